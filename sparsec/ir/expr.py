@@ -1,4 +1,4 @@
-"""Integer and boolean expressions in closed form: what a kernel computes per query tile, and per pair in a partial tile.
+"""Integer and boolean expressions in closed form: what a kernel computes per query tile and per pair of a partial tile.
 
 One tree, several readers: `evaluate` runs it here, `codegen.expr` prints it as C++ or Triton, a prover can state it.
 Invariants: `//` and `%` round toward minus infinity; divisors are positive; no value leaves the int32 range while
@@ -116,7 +116,7 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """Whether the tile at hand is among the run-time list `ordinal` (e.g. a random term's draws); constant within a tile."""
+    """Whether the tile at hand is in run-time list `ordinal` (a random term's draws); constant within a tile."""
 
     ordinal: int
 

@@ -1,8 +1,9 @@
-"""A tile program: which key tiles one query tile visits, as straight-line closed forms; the meaning every kernel prints.
+"""A tile program: which key tiles one query tile visits, as straight-line closed forms; every kernel prints one.
 
-A query tile holds the rows i0..i1 (absolute positions, both inclusive) that share i // query_tile; a key tile t holds the
-keys t*key_tile .. (t+1)*key_tile - 1. Inputs of every expression: i0, i1, nk (number of keys), head constants c0, c1, ...,
-then the `lets` in order; `live` reads i and j besides; a piece's `tile` reads n (0 <= n < count), its `when` reads n and tile.
+A query tile holds the rows i0..i1 (absolute positions, both inclusive) that share i // query_tile; a key tile t holds
+the keys t*key_tile .. (t+1)*key_tile - 1. Inputs of every expression: i0, i1, nk (number of keys), head constants c0,
+c1, ..., then the `lets` in order; `live` reads i and j besides; a piece's `tile` reads n (0 <= n < count), its `when`
+reads n and tile.
 
 Invariant: over all pieces, each visited tile comes exactly once; a tile of a full piece holds key_tile live keys for
 every row; every live pair of the query tile lies in a visited tile; `tile` is in [0, ceil(nk / key_tile)).
@@ -19,7 +20,7 @@ from sparsec.ir.expr import Bool, Expr, Let
 class Piece:
     """Visits `count` candidate tiles: for n in range(count): tile(n), where `when` holds (TRUE: always).
 
-    Full pieces and contiguous ones always have `when` TRUE. `count` is never negative.
+    Contiguous pieces, and full pieces that are not listed, always have `when` TRUE. `count` is never negative.
     `contiguous`: tile(n) is start + n. `listed`: the tiles come from run-time list `listed` (see ListSpec), then
     `tile` is the variable `entry`, the n-th list entry of this query tile, -1 for padding, which `when` excludes.
     """
@@ -34,11 +35,11 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class ListSpec:
-    """A random term's table of draws, built at call time: int32 [rows, query blocks, width], block indices or -1.
+    """A random term's table of draws, built at call time: int32 [len(lanes), query blocks, width], block indices or -1.
 
-    Row `lane_row` of head h is a head constant; `block` is the pattern's block size, and query_tile and key_tile divide
-    it. Draws of query block qb are mix(seed, lane, qb, t) % (qb + 1), duplicates replaced by -1. `lanes` holds the pairs
-    (seed, lane) in row order.
+    Row `constants[lane_row]` belongs to a head; `block` is the pattern's block size, and query_tile and key_tile divide
+    it. Draws of query block qb are mix(seed, lane, qb, t) % (qb + 1), duplicates replaced by -1; a negative qb has
+    none. `lanes` holds the pairs (seed, lane) in row order.
     """
 
     width: int

@@ -1,0 +1,103 @@
+"""Bounds: quasi-affine functions of a query position or of the key count, and what can be proved of two of them.
+
+A bound's value is `base + offset`, base being 0 (START), unit * (i // unit) (QUERY) or unit * ceil(nk / unit) (END).
+Invariant: every bound is non-decreasing in i and in nk; units are positive; offsets stay within +-LIMIT.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from sparsec.ir.expr import ZERO, Expr, Int, Var, add, ceil_div, floor_div, mul
+
+LIMIT = 1 << 30
+"""No sequence reaches this length, so a distance clamped to it means the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class PerHead:
+    """A number that varies over the heads of a class: head constant `name`, with values in [low, high]."""
+
+    name: str
+    low: int
+    high: int
+
+
+Number = int | PerHead
+
+
+def lowest(number: Number) -> int:
+    return number if isinstance(number, int) else number.low
+
+
+def highest(number: Number) -> int:
+    return number if isinstance(number, int) else number.high
+
+
+def number_expr(number: Number) -> Expr:
+    return Int(number) if isinstance(number, int) else Var(number.name)
+
+
+class Base(Enum):
+    START = "0"
+    QUERY = "i"
+    END = "nk"
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    base: Base
+    unit: int
+    offset: Number
+
+    def shifted(self, delta: int) -> Bound:
+        assert isinstance(self.offset, int), "bounds are shifted before heads are grouped"
+        return replace(self, offset=self.offset + delta)
+
+
+def constant(value: int) -> Bound:
+    return Bound(Base.START, 1, max(-LIMIT, min(LIMIT, value)))
+
+
+def query(offset: int, unit: int = 1) -> Bound:
+    """unit * (i // unit) + offset."""
+    if unit > LIMIT:  # i // unit is 0 or -1; negative rows lie below every key, as does offset - LIMIT
+        unit = LIMIT
+    return Bound(Base.QUERY, unit, max(-LIMIT, min(LIMIT, offset)))
+
+
+def end(offset: int, unit: int = 1) -> Bound:
+    """unit * ceil(nk / unit) + offset."""
+    return Bound(Base.END, unit, max(-LIMIT, min(LIMIT, offset)))
+
+
+def never_above(a: Bound, b: Bound) -> bool:
+    """Whether a <= b is proved for every i and nk >= 0, and for every pair of heads. False means unknown."""
+    gap = lowest(b.offset) - highest(a.offset)
+    match a.base, b.base:
+        case Base.START, Base.START | Base.END:
+            return gap >= 0
+        case Base.QUERY, Base.QUERY:
+            if a.unit % b.unit == 0:
+                return gap >= 0
+            # floor to a.unit is at most i; floor to b.unit is at least i - b.unit + 1, or, on a common grid, closer
+            return gap >= (b.unit - a.unit if b.unit % a.unit == 0 else b.unit - 1)
+        case Base.END, Base.END:
+            if b.unit % a.unit == 0:
+                return gap >= 0
+            return gap >= (a.unit - b.unit if a.unit % b.unit == 0 else a.unit - 1)
+    return False
+
+
+def bound_expr(bound: Bound, position: Expr, nk: Expr) -> Expr:
+    """The bound's value at query `position`."""
+    unit, offset = Int(bound.unit), number_expr(bound.offset)
+    match bound.base:
+        case Base.START:
+            base: Expr = ZERO
+        case Base.QUERY:
+            base = mul(floor_div(position, unit), unit)
+        case Base.END:
+            base = mul(ceil_div(nk, unit, nonneg=True), unit)
+    return add(base, offset)

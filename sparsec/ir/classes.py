@@ -1,0 +1,93 @@
+"""Per-head bands -> head classes: heads whose bands are equal up to the numbers in them share one.
+
+A number that all heads of a class agree on stays a literal; one that varies becomes a head constant c0, c1, ...
+Invariant: units, periods, widths and the shape of the bands are equal over a class; offsets, phases and lanes may vary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from sparsec.ir.bounds import Bound, Number, PerHead
+from sparsec.ir.lower import lower
+from sparsec.ir.nodes import Band
+from sparsec.sema.model import Heads, Term
+
+
+@dataclass(frozen=True, slots=True)
+class BandClass:
+    """`constants[n]` is (name, value for each head of `heads`)."""
+
+    heads: tuple[int, ...]
+    bands: tuple[Band, ...]
+    constants: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockMask:
+    """The IR of a pattern for known head counts."""
+
+    block: int
+    classes: tuple[BandClass, ...]
+
+
+def block_mask(pattern: Heads) -> BlockMask:
+    """Lowers every head and groups them. Raises TooManyBands."""
+    lowered: dict[Term, tuple[Band, ...]] = {}
+    groups: dict[tuple[Band, ...], list[int]] = {}
+    for head, term in enumerate(pattern.terms):
+        if term not in lowered:
+            lowered[term] = lower(term, pattern.block)
+        shape = tuple(_renumbered(band, lambda _: 0) for band in lowered[term])
+        groups.setdefault(shape, []).append(head)
+    return BlockMask(
+        pattern.block,
+        tuple(_band_class(tuple(group), [lowered[pattern.terms[h]] for h in group]) for group in groups.values()),
+    )
+
+
+def _band_class(heads: tuple[int, ...], bands_of_heads: list[tuple[Band, ...]]) -> BandClass:
+    columns = list(zip(*(tuple(_numbers(bands)) for bands in bands_of_heads), strict=True))
+    names: dict[tuple[int, ...], str] = {}
+    for column in columns:
+        if len(set(column)) > 1:
+            names.setdefault(column, f"c{len(names)}")
+    replacements = iter(
+        PerHead(names[column], min(column), max(column)) if column in names else column[0] for column in columns
+    )
+    bands = tuple(_renumbered(band, lambda _: next(replacements)) for band in bands_of_heads[0])
+    origins = (first.origin for first in bands_of_heads[0])
+    bands = tuple(replace(band, origin=origin) for band, origin in zip(bands, origins, strict=True))
+    return BandClass(heads, bands, tuple((name, column) for column, name in names.items()))
+
+
+def _numbers(bands: tuple[Band, ...]) -> Iterator[int]:
+    """Every number of the bands that may vary within a class, in the order in which `_renumbered` meets them."""
+    found: list[Number] = []
+
+    def note(number: Number) -> Number:
+        found.append(number)
+        return number
+
+    for band in bands:
+        _renumbered(band, note)
+    for number in found:
+        assert isinstance(number, int)
+        yield number
+
+
+def _renumbered(band: Band, change: Callable[[Number], Number]) -> Band:
+    """The band with each number that may vary within a class passed through `change`, and without its origin."""
+
+    def bounds(items: tuple[Bound, ...]) -> tuple[Bound, ...]:
+        return tuple(replace(b, offset=change(b.offset)) for b in items)
+
+    return Band(
+        bounds(band.lower),
+        bounds(band.upper),
+        bounds(band.first_row),
+        bounds(band.last_row),
+        tuple(replace(c, phase=change(c.phase)) for c in band.congruences),
+        tuple(replace(t, draws=replace(t.draws, lane=change(t.draws.lane))) for t in band.lists),
+    )
