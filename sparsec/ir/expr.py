@@ -182,6 +182,12 @@ def floor_div(left: Expr, right: Expr, *, nonneg: bool = False) -> Expr:
             return Int(a // b)
         case _, Int(1):
             return left
+        case Mul(x, Int(a)), Int(b) if a % b == 0:
+            return mul(x, Int(a // b))
+        case Add(Mul(x, Int(a)), Int(c)), Int(b) if a % b == 0:
+            return add(mul(x, Int(a // b)), Int(c // b))
+        case Sub(Mul(x, Int(a)), Int(c)), Int(b) if a % b == 0:
+            return add(mul(x, Int(a // b)), Int(-c // b))
     return FloorDiv(left, right, nonneg)
 
 

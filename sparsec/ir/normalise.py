@@ -47,7 +47,7 @@ def joined(a: Band, b: Band) -> Band | None:
         return None
     if a.congruences == b.congruences:
         for left, right in ((a, b), (b, a)):
-            if _lower_before(left, right) and _upper_before(left, right) and _touches(left, right):
+            if _lower_before(left, right) and upper_before(left, right) and _touches(left, right):
                 return replace(left, upper=right.upper, origin=_joined_origin(a, b))
     if (a.lower, a.upper) == (b.lower, b.upper) and len(a.congruences) == len(b.congruences) == 1:
         residues = _joined_residues(a.congruences[0], b.congruences[0])
@@ -81,7 +81,7 @@ def contains(outer: Band, inner: Band) -> bool:
     """Whether inner is proved to be a subset of outer."""
     return (
         _lower_before(outer, inner)
-        and _upper_before(inner, outer)
+        and upper_before(inner, outer)
         and all(any(never_above(o, n) for n in inner.first_row) for o in outer.first_row)
         and all(any(never_above(n, o) for n in inner.last_row) for o in outer.last_row)
         and all(any(implies(n, o) for n in inner.congruences) for o in outer.congruences)
@@ -101,7 +101,7 @@ def _lower_before(a: Band, b: Band) -> bool:
     return all(_below_start(x) or any(never_above(x, y) for y in b.lower) for x in a.lower)
 
 
-def _upper_before(a: Band, b: Band) -> bool:
+def upper_before(a: Band, b: Band) -> bool:
     """min(nk, a.upper) <= min(nk, b.upper), proved."""
     return all(_beyond_end(y) or any(never_above(x, y) for x in a.upper) for y in b.upper)
 

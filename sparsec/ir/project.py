@@ -16,6 +16,7 @@ from sparsec.ir.bounds import Base, Bound, PerHead, bound_expr, never_above, num
 from sparsec.ir.classes import BandClass
 from sparsec.ir.expr import FALSE, ONE, TRUE, ZERO, Bool, Expr, Int, Let, Var
 from sparsec.ir.nodes import Band, Congruence, Draws, ListTest
+from sparsec.ir.normalise import upper_before
 from sparsec.ir.tiles import ListSpec, Piece, TileProgram
 
 I0, I1, NK = Var("i0"), Var("i1"), Var("nk")
@@ -47,8 +48,9 @@ class Residue:
 
 @dataclass(frozen=True, slots=True)
 class Strided:
-    """A strided band over one query tile: its tiles in `may`, all of them full in `must`, `residue` to enumerate."""
+    """A strided band over one query tile: its tokens and tiles, the tiles that are full, the residue to enumerate."""
 
+    tokens: Interval
     may: Interval
     must: Interval | None
     residue: Residue
@@ -62,6 +64,7 @@ class _Lets:
     def __init__(self) -> None:
         self.items: list[Let] = []
         self.known: dict[Expr, Var] = {}
+        self.values: dict[str, Expr] = {}
 
     def __call__(self, name: str, value: Expr) -> Expr:
         if isinstance(value, Int | Var):
@@ -70,7 +73,31 @@ class _Lets:
             taken = sum(let.name.rstrip("0123456789") == name for let in self.items)
             self.known[value] = Var(f"{name}{taken}")
             self.items.append(Let(f"{name}{taken}", value))
+            self.values[f"{name}{taken}"] = value
         return self.known[value]
+
+    def definition(self, value: Expr) -> Expr:
+        """What a variable stands for, if it is one of the lets."""
+        return self.values.get(value.name, value) if isinstance(value, Var) else value
+
+    def nonneg(self, value: Expr) -> bool:
+        """Whether the value is known to be at least 0."""
+        match self.definition(value):
+            case Int(number):
+                return number >= 0
+            case Var("nk" | "n"):
+                return True
+            case x.Add(a, b) | x.Mul(a, b) | x.Min(a, b):
+                return self.nonneg(a) and self.nonneg(b)
+            case x.Max(a, b):
+                return self.nonneg(a) or self.nonneg(b)
+            case x.FloorDiv(a, _, nonneg):
+                return nonneg or self.nonneg(a)
+            case x.Mod():
+                return True
+            case x.Select(_, a, b):
+                return self.nonneg(a) and self.nonneg(b)
+        return False
 
 
 def project(mask: BandClass, query_tile: int, key_tile: int) -> TileProgram:
@@ -103,14 +130,17 @@ class _Projection:
         dense, ordered = _in_order(dense)
         lists = _list_specs(mask)
 
-        visited = self.visited_intervals(dense, ordered)
+        closed = ordered and bool(dense) and any(_closed_by(b, dense[-1]) for b in strided)
+        visited = self.visited_intervals(dense, ordered, closed)
         surely = self.full_intervals(dense, ordered)
-        self.add_dense(visited, surely)
+        self.add_dense(visited, surely, self.dense_filter(dense))
         earlier: list[Strided] = []
         for band in strided:
-            residue = self.strided(band)
-            self.add_strided(residue, visited, tuple(earlier))
-            earlier.append(residue)
+            described = self.strided(band)
+            last = closed and _closed_by(band, dense[-1])
+            right = not (last and _begins_within(dense[-1], band))
+            self.add_strided(described, _gaps(visited)[: -1 if last else None], tuple(earlier), right)
+            earlier.append(described)
         seen: Bool = FALSE
         for band in listed:
             seen = self.add_listed(band, lists, visited, tuple(earlier), seen)
@@ -127,6 +157,16 @@ class _Projection:
             tuple(spec for spec, _ in lists),
         )
 
+    def maximum(self, a: Expr, b: Expr) -> Expr:
+        if (a == ZERO and self.let.nonneg(b)) or (b == ZERO and self.let.nonneg(a)):
+            return b if a == ZERO else a
+        return x.maximum(a, b)
+
+    def minimum(self, a: Expr, b: Expr) -> Expr:
+        if (a == ZERO and self.let.nonneg(b)) or (b == ZERO and self.let.nonneg(a)):
+            return ZERO
+        return x.minimum(a, b)
+
     # Rows and bounds of a band within the query tile
 
     def rows(self, band: Band) -> tuple[Expr, Expr, Bool, Bool]:
@@ -141,17 +181,22 @@ class _Projection:
         some = TRUE if not (band.first_row or band.last_row) else x.at_most(first, last)
         return self.let("first", first), self.let("last", last), some, every
 
+    def bound(self, bound: Bound, row: Expr) -> Expr:
+        """The bound's value at `row`; rows of one tile share the unit that they all lie in."""
+        shared = row == I1 and bound.base is Base.QUERY and bound.unit % self.query_tile == 0
+        return bound_expr(bound, I0 if shared else row, NK)
+
     def lower(self, band: Band, row: Expr) -> Expr:
         value: Expr = ZERO
         for bound in band.lower:
-            value = x.maximum(value, bound_expr(bound, row, NK))
+            value = self.maximum(value, self.bound(bound, row))
         return value
 
     def upper(self, band: Band, row: Expr) -> Expr:
         value: Expr = NK
         for bound in band.upper:
-            value = x.minimum(value, bound_expr(bound, row, NK))
-        return value if value == NK else x.maximum(value, ZERO)
+            value = x.minimum(value, self.bound(bound, row))
+        return self.maximum(value, ZERO)
 
     def maybe_live(self, band: Band) -> tuple[Interval, Bool]:
         """Tokens live for some row; and whether any row is in the band at all."""
@@ -168,29 +213,54 @@ class _Projection:
         return Interval(self.let("lo", self.lower(band, I1)), self.let("hi", self.upper(band, I0)), band.origin), every
 
     def floor_tile(self, token: Expr) -> Expr:
-        return x.floor_div(token, Int(self.key_tile), nonneg=True)
+        """token // key_tile, pushed through maxima and minima, where it often cancels against a multiple."""
+        match self.let.definition(token):
+            case x.Max(a, b):
+                return self.maximum(self.floor_tile(a), self.floor_tile(b))
+            case x.Min(a, b):
+                return self.minimum(self.floor_tile(a), self.floor_tile(b))
+            case value:
+                kept = (
+                    token
+                    if x.floor_div(value, Int(self.key_tile)) == x.FloorDiv(value, Int(self.key_tile), False)
+                    else value
+                )
+                return x.floor_div(kept, Int(self.key_tile), nonneg=self.let.nonneg(value))
 
     def ceil_tile(self, token: Expr) -> Expr:
-        return x.ceil_div(token, Int(self.key_tile), nonneg=True)
+        """ceil(token / key_tile), likewise."""
+        match self.let.definition(token):
+            case x.Max(a, b):
+                return self.maximum(self.ceil_tile(a), self.ceil_tile(b))
+            case x.Min(a, b):
+                return self.minimum(self.ceil_tile(a), self.ceil_tile(b))
+            case value:
+                return x.ceil_div(value, Int(self.key_tile), nonneg=self.let.nonneg(value))
 
     # Dense bands
 
-    def visited_intervals(self, dense: tuple[Band, ...], ordered: bool) -> list[Interval]:
-        """Ordered disjoint tile intervals whose union is every tile that a dense band may touch."""
+    def visited_intervals(self, dense: tuple[Band, ...], ordered: bool, closed: bool) -> list[Interval]:
+        """Ordered disjoint tile intervals whose union is every tile that a dense band may touch.
+
+        `closed`: the last one reaches the end of its upper bound even where the band itself is empty.
+        """
         raw = []
         for band in dense:
             tokens, some = self.maybe_live(band)
-            start = self.floor_tile(tokens.start)
-            stop = x.select(x.less(tokens.start, tokens.stop), self.ceil_tile(tokens.stop), start)
+            start = self.minimum(self.floor_tile(tokens.start), self.floor_tile(NK))
+            stop = self.ceil_tile(tokens.stop)
+            if not (closed and band is dense[-1]):
+                stop = x.select(x.less(tokens.start, tokens.stop), stop, start)
             start, stop = x.select(some, start, ZERO), x.select(some, stop, ZERO)
-            raw.append(Interval(self.let("from", start), self.let("to", x.maximum(start, stop)), band.origin))
+            start = self.let("from", start)
+            raw.append(Interval(start, self.let("to", self.maximum(start, stop)), band.origin))
         if not ordered:
             raw = self.sorted(raw)
         result: list[Interval] = []
         reached: Expr = ZERO
         for tiles in raw:
-            start = self.let("start", x.maximum(tiles.start, reached))
-            reached = self.let("stop", x.maximum(start, tiles.stop))
+            start = self.let("start", self.maximum(tiles.start, reached))
+            reached = self.let("stop", self.maximum(start, tiles.stop))
             result.append(Interval(start, reached, tiles.origin))
         return result
 
@@ -200,20 +270,21 @@ class _Projection:
         for band in [b for b in dense if not b.congruences][:FULL_BAND_LIMIT]:
             tokens, every = self.surely_live(band)
             start = self.let("sure_lo", x.select(every, tokens.start, ZERO))
-            stop = self.let("sure_hi", x.select(every, x.maximum(tokens.start, tokens.stop), ZERO))
+            stop = self.let("sure_hi", x.select(every, self.maximum(tokens.start, tokens.stop), ZERO))
             raw.append(Interval(start, stop, band.origin))
         if not ordered:
             raw = self.sorted(raw)
         result: list[Interval] = []
-        run_start: Expr = ZERO
-        run_stop: Expr = ZERO
-        cut: Expr = ZERO
+        run_start = run_stop = cut = ZERO
         for tokens in raw:
-            joins = x.at_most(tokens.start, run_stop)
-            run_start = self.let("run_lo", x.select(joins, run_start, tokens.start))
-            run_stop = self.let("run_hi", x.maximum(run_stop, tokens.stop))
-            start = self.let("full_from", x.maximum(self.ceil_tile(run_start), cut))
-            cut = self.let("full_to", x.maximum(start, self.floor_tile(run_stop)))
+            if result:
+                joins = x.at_most(tokens.start, run_stop)
+                run_start = self.let("run_lo", x.select(joins, run_start, tokens.start))
+                run_stop = self.let("run_hi", self.maximum(run_stop, tokens.stop))
+            else:
+                run_start, run_stop = tokens.start, tokens.stop
+            start = self.let("full_from", self.maximum(self.ceil_tile(run_start), cut))
+            cut = self.let("full_to", self.maximum(start, self.floor_tile(run_stop)))
             result.append(Interval(start, cut, tokens.origin))
         return result
 
@@ -237,24 +308,33 @@ class _Projection:
                 )
         return items
 
-    def add_dense(self, visited: list[Interval], surely: list[Interval]) -> None:
+    def dense_filter(self, dense: tuple[Band, ...]) -> Bool:
+        """Where a sole dense band has congruences: whether a tile holds a token of each; else TRUE."""
+        if len(dense) != 1:
+            return TRUE
+        tokens, _ = self.maybe_live(dense[0])
+        when: Bool = TRUE
+        for c in dense[0].congruences:
+            when = x.both(when, self.touches(self.residue(c), Var("tile"), tokens))
+        return when
+
+    def add_dense(self, visited: list[Interval], surely: list[Interval], when: Bool) -> None:
         for tiles in surely:
-            self.add(self.full, tiles)
+            self.add(self.full, tiles, TRUE)
         for tiles in visited:
             for gap in _gaps(surely):
-                self.add(self.masked, self.meet(tiles, gap))
+                self.add(self.masked, self.meet(tiles, gap), when)
 
     def meet(self, tiles: Interval, gap: tuple[Expr, Expr | None]) -> Interval:
-        start = x.maximum(tiles.start, gap[0])
-        stop = tiles.stop if gap[1] is None else x.minimum(tiles.stop, gap[1])
-        return Interval(self.let("at", start), ZERO if ZERO in (tiles.stop, gap[1]) else stop, tiles.origin)
+        start = self.let("at", self.maximum(tiles.start, gap[0]))
+        stop = tiles.stop if gap[1] is None else self.minimum(tiles.stop, gap[1])
+        return Interval(start, start if tiles.start in (tiles.stop, gap[1]) else stop, tiles.origin)
 
-    def add(self, pieces: list[Piece], tiles: Interval, when: Bool = TRUE) -> None:
+    def add(self, pieces: list[Piece], tiles: Interval, when: Bool) -> None:
         """Appends a contiguous piece, unless it is plainly empty."""
-        count = x.maximum(x.sub(tiles.stop, tiles.start), ZERO)
-        if tiles.stop == ZERO or count == ZERO:
-            return
-        pieces.append(Piece(self.let("count", count), x.add(tiles.start, Var("n")), when, True, None, tiles.origin))
+        count = self.maximum(x.sub(tiles.stop, tiles.start), ZERO)
+        if tiles.stop != ZERO and count != ZERO:
+            pieces.append(Piece(self.let("count", count), x.add(tiles.start, Var("n")), when, True, None, tiles.origin))
 
     # Strided bands
 
@@ -311,36 +391,40 @@ class _Projection:
                     band.origin,
                 )
         others = tuple(self.residue(c) for c in band.congruences if c != chosen)
-        return Strided(Interval(start, stop, band.origin), must, self.residue(chosen), exact, others)
+        return Strided(tokens, Interval(start, stop, band.origin), must, self.residue(chosen), exact, others)
 
-    def add_strided(self, band: Strided, visited: list[Interval], earlier: tuple[Strided, ...]) -> None:
+    def add_strided(
+        self, band: Strided, gaps: list[tuple[Expr, Expr | None]], earlier: tuple[Strided, ...], right: bool
+    ) -> None:
+        """Adds the band's tiles in the gaps between dense intervals; unless `right`, none lies past the sure ones."""
         tile = Var("tile")
         when: Bool = TRUE
         for other in band.others:
-            when = x.both(when, self.touches(other, tile))
+            when = x.both(when, self.touches(other, tile, band.tokens))
         for other_band in earlier:
             when = x.both(when, x.negate(self.visits(other_band, tile)))
-        for gap in _gaps(visited):
+        for gap in gaps:
             inside = self.meet(band.may, gap)
-            if inside.stop == ZERO:
+            if inside.stop in (ZERO, inside.start):
                 continue
             if band.must is None or when != TRUE:
                 self.add_run(self.masked, inside, band, when)
                 continue
             stop = self.let("until", inside.stop)
             if band.must.start != band.may.start:
-                left = Interval(inside.start, self.let("until", x.minimum(stop, band.must.start)), inside.origin)
+                left = Interval(inside.start, self.let("until", self.minimum(stop, band.must.start)), inside.origin)
                 self.add_run(self.masked, left, band, when)
-            start = self.let("at", x.maximum(inside.start, band.must.start))
-            middle = self.let("until", x.minimum(stop, band.must.stop))
+            start = self.let("at", self.maximum(inside.start, band.must.start))
+            middle = self.let("until", self.minimum(stop, band.must.stop))
             self.add_run(self.full, Interval(start, middle, inside.origin), band, TRUE)
-            rest = self.let("at", x.maximum(start, band.must.stop))
-            self.add_run(self.masked, Interval(rest, stop, inside.origin), band, when)
+            if right:
+                rest = self.let("at", self.maximum(start, band.must.stop))
+                self.add_run(self.masked, Interval(rest, stop, inside.origin), band, when)
 
     def add_run(self, pieces: list[Piece], tiles: Interval, band: Strided, when: Bool) -> None:
         """Appends the residue's tiles within `tiles`, by trip number."""
         start = self.let("at", tiles.start)
-        stop = self.let("until", x.maximum(tiles.stop, start))
+        stop = self.let("until", self.maximum(tiles.stop, start))
         residue, tile, n = band.residue, Var("tile"), Var("n")
         if band.exact:
             period, width = residue.period // self.key_tile, residue.width_limit // self.key_tile
@@ -361,7 +445,8 @@ class _Projection:
             token = x.add(residue.offset, x.mul(turn, Int(period)))
             slot = x.mod(n, Int(slots), nonneg=True)
             found = x.add(x.floor_div(token, Int(self.key_tile)), slot)
-            in_run = x.less(x.mul(tile, Int(self.key_tile)), x.add(token, residue.width))
+            tile_start = x.maximum(x.mul(tile, Int(self.key_tile)), band.tokens.start)
+            in_run = x.both(x.less(tile_start, x.add(token, residue.width)), x.less(token, band.tokens.stop))
             in_gap = x.both(x.at_most(start, tile), x.less(tile, stop))
             when = x.both(x.both(in_run, in_gap), when)
         count = self.let("count", count)
@@ -370,21 +455,26 @@ class _Projection:
 
     def tiles_before(self, tile: Expr, first: Expr, period: int, width: int) -> Expr:
         """Tiles of the residue in [first - period, tile), for 0 <= first < period and tile >= 0."""
+        if tile == ZERO:
+            return ONE if width == 1 else x.minimum(x.sub(Int(period), first), Int(width))
         moved = x.sub(x.add(tile, Int(period)), first)
+        if width == 1:
+            return x.ceil_div(moved, Int(period), nonneg=True)
         turns = x.mul(x.floor_div(moved, Int(period), nonneg=True), Int(width))
         return x.add(turns, x.minimum(x.mod(moved, Int(period), nonneg=True), Int(width)))
 
-    def touches(self, residue: Residue, tile: Expr) -> Bool:
-        """Whether the tile holds a live token of the residue."""
-        first_live = x.sub(x.add(residue.offset, x.sub(residue.width, ONE)), x.mul(tile, Int(self.key_tile)))
-        reach = x.add(residue.width, Int(self.key_tile - 1))
-        return x.less(x.mod(first_live, Int(residue.period)), reach)
+    def touches(self, residue: Residue, tile: Expr, tokens: Interval) -> Bool:
+        """Whether a live token of the residue lies in both the tile and `tokens`, which share at least one."""
+        start = x.maximum(x.mul(tile, Int(self.key_tile)), tokens.start)
+        stop = x.minimum(x.mul(x.add(tile, ONE), Int(self.key_tile)), tokens.stop)
+        to_run_end = x.mod(x.sub(x.add(residue.offset, x.sub(residue.width, ONE)), start), Int(residue.period))
+        return x.less(to_run_end, x.add(x.sub(stop, start), x.sub(residue.width, ONE)))
 
     def visits(self, band: Strided, tile: Expr) -> Bool:
         """Whether `add_strided` visits the tile for this band, outside the dense intervals."""
         result = x.both(x.at_most(band.may.start, tile), x.less(tile, band.may.stop))
         for residue in (band.residue, *band.others):
-            result = x.both(result, self.touches(residue, tile))
+            result = x.both(result, self.touches(residue, tile, band.tokens))
         return result
 
     # Random terms
@@ -409,7 +499,7 @@ class _Projection:
         stop = self.let("to", x.select(some, self.ceil_tile(tokens.stop), start))
         inside = x.both(x.at_most(start, tile), x.less(tile, stop))
         for c in band.congruences:
-            inside = x.both(inside, self.touches(self.residue(c), tile))
+            inside = x.both(inside, self.touches(self.residue(c), tile, tokens))
         for test in band.lists:
             if test is not tests[0]:
                 drawn: Bool = x.Listed(_ordinal(test, lists))
@@ -466,6 +556,18 @@ def _gaps(intervals: list[Interval]) -> list[tuple[Expr, Expr | None]]:
     starts = [ZERO, *(i.stop for i in intervals)]
     stops: list[Expr | None] = [*(i.start for i in intervals), None]
     return list(zip(starts, stops, strict=True))
+
+
+def _closed_by(strided: Band, dense: Band) -> bool:
+    """Whether no key of `strided` is proved to lie past the upper bound of `dense`, for any row."""
+    gated = strided.first_row or strided.last_row or dense.first_row or dense.last_row
+    return not gated and upper_before(strided, dense)
+
+
+def _begins_within(dense: Band, strided: Band) -> bool:
+    """Whether `dense` is proved to start no later than `strided` stops, as long as both lie before nk."""
+    zero = Bound(Base.START, 1, 0)
+    return all(never_above(low, up) for low in dense.lower or (zero,) for up in strided.upper)
 
 
 def _in_order(dense: tuple[Band, ...]) -> tuple[tuple[Band, ...], bool]:

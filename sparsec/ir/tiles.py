@@ -20,7 +20,7 @@ from sparsec.ir.expr import Bool, Expr, Let
 class Piece:
     """Visits `count` candidate tiles: for n in range(count): tile(n), where `when` holds (TRUE: always).
 
-    Contiguous pieces, and full pieces that are not listed, always have `when` TRUE. `count` is never negative.
+    Full pieces that are not listed always have `when` TRUE. `count` is never negative.
     `contiguous`: tile(n) is start + n. `listed`: the tiles come from run-time list `listed` (see ListSpec), then
     `tile` is the variable `entry`, the n-th list entry of this query tile, -1 for padding, which `when` excludes.
     """
