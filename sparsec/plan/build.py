@@ -1,0 +1,57 @@
+"""Checked pattern -> kernel plan: lowers it, groups heads, fits the tiles to the pattern and projects.
+
+Invariant: nothing here depends on a sequence length or a batch size.
+"""
+
+from __future__ import annotations
+
+from sparsec.diagnostics.model import SparsecError
+from sparsec.ir.classes import BandClass, block_mask
+from sparsec.ir.project import lane_rows, project
+from sparsec.plan.kernel import HeadClass, KernelPlan
+from sparsec.sema.model import Heads
+
+CLASS_LIMIT = 64
+"""The largest number of head classes: each is a kernel of its own in the generated source."""
+
+
+class TooManyClasses(SparsecError):
+    """The heads of a pattern differ in more ways than CLASS_LIMIT kernels can serve."""
+
+
+def plan_kernels(pattern: Heads, *, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> KernelPlan:
+    """The forward plan of `pattern`, with tiles of at most the given sizes (powers of two).
+
+    Raises TooManyBands or TooManyClasses.
+    """
+    mask = block_mask(pattern)
+    if len(mask.classes) > CLASS_LIMIT:
+        raise TooManyClasses(
+            f"expected at most {CLASS_LIMIT} kinds of heads (equal up to windows, phases and columns), "
+            f"got {len(mask.classes)}"
+        )
+    classes = []
+    for band_class in mask.classes:
+        tiles = fitting_tiles(band_class, query_tile, key_tile)
+        program = project(band_class, *tiles)
+        origins = tuple(dict.fromkeys(band.origin for band in band_class.bands))
+        constants = (*band_class.constants, *lane_rows(band_class))
+        classes.append(HeadClass(band_class.heads, constants, program, origins))
+    return KernelPlan(pattern.heads, pattern.kv_heads, head_dim, dtype, pattern.score.scale, tuple(classes))
+
+
+def fitting_tiles(mask: BandClass, query_tile: int, key_tile: int) -> tuple[int, int]:
+    """The largest tiles within the given sizes that the class's blocks allow.
+
+    A key tile no larger than a strided block is full or dead, never partial; a query tile within one block sees one
+    phase of a moving stride; a random term's tile must lie within one block on both sides.
+    """
+    for band in mask.bands:
+        for congruence in band.congruences:
+            if congruence.unit > 1:
+                key_tile = min(key_tile, congruence.unit)
+                if congruence.moving:
+                    query_tile = min(query_tile, congruence.unit)
+        for test in band.lists:
+            query_tile, key_tile = min(query_tile, test.draws.block), min(key_tile, test.draws.block)
+    return query_tile, key_tile
