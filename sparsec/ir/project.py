@@ -133,7 +133,7 @@ class _Projection:
         closed = ordered and bool(dense) and any(_closed_by(b, dense[-1]) for b in strided)
         visited = self.visited_intervals(dense, ordered, closed)
         surely = self.full_intervals(dense, ordered)
-        self.add_dense(visited, surely, self.dense_filter(dense))
+        self.add_dense(visited, surely, self.dense_filter(dense) if len(bands) == 1 else TRUE)
         earlier: list[Strided] = []
         for band in strided:
             described = self.strided(band)
@@ -309,13 +309,12 @@ class _Projection:
         return items
 
     def dense_filter(self, dense: tuple[Band, ...]) -> Bool:
-        """Where a sole dense band has congruences: whether a tile holds a token of each; else TRUE."""
-        if len(dense) != 1:
-            return TRUE
-        tokens, _ = self.maybe_live(dense[0])
+        """For the sole band of a set: whether a tile holds a token of each of its congruences."""
         when: Bool = TRUE
-        for c in dense[0].congruences:
-            when = x.both(when, self.touches(self.residue(c), Var("tile"), tokens))
+        for band in dense:
+            tokens, _ = self.maybe_live(band)
+            for c in band.congruences:
+                when = x.both(when, self.touches(self.residue(c), Var("tile"), tokens))
         return when
 
     def add_dense(self, visited: list[Interval], surely: list[Interval], when: Bool) -> None:

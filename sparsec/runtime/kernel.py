@@ -1,0 +1,49 @@
+"""What every target's kernel offers, and the table through which the custom operators find one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from sparsec.diagnostics.model import InternalError
+from sparsec.ir.tiles import ListSpec
+
+
+class Kernel(Protocol):
+    """Forward attention on tensors that `runtime.module` has checked.
+
+    q [B, H, Nq, D], k and v [B, G, Nk, D], any strides; row r of q sits at absolute position q_offset + r. `scale` None
+    means 1/sqrt(D). `lists` are the draw tables of `runtime.draws`. Returns out like q (contiguous), 0 in empty rows,
+    and the natural-log LSE, float32 [B, H, Nq], -inf in empty rows.
+    """
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, *, q_offset: int, scale: float | None, lists: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedKernel:
+    """A kernel and the specs of the draw tables that it takes."""
+
+    kernel: Kernel
+    lists: tuple[ListSpec, ...]
+
+
+_KERNELS: dict[str, LoadedKernel] = {}
+# The one piece of process-wide state: operators take only tensors and plain values, so a graph names its kernel by the
+# digest of what it was made from. An entry never changes, for equal digests mean equal kernels.
+
+
+def register(digest: str, kernel: Kernel, lists: tuple[ListSpec, ...]) -> str:
+    """Makes `kernel` known under `digest` for the life of the process; returns the digest."""
+    _KERNELS.setdefault(digest, LoadedKernel(kernel, lists))
+    return digest
+
+
+def registered(digest: str) -> LoadedKernel:
+    if digest not in _KERNELS:
+        raise InternalError(f"kernel {digest[:12]} is not loaded in this process; compile its pattern first")
+    return _KERNELS[digest]
