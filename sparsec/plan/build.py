@@ -6,7 +6,7 @@ Invariant: nothing here depends on a sequence length or a batch size.
 from __future__ import annotations
 
 from sparsec.diagnostics.model import SparsecError
-from sparsec.ir.classes import BandClass, block_mask
+from sparsec.ir.classes import BandClass, BlockMask, block_mask
 from sparsec.ir.project import lane_rows, project
 from sparsec.plan.kernel import HeadClass, KernelPlan
 from sparsec.sema.model import Heads
@@ -30,23 +30,33 @@ def plan_kernels(pattern: Heads, *, head_dim: int, dtype: str, query_tile: int, 
             f"expected at most {CLASS_LIMIT} kinds of heads (equal up to windows, phases and columns), "
             f"got {len(mask.classes)}"
         )
-    classes = []
-    for band_class in mask.classes:
-        tiles = fitting_tiles(band_class, query_tile, key_tile)
-        program = project(band_class, *tiles)
-        origins = tuple(dict.fromkeys(band.origin for band in band_class.bands))
-        constants = (*band_class.constants, *lane_rows(band_class))
-        classes.append(HeadClass(band_class.heads, constants, program, origins))
-    return KernelPlan(pattern.heads, pattern.kv_heads, head_dim, dtype, pattern.score.scale, tuple(classes))
+    tiles = fitting_tiles(mask, query_tile, key_tile)
+    return KernelPlan(
+        pattern.heads,
+        pattern.kv_heads,
+        head_dim,
+        dtype,
+        pattern.score.scale,
+        tuple(_head_class(band_class, tiles) for band_class in mask.classes),
+    )
 
 
-def fitting_tiles(mask: BandClass, query_tile: int, key_tile: int) -> tuple[int, int]:
-    """The largest tiles within the given sizes that the class's blocks allow.
+def _head_class(band_class: BandClass, tiles: tuple[int, int]) -> HeadClass:
+    return HeadClass(
+        band_class.heads,
+        (*band_class.constants, *lane_rows(band_class)),
+        project(band_class, *tiles),
+        tuple(dict.fromkeys(band.origin for band in band_class.bands)),
+    )
+
+
+def fitting_tiles(mask: BlockMask, query_tile: int, key_tile: int) -> tuple[int, int]:
+    """The largest tiles within the given sizes that the pattern's blocks allow.
 
     A key tile no larger than a strided block is full or dead, never partial; a query tile within one block sees one
     phase of a moving stride; a random term's tile must lie within one block on both sides.
     """
-    for band in mask.bands:
+    for band in (band for band_class in mask.classes for band in band_class.bands):
         for congruence in band.congruences:
             if congruence.unit > 1:
                 key_tile = min(key_tile, congruence.unit)

@@ -1,0 +1,148 @@
+"""`sparsec.compile`: a pattern (or the text or file that holds one) -> a module that runs it on this machine.
+
+The way down: Program.pattern -> Pattern.resolve -> plan_kernels -> emit_cpp or emit_triton -> build -> SparseAttention.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from sparsec.diagnostics.model import CallError, DiagnosticError
+from sparsec.plan.build import plan_kernels
+from sparsec.plan.kernel import KernelPlan
+from sparsec.plan.target import tile_sizes
+from sparsec.program import Pattern, load, parse
+from sparsec.runtime import cpu
+from sparsec.runtime.draws import plan_lists
+from sparsec.runtime.kernel import Kernel, register
+from sparsec.runtime.module import SparseAttention
+from sparsec.runtime.reference_kernel import ReferenceKernel
+from sparsec.runtime.torch_blocks import TorchKernel
+from sparsec.sema.model import Heads
+from sparsec.sema.unsupported import unsupported_by_kernels
+
+TARGETS = ("cpu", "triton", "torch", "reference")
+DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+HEAD_DIM_LIMIT = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to compile, checked: everything but the machine."""
+
+    pattern: Heads
+    head_dim: int
+    dtype: torch.dtype
+
+
+def compile(  # noqa: A001 (the name of the public API)
+    pattern: Pattern | Path | str,
+    *,
+    head_dim: int,
+    heads: int | None = None,
+    kv_heads: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+    target: str | None = None,
+    name: str | None = None,
+    params: Mapping[str, object] | None = None,
+) -> SparseAttention:
+    """Compiles a pattern into a `torch.nn.Module`.
+
+    pattern: a Pattern, a path (a Path, or a string that ends in `.sparse`), or source text; `name` and `params` choose
+    the pattern of a file and override its parameters. heads, kv_heads: needed where the file leaves them out.
+    dtype: float32, bfloat16 or float16. device: where it will run; the GPU if there is one, else the CPU.
+    target: "cpu" (generated C++), "triton", "torch" (plain PyTorch) or "reference"; the device's best if left out.
+    One module serves every batch size and every length. Raises DiagnosticError for a bad pattern, CallError for a bad
+    argument, BuildError if the machine's compiler fails.
+    """
+    chosen = pattern if isinstance(pattern, Pattern) else _pattern(pattern, name, params or {})
+    if isinstance(pattern, Pattern) and (name is not None or params):
+        raise CallError("expected name= and params= with a path or a text alone, got them with a Pattern")
+    if not 0 < head_dim <= HEAD_DIM_LIMIT:
+        raise CallError(f"expected head_dim between 1 and {HEAD_DIM_LIMIT}, got {head_dim}")
+    where = torch.device(device) if device is not None else _default_device()
+    kind = target if target is not None else _default_target(where)
+    if kind not in TARGETS:
+        raise CallError(f"expected a target among {', '.join(TARGETS)}, got {target!r}")
+    if dtype not in DTYPES and not (kind in ("torch", "reference") and dtype == torch.float64):
+        raise CallError(f"expected dtype float32, bfloat16 or float16, got {dtype}")
+    problems = unsupported_by_kernels(chosen)
+    if problems:
+        raise DiagnosticError(problems)
+    return _module(Request(chosen.resolve(heads, kv_heads), head_dim, dtype), kind, where)
+
+
+def _pattern(where: Path | str, name: str | None, params: Mapping[str, object]) -> Pattern:
+    if isinstance(where, Path) or where.endswith(".sparse"):
+        return load(where).pattern(name, **params)
+    return parse(where).pattern(name, **params)
+
+
+def _default_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _default_target(device: torch.device) -> str:
+    if device.type == "cuda":
+        return "triton"
+    if device.type == "cpu" and cpu.has_compiler():
+        return "cpu"
+    if device.type == "cpu":
+        _warn_once("no C++ compiler was found; sparsec falls back to target='torch', which is slower")
+    return "torch"
+
+
+@cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, stacklevel=4)
+
+
+def plan_request(request: Request, target: str) -> KernelPlan:
+    """The kernel plan for a target name of `plan.target`."""
+    dtype = DTYPES.get(request.dtype, "float32")
+    query_tile, key_tile, *_ = tile_sizes(target, request.head_dim, dtype)
+    return plan_kernels(
+        request.pattern, head_dim=request.head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile
+    )
+
+
+def _module(request: Request, kind: str, device: torch.device) -> SparseAttention:
+    plan: KernelPlan | None = None
+    source = ""
+    kernel: Kernel
+    match kind:
+        case "reference":
+            kernel = ReferenceKernel(request.pattern)
+        case "torch":
+            plan = plan_request(request, "cpu")
+            kernel = TorchKernel(plan)
+        case "cpu":
+            plan = plan_request(request, "cpu")
+            kernel = cpu.CpuKernel.of(plan)
+            source = kernel.source
+        case _:
+            from sparsec.runtime import triton  # imported where it is used, for it is slow to import
+
+            plan = plan_request(request, triton.target_of(device))
+            kernel = triton.TritonKernel.of(plan)
+            source = kernel.source
+    digest = hashlib.sha256(f"{kind}\0{source}\0{plan or request.pattern!r}".encode()).hexdigest()
+    return SparseAttention(
+        heads=request.pattern.heads,
+        kv_heads=request.pattern.kv_heads,
+        head_dim=request.head_dim,
+        dtype=request.dtype,
+        target=kind,
+        scale=request.pattern.score.scale,
+        kernel=register(digest, kernel, plan_lists(plan) if plan is not None else ()),
+        source=source,
+        plan=plan,
+    )

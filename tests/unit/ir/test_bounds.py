@@ -1,0 +1,52 @@
+"""Order proofs of bounds: what is proved must hold for every position and key count."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from sparsec.ir.bounds import LIMIT, Base, Bound, PerHead, bound_expr, constant, end, never_above, query
+from sparsec.ir.expr import Int, evaluate
+
+UNITS = (1, 2, 3, 4, 6, 8)
+BOUNDS = (
+    *(Bound(Base.START, 1, c) for c in (-3, 0, 5)),
+    *(Bound(base, unit, c) for base in (Base.QUERY, Base.END) for unit in UNITS for c in range(-8, 9, 4)),
+)
+
+
+def value(bound: Bound, position: int, nk: int) -> int:
+    return evaluate(bound_expr(bound, Int(position), Int(nk)), {})
+
+
+def test_every_proved_order_holds() -> None:
+    proved = 0
+    for a, b in product(BOUNDS, BOUNDS):
+        if never_above(a, b):
+            proved += 1
+            for position, nk in product(range(-26, 27), (0, 1, 5, 23, 24)):
+                assert value(a, position, nk) <= value(b, position, nk), (a, b, position, nk)
+    assert proved > 500
+
+
+def test_orders_of_one_grid_are_decided() -> None:
+    for unit in UNITS:
+        for base in (Base.QUERY, Base.END):
+            for c, d in product(range(-5, 6), range(-5, 6)):
+                assert never_above(Bound(base, unit, c), Bound(base, unit, d)) == (c <= d)
+
+
+def test_a_number_that_varies_by_head_is_compared_by_its_extremes() -> None:
+    some = PerHead("c0", 3, 9)
+    assert never_above(Bound(Base.QUERY, 1, some), Bound(Base.QUERY, 1, 9))
+    assert not never_above(Bound(Base.QUERY, 1, some), Bound(Base.QUERY, 1, 8))
+    assert never_above(Bound(Base.QUERY, 1, 3), Bound(Base.QUERY, 1, some))
+    assert not never_above(Bound(Base.QUERY, 1, 4), Bound(Base.QUERY, 1, some))
+
+
+@pytest.mark.parametrize("make", [constant, query, end])
+def test_distances_are_clamped(make: object) -> None:
+    assert callable(make)
+    assert make(1 << 40).offset == LIMIT
+    assert make(-(1 << 40)).offset == -LIMIT

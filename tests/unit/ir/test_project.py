@@ -1,0 +1,129 @@
+"""Tile programs: exact counts against the set itself, closed forms that do not grow, shared constants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from sparsec.ir.classes import block_mask
+from sparsec.ir.project import lane_rows, project
+from sparsec.ir.walk import split_mix, visits
+from sparsec.plan.build import plan_kernels
+from sparsec.sema import model as m
+
+TILE = 16
+Pair = Callable[[int, int, int], bool]
+
+TERMS: dict[str, tuple[m.Term, Pair]] = {
+    "causal": (m.Causal(), lambda i, j, nk: j <= i),
+    "full": (m.Full(), lambda i, j, nk: True),
+    "none": (m.Nothing(), lambda i, j, nk: False),
+    "window": (m.Window(20, 3, False), lambda i, j, nk: -3 <= i - j < 20),
+    "window of one key": (m.Window(1, 0, False), lambda i, j, nk: i == j),
+    "window of blocks": (m.Window(2, 1, True), lambda i, j, nk: -1 <= i // TILE - j // TILE < 2),
+    "sink": (m.Sink(21, False), lambda i, j, nk: j < 21),
+    "sink of blocks": (m.Sink(2, True), lambda i, j, nk: j // TILE < 2),
+    "stride": (m.Stride(50, 3, False), lambda i, j, nk: j % 50 == 3),
+    "dense stride": (m.Stride(7, 3, False), lambda i, j, nk: j % 7 == 3),
+    "stride of blocks": (m.Stride(3, 2, True), lambda i, j, nk: j // TILE % 3 == 2),
+    "dilated": (m.Dilated(50, 3, False), lambda i, j, nk: (i - j) % 50 == 3),
+    "densely dilated": (m.Dilated(5, 2, False), lambda i, j, nk: (i - j) % 5 == 2),
+    "dilated by one tile": (m.Dilated(32, 0, False), lambda i, j, nk: (i - j) % 32 == 0),
+    "dilated blocks": (m.Dilated(3, 1, True), lambda i, j, nk: (i // TILE - j // TILE) % 3 == 1),
+    "chunk": (m.Chunk(24, 1), lambda i, j, nk: 0 <= i // 24 - j // 24 <= 1),
+    "columns": (m.Columns(m.Edge(5, False), m.Edge(40, False), False), lambda i, j, nk: 5 <= j < 40),
+    "last columns": (m.Columns(m.Edge(-9, True), None, False), lambda i, j, nk: j >= nk - 9),
+    "last blocks": (
+        m.Columns(m.Edge(-2, True), m.Edge(-1, True), True),
+        lambda i, j, nk: j // TILE == -(-nk // TILE) - 2,
+    ),
+    "rows": (m.Rows(m.Edge(5, False), m.Edge(40, False), False), lambda i, j, nk: 5 <= i < 40),
+    "last rows": (m.Rows(m.Edge(-9, True), None, False), lambda i, j, nk: i >= nk - 9),
+    "global": (m.Global(19, False), lambda i, j, nk: i < 19 or j < 19),
+    "random": (
+        m.Random(2, 3, 1),
+        lambda i, j, nk: i >= 0 and any(j // TILE == split_mix(3, 1, i // TILE, t) % (i // TILE + 1) for t in range(2)),
+    ),
+    "sink and window": (
+        m.Intersection((m.Causal(), m.Union((m.Sink(24, False), m.Window(30, 0, False))))),
+        lambda i, j, nk: j <= i and (j < 24 or i - j < 30),
+    ),
+    "s2": (
+        m.Intersection((m.Causal(), m.Union((m.Window(3, 0, True), m.Stride(4, 1, True))))),
+        lambda i, j, nk: j <= i and (i // TILE - j // TILE < 3 or j // TILE % 4 == 1),
+    ),
+    "strided transformer": (
+        m.Intersection((m.Causal(), m.Union((m.Window(33, 0, False), m.Dilated(32, 0, False))))),
+        lambda i, j, nk: j <= i and (i - j < 33 or (i - j) % 32 == 0),
+    ),
+}
+SHAPES = [(1, 1, 0), (100, 100, 0), (37, 129, 92), (129, 129, 0), (64, 200, 11), (33, 0, -33), (50, 20, -30)]
+
+
+def pattern(*terms: m.Term, block: int = TILE) -> m.Heads:
+    return m.Heads(len(terms), 1, terms, block, (), m.Documents.NONE, m.Score())
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_visited_and_full_tiles_are_exactly_the_live_and_the_full_ones(name: str) -> None:
+    term, visible = TERMS[name]
+    (head_class,) = block_mask(pattern(term)).classes
+    program = project(head_class, TILE, TILE)
+    constants = {name: values[0] for name, values in (*head_class.constants, *lane_rows(head_class))}
+    for n_q, n_k, offset in SHAPES:
+        for tile in range(offset // TILE, -(-(offset + n_q) // TILE)):
+            first, stop = max(tile * TILE, offset), min((tile + 1) * TILE, offset + n_q)
+            expected = {}
+            for key_tile in range(-(-n_k // TILE)):
+                keys = range(key_tile * TILE, min((key_tile + 1) * TILE, n_k))
+                live = [visible(i, j, n_k) for i in range(first, stop) for j in keys]
+                if any(live):
+                    expected[key_tile] = all(live) and len(keys) == TILE
+            found = visits(program, constants, (first, stop), n_k)
+            assert len({visit.tile for visit in found}) == len(found), (n_q, n_k, offset, tile)
+            assert {visit.tile: visit.full for visit in found} == expected, (n_q, n_k, offset, tile)
+
+
+def s2(phase: int, blocks: int = 16) -> m.Term:
+    return m.Intersection((m.Causal(), m.Union((m.Window(blocks, 0, True), m.Stride(blocks, phase, True)))))
+
+
+def test_heads_that_differ_in_a_phase_share_a_class() -> None:
+    (head_class,) = block_mask(pattern(s2(0), s2(15), s2(14))).classes
+    assert head_class.heads == (0, 1, 2)
+    assert head_class.constants == (("c0", (0, 15, 14)),)
+
+
+def test_heads_of_another_shape_have_a_class_of_their_own() -> None:
+    classes = block_mask(pattern(m.Causal(), s2(3), m.Causal(), s2(4))).classes
+    assert [c.heads for c in classes] == [(0, 2), (1, 3)]
+
+
+def test_s2_takes_two_full_and_two_masked_pieces() -> None:
+    (head_class,) = block_mask(pattern(s2(0), s2(1), block=64)).classes
+    program = project(head_class, 64, 64)
+    assert (len(program.full), len(program.masked)) == (2, 2)
+
+
+def test_the_program_of_a_pattern_is_the_same_whatever_its_lengths() -> None:
+    def size(window: int, stride: int) -> int:
+        term = m.Union((m.Window(window, 0, True), m.Stride(stride, 1, True)))
+        (head_class,) = block_mask(pattern(m.Intersection((m.Causal(), term)))).classes
+        program = project(head_class, TILE, TILE)
+        return len(program.lets) + len(program.full) + len(program.masked)
+
+    assert size(2, 4) == size(20_000, 40_000)
+
+
+def test_tiles_fit_the_blocks_of_strides_and_draws() -> None:
+    def tiles(term: m.Term, block: int) -> tuple[int, int]:
+        plan = plan_kernels(pattern(term, block=block), head_dim=64, dtype="float32", query_tile=128, key_tile=64)
+        program = plan.classes[0].program
+        return program.query_tile, program.key_tile
+
+    assert tiles(m.Causal(), 16) == (128, 64)
+    assert tiles(m.Stride(4, 0, True), 32) == (128, 32)
+    assert tiles(m.Dilated(4, 0, True), 32) == (32, 32)
+    assert tiles(m.Random(2, 0, 0), 32) == (32, 32)
+    assert tiles(m.Stride(100, 0, False), 32) == (128, 64)
