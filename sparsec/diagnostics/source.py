@@ -1,6 +1,6 @@
 """Source text and the places in it: what every diagnostic points at.
 
-Invariant: a Span is half-open in characters of `SourceFile.text`; lines and columns are 1-based and derived, never stored.
+Invariant: a Span is half-open in characters of `SourceFile.text`; lines and columns are 1-based and derived.
 """
 
 from __future__ import annotations

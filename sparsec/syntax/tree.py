@@ -23,7 +23,7 @@ class Integer:
 
 @dataclass(frozen=True, slots=True)
 class Decimal:
-    """`0.5`, `1e-3`; only section 8's statements take one. `text` is the literal as written (digits, `.`, `e`, sign)."""
+    """`0.5`, `1e-3`; only the score's statements take one. `text` is the literal as written (digits, `.`, `e`, sign)."""
 
     text: str
     span: Span
@@ -37,7 +37,7 @@ class Boolean:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A reference: a built-in (h, g, H, G, B, l, L), a parameter, a `let`, an input, a pattern, or `full`/`none`/`causal`."""
+    """A reference: a built-in (h, g, H, G, B, l, L), parameter, `let`, input, pattern, or `full`, `none`, `causal`."""
 
     text: str
     span: Span
@@ -234,28 +234,34 @@ class ParamItem:
     parameter: Parameter
     doc: tuple[str, ...]
     span: Span
+    broken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PatternItem:
-    """`pattern name(parameters) { statements }`; `doc` is the comment lines directly above it."""
+    """`pattern name(parameters) { statements }`; `doc` is the comment lines directly above it.
+
+    An item is `broken` if `parser.recover` had to leave a part of it out; `parser.parse` gives no such tree.
+    """
 
     name: Name
     parameters: tuple[Parameter, ...]
     statements: tuple[Statement, ...]
     doc: tuple[str, ...]
     span: Span
+    broken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ModelItem:
-    """`model name(parameters) { statements }`. The parser takes any Statement in either item; `sema.check` sorts them."""
+    """`model name(parameters) { statements }`. The parser takes any Statement in either item; sema sorts them."""
 
     name: Name
     parameters: tuple[Parameter, ...]
     statements: tuple[Statement, ...]
     doc: tuple[str, ...]
     span: Span
+    broken: bool = False
 
 
 Item = ParamItem | PatternItem | ModelItem

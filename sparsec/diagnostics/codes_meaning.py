@@ -1,0 +1,307 @@
+"""Every problem that `sema` can find: one `Code` each, made into a `Diagnostic` by `at` from the facts of the case.
+
+Invariant: `MEANING_CODES` lists every Code of this module once, in order; a code's number never changes its meaning.
+Messages state one fact in one sentence; hints give the action. The facts are formatted, never interpreted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sparsec.diagnostics.model import Diagnostic, Severity
+from sparsec.diagnostics.source import SourceFile, Span
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A kind of problem: its number, what it means (for the reference), and the templates of its message and hint."""
+
+    code: str
+    meaning: str
+    message: str
+    hint: str | None = None
+
+    @property
+    def severity(self) -> Severity:
+        return Severity.WARNING if self.code.startswith("W") else Severity.ERROR
+
+    def at(
+        self, source: SourceFile, span: Span, *, hint: str | None = None, notes: tuple[str, ...] = (), **facts: object
+    ) -> Diagnostic:
+        """The diagnostic of this code at `span`; `hint` replaces the code's own."""
+        action = hint if hint is not None else self.hint.format(**facts) if self.hint is not None else None
+        return Diagnostic(self.code, self.severity, source, span, self.message.format(**facts), action, notes)
+
+
+# Names
+UNKNOWN_NAME = Code(
+    "E101",
+    "a name that nothing defines",
+    "no {what} is called `{name}`",
+    "define it, or write one of the names that exist",
+)
+DUPLICATE_NAME = Code(
+    "E102", "two definitions of one name", "`{name}` is already defined on line {line}", "give this one another name"
+)
+RESERVED_NAME = Code(
+    "E103", "a definition of a built-in name", "`{name}` is a built-in name", "give this {what} another name"
+)
+NAME_NOT_HERE = Code(
+    "E104",
+    "a built-in value where it has none",
+    "`{name}` ({meaning}) has no value {where}",
+    "use parameters and numbers here",
+)
+USED_BEFORE_LET = Code(
+    "E105",
+    "a `let` used before its own line",
+    "`{name}` is used before its `let`",
+    "move `let {name} = ...` above this line",
+)
+CYCLE = Code(
+    "E106",
+    "definitions that need each other",
+    "the definition of `{name}` needs itself: {path}",
+    "remove one of these references",
+)
+UNKNOWN_KIND = Code(
+    "E107",
+    "an unknown input kind",
+    "`{name}` is no kind of input",
+    "write one of length, columns, slashes, blocks, tokens",
+)
+NOT_CALLABLE = Code(
+    "E108", "arguments given to a value", "`{name}` takes no arguments", "write `{name}` without parentheses"
+)
+
+# Types and arguments
+WRONG_TYPE = Code(
+    "E201", "a value of the wrong type", "{role} must be {expected}, and this is {actual}", "write {expected} here"
+)
+MIXED_UNITS = Code(
+    "E202",
+    "tokens and blocks mixed",
+    "this mixes tokens with blocks: {left} with {right}",
+    "use one unit: `tokens(x)` turns a count of blocks into tokens, and `4b` is four blocks",
+)
+UNKNOWN_ARGUMENT = Code(
+    "E203",
+    "an argument name that the term does not have",
+    "`{callee}` has no argument called `{name}`",
+    "its arguments: {known}",
+)
+MISSING_ARGUMENT = Code(
+    "E204", "a required argument left out", "`{callee}` needs its argument `{name}`", "write `{usage}`"
+)
+TOO_MANY_ARGUMENTS = Code(
+    "E205", "too many arguments without a name", "`{callee}` takes {count} without a name", "write `{usage}`"
+)
+REPEATED_ARGUMENT = Code("E206", "one argument given twice", "`{name}` is given twice", "keep one of the two")
+DECIMAL_NOT_HERE = Code(
+    "E207",
+    "a decimal outside `scale` and `softcap`",
+    "a decimal may stand only in `scale` and `softcap`",
+    "write an integer here",
+)
+FRACTION_NOT_HERE = Code(
+    "E208",
+    "`/` outside `scale` and `softcap`",
+    "`/` makes a decimal, and a decimal may stand only in `scale` and `softcap`",
+    "write `//` to divide integers",
+)
+RUN_TIME_LENGTH = Code(
+    "E209",
+    "arithmetic on a run-time length",
+    "a run-time length may stand only as a whole token length of a term",
+    "write the input by itself, as in `sink(prefix)` or `columns(0..prefix)`",
+)
+PARAMETER_TYPE = Code(
+    "E210",
+    "a parameter whose default is no plain value",
+    "the default of parameter `{name}` is {actual}",
+    "give it an integer, a length, a boolean, a list or a range; name a set of pairs with `let`",
+)
+
+# Structure of a file
+NO_PATTERN = Code(
+    "E301", "a file without a pattern", "this file has no pattern", "add `pattern name {{ causal attend full }}`"
+)
+NO_ATTEND = Code(
+    "E302",
+    "a pattern without `attend`",
+    "pattern `{name}` attends to nothing",
+    "add a statement such as `attend window(256)`",
+)
+DUPLICATE_STATEMENT = Code(
+    "E303", "a statement written twice", "`{statement}` is already given on line {line}", "keep one of the two"
+)
+MISPLACED_STATEMENT = Code(
+    "E304",
+    "a statement in the wrong kind of item",
+    "`{statement}` does not belong in a {item}",
+    "a {item} takes: {allowed}",
+)
+AFTER_OTHERWISE = Code(
+    "E305", "an arm after `otherwise`", "no arm after `otherwise` can be reached", "move `otherwise` to the end"
+)
+TWO_OTHERWISE = Code(
+    "E306", "two `otherwise` arms", "`otherwise` is already given on line {line}", "keep one of the two"
+)
+BARE_AND_ARMS = Code(
+    "E307",
+    "a bare `attend` or `use` beside other arms",
+    "`{verb}` without a condition stands alone, and there is another arm on line {line}",
+    "{action}",
+)
+NO_LAYERS = Code(
+    "E308", "a model without `layers`", "model `{name}` does not say how many layers it has", "add `layers 32`"
+)
+NO_USE = Code("E309", "a model without `use`", "model `{name}` uses no pattern", "add `use` and the name of a pattern")
+BLOCK_DISAGREES = Code(
+    "E310",
+    "a referenced pattern with another block size",
+    "pattern `{inner}` has block {inner_block}, and pattern `{outer}` has block {outer_block}",
+    "write `block {inner_block}` in `{outer}`, or take `block` out of `{inner}`",
+)
+HEADS_DISAGREE = Code(
+    "E311",
+    "a referenced pattern with other head counts",
+    "pattern `{inner}` is for {inner_heads}, and here there are {outer_heads}",
+    "make the head counts agree, or take `heads` out of `{inner}`",
+)
+DOCUMENTS_DISAGREE = Code(
+    "E312",
+    "a referenced pattern with other documents",
+    "pattern `{inner}` says `{statement}`, and pattern `{outer}` does not",
+    "write `{statement}` in `{outer}`, which applies to everything that it names",
+)
+SCORE_DISAGREES = Code(
+    "E313",
+    "a referenced pattern with another score",
+    "pattern `{inner}` changes the score with `{statement}`, and pattern `{outer}` does not do the same",
+    "give `{outer}` the same `{statement}` statement, or take it out of `{inner}`",
+)
+INPUT_DISAGREES = Code(
+    "E314",
+    "one input name with two kinds",
+    "input `{name}` is of kind {inner_kind} in pattern `{inner}`, and of kind {outer_kind} in pattern `{outer}`",
+    "give one of the two inputs another name",
+)
+
+# Values
+DIVISION_BY_ZERO = Code(
+    "E401", "a division by zero", "this divides by zero", "make the right-hand side other than zero"
+)
+TOO_LARGE = Code(
+    "E402", "an integer over 2^31 - 1", "{what} is {value}, over the limit of 2147483647", "write a smaller number"
+)
+TOO_SMALL = Code(
+    "E403",
+    "a window, stride or count that is too small",
+    "{what} is {value}, and must be at least {least}",
+    "write {least} or more",
+)
+EMPTY_RANGE = Code(
+    "E404",
+    "an empty range",
+    "the range {range} is empty",
+    "a range `a..b` holds a and stops before b: make b larger than a",
+)
+BAD_BLOCK = Code(
+    "E405", "a bad block size", "the block size is {value}", "write a power of two from 16 to 1024, such as `block 64`"
+)
+BAD_KV_HEADS = Code(
+    "E406",
+    "KV heads that do not divide the heads",
+    "{heads} query heads do not split into {kv_heads} KV groups",
+    "make the number of query heads a multiple of the number of KV heads",
+)
+COUNT_OUT_OF_RANGE = Code(
+    "E407", "a head or layer count out of range", "the number of {what} is {value}", "write a number from 1 to 4096"
+)
+NO_ARM = Code(
+    "E408",
+    "a head or layer without an arm",
+    "no arm holds for {what}",
+    "add `otherwise {verb} ...`, or widen a condition",
+)
+UNREACHABLE_ARM = Code(
+    "E409",
+    "an arm that nothing reaches",
+    "no {what} reaches this arm: {why}",
+    "remove the arm or change the conditions",
+)
+TOO_MANY_TERMS = Code(
+    "E410",
+    "a set that expands to too many terms",
+    "the set of one head expands to more than {limit} terms",
+    "write the set with fewer terms",
+)
+TOO_MUCH_WORK = Code(
+    "E411",
+    "a file that takes too long to evaluate",
+    "evaluating this pattern takes more than {limit} steps",
+    "use fewer heads, layers or terms, or conditions and terms that depend on fewer of them",
+)
+TOO_DEEP = Code(
+    "E412",
+    "names nested too deep",
+    "this nests more than {limit} operations once its names are expanded",
+    "write it with fewer operators or names",
+)
+BAD_SCORE = Code(
+    "E413",
+    "a scale or softcap that is not positive",
+    "{what} is {value}",
+    "write a finite number greater than zero, such as 1/128",
+)
+
+# What the language has and the kernels do not take
+INPUT_UNSUPPORTED = Code(
+    "E501",
+    "an `input` declaration",
+    "the kernels do not take `input {name} : {kind}` yet",
+    "use `Pattern.mask` and the `reference` functions, or write the set with terms known at compile time",
+)
+DOCUMENTS_UNSUPPORTED = Code(
+    "E502", "`documents`", "the kernels do not take `documents` yet", "put one document in each row of the batch"
+)
+RESTART_UNSUPPORTED = Code(
+    "E503",
+    "`documents restart`",
+    "the kernels do not take `documents restart` yet",
+    "put one document in each row of the batch",
+)
+SOFTCAP_UNSUPPORTED = Code("E504", "`softcap`", "the kernels do not take `softcap` yet", "remove the statement")
+ALIBI_UNSUPPORTED = Code("E505", "`alibi`", "the kernels do not take `alibi` yet", "remove the statement")
+LEARNED_SINK_UNSUPPORTED = Code(
+    "E506", "`learned_sink`", "the kernels do not take `learned_sink` yet", "remove the statement"
+)
+
+# Warnings
+EMPTY_ROW = Code(
+    "W601",
+    "a query that may attend to nothing",
+    "in pattern `{name}` the query at position {row} of head {head} attends to no key when there are {keys} keys",
+    "add a term that every query reaches, such as `window(1)`; the output of such a query is 0",
+)
+GROUP_DIFFERS = Code(
+    "W602",
+    "a KV group whose heads keep different keys",
+    "in pattern `{name}` heads {first} and {second} of KV group {group} attend to different keys: the cache keeps both",
+    "let the set depend on g in place of h if the heads of a group can agree",
+)
+UNSEEN_PAIR = Code(
+    "W603",
+    "a strided pattern with pairs that no head sees",
+    "in pattern `{name}` no head lets query {query} attend to key {key}",
+    "give the heads phases that cover the whole period, such as `phase = g`, with a period of at most as many",
+)
+CONTAINED = Code(
+    "W604",
+    "a term that another contains",
+    "`{inner}` is contained in `{outer}`, so `{redundant}` changes nothing in this {operation}",
+    "remove `{redundant}`",
+)
+
+MEANING_CODES: tuple[Code, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Code))

@@ -1,0 +1,119 @@
+"""The codes E001 to E029: a file that cannot be read as text, tokens, or statements.
+
+One constructor a code; its docstring's first line is the code's entry in the documentation. Invariant: a code never
+changes its meaning.
+"""
+
+from __future__ import annotations
+
+from sparsec.diagnostics.model import Diagnostic, Severity
+from sparsec.diagnostics.source import SourceFile, Span
+
+
+def _error(
+    code: str, source: SourceFile, span: Span, message: str, hint: str | None = None, notes: tuple[str, ...] = ()
+) -> Diagnostic:
+    return Diagnostic(code, Severity.ERROR, source, span, message, hint, notes)
+
+
+def _quoted(text: str) -> str:
+    """`text` in back-quotes, clipped: a token may be as long as the file."""
+    return f"`{text}`" if len(text) <= 40 else f"`{text[:36]}...`"
+
+
+def place(source: SourceFile, span: Span) -> str:
+    """`line 3, column 12`: for notes that point to a second place."""
+    return f"line {source.line_of(span.start)}, column {source.column_of(span.start)}"
+
+
+def invalid_utf8(source: SourceFile, span: Span, byte: int, others: int) -> Diagnostic:
+    """E001: the file is not UTF-8."""
+    notes = (f"{others} more invalid sequences follow",) if others else ()
+    return _error("E001", source, span, f"the byte 0x{byte:02x} is not UTF-8 here", "save the file as UTF-8", notes)
+
+
+def nul_character(source: SourceFile, span: Span) -> Diagnostic:
+    """E002: the file holds a NUL character."""
+    return _error("E002", source, span, "the file holds a NUL character", "a `.sparse` file is text: remove it")
+
+
+def file_too_large(source: SourceFile, size: int, limit: int) -> Diagnostic:
+    """E003: the file is larger than 1 MiB."""
+    message = f"the file has {size} bytes; {limit} is the limit"
+    return _error("E003", source, Span(0, 0), message, "split the file")
+
+
+def too_many_tokens(source: SourceFile, span: Span, limit: int) -> Diagnostic:
+    """E004: the file has more tokens than the limit."""
+    return _error("E004", source, span, f"the file has more than {limit} tokens and comments", "split the file")
+
+
+def unknown_character(source: SourceFile, span: Span, text: str, hint: str | None) -> Diagnostic:
+    """E005: a character that no token of the language contains."""
+    what = f"the character {_quoted(text)} has" if len(text) == 1 else f"the characters {_quoted(text)} have"
+    return _error("E005", source, span, f"{what} no meaning here", hint)
+
+
+def malformed_number(source: SourceFile, span: Span, text: str) -> Diagnostic:
+    """E006: a number with a suffix or a digit that numbers do not have."""
+    hint = "write `64`, `4k` (times 1024), `16b` (blocks) or `0.5`"
+    return _error("E006", source, span, f"{_quoted(text)} is not a number", hint)
+
+
+def integer_too_large(source: SourceFile, span: Span, text: str) -> Diagnostic:
+    """E007: an integer over 2^31 - 1."""
+    return _error("E007", source, span, f"{_quoted(text)} is over 2147483647", "the largest integer is 2147483647")
+
+
+def name_too_long(source: SourceFile, span: Span, limit: int) -> Diagnostic:
+    """E008: a name or number longer than the limit."""
+    return _error("E008", source, span, f"a word of more than {limit} characters", "choose a shorter one")
+
+
+def unexpected_token(
+    source: SourceFile, span: Span, expected: str, found: str, hint: str | None = None, notes: tuple[str, ...] = ()
+) -> Diagnostic:
+    """E010: a token that cannot stand where it stands."""
+    what = _quoted(found) if found else "the end of the file"
+    return _error("E010", source, span, f"expected {expected}, found {what}", hint, notes)
+
+
+def misspelt_keyword(source: SourceFile, span: Span, found: str, keyword: str) -> Diagnostic:
+    """E011: a word that looks like a keyword, where only keywords can stand."""
+    return _error("E011", source, span, f"{_quoted(found)} is not a keyword", f"did you mean `{keyword}`?")
+
+
+def keyword_as_name(source: SourceFile, span: Span, keyword: str, hint: str | None = None) -> Diagnostic:
+    """E012: a keyword where a name is expected."""
+    message = f"`{keyword}` is a keyword and cannot be a name"
+    return _error("E012", source, span, message, hint or f"choose another name, such as `{keyword}_`")
+
+
+def missing_brace(source: SourceFile, span: Span, found: str, opening: Span) -> Diagnostic:
+    """E013: a `{` without its `}`."""
+    what = _quoted(found) if found else "the end of the file"
+    note = f"the `{{` at {place(source, opening)} is still open"
+    return _error("E013", source, span, f"expected `}}`, found {what}", "close the item with `}`", (note,))
+
+
+def unmatched_bracket(source: SourceFile, span: Span, found: str) -> Diagnostic:
+    """E014: a closing bracket that nothing opens."""
+    return _error("E014", source, span, f"`{found}` closes nothing", "remove it")
+
+
+def nesting_too_deep(source: SourceFile, span: Span, limit: int) -> Diagnostic:
+    """E015: brackets, calls and unary operators nested deeper than 64."""
+    message = f"nesting of more than {limit} levels"
+    return _error("E015", source, span, message, "name a part with `let name = ...`")
+
+
+def expression_too_long(source: SourceFile, span: Span, limit: int) -> Diagnostic:
+    """E016: a chain of more operators than the limit."""
+    message = f"an expression of more than {limit} chained operators"
+    return _error("E016", source, span, message, "name a part with `let name = ...`, or write a list or a range")
+
+
+def more_problems(source: SourceFile, span: Span, count: int) -> Diagnostic:
+    """E029: more problems than are shown."""
+    what = "1 more problem is" if count == 1 else f"{count} more problems are"
+    return _error("E029", source, span, f"{what} not shown", "mend the first ones and check again")

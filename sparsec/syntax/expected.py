@@ -1,0 +1,133 @@
+"""A token that does not fit -> the diagnostic that says what would have fitted, in human words.
+
+Invariant: the sentence is made from the parser's own set of acceptable terminals, so that it never names one that would
+not have been accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from lark import Token
+
+from sparsec.diagnostics import codes_text as codes
+from sparsec.diagnostics.model import Diagnostic
+from sparsec.diagnostics.source import SourceFile
+from sparsec.syntax.build import span_of
+from sparsec.syntax.lexer import keywords, spellings
+
+END = "$END"
+CLOSING = {"RPAR": "LPAR", "RSQB": "LSQB", "RBRACE": "LBRACE"}
+ITEM_STARTS = ("PARAM", "PATTERN", "MODEL")
+STATEMENT_STARTS = (
+    *("HEADS", "BLOCK", "CAUSAL", "DOCUMENTS", "ATTEND", "WHERE", "OTHERWISE", "USE", "LET", "INPUT", "SCALE"),
+    *("SOFTCAP", "ALIBI", "LEARNED_SINK", "LAYERS"),
+)
+COMPARISONS = ("EQ", "NE", "LE", "GE", "LT", "GT", "IN")
+OPERATORS = (
+    *("OR", "AND", *COMPARISONS, "RANGE", "BAR", "AMPERSAND", "PLUS", "MINUS", "STAR", "FLOOR_DIV", "PERCENT", "SLASH"),
+)
+OPERANDS = (
+    *("INTEGER", "DECIMAL", "TRUE", "FALSE", "NAME", "CAUSAL", "LSQB", "LPAR", "MINUS", "TILDE", "NOT", "RANGE"),
+)
+_VALUE_KEYWORDS = {
+    "block": "the block size is `B`",
+    "heads": "the number of query heads is `H`, of KV heads `G`",
+    "kv": "the number of KV heads is `G`",
+    "layers": "the number of layers is `L`",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the parser stopped: the token and the one before it, the terminal that starts the statement at hand, the
+    brackets that are open, outermost first, and the terminals that would have been accepted."""
+
+    source: SourceFile
+    token: Token
+    before: Token | None
+    statement: str | None
+    open: Sequence[Token]
+    accepts: frozenset[str]
+
+
+def explain(place: Place) -> Diagnostic:
+    """The diagnostic for a token that the parser does not accept."""
+    source, token, accepts = place.source, place.token, place.accepts
+    span, found = span_of(token), str(token)
+    in_item = bool(place.open)
+    if in_item and token.type in (END, *ITEM_STARTS) and "RBRACE" in accepts:
+        return codes.missing_brace(source, span, found, span_of(place.open[0]))
+    if token.type in CLOSING and CLOSING[token.type] not in [bracket.type for bracket in place.open]:
+        return codes.unmatched_bracket(source, span, found)
+    if token.type == "NAME" and (keyword := _keyword_like(found, accepts)):
+        return codes.misspelt_keyword(source, span, found, keyword)
+    return codes.unexpected_token(source, span, in_words(accepts), found, _hint(place), _notes(place))
+
+
+def keyword_for_name(source: SourceFile, token: Token) -> Diagnostic:
+    """The diagnostic for a keyword that stands where a name would fit."""
+    return codes.keyword_as_name(source, span_of(token), str(token), _VALUE_KEYWORDS.get(str(token)))
+
+
+def in_words(accepts: frozenset[str]) -> str:
+    """The acceptable terminals as a phrase: `` `,`, `)` or an operator ``."""
+    rest = set(accepts)
+    phrases: list[str] = []
+    expression, operator = "INTEGER" in rest, "BAR" in rest
+    statement, item = "LET" in rest, "PATTERN" in rest
+    if expression:
+        rest -= set(OPERANDS)
+        phrases.append("an expression")
+    if statement:
+        rest -= set(STATEMENT_STARTS)
+        phrases.append("a statement")
+    if operator:
+        rest -= {*OPERATORS, "LPAR"}
+        phrases.append("an operator")
+    if item:
+        rest -= {*ITEM_STARTS, END}
+        phrases.append("`param`, `pattern` or `model`")
+    if "NAME" in rest:
+        rest.discard("NAME")
+        phrases.append("a name")
+    rest.discard(END)
+    signs = [f"`{text}`" for name, text in spellings().items() if name in rest]
+    phrases = signs + phrases
+    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} or {phrases[-1]}"
+
+
+def _keyword_like(found: str, accepts: frozenset[str]) -> str | None:
+    known = [text for name, text in spellings().items() if name in accepts and text in keywords()]
+    close = get_close_matches(found.lower(), known, n=1, cutoff=0.7)
+    return close[0] if close else None
+
+
+def _hint(place: Place) -> str | None:
+    kind, accepts = place.token.type, place.accepts
+    operator = "BAR" in accepts
+    if kind in COMPARISONS and operator:
+        return "comparisons do not chain: join two with `and`"
+    if kind == "EQUAL" and "EQ" in accepts:
+        return "compare with `==`"
+    if kind == "EQUAL" and operator:
+        return "only an argument has a name: `window(8, ahead = 4)`"
+    if accepts == {"EQUAL"}:
+        return f"give a default: `{place.before} = 64`"
+    if kind in ("BAR", "AMPERSAND") and place.before is not None and place.before.type == kind:
+        return f"write `{place.token}` once" if kind == "BAR" else "write `&` once, or `and` in a condition"
+    if kind in STATEMENT_STARTS and "PATTERN" in accepts:
+        return "a statement stands in an item: `pattern name { ... }`"
+    if kind in OPERANDS and operator and place.statement in ("ATTEND", "LET"):
+        return "join two terms with `|`, `&` or `-`"
+    return None
+
+
+def _notes(place: Place) -> tuple[str, ...]:
+    """Names the innermost open bracket, if the token is one that would end the statement."""
+    if len(place.open) < 2 or place.token.type not in (END, "RBRACE", *ITEM_STARTS, *STATEMENT_STARTS):
+        return ()
+    bracket = place.open[-1]
+    return (f"the `{bracket}` at {codes.place(place.source, span_of(bracket))} is still open",)
