@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from sparsec.ir.bounds import Bound, Number, PerHead
 from sparsec.ir.lower import lower
 from sparsec.ir.nodes import Band
+from sparsec.ir.normalise import Effort
 from sparsec.sema.model import Heads, Term
 
 
@@ -34,11 +35,12 @@ class BlockMask:
 
 def block_mask(pattern: Heads) -> BlockMask:
     """Lowers every head and groups them. Raises TooManyBands."""
+    effort = Effort()
     lowered: dict[Term, tuple[Band, ...]] = {}
     groups: dict[tuple[Band, ...], list[int]] = {}
     for head, term in enumerate(pattern.terms):
         if term not in lowered:
-            lowered[term] = lower(term, pattern.block)
+            lowered[term] = lower(term, pattern.block, effort)
         shape = tuple(_renumbered(band, lambda _: 0) for band in lowered[term])
         groups.setdefault(shape, []).append(head)
     return BlockMask(

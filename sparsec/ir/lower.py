@@ -8,63 +8,47 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-from sparsec.diagnostics.model import SparsecError
+from sparsec.diagnostics.model import InternalError
 from sparsec.ir.bounds import LIMIT, Bound, constant, end, query
 from sparsec.ir.nodes import ALL, Band, Congruence, Draws, ListTest
-from sparsec.ir.normalise import normalise
+from sparsec.ir.normalise import Effort, normalise
 from sparsec.sema import model
 
-BAND_LIMIT = 64
-"""The largest number of bands a head may expand to."""
 
-
-class TooManyBands(SparsecError):
-    """A term expands to more than BAND_LIMIT bands."""
-
-
-def lower(term: model.Term, block: int) -> tuple[Band, ...]:
+def lower(term: model.Term, block: int, effort: Effort) -> tuple[Band, ...]:
     """The bands of `term` under block size `block`. Raises TooManyBands."""
-    return _lower(term, block, "")
+    return _lower(term, block, "", effort)
 
 
-def _lower(term: model.Term, block: int, origin: str) -> tuple[Band, ...]:
+def _lower(term: model.Term, block: int, origin: str, effort: Effort) -> tuple[Band, ...]:
     match term:
         case model.At(inner, at):
-            return _lower(inner, block, f"{at.line} {at.text}")
+            return _lower(inner, block, f"{at.line} {at.text}", effort)
         case model.Union(terms):
-            return union(*(_lower(t, block, origin) for t in terms))
+            return normalise(tuple(band for t in terms for band in _lower(t, block, origin, effort)), effort)
         case model.Intersection(terms):
             bands: tuple[Band, ...] = (ALL,)
             for t in terms:
-                bands = intersection(bands, _lower(t, block, origin))
+                bands = intersection(bands, _lower(t, block, origin, effort), effort)
             return bands
         case model.Difference(left, right):
-            return intersection(_lower(left, block, origin), complement(_lower(right, block, origin)))
+            outside = complement(_lower(right, block, origin, effort), effort)
+            return intersection(_lower(left, block, origin, effort), outside, effort)
         case model.Complement(inner):
-            return complement(_lower(inner, block, origin))
+            return complement(_lower(inner, block, origin, effort), effort)
         case _:
-            return normalise(tuple(replace(band, origin=origin) for band in _leaf(term, block)))
+            return normalise(tuple(replace(band, origin=origin) for band in _leaf(term, block)), effort)
 
 
-def union(*sets: tuple[Band, ...]) -> tuple[Band, ...]:
-    return _bounded(normalise(tuple(band for bands in sets for band in bands)))
+def intersection(left: tuple[Band, ...], right: tuple[Band, ...], effort: Effort) -> tuple[Band, ...]:
+    return normalise((_meet(a, b) for a in left for b in right), effort)
 
 
-def intersection(left: tuple[Band, ...], right: tuple[Band, ...]) -> tuple[Band, ...]:
-    return _bounded(normalise(tuple(_meet(a, b) for a in left for b in right)))
-
-
-def complement(bands: tuple[Band, ...]) -> tuple[Band, ...]:
+def complement(bands: tuple[Band, ...], effort: Effort) -> tuple[Band, ...]:
     result: tuple[Band, ...] = (ALL,)
     for band in bands:
-        result = intersection(result, normalise(_outside(band)))
+        result = intersection(result, normalise(_outside(band), effort), effort)
     return result
-
-
-def _bounded(bands: tuple[Band, ...]) -> tuple[Band, ...]:
-    if len(bands) > BAND_LIMIT:
-        raise TooManyBands(f"expected at most {BAND_LIMIT} bands for a head, got {len(bands)} or more")
-    return bands
 
 
 def _meet(a: Band, b: Band) -> Band:
@@ -128,7 +112,7 @@ def _leaf(term: model.Term, block: int) -> tuple[Band, ...]:
         case model.Random(k, seed, lane):
             return (Band(lists=(ListTest(Draws(k, seed, lane, block), negated=False),)),)
         case model.Input():
-            raise SparsecError("run-time inputs are refused before lowering")
+            raise InternalError("run-time inputs are refused before lowering")
         case model.Union() | model.Intersection() | model.Difference() | model.Complement() | model.At():
             raise AssertionError("operators are lowered by `_lower`")
     assert_never(term)

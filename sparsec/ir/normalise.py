@@ -5,28 +5,52 @@ Invariant: the union of the result equals the union of the input, for every i, j
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from math import gcd
 
+from sparsec.diagnostics.model import SparsecError
 from sparsec.ir.bounds import LIMIT, Base, Bound, lowest, never_above
 from sparsec.ir.nodes import Band, Congruence
 
+BAND_LIMIT = 64
+"""The largest number of bands a head may expand to."""
 
-def normalise(bands: tuple[Band, ...]) -> tuple[Band, ...]:
-    """Applies the rules until none fires; keeps the order of first occurrence."""
+
+class TooManyBands(SparsecError):
+    """A term expands to more than BAND_LIMIT bands, or takes too long to be told from one that does."""
+
+
+@dataclass(slots=True)
+class Effort:
+    """How many more comparisons of bands a pattern may cost: what keeps a hostile one from taking minutes."""
+
+    left: int = 400_000
+
+    def spend(self, comparisons: int) -> None:
+        self.left -= comparisons
+        if self.left < 0:
+            raise TooManyBands("expected a pattern that simplifies quickly, got one that takes too many steps")
+
+
+def normalise(bands: Iterable[Band], effort: Effort) -> tuple[Band, ...]:
+    """Applies the rules until none fires; keeps the order of first occurrence. Raises TooManyBands."""
     kept: list[Band] = []
     for band in bands:
+        effort.spend(1)
         tightened = tighten(band)
         if tightened is not None:
-            _insert(kept, tightened)
+            _insert(kept, tightened, effort)
+        if len(kept) > BAND_LIMIT:
+            raise TooManyBands(f"expected at most {BAND_LIMIT} bands for a head, got more")
     return tuple(kept)
 
 
-def _insert(kept: list[Band], band: Band) -> None:
+def _insert(kept: list[Band], band: Band, effort: Effort) -> None:
     """Adds `band` to `kept`, joining it with any band it can be joined with, again and again."""
     position = len(kept)
     while True:
+        effort.spend(len(kept))
         for n, other in enumerate(kept):
             if (union := joined(other, band)) is not None:
                 del kept[n]

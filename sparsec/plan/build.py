@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from sparsec.diagnostics.model import SparsecError
 from sparsec.ir.classes import BandClass, BlockMask, block_mask
-from sparsec.ir.project import lane_rows, project
+from sparsec.ir.listed import lane_rows
+from sparsec.ir.project import project
 from sparsec.plan.kernel import HeadClass, KernelPlan
 from sparsec.sema.model import Heads
 

@@ -22,7 +22,7 @@ class HeadClass:
 
 @dataclass(frozen=True, slots=True)
 class KernelPlan:
-    """Forward attention of one pattern. `scale` None means 1/sqrt(head_dim); `dtype` is float32, bfloat16 or float16."""
+    """Forward attention of one pattern. `scale` None means 1/sqrt(head_dim); dtype float32, bfloat16 or float16."""
 
     heads: int
     kv_heads: int

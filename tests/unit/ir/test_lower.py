@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 
 from sparsec.ir.bounds import LIMIT, Base, Bound
-from sparsec.ir.lower import BAND_LIMIT, TooManyBands, lower
+from sparsec.ir.lower import lower
 from sparsec.ir.nodes import ALL, Band, Congruence
+from sparsec.ir.normalise import BAND_LIMIT, Effort, TooManyBands
 from sparsec.sema import model as m
 
 CAUSAL, FULL, NONE = m.Causal(), m.Full(), m.Nothing()
 
 
 def bands(term: m.Term, block: int = 64) -> tuple[Band, ...]:
-    return lower(term, block)
+    return lower(term, block, Effort())
 
 
 def test_operators_on_full_and_none() -> None:
@@ -91,3 +92,11 @@ def test_too_many_bands_are_refused() -> None:
     )
     with pytest.raises(TooManyBands, match=f"expected at most {BAND_LIMIT} bands"):
         bands(term)
+
+
+def test_a_pattern_that_takes_too_many_steps_is_refused() -> None:
+    columns = tuple(m.Columns(m.Edge(3 * n, False), m.Edge(3 * n + 1, False), False) for n in range(60))
+    term = m.Intersection((m.Union(columns), m.Complement(m.Union(columns))))
+    with pytest.raises(TooManyBands, match="too many steps"):
+        lower(term, 64, Effort(left=1000))
+    assert bands(term) == ()

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from sparsec.ir.classes import block_mask
-from sparsec.ir.project import lane_rows, project
+from sparsec.ir.listed import lane_rows
+from sparsec.ir.project import project
 from sparsec.ir.walk import split_mix, visits
 from sparsec.plan.build import plan_kernels
 from sparsec.sema import model as m

@@ -1,0 +1,89 @@
+"""Random terms: their tables of draws, and the drawn tiles that no closed form visits."""
+
+from __future__ import annotations
+
+from sparsec.ir import expr as x
+from sparsec.ir.band_rows import lower, maybe_live, rows_within, upper
+from sparsec.ir.classes import BandClass
+from sparsec.ir.expr import ZERO, Bool, Int, Var
+from sparsec.ir.nodes import Band, Draws, ListTest
+from sparsec.ir.scalars import I0, I1, Interval, Scalars
+from sparsec.ir.strided import Pieces, Strided, residue_of, touches, visits
+from sparsec.ir.tiles import ListSpec, Piece
+
+
+def lane_rows(mask: BandClass) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """The head constants that say which row of each random term's table is a head's (see ListSpec)."""
+    rows = []
+    for spec, draws in list_specs(mask):
+        lanes = _lanes(draws, mask)
+        rows.append((spec.lane_row, tuple(spec.lanes.index(lane) for lane in lanes)))
+    return tuple(rows)
+
+
+def list_specs(mask: BandClass) -> list[tuple[ListSpec, Draws]]:
+    found = dict.fromkeys(test.draws for band in mask.bands for test in band.lists)
+    return [
+        (ListSpec(draws.count, draws.block, tuple(dict.fromkeys(_lanes(draws, mask))), f"row{n}"), draws)
+        for n, draws in enumerate(found)
+    ]
+
+
+def _lanes(draws: Draws, mask: BandClass) -> tuple[tuple[int, int], ...]:
+    """(seed, lane) of each head of the class."""
+    if isinstance(draws.lane, int):
+        return ((draws.seed, draws.lane),) * len(mask.heads)
+    return tuple((draws.seed, lane) for lane in dict(mask.constants)[draws.lane.name])
+
+
+def ordinal_of(test: ListTest, lists: list[tuple[ListSpec, Draws]]) -> int:
+    return next(n for n, (_, draws) in enumerate(lists) if draws == test.draws)
+
+
+def add_listed(
+    scalars: Scalars,
+    pieces: Pieces,
+    band: Band,
+    lists: list[tuple[ListSpec, Draws]],
+    visited: list[Interval],
+    strided: tuple[Strided, ...],
+    seen: Bool,
+) -> Bool:
+    """Adds the drawn tiles that nothing else visits; returns `seen` extended by this band's tiles."""
+    tile = Var("tile")
+    tests = [t for t in band.lists if not t.negated]
+    ordinal = ordinal_of(tests[0], lists)
+    spec, _ = lists[ordinal]
+    per_block = spec.block // scalars.key_tile
+    tokens, some = maybe_live(scalars, band)
+    some = x.both(some, x.less(tokens.start, tokens.stop))
+    start = scalars("from", scalars.floor_tile(tokens.start))
+    stop = scalars("to", x.select(some, scalars.ceil_tile(tokens.stop), start))
+    inside = x.both(x.at_most(start, tile), x.less(tile, stop))
+    for c in band.congruences:
+        inside = x.both(inside, touches(scalars, residue_of(scalars, c), tile, tokens))
+    for test in band.lists:
+        if test is not tests[0]:
+            drawn: Bool = x.Listed(ordinal_of(test, lists))
+            inside = x.both(inside, x.negate(drawn) if test.negated else drawn)
+    when = x.both(x.less(Int(-1), Var("entry")), inside)
+    for interval in visited:
+        when = x.both(when, x.negate(x.both(x.at_most(interval.start, tile), x.less(tile, interval.stop))))
+    for other in strided:
+        when = x.both(when, x.negate(visits(scalars, other, tile)))
+    when = x.both(when, x.negate(seen))
+    found = x.add(x.mul(Var("entry"), Int(per_block)), x.mod(Var("n"), Int(per_block), nonneg=True))
+    count = Int(spec.width * per_block)
+    seen = x.either(seen, x.both(x.Listed(ordinal), inside))
+    if band.congruences or len(band.lists) > 1:
+        pieces.masked.append(Piece(count, found, when, False, ordinal, band.origin))
+        return seen
+    sure = Interval(scalars("lo", lower(scalars, band, I1)), scalars("hi", upper(scalars, band, I0)), band.origin)
+    _, _, _, every = rows_within(scalars, band)
+    whole = x.both(
+        x.at_most(scalars("full_from", scalars.ceil_tile(sure.start)), tile),
+        x.less(tile, scalars("full_to", x.select(every, scalars.floor_tile(sure.stop), ZERO))),
+    )
+    pieces.full.append(Piece(count, found, x.both(when, whole), False, ordinal, band.origin))
+    pieces.masked.append(Piece(count, found, x.both(when, x.negate(whole)), False, ordinal, band.origin))
+    return seen

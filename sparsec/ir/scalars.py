@@ -1,0 +1,118 @@
+"""Builds a tile program's straight-line scalars: names values, shares equal ones, simplifies by what is known of signs.
+
+Invariant: a name stands for one value; what `maximum`, `minimum`, `floor_tile` and `ceil_tile` return equals what they
+were asked for, for every query tile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sparsec.ir import expr as x
+from sparsec.ir.expr import ZERO, Expr, Int, Let, Var
+
+I0, I1, NK = Var("i0"), Var("i1"), Var("nk")
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Tiles (or tokens) [start, stop)."""
+
+    start: Expr
+    stop: Expr
+    origin: str
+
+
+Gap = tuple[Expr, Expr | None]
+"""Tiles from the first on, up to the second; None is no end."""
+
+
+class Scalars:
+    """The lets of one query tile of `query_tile` rows, over key tiles of `key_tile` keys.
+
+    Calling it names a value: equal values share a name, literals and variables need none.
+    """
+
+    def __init__(self, query_tile: int, key_tile: int) -> None:
+        self.query_tile = query_tile
+        self.key_tile = key_tile
+        self.items: list[Let] = []
+        self.known: dict[Expr, Var] = {}
+        self.values: dict[str, Expr] = {}
+
+    def __call__(self, name: str, value: Expr) -> Expr:
+        if isinstance(value, Int | Var):
+            return value
+        if value not in self.known:
+            taken = sum(let.name.rstrip("0123456789") == name for let in self.items)
+            self.known[value] = Var(f"{name}{taken}")
+            self.items.append(Let(f"{name}{taken}", value))
+            self.values[f"{name}{taken}"] = value
+        return self.known[value]
+
+    def definition(self, value: Expr) -> Expr:
+        """What a variable stands for, if it is one of the lets."""
+        return self.values.get(value.name, value) if isinstance(value, Var) else value
+
+    def nonneg(self, value: Expr) -> bool:
+        """Whether the value is known to be at least 0."""
+        match self.definition(value):
+            case Int(number):
+                return number >= 0
+            case Var("nk" | "n"):
+                return True
+            case x.Add(a, b) | x.Mul(a, b) | x.Min(a, b):
+                return self.nonneg(a) and self.nonneg(b)
+            case x.Max(a, b):
+                return self.nonneg(a) or self.nonneg(b)
+            case x.FloorDiv(a, _, nonneg):
+                return nonneg or self.nonneg(a)
+            case x.Mod():
+                return True
+            case x.Select(_, a, b):
+                return self.nonneg(a) and self.nonneg(b)
+        return False
+
+    def maximum(self, a: Expr, b: Expr) -> Expr:
+        if (a == ZERO and self.nonneg(b)) or (b == ZERO and self.nonneg(a)):
+            return b if a == ZERO else a
+        return x.maximum(a, b)
+
+    def minimum(self, a: Expr, b: Expr) -> Expr:
+        if (a == ZERO and self.nonneg(b)) or (b == ZERO and self.nonneg(a)):
+            return ZERO
+        return x.minimum(a, b)
+
+    def floor_tile(self, token: Expr) -> Expr:
+        """token // key_tile, pushed through maxima and minima, where it often cancels against a multiple."""
+        match self.definition(token):
+            case x.Max(a, b):
+                return self.maximum(self.floor_tile(a), self.floor_tile(b))
+            case x.Min(a, b):
+                return self.minimum(self.floor_tile(a), self.floor_tile(b))
+            case value:
+                cancels = not isinstance(x.floor_div(value, Int(self.key_tile)), x.FloorDiv)
+                return x.floor_div(value if cancels else token, Int(self.key_tile), nonneg=self.nonneg(value))
+
+    def ceil_tile(self, token: Expr) -> Expr:
+        """ceil(token / key_tile), likewise."""
+        match self.definition(token):
+            case x.Max(a, b):
+                return self.maximum(self.ceil_tile(a), self.ceil_tile(b))
+            case x.Min(a, b):
+                return self.minimum(self.ceil_tile(a), self.ceil_tile(b))
+            case value:
+                return x.ceil_div(value, Int(self.key_tile), nonneg=self.nonneg(value))
+
+    def meet(self, tiles: Interval, gap: Gap) -> Interval:
+        """The tiles of the interval that lie in the gap; start equals stop where that is plain."""
+        start = self("at", self.maximum(tiles.start, gap[0]))
+        stop = tiles.stop if gap[1] is None else self.minimum(tiles.stop, gap[1])
+        return Interval(start, start if tiles.start in (tiles.stop, gap[1]) else stop, tiles.origin)
+
+
+def gaps(intervals: list[Interval]) -> list[Gap]:
+    """The ranges before, between and after ordered disjoint intervals; None is no end."""
+    starts = [ZERO, *(i.stop for i in intervals)]
+    stops: list[Expr | None] = [*(i.start for i in intervals), None]
+    return list(zip(starts, stops, strict=True))

@@ -1,0 +1,97 @@
+"""Target name and head dimension -> tile sizes, warps and pipeline stages: the only place that knows machines.
+
+A target is `cpu`, `cuda:<compute capability>` (`cuda:90`), `hip:<architecture>` (`hip:gfx942`) or `interpreter`
+(Triton's, for tests). Invariant: the figures depend on nothing but the arguments; no device is asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Family(Enum):
+    CPU = "cpu"
+    INTERPRETER = "interpreter"
+    AMPERE = "ampere"
+    """And every NVIDIA GPU not named below: asynchronous copies, warp-level tensor cores."""
+    HOPPER = "hopper"
+    BLACKWELL = "blackwell"
+    CDNA = "cdna"
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchShape:
+    """How one kernel is compiled; `tma`: keys and values come through tensor descriptors where their strides allow."""
+
+    warps: int
+    stages: int
+    tma: bool
+
+
+def family(target: str) -> Family:
+    """The family of `target`. Raises ValueError for a name of another form."""
+    match target.split(":"):
+        case ["cpu"]:
+            return Family.CPU
+        case ["interpreter"]:
+            return Family.INTERPRETER
+        case ["cuda", capability] if capability.isdecimal() and int(capability) >= 75:
+            if int(capability) == 90:
+                return Family.HOPPER
+            return Family.BLACKWELL if 100 <= int(capability) < 120 else Family.AMPERE
+        case ["hip", architecture] if architecture.startswith("gfx"):
+            return Family.CDNA
+    raise ValueError(f"expected a target such as cpu, cuda:90 or hip:gfx942, got {target!r}")
+
+
+def shared_memory_bytes(target: str) -> int:
+    """Shared memory that one program may use."""
+    match family(target):
+        case Family.HOPPER | Family.BLACKWELL:
+            return 232_448
+        case Family.CDNA:
+            return 65_536
+        case Family.AMPERE:
+            return 166_912 if target in ("cuda:80", "cuda:87") else 65_536 if target == "cuda:75" else 101_376
+        case Family.CPU | Family.INTERPRETER:
+            return 1 << 30
+
+
+def tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, int, int, int]:
+    """(query_tile, key_tile, warps, stages) to plan for; a pattern's blocks may make tiles smaller (`launch_shape`)."""
+    query_tile, key_tile = _tiles(family(target), head_dim, dtype)
+    shape = launch_shape(target, head_dim, dtype, query_tile, key_tile)
+    return query_tile, key_tile, shape.warps, shape.stages
+
+
+def _tiles(of: Family, head_dim: int, dtype: str) -> tuple[int, int]:
+    """The largest that spill no registers, by `runtime.aot` on a strided pattern with a window and a sink."""
+    match of:
+        case Family.CPU:
+            return 64, 64
+        case Family.INTERPRETER:
+            return 32, 32
+        case _ if dtype == "float32":
+            return (64, 32) if head_dim <= 64 else (32, 32)
+        case Family.AMPERE:
+            return (128, 64) if head_dim <= 64 else (128, 32) if head_dim <= 128 else (64, 32)
+        case Family.HOPPER | Family.BLACKWELL:
+            return 128, 64
+        case Family.CDNA:
+            return (128, 64) if head_dim <= 128 else (64, 32)
+    raise AssertionError(f"no tiles for {of}")
+
+
+def launch_shape(target: str, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> LaunchShape:
+    """Warps and stages for tiles of the given sizes: a warp has 16 rows (32 on AMD), as tensor cores take them."""
+    of = family(target)
+    if of is Family.CDNA:
+        return LaunchShape(min(4, max(1, query_tile // 32)), 2, False)
+    itemsize = 4 if dtype == "float32" else 2
+    # Beside the stages lie the query tile, the probabilities and the reductions' scratch.
+    room = shared_memory_bytes(target) - query_tile * (head_dim + key_tile) * itemsize - 4096
+    most = 2 if of is Family.BLACKWELL and head_dim <= 64 else 4 if key_tile <= 32 else 3
+    stages = max(1, min(most, room // (2 * key_tile * head_dim * itemsize)))
+    warps = min(8, max(1, query_tile // 16))
+    return LaunchShape(warps, stages, of in (Family.HOPPER, Family.BLACKWELL) and dtype != "float32")
