@@ -1,4 +1,4 @@
-"""The record of one problem in a file, and the errors that carry such records. `diagnostics.render` alone makes text."""
+"""The record of one problem in a file, and the errors that carry such records. Only `diagnostics.render` makes text."""
 
 from __future__ import annotations
 

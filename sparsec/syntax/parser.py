@@ -34,21 +34,19 @@ from sparsec.syntax.tree import Comment, File, Integer, Item, ParamItem
 _OPENING = frozenset(CLOSING.values())
 
 
-def read_source(name: str, data: bytes | str) -> SourceFile | tuple[Diagnostic, ...]:
-    """The text of a file, without a byte-order mark, or why it has none: too large, not UTF-8."""
-    size = len(data) if isinstance(data, bytes) else len(data.encode("utf-8", "surrogatepass"))
-    if size > MAX_BYTES:
-        return (codes.file_too_large(SourceFile(name, ""), size, MAX_BYTES),)
-    if isinstance(data, str):
-        return SourceFile(name, data.removeprefix("\ufeff"))
+def read_source(name: str, data: bytes) -> tuple[SourceFile | None, tuple[Diagnostic, ...]]:
+    """The text of a file, without a byte-order mark, or why it has none: it is too large, or not UTF-8."""
+    if len(data) > MAX_BYTES:
+        return None, (codes.file_too_large(SourceFile(name, ""), len(data), MAX_BYTES),)
     data = data.removeprefix(b"\xef\xbb\xbf")
     try:
-        return SourceFile(name, data.decode("utf-8"))
+        return SourceFile(name, data.decode("utf-8")), ()
     except UnicodeDecodeError as error:
         start = len(data[: error.start].decode("utf-8"))
         text = data.decode("utf-8", "replace")
         others = text.count("\ufffd", start) - 1
-        return (codes.invalid_utf8(SourceFile(name, text), Span(start, start + 1), data[error.start], others),)
+        span = Span(start, start + 1)
+        return None, (codes.invalid_utf8(SourceFile(name, text), span, data[error.start], others),)
 
 
 def parse(source: SourceFile) -> tuple[File | None, tuple[Diagnostic, ...]]:
@@ -77,7 +75,7 @@ class _Reader:
     """One pass over the tokens with lark's parser state, whose two stacks recovery cuts back."""
 
     def __init__(self, source: SourceFile, tokens: Tokens, report: Report) -> None:
-        end = len(source.text)
+        end = span_of(tokens.tokens[-1]).stop if tokens.tokens else 0
         self.source = source
         self.tokens = (*tokens.tokens, Token(END, "", start_pos=end, end_pos=end))
         self.mended = tokens.mended

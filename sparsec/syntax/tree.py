@@ -23,7 +23,7 @@ class Integer:
 
 @dataclass(frozen=True, slots=True)
 class Decimal:
-    """`0.5`, `1e-3`; only the score's statements take one. `text` is the literal as written (digits, `.`, `e`, sign)."""
+    """`0.5`, `1e-3`; for the score's statements. `text` is the literal as written: digits, `.`, `e`, sign."""
 
     text: str
     span: Span

@@ -1,0 +1,224 @@
+"""Syntax tree -> text in the one canonical format: `sparsec fmt`, and the origins in generated code.
+
+Invariant: `parse(print_file(tree))` equals `tree` up to spans, and printing that again gives the same text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from sparsec.diagnostics.source import SourceFile, Span
+from sparsec.syntax.tree import (
+    AlibiStatement,
+    Argument,
+    AttendStatement,
+    Binary,
+    BlockStatement,
+    Boolean,
+    Call,
+    CausalStatement,
+    Comment,
+    Decimal,
+    DocumentsStatement,
+    Expr,
+    File,
+    HeadsStatement,
+    InputStatement,
+    Integer,
+    Item,
+    LayersStatement,
+    LearnedSinkStatement,
+    LetStatement,
+    ListExpr,
+    ModelItem,
+    Name,
+    Parameter,
+    ParamItem,
+    PatternItem,
+    RangeExpr,
+    ScaleStatement,
+    SoftcapStatement,
+    Statement,
+    Unary,
+    UseStatement,
+)
+
+# How tightly each operator binds; the same ladder as the grammar's.
+_ELEMENT, _EXPRESSION, _NOT, _COMPARISON, _RANGE, _UNION, _SIGN, _ATOM = 0, 1, 3, 4, 5, 6, 10, 11
+_BINARY = {
+    **{"or": 1, "and": 2},
+    **dict.fromkeys(("==", "!=", "<", "<=", ">", ">=", "in"), 4),
+    **{"|": 6, "&": 7, "+": 8, "-": 8, "*": 9, "//": 9, "%": 9, "/": 9},
+}
+
+
+def print_expr(expr: Expr) -> str:
+    """An expression on one line with the fewest parentheses: only the canonical spelling of its tokens."""
+    return _expr(expr, _EXPRESSION)
+
+
+def print_statement(statement: Statement) -> str:
+    """A statement on one line."""
+    match statement:
+        case HeadsStatement(heads, kv_heads):
+            return f"heads {print_expr(heads)}" + ("" if kv_heads is None else f" kv {print_expr(kv_heads)}")
+        case BlockStatement(size):
+            return f"block {print_expr(size)}"
+        case CausalStatement():
+            return "causal"
+        case DocumentsStatement(restart):
+            return "documents restart" if restart else "documents"
+        case AttendStatement(condition, otherwise, term):
+            return f"{_arm(condition, otherwise)}attend {print_expr(term)}"
+        case LetStatement(name, value):
+            return f"let {name.text} = {print_expr(value)}"
+        case InputStatement(name, kind):
+            return f"input {name.text} : {kind.text}"
+        case ScaleStatement(value):
+            return f"scale {print_expr(value)}"
+        case SoftcapStatement(value):
+            return f"softcap {print_expr(value)}"
+        case AlibiStatement():
+            return "alibi"
+        case LearnedSinkStatement():
+            return "learned_sink"
+        case LayersStatement(layers):
+            return f"layers {print_expr(layers)}"
+        case UseStatement(condition, otherwise, pattern):
+            return f"{_arm(condition, otherwise)}use {print_expr(pattern)}"
+        case _:
+            assert_never(statement)
+
+
+def print_file(tree: File) -> str:
+    """The whole file: four spaces of indent, a statement a line, an empty line between items, every comment kept.
+
+    A comment on a line of its own stays above what it precedes, one behind a statement stays behind it; comments inside
+    a statement move above it. Single empty lines between statements, and between two `param`, stay.
+    """
+    page = _Page(tree.source, tree.comments)
+    before: Item | None = None
+    for item in tree.items:
+        page.apart = not (isinstance(before, ParamItem) and isinstance(item, ParamItem))
+        page.comments_before(item.span.start, item.span.start, 0)
+        match item:
+            case ParamItem(parameter):
+                page.line(f"param {_parameter(parameter)}", item.span, 0)
+            case PatternItem() | ModelItem():
+                _print_body(page, item)
+            case _:
+                assert_never(item)
+        page.item_stop = item.span.stop
+        before = item
+    page.apart = True
+    end = len(tree.source.text) + 1
+    page.comments_before(end, end, 0)
+    return "".join(f"{text}\n" for text in page.lines)
+
+
+def _print_body(page: _Page, item: PatternItem | ModelItem) -> None:
+    keyword = "pattern" if isinstance(item, PatternItem) else "model"
+    parameters = f"({', '.join(map(_parameter, item.parameters))})" if item.parameters else ""
+    start, end = item.span.start, item.span.stop - 1
+    page.line(f"{keyword} {item.name.text}{parameters} {{", Span(start, start), 0)
+    page.fresh = True
+    for statement in item.statements:
+        page.comments_before(statement.span.start, statement.span.stop, 1)
+        page.line(print_statement(statement), statement.span, 1)
+    page.comments_before(end, end, 1)
+    page.fresh = True
+    page.line("}", Span(end, end + 1), 0)
+
+
+@dataclass(slots=True)
+class _Page:
+    """The lines so far, and the comments that have not been printed yet."""
+
+    source: SourceFile
+    comments: tuple[Comment, ...]
+    lines: list[str] = field(default_factory=list)
+    printed: int = 0  # how many comments
+    stop: int = 0  # where the last piece ends in the source
+    item_stop: int = 0  # where the last item ends there
+    fresh: bool = True  # no empty line may come next
+    apart: bool = False  # an empty line has to come next
+    on_code: bool = False  # the last line has no comment yet
+
+    def line(self, text: str, span: Span, indent: int, *, code: bool = True) -> None:
+        """Adds a line, after an empty one if the source has one there or `apart` asks for it."""
+        gap = self.source.line_of(span.start) - self.source.line_of(self.stop) > 1
+        if (gap or self.apart) and not self.fresh:
+            self.lines.append("")
+        self.lines.append(f"{'    ' * indent}{text}")
+        self.stop = span.stop
+        self.fresh, self.apart, self.on_code = False, False, code
+
+    def comments_before(self, start: int, stop: int, indent: int) -> None:
+        """Prints the comments that end before `stop`, for a piece that starts at `start`."""
+        while self.printed < len(self.comments) and (comment := self.comments[self.printed]).span.start < stop:
+            self.printed += 1
+            if self.on_code and not comment.own_line and comment.span.start < start:
+                self.lines[-1] += f"  #{comment.text}"
+                self.stop, self.on_code = comment.span.stop, False
+                continue
+            self.line(f"#{comment.text}", comment.span, indent, code=False)
+            if indent == 0 and (not comment.own_line or comment.span.start < self.item_stop):
+                self.apart = True  # moved here: it must not become the documentation of the next item
+
+
+def _arm(condition: Expr | None, otherwise: bool) -> str:
+    if otherwise:
+        return "otherwise "
+    return "" if condition is None else f"where {print_expr(condition)} "
+
+
+def _parameter(parameter: Parameter) -> str:
+    return f"{parameter.name.text} = {print_expr(parameter.default)}"
+
+
+def _argument(argument: Argument) -> str:
+    value = _expr(argument.value, _ELEMENT)
+    return value if argument.name is None else f"{argument.name.text} = {value}"
+
+
+def _expr(expr: Expr, least: int) -> str:
+    """The expression, in parentheses if it binds less tightly than `least`."""
+    text, strength = _loose(expr)
+    return text if strength >= least else f"({text})"
+
+
+def _loose(expr: Expr) -> tuple[str, int]:
+    """The expression without parentheses around it, and how tightly it binds."""
+    match expr:
+        case Integer(value, blocks, kilo):
+            number = f"{value // 1024}k" if kilo else str(value)
+            return f"{number}b" if blocks else number, _ATOM
+        case Decimal(text) | Name(text):
+            return text, _ATOM
+        case Boolean(value):
+            return "true" if value else "false", _ATOM
+        case ListExpr(items):
+            return f"[{', '.join(_expr(item, _ELEMENT) for item in items)}]", _ATOM
+        case Call(callee, arguments):
+            return f"{callee.text}({', '.join(map(_argument, arguments))})", _ATOM
+        case RangeExpr(start, stop):
+            return _range(start, stop)
+        case Unary("not", operand):
+            return f"not {_expr(operand, _NOT)}", _NOT
+        case Unary(op, operand):
+            return f"{op}{_expr(operand, _SIGN)}", _SIGN
+        case Binary(op, left, right):
+            strength = _BINARY[op]
+            left_least = strength + (strength == _COMPARISON)  # comparisons do not chain
+            return f"{_expr(left, left_least)} {op} {_expr(right, strength + 1)}", strength
+        case _:
+            assert_never(expr)
+
+
+def _range(start: Expr | None, stop: Expr | None) -> tuple[str, int]:
+    if start is None or stop is None:
+        ends = [".." if end is None else _expr(end, _UNION) for end in (start, stop)]
+        return " ".join(ends), _ELEMENT
+    tight = all(isinstance(end, Integer | Name) for end in (start, stop))
+    return (".." if tight else " .. ").join((_expr(start, _UNION), _expr(stop, _UNION))), _RANGE
