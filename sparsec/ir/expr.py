@@ -265,6 +265,21 @@ def negate(operand: Bool) -> Bool:
     return Not(operand)
 
 
+def names_in(tree: Expr | Bool) -> frozenset[str]:
+    """The names of the variables that an expression or condition reads."""
+    match tree:
+        case Var(name):
+            return frozenset((name,))
+        case Int() | Truth() | Listed():
+            return frozenset()
+        case Not(a):
+            return names_in(a)
+        case Select(c, a, b):
+            return names_in(c) | names_in(a) | names_in(b)
+        case _:
+            return names_in(tree.left) | names_in(tree.right)
+
+
 @dataclass(frozen=True, slots=True)
 class Let:
     """`name` stands for `value` in everything that follows."""

@@ -12,7 +12,7 @@ from sparsec.ir import expr as x
 from sparsec.ir.band_rows import band_predicate, maybe_live
 from sparsec.ir.classes import BandClass
 from sparsec.ir.dense import full_intervals, in_order, visited_intervals
-from sparsec.ir.expr import FALSE, TRUE, ZERO, Bool, Var
+from sparsec.ir.expr import FALSE, TRUE, ZERO, Bool, Let, Var, names_in
 from sparsec.ir.listed import add_listed, list_specs
 from sparsec.ir.nodes import Band
 from sparsec.ir.scalars import Interval, Scalars, gaps
@@ -58,7 +58,7 @@ def project(mask: BandClass, query_tile: int, key_tile: int) -> TileProgram:
     return TileProgram(
         query_tile,
         key_tile,
-        tuple(scalars.items),
+        _read_lets(scalars, pieces),
         tuple(pieces.full),
         tuple(pieces.masked),
         live,
@@ -89,3 +89,16 @@ def _sole_filter(scalars: Scalars, bands: tuple[Band, ...], dense: tuple[Band, .
         for congruence in band.congruences:
             when = x.both(when, touches(scalars, residue_of(scalars, congruence), Var("tile"), tokens))
     return when
+
+
+def _read_lets(scalars: Scalars, pieces: Pieces) -> tuple[Let, ...]:
+    """The lets that a piece reads, by itself or through another."""
+    read: set[str] = set()
+    for piece in (*pieces.full, *pieces.masked):
+        read |= names_in(piece.count) | names_in(piece.tile) | names_in(piece.when)
+    kept = []
+    for let in reversed(scalars.items):
+        if let.name in read:
+            read |= names_in(let.value)
+            kept.append(let)
+    return tuple(reversed(kept))
