@@ -1,0 +1,138 @@
+"""`sparsec bench`: a pattern's time beside its peers' at several lengths, and how much of the possible it reaches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from sparsec.cli.measure import PEERS, Measurement, measure
+from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolve
+from sparsec.cli.progress import progress
+from sparsec.cli.show import LENGTH_LIMIT
+from sparsec.cli.tables import duration, percent, table
+
+
+@click.command()
+@file_argument
+@pattern_options
+@kernel_options
+@click.option(
+    "--seq-len",
+    "lengths",
+    type=click.IntRange(1, LENGTH_LIMIT),
+    multiple=True,
+    default=(8192,),
+    show_default=True,
+    metavar="N",
+    help="May be repeated.",
+)
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--device", help="cpu, cuda or cuda:1; the GPU if left out and there is one.")
+@click.option(
+    "--against", default=",".join(PEERS), show_default=True, help=f"Any of {', '.join(PEERS)}, with commas; or none."
+)
+@click.option("--repeats", type=click.IntRange(1), default=7, show_default=True, help="Rounds; the median counts.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def bench(
+    file: Path,
+    name: str | None,
+    settings: tuple[str, ...],
+    heads: int | None,
+    kv_heads: int | None,
+    head_dim: int,
+    dtype: str,
+    lengths: tuple[int, ...],
+    batch: int,
+    device: str | None,
+    against: str,
+    repeats: int,
+    form: str,
+) -> None:
+    """Time a pattern's forward pass and its peers', in turn, on the same tensors.
+
+    The ideal speed-up is dense pairs over live pairs; "of ideal" is the speed-up over dense SDPA as a share of it. "of
+    matmul" is the useful rate (4 x head dim x live pairs) as a share of a plain torch.mm in the same dtype.
+
+    Example: sparsec bench examples/mistral.sparse --seq-len 8192 --seq-len 16384 --against sdpa
+    """
+    peers = _peers(against)
+    pattern = choose(open_program(file), name, settings, or_first=True)
+    found = resolve(pattern, heads, kv_heads)
+    with progress() as report:
+        report("importing torch")
+        import sparsec
+        from sparsec.integrations.peers import make_case
+
+        cases = [make_case(found, batch, length, head_dim, dtype, device) for length in lengths]
+        report(f"compiling {pattern.name}")
+        attn = sparsec.compile(
+            pattern,
+            heads=found.heads,
+            kv_heads=found.kv_heads,
+            head_dim=head_dim,
+            dtype=cases[0].dtype,
+            device=cases[0].device,
+        )
+        measured = [measure(attn, case, peers, repeats=repeats, report=report) for case in cases]
+    setting = {
+        "pattern": pattern.name,
+        "target": attn.target,
+        "device": str(cases[0].device),
+        "dtype": dtype,
+        "batch": batch,
+        "heads": found.heads,
+        "kv_heads": found.kv_heads,
+        "head_dim": head_dim,
+        "repeats": repeats,
+    }
+    if form == "json":
+        click.echo(json.dumps({**setting, "results": [each.as_dict() for each in measured]}, indent=2))
+        return
+    click.echo(", ".join(f"{key} {value}" for key, value in setting.items()) + "\n")
+    click.echo(_table(measured, peers))
+
+
+def _peers(text: str) -> tuple[str, ...]:
+    names = () if text == "none" else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    if any(name not in PEERS for name in names):
+        raise click.BadParameter(f"expected names among {', '.join(PEERS)}, got {text!r}", param_hint="'--against'")
+    return names
+
+
+def _table(measured: list[Measurement], peers: tuple[str, ...]) -> str:
+    columns = [column for name in peers for column in (f"{name} ms", f"vs {name}")]
+    head = ("tokens", "live", "ms", *columns, "ideal", "of ideal", "GFLOP/s", "matmul GFLOP/s", "of matmul")
+    rows = []
+    for each in measured:
+        against = []
+        for name in peers:
+            seconds = each.peers.get(name)
+            against += ["-", "-"] if seconds is None else [_ms(seconds), f"{seconds / each.seconds:.2f}x"]
+        rows.append(
+            (
+                str(each.length),
+                percent(each.live_pairs / each.dense_pairs),
+                _ms(each.seconds),
+                *against,
+                f"{each.ideal:.2f}x",
+                "-" if each.achieved is None else f"{each.achieved:.2f}",
+                f"{each.gflops:.0f}",
+                f"{each.sgemm_gflops:.0f}",
+                f"{each.gflops / each.sgemm_gflops:.2f}",
+            )
+        )
+    of = "the causal pairs" if all(each.causal for each in measured) else "the pairs that a dense kernel computes"
+    lines = [table(head, rows), "", f"live: share of {of}; sdpa: dense" + (" causal" if measured[0].causal else "")]
+    compiled = [each.flex_compile_seconds for each in measured if each.flex_compile_seconds is not None]
+    if compiled:
+        lines.append(f"compiling FlexAttention, not counted: {', '.join(map(duration, compiled))}")
+    lines += dict.fromkeys(
+        f"{PEERS[name]} did not run: {why}" for each in measured for name, why in each.absent.items()
+    )
+    return "\n".join(lines)
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g}"

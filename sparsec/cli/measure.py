@@ -1,0 +1,126 @@
+"""A compiled pattern and its peers, timed on the same tensors in turn -> figures, and the names of their columns.
+
+Invariant: every time of a Measurement comes from the same rounds of one process, with the same threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sparsec.cli.coverage import HeadCoverage
+from sparsec.cli.show import covered
+
+if TYPE_CHECKING:
+    from sparsec.integrations.peers import Case, Comparison
+    from sparsec.runtime.module import SparseAttention
+
+PEERS = {"sdpa": "SDPA dense", "flex": "FlexAttention"}
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Seconds of sparsec and of each peer that ran; `absent` says why another did not.
+
+    `dense_pairs` and `live_pairs` count over all heads and the batch; dense is causal if the pattern is.
+    """
+
+    length: int
+    seconds: float
+    peers: dict[str, float]
+    absent: dict[str, str]
+    flex_compile_seconds: float | None
+    live_pairs: float
+    dense_pairs: float
+    causal: bool
+    exact: bool
+    gflops: float
+    sgemm_gflops: float
+    comparison: Comparison | None
+
+    @property
+    def ideal(self) -> float:
+        """The speed-up over dense if time followed the live pairs."""
+        return self.dense_pairs / max(self.live_pairs, 1)
+
+    @property
+    def achieved(self) -> float | None:
+        """The speed-up over SDPA as a share of `ideal`."""
+        return self.peers["sdpa"] / self.seconds / self.ideal if "sdpa" in self.peers else None
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON: milliseconds, ratios and GFLOP/s."""
+        return {
+            "seq_len": self.length,
+            "ms": self.seconds * 1e3,
+            "peers_ms": {name: seconds * 1e3 for name, seconds in self.peers.items()},
+            "speed_up": {name: seconds / self.seconds for name, seconds in self.peers.items()},
+            "absent": self.absent,
+            "flex_compile_s": self.flex_compile_seconds,
+            "live_fraction": self.live_pairs / self.dense_pairs,
+            "live_exact": self.exact,
+            "causal": self.causal,
+            "ideal_speed_up": self.ideal,
+            "achieved_over_ideal": self.achieved,
+            "useful_gflops": self.gflops,
+            "sgemm_gflops": self.sgemm_gflops,
+            "share_of_sgemm": self.gflops / self.sgemm_gflops,
+        }
+
+
+def measure(
+    attn: SparseAttention,
+    case: Case,
+    against: Collection[str],
+    *,
+    repeats: int,
+    report: Callable[[str], None],
+    check: bool = False,
+    found: tuple[HeadCoverage, ...] | None = None,
+) -> Measurement:
+    """Times `attn` and the peers in `against`; with `check`, compares its output with float64 first."""
+    from sparsec.integrations.flex import FlexUnavailable, compile_flex
+    from sparsec.integrations.peers import compare, dense, matrix_product, median_seconds
+
+    pattern = case.pattern
+    report("counting live pairs")
+    found = covered(pattern, case.length) if found is None else found
+    causal = all(head.causal for head in found)
+    q, k, v = case.inputs()
+    comparison = None
+    if check:
+        report("comparing with float64")
+        comparison = compare(pattern, q, k, v, attn(q, k, v))
+    calls: dict[str, Callable[[], object]] = {"sparsec": lambda: attn(q, k, v)}
+    absent: dict[str, str] = {}
+    flex_seconds = None
+    if "sdpa" in against:
+        calls["sdpa"] = dense(q, k, v, causal=causal, scale=pattern.score.scale)
+    if "flex" in against:
+        report("compiling FlexAttention")
+        try:
+            flex = compile_flex(pattern, q, k, v)
+        except FlexUnavailable as error:
+            absent["flex"] = str(error)
+        else:
+            calls["flex"], flex_seconds = flex.call, flex.compile_seconds
+    calls["sgemm"], product_flops = matrix_product(case.dtype, case.device)
+    report(f"timing {', '.join(calls)} at {case.length} tokens, {repeats} rounds")
+    times = median_seconds(calls, repeats=repeats, device=case.device)
+    live = case.batch * sum(len(head.heads) * head.live_pairs for head in found)
+    pairs = case.length * (case.length + 1) / 2 if causal else case.length**2
+    return Measurement(
+        length=case.length,
+        seconds=times["sparsec"],
+        peers={name: times[name] for name in PEERS if name in times},
+        absent=absent,
+        flex_compile_seconds=flex_seconds,
+        live_pairs=live,
+        dense_pairs=case.batch * pattern.heads * pairs,
+        causal=causal,
+        exact=all(head.exact for head in found),
+        gflops=4 * case.head_dim * live / times["sparsec"] / 1e9,
+        sgemm_gflops=product_flops / times["sgemm"] / 1e9,
+        comparison=comparison,
+    )

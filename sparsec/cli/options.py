@@ -1,0 +1,104 @@
+"""Options that several commands share, and what they choose: a file, its text, a pattern, head counts.
+
+Invariant: a file is read up to one byte over the language's limit, however large it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from sparsec.diagnostics.model import DiagnosticError
+from sparsec.diagnostics.source import SourceFile
+from sparsec.program import Pattern, Program, parse
+from sparsec.sema.model import Documents, Heads
+from sparsec.syntax.lexer import MAX_BYTES
+from sparsec.syntax.parser import read_source
+
+DEFAULT_HEADS = 8
+DTYPES = ("float32", "bfloat16", "float16")
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def file_argument(command: _Command) -> _Command:
+    return click.argument("file", type=FILE)(command)
+
+
+def pattern_options(command: _Command) -> _Command:
+    """--pattern, --set, --heads, --kv-heads."""
+    for option in (
+        click.option("--kv-heads", type=click.IntRange(1, 4096), help="KV heads; one for each query head if left out."),
+        click.option(
+            "--heads",
+            type=click.IntRange(1, 4096),
+            help=f"Query heads; what the file says, or {DEFAULT_HEADS}, if left out.",
+        ),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="Override a parameter, as in --set every=8b; may be repeated.",
+        ),
+        click.option("--pattern", "name", metavar="NAME", help="Which pattern of the file."),
+    ):
+        command = option(command)
+    return command
+
+
+def kernel_options(command: _Command) -> _Command:
+    """--head-dim, --dtype."""
+    dtype = click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True)
+    head_dim = click.option("--head-dim", type=click.IntRange(1, 1024), default=64, show_default=True)
+    return head_dim(dtype(command))
+
+
+def open_source(path: Path) -> SourceFile:
+    """The text at `path`. Raises DiagnosticError if it is no text, OSError if it cannot be read."""
+    with path.open("rb") as stream:
+        source, problems = read_source(click.format_filename(path), stream.read(MAX_BYTES + 1))
+    if source is None:
+        raise DiagnosticError(problems)
+    return source
+
+
+def open_program(path: Path) -> Program:
+    """The program at `path`. Raises DiagnosticError if it has errors, OSError if it cannot be read."""
+    source = open_source(path)
+    return parse(source.text, source.name)
+
+
+def choose(program: Program, name: str | None, settings: tuple[str, ...], *, or_first: bool = False) -> Pattern:
+    """The pattern called `name`, with the parameters of `--set`; `or_first`: without a name the file's first.
+
+    Raises CallError for an unknown name, and for none where the file has several and `or_first` is False.
+    """
+    if name is None and or_first and len(program.patterns) > 1:
+        name, *others = program.patterns
+        click.echo(f"taking the first pattern, {name}; --pattern takes another: {', '.join(others)}", err=True)
+    params = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not key or not equals or not text:
+            raise click.BadParameter(f"expected NAME=VALUE, got {setting!r}", param_hint="'--set'")
+        params[key.strip()] = text.strip()
+    return program.pattern(name, **params)
+
+
+def resolve(pattern: Pattern, heads: int | None, kv_heads: int | None) -> Heads:
+    """The pattern for the counts of the options, the file, or DEFAULT_HEADS.
+
+    Raises DiagnosticError if the set itself is known only at run time.
+    """
+    if heads is None and pattern.heads is None:
+        heads = DEFAULT_HEADS if kv_heads is None else max(DEFAULT_HEADS // kv_heads, 1) * kv_heads
+    found = pattern.resolve(heads, kv_heads)
+    if found.inputs or found.documents is not Documents.NONE:
+        raise DiagnosticError(pattern.unsupported())
+    return found

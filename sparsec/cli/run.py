@@ -1,0 +1,111 @@
+"""`sparsec run`: compile a pattern for this machine, run it, compare it with dense attention, time it against peers."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sparsec.cli.measure import PEERS, Measurement, measure
+from sparsec.cli.options import (
+    choose,
+    file_argument,
+    kernel_options,
+    open_program,
+    pattern_options,
+    resolve,
+)
+from sparsec.cli.progress import progress
+from sparsec.cli.show import LENGTH_LIMIT, covered, picture
+from sparsec.cli.tables import duration, percent, table
+
+if TYPE_CHECKING:
+    from sparsec.integrations.peers import Comparison
+
+REPEATS = 5
+PICTURES = 2
+
+
+@click.command()
+@file_argument
+@pattern_options
+@kernel_options
+@click.option("--seq-len", type=click.IntRange(1, LENGTH_LIMIT), default=8192, show_default=True, metavar="N")
+@click.option("--device", help="cpu, cuda or cuda:1; the GPU if left out and there is one.")
+@click.option("--no-flex", is_flag=True, help="Leave FlexAttention out: its compilation takes 10 to 30 seconds.")
+def run(
+    file: Path,
+    name: str | None,
+    settings: tuple[str, ...],
+    heads: int | None,
+    kv_heads: int | None,
+    head_dim: int,
+    dtype: str,
+    seq_len: int,
+    device: str | None,
+    no_flex: bool,
+) -> None:
+    """Compile a pattern for this machine and run it on N random tokens.
+
+    Prints its tiles, its error against float64, and its time beside dense attention and FlexAttention. Exits with 1 if
+    the error exceeds the tolerance.
+
+    Example: sparsec run examples/s2.sparse --seq-len 8192 --set every=8b
+    """
+    pattern = choose(open_program(file), name, settings, or_first=True)
+    found = resolve(pattern, heads, kv_heads)
+    with progress() as report:
+        report("importing torch")
+        import sparsec
+        from sparsec.integrations.peers import make_case
+
+        case = make_case(found, 1, seq_len, head_dim, dtype, device)
+        report(f"compiling {pattern.name}")
+        started = time.perf_counter()
+        attn = sparsec.compile(
+            pattern, heads=found.heads, kv_heads=found.kv_heads, head_dim=head_dim, dtype=case.dtype, device=case.device
+        )
+        compiled = time.perf_counter() - started
+    click.echo(
+        f"{pattern.name}: {seq_len} tokens, {found.heads} heads on {found.kv_heads} KV heads, head dim {head_dim}, "
+        f"{dtype} on {case.device}; target {attn.target}, compiled in {duration(compiled)}\n"
+    )
+    click.echo(picture(found, seq_len, limit=PICTURES))
+    with progress() as report:
+        against = ["sdpa"] if no_flex else list(PEERS)
+        measured = measure(
+            attn, case, against, repeats=REPEATS, report=report, check=True, found=covered(found, seq_len)
+        )
+    assert measured.comparison is not None, "the comparison was asked for"
+    click.echo(f"{_verdict(measured.comparison)}\n")
+    click.echo(_times(measured))
+    click.get_current_context().exit(0 if measured.comparison.passed else 1)
+
+
+def _verdict(comparison: Comparison) -> str:
+    ours, plain, allowed = comparison.ours, comparison.plain, comparison.allowed
+    return (
+        f"error against float64 on {comparison.rows} rows of each head: largest {ours.largest:.2g}, mean "
+        f"{ours.mean:.2g}\nplain PyTorch on the same rows: largest {plain.largest:.2g}, mean {plain.mean:.2g}; "
+        f"allowed: {allowed.largest:.2g} and {allowed.mean:.2g}: {'passed' if comparison.passed else 'FAILED'}"
+    )
+
+
+def _times(measured: Measurement) -> str:
+    rows = [("sparsec", duration(measured.seconds), "")]
+    for name, seconds in measured.peers.items():
+        label = PEERS[name] + (" causal" if name == "sdpa" and measured.causal else "")
+        rows.append((label, duration(seconds), f"{seconds / measured.seconds:.2f}x"))
+    lines = [table(("", "time", "sparsec is faster by"), rows), ""]
+    if measured.achieved is not None:
+        lines.append(
+            f"ideal speed-up over dense {measured.ideal:.2f}x, achieved over ideal {measured.achieved:.2f}; useful "
+            f"GFLOP/s {measured.gflops:.0f}, {percent(measured.gflops / measured.sgemm_gflops)} of torch.mm"
+        )
+    if measured.flex_compile_seconds is not None:
+        lines.append(f"compiling FlexAttention took {duration(measured.flex_compile_seconds)}, not counted above")
+    for name, reason in measured.absent.items():
+        lines.append(f"{PEERS[name]} did not run: {reason}")
+    return "\n".join(lines)

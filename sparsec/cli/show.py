@@ -1,0 +1,96 @@
+"""`sparsec show`: a picture of the tiles of each distinct head at one length."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from sparsec.cli.coverage import HeadCoverage, coverage
+from sparsec.cli.options import choose, file_argument, open_program, pattern_options, resolve
+from sparsec.cli.picture import draw, shades_for
+from sparsec.cli.picture_svg import draw_html, draw_svg
+from sparsec.cli.tables import percent
+from sparsec.plan.build import plan_kernels
+from sparsec.sema.model import Heads
+
+TILE = 64
+LENGTH_LIMIT = 1 << 26
+
+
+@click.command()
+@file_argument
+@pattern_options
+@click.option("--head", type=click.IntRange(0), help="Only the picture of this query head.")
+@click.option("--seq-len", type=click.IntRange(1, LENGTH_LIMIT), default=8192, show_default=True, metavar="N")
+@click.option("--format", "form", type=click.Choice(["text", "svg", "html"]), default="text", show_default=True)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
+def show(
+    file: Path,
+    name: str | None,
+    settings: tuple[str, ...],
+    heads: int | None,
+    kv_heads: int | None,
+    head: int | None,
+    seq_len: int,
+    form: str,
+    output: Path | None,
+) -> None:
+    """Draw which tiles each head computes for N queries on N keys.
+
+    Heads that share a picture are drawn once.
+
+    Example: sparsec show examples/s2.sparse --seq-len 16384 --head 0
+    """
+    pattern = choose(open_program(file), name, settings, or_first=True)
+    found = resolve(pattern, heads, kv_heads)
+    if head is not None and head >= found.heads:
+        raise click.BadParameter(f"expected a head below {found.heads}, got {head}", param_hint="'--head'")
+    title = f"{pattern.name}: {seq_len} queries, {seq_len} keys"
+    if form == "text":
+        text = f"{title}\n\n{picture(found, seq_len, only=head)}\n"
+    else:
+        text = (draw_svg if form == "svg" else draw_html)(covered(found, seq_len, (128, 128), only=head), title)
+    if output is not None:
+        output.write_text(text, encoding="utf-8")
+    else:
+        click.echo(text, nl=False)
+
+
+def covered(
+    heads: Heads, length: int, cells: tuple[int, int] = (1, 1), *, only: int | None = None
+) -> tuple[HeadCoverage, ...]:
+    """The coverage of each distinct head in tiles of at most 64 x 64."""
+    plan = plan_kernels(heads, head_dim=64, dtype="float32", query_tile=TILE, key_tile=TILE)
+    return coverage(plan, length, cells, only=only)
+
+
+def picture(heads: Heads, length: int, *, only: int | None = None, limit: int | None = None) -> str:
+    """Pictures, legend and live fractions; `limit`: at most so many pictures."""
+    width = shutil.get_terminal_size().columns
+    distinct = len(set(heads.terms)) if only is None else 1
+    # A character is about twice as high as it is wide.
+    cells = (32, 64) if distinct == 1 and width >= 64 else (16, 32)
+    found = covered(heads, length, cells, only=only)
+    parts = [draw(found[:limit], width, shades_for(sys.stdout.encoding))]
+    if limit is not None and len(found) > limit:
+        parts.append(f"{len(found) - limit} more distinct heads: sparsec show draws them all")
+    return "\n".join([*parts, live_line(found, length)])
+
+
+def live_line(found: tuple[HeadCoverage, ...], length: int) -> str:
+    """`live: 12.5% of the causal pairs`, the mean over the heads."""
+    fraction, dense = live_fraction(found, length)
+    about = "" if all(head.exact for head in found) else "about "
+    return f"live: {about}{percent(fraction)} of {dense}"
+
+
+def live_fraction(found: tuple[HeadCoverage, ...], length: int) -> tuple[float, str]:
+    """The share of live pairs, and what of: the causal pairs if no head looks ahead, else all pairs."""
+    heads = sum(len(head.heads) for head in found)
+    live = sum(len(head.heads) * head.live_pairs for head in found)
+    if all(head.causal for head in found):
+        return live / (heads * length * (length + 1) / 2), "the causal pairs"
+    return live / (heads * length * length), "all pairs"

@@ -1,0 +1,237 @@
+"""Checked pattern -> FlexAttention: the same set as a `mask_mod`, and the compiled call over its block mask.
+
+Invariant: the `mask_mod` is built from the terms alone, as a FlexAttention user would write it: numbers that differ
+between heads become tensors indexed by the head; nothing of the IR or the plan is read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsec.diagnostics.model import SparsecError
+from sparsec.ir.walk import split_mix
+from sparsec.sema import model
+from sparsec.sema.model import Heads, Term
+
+MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+_Test = Callable[[Tensor, Tensor, Tensor], Tensor]
+_Number = int | Tensor
+
+
+class FlexUnavailable(SparsecError):
+    """FlexAttention does not run this case here; the message is its own reason, in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flex:
+    """A compiled FlexAttention call and the seconds that its block mask and its first run took."""
+
+    call: Callable[[], Tensor]
+    compile_seconds: float
+
+
+def compile_flex(pattern: Heads, q: Tensor, k: Tensor, v: Tensor) -> Flex:
+    """FlexAttention under torch.compile on q [B, H, Nq, D] and k, v [B, G, Nk, D]. Raises FlexUnavailable."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    started = time.perf_counter()
+    try:
+        alike = len(set(pattern.terms)) == 1
+        mask = create_block_mask(
+            mask_mod(pattern, q.shape[2], k.shape[2], q.device),
+            None,
+            None if alike else pattern.heads,
+            q.shape[2],
+            k.shape[2],
+            device=str(q.device),
+            _compile=True,
+        )
+        attend: Any = torch.compile(flex_attention, dynamic=False)
+        scale, shared = pattern.score.scale, pattern.kv_heads < pattern.heads
+
+        def call() -> Tensor:
+            out: Tensor = attend(q, k, v, block_mask=mask, scale=scale, enable_gqa=shared)
+            return out
+
+        call()
+    except Exception as error:  # torch.compile fails in many ways: no compiler, an unsupported shape, its own defects
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise FlexUnavailable(f"{type(error).__name__}: {reason}"[:200]) from error
+    return Flex(call, time.perf_counter() - started)
+
+
+def mask_mod(pattern: Heads, n_q: int, n_k: int, device: torch.device) -> MaskMod:
+    """The set of `pattern` for n_q queries, the last of which sees the last of n_k keys."""
+    place = _Place(n_k - n_q, n_k, pattern.block, device)
+    groups: dict[object, list[int]] = {}
+    for head, term in enumerate(pattern.terms):
+        groups.setdefault(_shape(term), []).append(head)
+    tests = []
+    for heads in groups.values():
+        # A head of another group borrows this group's first term: its own test decides.
+        members = [pattern.terms[head if head in heads else heads[0]] for head in range(pattern.heads)]
+        tests.append(_test(members, place))
+    if len(tests) == 1:
+        (only,) = tests
+        return lambda b, h, q, kv: only(h, q + place.start, kv)
+    of_head = torch.zeros(pattern.heads, dtype=torch.int64)
+    for ordinal, heads in enumerate(groups.values()):
+        of_head[heads] = ordinal
+    of_head = of_head.to(device)
+
+    def chosen(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+        group = of_head[h]
+        found = (group == 0) & tests[0](h, q + place.start, kv)
+        for ordinal, test in enumerate(tests[1:], 1):
+            found = found | ((group == ordinal) & test(h, q + place.start, kv))
+        return found
+
+    return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    start: int
+    n_k: int
+    block: int
+    device: torch.device
+
+
+def _shape(term: Term) -> object:
+    """What two terms share if they differ in numbers alone."""
+    match term:
+        case model.At(inner):
+            return _shape(inner)
+        case model.Union(terms) | model.Intersection(terms):
+            return (type(term), *map(_shape, terms))
+        case model.Difference(left, right):
+            return (type(term), _shape(left), _shape(right))
+        case model.Complement(inner):
+            return (type(term), _shape(inner))
+        case _:
+            return (type(term), *(_kind(getattr(term, field.name)) for field in fields(term)))
+
+
+def _kind(value: object) -> object:
+    match value:
+        case bool():
+            return value
+        case model.Edge(_, from_end):
+            return (model.Edge, from_end)
+    return type(value)
+
+
+def _test(terms: Sequence[Term], place: _Place) -> _Test:
+    """The test of one tree shape; `terms` holds one term for each head."""
+    terms = [term.term if isinstance(term, model.At) else term for term in terms]
+    first = terms[0]
+    if any(isinstance(term, model.At) for term in terms):
+        return _test(terms, place)
+
+    def number(values: Sequence[int]) -> Callable[[Tensor], _Number]:
+        if len(set(values)) == 1:
+            constant = values[0]
+            return lambda h: constant
+        table = torch.tensor(values, dtype=torch.int64, device=place.device)
+        return lambda h: table[h]
+
+    def of(name: str) -> Callable[[Tensor], _Number]:
+        return number([getattr(term, name) for term in terms])
+
+    unit = place.block if getattr(first, "blocks", False) else 1
+    match first:
+        case model.Full():
+            return lambda h, i, j: j >= 0
+        case model.Nothing():
+            return lambda h, i, j: j < 0
+        case model.Causal():
+            return lambda h, i, j: j <= i
+        case model.Window():
+            n, ahead = of("n"), of("ahead")
+            return lambda h, i, j: (i // unit - j // unit < n(h)) & (j // unit - i // unit <= ahead(h))
+        case model.Sink():
+            n = of("n")
+            return lambda h, i, j: j // unit < n(h)
+        case model.Stride():
+            period, phase = of("period"), of("phase")
+            return lambda h, i, j: j // unit % period(h) == phase(h)
+        case model.Dilated():
+            period, phase = of("period"), of("phase")
+            return lambda h, i, j: (i // unit - j // unit) % period(h) == phase(h)
+        case model.Chunk():
+            n, back = of("n"), of("back")
+            return lambda h, i, j: (i // n(h) - j // n(h) >= 0) & (i // n(h) - j // n(h) <= back(h))
+        case model.Columns() | model.Rows():
+            ends = [
+                number([_at(getattr(term, name), -(-place.n_k // unit), default) for term in terms])
+                for name, default in (("start", -(1 << 31)), ("stop", 1 << 31))
+            ]
+            rows = isinstance(first, model.Rows)
+            return lambda h, i, j: (
+                ((i if rows else j) // unit >= ends[0](h)) & ((i if rows else j) // unit < ends[1](h))
+            )
+        case model.Global():
+            n = of("n")
+            return lambda h, i, j: (i // unit < n(h)) | (j // unit < n(h))
+        case model.Random():
+            table = _draws(terms, place)
+            return lambda h, i, j: (
+                table[h, (i // place.block).clamp(0, table.shape[1] - 1), j // place.block] & (i >= 0)
+            )
+        case model.Union() | model.Intersection():
+            parts = [_test(same, place) for same in zip(*(_parts(term) for term in terms), strict=True)]
+            union = isinstance(first, model.Union)
+
+            def combined(h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+                found = parts[0](h, i, j)
+                for part in parts[1:]:
+                    found = found | part(h, i, j) if union else found & part(h, i, j)
+                return found
+
+            return combined
+        case model.Difference():
+            left, right = (_test(same, place) for same in zip(*(_parts(term) for term in terms), strict=True))
+            return lambda h, i, j: left(h, i, j) & ~right(h, i, j)
+        case model.Complement():
+            inner = _test([term for part in terms for term in _parts(part)], place)
+            return lambda h, i, j: ~inner(h, i, j)
+    raise FlexUnavailable(f"a set with {type(first).__name__.lower()} terms is known only at run time")
+
+
+def _parts(term: Term) -> tuple[Term, ...]:
+    match term:
+        case model.Union(terms) | model.Intersection(terms):
+            return terms
+        case model.Difference(left, right):
+            return (left, right)
+        case model.Complement(inner):
+            return (inner,)
+    return ()
+
+
+def _at(edge: model.Edge | None, end: int, default: int) -> int:
+    if edge is None:
+        return default
+    return end + edge.at if edge.from_end else edge.at
+
+
+def _draws(terms: Sequence[Term], place: _Place) -> Tensor:
+    """Bool [heads, query blocks, key blocks]: the blocks that a random term draws."""
+    blocks = -(-place.n_k // place.block)
+    table = torch.zeros((len(terms), blocks, blocks), dtype=torch.bool)
+    known: dict[Term, int] = {}
+    for head, term in enumerate(terms):
+        assert isinstance(term, model.Random), "heads of one shape have one kind of term"
+        if known.setdefault(term, head) != head:
+            table[head] = table[known[term]]
+            continue
+        for query in range(blocks):
+            for t in range(term.k):
+                table[head, query, split_mix(term.seed, term.lane, query, t) % (query + 1)] = True
+    return table.to(place.device)

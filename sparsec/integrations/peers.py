@@ -1,0 +1,167 @@
+"""What a compiled pattern is measured against: dense SDPA, sgemm, and the formula in float64 on a sample of rows.
+
+Invariant: nothing of size Nq x Nk is built; the sampled rows are computed from the reference mask alone.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsec.diagnostics.model import CallError
+from sparsec.reference import attention, mask
+from sparsec.sema.model import Heads
+
+SAMPLE_BLOCKS, SAMPLE_ROWS = 4, 32
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """The largest and the mean absolute difference from float64; NaN if any output is."""
+
+    largest: float
+    mean: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`ours` and that of plain PyTorch in the same dtype, `plain`, on the same `rows` of batch 0."""
+
+    ours: Error
+    plain: Error
+    rows: int
+    dtype: torch.dtype
+
+    @property
+    def allowed(self) -> Error:
+        """Largest 2x and mean 1.1x those of plain PyTorch (float32: 10x both), and never below 1e-5."""
+        largest, mean = (10.0, 10.0) if self.dtype == torch.float32 else (2.0, 1.1)
+        return Error(max(largest * self.plain.largest, 1e-5), max(mean * self.plain.mean, 1e-5))
+
+    @property
+    def passed(self) -> bool:
+        return self.ours.largest <= self.allowed.largest and self.ours.mean <= self.allowed.mean
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is measured: `length` queries on as many keys; `dtype` as torch calls it."""
+
+    pattern: Heads
+    batch: int
+    length: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Normal q [batch, heads, length, head_dim] and k, v [batch, kv_heads, length, head_dim], always the same."""
+        generator = torch.Generator(self.device).manual_seed(0)
+
+        def drawn(heads: int) -> Tensor:
+            shape = (self.batch, heads, self.length, self.head_dim)
+            return torch.randn(shape, generator=generator, device=self.device).to(self.dtype)
+
+        return drawn(self.pattern.heads), drawn(self.pattern.kv_heads), drawn(self.pattern.kv_heads)
+
+
+def make_case(pattern: Heads, batch: int, length: int, head_dim: int, dtype: str, device: str | None) -> Case:
+    """A Case; `device` is the GPU if left out and there is one, else the CPU. Raises CallError for no such device."""
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        where = torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise CallError(
+            f"expected a device that this machine has, got {name!r}: {str(error).splitlines()[0]}"
+        ) from error
+    return Case(pattern, batch, length, head_dim, getattr(torch, dtype), where)
+
+
+def compare(pattern: Heads, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> Comparison:
+    """The error of `out` [B, H, N, D] on up to 4 runs of 32 rows, the first and the last among them."""
+    length, scale = q.shape[2], pattern.score.scale
+    per_group = pattern.heads // pattern.kv_heads
+    size = min(SAMPLE_ROWS, length)
+    starts = sorted({n * (length - size) // max(SAMPLE_BLOCKS - 1, 1) for n in range(SAMPLE_BLOCKS)})
+    ours, plain = [], []
+    for start in starts:
+        live = mask(pattern, size, length, q_offset=start).to(q.device)
+        for group in range(pattern.kv_heads):
+            heads = slice(group * per_group, (group + 1) * per_group)
+            queries = q[:1, heads, start : start + size]
+            keys, values = k[:1, group : group + 1], v[:1, group : group + 1]
+            exact, _ = attention(queries, keys, values, live[heads], scale)
+            ours.append((out[:1, heads, start : start + size].double() - exact).abs())
+            plain.append((_plain(queries, keys, values, live[heads], scale).double() - exact).abs())
+    return Comparison(_error(ours), _error(plain), len(starts) * size, q.dtype)
+
+
+def _plain(q: Tensor, k: Tensor, v: Tensor, live: Tensor, scale: float | None) -> Tensor:
+    scores = q @ k.transpose(-1, -2) * (scale if scale is not None else 1 / math.sqrt(q.shape[-1]))
+    weights = torch.softmax(scores.masked_fill(~live, -math.inf), dim=-1)
+    return weights.masked_fill(~live.any(dim=-1, keepdim=True), 0) @ v
+
+
+def _error(differences: list[Tensor]) -> Error:
+    every = torch.cat([difference.flatten() for difference in differences])
+    return Error(float(every.max()), float(every.mean()))
+
+
+def dense(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float | None) -> Callable[[], Tensor]:
+    """PyTorch's scaled_dot_product_attention on the same tensors without the pattern."""
+    shared = k.shape[1] < q.shape[1]
+    return lambda: torch.nn.functional.scaled_dot_product_attention(
+        q, k, v, is_causal=causal, scale=scale, enable_gqa=shared
+    )
+
+
+def matrix_product(dtype: torch.dtype, device: torch.device) -> tuple[Callable[[], Tensor], float]:
+    """`torch.mm` of two square matrices and its floating-point operations: 1024 wide on a CPU, 8192 on a GPU."""
+    size = 1024 if device.type == "cpu" else 8192
+    left, right = (torch.randn((size, size), device=device).to(dtype) for _ in range(2))
+    return lambda: torch.mm(left, right), 2.0 * size**3
+
+
+def median_seconds(
+    calls: Mapping[str, Callable[[], object]], *, repeats: int, device: torch.device
+) -> dict[str, float]:
+    """The median time of each call over `repeats` rounds; every round runs each call once. One round warms up."""
+    clock = _gpu_clock(device) if device.type == "cuda" else _cpu_seconds
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(repeats + 1):
+        for name, call in calls.items():
+            taken = clock(call)
+            if turn:
+                times[name].append(taken)
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def _cpu_seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def _gpu_clock(device: torch.device) -> Callable[[Callable[[], object]], float]:
+    """Times a call between two events; the fill before it empties the cache and gives the host time to launch."""
+    scratch = torch.empty(1 << 28, dtype=torch.uint8, device=device)
+
+    def seconds(call: Callable[[], object]) -> float:
+        event: Any = torch.cuda.Event
+        start, stop = event(enable_timing=True), event(enable_timing=True)
+        torch.cuda.synchronize(device)
+        scratch.zero_()
+        start.record()
+        call()
+        stop.record()
+        torch.cuda.synchronize(device)
+        return float(start.elapsed_time(stop)) / 1000
+
+    return seconds
