@@ -1,0 +1,47 @@
+"""Checked patterns -> `.sparse` text that resolves to them: how a test shows the pattern that failed.
+
+Invariant: the text holds only keywords and final integers; parsing it gives the same set for every head.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from sparsec.sema import model
+from sparsec.sema.model import Heads, Term
+from sparsec.sema.terms import Leaf, printed
+
+
+def sparse_text(pattern: Heads, name: str = "failing") -> str:
+    """The pattern as a file with one item; equal heads share an arm."""
+    arms: dict[str, list[int]] = {}
+    for head, term in enumerate(pattern.terms):
+        arms.setdefault(term_text(term), []).append(head)
+    lines = [f"    heads {pattern.heads} kv {pattern.kv_heads}", f"    block {pattern.block}"]
+    if len(arms) == 1:
+        lines.append(f"    attend {next(iter(arms))}")
+    else:
+        lines += [f"    where h in {heads} attend {text}" for text, heads in arms.items()]
+    return "\n".join([f"pattern {name} {{", *lines, "}", ""])
+
+
+def term_text(term: Term) -> str:
+    """The term as an expression, operands in parentheses."""
+    match term:
+        case model.At(inner):
+            return term_text(inner)
+        case model.Union(terms):
+            return " | ".join(f"({term_text(t)})" for t in terms)
+        case model.Intersection(terms):
+            return " & ".join(f"({term_text(t)})" for t in terms)
+        case model.Difference(left, right):
+            return f"({term_text(left)}) - ({term_text(right)})"
+        case model.Complement(inner):
+            return f"~({term_text(inner)})"
+        case _:
+            return leaf_text(term)
+
+
+def leaf_text(term: Leaf) -> str:
+    """A leaf as the language writes it."""
+    return printed(term)
