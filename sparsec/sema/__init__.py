@@ -1,0 +1,18 @@
+"""The meaning of a file: `check` finds its problems, `instantiate` gives a pattern's terms head by head."""
+
+from sparsec.sema.checked import CheckedFile, CheckedModel, CheckedPattern
+from sparsec.sema.phases import Binding, Resolved, bind, check, declared_counts, instantiate, layers, resolve
+
+__all__ = [
+    "Binding",
+    "CheckedFile",
+    "CheckedModel",
+    "CheckedPattern",
+    "Resolved",
+    "bind",
+    "check",
+    "declared_counts",
+    "instantiate",
+    "layers",
+    "resolve",
+]

@@ -1,0 +1,178 @@
+"""The public view of a `.sparse` file: a Program of Patterns and Models.
+
+Invariant: a Program exists only for a file without errors; what remains to fail is a call with a wrong argument
+(CallError), or a value that only a parameter or a head count makes wrong (DiagnosticError).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparsec import sema
+from sparsec.diagnostics.model import CallError, Diagnostic, DiagnosticError, Severity
+from sparsec.diagnostics.source import SourceFile
+from sparsec.sema.arguments import Given
+from sparsec.sema.kernels import unsupported_by_kernels
+from sparsec.sema.model import Heads
+from sparsec.syntax import parser
+
+if TYPE_CHECKING:
+    import torch
+
+
+def load(path: str | Path) -> Program:
+    """The program in the file at `path`. Raises DiagnosticError if it has errors, OSError if it cannot be read."""
+    path = Path(path)
+    source, problems = parser.read_source(str(path), path.read_bytes())
+    if source is None:
+        raise DiagnosticError(problems)
+    return _program(source)
+
+
+def parse(text: str, filename: str = "<string>") -> Program:
+    """The program in `text`; diagnostics call it `filename`. Raises DiagnosticError if it has errors."""
+    return _program(SourceFile(filename, text))
+
+
+def check(source: SourceFile) -> tuple[sema.CheckedFile | None, tuple[Diagnostic, ...]]:
+    """Every problem of a source text; the checked file is None if the text itself is broken."""
+    file, problems = parser.parse(source)
+    if file is None:
+        return None, problems
+    checked, found = sema.check(file)
+    return checked, (*problems, *found)
+
+
+def _program(source: SourceFile) -> Program:
+    checked, diagnostics = check(source)
+    if checked is None or any(diagnostic.severity is Severity.ERROR for diagnostic in diagnostics):
+        raise DiagnosticError(diagnostics)
+    return Program(checked, diagnostics)
+
+
+class Program:
+    """A checked file. `patterns` and `models` are their names in file order, `diagnostics` the file's warnings."""
+
+    def __init__(self, checked: sema.CheckedFile, diagnostics: tuple[Diagnostic, ...]) -> None:
+        self._checked = checked
+        self.patterns = checked.pattern_names
+        self.models = checked.model_names
+        self.diagnostics = diagnostics
+
+    @property
+    def source(self) -> SourceFile:
+        """The text that this program was read from."""
+        return self._checked.source
+
+    def pattern(self, name: str | None = None, /, **params: Given) -> Pattern:
+        """The pattern called `name`, which may be left out if the file has one.
+
+        `params` replace defaults, of the pattern's parameters and then of the file's; each has the type of the default,
+        and a string is read as the language writes it: `every="8b"`. Raises CallError for a wrong name or type.
+        """
+        return Pattern(self._checked, sema.bind(self._checked, _pick("pattern", name, self.patterns), params))
+
+    def model(self, name: str | None = None, /, **params: Given) -> Model:
+        """The model called `name`, which may be left out if the file has one; `params` as for `pattern`."""
+        picked = _pick("model", name, self.models)
+        return Model(self._checked, picked, sema.layers(self._checked, picked, params))
+
+    def __repr__(self) -> str:
+        return f"Program({self.source.name!r}, patterns={self.patterns}, models={self.models})"
+
+
+class Pattern:
+    """A pattern with its parameters bound.
+
+    `heads` and `kv_heads` are what the file gives, None where the caller has to; `block` is the block size in tokens.
+    """
+
+    def __init__(self, checked: sema.CheckedFile, binding: sema.Binding) -> None:
+        self._checked = checked
+        self._binding = binding
+        self._resolved: dict[tuple[int | None, int | None], sema.Resolved] = {}
+        self.name = binding.pattern
+        self.heads, self.kv_heads, self.block = sema.declared_counts(checked, binding)
+
+    @property
+    def source(self) -> SourceFile:
+        """The text that this pattern was read from."""
+        return self._checked.source
+
+    def resolve(self, heads: int | None = None, kv_heads: int | None = None) -> Heads:
+        """One term for each query head.
+
+        Counts that the file gives may be left out, and must agree if they are not; without any `kv_heads` there is one
+        KV head for each query head. Raises CallError for the counts, DiagnosticError for values that they make wrong.
+        """
+        return self._resolve(heads, kv_heads).heads
+
+    def warnings(self, heads: int | None = None, kv_heads: int | None = None) -> tuple[Diagnostic, ...]:
+        """The warnings that hold for these head counts; raises as `resolve` does."""
+        return self._resolve(heads, kv_heads).warnings
+
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        """The warnings found so far: those of the counts in the file and of every call of `resolve`."""
+        if self.heads is not None:
+            self._resolve(None, None)
+        found = (diagnostic for resolved in self._resolved.values() for diagnostic in resolved.warnings)
+        return tuple(dict.fromkeys(found))
+
+    def unsupported(self) -> tuple[Diagnostic, ...]:
+        """One error for each construct of this pattern that the kernels do not take."""
+        return unsupported_by_kernels(self._checked, self.name)
+
+    def mask(self, n_q: int, n_k: int, heads: int | None = None, kv_heads: int | None = None) -> torch.Tensor:
+        """The reference meaning: bool [heads, n_q, n_k] on the CPU, true where query n_k - n_q + i may attend to key j.
+
+        Raises CallError for wrong counts, run-time inputs, `documents`, or more than 2^28 pairs a head.
+        """
+        from sparsec.reference import mask
+
+        return mask(self.resolve(heads, kv_heads), n_q, n_k)
+
+    def _resolve(self, heads: int | None, kv_heads: int | None) -> sema.Resolved:
+        key = (heads, kv_heads)
+        if key not in self._resolved:
+            self._resolved[key] = sema.resolve(self._checked, self._binding, heads, kv_heads)
+        return self._resolved[key]
+
+    def __repr__(self) -> str:
+        return f"Pattern({self.name!r}, {dict(self._binding.values)})"
+
+
+class Model:
+    """The patterns of a model, layer by layer; equal layers share one Pattern."""
+
+    def __init__(self, checked: sema.CheckedFile, name: str, bindings: tuple[sema.Binding, ...]) -> None:
+        self.name = name
+        shared: dict[sema.Binding, Pattern] = {}
+        for binding in bindings:
+            if binding not in shared:
+                shared[binding] = Pattern(checked, binding)
+        self._layers = tuple(shared[binding] for binding in bindings)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def layer(self, layer: int) -> Pattern:
+        """The pattern of layer `layer`, from 0; raises CallError if there is no such layer."""
+        if not 0 <= layer < len(self._layers):
+            raise CallError(f"model {self.name!r}: expected a layer from 0 to {len(self._layers) - 1}, got {layer}")
+        return self._layers[layer]
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r}, {len(self)} layers)"
+
+
+def _pick(what: str, name: str | None, names: tuple[str, ...]) -> str:
+    shown = ", ".join(names) or "none"
+    if name is None:
+        if len(names) != 1:
+            raise CallError(f"expected the name of a {what}, one of: {shown}; got no name")
+        return names[0]
+    if name not in names:
+        raise CallError(f"expected the name of a {what}, one of: {shown}; got {name!r}")
+    return name

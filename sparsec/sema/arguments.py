@@ -1,0 +1,123 @@
+"""Turns what a caller gives for a parameter (`8`, `True`, `"8b"`, `[0, 3]`) into a value of the parameter's type.
+
+Invariant: a string is read by the language's own parser, as a constant without names; nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+
+from sparsec.diagnostics.model import CallError, Diagnostic
+from sparsec.diagnostics.source import SourceFile
+from sparsec.sema.calls import fits_parameter
+from sparsec.sema.checked import CheckedFile
+from sparsec.sema.evaluate import evaluate
+from sparsec.sema.expressions import check
+from sparsec.sema.node import LIMIT, Depends, Type
+from sparsec.sema.scope import Parameter, Scope
+from sparsec.sema.values import Budget, Evaluator, Place, RangeValue, RunTime, Sized, Value
+from sparsec.syntax import tree
+from sparsec.syntax.parser import parse
+
+Given = int | bool | str | range | Sequence["int | range"]
+
+EXAMPLES = {
+    Type.INTEGER: "64",
+    Type.BLOCKS: '"8b"',
+    Type.BOOLEAN: "True",
+    Type.LIST: "[0, 3]",
+    Type.BLOCK_LIST: '"[1b, 4b]"',
+    Type.RANGE: '"0..4"',
+    Type.BLOCK_RANGE: '"0..4b"',
+}
+
+
+def split_arguments(
+    given: Mapping[str, Given], own: Iterable[Parameter], checked: CheckedFile, owner: str
+) -> tuple[dict[str, Value], dict[str, Value]]:
+    """The values for an item's own parameters and for the file's; the item's hide the file's of the same name.
+
+    Raises CallError for an unknown name or a value of another type.
+    """
+    known = {parameter.name: parameter for parameter in own}
+    own_values: dict[str, Value] = {}
+    file_values: dict[str, Value] = {}
+    for name, value in given.items():
+        parameter = known.get(name) or checked.parameters.get(name)
+        if parameter is None:
+            names = (*known, *checked.parameters)
+            close = get_close_matches(name[:64], names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"its parameters: {', '.join(names) or 'none'}"
+            raise CallError(f"{owner} has no parameter {name!r}: {hint}")
+        (own_values if name in known else file_values)[name] = convert(parameter, value)
+    return own_values, file_values
+
+
+def convert(parameter: Parameter, given: Given) -> Value:
+    """`given` as a value of the parameter's type; raises CallError if it is none."""
+    match given:
+        case str():
+            return _read(parameter, given)
+        case bool():
+            fits = parameter.type is Type.BOOLEAN
+            value: Value = given
+        case int():
+            fits, value = parameter.type is Type.INTEGER or (parameter.type is Type.BLOCKS and given == 0), given
+        case range():
+            fits, value = parameter.type is Type.RANGE and given.step == 1, RangeValue(given.start, given.stop)
+        case list() | tuple():
+            fits = parameter.type is Type.LIST and all(_is_item(item) for item in given)
+            fits = fits or (parameter.type is Type.BLOCK_LIST and not given)
+            value = tuple(RangeValue(item.start, item.stop) if isinstance(item, range) else item for item in given)
+        case _:
+            fits, value = False, 0
+    if not fits:
+        raise _wrong(parameter, repr(given)[:60])
+    for number in _integers(value):
+        if abs(number) > LIMIT:
+            raise CallError(f"parameter {parameter.name!r}: expected integers up to {LIMIT}, got {number}")
+    return value
+
+
+def _is_item(item: object) -> bool:
+    return (isinstance(item, int) and not isinstance(item, bool)) or (isinstance(item, range) and item.step == 1)
+
+
+def _integers(value: Value) -> tuple[int, ...]:
+    if isinstance(value, tuple):
+        return tuple(number for item in value for number in _integers(item))
+    if isinstance(value, RangeValue):
+        return tuple(end for end in (value.start, value.stop) if isinstance(end, int))
+    return (value,) if isinstance(value, int) else ()
+
+
+def _wrong(parameter: Parameter, shown: str, why: str | None = None) -> CallError:
+    expected = f"{parameter.type.value} such as {EXAMPLES[parameter.type]}"
+    detail = f" ({why})" if why else ""
+    return CallError(f"parameter {parameter.name!r}: expected {expected}, got {shown}{detail}")
+
+
+def _read(parameter: Parameter, text: str) -> Value:
+    shown = repr(text if len(text) <= 40 else text[:36] + "...")
+    problems: list[Diagnostic] = []
+    # The value stands in a file of its own, as the default of a parameter: the one place where any constant may.
+    source = SourceFile(f"<{parameter.name}>", f"param value = {text}\n")
+    file, syntax_problems = parse(source)
+    problems.extend(syntax_problems)
+    if file is None or problems or len(file.items) != 1 or not isinstance(file.items[0], tree.ParamItem):
+        raise _wrong(parameter, shown, problems[0].message if problems else None)
+    scope = Scope(source, problems.append, "in the value of a parameter", Depends.NOTHING)
+    node = check(file.items[0].parameter.default, scope)
+    run = Evaluator(
+        lambda code, span, /, **facts: problems.append(code.at(source, span, **facts)), {}, _no_pattern, {}, Budget()
+    )
+    fits = fits_parameter(node, parameter, scope) and not problems
+    value = evaluate(node, Place(source, {}, {}), run) if fits else None
+    if value is None or isinstance(value, RunTime | Sized):
+        raise _wrong(parameter, shown, problems[0].message if problems else None)
+    return value
+
+
+def _no_pattern(run: Evaluator, node: object, place: Place) -> Sized | None:
+    return None

@@ -1,0 +1,77 @@
+"""A file whose names, types and structure are settled; what `check` makes and `instantiate` evaluates.
+
+Invariant: every Node in a CheckedFile that came with no error diagnostic is free of `error` Nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sparsec.diagnostics.source import SourceFile, Span
+from sparsec.sema.model import Documents, InputDecl
+from sparsec.sema.node import Node
+from sparsec.sema.scope import Parameter
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arm:
+    """`where C attend E` (or `use P`); the condition is None in `otherwise` and a bare arm; `head` spans the lead."""
+
+    condition: Node | None
+    body: Node
+    head: Span
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CheckedPattern:
+    """A pattern. `statements` maps the keyword of each statement given once to its span, `input_spans` names to theirs.
+
+    `inputs` are its own and those of the patterns it names; `references` are the Nodes that name other patterns.
+    """
+
+    name: str
+    span: Span
+    parameters: tuple[Parameter, ...]
+    statements: Mapping[str, Span]
+    heads: Node | None
+    kv_heads: Node | None
+    block: Node | None
+    documents: Documents
+    inputs: tuple[InputDecl, ...]
+    input_spans: Mapping[str, Span]
+    lets: tuple[Node, ...]
+    arms: tuple[Arm, ...]
+    scale: Node | None
+    softcap: Node | None
+    references: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CheckedModel:
+    """A model; the body of each arm is a `pattern` Node."""
+
+    name: str
+    span: Span
+    parameters: tuple[Parameter, ...]
+    layers: Node | None
+    lets: tuple[Node, ...]
+    arms: tuple[Arm, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CheckedFile:
+    """A checked file. Every mapping is in the order of the file, `parameters` in an order of evaluation."""
+
+    source: SourceFile
+    parameters: Mapping[str, Parameter]
+    patterns: Mapping[str, CheckedPattern]
+    models: Mapping[str, CheckedModel]
+
+    @property
+    def pattern_names(self) -> tuple[str, ...]:
+        return tuple(self.patterns)
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        return tuple(self.models)

@@ -1,0 +1,124 @@
+"""Checked expressions: what `expressions` makes of syntax, and what `evaluate` turns into integers and terms.
+
+Invariant: a Node's names are resolved, its operands have the types that its operation takes, its `depends` and
+`depth` cover all that it reaches through `let` and pattern names, and a `let` is the very Node of its value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntFlag
+
+from sparsec.diagnostics.source import Span
+
+LIMIT = 2**31 - 1
+MAX_HEADS = 4096
+MAX_LAYERS = 4096
+MAX_DEPTH = 200
+
+
+class Type(Enum):
+    """The type of an expression, named as diagnostics name it."""
+
+    INTEGER = "an integer"
+    BLOCKS = "a length in blocks"
+    BOOLEAN = "a boolean"
+    LIST = "a list of integers"
+    BLOCK_LIST = "a list of block lengths"
+    RANGE = "a range"
+    BLOCK_RANGE = "a range of blocks"
+    TERM = "a set of pairs"
+    DECIMAL = "a decimal"
+    RUN_TIME_LENGTH = "a run-time length"
+    RUN_TIME_RANGE = "a range with a run-time end"
+    UNKNOWN = "an expression with an error"
+
+
+class Depends(IntFlag):
+    """What an expression's value depends on besides parameters."""
+
+    NOTHING = 0
+    HEAD = 1
+    GROUP = 2
+    COUNTS = 4  # H and G
+    BLOCK = 8
+    LAYER = 16
+    LAYERS = 32
+
+
+BUILT_IN_VALUES: dict[str, tuple[Depends, str]] = {
+    "h": (Depends.HEAD, "the query head"),
+    "g": (Depends.GROUP, "the KV group"),
+    "H": (Depends.COUNTS, "the number of query heads"),
+    "G": (Depends.COUNTS, "the number of KV heads"),
+    "B": (Depends.BLOCK, "the block size"),
+    "l": (Depends.LAYER, "the layer"),
+    "L": (Depends.LAYERS, "the number of layers"),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """One checked operation.
+
+    `op` is `const` (value: int or bool), `builtin` (value: h, g, ...), `param` and `file_param` (value: name),
+    `input` (value: name), `list`, `range` (an open end is None), an operator, `negate`, `min`, `max`, `tokens`,
+    a built-in term (args in the order of its signature, None where left out), `pattern` (value: name; args in the
+    order of its parameters, None for a default), `decimal` (value: its digits), `ratio`, or `error`.
+    """
+
+    op: str
+    type: Type
+    span: Span
+    args: tuple[Node | None, ...] = ()
+    value: int | bool | str = 0
+    depends: Depends = Depends.NOTHING
+    depth: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One argument of a built-in term.
+
+    `takes` is `length` (tokens or blocks), `same` (the unit of the first argument), `phase` (the same, or a plain
+    integer), `count` (of blocks, with or without the `b`), `integer` or `range`; `least` is the smallest value.
+    """
+
+    name: str
+    takes: str
+    least: int
+    optional: bool = False
+
+
+TERMS: dict[str, tuple[Slot, ...]] = {
+    "full": (),
+    "none": (),
+    "causal": (),
+    "window": (Slot("n", "length", 1), Slot("ahead", "same", 0, optional=True)),
+    "sink": (Slot("n", "length", 0),),
+    "stride": (Slot("s", "length", 1), Slot("phase", "phase", -LIMIT, optional=True)),
+    "dilated": (Slot("s", "length", 1), Slot("phase", "phase", -LIMIT, optional=True)),
+    "chunk": (Slot("n", "length", 1), Slot("back", "integer", 0, optional=True)),
+    "columns": (Slot("range", "range", 0),),
+    "rows": (Slot("range", "range", 0),),
+    "global": (Slot("n", "length", 0),),
+    "random": (
+        Slot("k", "count", 1),
+        Slot("seed", "integer", -LIMIT, optional=True),
+        Slot("lane", "integer", -LIMIT, optional=True),
+    ),
+}
+
+FUNCTIONS: dict[str, str] = {"min": "min(a, b)", "max": "max(a, b)", "tokens": "tokens(x)"}
+KEYWORDS = (
+    "param pattern model heads kv block causal documents restart attend where otherwise let input scale softcap alibi "
+    "learned_sink layers use in and or not true false"
+)
+RESERVED: frozenset[str] = frozenset({*TERMS, *FUNCTIONS, *BUILT_IN_VALUES, *KEYWORDS.split()})
+
+
+def usage(term: str) -> str:
+    """How the built-in `term` is written, for hints: `window(n, ahead = ...)`."""
+    shown = {"range": "a..b"}
+    parts = [f"{slot.name} = ..." if slot.optional else shown.get(slot.name, slot.name) for slot in TERMS[term]]
+    return f"{term}({', '.join(parts)})" if parts else term

@@ -1,0 +1,97 @@
+"""The values of checked Nodes, and what one evaluation carries along.
+
+Invariant: a `Place` belongs to one item with fixed parameters, so its memo never has to be cleared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sparsec.diagnostics.codes_meaning import Code
+from sparsec.diagnostics.source import SourceFile, Span
+from sparsec.sema.node import Depends, Node
+from sparsec.sema.terms import Sized, Terms
+
+MAX_STEPS = 400_000
+MAX_LEAVES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class RunTime:
+    """A length that the caller gives at run time, by the name of its input."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RangeValue:
+    """A half-open range; an open end is None."""
+
+    start: int | RunTime | None
+    stop: int | RunTime | None
+
+
+Value = int | bool | tuple["int | RangeValue", ...] | RangeValue | RunTime | Sized
+
+
+class Problem(Protocol):
+    """Takes a problem found in the course of evaluation."""
+
+    def __call__(self, code: Code, span: Span, /, **facts: object) -> None: ...
+
+
+class OverBudget(Exception):
+    """Evaluation passed MAX_STEPS."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """The steps that are left to a whole check or instantiation."""
+
+    steps: int = MAX_STEPS
+
+    def spend(self, steps: int = 1) -> None:
+        self.steps -= steps
+        if self.steps < 0:
+            raise OverBudget
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """Where a Node is evaluated: the values of the built-in names and of the item's parameters.
+
+    `memo` holds what has been evaluated in this item, by Node and by the head, group or layer it depends on.
+    """
+
+    source: SourceFile
+    builtins: dict[str, int]
+    parameters: dict[str, Value | None]
+    memo: dict[tuple[int, int], Value | None] = field(default_factory=dict)
+
+    def line_of(self, span: Span) -> int:
+        return self.source.line_of(span.start)
+
+    def key(self, node: Node) -> tuple[int, int]:
+        for depends, name in ((Depends.HEAD, "h"), (Depends.GROUP, "g"), (Depends.LAYER, "l")):
+            if depends in node.depends:
+                return id(node), self.builtins.get(name, -1)
+        return id(node), -1
+
+
+@dataclass(slots=True, eq=False)
+class Evaluator:
+    """What an evaluation shares: where reports go, the file's parameters, the terms made, the budget.
+
+    `pattern` gives the set of a named pattern at a place; `contained` gathers, for each pair of joined terms, the
+    facts of the warning that one contains the other, None as soon as that fails for one head.
+    """
+
+    problem: Problem
+    file_parameters: Mapping[str, Value | None]
+    pattern: Callable[[Evaluator, Node, Place], Sized | None]
+    input_ordinals: Mapping[str, int]
+    budget: Budget
+    terms: Terms = field(default_factory=Terms)
+    contained: dict[tuple[int, int], dict[str, str] | None] = field(default_factory=dict)
