@@ -25,8 +25,8 @@ from sparsec.runtime.kernel import Kernel, register
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.reference_kernel import ReferenceKernel
 from sparsec.runtime.torch_blocks import TorchKernel
+from sparsec.sema.arguments import Given
 from sparsec.sema.model import Heads
-from sparsec.sema.unsupported import unsupported_by_kernels
 
 TARGETS = ("cpu", "triton", "torch", "reference")
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -42,7 +42,7 @@ class Request:
     dtype: torch.dtype
 
 
-def compile(  # noqa: A001 (the name of the public API)
+def compile(
     pattern: Pattern | Path | str,
     *,
     head_dim: int,
@@ -52,7 +52,7 @@ def compile(  # noqa: A001 (the name of the public API)
     device: torch.device | str | None = None,
     target: str | None = None,
     name: str | None = None,
-    params: Mapping[str, object] | None = None,
+    params: Mapping[str, Given] | None = None,
 ) -> SparseAttention:
     """Compiles a pattern into a `torch.nn.Module`.
 
@@ -66,21 +66,26 @@ def compile(  # noqa: A001 (the name of the public API)
     chosen = pattern if isinstance(pattern, Pattern) else _pattern(pattern, name, params or {})
     if isinstance(pattern, Pattern) and (name is not None or params):
         raise CallError("expected name= and params= with a path or a text alone, got them with a Pattern")
-    if not 0 < head_dim <= HEAD_DIM_LIMIT:
-        raise CallError(f"expected head_dim between 1 and {HEAD_DIM_LIMIT}, got {head_dim}")
     where = torch.device(device) if device is not None else _default_device()
     kind = target if target is not None else _default_target(where)
     if kind not in TARGETS:
         raise CallError(f"expected a target among {', '.join(TARGETS)}, got {target!r}")
     if dtype not in DTYPES and not (kind in ("torch", "reference") and dtype == torch.float64):
         raise CallError(f"expected dtype float32, bfloat16 or float16, got {dtype}")
-    problems = unsupported_by_kernels(chosen)
-    if problems:
-        raise DiagnosticError(problems)
+    check_supported(chosen, head_dim)
     return _module(Request(chosen.resolve(heads, kv_heads), head_dim, dtype), kind, where)
 
 
-def _pattern(where: Path | str, name: str | None, params: Mapping[str, object]) -> Pattern:
+def check_supported(pattern: Pattern, head_dim: int) -> None:
+    """Raises DiagnosticError for what no kernel takes, CallError for a bad head dimension."""
+    problems = pattern.unsupported()
+    if problems:
+        raise DiagnosticError(problems)
+    if not 0 < head_dim <= HEAD_DIM_LIMIT:
+        raise CallError(f"expected head_dim between 1 and {HEAD_DIM_LIMIT}, got {head_dim}")
+
+
+def _pattern(where: Path | str, name: str | None, params: Mapping[str, Given]) -> Pattern:
     if isinstance(where, Path) or where.endswith(".sparse"):
         return load(where).pattern(name, **params)
     return parse(where).pattern(name, **params)
@@ -115,34 +120,45 @@ def plan_request(request: Request, target: str) -> KernelPlan:
 
 
 def _module(request: Request, kind: str, device: torch.device) -> SparseAttention:
-    plan: KernelPlan | None = None
-    source = ""
-    kernel: Kernel
     match kind:
         case "reference":
-            kernel = ReferenceKernel(request.pattern)
+            return wrapped(kind, request, ReferenceKernel(request.pattern))
         case "torch":
             plan = plan_request(request, "cpu")
-            kernel = TorchKernel(plan)
+            return wrapped(kind, plan, TorchKernel(plan), dtype=request.dtype)
         case "cpu":
             plan = plan_request(request, "cpu")
-            kernel = cpu.CpuKernel.of(plan)
-            source = kernel.source
-        case _:
-            from sparsec.runtime import triton  # imported where it is used, for it is slow to import
+            built = cpu.CpuKernel.of(plan)
+            return wrapped(kind, plan, built, built.source)
+    from sparsec.runtime import triton  # imported where it is used, for it is slow to import
 
-            plan = plan_request(request, triton.target_of(device))
-            kernel = triton.TritonKernel.of(plan)
-            source = kernel.source
-    digest = hashlib.sha256(f"{kind}\0{source}\0{plan or request.pattern!r}".encode()).hexdigest()
+    plan = plan_request(request, triton.target_of(device))
+    kernel = triton.TritonKernel.of(plan)
+    return wrapped(kind, plan, kernel, kernel.source)
+
+
+def wrapped(
+    kind: str, made_from: KernelPlan | Request, kernel: Kernel, source: str = "", dtype: torch.dtype | None = None
+) -> SparseAttention:
+    """The module around a kernel. `made_from` is its plan, or, for the dense reference, the request itself.
+
+    dtype: the tensors' type, where it is not the plan's.
+    """
+    match made_from:
+        case KernelPlan(heads=heads, kv_heads=kv_heads, scale=scale):
+            plan, lists = made_from, plan_lists(made_from)
+            accepted = dtype or next(kind for kind, name in DTYPES.items() if name == made_from.dtype)
+        case Request(pattern=Heads(heads=heads, kv_heads=kv_heads, score=score)):
+            plan, lists, scale, accepted = None, (), score.scale, made_from.dtype
+    digest = hashlib.sha256(f"{kind}\0{source}\0{made_from!r}".encode()).hexdigest()
     return SparseAttention(
-        heads=request.pattern.heads,
-        kv_heads=request.pattern.kv_heads,
-        head_dim=request.head_dim,
-        dtype=request.dtype,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=made_from.head_dim,
+        dtype=accepted,
         target=kind,
-        scale=request.pattern.score.scale,
-        kernel=register(digest, kernel, plan_lists(plan) if plan is not None else ()),
+        scale=scale,
+        kernel=register(digest, kernel, lists),
         source=source,
         plan=plan,
     )

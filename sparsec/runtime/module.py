@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.kernel import KernelPlan
+from sparsec.runtime.kernel import registered
 from sparsec.runtime.ops import forward
 
 LENGTH_LIMIT = 1 << 30
@@ -65,7 +66,10 @@ class SparseAttention(nn.Module):
         offset = k.shape[2] - q.shape[2] if q_offset is None else q_offset
         if abs(offset) + q.shape[2] >= LENGTH_LIMIT or k.shape[2] >= LENGTH_LIMIT:
             raise CallError(f"expected positions below {LENGTH_LIMIT}, got q_offset {offset}, {k.shape[2]} keys")
-        out, lse = forward(q, k, v, self._kernel, offset, self.scale)
+        if self.target == "reference":  # plain differentiable torch, with no operator between
+            out, lse = registered(self._kernel).kernel.forward(q, k, v, q_offset=offset, scale=self.scale, lists=())
+        else:
+            out, lse = forward(q, k, v, self._kernel, offset, self.scale)
         return (out, lse) if return_lse else out
 
     def _check(self, q: Tensor, k: Tensor, v: Tensor) -> None:

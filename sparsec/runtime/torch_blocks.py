@@ -31,7 +31,7 @@ class TorchKernel:
     ) -> tuple[Tensor, Tensor]:
         """q [B, H, Nq, D]; k, v [B, G, Nk, D]. Returns out like q, and the natural-log LSE, float32 [B, H, Nq]."""
         del lists  # the interpreter draws for itself
-        out = torch.zeros_like(q)
+        out = q.new_zeros(q.shape)
         lse = q.new_full(q.shape[:3], -math.inf, dtype=torch.float32)
         factor = scale if scale is not None else 1 / math.sqrt(q.shape[-1])
         for head_class in self.plan.classes:

@@ -1,0 +1,125 @@
+"""SparseAttention as torch sees it: calls checked, operators sound, one graph for every length."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import sparsec
+from sparsec.runtime.module import SparseAttention
+
+TEXT = "pattern p { heads 4 kv 2  block 16  causal  attend window(2b) | stride(3b, phase = -g) }"
+
+
+def compiled(target: str = "torch", text: str = TEXT, **changed: object) -> SparseAttention:
+    options: dict[str, object] = {"head_dim": 16, "target": target, **changed}
+    return sparsec.compile(text, **options)  # type: ignore[arg-type]  # options vary by test
+
+
+def tensors(n_q: int = 33, n_k: int = 70, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((batch, 4, n_q, 16), (batch, 2, n_k, 16), (batch, 2, n_k, 16))
+    q, k, v = (torch.randn(shape, generator=generator) for shape in shapes)
+    return q, k, v
+
+
+@pytest.mark.parametrize("target", ["torch", "cpu", "reference"])
+def test_targets_agree_with_a_formula(target: str) -> None:
+    q, k, v = tensors()
+    i, j, h = torch.arange(37, 70)[:, None], torch.arange(70)[None, :], torch.arange(4)[:, None, None]
+    near, shard = i // 16 - j // 16 < 2, (j // 16 + h // 2) % 3 == 0
+    scores = (q @ k.repeat_interleave(2, 1).mT / 4).masked_fill(~((j <= i) & (near | shard)), -math.inf)
+    out, lse = compiled(target)(q, k, v, return_lse=True)
+    torch.testing.assert_close(out, scores.softmax(-1) @ v.repeat_interleave(2, 1), atol=2e-6, rtol=0)
+    torch.testing.assert_close(lse, scores.logsumexp(-1), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("target", ["torch", "cpu", "reference"])
+def test_an_offset_moves_the_queries(target: str) -> None:
+    q, k, v = tensors()
+    attn = compiled(target)
+    assert torch.equal(attn(q, k, v), attn(q, k, v, q_offset=37))
+    moved, whole = attn(q[:, :, 5:], k, v, q_offset=20), attn(q, k, v, q_offset=15)
+    torch.testing.assert_close(moved, whole[:, :, 5:], atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("target", ["torch", "cpu", "reference"])
+def test_a_query_without_keys_gives_zero_and_minus_infinity(target: str) -> None:
+    q, k, v = tensors()
+    out, lse = compiled(target)(q, k, v, q_offset=-20, return_lse=True)
+    assert out[:, :, :20].eq(0).all() and lse[:, :, :20].eq(-math.inf).all()
+    assert lse[:, :, 20:].isfinite().all()
+    empty = compiled(target)(q, k[:, :, :0], v[:, :, :0])
+    assert empty.eq(0).all()
+
+
+def test_a_scale_in_the_file_is_applied() -> None:
+    q, k, v = tensors()
+    scaled = compiled(text=TEXT.replace("causal", "causal  scale 1/8"))
+    torch.testing.assert_close(scaled(q, k, v), compiled()(q / 2, k, v))
+
+
+def test_a_bad_call_names_the_expected_and_the_given_value() -> None:
+    attn, (q, k, v) = compiled(), tensors()
+    for arguments, expected, given in (
+        ((q[:, :3], k, v), r"q of shape \[B, 4, Nq, 16\]", r"\[2, 3, 33, 16\]"),
+        ((q, k[..., :8], v), r"k of shape \[B, 2, Nk, 16\]", r"\[2, 2, 70, 8\]"),
+        ((q, k, v.half()), "v of dtype torch.float32", "torch.float16"),
+        ((q, k[:1], v), "one batch size", "q 2, k 1, v 2"),
+        ((q, k, v[:, :, 1:]), "as many values as keys", "70 keys and 69 values"),
+        ((q[0], k, v), r"q of shape", r"\[4, 33, 16\]"),
+    ):
+        with pytest.raises(sparsec.CallError, match=f"expected {expected}.*, got .*{given}"):
+            attn(*arguments)
+    with pytest.raises(sparsec.CallError, match="positions below"):
+        attn(q, k, v, q_offset=1 << 30)
+
+
+def test_bad_arguments_to_compile_are_named() -> None:
+    for changed, message in (
+        ({"head_dim": 0}, "expected head_dim between 1 and"),
+        ({"target": "gpu"}, "expected a target among cpu, triton, torch, reference, got 'gpu'"),
+        ({"dtype": torch.int32}, "expected dtype float32, bfloat16 or float16, got torch.int32"),
+    ):
+        with pytest.raises(sparsec.CallError, match=message):
+            compiled(**changed)
+    with pytest.raises(sparsec.DiagnosticError, match="softcap"):
+        compiled(text="pattern p { heads 1  softcap 30  attend full }")
+
+
+@pytest.mark.parametrize("target", ["torch", "cpu"])
+def test_the_operator_passes_opcheck(target: str) -> None:
+    q, k, v = tensors()
+    attn = compiled(target)
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
+    operator = torch.ops.sparsec.forward.default
+    torch.library.opcheck(operator, (q, k, v, attn._kernel, 37, None), test_utils=checks)
+    strided = q.transpose(1, 2).contiguous().transpose(1, 2)
+    torch.library.opcheck(operator, (strided, k, v, attn._kernel, 37, None), test_utils=checks)
+
+
+def test_torch_compile_takes_one_graph_for_every_length() -> None:
+    attn = compiled("torch")
+    graphs = 0
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> object:
+        nonlocal graphs
+        graphs += 1
+        return graph
+
+    run = torch.compile(lambda q, k, v: attn(q, k, v) * 2, backend=backend, fullgraph=True, dynamic=True)
+    for n_q, n_k in ((33, 70), (20, 90), (64, 64), (7, 200)):
+        q, k, v = tensors(n_q, n_k)
+        torch.testing.assert_close(run(q, k, v), attn(q, k, v) * 2)
+    assert graphs <= 2
+
+
+def test_a_gradient_is_refused_with_a_way_out() -> None:
+    q, k, v = tensors()
+    out = compiled()(q.requires_grad_(), k, v)
+    with pytest.raises(sparsec.SparsecError, match="target='reference'"):
+        out.sum().backward()
+    compiled("reference")(q, k, v).sum().backward()
+    assert q.grad is not None and q.grad.abs().sum() > 0
