@@ -116,4 +116,4 @@ def expression_too_long(source: SourceFile, span: Span, limit: int) -> Diagnosti
 def more_problems(source: SourceFile, span: Span, count: int) -> Diagnostic:
     """E029: more problems than are shown."""
     what = "1 more problem is" if count == 1 else f"{count} more problems are"
-    return _error("E029", source, span, f"{what} not shown", "mend the first ones and check again")
+    return _error("E029", source, span, f"at least {what} not shown", "mend the first ones and check again")

@@ -62,8 +62,8 @@ def explain(place: Place) -> Diagnostic:
         return codes.missing_brace(source, span, found, span_of(place.open[0]))
     if token.type in CLOSING and CLOSING[token.type] not in [bracket.type for bracket in place.open]:
         return codes.unmatched_bracket(source, span, found)
-    if token.type == "NAME" and (keyword := _keyword_like(found, accepts)):
-        return codes.misspelt_keyword(source, span, found, keyword)
+    if (keyword := keyword_like(place)) is not None:
+        return codes.misspelt_keyword(source, span, found, str(keyword))
     return codes.unexpected_token(source, span, in_words(accepts), found, _hint(place), _notes(place))
 
 
@@ -99,10 +99,14 @@ def in_words(accepts: frozenset[str]) -> str:
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} or {phrases[-1]}"
 
 
-def _keyword_like(found: str, accepts: frozenset[str]) -> str | None:
-    known = [text for name, text in spellings().items() if name in accepts and text in keywords()]
-    close = get_close_matches(found.lower(), known, n=1, cutoff=0.7)
-    return close[0] if close else None
+def keyword_like(place: Place) -> Token | None:
+    """The acceptable keyword that a name is close to, as a token in the name's place."""
+    token = place.token
+    if token.type != "NAME":
+        return None
+    known = {text: name for name, text in spellings().items() if name in place.accepts and text in keywords()}
+    close = get_close_matches(token.lower(), known, n=1, cutoff=0.7)
+    return Token(known[close[0]], close[0], start_pos=token.start_pos, end_pos=token.end_pos) if close else None
 
 
 def _hint(place: Place) -> str | None:

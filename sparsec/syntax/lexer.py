@@ -111,14 +111,16 @@ def split(source: SourceFile, report: Report) -> Tokens | None:
     comments: list[Comment] = []
     mended: set[int] = set()
     left_out = False
+    pieces = 0
     for token in grammar().lex(source.text, dont_ignore=True):
+        if token.type == "WHITE_SPACE":
+            continue
         span = span_of(token)
-        if len(tokens) + len(comments) >= MAX_TOKENS and token.type != "WHITE_SPACE":
+        pieces += 1
+        if pieces > MAX_TOKENS:
             report.add(codes.too_many_tokens(source, span, MAX_TOKENS))
             return None
         match token.type:
-            case "WHITE_SPACE":
-                continue
             case "COMMENT":
                 comments.append(_comment(source, token, span, report))
                 continue

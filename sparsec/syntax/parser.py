@@ -26,6 +26,7 @@ from sparsec.syntax.expected import (
     Place,
     explain,
     keyword_for_name,
+    keyword_like,
 )
 from sparsec.syntax.lexer import MAX_BYTES, Report, Tokens, grammar, keywords, split
 from sparsec.syntax.limits import MAX_NESTING, excess, expressions
@@ -158,21 +159,27 @@ class _Reader:
             self.parser.feed_token(name)
             return index + 1
         if index != self.reported and span_of(token).start not in self.mended:
-            self._add(index, self._explained(index))
+            place = self._place(index)
+            meant = None if self.report.full else keyword_like(place)
+            if meant is not None and self._accepts(meant.type, follower):
+                self.parser.feed_token(meant)
+                self._track(meant)
+                self._add(index, explain(place))
+                return index + 1
+            # A record beyond the cap is counted and never shown, so that its sentence is not made.
+            unsaid = self.report.full
+            self._add(index, codes.unexpected_token(self.source, span_of(token), "", "") if unsaid else explain(place))
         self.damaged.add(self.item)
         if complete and token.type in (END, *ITEM_STARTS):
             self._close_body(index)
             return index
         return self._resume(index, complete)
 
-    def _explained(self, index: int) -> Diagnostic:
-        token = self.tokens[index]
-        if self.report.full:  # counted, never shown
-            return codes.unexpected_token(self.source, span_of(token), "", "")
+    def _place(self, index: int) -> Place:
         before = self.tokens[index - 1] if index else None
-        row = self.table[self.state.position]
+        row = () if self.report.full else self.table[self.state.position]
         accepts = frozenset(kind for kind in row if kind.isupper() and self._accepts(kind))
-        return explain(Place(self.source, token, before, self.statement, tuple(self.open), accepts))
+        return Place(self.source, self.tokens[index], before, self.statement, tuple(self.open), accepts)
 
     def _resume(self, index: int, complete: bool) -> int:
         """Skips to where reading can go on, and cuts the stacks back to it."""
