@@ -37,11 +37,10 @@ def parse(text: str, filename: str = "<string>") -> Program:
 
 def check(source: SourceFile) -> tuple[sema.CheckedFile | None, tuple[Diagnostic, ...]]:
     """Every problem of a source text; the checked file is None if the text itself is broken."""
-    file, problems = parser.parse(source)
-    if file is None:
-        return None, problems
-    checked, found = sema.check(file)
-    return checked, (*problems, *found)
+    file, problems = parser.recover(source)
+    if problems:
+        return None, (*problems, *sema.check_damaged(file))
+    return sema.check(file)
 
 
 def _program(source: SourceFile) -> Program:

@@ -6,6 +6,7 @@ Messages state one fact in one sentence; hints give the action. The facts are fo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sparsec.diagnostics.model import Diagnostic, Severity
@@ -29,6 +30,17 @@ class Code:
         self, source: SourceFile, span: Span, *, hint: str | None = None, notes: tuple[str, ...] = (), **facts: object
     ) -> Diagnostic:
         """The diagnostic of this code at `span`; `hint` replaces the code's own."""
+        return self.of(source, span, facts, hint, notes)
+
+    def of(
+        self,
+        source: SourceFile,
+        span: Span,
+        facts: Mapping[str, object],
+        hint: str | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> Diagnostic:
+        """The same with the facts in a mapping."""
         action = hint if hint is not None else self.hint.format(**facts) if self.hint is not None else None
         return Diagnostic(self.code, self.severity, source, span, self.message.format(**facts), action, notes)
 
@@ -294,7 +306,7 @@ GROUP_DIFFERS = Code(
 UNSEEN_PAIR = Code(
     "W603",
     "a strided pattern with pairs that no head sees",
-    "in pattern `{name}` no head lets query {query} attend to key {key}",
+    "pattern `{name}` is strided, and no head lets query {query} attend to key {key}",
     "give the heads phases that cover the whole period, such as `phase = g`, with a period of at most as many",
 )
 CONTAINED = Code(

@@ -30,7 +30,7 @@ def attention(
     # An empty row would be -inf - -inf: give it a finite row and take its weights away afterwards.
     finite = torch.where(seen[..., None], scores, torch.zeros_like(scores))
     weights = torch.softmax(finite, dim=-1) * seen[..., None]
-    lse = torch.where(seen, torch.logsumexp(finite, dim=-1), torch.full_like(finite[..., 0], float("-inf")))
+    lse = torch.logsumexp(finite, dim=-1).masked_fill(~seen, float("-inf"))
     # A key that no query sees may hold NaN, and 0 * NaN is NaN.
     used = mask.expand(scores.shape[-3:]).any(dim=-2)[None, :, :, None]
     return weights @ torch.where(used, values, torch.zeros_like(values)), lse

@@ -1,7 +1,17 @@
 """The meaning of a file: `check` finds its problems, `instantiate` gives a pattern's terms head by head."""
 
 from sparsec.sema.checked import CheckedFile, CheckedModel, CheckedPattern
-from sparsec.sema.phases import Binding, Resolved, bind, check, declared_counts, instantiate, layers, resolve
+from sparsec.sema.phases import (
+    Binding,
+    Resolved,
+    bind,
+    check,
+    check_damaged,
+    declared_counts,
+    instantiate,
+    layers,
+    resolve,
+)
 
 __all__ = [
     "Binding",
@@ -11,6 +21,7 @@ __all__ = [
     "Resolved",
     "bind",
     "check",
+    "check_damaged",
     "declared_counts",
     "instantiate",
     "layers",

@@ -16,7 +16,8 @@ from sparsec.sema.evaluate import evaluate
 from sparsec.sema.expressions import check
 from sparsec.sema.node import LIMIT, Depends, Type
 from sparsec.sema.scope import Parameter, Scope
-from sparsec.sema.values import Budget, Evaluator, Place, RangeValue, RunTime, Sized, Value
+from sparsec.sema.terms import Sized
+from sparsec.sema.values import Budget, Evaluator, Place, RangeValue, RunTime, Value
 from sparsec.syntax import tree
 from sparsec.syntax.parser import parse
 
@@ -110,7 +111,7 @@ def _read(parameter: Parameter, text: str) -> Value:
     scope = Scope(source, problems.append, "in the value of a parameter", Depends.NOTHING)
     node = check(file.items[0].parameter.default, scope)
     run = Evaluator(
-        lambda code, span, /, **facts: problems.append(code.at(source, span, **facts)), {}, _no_pattern, {}, Budget()
+        lambda code, span, /, **facts: problems.append(code.of(source, span, facts)), {}, _no_pattern, {}, Budget()
     )
     fits = fits_parameter(node, parameter, scope) and not problems
     value = evaluate(node, Place(source, {}, {}), run) if fits else None

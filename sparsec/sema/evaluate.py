@@ -7,6 +7,7 @@ as wrong; an operation on None is None. Invariant: evaluation ends within MAX_ST
 from __future__ import annotations
 
 from sparsec.diagnostics import codes_meaning as codes
+from sparsec.sema.contain import note_contained
 from sparsec.sema.leaves import build_leaf
 from sparsec.sema.node import LIMIT, TERMS, Depends, Node, Type
 from sparsec.sema.terms import Sized
@@ -184,6 +185,8 @@ def _set(node: Node, args: tuple[Node, ...], place: Place, run: Evaluator) -> Si
         run.problem(codes.TOO_MANY_TERMS, node.span, limit=MAX_LEAVES)
         return None
     run.budget.spend(len(parts))
+    if node.op in ("|", "&"):
+        note_contained(node, args, parts, place.builtins.get("B", 1), run)
     match node.op:
         case "|":
             made = run.terms.union(parts)

@@ -36,7 +36,7 @@ class Findings:
     def __call__(self, code: Code, span: Span, /, **facts: object) -> None:
         if (code.code, span) not in self.found:
             notes = (self.note,) if self.note is not None else ()
-            self.found[code.code, span] = code.at(self.checked.source, span, notes=notes, **facts)
+            self.found[code.code, span] = code.of(self.checked.source, span, facts, notes=notes)
 
     @property
     def failed(self) -> bool:
@@ -303,7 +303,7 @@ def _counts(counts: tuple[int | None, int | None]) -> str:
     return f"{heads} heads" if kv_heads is None else f"{heads} heads and {kv_heads} KV heads"
 
 
-def over_budget(started: Instantiation, span: Span) -> None:
+def over_budget(findings: Findings, span: Span) -> None:
     """Reports that the budget is spent."""
-    started.findings.note = None
-    started.findings(codes.TOO_MUCH_WORK, span, limit=MAX_STEPS)
+    findings.note = None
+    findings(codes.TOO_MUCH_WORK, span, limit=MAX_STEPS)

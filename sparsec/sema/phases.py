@@ -29,10 +29,15 @@ from sparsec.sema.instantiate import (
     survey,
 )
 from sparsec.sema.model import Heads
-from sparsec.sema.node import MAX_HEADS, MAX_LAYERS
+from sparsec.sema.node import MAX_HEADS, MAX_LAYERS, Depends
 from sparsec.sema.values import Budget, OverBudget, Place, Value
 from sparsec.sema.warn import warnings_of
 from sparsec.syntax import tree
+
+# What can still be said within an item of which the parser left a part out, and what cannot be said beside one.
+SURE_INSIDE = frozenset({"E103", "E104", "E107", "E201", "E202", "E204", "E206", "E207", "E208", "E209"})
+UNSURE_OUTSIDE = frozenset({"E101", "E203", "E205", "E301"})
+VARYING = Depends.HEAD | Depends.GROUP | Depends.COUNTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,19 @@ def check(file: tree.File) -> tuple[CheckedFile, tuple[Diagnostic, ...]]:
         over_budget(findings, span)
     found = [*structural, *findings.found.values()]
     return checked, tuple(sorted(found, key=lambda diagnostic: (diagnostic.span.start, diagnostic.code)))
+
+
+def check_damaged(file: tree.File) -> tuple[Diagnostic, ...]:
+    """The problems of a recovered file that are surely none of the consequences of what the parser left out."""
+    structural: list[Diagnostic] = []
+    check_structure(file, structural)
+    broken = [item.span for item in file.items if item.broken]
+
+    def sure(diagnostic: Diagnostic) -> bool:
+        inside = any(span.start <= diagnostic.span.start < span.stop for span in broken)
+        return diagnostic.code in SURE_INSIDE if inside else diagnostic.code not in UNSURE_OUTSIDE
+
+    return tuple(filter(sure, structural))
 
 
 def instantiate(
@@ -219,9 +237,12 @@ def _check_values(checked: CheckedFile, binding: Binding, findings: Findings, bu
 
 
 def _counts_for_check(pattern: CheckedPattern, instance: Instance) -> tuple[int, int] | None:
+    """The counts that the file gives; 1 and 1 for a pattern that is the same for every head."""
     heads, kv_heads = instance.declared
     if heads is not None:
         return heads, kv_heads if kv_heads is not None else heads
+    if all(node is None or not node.depends & VARYING for arm in pattern.arms for node in (arm.condition, arm.body)):
+        return 1, 1
     return None
 
 

@@ -85,7 +85,8 @@ class Evaluator:
     """What an evaluation shares: where reports go, the file's parameters, the terms made, the budget.
 
     `pattern` gives the set of a named pattern at a place; `contained` gathers, for each pair of joined terms, the
-    facts of the warning that one contains the other, None as soon as that fails for one head.
+    facts of the warning that one contains the other, None as soon as that fails for one head; `idle` is the Node
+    that the warning points at.
     """
 
     problem: Problem
@@ -95,3 +96,4 @@ class Evaluator:
     budget: Budget
     terms: Terms = field(default_factory=Terms)
     contained: dict[tuple[int, int], dict[str, str] | None] = field(default_factory=dict)
+    idle: dict[tuple[int, int], Node] = field(default_factory=dict)

@@ -1,0 +1,133 @@
+"""One query's keys as the bits of an integer: what warnings look at on a few sample rows.
+
+Invariant: bit j of `row` is set iff the formula of the term holds for (i, j), for 0 <= j < Nk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sparsec.sema import model
+from sparsec.sema.model import Edge, Term
+
+
+@dataclass(slots=True)
+class Sample:
+    """A length and a block size; `combs` keeps the periodic bit patterns made so far."""
+
+    n_k: int
+    block: int
+    combs: dict[tuple[int, int, int], int] = field(default_factory=dict)
+
+    @property
+    def everything(self) -> int:
+        return (1 << self.n_k) - 1
+
+    def keys(self, start: int, stop: int) -> int:
+        """The keys start <= j < stop that exist."""
+        start, stop = max(start, 0), min(stop, self.n_k)
+        return (1 << stop) - (1 << start) if start < stop else 0
+
+    def comb(self, period: int, phase: int, width: int) -> int:
+        """The keys whose unit of `width` tokens has index phase mod period."""
+        key = (period, phase, width)
+        if key not in self.combs:
+            teeth = self.n_k // (period * width) + 1
+            every = ((1 << (period * width * teeth)) - 1) // ((1 << (period * width)) - 1)
+            self.combs[key] = (every * ((1 << width) - 1) << (phase * width)) & self.everything
+        return self.combs[key]
+
+    def edge(self, edge: Edge | None, blocks: bool, open_end: int) -> int:
+        """The position, in its own unit, where a range begins or ends."""
+        if edge is None:
+            return open_end
+        end = -(-self.n_k // self.block) if blocks else self.n_k
+        return end + edge.at if edge.from_end else edge.at
+
+
+def row(term: Term, i: int, at: Sample) -> int:
+    """The keys of query i. `term` holds no run-time input and no random term."""
+    block = at.block
+    match term:
+        case model.At(inner):
+            return row(inner, i, at)
+        case model.Full():
+            return at.everything
+        case model.Nothing():
+            return 0
+        case model.Causal():
+            return at.keys(0, i + 1)
+        case model.Window(n, ahead, blocks):
+            unit = block if blocks else 1
+            return at.keys((i // unit - n + 1) * unit, (i // unit + ahead + 1) * unit)
+        case model.Sink(n, blocks):
+            return at.keys(0, n * block if blocks else n)
+        case model.Stride(period, phase, blocks):
+            return at.comb(period, phase, block if blocks else 1)
+        case model.Dilated(period, phase, blocks):
+            unit = block if blocks else 1
+            return at.comb(period, (i // unit - phase) % period, unit)
+        case model.Chunk(n, back):
+            return at.keys((i // n - back) * n, (i // n + 1) * n)
+        case model.Columns(start, stop, blocks):
+            unit = block if blocks else 1
+            return at.keys(at.edge(start, blocks, 0) * unit, at.edge(stop, blocks, at.n_k) * unit)
+        case model.Rows(start, stop, blocks):
+            x = i // block if blocks else i
+            return at.everything if at.edge(start, blocks, x) <= x < at.edge(stop, blocks, x + 1) else 0
+        case model.Global(n, blocks):
+            x = i // block if blocks else i
+            return at.everything if x < n else at.keys(0, n * block if blocks else n)
+        case model.Union(terms):
+            found = 0
+            for part in terms:
+                found |= row(part, i, at)
+            return found
+        case model.Intersection(terms):
+            found = at.everything
+            for part in terms:
+                found &= row(part, i, at)
+            return found
+        case model.Difference(left, right):
+            return row(left, i, at) & ~row(right, i, at)
+        case model.Complement(part):
+            return at.everything & ~row(part, i, at)
+        case model.Random() | model.Input():
+            raise AssertionError("a sampled term is known at compile time")
+
+
+def leaves(term: Term) -> tuple[Term, ...]:
+    """The leaf terms of `term`, in order."""
+    found: list[Term] = []
+    pending = [term]
+    while pending:
+        part = pending.pop()
+        match part:
+            case model.At(inner):
+                pending.append(inner)
+            case model.Union(terms) | model.Intersection(terms):
+                pending.extend(reversed(terms))
+            case model.Difference(left, right):
+                pending.extend((right, left))
+            case model.Complement(inner):
+                pending.append(inner)
+            case _:
+                found.append(part)
+    return tuple(found)
+
+
+def extent(leaf: Term, block: int) -> int:
+    """A number of tokens after which a leaf has shown what it does."""
+    match leaf:
+        case model.Window(n, ahead, blocks):
+            return (n + ahead) * (block if blocks else 1)
+        case model.Sink(n, blocks) | model.Global(n, blocks) | model.Stride(n, _, blocks) | model.Dilated(n, _, blocks):
+            return n * (block if blocks else 1)
+        case model.Chunk(n, back):
+            return n * (back + 1)
+        case model.Columns(start, stop, blocks) | model.Rows(start, stop, blocks):
+            return max([abs(edge.at) for edge in (start, stop) if edge is not None], default=0) * (
+                block if blocks else 1
+            )
+        case _:
+            return 0
