@@ -29,14 +29,14 @@ Term = m.Term
 def test_in_the_interpreter() -> None:
     """Triton decides at import whether it interprets."""
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__))],
+        [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", str(Path(__file__))],
         env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "1 skipped" in run.stdout
+    assert " passed, 1 skipped" in run.stdout
 
 
 def kernel_of(
@@ -44,9 +44,7 @@ def kernel_of(
 ) -> TritonKernel:
     heads = m.Heads(len(terms), kv_heads, terms, 16, (), m.Documents.NONE, m.Score())
     name = str(dtype).removeprefix("torch.")
-    return TritonKernel.of(
-        plan_kernels(heads, head_dim=head_dim, dtype=name, query_tile=tiles[0], key_tile=tiles[1])
-    )
+    return TritonKernel.of(plan_kernels(heads, head_dim=head_dim, dtype=name, query_tile=tiles[0], key_tile=tiles[1]))
 
 
 def causal_and(*terms: Term) -> Term:
@@ -120,19 +118,27 @@ def window(h: int, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
 @in_interpreter
 @pytest.mark.parametrize(
     ("nq", "nk", "start"),
-    [(1, 1, None), (33, 33, None), (70, 70, None), (5, 61, None), (61, 5, None), (40, 23, 100), (17, 50, 3), (16, 64, -9)],
+    [
+        (1, 1, None),
+        (33, 33, None),
+        (70, 70, None),
+        (5, 61, None),
+        (61, 5, None),
+        (40, 23, 100),
+        (17, 50, 3),
+        (16, 64, -9),
+    ],
 )
 def test_lengths_and_offsets(nq: int, nk: int, start: int | None) -> None:
     compare(kernel_of(WINDOW, 1, 16, torch.float32), window, inputs(1, 1, nq, nk, 16), start)
 
 
 @in_interpreter
-@pytest.mark.parametrize("tiles", [(16, 16), (32, 16), (16, 32)])
-@pytest.mark.parametrize(("nq", "nk"), [(97, 97), (31, 120)])
+@pytest.mark.parametrize(("nq", "nk", "tiles"), [(97, 97, (16, 16)), (31, 120, (32, 16)), (80, 75, (16, 32))])
 def test_strided_heads_with_phases_in_one_class(nq: int, nk: int, tiles: tuple[int, int]) -> None:
     kernel = kernel_of(STRIDED, 2, 16, torch.float32, tiles)
     assert len(kernel.plan.classes) == 1
-    compare(kernel, strided, inputs(4, 2, nq, nk, 16, batch=2))
+    compare(kernel, strided, inputs(4, 2, nq, nk, 16))
 
 
 @in_interpreter
@@ -196,25 +202,27 @@ def test_empty_rows() -> None:
 @in_interpreter
 @pytest.mark.parametrize("layout", ["expanded", "transposed", "sliced", "reversed columns"])
 def test_strides(layout: str) -> None:
-    q, k, v = inputs(4, 2, 50, 50, 16, batch=2)
+    q, k, v = inputs(2, 2, 40, 40, 16, batch=2)
     match layout:
         case "expanded":
-            k, v = k[:, :1].expand(2, 2, 50, 16), v[:1].expand(2, 2, 50, 16)
+            k, v = k[:, :1].expand(2, 2, 40, 16), v[:1].expand(2, 2, 40, 16)
         case "transposed":
             q, k, v = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in (q, k, v))
         case "sliced":
             q, k, v = (torch.cat((t, torch.full_like(t, torch.nan)), 3)[..., :16] for t in (q, k, v))
         case _:
             q, k, v = (t.mT.contiguous().mT for t in (q, k, v))
-    compare(kernel_of(STRIDED, 2, 16, torch.float32), strided, (q, k, v))
+    compare(kernel_of(STRIDED[:2], 2, 16, torch.float32), strided, (q, k, v))
 
 
 @in_interpreter
-@pytest.mark.parametrize(("nq", "nk"), [(20, 90), (50, 90)])
-def test_keys_that_no_query_sees_do_not_matter(nq: int, nk: int) -> None:
-    kernel = kernel_of(STRIDED, 2, 16, torch.float32)
+@pytest.mark.parametrize("pattern", ["strided", "window"])
+def test_keys_that_no_query_sees_do_not_matter(pattern: str) -> None:
+    terms, mask = (STRIDED, strided) if pattern == "strided" else (WINDOW * 4, window)
+    kernel = kernel_of(terms, 2, 16, torch.float32)
+    nq, nk = 20, 90
     q, k, v = inputs(4, 2, nq, nk, 16)
-    seen = compare(kernel, strided, (q, k, v))
+    seen = compare(kernel, mask, (q, k, v))
     dead = ~seen.reshape(2, 2 * nq, nk).any(1)
     assert dead.any() and not dead.all()
     out, lse = run(kernel, q, k, v, nk - nq)
@@ -235,6 +243,6 @@ def test_a_nan_that_a_query_sees_reaches_it_alone() -> None:
 @in_interpreter
 def test_two_runs_are_bit_equal() -> None:
     kernel = kernel_of(STRIDED, 2, 16, torch.float32)
-    q, k, v = inputs(4, 2, 50, 70, 16)
-    first, second = (run(kernel, q, k, v, 20) for _ in range(2))
+    q, k, v = inputs(4, 2, 20, 50, 16)
+    first, second = (run(kernel, q, k, v, 30) for _ in range(2))
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
