@@ -1,6 +1,6 @@
-"""Kernel plan -> C++ text: expressions printed for scalars and for vectors of queries, and the view that the templates read.
+"""Kernel plan -> the frozen view that templates/cpu reads -> C++ text.
 
-Invariant: everything printed is an integer, an operator or a name from a closed set; origins are reduced to harmless characters.
+Invariant: the view holds integers, printed expressions, checked names, and origins reduced to harmless characters.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import assert_never
 
-from sparsec.codegen.environment import render
 from sparsec.codegen.cpp_expr import condition, mask, name_of, scalar
+from sparsec.codegen.environment import render
 from sparsec.ir.expr import TRUE, And, Bool, Int, Less, Listed, Not, Or, Truth, Var, floor_div
 from sparsec.ir.tiles import ListSpec, Piece
 from sparsec.plan.kernel import HeadClass, KernelPlan
@@ -38,7 +38,7 @@ class PieceView:
 
 @dataclass(frozen=True, slots=True)
 class ListView:
-    """List `ordinal` of a class is table `table` of the call; `block` and `tile_block` are the blocks of i0 and of `tile`."""
+    """List `ordinal` of a class is table `table` of the call; `block` and `tile_block` the blocks of i0 and `tile`."""
 
     ordinal: int
     table: int
@@ -111,9 +111,7 @@ def cpp_view(plan: KernelPlan, symbol: str) -> CppView:
 
 def _class(c: HeadClass, heads: int, first_table: int) -> ClassView:
     program = c.program
-    lists = tuple(
-        _list(spec, n, first_table + n, program.key_tile) for n, spec in enumerate(program.lists)
-    )
+    lists = tuple(_list(spec, n, first_table + n, program.key_tile) for n, spec in enumerate(program.lists))
     tests = [program.live, *(piece.when for piece in (*program.full, *program.masked))]
     tested = frozenset[int]().union(*(_tested(test) for test in tests))
     return ClassView(

@@ -1,6 +1,6 @@
-"""Expressions and conditions -> C++ text, for scalars (`int`, `bool`) and for vectors of queries (`ivec`, masks of -1 and 0).
+"""Expressions and conditions -> C++ text: scalars (`int`, `bool`), and vectors of queries (`ivec`, masks of -1 and 0).
 
-Invariant: what holds the variable `i` is a vector, all else a scalar; a printed condition has no branch and no short circuit.
+Invariant: in a mask what holds the variable `i` is a vector, all else a scalar; no condition branches or cuts short.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ from sparsec.ir.expr import (
 )
 
 _ATOM, _PRODUCT, _SUM, _LOOSE = 3, 2, 1, 0
-_TAKEN = frozenset("w lists head count live visit draws drawn maximum minimum truth splat int bool for if do else case".split())
+_TAKEN = frozenset(
+    {"w", "lists", "head", "count", "live", "draws", "drawn", "minimum", "maximum", "truth", "splat", "floor_div"}
+    | {"floor_mod", "auto", "bool", "case", "const", "default", "do", "else", "for", "if", "int", "new", "this"}
+)
+"""Names of the templates and words of C++ that a variable might be called."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,138 @@
+"""Key -> folder of built files on disk, private to the user, kept between processes.
+
+Invariant: a folder that `lookup` or `publish` returns belongs to this user and holds every file whole, as its digest
+says; a file is never seen half written. Whatever does not match is treated as absent and built again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+_SUMS = "SHA256SUMS"
+_KEY = re.compile(r"[0-9a-f]{64}\Z")
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
+
+
+def build_key(*parts: str) -> str:
+    """The key of a build: a digest of everything that its result depends on."""
+    return hashlib.sha256("\0".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()
+
+
+def lookup(key: str) -> Path | None:
+    """The folder published under `key`, its files just checked against their digests; None if there is none."""
+    return _valid(_root(_configured_root()) / _checked(key))
+
+
+def publish(key: str, files: Mapping[str, bytes]) -> Path:
+    """Stores `files` (plain names) under `key` in one step; returns their folder. Several writers at once are safe."""
+    root = _root(_configured_root())
+    target = root / _checked(key)
+    fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
+    sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {_named(name)}\n" for name, data in sorted(files.items()))
+    for name, data in (*files.items(), (_SUMS, sums.encode())):
+        _write(fresh / name, data)
+    _sync_folder(fresh)
+    while True:
+        try:
+            fresh.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            if (theirs := _valid(target)) is not None:
+                shutil.rmtree(fresh, ignore_errors=True)
+                return theirs
+            _remove(target)
+        else:
+            _sync_folder(root)
+            return target
+
+
+def _configured_root() -> Path:
+    chosen = os.environ.get("SPARSEC_CACHE_DIR")
+    if chosen:
+        return Path(chosen).absolute()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "sparsec"
+
+
+@cache
+def _root(wanted: Path) -> Path:
+    """`wanted` made private, or a fresh temporary folder, with one warning, if it cannot be trusted or written."""
+    try:
+        wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = wanted.lstat()
+        if stat.S_ISLNK(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+            raise PermissionError(errno.EPERM, "it has to be a folder that nobody else owns or may write to")
+        wanted.chmod(0o700)
+        with tempfile.TemporaryFile(dir=wanted):
+            return wanted
+    except OSError as error:
+        reason = error.strerror or str(error)
+        warnings.warn(f"sparsec cannot keep builds in {wanted} ({reason}); they last for this process", stacklevel=4)
+        return Path(tempfile.mkdtemp(prefix="sparsec-"))
+
+
+def _valid(folder: Path) -> Path | None:
+    """`folder` if it is one of ours and every file in its list has the digest listed."""
+    try:
+        if not _ours(folder, stat.S_ISDIR) or not _ours(folder / _SUMS, stat.S_ISREG):
+            return None
+        for line in (folder / _SUMS).read_text(encoding="ascii").splitlines():
+            digest, _, name = line.partition("  ")
+            path = folder / _named(name)
+            if not _ours(path, stat.S_ISREG) or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+                return None
+    except (OSError, ValueError):
+        return None
+    return folder
+
+
+def _ours(path: Path, kind: Callable[[int], bool]) -> bool:
+    found = path.lstat()
+    return kind(found.st_mode) and found.st_uid == os.getuid()
+
+
+def _remove(path: Path) -> None:
+    """Moves a bad entry aside, then deletes it, so that nobody meets it half deleted."""
+    aside = Path(tempfile.mkdtemp(prefix=".old-", dir=path.parent))
+    with suppress(FileNotFoundError):  # another writer was first
+        path.rename(aside / "entry")
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _checked(key: str) -> str:
+    if not _KEY.match(key):
+        raise ValueError(f"expected a key of 64 hexadecimal digits, got {key!r}")
+    return key
+
+
+def _named(name: str) -> str:
+    if not _FILE.match(name) or name == _SUMS:
+        raise ValueError(f"expected a plain file name, got {name!r}")
+    return name

@@ -1,0 +1,214 @@
+"""Generated C++ -> a shared library built by the machine's compiler -> a kernel on CPU tensors.
+
+Invariant: a build is keyed by everything it depends on, so a library found in the cache needs no compiler run; outputs
+are the same bit for bit whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import sparsec
+from sparsec.codegen.cpp import emit_cpp
+from sparsec.diagnostics.model import CallError, SparsecError
+from sparsec.plan.kernel import KernelPlan
+from sparsec.runtime.build_cache import build_key, lookup, publish
+
+_LIBRARY = "kernel.so"
+_TIMEOUT_SECONDS = 300
+_POSITION_LIMIT = 1 << 30
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class BuildError(SparsecError):
+    """The machine has no C++ compiler, or it failed; the message holds what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiler:
+    """A compiler's command line so far, and what tells it from another version: path, size and time of its files."""
+
+    command: tuple[str, ...]
+    identity: str
+
+
+def find_compiler() -> Compiler | None:
+    """$CXX, else g++, else clang++; asked by `stat` alone, never run."""
+    for candidate in (os.environ.get("CXX", ""), "g++", "clang++"):
+        words = shlex.split(candidate)
+        if not words or shutil.which(words[0]) is None:
+            continue
+        programs = [Path(found).resolve() for word in words if (found := shutil.which(word)) is not None]
+        stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in programs]
+        return Compiler(tuple(words), repr((words, stats)))
+    return None
+
+
+def has_compiler() -> bool:
+    return find_compiler() is not None
+
+
+def compile_shared(source: str, *, optimise: int = 3) -> Path:
+    """The shared library of C++ `source` for this machine, from the build cache or built now (-O`optimise`).
+
+    Raises BuildError.
+    """
+    compiler = find_compiler()
+    if compiler is None:
+        raise BuildError(
+            "expected a C++ compiler ($CXX, g++ or clang++), found none; install one or use target='torch'"
+        )
+    flags = _flags(optimise)
+    key = build_key(source, compiler.identity, repr(flags), _machine(), sparsec.__version__)
+    folder = lookup(key)
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="sparsec-") as scratch:
+            _run_compiler(compiler.command, flags, source, Path(scratch))
+            built = (Path(scratch) / _LIBRARY).read_bytes()
+        folder = publish(key, {_LIBRARY: built, "kernel.cpp": source.encode()})
+    return folder / _LIBRARY
+
+
+def _flags(optimise: int) -> tuple[str, ...]:
+    native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
+    # No -ffast-math: a masked score is an infinity, and a NaN has to show.
+    exact = ("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+    return ("-std=c++17", f"-O{int(optimise)}", native, *exact, "-shared", "-fPIC", "-fopenmp")
+
+
+def _run_compiler(command: tuple[str, ...], flags: tuple[str, ...], source: str, folder: Path) -> None:
+    (folder / "kernel.cpp").write_text(source, encoding="utf-8")
+    arguments = [*command, *flags, "kernel.cpp", "-o", _LIBRARY]
+    try:
+        done = subprocess.run(
+            arguments, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
+        )
+        if done.returncode != 0 and "omp" in done.stderr:  # a compiler without OpenMP: one thread
+            arguments.remove("-fopenmp")
+            done = subprocess.run(
+                arguments, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
+            )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildError(f"{shlex.join(arguments)} did not finish: {error}") from error
+    if done.returncode != 0:
+        said = "\n".join(done.stderr.splitlines()[:40])
+        raise BuildError(f"{shlex.join(arguments)} failed with exit status {done.returncode}:\n{said}")
+
+
+@cache
+def _machine() -> str:
+    """What -march=native depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    facts = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
+    return repr((platform.machine(), platform.processor(), sorted(set(facts))))
+
+
+class _List(ctypes.Structure):
+    _fields_ = (("entries", ctypes.c_void_p), ("first", ctypes.c_int64), ("blocks", ctypes.c_int64))
+
+
+class _Call(ctypes.Structure):
+    """`struct sparsec_call` of templates/cpu/forward.cpp.jinja."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "out", "lse")),
+        *((f"{name}_stride", ctypes.c_int64 * 4) for name in ("q", "k", "v", "out")),
+        ("lse_stride", ctypes.c_int64 * 3),
+        *((name, ctypes.c_int64) for name in ("batch", "n_q", "n_k", "q0")),
+        ("lists", ctypes.POINTER(_List)),
+        ("scale", ctypes.c_float),
+        ("threads", ctypes.c_int32),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CpuKernel:
+    """The forward kernel of one plan, loaded; `source` is the text of its library."""
+
+    plan: KernelPlan
+    source: str
+    entry: Callable[[object], int]
+
+    @staticmethod
+    def of(plan: KernelPlan) -> CpuKernel:
+        """Builds (or finds) and loads the kernel of `plan`. Raises BuildError."""
+        return build_kernels((plan,))[0]
+
+    @staticmethod
+    def load(plan: KernelPlan, source: str, library: Path) -> CpuKernel:
+        """The kernel of `plan` from a library that `compile_shared(source)` made, `source` being `emit_cpp(plan)`."""
+        return CpuKernel(plan, source, ctypes.CDLL(str(library)).sparsec_forward)
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, *, q_offset: int, scale: float | None, lists: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """q [B, H, Nq, D]; k, v [B, G, Nk, D], any strides, none copied; row r of q sits at position q_offset + r.
+
+        `scale` None means the plan's, else 1/sqrt(D). `lists` are int32 [rows, query blocks, width], one for each list
+        of the plan, class by class, from query block q_offset // block on. Returns out like q (contiguous) and the
+        natural-log LSE, float32 [B, H, Nq]; an empty row has 0 and -inf. Uses torch.get_num_threads() threads.
+        Raises CallError for tensors that the plan was not made for.
+        """
+        self._check(q, k, v, q_offset)
+        out = torch.empty(q.shape, dtype=q.dtype)
+        lse = torch.empty(q.shape[:3], dtype=torch.float32)
+        specs = [spec for head_class in self.plan.classes for spec in head_class.program.lists]
+        tables = [table.contiguous() for table in lists]
+        if scale is None:
+            scale = self.plan.scale if self.plan.scale is not None else self.plan.head_dim**-0.5
+        call = _Call(
+            *(t.data_ptr() for t in (q, k, v, out, lse)),
+            *((ctypes.c_int64 * t.dim())(*t.stride()) for t in (q, k, v, out, lse)),
+            q.shape[0],
+            q.shape[2],
+            k.shape[2],
+            q_offset,
+            (_List * len(tables))(
+                *(
+                    _List(table.data_ptr(), q_offset // spec.block, table.shape[1])
+                    for spec, table in zip(specs, tables, strict=True)
+                )
+            ),
+            scale,
+            torch.get_num_threads(),
+        )
+        if self.entry(ctypes.byref(call)) != 0:
+            raise MemoryError("the kernel's scratch could not be allocated")
+        return out, lse
+
+    def _check(self, q: Tensor, k: Tensor, v: Tensor, q_offset: int) -> None:
+        plan, dtype = self.plan, _DTYPES[self.plan.dtype]
+        if any(t.dtype != dtype or t.device.type != "cpu" for t in (q, k, v)):
+            raise CallError(f"expected {dtype} tensors on the CPU, got {[(t.dtype, str(t.device)) for t in (q, k, v)]}")
+        batch, n_keys = q.shape[0], k.shape[2] if k.dim() == 4 else 0
+        wanted = [(batch, plan.heads, q.shape[-2], plan.head_dim), *[(batch, plan.kv_heads, n_keys, plan.head_dim)] * 2]
+        if [tuple(t.shape) for t in (q, k, v)] != wanted:
+            raise CallError(f"expected q, k, v of shapes {wanted}, got {[tuple(t.shape) for t in (q, k, v)]}")
+        if max(abs(q_offset), abs(q_offset + q.shape[2]), n_keys) >= _POSITION_LIMIT:
+            raise CallError(f"expected positions below 2**30, got q_offset {q_offset}, Nq {q.shape[2]}, Nk {n_keys}")
+
+
+def build_kernels(plans: Sequence[KernelPlan], *, optimise: int = 3) -> tuple[CpuKernel, ...]:
+    """The kernels of several plans, built as one library. Raises BuildError."""
+    symbols = ["sparsec"] if len(plans) == 1 else [f"sparsec_{n}" for n in range(len(plans))]
+    source = "\n".join(emit_cpp(plan, symbol=symbol) for plan, symbol in zip(plans, symbols, strict=True))
+    library = ctypes.CDLL(str(compile_shared(source, optimise=optimise)))
+    return tuple(
+        CpuKernel(plan, source, library[f"{symbol}_forward"]) for plan, symbol in zip(plans, symbols, strict=True)
+    )
