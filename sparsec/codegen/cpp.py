@@ -158,7 +158,7 @@ def _piece(piece: Piece, lists: tuple[ListSpec, ...], key_tile: int) -> PieceVie
 
 def comment(text: str) -> str:
     """`text` as the inside of a // comment: one line, ASCII, no trailing backslash."""
-    return _UNSAFE.sub("?", text)
+    return _UNSAFE.sub("_", text)
 
 
 def _tested(test: Bool) -> frozenset[int]:
