@@ -9,6 +9,7 @@ import click
 from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolve
 from sparsec.cli.progress import progress
 from sparsec.cli.tables import table
+from sparsec.plan.target import Family, family
 
 
 @click.command("compile")
@@ -42,6 +43,7 @@ def compile_pattern(
 
     Example: sparsec compile examples/s2.sparse -o build/s2 --target cuda:90 --head-dim 128 --dtype bfloat16
     """
+    _check_target(target)
     pattern = choose(open_program(file), name, settings)
     counts = resolve(pattern, heads, kv_heads)
     from sparsec.runtime.artefact import compile_to_directory  # it imports torch
@@ -80,3 +82,12 @@ def compile_pattern(
     for problem in problems:
         click.echo(f"error: {problem}", err=True)
     click.get_current_context().exit(1 if problems else 0)
+
+
+def _check_target(target: str) -> None:
+    try:
+        interpreted = family(target) is Family.INTERPRETER
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="'--target'") from error
+    if interpreted:
+        raise click.BadParameter("the interpreter builds nothing", param_hint="'--target'")
