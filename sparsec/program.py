@@ -39,7 +39,9 @@ def check(source: SourceFile) -> tuple[sema.CheckedFile | None, tuple[Diagnostic
     """Every problem of a source text; the checked file is None if the text itself is broken."""
     file, problems = parser.recover(source)
     if problems:
-        return None, (*problems, *sema.check_damaged(file))
+        places = {problem.span.start for problem in problems}
+        found = (problem for problem in sema.check_damaged(file) if problem.span.start not in places)
+        return None, (*problems, *found)
     return sema.check(file)
 
 

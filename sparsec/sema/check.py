@@ -102,7 +102,7 @@ def _used_names(item: tree.PatternItem) -> Iterator[tree.Name]:
     own = {parameter.name.text for parameter in item.parameters}
     own |= {s.name.text for s in item.statements if isinstance(s, tree.LetStatement | tree.InputStatement)}
     for statement in item.statements:
-        for expr in expressions(statement):
+        for expr in expressions(statement) if not isinstance(statement, tree.UseStatement) else ():
             yield from (name for name in _names(expr) if name.text not in own)
 
 

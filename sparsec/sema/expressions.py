@@ -171,7 +171,7 @@ def _function(expr: tree.Call, scope: Scope) -> Node:
         if len(args) > 1:
             scope.report(
                 codes.TOO_MANY_ARGUMENTS.at(
-                    scope.source, expr.arguments[1].span, callee=name, count=1, usage=FUNCTIONS[name]
+                    scope.source, expr.arguments[1].span, callee=name, count="1 argument", usage=FUNCTIONS[name]
                 )
             )
             return error(expr.span)

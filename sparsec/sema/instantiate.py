@@ -35,7 +35,7 @@ class Findings:
 
     def __call__(self, code: Code, span: Span, /, **facts: object) -> None:
         if (code.code, span) not in self.found:
-            notes = (self.note,) if self.note is not None else ()
+            notes = (self.note,) if self.note is not None and code is not codes.NO_ARM else ()
             self.found[code.code, span] = code.of(self.checked.source, span, facts, notes=notes)
 
     @property
@@ -132,7 +132,7 @@ def heads_of(started: Instantiation, instance: Instance, heads: int, kv_heads: i
         started.run.budget.spend()
         terms.append(_set_of(started, instance, reached))
     findings.note = None
-    if not findings.failed:
+    if all(sized is not None for sized in terms):
         for index, arm in enumerate(pattern.arms):
             if index not in reached:
                 report_unreached(arm, "head", findings)

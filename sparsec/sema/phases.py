@@ -37,6 +37,9 @@ from sparsec.syntax import tree
 # What can still be said within an item of which the parser left a part out, and what cannot be said beside one.
 SURE_INSIDE = frozenset({"E103", "E104", "E107", "E201", "E202", "E204", "E206", "E207", "E208", "E209"})
 UNSURE_OUTSIDE = frozenset({"E101", "E203", "E205", "E301"})
+# Arms out of order say nothing about which of them is reached.
+MISPLACED_ARMS = frozenset({"E305", "E306", "E307"})
+ARM_COVERAGE = frozenset({"E408", "E409"})
 VARYING = Depends.HEAD | Depends.GROUP | Depends.COUNTS
 
 
@@ -62,21 +65,22 @@ def check(file: tree.File) -> tuple[CheckedFile, tuple[Diagnostic, ...]]:
     structural: list[Diagnostic] = []
     checked = check_structure(file, structural)
     findings, budget = Findings(checked), Budget()
-    failed = any(diagnostic.severity is Severity.ERROR for diagnostic in structural)
+    sound = not any(diagnostic.severity is Severity.ERROR for diagnostic in structural)
     span = Span(0, 0)
     try:
         for pattern in checked.patterns.values():
             span = pattern.span
-            _check_values(checked, Binding(pattern.name), findings, budget, failed)
+            _check_values(checked, Binding(pattern.name), findings, budget, sound, warn=True)
         for model in checked.models.values():
             span = model.span
             for binding in dict.fromkeys(_layers(checked, model, {}, {}, findings, budget) or ()):
-                findings.note = None
                 if binding.values:
-                    _check_values(checked, binding, findings, budget, failed)
+                    _check_values(checked, binding, findings, budget, sound, warn=False)
     except OverBudget:
         over_budget(findings, span)
     found = [*structural, *findings.found.values()]
+    if any(diagnostic.code in MISPLACED_ARMS for diagnostic in structural):
+        found = [diagnostic for diagnostic in found if diagnostic.code not in ARM_COVERAGE]
     return checked, tuple(sorted(found, key=lambda diagnostic: (diagnostic.span.start, diagnostic.code)))
 
 
@@ -220,30 +224,40 @@ def _layers(
     return tuple(found)
 
 
-def _check_values(checked: CheckedFile, binding: Binding, findings: Findings, budget: Budget, failed: bool) -> None:
-    """Evaluates a pattern as far as it can be without a caller; warnings only where nothing is wrong."""
-    pattern = checked.patterns[binding.pattern]
-    started = begin(checked, {}, findings, budget)
-    instance = instance_of(started, pattern, dict(binding.values))
-    survey(started, instance)
-    if failed or findings.failed:
-        return
-    counts = _counts_for_check(pattern, instance)
-    if counts is None:
-        return
-    found = heads_of(started, instance, *counts)
-    if found is not None and not binding.values:
-        warnings_of(pattern, found, started.run, findings, budget)
+def _check_values(
+    checked: CheckedFile, binding: Binding, findings: Findings, budget: Budget, sound: bool, warn: bool
+) -> None:
+    """Evaluates a pattern as far as it can be without a caller; warnings only in a file that is `sound` so far."""
+    pattern, own = checked.patterns[binding.pattern], Findings(checked)
+    try:
+        started = begin(checked, {}, own, budget)
+        instance = instance_of(started, pattern, dict(binding.values))
+        counts = _counts_for_check(pattern, instance)
+        if counts is None:
+            survey(started, instance)
+        else:
+            found = heads_of(started, instance, *counts)
+            if found is not None and warn and sound:
+                warnings_of(pattern, found, started.run, own, budget)
+    finally:
+        for key, diagnostic in own.found.items():
+            findings.found.setdefault(key, diagnostic)
 
 
 def _counts_for_check(pattern: CheckedPattern, instance: Instance) -> tuple[int, int] | None:
-    """The counts that the file gives; 1 and 1 for a pattern that is the same for every head."""
+    """The counts that the file gives; 1 and 1 for a pattern that is the same for every head.
+
+    None where the caller has a say that matters.
+    """
     heads, kv_heads = instance.declared
-    if heads is not None:
-        return heads, kv_heads if kv_heads is not None else heads
-    if all(node is None or not node.depends & VARYING for arm in pattern.arms for node in (arm.condition, arm.body)):
-        return 1, 1
-    return None
+    depends = Depends.NOTHING
+    for arm in pattern.arms:
+        depends |= arm.body.depends | (arm.condition.depends if arm.condition is not None else Depends.NOTHING)
+    if heads is None:
+        return None if depends & VARYING or pattern.references else (1, 1)
+    if kv_heads is None and (depends & (Depends.GROUP | Depends.COUNTS) or pattern.references):
+        return None
+    return heads, kv_heads if kv_heads is not None else heads
 
 
 def _raise_errors(findings: Findings) -> None:

@@ -18,6 +18,13 @@ from sparsec.syntax import tree
 LENGTHS = (Type.INTEGER, Type.BLOCKS)
 LISTS = (Type.LIST, Type.BLOCK_LIST)
 RANGES = (Type.RANGE, Type.BLOCK_RANGE)
+SHORT = {
+    Type.LIST: "a list",
+    Type.BLOCK_LIST: "a list",
+    Type.RANGE: "a range",
+    Type.BLOCK_RANGE: "a range",
+    Type.RUN_TIME_RANGE: "a range",
+}
 MAX_SUGGESTIONS_FROM = 2000
 
 
@@ -103,9 +110,9 @@ def expect(node: Node, types: tuple[Type, ...], role: str, scope: Scope, hint: s
     if node.type is Type.RUN_TIME_LENGTH and Type.INTEGER in types:
         scope.report(codes.RUN_TIME_LENGTH.at(scope.source, node.span))
         return False
-    expected = " or ".join(type_.value for type_ in types)
+    expected = " or ".join(dict.fromkeys(SHORT.get(type_, type_.value) for type_ in types))
     if hint is None and node.type is Type.BLOCKS and Type.INTEGER in types:
-        hint = "`tokens(x)` turns a count of blocks into tokens"
+        hint = "write a plain integer; `tokens(x)` turns a count of blocks into tokens"
     scope.report(
         codes.WRONG_TYPE.at(scope.source, node.span, hint=hint, role=role, expected=expected, actual=node.type.value)
     )
@@ -133,8 +140,9 @@ def same_unit(left: Node, right: Node, span: Span, scope: Scope) -> Type | None:
 
 def unknown_name(expr: tree.Name, scope: Scope, what: str = "value, term or pattern") -> Node:
     if expr.text in FUNCTIONS:
+        first = "x" if expr.text == "tokens" else "a"
         scope.report(
-            codes.MISSING_ARGUMENT.at(scope.source, expr.span, callee=expr.text, name="x", usage=FUNCTIONS[expr.text])
+            codes.MISSING_ARGUMENT.at(scope.source, expr.span, callee=expr.text, name=first, usage=FUNCTIONS[expr.text])
         )
         return error(expr.span)
     values = [name for name, (depends, _) in BUILT_IN_VALUES.items() if depends in scope.available]

@@ -1,0 +1,82 @@
+"""Every bad file beside this test has the text of its diagnostics in a `.err` file; every code has such a file."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from sparsec import program
+from sparsec.diagnostics import codes_text
+from sparsec.diagnostics.codes_meaning import MEANING_CODES
+from sparsec.diagnostics.model import Diagnostic, DiagnosticError, Severity
+from sparsec.diagnostics.render import render_text
+from sparsec.sema.kernels import unsupported_by_kernels
+from sparsec.syntax.parser import read_source
+
+HERE = Path(__file__).parent
+FILES = sorted(HERE.glob("*.sparse"))
+# Files over a limit are built by the test, not kept.
+BUILT = {
+    "E003": b"#" * (2**20 + 1),
+    "E004": b"pattern p { attend full }\n" + b"param a = 1\n" * 80_000,
+}
+
+
+def text_codes() -> set[str]:
+    functions = inspect.getmembers(codes_text, inspect.isfunction)
+    return {match[0] for _, function in functions if (match := re.match(r"E\d\d\d", function.__doc__ or ""))}
+
+
+def problems(name: str, data: bytes) -> tuple[Diagnostic, ...]:
+    source, found = read_source(name, data)
+    if source is None:
+        return found
+    checked, found = program.check(source)
+    if checked is None or any(diagnostic.severity is Severity.ERROR for diagnostic in found):
+        return found
+    return found + tuple(d for pattern in checked.pattern_names for d in unsupported_by_kernels(checked, pattern))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_golden(path: Path, update_golden: bool) -> None:
+    found = problems(path.name, path.read_bytes())
+    text = render_text(found) + "\n"
+    expected = path.with_suffix(".err")
+    if update_golden:
+        expected.write_text(text)
+    assert text == expected.read_text()
+    assert path.stem[:4] in {diagnostic.code for diagnostic in found}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_load_raises_for_errors_alone(path: Path) -> None:
+    if path.stem.startswith(("W", "E5")):
+        program.load(path)
+    else:
+        with pytest.raises(DiagnosticError) as raised:
+            program.load(path)
+        assert path.stem[:4] in str(raised.value)
+
+
+@pytest.mark.parametrize("code", BUILT)
+def test_limits(code: str) -> None:
+    start = time.monotonic()
+    found = problems("big.sparse", BUILT[code])
+    assert [diagnostic.code for diagnostic in found] == [code]
+    assert render_text(found)
+    assert time.monotonic() - start < 10  # the limit is 2 s on an idle machine
+
+
+def test_every_code_has_a_file() -> None:
+    known = {code.code for code in MEANING_CODES} | text_codes()
+    assert known == {path.stem[:4] for path in FILES} | set(BUILT)
+
+
+def test_codes_are_distinct() -> None:
+    codes = [code.code for code in MEANING_CODES]
+    assert sorted(set(codes)) == codes, "codes stand in order, each once"
+    assert not set(codes) & text_codes()
