@@ -1,0 +1,67 @@
+"""Who imports whom, and what works without torch and Triton."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+BLOCKER = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "triton"):
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+SOURCES = """
+import ast
+from pathlib import Path
+import sparsec
+from sparsec.codegen.cpp import emit_cpp
+from sparsec.codegen.triton import emit_triton
+from sparsec.plan.build import plan_kernels
+
+for path in sorted(Path("examples").glob("*.sparse")):
+    program = sparsec.load(path)
+    for name in program.patterns:
+        pattern = program.pattern(name)
+        if pattern.unsupported():
+            continue
+        heads = pattern.resolve(*((None, None) if pattern.heads else (8, 4)))
+        plan = plan_kernels(heads, head_dim=64, dtype="bfloat16", query_tile=64, key_tile=64)
+        assert "sparsec_forward" in emit_cpp(plan), name
+        ast.parse(emit_triton(plan))
+        print(name)
+"""
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def test_a_file_becomes_cpp_and_triton_source_without_torch_or_triton() -> None:
+    run = python(BLOCKER + SOURCES)
+    assert run.returncode == 0, run.stderr
+    assert "s2" in run.stdout.split()
+
+
+def test_the_blocker_blocks() -> None:
+    assert "torch is blocked" in python(BLOCKER + "import torch").stderr
+
+
+def test_importing_sparsec_or_its_command_line_does_not_import_torch() -> None:
+    code = "import sys, sparsec, sparsec.cli.main; print(sorted({'torch', 'triton', 'jax'} & set(sys.modules)))"
+    assert python(code).stdout.strip() == "[]"
+
+
+def test_imports_run_in_one_direction() -> None:
+    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())"
+    run = python(code)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr
+    assert " 0 broken" in run.stdout
