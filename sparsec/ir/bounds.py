@@ -1,12 +1,13 @@
 """Bounds: quasi-affine functions of a query position or of the key count, and what can be proved of two of them.
 
-A bound's value is `base + offset`, base being 0 (START), unit * (i // unit) (QUERY) or unit * ceil(nk / unit) (END).
+A bound's value is `base + offset`, base being 0 (START), unit * ((i + shift) // unit) (ROW) or unit * ceil(nk / unit)
+(END). In the bands of a forward pass i is a query's position; in transposed bands (see `transpose`) it is a key's.
 Invariant: every bound is non-decreasing in i and in nk; units are positive; offsets stay within +-LIMIT.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 from sparsec.ir.expr import ZERO, Expr, Int, Var, add, ceil_div, floor_div, mul
@@ -41,7 +42,7 @@ def number_expr(number: Number) -> Expr:
 
 class Base(Enum):
     START = "0"
-    QUERY = "i"
+    ROW = "i"
     END = "nk"
 
 
@@ -50,10 +51,7 @@ class Bound:
     base: Base
     unit: int
     offset: Number
-
-    def shifted(self, delta: int) -> Bound:
-        assert isinstance(self.offset, int), "bounds are shifted before heads are grouped"
-        return replace(self, offset=self.offset + delta)
+    shift: Number = 0
 
 
 def constant(value: int) -> Bound:
@@ -64,7 +62,7 @@ def query(offset: int, unit: int = 1) -> Bound:
     """unit * (i // unit) + offset."""
     if unit > LIMIT:  # i // unit is 0 or -1; negative rows lie below every key, as does offset - LIMIT
         unit = LIMIT
-    return Bound(Base.QUERY, unit, max(-LIMIT, min(LIMIT, offset)))
+    return Bound(Base.ROW, unit, max(-LIMIT, min(LIMIT, offset)))
 
 
 def end(offset: int, unit: int = 1) -> Bound:
@@ -78,11 +76,13 @@ def never_above(a: Bound, b: Bound) -> bool:
     match a.base, b.base:
         case Base.START, Base.START | Base.END:
             return gap >= 0
-        case Base.QUERY, Base.QUERY:
+        case Base.ROW, Base.ROW if isinstance(a.shift, int) and a.shift == b.shift:
             if a.unit % b.unit == 0:
                 return gap >= 0
             # floor to a.unit is at most i; floor to b.unit is at least i - b.unit + 1, or, on a common grid, closer
             return gap >= (b.unit - a.unit if b.unit % a.unit == 0 else b.unit - 1)
+        case Base.ROW, Base.ROW:
+            return gap + lowest(b.shift) - highest(a.shift) >= b.unit - 1
         case Base.END, Base.END:
             if b.unit % a.unit == 0:
                 return gap >= 0
@@ -96,8 +96,8 @@ def bound_expr(bound: Bound, position: Expr, nk: Expr) -> Expr:
     match bound.base:
         case Base.START:
             base: Expr = ZERO
-        case Base.QUERY:
-            base = mul(floor_div(position, unit), unit)
+        case Base.ROW:
+            base = mul(floor_div(add(position, number_expr(bound.shift)), unit), unit)
         case Base.END:
             base = mul(ceil_div(nk, unit, nonneg=True), unit)
     return add(base, offset)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 from sparsec.ir.bounds import Bound, Number, PerHead
 from sparsec.ir.lower import lower
-from sparsec.ir.nodes import Band
+from sparsec.ir.nodes import Band, Congruence
 from sparsec.ir.normalise import Effort
+from sparsec.ir.transpose import transpose
 from sparsec.sema.model import Heads, Term
 
 
@@ -33,14 +34,15 @@ class BlockMask:
     classes: tuple[BandClass, ...]
 
 
-def block_mask(pattern: Heads) -> BlockMask:
-    """Lowers every head and groups them. Raises TooManyBands."""
+def block_mask(pattern: Heads, *, transposed: bool = False) -> BlockMask:
+    """Lowers every head and groups them; `transposed`: with rows and columns exchanged. Raises TooManyBands."""
     effort = Effort()
     lowered: dict[Term, tuple[Band, ...]] = {}
     groups: dict[tuple[Band, ...], list[int]] = {}
     for head, term in enumerate(pattern.terms):
         if term not in lowered:
-            lowered[term] = lower(term, pattern.block, effort)
+            bands = lower(term, pattern.block, effort)
+            lowered[term] = tuple(transpose(band) for band in bands) if transposed else bands
         shape = tuple(_renumbered(band, lambda _: 0) for band in lowered[term])
         groups.setdefault(shape, []).append(head)
     return BlockMask(
@@ -83,13 +85,17 @@ def _renumbered(band: Band, change: Callable[[Number], Number]) -> Band:
     """The band with each number that may vary within a class passed through `change`, and without its origin."""
 
     def bounds(items: tuple[Bound, ...]) -> tuple[Bound, ...]:
-        return tuple(replace(b, offset=change(b.offset)) for b in items)
+        return tuple(replace(b, offset=change(b.offset), shift=change(b.shift)) for b in items)
+
+    def residues(items: tuple[Congruence, ...]) -> tuple[Congruence, ...]:
+        return tuple(replace(c, phase=change(c.phase)) for c in items)
 
     return Band(
         bounds(band.lower),
         bounds(band.upper),
         bounds(band.first_row),
         bounds(band.last_row),
-        tuple(replace(c, phase=change(c.phase)) for c in band.congruences),
+        residues(band.congruences),
         tuple(replace(t, draws=replace(t.draws, lane=change(t.draws.lane))) for t in band.lists),
+        residues(band.row_residues),
     )

@@ -1,4 +1,4 @@
-"""Dense bands of one query tile -> ordered, disjoint intervals of visited and of full tiles."""
+"""Dense bands of one tile of rows -> ordered, disjoint intervals of visited and of full tiles."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sparsec.ir.band_rows import maybe_live, surely_live
 from sparsec.ir.bounds import Base, Bound, highest, never_above
 from sparsec.ir.expr import ZERO, Expr
 from sparsec.ir.nodes import Band
-from sparsec.ir.scalars import NK, Interval, Scalars
+from sparsec.ir.scalars import Interval, Scalars
 
 FULL_BAND_LIMIT = 6
 """Dense bands, at most, whose full tiles are told apart; further ones run masked, as pieces grow quadratically."""
@@ -21,7 +21,7 @@ def visited_intervals(scalars: Scalars, dense: tuple[Band, ...], ordered: bool, 
     raw = []
     for band in dense:
         tokens, some = maybe_live(scalars, band)
-        start = scalars.minimum(scalars.floor_tile(tokens.start), scalars.floor_tile(NK))
+        start = scalars.minimum(scalars.floor_tile(tokens.start), scalars.floor_tile(scalars.frame.end))
         stop = scalars.ceil_tile(tokens.stop)
         if not (closed and band is dense[-1]):
             stop = x.select(x.less(tokens.start, tokens.stop), stop, start)
@@ -102,9 +102,7 @@ def in_order(dense: tuple[Band, ...]) -> tuple[tuple[Band, ...], bool]:
 
 def _starts_before(a: Band, b: Band) -> bool:
     """Whether max(0, a.lower) <= max(0, b.lower) is proved for the rows at which each is evaluated."""
-    if (a.first_row or a.last_row or b.first_row or b.last_row) and any(
-        bound.base is Base.QUERY for band in (a, b) for bound in band.lower
-    ):
+    if (a.gated or b.gated) and any(bound.base is Base.ROW for band in (a, b) for bound in band.lower):
         return not a.lower
     return all(_starts_at_zero(low) or any(never_above(low, other) for other in b.lower) for low in a.lower)
 

@@ -7,7 +7,7 @@ from sparsec.ir.band_rows import lower, maybe_live, rows_within, upper
 from sparsec.ir.classes import BandClass
 from sparsec.ir.expr import ZERO, Bool, Int, Var
 from sparsec.ir.nodes import Band, Draws, ListTest
-from sparsec.ir.scalars import I0, I1, Interval, Scalars
+from sparsec.ir.scalars import TRANSPOSED, Interval, Scalars
 from sparsec.ir.strided import Pieces, Strided, residue_of, touches, visits
 from sparsec.ir.tiles import ListSpec, Piece
 
@@ -54,7 +54,6 @@ def add_listed(
     tests = [t for t in band.lists if not t.negated]
     ordinal = ordinal_of(tests[0], lists)
     spec, _ = lists[ordinal]
-    per_block = spec.block // scalars.key_tile
     tokens, some = maybe_live(scalars, band)
     some = x.both(some, x.less(tokens.start, tokens.stop))
     start = scalars("from", scalars.floor_tile(tokens.start))
@@ -66,19 +65,26 @@ def add_listed(
         if test is not tests[0]:
             drawn: Bool = x.Listed(ordinal_of(test, lists))
             inside = x.both(inside, x.negate(drawn) if test.negated else drawn)
-    when = x.both(x.less(Int(-1), Var("entry")), inside)
+    when = inside
     for interval in visited:
         when = x.both(when, x.negate(x.both(x.at_most(interval.start, tile), x.less(tile, interval.stop))))
     for other in strided:
         when = x.both(when, x.negate(visits(scalars, other, tile)))
     when = x.both(when, x.negate(seen))
-    found = x.add(x.mul(Var("entry"), Int(per_block)), x.mod(Var("n"), Int(per_block), nonneg=True))
-    count = Int(spec.width * per_block)
     seen = x.either(seen, x.both(x.Listed(ordinal), inside))
+    if scalars.frame is TRANSPOSED:  # a table lists the keys of a query, so every query tile has to be asked
+        when = x.both(when, x.Listed(ordinal))
+        pieces.masked.append(Piece(scalars.ceil_tile(scalars.frame.end), Var("n"), when, True, None, band.origin))
+        return seen
+    per_block = spec.block // scalars.column_tile
+    count = Int(spec.width * per_block)
+    found = x.add(x.mul(Var("entry"), Int(per_block)), x.mod(Var("n"), Int(per_block), nonneg=True))
+    when = x.both(x.less(Int(-1), Var("entry")), when)
     if band.congruences or len(band.lists) > 1:
         pieces.masked.append(Piece(count, found, when, False, ordinal, band.origin))
         return seen
-    sure = Interval(scalars("lo", lower(scalars, band, I1)), scalars("hi", upper(scalars, band, I0)), band.origin)
+    first, last = scalars.frame.first, scalars.frame.last
+    sure = Interval(scalars("lo", lower(scalars, band, last)), scalars("hi", upper(scalars, band, first)), band.origin)
     _, _, _, every = rows_within(scalars, band)
     whole = x.both(
         x.at_most(scalars("full_from", scalars.ceil_tile(sure.start)), tile),

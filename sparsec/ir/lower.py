@@ -60,7 +60,7 @@ def _meet(a: Band, b: Band) -> Band:
         a.last_row + b.last_row,
         a.congruences + b.congruences,
         a.lists + b.lists,
-        origin,
+        origin=origin,
     )
 
 

@@ -1,7 +1,8 @@
 """The block mask: a head's set of pairs as a union of bands in closed form.
 
 A band holds (i, j) iff every lower bound <= j < every upper bound, 0 <= j < nk, every row bound holds for i, every
-congruence holds, and every list test holds. Invariant: an empty tuple of bounds restricts nothing.
+congruence holds, and every list test holds. Transposed bands say the same with i and j exchanged (see `transpose`).
+Invariant: an empty tuple of bounds restricts nothing.
 """
 
 from __future__ import annotations
@@ -49,8 +50,15 @@ class Band:
     """Exclusive, like `upper`: i < every bound."""
     congruences: tuple[Congruence, ...] = ()
     lists: tuple[ListTest, ...] = ()
+    row_residues: tuple[Congruence, ...] = ()
+    """Residues that the row's own block must lie in; in transposed bands alone, never moving."""
     origin: str = ""
     """The canonical text of the terms it came from; never compared for meaning."""
+
+    @property
+    def gated(self) -> bool:
+        """Whether some rows may lie outside the band altogether."""
+        return bool(self.first_row or self.last_row or self.row_residues)
 
 
 ALL = Band()

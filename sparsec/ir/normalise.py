@@ -133,7 +133,7 @@ def upper_before(a: Band, b: Band) -> bool:
 def _touches(left: Band, right: Band) -> bool:
     """right starts no later than left ends: max(0, right.lower) <= min(nk, left.upper), proved for non-empty bands."""
     return all(
-        never_above(lo, up) or (_below_start(lo) and lowest(up.offset) >= 0 and up.base is not Base.QUERY)
+        never_above(lo, up) or (_below_start(lo) and lowest(up.offset) >= 0 and up.base is not Base.ROW)
         for lo in right.lower or (Bound(Base.START, 1, 0),)
         for up in left.upper
     )

@@ -1,4 +1,4 @@
-"""Bands -> tile program: which key tiles a query tile visits, full or masked, each exactly once.
+"""Bands -> tile program: which column tiles a tile of rows visits, full or masked, each exactly once.
 
 Dense bands become ordered, disjoint tile intervals (`dense`); strided bands enumerate their residue's tiles in the gaps
 between those (`strided`); random terms come last, minus all of these (`listed`).
@@ -15,7 +15,7 @@ from sparsec.ir.dense import full_intervals, in_order, visited_intervals
 from sparsec.ir.expr import FALSE, TRUE, ZERO, Bool, Let, Var, names_in
 from sparsec.ir.listed import add_listed, list_specs
 from sparsec.ir.nodes import Band
-from sparsec.ir.scalars import Interval, Scalars, gaps
+from sparsec.ir.scalars import FORWARD, TRANSPOSED, Interval, Scalars, gaps
 from sparsec.ir.strided import (
     Pieces,
     Strided,
@@ -31,12 +31,22 @@ from sparsec.ir.tiles import Piece, TileProgram
 
 
 def project(mask: BandClass, query_tile: int, key_tile: int) -> TileProgram:
-    """The tile program of one head class. Tiles must divide the block size of every random term."""
+    """The key tiles of a query tile, for one head class. Tiles must divide the block size of every random term."""
+    return _project(mask, Scalars(query_tile, key_tile, FORWARD))
+
+
+def project_transposed(mask: BandClass, query_tile: int, key_tile: int) -> TileProgram:
+    """The query tiles of a key tile, for one class of transposed bands (`block_mask(..., transposed=True)`)."""
+    return _project(mask, Scalars(key_tile, query_tile, TRANSPOSED))
+
+
+def _project(mask: BandClass, scalars: Scalars) -> TileProgram:
+    row_tile, column_tile, frame = scalars.row_tile, scalars.column_tile, scalars.frame
     listed = tuple(b for b in mask.bands if any(not test.negated for test in b.lists))
-    sparse = tuple(b for b in mask.bands if b not in listed and enumerator(b, query_tile, key_tile) is not None)
+    sparse = tuple(b for b in mask.bands if b not in listed and enumerator(b, row_tile, column_tile) is not None)
     dense, ordered = in_order(tuple(b for b in mask.bands if b not in listed and b not in sparse))
     lists = list_specs(mask)
-    scalars, pieces = Scalars(query_tile, key_tile), Pieces([], [])
+    pieces = Pieces([], [])
 
     closed = ordered and bool(dense) and any(closed_by(b, dense[-1]) for b in sparse)
     visited = visited_intervals(scalars, dense, ordered, closed)
@@ -54,10 +64,10 @@ def project(mask: BandClass, query_tile: int, key_tile: int) -> TileProgram:
         seen = add_listed(scalars, pieces, band, lists, visited, tuple(earlier), seen)
     live: Bool = FALSE
     for band in mask.bands:
-        live = x.either(live, band_predicate(band, tuple(draws for _, draws in lists)))
+        live = x.either(live, band_predicate(band, tuple(draws for _, draws in lists), frame))
     return TileProgram(
-        query_tile,
-        key_tile,
+        row_tile if frame is FORWARD else column_tile,
+        column_tile if frame is FORWARD else row_tile,
         _read_lets(scalars, pieces),
         tuple(pieces.full),
         tuple(pieces.masked),

@@ -1,7 +1,7 @@
 """Builds a tile program's straight-line scalars: names values, shares equal ones, simplifies by what is known of signs.
 
 Invariant: a name stands for one value; what `maximum`, `minimum`, `floor_tile` and `ceil_tile` return equals what they
-were asked for, for every query tile.
+were asked for, for every tile of rows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sparsec.ir import expr as x
 from sparsec.ir.expr import ZERO, Expr, Int, Let, Var
 
-I0, I1, NK = Var("i0"), Var("i1"), Var("nk")
+NK = Var("nk")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +27,38 @@ Gap = tuple[Expr, Expr | None]
 """Tiles from the first on, up to the second; None is no end."""
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a tile program calls rows and columns, and from where its columns count.
+
+    `first` and `last`: the tile's rows, both inclusive. Columns are positions minus `origin`, from `begin` to `end`.
+    """
+
+    first: Var
+    last: Var
+    origin: Expr
+    begin: Expr
+    end: Expr
+    row: Var
+    column: Var
+
+
+FORWARD = Frame(Var("i0"), Var("i1"), ZERO, ZERO, NK, Var("i"), Var("j"))
+"""Rows are queries, columns are keys."""
+TRANSPOSED = Frame(Var("j0"), Var("j1"), Var("base"), Var("begin"), Var("end"), Var("j"), Var("i"))
+"""Rows are keys, columns are queries, counted from the start `base` of the first query tile."""
+
+
 class Scalars:
-    """The lets of one query tile of `query_tile` rows, over key tiles of `key_tile` keys.
+    """The lets of one tile of `row_tile` rows, over tiles of `column_tile` columns.
 
     Calling it names a value: equal values share a name, literals and variables need none.
     """
 
-    def __init__(self, query_tile: int, key_tile: int) -> None:
-        self.query_tile = query_tile
-        self.key_tile = key_tile
+    def __init__(self, row_tile: int, column_tile: int, frame: Frame) -> None:
+        self.row_tile = row_tile
+        self.column_tile = column_tile
+        self.frame = frame
         self.items: list[Let] = []
         self.known: dict[Expr, Var] = {}
         self.values: dict[str, Expr] = {}
@@ -59,7 +82,7 @@ class Scalars:
         match self.definition(value):
             case Int(number):
                 return number >= 0
-            case Var("nk" | "n"):
+            case Var("nk" | "n" | "begin" | "end"):
                 return True
             case x.Add(a, b) | x.Mul(a, b) | x.Min(a, b):
                 return self.nonneg(a) and self.nonneg(b)
@@ -84,25 +107,25 @@ class Scalars:
         return x.minimum(a, b)
 
     def floor_tile(self, token: Expr) -> Expr:
-        """token // key_tile, pushed through maxima and minima, where it often cancels against a multiple."""
+        """token // column_tile, pushed through maxima and minima, where it often cancels against a multiple."""
         match self.definition(token):
             case x.Max(a, b):
                 return self.maximum(self.floor_tile(a), self.floor_tile(b))
             case x.Min(a, b):
                 return self.minimum(self.floor_tile(a), self.floor_tile(b))
             case value:
-                cancels = not isinstance(x.floor_div(value, Int(self.key_tile)), x.FloorDiv)
-                return x.floor_div(value if cancels else token, Int(self.key_tile), nonneg=self.nonneg(value))
+                cancels = not isinstance(x.floor_div(value, Int(self.column_tile)), x.FloorDiv)
+                return x.floor_div(value if cancels else token, Int(self.column_tile), nonneg=self.nonneg(value))
 
     def ceil_tile(self, token: Expr) -> Expr:
-        """ceil(token / key_tile), likewise."""
+        """ceil(token / column_tile), likewise."""
         match self.definition(token):
             case x.Max(a, b):
                 return self.maximum(self.ceil_tile(a), self.ceil_tile(b))
             case x.Min(a, b):
                 return self.minimum(self.ceil_tile(a), self.ceil_tile(b))
             case value:
-                return x.ceil_div(value, Int(self.key_tile), nonneg=self.nonneg(value))
+                return x.ceil_div(value, Int(self.column_tile), nonneg=self.nonneg(value))
 
     def meet(self, tiles: Interval, gap: Gap) -> Interval:
         """The tiles of the interval that lie in the gap; start equals stop where that is plain."""

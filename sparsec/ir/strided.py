@@ -1,4 +1,4 @@
-"""Strided bands of one query tile -> the tiles of their residues, in the gaps between dense intervals."""
+"""Strided bands of one tile of rows -> the tiles of their residues, in the gaps between dense intervals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sparsec.ir.bounds import Base, Bound, never_above, number_expr
 from sparsec.ir.expr import FALSE, ONE, TRUE, ZERO, Bool, Expr, Int, Var
 from sparsec.ir.nodes import Band, Congruence
 from sparsec.ir.normalise import upper_before
-from sparsec.ir.scalars import I0, I1, Gap, Interval, Scalars
+from sparsec.ir.scalars import Gap, Interval, Scalars
 from sparsec.ir.tiles import Piece
 
 
@@ -24,7 +24,7 @@ class Pieces:
 
 @dataclass(frozen=True, slots=True)
 class Residue:
-    """A congruence over one query tile: tokens [offset + r*period, offset + r*period + width) for every integer r.
+    """A congruence over one tile of rows: tokens [offset + r*period, offset + r*period + width) for every integer r.
 
     `width_limit` is the largest value that `width` can take.
     """
@@ -37,7 +37,7 @@ class Residue:
 
 @dataclass(frozen=True, slots=True)
 class Strided:
-    """A strided band over one query tile: its tokens and tiles, the tiles that are full, the residue to enumerate."""
+    """A strided band over one tile of rows: its tokens and tiles, the tiles that are full, the residue to enumerate."""
 
     tokens: Interval
     may: Interval
@@ -48,13 +48,14 @@ class Strided:
 
 
 def residue_of(scalars: Scalars, c: Congruence) -> Residue:
-    """The congruence's live tokens for the rows of this query tile."""
-    phase = number_expr(c.phase)
+    """The congruence's live tokens for the rows of this tile."""
+    phase, origin = number_expr(c.phase), scalars.frame.origin
     if not c.moving:
-        return Residue(x.mul(phase, Int(c.unit)), c.period * c.unit, Int(c.width * c.unit), c.width * c.unit)
-    spanned = blocks_spanned(c, scalars.query_tile)
-    first, last = x.floor_div(I0, Int(c.unit)), x.floor_div(I1, Int(c.unit))
-    offset = x.mul(x.mod(x.add(first, phase), Int(c.period)), Int(c.unit))
+        offset = _from_origin(x.mul(phase, Int(c.unit)), origin, c)
+        return Residue(scalars("offset", offset), c.period * c.unit, Int(c.width * c.unit), c.width * c.unit)
+    spanned = blocks_spanned(c, scalars.row_tile)
+    first, last = x.floor_div(scalars.frame.first, Int(c.unit)), x.floor_div(scalars.frame.last, Int(c.unit))
+    offset = _from_origin(x.mul(x.mod(x.add(first, phase), Int(c.period)), Int(c.unit)), origin, c)
     blocks: Expr = Int(c.width) if spanned == 1 else x.add(x.sub(last, first), Int(c.width))
     return Residue(
         scalars("offset", offset),
@@ -64,29 +65,34 @@ def residue_of(scalars: Scalars, c: Congruence) -> Residue:
     )
 
 
-def blocks_spanned(c: Congruence, query_tile: int) -> int:
-    """The most units of a moving congruence that the rows of one query tile lie in; 1 for one that does not move."""
-    if not c.moving or c.unit % query_tile == 0:
+def _from_origin(offset: Expr, origin: Expr, c: Congruence) -> Expr:
+    """The offset counted from `origin`, again within one period."""
+    return offset if origin == ZERO else x.mod(x.sub(offset, origin), Int(c.period * c.unit))
+
+
+def blocks_spanned(c: Congruence, row_tile: int) -> int:
+    """The most units of a moving congruence that the rows of one tile lie in; 1 for one that does not move."""
+    if not c.moving or c.unit % row_tile == 0:
         return 1
-    return query_tile // c.unit if query_tile % c.unit == 0 else (query_tile - 2) // c.unit + 2
+    return row_tile // c.unit if row_tile % c.unit == 0 else (row_tile - 2) // c.unit + 2
 
 
-def enumerator(band: Band, query_tile: int, key_tile: int) -> Congruence | None:
+def enumerator(band: Band, row_tile: int, column_tile: int) -> Congruence | None:
     """The band's sparsest congruence that leaves whole tiles out, if there is one."""
     sparse = [
-        c for c in band.congruences if (c.period - blocks_spanned(c, query_tile) + 1 - c.width) * c.unit >= key_tile
+        c for c in band.congruences if (c.period - blocks_spanned(c, row_tile) + 1 - c.width) * c.unit >= column_tile
     ]
     return max(sparse, key=lambda c: c.period / c.width, default=None)
 
 
 def aligned(scalars: Scalars, c: Congruence) -> bool:
-    """Whether the congruence's runs start and end on key tiles, for every row of the query tile alike."""
-    return c.unit % scalars.key_tile == 0 and (not c.moving or c.unit % scalars.query_tile == 0)
+    """Whether the congruence's runs start and end on key tiles, for every row of the tile alike."""
+    return c.unit % scalars.column_tile == 0 and (not c.moving or c.unit % scalars.row_tile == 0)
 
 
 def strided(scalars: Scalars, band: Band) -> Strided:
     """What `add_strided` needs to know of a band that has an enumerator."""
-    chosen = enumerator(band, scalars.query_tile, scalars.key_tile)
+    chosen = enumerator(band, scalars.row_tile, scalars.column_tile)
     assert chosen is not None
     tokens, some = maybe_live(scalars, band)
     some = x.both(some, x.less(tokens.start, tokens.stop))
@@ -148,7 +154,7 @@ def add_run(scalars: Scalars, pieces: list[Piece], tiles: Interval, band: Stride
 
 def _by_tile(scalars: Scalars, within: Interval, band: Strided) -> tuple[Expr, Expr, Bool]:
     """Trips and the tile of trip n, for runs that start and end on tiles: `width` tiles of every `period`."""
-    period, width = band.residue.period // scalars.key_tile, band.residue.width_limit // scalars.key_tile
+    period, width = band.residue.period // scalars.column_tile, band.residue.width_limit // scalars.column_tile
     first = scalars("first_tile", x.mod(scalars.floor_tile(band.residue.offset), Int(period), nonneg=True))
     skipped = scalars("skipped", tiles_before(scalars, within.start, first, period, width))
     count = x.sub(tiles_before(scalars, within.stop, first, period, width), skipped)
@@ -163,8 +169,8 @@ def _by_run(scalars: Scalars, within: Interval, band: Strided) -> tuple[Expr, Ex
     Runs lie at least a tile apart (see `enumerator`), so no tile belongs to two. A slot past the run's last tile, or
     outside the tokens or tiles asked for, is left out by the condition.
     """
-    residue, tile, size = band.residue, Var("tile"), Int(scalars.key_tile)
-    slots = Int((residue.width_limit + scalars.key_tile - 2) // scalars.key_tile + 1)
+    residue, tile, size = band.residue, Var("tile"), Int(scalars.column_tile)
+    slots = Int((residue.width_limit + scalars.column_tile - 2) // scalars.column_tile + 1)
     period = Int(residue.period)
     before = x.sub(x.mul(within.start, size), x.add(residue.offset, x.sub(residue.width, ONE)))
     run = scalars("run", x.ceil_div(before, period))
@@ -192,8 +198,8 @@ def tiles_before(scalars: Scalars, tile: Expr, first: Expr, period: int, width: 
 
 def touches(scalars: Scalars, residue: Residue, tile: Expr, tokens: Interval) -> Bool:
     """Whether a live token of the residue lies in both the tile and `tokens`, which share at least one."""
-    start = x.maximum(x.mul(tile, Int(scalars.key_tile)), tokens.start)
-    stop = x.minimum(x.mul(x.add(tile, ONE), Int(scalars.key_tile)), tokens.stop)
+    start = x.maximum(x.mul(tile, Int(scalars.column_tile)), tokens.start)
+    stop = x.minimum(x.mul(x.add(tile, ONE), Int(scalars.column_tile)), tokens.stop)
     to_run_end = x.mod(x.sub(x.add(residue.offset, x.sub(residue.width, ONE)), start), Int(residue.period))
     return x.less(to_run_end, x.add(x.sub(stop, start), x.sub(residue.width, ONE)))
 
@@ -208,8 +214,7 @@ def visits(scalars: Scalars, band: Strided, tile: Expr) -> Bool:
 
 def closed_by(strided: Band, dense: Band) -> bool:
     """Whether no key of `strided` is proved to lie past the upper bound of `dense`, for any row."""
-    gated = strided.first_row or strided.last_row or dense.first_row or dense.last_row
-    return not gated and upper_before(strided, dense)
+    return not (strided.gated or dense.gated) and upper_before(strided, dense)
 
 
 def begins_within(dense: Band, strided: Band) -> bool:

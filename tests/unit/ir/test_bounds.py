@@ -12,7 +12,7 @@ from sparsec.ir.expr import Int, evaluate
 UNITS = (1, 2, 3, 4, 6, 8)
 BOUNDS = (
     *(Bound(Base.START, 1, c) for c in (-3, 0, 5)),
-    *(Bound(base, unit, c) for base in (Base.QUERY, Base.END) for unit in UNITS for c in range(-8, 9, 4)),
+    *(Bound(base, unit, c) for base in (Base.ROW, Base.END) for unit in UNITS for c in range(-8, 9, 4)),
 )
 
 
@@ -32,17 +32,17 @@ def test_every_proved_order_holds() -> None:
 
 def test_orders_of_one_grid_are_decided() -> None:
     for unit in UNITS:
-        for base in (Base.QUERY, Base.END):
+        for base in (Base.ROW, Base.END):
             for c, d in product(range(-5, 6), range(-5, 6)):
                 assert never_above(Bound(base, unit, c), Bound(base, unit, d)) == (c <= d)
 
 
 def test_a_number_that_varies_by_head_is_compared_by_its_extremes() -> None:
     some = PerHead("c0", 3, 9)
-    assert never_above(Bound(Base.QUERY, 1, some), Bound(Base.QUERY, 1, 9))
-    assert not never_above(Bound(Base.QUERY, 1, some), Bound(Base.QUERY, 1, 8))
-    assert never_above(Bound(Base.QUERY, 1, 3), Bound(Base.QUERY, 1, some))
-    assert not never_above(Bound(Base.QUERY, 1, 4), Bound(Base.QUERY, 1, some))
+    assert never_above(Bound(Base.ROW, 1, some), Bound(Base.ROW, 1, 9))
+    assert not never_above(Bound(Base.ROW, 1, some), Bound(Base.ROW, 1, 8))
+    assert never_above(Bound(Base.ROW, 1, 3), Bound(Base.ROW, 1, some))
+    assert not never_above(Bound(Base.ROW, 1, 4), Bound(Base.ROW, 1, some))
 
 
 @pytest.mark.parametrize("make", [constant, query, end])

@@ -28,16 +28,16 @@ def test_operators_on_full_and_none() -> None:
 
 def test_a_window_is_one_interval() -> None:
     assert bands(m.Window(8, 2, blocks=False)) == (
-        Band(lower=(Bound(Base.QUERY, 1, -7),), upper=(Bound(Base.QUERY, 1, 3),)),
+        Band(lower=(Bound(Base.ROW, 1, -7),), upper=(Bound(Base.ROW, 1, 3),)),
     )
     assert bands(m.Window(2, 0, blocks=True)) == (
-        Band(lower=(Bound(Base.QUERY, 64, -64),), upper=(Bound(Base.QUERY, 64, 64),)),
+        Band(lower=(Bound(Base.ROW, 64, -64),), upper=(Bound(Base.ROW, 64, 64),)),
     )
 
 
 def test_what_lies_outside_a_causal_window_is_one_interval() -> None:
     term = m.Difference(CAUSAL, m.Window(8, 0, blocks=False))
-    assert bands(term) == (Band(upper=(Bound(Base.QUERY, 1, -7),)),)
+    assert bands(term) == (Band(upper=(Bound(Base.ROW, 1, -7),)),)
 
 
 def test_a_complement_of_a_stride_is_the_other_residues() -> None:
