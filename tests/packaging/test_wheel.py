@@ -63,7 +63,18 @@ def test_installed_wheel_runs_outside_the_checkout(wheel: Path, tmp_path: Path) 
     environment = tmp_path / "venv"
     venv.create(environment, with_pip=False)
     python = environment / "bin" / "python"
-    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", "--no-index", str(wheel)]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        str(wheel),
+    ]
     subprocess.run(install, check=True)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     # The dependencies come from the environment of the tests, behind the installed wheel.
@@ -71,7 +82,9 @@ def test_installed_wheel_runs_outside_the_checkout(wheel: Path, tmp_path: Path) 
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env={"PATH": "/usr/bin"})
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=tmp_path, env={"PATH": "/usr/bin"}
+        )
 
     where = run(str(python), "-c", "import sparsec; print(sparsec.__file__)")
     assert Path(where.stdout.strip()).is_relative_to(environment), where
