@@ -171,7 +171,7 @@ def _kernel(ordinal: int, head_class: HeadClass) -> KernelView:
     lists = tuple(_list(n, spec, program.key_tile, names) for n, spec in enumerate(program.lists))
     return KernelView(
         name=f"forward_{ordinal}",
-        origins=tuple(_checked_origin(origin) for origin in head_class.origins),
+        origins=tuple(_checked_origin(origin) for origin in head_class.origins if origin),
         heads=len(heads),
         first_head=heads[0] if contiguous else None,
         constants=tuple((name, column) for column, (name, _) in enumerate(head_class.constants, start=1)),

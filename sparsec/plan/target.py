@@ -73,7 +73,7 @@ def _tiles(of: Family, head_dim: int, dtype: str) -> tuple[int, int]:
         case Family.INTERPRETER:
             return 32, 32
         case _ if dtype == "float32":
-            return (64, 32) if head_dim <= 64 else (32, 32)
+            return (64, 16) if 64 < head_dim <= 128 and of is not Family.CDNA else (32, 32)
         case Family.AMPERE:
             return (128, 64) if head_dim <= 64 else (128, 32) if head_dim <= 128 else (64, 32)
         case Family.HOPPER | Family.BLACKWELL:
@@ -84,14 +84,18 @@ def _tiles(of: Family, head_dim: int, dtype: str) -> tuple[int, int]:
 
 
 def launch_shape(target: str, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> LaunchShape:
-    """Warps and stages for tiles of the given sizes: a warp has 16 rows (32 on AMD), as tensor cores take them."""
+    """Warps and stages for tiles of the given sizes: a warp has 16 rows, as tensor cores take them."""
     of = family(target)
     if of is Family.CDNA:
-        return LaunchShape(min(4, max(1, query_tile // 32)), 2, False)
+        return LaunchShape(min(4, max(1, query_tile // 16)), 2, False)
     itemsize = 4 if dtype == "float32" else 2
     # Beside the stages lie the query tile, the probabilities and the reductions' scratch.
     room = shared_memory_bytes(target) - query_tile * (head_dim + key_tile) * itemsize - 4096
-    most = 2 if of is Family.BLACKWELL and head_dim <= 64 else 4 if key_tile <= 32 else 3
+    two = dtype == "float32" or head_dim > 128 or (of is Family.BLACKWELL and head_dim <= 64)
+    most = 2 if two else 4 if key_tile <= 32 else 3
     stages = max(1, min(most, room // (2 * key_tile * head_dim * itemsize)))
-    warps = min(8, max(1, query_tile // 16))
+    # Without tensor cores, and for wide heads before wgmma, the sums want more threads a row.
+    narrow = dtype == "float32" or (of is Family.AMPERE and head_dim > 128)
+    rows_of_a_warp = 16 if not narrow else 8 if dtype != "float32" or head_dim <= 64 else 4
+    warps = min(8, max(1, query_tile // rows_of_a_warp))
     return LaunchShape(warps, stages, of in (Family.HOPPER, Family.BLACKWELL) and dtype != "float32")

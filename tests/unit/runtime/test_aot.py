@@ -1,0 +1,74 @@
+"""Ahead-of-time compiles on a machine without a GPU: what the assembler says of a strided pattern's kernel."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from sparsec.codegen.triton import emit_triton
+from sparsec.plan.build import plan_kernels
+from sparsec.plan.target import shared_memory_bytes, tile_sizes
+from sparsec.runtime.aot import AheadOfTimeError, KernelArtefact, check, compile_ahead
+from sparsec.sema import model as m
+
+pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing")
+TARGETS = ("cuda:80", "cuda:90", "cuda:100", "hip:gfx942")
+
+
+def strided(head_dim: int, dtype: str, target: str) -> tuple[KernelArtefact, ...]:
+    """S2 with a sink: heads of each KV group keep another residue of the blocks."""
+    terms = tuple(
+        m.Intersection(
+            (m.Causal(), m.Union((m.Sink(64, False), m.Window(8, 0, True), m.Stride(16, -(h // 4) % 16, True))))
+        )
+        for h in range(32)
+    )
+    query_tile, key_tile, _, _ = tile_sizes(target, head_dim, dtype)
+    pattern = m.Heads(32, 8, terms, 64, (), m.Documents.NONE, m.Score())
+    plan = plan_kernels(pattern, head_dim=head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile)
+    return compile_ahead(emit_triton(plan), plan, target)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_builds_without_a_gpu(target: str) -> None:
+    (artefact,) = strided(128, "bfloat16", target)
+    assert check(artefact) == ()
+    assert 64 <= artefact.registers <= 512 and artefact.tensor_core >= 16
+    assert (artefact.tma > 0) == (target in ("cuda:90", "cuda:100"))
+    endings = {"amdgcn", "hsaco"} if target.startswith("hip") else {"ptx", "cubin"}
+    assert {name.partition(".")[2] for name, _ in artefact.files} == endings
+    assert all(data for _, data in artefact.files)
+
+
+def test_float32_has_no_tensor_cores_and_does_not_spill() -> None:
+    (artefact,) = strided(64, "float32", "cuda:90")
+    assert check(artefact) == () and artefact.tensor_core == 0
+
+
+def test_check_names_each_failure() -> None:
+    good = KernelArtefact("forward_0", "cuda:90", "bfloat16", 8, 3, 168, 0, 0, 100_000, 24, 12, ())
+    assert check(good) == ()
+    assert "spill" in check(replace(good, spill_bytes=8))[0]
+    assert "stack" in check(replace(good, stack_bytes=8))[0]
+    assert "232448" in check(replace(good, shared_bytes=shared_memory_bytes("cuda:90") + 1))[0]
+    assert "tensor-core" in check(replace(good, tensor_core=0))[0]
+    assert len(check(replace(good, spill_bytes=8, shared_bytes=1 << 20, tensor_core=0))) == 3
+
+
+def test_refuses_what_it_cannot_build() -> None:
+    with pytest.raises(ValueError, match="cuda:90"):
+        strided(64, "bfloat16", "vulkan:1")
+    (artefact,) = strided(64, "bfloat16", "cuda:80")
+    assert artefact.name == "forward_0"
+    plan = plan_kernels(
+        m.Heads(1, 1, (m.Causal(),), 64, (), m.Documents.NONE, m.Score()),
+        head_dim=64,
+        dtype="bfloat16",
+        query_tile=64,
+        key_tile=64,
+    )
+    broken = emit_triton(plan).replace("tl.dot(q_0", "tl.dot(rows")
+    with pytest.raises(AheadOfTimeError, match="forward_0"):
+        compile_ahead(broken, plan, "cuda:80")
