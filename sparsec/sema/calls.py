@@ -6,11 +6,10 @@ Invariant: the args of the Node that comes back stand in the order of the slots 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from sparsec.diagnostics import codes_meaning as codes
 from sparsec.diagnostics.source import Span
-from sparsec.sema.node import TERMS, Depends, Node, Slot, Type, usage
+from sparsec.sema.node import REFERENCE_DEPTH, TERMS, Depends, Node, Slot, Type, usage
 from sparsec.sema.scope import LENGTHS, RANGES, Parameter, Scope, error, expect, is_zero, make
 from sparsec.syntax import tree
 
@@ -52,7 +51,8 @@ def check_pattern_call(callee: tree.Name, arguments: Arguments, span: Span, scop
     pairs = zip(signature.parameters, fitted, strict=True)
     if False in [arg is None or fits_parameter(arg, parameter, scope) for parameter, arg in pairs]:
         return error(span)
-    return make("pattern", Type.TERM, span, tuple(fitted), scope, signature.depends, signature.depth + 1, callee.text)
+    depth = signature.depth + REFERENCE_DEPTH
+    return make("pattern", Type.TERM, span, tuple(fitted), scope, signature.depends, depth, callee.text)
 
 
 def fits_parameter(arg: Node, parameter: Parameter, scope: Scope) -> bool:
@@ -89,8 +89,7 @@ def _fit(
             index = count - 1
         elif argument.name.text not in names:
             name = argument.name.text
-            close = get_close_matches(name[:64], names, n=1)
-            hint = f"did you mean `{close[0]}`?" if close else None
+            hint = scope.suggestion(name, names)
             known = ", ".join(names) or "none"
             scope.report(
                 codes.UNKNOWN_ARGUMENT.at(

@@ -31,7 +31,7 @@ def evaluate(node: Node, place: Place, run: Evaluator) -> Value | None:
         case "input":
             by_length = node.type is Type.RUN_TIME_LENGTH
             return RunTime(str(node.value)) if by_length else build_leaf(node, [], place, run)
-    if Depends.HEAD in node.depends and node.op not in ("let", "pattern"):
+    if node.depends & Depends.HEAD and node.op not in ("let", "pattern"):
         return _operation(node, place, run)
     key = place.key(node.args[0] if node.op == "let" and node.args[0] is not None else node)
     if key not in place.memo:
@@ -122,7 +122,7 @@ def _arithmetic(node: Node, known: list[int], place: Place, run: Evaluator) -> i
         case _:
             raise AssertionError(f"every operation of a Node is evaluated, and {node.op} is not")
     if abs(result) > LIMIT:
-        run.problem(codes.TOO_LARGE, node.span, what=f"the value of this `{node.op}`", value=result)
+        run.problem(codes.TOO_LARGE, node.span, what=f"the value of this `{node.op}`", value=result, limit=LIMIT)
         return None
     return result
 

@@ -34,7 +34,8 @@ def check(expr: tree.Expr, scope: Scope) -> Node:
     match expr:
         case tree.Integer():
             if expr.value > LIMIT:
-                scope.report(codes.TOO_LARGE.at(scope.source, expr.span, what="this number", value=expr.value))
+                facts = {"what": "this number", "value": expr.value, "limit": LIMIT}
+                scope.report(codes.TOO_LARGE.of(scope.source, expr.span, facts))
                 return error(expr.span)
             return Node("const", Type.BLOCKS if expr.blocks else Type.INTEGER, expr.span, value=expr.value)
         case tree.Decimal():
@@ -75,7 +76,7 @@ def _name(expr: tree.Name, scope: Scope) -> Node:
         return check_term_call(expr, [], expr.span, scope)
     if name in BUILT_IN_VALUES:
         depends, meaning = BUILT_IN_VALUES[name]
-        if depends not in scope.available:
+        if not depends & scope.available:
             scope.report(codes.NAME_NOT_HERE.at(scope.source, expr.span, name=name, meaning=meaning, where=scope.where))
             return error(expr.span)
         return Node("builtin", Type.INTEGER, expr.span, value=name, depends=depends)

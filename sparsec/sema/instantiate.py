@@ -94,6 +94,7 @@ def instance_of(
     key = (pattern.name, default_block, tuple(place.parameters.values()))
     if key in started.instances:
         return started.instances[key]
+    started.run.budget.spend(8)
     block = default_block
     if pattern.block is not None:
         block = integer(pattern.block, place, started.run)

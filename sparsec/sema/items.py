@@ -86,9 +86,8 @@ def check_pattern(
     values: dict[type[tree.Statement], tuple[Node, ...]] = {}
     lets: list[Node] = []
     arms: list[Arm] = []
-    arm_scope = _with_later_lets(replace(scope, available=IN_ARMS, where="in a pattern"), statements, taken)
+    here = _with_later_lets(replace(scope, available=IN_ARMS, where="in a pattern"), statements, taken)
     for statement in statements:
-        here = replace(arm_scope, later=arm_scope.later - scope.names.keys())
         constant = replace(here, available=CONSTANT, where=f"in `{KEYWORD[type(statement)]}`")
         match statement:
             case tree.AttendStatement():
@@ -140,9 +139,8 @@ def check_model(item: tree.ModelItem, scope: Scope) -> CheckedModel:
     arms: list[Arm] = []
     layers: Node | None = None
     available = Depends.LAYER | Depends.LAYERS
-    arm_scope = _with_later_lets(replace(scope, available=available, where="in a model"), statements, taken)
+    here = _with_later_lets(replace(scope, available=available, where="in a model"), statements, taken)
     for statement in statements:
-        here = replace(arm_scope, later=arm_scope.later - scope.names.keys())
         match statement:
             case tree.LayersStatement():
                 constant = replace(here, available=CONSTANT, where="in `layers`")

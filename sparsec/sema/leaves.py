@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from sparsec.diagnostics import codes_meaning as codes
 from sparsec.sema import model
-from sparsec.sema.node import LIMIT, TERMS, Node, Type
+from sparsec.sema.node import LIMIT, MAX_DRAWS, TERMS, Node, Type
 from sparsec.sema.terms import Leaf, Sized
 from sparsec.sema.values import Evaluator, Place, RangeValue, RunTime, Value
 
 
 def build_leaf(node: Node, args: list[Value | None], place: Place, run: Evaluator) -> Sized | None:
     """The leaf of a built-in term or of an input; None if an argument is not known here or is wrong."""
+    run.budget.spend()
     line = place.line_of(node.span)
     if node.op == "input":
         return run.terms.leaf(model.Input(run.input_ordinals[str(node.value)]), line)
@@ -79,6 +80,9 @@ def _within(term: str, slot: str, least: int, arg: Node, value: Value, place: Pl
     if value < least:
         run.problem(codes.TOO_SMALL, arg.span, what=what, value=f"{value}{unit}", least=f"{least}{unit}")
         return False
+    if term == "random" and slot == "k" and value > MAX_DRAWS:
+        run.problem(codes.TOO_LARGE, arg.span, what=what, value=value, limit=MAX_DRAWS)
+        return False
     return _fits_in_tokens(arg, value, what, arg.type is Type.BLOCKS, place, run)
 
 
@@ -101,7 +105,7 @@ def _fits_in_tokens(arg: Node, value: int, what: str, blocks: bool, place: Place
     block = place.builtins.get("B", 1) if blocks else 1
     if abs(value) * block <= LIMIT:
         return True
-    run.problem(codes.TOO_LARGE, arg.span, what=f"{what} in tokens", value=value * block)
+    run.problem(codes.TOO_LARGE, arg.span, what=f"{what} in tokens", value=value * block, limit=LIMIT)
     return False
 
 

@@ -7,14 +7,16 @@ Invariant: a Node's names are resolved, its operands have the types that its ope
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, IntFlag
+from enum import Enum
 
 from sparsec.diagnostics.source import Span
 
 LIMIT = 2**31 - 1
 MAX_HEADS = 4096
 MAX_LAYERS = 4096
+MAX_DRAWS = 4096  # of `random`, for one query block
 MAX_DEPTH = 200
+REFERENCE_DEPTH = 4  # levels that a reference to a pattern counts, for the frames that evaluating it takes
 
 
 class Type(Enum):
@@ -34,8 +36,8 @@ class Type(Enum):
     UNKNOWN = "an expression with an error"
 
 
-class Depends(IntFlag):
-    """What an expression's value depends on besides parameters."""
+class Depends:
+    """What an expression's value depends on besides parameters: bits of an int, which is quicker than a flag."""
 
     NOTHING = 0
     HEAD = 1
@@ -46,7 +48,7 @@ class Depends(IntFlag):
     LAYERS = 32
 
 
-BUILT_IN_VALUES: dict[str, tuple[Depends, str]] = {
+BUILT_IN_VALUES: dict[str, tuple[int, str]] = {
     "h": (Depends.HEAD, "the query head"),
     "g": (Depends.GROUP, "the KV group"),
     "H": (Depends.COUNTS, "the number of query heads"),
@@ -72,7 +74,7 @@ class Node:
     span: Span
     args: tuple[Node | None, ...] = ()
     value: int | bool | str = 0
-    depends: Depends = Depends.NOTHING
+    depends: int = Depends.NOTHING
     depth: int = 1
 
 

@@ -30,6 +30,8 @@ class Sample:
 
     def comb(self, period: int, phase: int, width: int) -> int:
         """The keys whose unit of `width` tokens has index phase mod period."""
+        if period * width >= self.n_k:
+            return self.keys(phase * width, (phase + 1) * width)
         key = (period, phase, width)
         if key not in self.combs:
             teeth = self.n_k // (period * width) + 1

@@ -25,7 +25,7 @@ SHORT = {
     Type.BLOCK_RANGE: "a range",
     Type.RUN_TIME_RANGE: "a range",
 }
-MAX_SUGGESTIONS_FROM = 2000
+MAX_COMPARISONS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Signature:
 
     name: str
     parameters: tuple[Parameter, ...]
-    depends: Depends
+    depends: int
     depth: int
 
 
@@ -58,14 +58,19 @@ class Scope:
     source: SourceFile
     report: Callable[[Diagnostic], None]
     where: str
-    available: Depends
+    available: int
     names: dict[str, Node] = field(default_factory=dict)
     later: frozenset[str] = frozenset()
     patterns: Mapping[str, Signature | None] = field(default_factory=dict)
+    comparisons_left: list[int] = field(default_factory=lambda: [MAX_COMPARISONS])
 
-    def suggestion(self, name: str, candidates: tuple[str, ...]) -> str | None:
-        """`did you mean ...?`, if a candidate is close."""
-        close = get_close_matches(name[:64], sorted(candidates)[:MAX_SUGGESTIONS_FROM], n=1)
+    def suggestion(self, name: str, candidates: Sequence[str]) -> str | None:
+        """`did you mean ...?`, if a candidate is close; none any more once MAX_COMPARISONS are made in a file."""
+        if self.comparisons_left[0] <= 0:
+            return None
+        considered = sorted(set(candidates))[: self.comparisons_left[0]]
+        self.comparisons_left[0] -= len(considered)
+        close = get_close_matches(name[:64], considered, n=1)
         return f"did you mean `{close[0]}`?" if close else None
 
 
@@ -79,7 +84,7 @@ def make(
     span: Span,
     args: tuple[Node | None, ...],
     scope: Scope,
-    depends: Depends = Depends.NOTHING,
+    depends: int = Depends.NOTHING,
     depth: int = 1,
     value: str = "",
 ) -> Node:
@@ -145,7 +150,7 @@ def unknown_name(expr: tree.Name, scope: Scope, what: str = "value, term or patt
             codes.MISSING_ARGUMENT.at(scope.source, expr.span, callee=expr.text, name=first, usage=FUNCTIONS[expr.text])
         )
         return error(expr.span)
-    values = [name for name, (depends, _) in BUILT_IN_VALUES.items() if depends in scope.available]
+    values = [name for name, (depends, _) in BUILT_IN_VALUES.items() if depends & scope.available]
     candidates = (*scope.names, *scope.later, *scope.patterns, *TERMS, *FUNCTIONS, *values)
     hint = scope.suggestion(expr.text, candidates)
     scope.report(codes.UNKNOWN_NAME.at(scope.source, expr.span, hint=hint, what=what, name=expr.text))

@@ -14,8 +14,9 @@ from sparsec.diagnostics.source import SourceFile, Span
 from sparsec.sema.node import Depends, Node
 from sparsec.sema.terms import Sized, Terms
 
-MAX_STEPS = 400_000
+MAX_STEPS = 200_000
 MAX_LEAVES = 256
+VARYING = Depends.HEAD | Depends.GROUP | Depends.LAYER
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +75,10 @@ class Place:
         return self.source.line_of(span.start)
 
     def key(self, node: Node) -> tuple[int, int]:
-        for depends, name in ((Depends.HEAD, "h"), (Depends.GROUP, "g"), (Depends.LAYER, "l")):
-            if depends in node.depends:
-                return id(node), self.builtins.get(name, -1)
-        return id(node), -1
+        if not node.depends & VARYING:
+            return id(node), -1
+        name = "h" if node.depends & Depends.HEAD else "g" if node.depends & Depends.GROUP else "l"
+        return id(node), self.builtins.get(name, -1)
 
 
 @dataclass(slots=True, eq=False)
