@@ -81,4 +81,4 @@ def _first_difference(counted: Tensor, visible: Tensor) -> str:
 
 def _seen_by_group(mask: Tensor, kv_heads: int) -> Tensor:
     """bool [kv_heads, Nk]: whether any query of any head of the group may see the key."""
-    return mask.reshape(kv_heads, -1, mask.shape[-1]).any(dim=1)
+    return mask.unflatten(0, (kv_heads, -1)).any(dim=2).any(dim=1)

@@ -107,10 +107,12 @@ def sources_with_meaning(
 @st.composite
 def shapes(draw: st.DrawFn, *, max_queries: int = 150, max_keys: int = 300) -> Shape:
     """Lengths and an offset: odd ones, below one block, more queries than keys, no keys, decode, prefill chunks."""
-    n_k = draw(st.one_of(st.integers(1, max_keys), st.sampled_from([1, 15, 16, 17, 63, 64, 65, 128]), st.just(0)))
+    usual = st.integers(1, max_keys)
+    edges = st.sampled_from([n for n in (0, 1, 15, 16, 17, 63, 64, 65, 128, 129) if n <= max_keys])
+    n_k = draw(st.one_of(usual, usual, st.integers(max_keys // 2, max_keys), edges))
     n_q = draw(st.one_of(st.integers(1, max_queries), st.just(1), st.just(max(1, min(n_k, max_queries)))))
     aligned = n_k - n_q
-    q_offset = draw(st.one_of(st.just(aligned), st.just(0), st.integers(0, n_k + 70)))
+    q_offset = draw(st.one_of(st.just(aligned), st.just(aligned), st.just(0), st.integers(0, n_k + 70)))
     return Shape(n_q, n_k, q_offset)
 
 
@@ -147,7 +149,7 @@ def _drawn(draw: st.DrawFn, max_heads: int, max_operators: int, blocks: tuple[in
     split = draw(st.integers(0, kv_heads - 1))
     first = _tree(draw, draw(st.integers(0, max_operators)))
     second = _tree(draw, draw(st.integers(0, max_operators))) if split else first
-    return Drawn(heads, kv_heads, block, draw(st.booleans()), split, first, second)
+    return Drawn(heads, kv_heads, block, draw(st.sampled_from([False, True, True])), split, first, second)
 
 
 def _tree(draw: st.DrawFn, operators: int) -> Tree:
@@ -166,7 +168,7 @@ def _leaves(draw: st.DrawFn) -> HeadLeaf:
     kind = draw(st.sampled_from(SETS + 3 * LEAVES))
     blocks = draw(st.booleans())
     slope = draw(st.sampled_from([0, 1, 0, 2, -1]))
-    length = st.integers(1, 6) if blocks else st.one_of(st.integers(1, 130), st.sampled_from([16, 32, 64, 128]))
+    length = st.integers(1, 4) if blocks else st.one_of(st.integers(1, 70), st.sampled_from([16, 32, 64]))
     term: Leaf
     match kind:
         case "causal":
@@ -189,7 +191,7 @@ def _leaves(draw: st.DrawFn) -> HeadLeaf:
             term = model.Chunk(draw(st.integers(1, 100)), draw(st.integers(0, 2)))
             return HeadLeaf(term, 0)
         case "columns" | "rows":
-            start, stop = draw(_ranges(4 if blocks else 150))
+            start, stop = draw(_ranges(4 if blocks else 100))
             return HeadLeaf((model.Columns if kind == "columns" else model.Rows)(start, stop, blocks), 0)
         case "global":
             return HeadLeaf(model.Global(draw(st.one_of(length, st.just(0))), blocks), 0)
