@@ -36,7 +36,7 @@ def family(target: str) -> Family:
             return Family.CPU
         case ["interpreter"]:
             return Family.INTERPRETER
-        case ["cuda", capability] if capability.isdecimal() and int(capability) >= 75:
+        case ["cuda", capability] if capability.isdecimal() and int(capability) >= 80:
             if int(capability) == 90:
                 return Family.HOPPER
             return Family.BLACKWELL if 100 <= int(capability) < 120 else Family.AMPERE
@@ -53,7 +53,7 @@ def shared_memory_bytes(target: str) -> int:
         case Family.CDNA:
             return 65_536
         case Family.AMPERE:
-            return 166_912 if target in ("cuda:80", "cuda:87") else 65_536 if target == "cuda:75" else 101_376
+            return 166_912 if target in ("cuda:80", "cuda:87") else 101_376
         case Family.CPU | Family.INTERPRETER:
             return 1 << 30
 

@@ -26,6 +26,7 @@ import triton.language as tl  # noqa: E402
 from triton.tools.tensor_descriptor import TensorDescriptor  # noqa: E402
 
 from sparsec.codegen.triton import emit_triton, head_dim_chunks, head_table  # noqa: E402
+from sparsec.diagnostics.model import CallError  # noqa: E402
 from sparsec.plan.kernel import HeadClass, KernelPlan  # noqa: E402
 from sparsec.plan.target import LaunchShape, launch_shape  # noqa: E402
 from sparsec.runtime.build_cache import build_key, lookup, publish  # noqa: E402
@@ -99,8 +100,11 @@ class TritonKernel:
         """Output [B, H, Nq, D] like q, and natural log-sum-exp [B, H, Nq], float32.
 
         q [B, H, Nq, D]; k, v [B, G, Nk, D]; query row r stands at q_offset + r. `scale` overrides the plan's. `lists`
-        are the tables of `runtime.draws`, class by class. Shapes and dtypes are the caller's to check.
+        are the tables of `runtime.draws`, class by class. Shapes and dtypes are the caller's to check. Raises CallError
+        for tensors on the CPU outside the interpreter.
         """
+        if q.device.type == "cpu" and not interpreted():
+            raise CallError("expected tensors on a GPU, got the CPU's: there Triton runs only under TRITON_INTERPRET=1")
         if scale is None:
             scale = self.plan.scale if self.plan.scale is not None else 1.0 / math.sqrt(self.plan.head_dim)
         out = torch.empty(q.shape, dtype=torch.float32 if interpreted() else q.dtype, device=q.device)
