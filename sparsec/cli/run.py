@@ -79,7 +79,7 @@ def run(
             attn, case, against, repeats=REPEATS, report=report, check=True, found=covered(found, seq_len)
         )
     assert measured.comparison is not None, "the comparison was asked for"
-    click.echo(f"{_verdict(measured.comparison)}\n")
+    click.echo(f"\n{_verdict(measured.comparison)}\n")
     click.echo(_times(measured))
     click.get_current_context().exit(0 if measured.comparison.passed else 1)
 
