@@ -8,7 +8,6 @@ bound of `sema.model`. hypothesis is imported here and nowhere outside `sparsec.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import assert_never
 
 import torch
 from hypothesis import strategies as st
@@ -233,9 +232,7 @@ def _resolved(drawn: Drawn) -> Heads:
         if drawn.causal:
             term = _flat(model.Intersection, (term, model.Causal()))
         terms.append(made.setdefault(term, term))
-    return Heads(
-        drawn.heads, drawn.kv_heads, tuple(terms), drawn.block, (), model.Documents.NONE, model.Score()
-    )
+    return Heads(drawn.heads, drawn.kv_heads, tuple(terms), drawn.block, (), model.Documents.NONE, model.Score())
 
 
 def _at_head(tree: Tree, head: int) -> Term:
@@ -257,7 +254,7 @@ def _flat(kind: type[model.Union] | type[model.Intersection], operands: tuple[Te
     """Nested unions are one union, and intersections one intersection, as the language's resolver has them."""
     terms: list[Term] = []
     for operand in operands:
-        terms += operand.terms if isinstance(operand, kind) else (operand,)  # type: ignore[union-attr]  # a union of kinds
+        terms += operand.terms if isinstance(operand, kind) else (operand,)
     return kind(tuple(terms))
 
 

@@ -5,8 +5,6 @@ Invariant: the text holds only keywords and final integers; parsing it gives the
 
 from __future__ import annotations
 
-from typing import assert_never
-
 from sparsec.sema import model
 from sparsec.sema.model import Heads, Term
 from sparsec.sema.terms import Leaf, printed

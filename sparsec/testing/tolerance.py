@@ -1,4 +1,4 @@
-"""The tolerance policy: errors against float64, held to a multiple of those of plain PyTorch attention in the same dtype.
+"""The tolerance policy: errors against float64, held to a multiple of those of plain PyTorch attention.
 
 Invariant: the exact result is the reference's; the plain one is dense attention in the dtype of the inputs.
 """

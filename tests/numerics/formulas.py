@@ -124,9 +124,7 @@ def bigbird(marked: int, near: int, drawn: int, seed: int) -> Callable[[Pairs], 
         for h in range(p.heads):
             for row, block in enumerate(qb.flatten().tolist()):
                 for t in range(drawn):
-                    counter = (
-                        seed * 0x9E3779B97F4A7C15 + h * 0xBF58476D1CE4E5B9 + block * 0x94D049BB133111EB + t + 1
-                    )
+                    counter = seed * 0x9E3779B97F4A7C15 + h * 0xBF58476D1CE4E5B9 + block * 0x94D049BB133111EB + t + 1
                     seen[h, row] |= (kb == split_mix(counter) % (block + 1))[0, 0]
         return seen
 
@@ -140,9 +138,7 @@ def strided(step: int) -> Callable[[Pairs], Mask]:
 
 def fixed(section: int, summary: int) -> Callable[[Pairs], Mask]:
     """The paper's A1 = {j : j // l = i // l} and A2 = {j : j mod l in l - c .. l - 1}, both causal."""
-    return lambda p: (
-        p.causal & ((p.j // section == p.i // section) | (p.j % section >= section - summary)) & (p.h >= 0)
-    )
+    return lambda p: p.causal & ((p.j // section == p.i // section) | (p.j % section >= section - summary)) & (p.h >= 0)
 
 
 def chunks(length: int) -> Callable[[Pairs], Mask]:

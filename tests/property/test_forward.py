@@ -22,7 +22,7 @@ from sparsec.reference.mask import mask
 from sparsec.runtime import cpu
 from sparsec.runtime.draws import draw_tables, plan_lists
 from sparsec.sema.model import Heads
-from sparsec.testing import attention_inputs, patterns, shapes, sparse_text
+from sparsec.testing import attention_inputs, shapes
 from sparsec.testing.probes import Attend, check_forward
 from sparsec.testing.strategies import Inputs, Shape, Source, sources_with_meaning
 
@@ -120,7 +120,7 @@ def test_cpu() -> None:
             plans[text] = plan_kernels(
                 call.pattern, head_dim=16, dtype="float32", query_tile=tiles[0], key_tile=tiles[1]
             )
-    chosen = list(plans)[:wanted(ON_CPU)]
+    chosen = list(plans)[: wanted(ON_CPU)]
     for start in range(0, len(chosen), IN_ONE_LIBRARY):
         texts = chosen[start : start + IN_ONE_LIBRARY]
         kernels = cpu.build_kernels([plans[text] for text in texts], optimise=1)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from vacuity import Coverage, examples
 from hypothesis import given, note, reject
 from hypothesis import strategies as st
+from vacuity import Coverage, examples
 
 from sparsec.ir.normalise import TooManyBands
 from sparsec.plan.build import plan_kernels

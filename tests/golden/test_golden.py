@@ -1,0 +1,73 @@
+"""The IR, the plan and the generated sources of every example pattern, as files; `--update-golden` writes them.
+
+One folder a pattern: `ir.txt`, `plan.txt` (the tile programs of the cpu target), `cpu.cpp` and `triton.txt` (Python
+text for cuda:90).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import sparsec
+from sparsec.codegen.cpp import emit_cpp
+from sparsec.codegen.triton import emit_triton
+from sparsec.ir.classes import block_mask
+from sparsec.ir.printer import head_ranges, print_mask, print_program
+from sparsec.plan.build import plan_kernels
+from sparsec.plan.kernel import KernelPlan
+from sparsec.plan.target import tile_sizes
+from sparsec.sema.model import Heads
+
+HERE = Path(__file__).parent
+EXAMPLES = HERE.parents[1] / "examples"
+PATTERNS = [(path.name, name) for path in sorted(EXAMPLES.glob("*.sparse")) for name in sparsec.load(path).patterns]
+KINDS = ("ir.txt", "plan.txt", "cpu.cpp", "triton.txt")
+
+
+def plan_for(pattern: Heads, target: str, dtype: str) -> KernelPlan:
+    query_tile, key_tile, *_ = tile_sizes(target, 128, dtype)
+    return plan_kernels(pattern, head_dim=128, dtype=dtype, query_tile=query_tile, key_tile=key_tile)
+
+
+def print_plan(plan: KernelPlan) -> str:
+    parts = [f"heads {plan.heads} kv {plan.kv_heads}, head dim {plan.head_dim}, {plan.dtype}, scale {plan.scale}\n"]
+    for head_class in plan.classes:
+        lines = [f"heads {head_ranges(head_class.heads)}"]
+        lines += [f"{name} = [{', '.join(map(str, values))}]" for name, values in head_class.constants]
+        parts.append("\n".join(lines) + "\n" + print_program(head_class.program))
+    return "\n".join(parts)
+
+
+@cache
+def texts(file: str, name: str) -> Mapping[str, str]:
+    pattern = sparsec.load(EXAMPLES / file).pattern(name)
+    heads = pattern.resolve(pattern.heads or 16, pattern.kv_heads or 8)
+    cpu, gpu = plan_for(heads, "cpu", "float32"), plan_for(heads, "cuda:90", "bfloat16")
+    return {
+        "ir.txt": print_mask(block_mask(heads)),
+        "plan.txt": print_plan(cpu),
+        "cpu.cpp": emit_cpp(cpu),
+        "triton.txt": emit_triton(gpu),
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("file", "name"), PATTERNS, ids=[name for _, name in PATTERNS])
+def test_golden(file: str, name: str, kind: str, update_golden: bool) -> None:
+    path = HERE / name / kind
+    text = texts(file, name)[kind]
+    if update_golden:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert path.exists(), f"{path.name} of {name} is missing: run pytest with --update-golden, and read the change"
+    assert text == path.read_text(encoding="utf-8"), f"{name}/{kind} differs: --update-golden, and read the change"
+
+
+def test_no_golden_folder_is_left_over(update_golden: bool) -> None:
+    assert {path.name for path in HERE.iterdir() if path.is_dir() and path.name != "__pycache__"} == {
+        name for _, name in PATTERNS
+    }
