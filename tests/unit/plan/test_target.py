@@ -48,7 +48,6 @@ def test_descriptors_where_the_target_has_them() -> None:
     assert [launch_shape(gpu, 64, "bfloat16", 64, 64).tma for gpu in GPUS] == [
         False,
         False,
-        False,
         True,
         True,
         False,
