@@ -30,7 +30,9 @@ def plan_lists(plan: KernelPlan) -> tuple[ListSpec, ...]:
 
 @lru_cache(maxsize=32)
 def _table(spec: ListSpec, first: int, blocks: int) -> torch.Tensor:
-    lanes = np.array([(seed * 0x9E3779B97F4A7C15 + lane * 0xBF58476D1CE4E5B9) % 2**64 for seed, lane in spec.lanes])
+    lanes = np.array(
+        [(seed * 0x9E3779B97F4A7C15 + lane * 0xBF58476D1CE4E5B9) % 2**64 for seed, lane in spec.lanes], np.uint64
+    )
     query_block = np.arange(first, first + blocks, dtype=np.int64)
     known = query_block >= 0
     position = np.where(known, query_block, 0).astype(np.uint64)
