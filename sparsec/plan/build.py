@@ -8,8 +8,9 @@ from __future__ import annotations
 from sparsec.diagnostics.model import SparsecError
 from sparsec.ir.classes import BandClass, BlockMask, block_mask
 from sparsec.ir.listed import lane_rows
-from sparsec.ir.project import project
-from sparsec.plan.kernel import HeadClass, KernelPlan
+from sparsec.ir.project import project, project_transposed
+from sparsec.ir.tiles import TileProgram
+from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
 from sparsec.sema.model import Heads
 
 CLASS_LIMIT = 64
@@ -25,12 +26,7 @@ def plan_kernels(pattern: Heads, *, head_dim: int, dtype: str, query_tile: int, 
 
     Raises TooManyBands or TooManyClasses.
     """
-    mask = block_mask(pattern)
-    if len(mask.classes) > CLASS_LIMIT:
-        raise TooManyClasses(
-            f"expected at most {CLASS_LIMIT} kinds of heads (equal up to windows, phases and columns), "
-            f"got {len(mask.classes)}"
-        )
+    mask = _limited(block_mask(pattern))
     tiles = fitting_tiles(mask, query_tile, key_tile)
     return KernelPlan(
         pattern.heads,
@@ -38,15 +34,38 @@ def plan_kernels(pattern: Heads, *, head_dim: int, dtype: str, query_tile: int, 
         head_dim,
         dtype,
         pattern.score.scale,
-        tuple(_head_class(band_class, tiles) for band_class in mask.classes),
+        tuple(_head_class(band_class, project(band_class, *tiles)) for band_class in mask.classes),
     )
 
 
-def _head_class(band_class: BandClass, tiles: tuple[int, int]) -> HeadClass:
+def plan_backward(pattern: Heads, *, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> BackwardPlan:
+    """The plan of the gradients, with tiles of at most the given sizes; raises as `plan_kernels` does."""
+    forward = plan_kernels(pattern, head_dim=head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile)
+    program = forward.classes[0].program
+    mask = _limited(block_mask(pattern, transposed=True))
+    return BackwardPlan(
+        forward,
+        tuple(
+            _head_class(band_class, project_transposed(band_class, program.query_tile, program.key_tile))
+            for band_class in mask.classes
+        ),
+    )
+
+
+def _limited(mask: BlockMask) -> BlockMask:
+    if len(mask.classes) > CLASS_LIMIT:
+        raise TooManyClasses(
+            f"expected at most {CLASS_LIMIT} kinds of heads (equal up to windows, phases and columns), "
+            f"got {len(mask.classes)}"
+        )
+    return mask
+
+
+def _head_class(band_class: BandClass, program: TileProgram) -> HeadClass:
     return HeadClass(
         band_class.heads,
         (*band_class.constants, *lane_rows(band_class)),
-        project(band_class, *tiles),
+        program,
         tuple(dict.fromkeys(band.origin for band in band_class.bands)),
     )
 

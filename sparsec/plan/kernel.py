@@ -30,3 +30,17 @@ class KernelPlan:
     dtype: str
     scale: float | None
     classes: tuple[HeadClass, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BackwardPlan:
+    """The gradients of one pattern's attention: dq by the forward plan's tile programs, dk and dv by transposed ones.
+
+    `forward` may have other tile sizes than the plan that computed the output. `transposed` groups the heads anew, each
+    once: its programs give the query tiles of a key tile. Their inputs are j0, j1 (first and last key of the tile), nk,
+    and the queries' frame: `base`, the first row of the first query tile on the absolute grid, and `begin` and `end`,
+    the first and one past the last query position minus `base`. Query tile t holds positions from base + t*query_tile.
+    """
+
+    forward: KernelPlan
+    transposed: tuple[HeadClass, ...]

@@ -7,9 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from sparsec.ir.classes import block_mask
+from sparsec.ir.expr import evaluate, holds
 from sparsec.ir.listed import lane_rows
-from sparsec.ir.project import project
-from sparsec.ir.walk import split_mix, visits
+from sparsec.ir.project import project, project_transposed
+from sparsec.ir.tiles import TileProgram
+from sparsec.ir.walk import draws, split_mix, visits
 from sparsec.plan.build import plan_kernels
 from sparsec.sema import model as m
 
@@ -84,6 +86,47 @@ def test_visited_and_full_tiles_are_exactly_the_live_and_the_full_ones(name: str
             found = visits(program, constants, (first, stop), n_k)
             assert len({visit.tile for visit in found}) == len(found), (n_q, n_k, offset, tile)
             assert {visit.tile: visit.full for visit in found} == expected, (n_q, n_k, offset, tile)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_the_query_tiles_of_a_key_tile_are_exactly_the_live_and_the_full_ones(name: str) -> None:
+    term, visible = TERMS[name]
+    (head_class,) = block_mask(pattern(term), transposed=True).classes
+    program = project_transposed(head_class, TILE, TILE)
+    constants = {name: values[0] for name, values in (*head_class.constants, *lane_rows(head_class))}
+    for n_q, n_k, offset in SHAPES:
+        base = offset // TILE * TILE
+        frame = {"nk": n_k, "base": base, "begin": offset - base, "end": offset + n_q - base}
+        for key_tile in range(-(-n_k // TILE)):
+            keys = range(key_tile * TILE, min((key_tile + 1) * TILE, n_k))
+            expected = {}
+            for tile in range(-(-frame["end"] // TILE)):
+                queries = range(max(base + tile * TILE, offset), min(base + (tile + 1) * TILE, offset + n_q))
+                live = [visible(i, j, n_k) for i in queries for j in keys]
+                if any(live):
+                    # A table of draws lists the keys of a query, so its tiles always run masked.
+                    expected[tile] = name != "random" and all(live) and len(queries) == TILE
+            values = {**constants, **frame, "j0": keys[0], "j1": keys[-1]}
+            found = query_tiles(program, values)
+            assert len(dict(found)) == len(found), (n_q, n_k, offset, key_tile)
+            assert dict(found) == expected, (n_q, n_k, offset, key_tile)
+
+
+def query_tiles(program: TileProgram, values: dict[str, int]) -> list[tuple[int, bool]]:
+    """The visited tiles of a transposed program, and whether each is full."""
+    for let in program.lets:
+        values[let.name] = evaluate(let.value, values)
+    found = []
+    for full, pieces in ((True, program.full), (False, program.masked)):
+        for piece in pieces:
+            for n in range(evaluate(piece.count, values)):
+                scope = {**values, "n": n}
+                tile = scope["tile"] = evaluate(piece.tile, scope)
+                block = (values["base"] + tile * TILE) // TILE
+                drawn = [draws(spec, values[spec.lane_row], block) for spec in program.lists]
+                if holds(piece.when, scope, {n: values["j0"] // TILE in drawn[n] for n in range(len(drawn))}):
+                    found.append((tile, full))
+    return found
 
 
 def s2(phase: int, blocks: int = 16) -> m.Term:
