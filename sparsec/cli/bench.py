@@ -53,7 +53,8 @@ def bench(
     """Time a pattern's forward pass and its peers', in turn, on the same tensors.
 
     The ideal speed-up is dense pairs over live pairs; "of ideal" is the speed-up over dense SDPA as a share of it. "of
-    matmul" is the useful rate (4 x head dim x live pairs) as a share of a plain torch.mm in the same dtype.
+    matmul" is the useful rate (4 x head dim x live pairs) as a share of torch.mm: in float32 on a CPU, in the same
+    dtype on a GPU.
 
     Example: sparsec bench examples/mistral.sparse --seq-len 8192 --seq-len 16384 --against sdpa
     """

@@ -1,0 +1,76 @@
+"""The comparison with float64 accepts what is right and refuses what is not."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import sparsec
+from sparsec.diagnostics.model import CallError
+from sparsec.integrations.peers import compare, dense, make_case, median_seconds
+from sparsec.reference import attention, mask
+from sparsec.sema.model import Heads
+
+PATTERN = "pattern p { causal attend window(70) | sink(3) }"
+
+
+def resolved(text: str = PATTERN) -> Heads:
+    return sparsec.parse(text).pattern().resolve(4, 2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("length", [1, 20, 500])
+def test_the_right_output_passes(dtype: str, length: int) -> None:
+    case = make_case(resolved(), 2, length, 16, dtype, "cpu")
+    q, k, v = case.inputs()
+    out, _ = attention(q, k, v, mask(case.pattern, length, length))
+    found = compare(case.pattern, q, k, v, out.to(case.dtype))
+    assert found.passed
+    assert found.rows == min(length, 128)
+
+
+@pytest.mark.parametrize("wrong", ["window(69) | sink(3)", "window(70) | sink(2)", "full", "none"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_output_of_another_pattern_fails(wrong: str, dtype: str) -> None:
+    case = make_case(resolved(), 1, 500, 16, dtype, "cpu")
+    q, k, v = case.inputs()
+    out, _ = attention(q, k, v, mask(resolved(f"pattern p {{ causal attend {wrong} }}"), 500, 500))
+    assert not compare(case.pattern, q, k, v, out.to(case.dtype)).passed
+
+
+def test_nan_fails() -> None:
+    case = make_case(resolved(), 1, 100, 16, "float32", "cpu")
+    q, k, v = case.inputs()
+    out, _ = attention(q, k, v, mask(case.pattern, 100, 100))
+    out[0, 3, 99, 7] = math.nan
+    assert not compare(case.pattern, q, k, v, out.float()).passed
+
+
+def test_inputs_are_the_same_every_time() -> None:
+    case = make_case(resolved(), 1, 8, 16, "float16", "cpu")
+    assert all(torch.equal(a, b) for a, b in zip(case.inputs(), case.inputs(), strict=True))
+    assert [tensor.shape[1] for tensor in case.inputs()] == [4, 2, 2]
+
+
+def test_dense_is_causal_attention_over_shared_heads() -> None:
+    case = make_case(resolved("pattern p { causal attend full }"), 1, 40, 16, "float32", "cpu")
+    q, k, v = case.inputs()
+    exact, _ = attention(q, k, v, mask(case.pattern, 40, 40))
+    torch.testing.assert_close(dense(q, k, v, causal=True, scale=None)().double(), exact, rtol=0, atol=1e-5)
+
+
+def test_rounds_run_every_call_once_and_the_first_is_not_counted() -> None:
+    order: list[str] = []
+    found = median_seconds(
+        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repeats=2, device=torch.device("cpu")
+    )
+    assert order == ["a", "b"] * 3
+    assert set(found) == {"a", "b"}
+
+
+@pytest.mark.parametrize("device", ["nonsense", "meta", "cuda:77"])
+def test_a_device_that_is_not_there(device: str) -> None:
+    with pytest.raises(CallError, match="expected a device of this machine"):
+        make_case(resolved(), 1, 8, 16, "float32", device)
