@@ -12,7 +12,7 @@ from sparsec.ir.expr import Int, evaluate
 UNITS = (1, 2, 3, 4, 6, 8)
 BOUNDS = (
     *(Bound(Base.START, 1, c) for c in (-3, 0, 5)),
-    *(Bound(base, unit, c) for base in (Base.ROW, Base.END) for unit in UNITS for c in range(-8, 9, 4)),
+    *(Bound(base, unit, c) for base in (Base.ROW, Base.END) for unit in UNITS for c in (-7, 0, 5)),
 )
 
 
@@ -25,7 +25,7 @@ def test_every_proved_order_holds() -> None:
     for a, b in product(BOUNDS, BOUNDS):
         if never_above(a, b):
             proved += 1
-            for position, nk in product(range(-26, 27), (0, 1, 5, 23, 24)):
+            for position, nk in product(range(-25, 26, 2), (0, 5, 24)):
                 assert value(a, position, nk) <= value(b, position, nk), (a, b, position, nk)
     assert proved > 500
 
