@@ -27,7 +27,7 @@ def test_every_proved_order_holds() -> None:
             proved += 1
             for position, nk in product(range(-25, 26, 2), (0, 5, 24)):
                 assert value(a, position, nk) <= value(b, position, nk), (a, b, position, nk)
-    assert proved > 500
+    assert proved > 300
 
 
 def test_orders_of_one_grid_are_decided() -> None:
