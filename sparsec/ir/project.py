@@ -15,7 +15,7 @@ from sparsec.ir.dense import full_intervals, in_order, visited_intervals
 from sparsec.ir.expr import FALSE, TRUE, ZERO, Bool, Let, Var, names_in
 from sparsec.ir.listed import add_listed, list_specs
 from sparsec.ir.nodes import Band
-from sparsec.ir.scalars import FORWARD, TRANSPOSED, Interval, Scalars, gaps
+from sparsec.ir.scalars import DOCUMENT, FORWARD, TRANSPOSED, Interval, Scalars, gaps
 from sparsec.ir.strided import (
     Pieces,
     Strided,
@@ -30,9 +30,13 @@ from sparsec.ir.strided import (
 from sparsec.ir.tiles import Piece, TileProgram
 
 
-def project(mask: BandClass, query_tile: int, key_tile: int) -> TileProgram:
-    """The key tiles of a query tile, for one head class. Tiles must divide the block size of every random term."""
-    return _project(mask, Scalars(query_tile, key_tile, FORWARD))
+def project(mask: BandClass, query_tile: int, key_tile: int, *, in_document: bool = False) -> TileProgram:
+    """The key tiles of a query tile, for one head class. Tiles must divide the block size of every random term.
+
+    `in_document`: only keys from `begin` to `end` (inputs of the program) are visited; a tile that straddles either end
+    runs masked, and the kernel leaves the keys outside them out, as it does those from nk on.
+    """
+    return _project(mask, Scalars(query_tile, key_tile, DOCUMENT if in_document else FORWARD))
 
 
 def project_transposed(mask: BandClass, query_tile: int, key_tile: int) -> TileProgram:
@@ -66,8 +70,8 @@ def _project(mask: BandClass, scalars: Scalars) -> TileProgram:
     for band in mask.bands:
         live = x.either(live, band_predicate(band, tuple(draws for _, draws in lists), frame))
     return TileProgram(
-        row_tile if frame is FORWARD else column_tile,
-        column_tile if frame is FORWARD else row_tile,
+        column_tile if frame is TRANSPOSED else row_tile,
+        row_tile if frame is TRANSPOSED else column_tile,
         _read_lets(scalars, pieces),
         tuple(pieces.full),
         tuple(pieces.masked),

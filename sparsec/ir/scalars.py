@@ -45,6 +45,8 @@ class Frame:
 
 FORWARD = Frame(Var("i0"), Var("i1"), ZERO, ZERO, NK, Var("i"), Var("j"))
 """Rows are queries, columns are keys."""
+DOCUMENT = Frame(Var("i0"), Var("i1"), ZERO, Var("begin"), Var("end"), Var("i"), Var("j"))
+"""The same, with keys from `begin` to `end` alone: those of the document that the tile's queries lie in."""
 TRANSPOSED = Frame(Var("j0"), Var("j1"), Var("base"), Var("begin"), Var("end"), Var("j"), Var("i"))
 """Rows are keys, columns are queries, counted from the start `base` of the first query tile."""
 

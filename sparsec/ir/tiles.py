@@ -5,8 +5,8 @@ the keys t*key_tile .. (t+1)*key_tile - 1. Inputs of every expression: i0, i1, n
 c1, ..., then the `lets` in order; `live` reads i and j besides; a piece's `tile` reads n (0 <= n < count), its `when`
 reads n and tile.
 
-A transposed program says the same of a key tile's query tiles (`plan.kernel.BackwardPlan` has its inputs): `tile` is then
-a query tile's number, no piece is listed, and a full tile holds query_tile queries that all see every key.
+A transposed program says the same of a key tile's query tiles (`plan.kernel.BackwardPlan` has its inputs): `tile` is
+then a query tile's number, no piece is listed, and a full tile holds query_tile queries that all see every key.
 
 Invariant: over all pieces, each visited tile comes exactly once; a tile of a full piece holds key_tile live keys for
 every row; every live pair of the query tile lies in a visited tile; `tile` is in [0, ceil(nk / key_tile)).

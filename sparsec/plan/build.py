@@ -11,7 +11,7 @@ from sparsec.ir.listed import lane_rows
 from sparsec.ir.project import project, project_transposed
 from sparsec.ir.tiles import TileProgram
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
-from sparsec.sema.model import Heads
+from sparsec.sema.model import Documents, Heads
 
 CLASS_LIMIT = 64
 """The largest number of head classes: each is a kernel of its own in the generated source."""
@@ -34,7 +34,14 @@ def plan_kernels(pattern: Heads, *, head_dim: int, dtype: str, query_tile: int, 
         head_dim,
         dtype,
         pattern.score.scale,
-        tuple(_head_class(band_class, project(band_class, *tiles)) for band_class in mask.classes),
+        tuple(
+            _head_class(band_class, project(band_class, *tiles, in_document=pattern.documents is Documents.SEPARATE))
+            for band_class in mask.classes
+        ),
+        pattern.score.softcap,
+        pattern.score.alibi,
+        pattern.score.learned_sink,
+        pattern.documents,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparsec.ir.tiles import TileProgram
+from sparsec.sema.model import Documents
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,15 @@ class KernelPlan:
     dtype: str
     scale: float | None
     classes: tuple[HeadClass, ...]
+    softcap: float | None = None
+    """x: the score s = scale * q.k becomes x * tanh(s / x)."""
+    alibi: bool = False
+    """Adds -2**(-8 * (h + 1) / heads) * abs(i - j) to the score, after the softcap."""
+    learned_sink: bool = False
+    """One more logit for each query head in the soft-max's denominator (and in the LSE), with no value."""
+    documents: Documents = Documents.NONE
+    """SEPARATE: the programs read `begin` and `end`, the document's first key and one past its last, and a query tile
+    holds rows of one document. RESTART: the same, with i, j and nk counted within the document, so begin is 0."""
 
 
 @dataclass(frozen=True, slots=True)
