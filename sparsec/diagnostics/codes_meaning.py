@@ -205,7 +205,10 @@ DIVISION_BY_ZERO = Code(
     "E401", "a division by zero", "this divides by zero", "make the right-hand side other than zero"
 )
 TOO_LARGE = Code(
-    "E402", "an integer over 2^31 - 1, or more than 4096 draws", "{what} is {value}, over the limit of {limit}", "write a smaller number"
+    "E402",
+    "an integer over 2^31 - 1, or more than 4096 draws",
+    "{what} is {value}, over the limit of {limit}",
+    "write a smaller number",
 )
 TOO_SMALL = Code(
     "E403",

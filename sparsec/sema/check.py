@@ -44,7 +44,7 @@ def check_structure(file: tree.File, found: list[Diagnostic]) -> CheckedFile:
         taken: dict[str, Span] = {}
         item_parameters = check_parameters(pattern_item.parameters, taken, replace(local, patterns={}))
         checked = check_pattern(pattern_item, item_parameters, taken, local)
-        patterns[name] = merged(checked, patterns, scope)
+        patterns[name] = replace(merged(checked, patterns, scope), name=name)
         signatures[name] = _signature(patterns[name])
     models: dict[str, CheckedModel] = {}
     for name, item in items.items():

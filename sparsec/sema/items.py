@@ -207,8 +207,9 @@ def _inputs(
             hint = scope.suggestion(statement.kind.text, tuple(kinds))
             scope.report(codes.UNKNOWN_KIND.at(scope.source, statement.kind.span, hint=hint, name=statement.kind.text))
         if defined:
-            type_ = Type.RUN_TIME_LENGTH if kind is InputKind.LENGTH else Type.TERM if kind else Type.UNKNOWN
-            scope.names[name.text] = Node("input", type_, name.span, value=name.text)
+            type_ = Type.RUN_TIME_LENGTH if kind is InputKind.LENGTH else Type.TERM
+            node = Node("input", type_, name.span, value=name.text)
+            scope.names[name.text] = node if kind is not None else error(name.span)
             if kind is not None:
                 line, column = scope.source.line_of(name.span.start), scope.source.column_of(name.span.start)
                 found.append(InputDecl(name.text, kind, line, column))

@@ -75,3 +75,14 @@ def test_resolve_is_bounded() -> None:
     with pytest.raises(DiagnosticError, match="E41"):
         checked.pattern("p29").resolve(4096)
     assert time.process_time() - start < 2 * SECONDS
+
+
+def test_patterns_that_may_not_have_their_names() -> None:
+    text = "pattern window { attend windw(1) }\npattern p { attend full }\npattern p { attend sink(0 - 1) }"
+    _, found = program.check(SourceFile("names", text))
+    assert [diagnostic.code for diagnostic in found] == ["E103", "E101", "E102", "E403"]
+
+
+def test_an_input_of_no_kind_is_reported_once() -> None:
+    _, found = program.check(SourceFile("kinds", "pattern p { input x : lists  attend x | sink(x) | full }"))
+    assert [diagnostic.code for diagnostic in found] == ["E107"]
