@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sparsec.ir.expr import holds
-from sparsec.ir.walk import draws, listed_at, visits
+from sparsec.ir.walk import draws, visits
 from sparsec.plan.kernel import HeadClass, KernelPlan
 
 
@@ -76,7 +76,7 @@ def _check_predicate(
 ) -> None:
     program, n_keys = head_class.program, live.shape[1]
     drawn = [draws(spec, constants[spec.lane_row], rows[0] // spec.block) for spec in program.lists]
-    listed = listed_at(program, drawn, tile)
+    listed = {n: tile * program.key_tile // spec.block in drawn[n] for n, spec in enumerate(program.lists)}
     first, last = tile * program.key_tile, min((tile + 1) * program.key_tile, n_keys) - 1
     for i in sorted({rows[0], (rows[0] + rows[1]) // 2, rows[1] - 1}):
         for j in sorted({first, (first + last) // 2, last}):
