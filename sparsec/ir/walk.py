@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from sparsec.ir.expr import evaluate, holds
+from sparsec.ir.expr import TRUE, evaluate, holds
 from sparsec.ir.tiles import ListSpec, Piece, TileProgram
 
 _MASK = (1 << 64) - 1
@@ -17,20 +17,64 @@ class Visit:
     full: bool
 
 
-def visits(program: TileProgram, constants: Mapping[str, int], rows: tuple[int, int], n_keys: int) -> tuple[Visit, ...]:
-    """The tiles visited for rows[0] <= i < rows[1] (of one query tile), in the order of the kernel's loops."""
+def visits(
+    program: TileProgram,
+    constants: Mapping[str, int],
+    rows: tuple[int, int],
+    n_keys: int,
+    document: tuple[int, int] | None = None,
+) -> tuple[Visit, ...]:
+    """The key tiles visited for rows[0] <= i < rows[1] (of one query tile), in the order of the kernel's loops.
+
+    `document`: its first key and one past its last, for programs made `in_document`.
+    """
     values = {**constants, "i0": rows[0], "i1": rows[1] - 1, "nk": n_keys}
+    if document is not None:
+        values |= {"begin": document[0], "end": document[1]}
+    drawn = [draws(spec, values[spec.lane_row], rows[0] // spec.block) for spec in program.lists]
+
+    return tuple(_visits(program, values, drawn, lambda tile: listed_at(program, drawn, tile)))
+
+
+def transposed_visits(
+    program: TileProgram, constants: Mapping[str, int], keys: tuple[int, int], n_keys: int, queries: tuple[int, int]
+) -> tuple[Visit, ...]:
+    """The query tiles visited for keys[0] <= j < keys[1] (of one key tile), for queries[0] <= i < queries[1].
+
+    Tiles count from the query tile that holds queries[0].
+    """
+    base = queries[0] // program.query_tile * program.query_tile
+    values = {**constants, "j0": keys[0], "j1": keys[1] - 1, "nk": n_keys}
+    values |= {"base": base, "begin": queries[0] - base, "end": queries[1] - base}
+
+    def listed(tile: int) -> dict[int, bool]:
+        first = base + tile * program.query_tile
+        return {
+            n: keys[0] // spec.block in draws(spec, values[spec.lane_row], first // spec.block)
+            for n, spec in enumerate(program.lists)
+        }
+
+    return tuple(_visits(program, values, [], listed))
+
+
+def _visits(
+    program: TileProgram, values: dict[str, int], drawn: list[tuple[int, ...]], listed: Callable[[int], dict[int, bool]]
+) -> Iterator[Visit]:
     for let in program.lets:
         values[let.name] = evaluate(let.value, values)
-    drawn = [draws(spec, values[spec.lane_row], rows[0] // spec.block) for spec in program.lists]
-    found = []
     for full, pieces in ((True, program.full), (False, program.masked)):
         for piece in pieces:
-            found += [Visit(tile, full) for tile in _tiles(program, piece, values, drawn)]
-    return tuple(found)
+            for tile in _tiles(program, piece, values, drawn, listed):
+                yield Visit(tile, full)
 
 
-def _tiles(program: TileProgram, piece: Piece, values: dict[str, int], drawn: list[tuple[int, ...]]) -> Iterator[int]:
+def _tiles(
+    program: TileProgram,
+    piece: Piece,
+    values: dict[str, int],
+    drawn: list[tuple[int, ...]],
+    listed: Callable[[int], dict[int, bool]],
+) -> Iterator[int]:
     for n in range(evaluate(piece.count, values)):
         scope = {**values, "n": n}
         if piece.listed is not None:
@@ -38,7 +82,7 @@ def _tiles(program: TileProgram, piece: Piece, values: dict[str, int], drawn: li
             per_block = program.lists[piece.listed].block // program.key_tile
             scope["entry"] = entries[n // per_block] if entries else -1
         tile = scope["tile"] = evaluate(piece.tile, scope)
-        if holds(piece.when, scope, listed_at(program, drawn, tile)):
+        if piece.when == TRUE or holds(piece.when, scope, listed(tile)):
             yield tile
 
 

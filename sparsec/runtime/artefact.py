@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sparsec import __version__
 from sparsec.codegen.cpp import emit_cpp
 from sparsec.codegen.triton import emit_triton
 from sparsec.diagnostics.model import CallError
@@ -25,7 +26,7 @@ from sparsec.ir.tiles import ListSpec, TileProgram
 from sparsec.plan.kernel import HeadClass, KernelPlan
 from sparsec.program import Pattern
 from sparsec.runtime import cpu
-from sparsec.runtime.compile import DTYPES, Request, check_supported, plan_request, wrapped
+from sparsec.runtime.compile import DTYPES, Request, check_supported, module_of, plan_request
 from sparsec.runtime.module import SparseAttention
 
 FORMAT = 1
@@ -115,13 +116,13 @@ def load_compiled(directory: Path | str) -> SparseAttention:
         if Path(name).name != name or hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
             raise CallError(f"expected {folder / name} as its manifest describes it, got another content")
     plan = _launch_plan(manifest["launch"])
+    dtype = next(kind for kind, name in DTYPES.items() if name == plan.dtype)
     if manifest["target"] == "cpu":
         kernel = cpu.CpuKernel.load(plan, (folder / CPP_FILE).read_text(), folder / LIBRARY_FILE)
-        return wrapped("cpu", plan, kernel, kernel.source)
+        return module_of("cpu", plan, kernel, dtype=dtype)
     from sparsec.runtime.triton import TritonKernel  # imported where it is used, for it is slow to import
 
-    source = (folder / TRITON_FILE).read_text()
-    return wrapped("triton", plan, TritonKernel(plan, source), source)
+    return module_of("triton", plan, TritonKernel(plan, (folder / TRITON_FILE).read_text()), dtype=dtype)
 
 
 def _build_cpu(
@@ -160,8 +161,9 @@ def _build_gpu(
 
 
 def _versions(target: str) -> dict[str, str]:
-    packages = ("sparsec", "torch") if target == "cpu" else ("sparsec", "torch", "triton")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    packages = ("torch",) if target == "cpu" else ("torch", "triton")
+    versions = {name: version(name) for name in packages}
+    return {"python": platform.python_version(), "sparsec": __version__, **versions}
 
 
 def _launch(plan: KernelPlan) -> dict[str, Any]:

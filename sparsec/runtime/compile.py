@@ -9,14 +9,14 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 
 from sparsec.diagnostics.model import CallError, DiagnosticError
-from sparsec.plan.build import plan_kernels
-from sparsec.plan.kernel import KernelPlan
+from sparsec.plan.build import plan_backward, plan_kernels
+from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.target import tile_sizes
 from sparsec.program import Pattern, load, parse
 from sparsec.runtime import cpu
@@ -119,46 +119,54 @@ def plan_request(request: Request, target: str) -> KernelPlan:
     )
 
 
+def backward_plan(request: Request, target: str) -> BackwardPlan:
+    """The plan of the gradients for a target name of `plan.target`."""
+    dtype = DTYPES.get(request.dtype, "float32")
+    query_tile, key_tile, *_ = tile_sizes(target, request.head_dim, dtype)
+    return plan_backward(
+        request.pattern, head_dim=request.head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile
+    )
+
+
 def _module(request: Request, kind: str, device: torch.device) -> SparseAttention:
-    match kind:
-        case "reference":
-            return wrapped(kind, request, ReferenceKernel(request.pattern))
-        case "torch":
-            plan = plan_request(request, "cpu")
-            return wrapped(kind, plan, TorchKernel(plan), dtype=request.dtype)
-        case "cpu":
-            plan = plan_request(request, "cpu")
-            built = cpu.CpuKernel.of(plan)
-            return wrapped(kind, plan, built, built.source)
-    from sparsec.runtime import triton  # imported where it is used, for it is slow to import
+    if kind == "reference":
+        pattern = request.pattern
+        return SparseAttention(
+            heads=pattern.heads,
+            kv_heads=pattern.kv_heads,
+            head_dim=request.head_dim,
+            dtype=request.dtype,
+            target=kind,
+            scale=pattern.score.scale,
+            kernel=register(_digest(kind, repr(pattern)), ReferenceKernel(pattern), ()),
+        )
+    if kind == "triton":
+        from sparsec.runtime import triton  # imported where it is used, for it is slow to import
 
-    plan = plan_request(request, triton.target_of(device))
-    kernel = triton.TritonKernel.of(plan)
-    return wrapped(kind, plan, kernel, kernel.source)
+        plan = plan_request(request, triton.target_of(device))
+        return module_of(kind, plan, triton.TritonKernel.of(plan), dtype=request.dtype)
+    plan = plan_request(request, "cpu")
+    if kind == "cpu":
+        return module_of(kind, plan, cpu.CpuKernel.of(plan), dtype=request.dtype)
+    kernel = TorchKernel(plan, partial(backward_plan, request, "cpu"))
+    return module_of(kind, plan, kernel, dtype=request.dtype)
 
 
-def wrapped(
-    kind: str, made_from: KernelPlan | Request, kernel: Kernel, source: str = "", dtype: torch.dtype | None = None
-) -> SparseAttention:
-    """The module around a kernel. `made_from` is its plan, or, for the dense reference, the request itself.
-
-    dtype: the tensors' type, where it is not the plan's.
-    """
-    match made_from:
-        case KernelPlan(heads=heads, kv_heads=kv_heads, scale=scale):
-            plan, lists = made_from, plan_lists(made_from)
-            accepted = dtype or next(kind for kind, name in DTYPES.items() if name == made_from.dtype)
-        case Request(pattern=Heads(heads=heads, kv_heads=kv_heads, score=score)):
-            plan, lists, scale, accepted = None, (), score.scale, made_from.dtype
-    digest = hashlib.sha256(f"{kind}\0{source}\0{made_from!r}".encode()).hexdigest()
+def module_of(kind: str, plan: KernelPlan, kernel: Kernel, *, dtype: torch.dtype) -> SparseAttention:
+    """The module around the kernel of a plan."""
+    source = str(getattr(kernel, "source", ""))
     return SparseAttention(
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=made_from.head_dim,
-        dtype=accepted,
+        heads=plan.heads,
+        kv_heads=plan.kv_heads,
+        head_dim=plan.head_dim,
+        dtype=dtype,
         target=kind,
-        scale=scale,
-        kernel=register(digest, kernel, lists),
+        scale=plan.scale,
+        kernel=register(_digest(kind, source, repr(plan)), kernel, plan_lists(plan)),
         source=source,
         plan=plan,
     )
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -12,16 +12,57 @@ from sparsec.ir.tiles import ListSpec
 
 
 class Kernel(Protocol):
-    """Forward attention on tensors that `runtime.module` has checked.
+    """Attention on tensors that `runtime.module` has checked.
 
     q [B, H, Nq, D], k and v [B, G, Nk, D], any strides; row r of q sits at absolute position q_offset + r. `scale` None
-    means 1/sqrt(D). `lists` are the draw tables of `runtime.draws`. Returns out like q (contiguous), 0 in empty rows,
-    and the natural-log LSE, float32 [B, H, Nq], -inf in empty rows.
+    means the pattern's, else 1/sqrt(D). `lists` are the draw tables of `runtime.draws`. `sink` is float32 [H] where the
+    pattern has a learned sink; `cu_seqlens` int32 [documents + 1] where it has documents (then B is 1 and Nq is Nk).
     """
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, *, q_offset: int, scale: float | None, lists: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor]: ...
+
+
+class TrainableKernel(Kernel, Protocol):
+    """A kernel that also takes sinks and documents, and has gradients."""
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        q_offset: int,
+        scale: float | None,
+        lists: tuple[Tensor, ...],
+        sink: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """out like q, 0 in rows that see no key; natural-log LSE [B, H, Nq], -inf there (the sink, if there is one).
+
+        Both are contiguous. The LSE is float32, or float64 for float64 inputs.
+        """
+        ...
+
+    def backward(
+        self,
+        grad_out: Tensor,
+        grad_lse: Tensor | None,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        *,
+        q_offset: int,
+        scale: float | None,
+        lists: tuple[Tensor, ...],
+        sink: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Gradients of q, k and v, contiguous and like them, and of the sink (None without one)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ class SparseAttention(nn.Module):
     """Attention with a compiled pattern; made by `sparsec.compile`.
 
     Attributes: `heads`, `kv_heads`, `head_dim`, `dtype`, `target` ("cpu", "triton", "torch" or "reference"), `scale`
-    (None: 1/sqrt(head_dim)), `source` (the generated source; empty for "torch" and "reference") and `plan`
-    (None for modules that `sparsec.load_compiled` gives back and for "reference").
+    (None: 1/sqrt(head_dim)), `source` (the generated source; empty for "torch" and "reference") and `plan` (None for
+    "reference"; without tile programs in a module that `sparsec.load_compiled` gives back).
     """
 
     def __init__(
@@ -34,8 +34,8 @@ class SparseAttention(nn.Module):
         target: str,
         scale: float | None,
         kernel: str,
-        source: str,
-        plan: KernelPlan | None,
+        source: str = "",
+        plan: KernelPlan | None = None,
     ) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim, self.dtype = heads, kv_heads, head_dim, dtype
@@ -69,7 +69,7 @@ class SparseAttention(nn.Module):
         if self.target == "reference":  # plain differentiable torch, with no operator between
             out, lse = registered(self._kernel).kernel.forward(q, k, v, q_offset=offset, scale=self.scale, lists=())
         else:
-            out, lse = forward(q, k, v, self._kernel, offset, self.scale)
+            out, lse = forward(q, k, v, None, None, self._kernel, offset, self.scale)
         return (out, lse) if return_lse else out
 
     def _check(self, q: Tensor, k: Tensor, v: Tensor) -> None:

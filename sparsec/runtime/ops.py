@@ -1,9 +1,11 @@
-"""The custom operator `sparsec::forward`: what autograd, `torch.compile` and `torch.export` see of a kernel.
+"""The custom operators `sparsec::forward` and `sparsec::backward`: what autograd and `torch.compile` see of a kernel.
 
-Invariant: outputs are new contiguous tensors, whatever the strides of the inputs; the fake says exactly that.
+Invariant: outputs are new contiguous tensors, whatever the strides of the inputs; the fakes say exactly that.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,23 +16,116 @@ from sparsec.runtime.kernel import registered
 
 
 @torch.library.custom_op("sparsec::forward", mutates_args=())
-def forward(q: Tensor, k: Tensor, v: Tensor, kernel: str, q_offset: int, scale: float | None) -> tuple[Tensor, Tensor]:
-    """Attention by the kernel registered under digest `kernel`: (out like q, LSE float32 [B, H, Nq])."""
+def forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    sink: Tensor | None,
+    cu_seqlens: Tensor | None,
+    kernel: str,
+    q_offset: int,
+    scale: float | None,
+) -> tuple[Tensor, Tensor]:
+    """Attention by the kernel registered under digest `kernel`: (out like q, LSE [B, H, Nq]); see `kernel.Kernel`."""
     loaded = registered(kernel)
     lists = draw_tables(loaded.lists, q.shape[2], q_offset, q.device)
-    return loaded.kernel.forward(q, k, v, q_offset=q_offset, scale=scale, lists=lists)
+    extra = {name: given for name, given in (("sink", sink), ("cu_seqlens", cu_seqlens)) if given is not None}
+    return loaded.kernel.forward(q, k, v, q_offset=q_offset, scale=scale, lists=lists, **extra)
 
 
 @forward.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, kernel: str, q_offset: int, scale: float | None) -> tuple[Tensor, Tensor]:
-    return q.new_empty(q.shape), q.new_empty(q.shape[:3], dtype=torch.float32)
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    sink: Tensor | None,
+    cu_seqlens: Tensor | None,
+    kernel: str,
+    q_offset: int,
+    scale: float | None,
+) -> tuple[Tensor, Tensor]:
+    return q.new_empty(q.shape), q.new_empty(q.shape[:3], dtype=_lse_type(q))
 
 
-def _backward(ctx: object, grad_out: Tensor, grad_lse: Tensor) -> tuple[None, ...]:
-    raise SparsecError(
-        "expected a forward pass alone, got a call of backward(): this kernel has no gradient; "
-        "target='reference' (dense) has one"
+@torch.library.custom_op("sparsec::backward", mutates_args=())
+def backward(
+    grad_out: Tensor,
+    grad_lse: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    sink: Tensor | None,
+    cu_seqlens: Tensor | None,
+    kernel: str,
+    q_offset: int,
+    scale: float | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(dq, dk, dv, dsink); dsink is empty where there is no sink."""
+    loaded = registered(kernel)
+    if not hasattr(loaded.kernel, "backward"):
+        raise SparsecError("expected a target with gradients, torch or reference; got one with a forward pass alone")
+    lists = draw_tables(loaded.lists, q.shape[2], q_offset, q.device)
+    dq, dk, dv, dsink = loaded.kernel.backward(
+        grad_out,
+        grad_lse,
+        q,
+        k,
+        v,
+        out,
+        lse,
+        q_offset=q_offset,
+        scale=scale,
+        lists=lists,
+        sink=sink,
+        cu_seqlens=cu_seqlens,
     )
+    return dq, dk, dv, q.new_empty(0, dtype=torch.float32) if dsink is None else dsink
 
 
-forward.register_autograd(_backward)
+@backward.register_fake
+def _(
+    grad_out: Tensor,
+    grad_lse: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    sink: Tensor | None,
+    cu_seqlens: Tensor | None,
+    kernel: str,
+    q_offset: int,
+    scale: float | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dsink = q.new_empty(0, dtype=torch.float32) if sink is None else sink.new_empty(sink.shape)
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), dsink
+
+
+def _lse_type(q: Tensor) -> torch.dtype:
+    return torch.float64 if q.dtype == torch.float64 else torch.float32
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, sink, cu_seqlens, ctx.kernel, ctx.q_offset, ctx.scale = inputs
+    ctx.save_for_backward(q, k, v, *output, sink, cu_seqlens)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
+    q, k, v, out, lse, sink, cu_seqlens = ctx.saved_tensors
+    if grad_out is None:
+        grad_out = torch.zeros_like(out)
+    dq, dk, dv, dsink = backward(
+        grad_out, grad_lse, q, k, v, out, lse, sink, cu_seqlens, ctx.kernel, ctx.q_offset, ctx.scale
+    )
+    return dq, dk, dv, None if sink is None else dsink, None, None, None, None
+
+
+def _no_second_derivative(ctx: Any, *gradients: Tensor) -> tuple[None, ...]:
+    raise SparsecError("expected a first derivative, got a second one: attention's backward pass has no gradient")
+
+
+forward.register_autograd(_backward, setup_context=_setup)
+backward.register_autograd(_no_second_derivative)

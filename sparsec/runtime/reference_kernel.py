@@ -1,4 +1,4 @@
-"""The `reference` target: dense attention in float64 by the pattern's checked meaning; differentiable, for small sizes."""
+"""The `reference` target: dense float64 attention by the pattern's checked meaning; differentiable, for small sizes."""
 
 from __future__ import annotations
 
