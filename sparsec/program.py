@@ -6,12 +6,16 @@ Invariant: a Program exists only for a file without errors; what remains to fail
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsec import sema
+from sparsec.diagnostics import codes_meaning as codes
 from sparsec.diagnostics.model import CallError, Diagnostic, DiagnosticError, Severity
 from sparsec.diagnostics.source import SourceFile
+from sparsec.ir.classes import block_mask
+from sparsec.ir.normalise import BAND_LIMIT, Effort, TooManyBands, TooMuchEffort
 from sparsec.sema.arguments import Given
 from sparsec.sema.kernels import unsupported_by_kernels
 from sparsec.sema.model import Heads
@@ -19,6 +23,10 @@ from sparsec.syntax import parser
 
 if TYPE_CHECKING:
     import torch
+
+CHECK_EFFORT = 10_000
+CHECKED_PATTERNS, CHECKED_HEADS = 32, 128
+"""How much of a file `check` lowers to count bands: enough for any file that people write, little for a hostile one."""
 
 
 def load(path: str | Path) -> Program:
@@ -42,12 +50,33 @@ def check(source: SourceFile) -> tuple[sema.CheckedFile | None, tuple[Diagnostic
         places = {problem.span.start for problem in problems}
         found = (problem for problem in sema.check_damaged(file) if problem.span.start not in places)
         return None, (*problems, *found)
-    return sema.check(file)
+    checked, diagnostics = sema.check(file)
+    return checked, diagnostics if _has_error(diagnostics) else (*diagnostics, *_band_problems(checked))
+
+
+def _has_error(diagnostics: Iterable[Diagnostic]) -> bool:
+    return any(diagnostic.severity is Severity.ERROR for diagnostic in diagnostics)
+
+
+def _band_problems(checked: sema.CheckedFile) -> Iterator[Diagnostic]:
+    """The patterns with too many bands, of those whose heads the file gives; stops when it takes too long to tell."""
+    effort = Effort(CHECK_EFFORT)
+    for name in checked.pattern_names[:CHECKED_PATTERNS]:
+        binding = sema.Binding(name)
+        try:
+            heads = sema.declared_counts(checked, binding)[0]
+            if heads is None or heads > CHECKED_HEADS or unsupported_by_kernels(checked, name):
+                continue
+            block_mask(sema.resolve(checked, binding, None, None).heads, effort=effort)
+        except TooMuchEffort:
+            return
+        except TooManyBands:
+            yield codes.TOO_MANY_BANDS.at(checked.source, checked.patterns[name].span, limit=BAND_LIMIT)
 
 
 def _program(source: SourceFile) -> Program:
     checked, diagnostics = check(source)
-    if checked is None or any(diagnostic.severity is Severity.ERROR for diagnostic in diagnostics):
+    if checked is None or _has_error(diagnostics):
         raise DiagnosticError(diagnostics)
     return Program(checked, diagnostics)
 
@@ -120,6 +149,11 @@ class Pattern:
             self._resolve(None, None)
         found = (diagnostic for resolved in self._resolved.values() for diagnostic in resolved.warnings)
         return tuple(dict.fromkeys(found))
+
+    def too_many_bands(self) -> Diagnostic:
+        """The error for a pattern that the lowering refuses."""
+        span = self._checked.patterns[self.name].span
+        return codes.TOO_MANY_BANDS.at(self.source, span, limit=BAND_LIMIT)
 
     def unsupported(self) -> tuple[Diagnostic, ...]:
         """One error for each construct of this pattern that the kernels do not take."""

@@ -270,6 +270,12 @@ BAD_SCORE = Code(
     "{what} is {value}",
     "write a finite number greater than zero, such as 1/128",
 )
+TOO_MANY_BANDS = Code(
+    "E414",
+    "a set that needs too many bands",
+    "the set of one head does not simplify to {limit} bands or fewer",
+    "write it with fewer unions, differences and complements of unlike terms",
+)
 
 # What the language has and the kernels do not take
 INPUT_UNSUPPORTED = Code(

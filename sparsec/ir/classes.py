@@ -34,9 +34,9 @@ class BlockMask:
     classes: tuple[BandClass, ...]
 
 
-def block_mask(pattern: Heads, *, transposed: bool = False) -> BlockMask:
+def block_mask(pattern: Heads, *, transposed: bool = False, effort: Effort | None = None) -> BlockMask:
     """Lowers every head and groups them; `transposed`: with rows and columns exchanged. Raises TooManyBands."""
-    effort = Effort()
+    effort = effort or Effort()
     lowered: dict[Term, tuple[Band, ...]] = {}
     groups: dict[tuple[Band, ...], list[int]] = {}
     for head, term in enumerate(pattern.terms):

@@ -18,7 +18,11 @@ BAND_LIMIT = 64
 
 
 class TooManyBands(SparsecError):
-    """A term expands to more than BAND_LIMIT bands, or takes too long to be told from one that does."""
+    """A term expands to more than BAND_LIMIT bands."""
+
+
+class TooMuchEffort(TooManyBands):
+    """A pattern's terms take too many steps to simplify."""
 
 
 @dataclass(slots=True)
@@ -30,7 +34,7 @@ class Effort:
     def spend(self, comparisons: int) -> None:
         self.left -= comparisons
         if self.left < 0:
-            raise TooManyBands("expected a pattern that simplifies quickly, got one that takes too many steps")
+            raise TooMuchEffort("expected a pattern that simplifies quickly, got one that takes too many steps")
 
 
 def normalise(bands: Iterable[Band], effort: Effort) -> tuple[Band, ...]:

@@ -20,8 +20,9 @@ from typing import Any
 from sparsec import __version__
 from sparsec.codegen.cpp import emit_cpp
 from sparsec.codegen.triton import emit_triton
-from sparsec.diagnostics.model import CallError
+from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.ir.expr import FALSE
+from sparsec.ir.normalise import TooManyBands
 from sparsec.ir.tiles import ListSpec, TileProgram
 from sparsec.plan.kernel import HeadClass, KernelPlan
 from sparsec.program import Pattern
@@ -86,7 +87,10 @@ def compile_to_directory(
         raise CallError(f"expected a new folder or one that sparsec wrote, got {directory}, which holds other files")
     check_supported(pattern, head_dim)
     progress("lowering")
-    plan = plan_request(Request(pattern.resolve(heads, kv_heads), head_dim, names[dtype]), target)
+    try:
+        plan = plan_request(Request(pattern.resolve(heads, kv_heads), head_dim, names[dtype]), target)
+    except TooManyBands as error:
+        raise DiagnosticError((pattern.too_many_bands(),)) from error
     build = _build_cpu if target == "cpu" else _build_gpu
     kernels, files = build(plan, target, progress)
     manifest = Manifest(

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from sparsec.diagnostics.model import CallError, DiagnosticError
+from sparsec.ir.normalise import TooManyBands
 from sparsec.plan.build import plan_backward, plan_kernels
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.target import tile_sizes
@@ -73,7 +74,10 @@ def compile(
     if dtype not in DTYPES and not (kind in ("torch", "reference") and dtype == torch.float64):
         raise CallError(f"expected dtype float32, bfloat16 or float16, got {dtype}")
     check_supported(chosen, head_dim)
-    return _module(Request(chosen.resolve(heads, kv_heads), head_dim, dtype), kind, where)
+    try:
+        return _module(Request(chosen.resolve(heads, kv_heads), head_dim, dtype), kind, where)
+    except TooManyBands as error:
+        raise DiagnosticError((chosen.too_many_bands(),)) from error
 
 
 def check_supported(pattern: Pattern, head_dim: int) -> None:
