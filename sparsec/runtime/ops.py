@@ -1,6 +1,9 @@
 """The custom operators `sparsec::forward` and `sparsec::backward`: what autograd and `torch.compile` see of a kernel.
 
 Invariant: outputs are new contiguous tensors, whatever the strides of the inputs; the fakes say exactly that.
+
+They are defined by schema: `torch.library.custom_op` would import all of torch's compiler at the first call, which takes
+longer than the call.
 """
 
 from __future__ import annotations
@@ -15,8 +18,20 @@ from sparsec.runtime.draws import draw_tables
 from sparsec.runtime.kernel import registered
 
 
-@torch.library.custom_op("sparsec::forward", mutates_args=())
-def forward(
+torch.library.define(
+    "sparsec::forward",
+    "(Tensor q, Tensor k, Tensor v, Tensor? sink, Tensor? cu_seqlens, str kernel, SymInt q_offset, float? scale)"
+    " -> (Tensor, Tensor)",
+)
+torch.library.define(
+    "sparsec::backward",
+    "(Tensor grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor? sink,"
+    " Tensor? cu_seqlens, str kernel, SymInt q_offset, float? scale) -> (Tensor, Tensor, Tensor, Tensor)",
+)
+
+
+@torch.library.impl("sparsec::forward", "CompositeExplicitAutograd")
+def _forward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -33,7 +48,7 @@ def forward(
     return loaded.kernel.forward(q, k, v, q_offset=q_offset, scale=scale, lists=lists, **extra)
 
 
-@forward.register_fake
+@torch.library.register_fake("sparsec::forward")  # type: ignore[untyped-decorator]  # torch leaves it untyped
 def _(
     q: Tensor,
     k: Tensor,
@@ -47,8 +62,8 @@ def _(
     return q.new_empty(q.shape), q.new_empty(q.shape[:3], dtype=_lse_type(q))
 
 
-@torch.library.custom_op("sparsec::backward", mutates_args=())
-def backward(
+@torch.library.impl("sparsec::backward", "CompositeExplicitAutograd")
+def _backward(
     grad_out: Tensor,
     grad_lse: Tensor | None,
     q: Tensor,
@@ -84,7 +99,7 @@ def backward(
     return dq, dk, dv, q.new_empty(0, dtype=torch.float32) if dsink is None else dsink
 
 
-@backward.register_fake
+@torch.library.register_fake("sparsec::backward")  # type: ignore[untyped-decorator]  # torch leaves it untyped
 def _(
     grad_out: Tensor,
     grad_lse: Tensor | None,
@@ -107,13 +122,17 @@ def _lse_type(q: Tensor) -> torch.dtype:
     return torch.float64 if q.dtype == torch.float64 else torch.float32
 
 
+forward = torch.ops.sparsec.forward
+backward = torch.ops.sparsec.backward
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     q, k, v, sink, cu_seqlens, ctx.kernel, ctx.q_offset, ctx.scale = inputs
     ctx.save_for_backward(q, k, v, *output, sink, cu_seqlens)
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
     q, k, v, out, lse, sink, cu_seqlens = ctx.saved_tensors
     if grad_out is None:
         grad_out = torch.zeros_like(out)
@@ -127,5 +146,5 @@ def _no_second_derivative(ctx: Any, *gradients: Tensor) -> tuple[None, ...]:
     raise SparsecError("expected a first derivative, got a second one: attention's backward pass has no gradient")
 
 
-forward.register_autograd(_backward, setup_context=_setup)
-backward.register_autograd(_no_second_derivative)
+torch.library.register_autograd("sparsec::forward", _gradients, setup_context=_setup)
+torch.library.register_autograd("sparsec::backward", _no_second_derivative)
