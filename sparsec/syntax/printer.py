@@ -5,7 +5,9 @@ Invariant: `parse(print_file(tree))` equals `tree` up to spans, and printing tha
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import assert_never
 
 from sparsec.diagnostics.source import SourceFile, Span
@@ -58,8 +60,8 @@ def print_expr(expr: Expr) -> str:
     return _expr(expr, _EXPRESSION)
 
 
-def print_statement(statement: Statement) -> str:
-    """A statement on one line."""
+def print_statement(statement: Statement, lead: int = 0) -> str:
+    """A statement on one line; what stands before an arm's `attend` or `use` is at least `lead` characters wide."""
     match statement:
         case HeadsStatement(heads, kv_heads):
             return f"heads {print_expr(heads)}" + ("" if kv_heads is None else f" kv {print_expr(kv_heads)}")
@@ -70,7 +72,7 @@ def print_statement(statement: Statement) -> str:
         case DocumentsStatement(restart):
             return "documents restart" if restart else "documents"
         case AttendStatement(condition, otherwise, term):
-            return f"{_arm(condition, otherwise)}attend {print_expr(term)}"
+            return f"{_arm(condition, otherwise):{lead}}attend {print_expr(term)}"
         case LetStatement(name, value):
             return f"let {name.text} = {print_expr(value)}"
         case InputStatement(name, kind):
@@ -86,7 +88,7 @@ def print_statement(statement: Statement) -> str:
         case LayersStatement(layers):
             return f"layers {print_expr(layers)}"
         case UseStatement(condition, otherwise, pattern):
-            return f"{_arm(condition, otherwise)}use {print_expr(pattern)}"
+            return f"{_arm(condition, otherwise):{lead}}use {print_expr(pattern)}"
         case _:
             assert_never(statement)
 
@@ -94,6 +96,7 @@ def print_statement(statement: Statement) -> str:
 def print_file(tree: File) -> str:
     """The whole file: four spaces of indent, a statement a line, an empty line between items, every comment kept.
 
+    Consecutive arms have their `attend` or `use` in one column.
     A comment on a line of its own stays above what it precedes, one behind a statement stays behind it; comments inside
     a statement move above it. Single empty lines between statements, and between two `param`, stay.
     """
@@ -123,12 +126,29 @@ def _print_body(page: _Page, item: PatternItem | ModelItem) -> None:
     start, end = item.span.start, item.span.stop - 1
     page.line(f"{keyword} {item.name.text}{parameters} {{", Span(start, start), 0)
     page.fresh = True
-    for statement in item.statements:
-        page.comments_before(statement.span.start, statement.span.stop, 1)
-        page.line(print_statement(statement), statement.span, 1)
+    for run in _runs(item.statements):
+        lead = max(_lead(statement) for statement in run)
+        for statement in run:
+            page.comments_before(statement.span.start, statement.span.stop, 1)
+            page.line(print_statement(statement, lead), statement.span, 1)
     page.comments_before(end, end, 1)
     page.fresh = True
     page.line("}", Span(end, end + 1), 0)
+
+
+def _runs(statements: tuple[Statement, ...]) -> Iterator[list[Statement]]:
+    """Consecutive arms together, so that their `attend` or `use` can be aligned; every other statement alone."""
+    for is_arm, run in groupby(statements, key=lambda statement: _lead(statement) > 0):
+        together = list(run)
+        yield from [together] if is_arm else ([statement] for statement in together)
+
+
+def _lead(statement: Statement) -> int:
+    """The width of an arm's condition; 0 for a statement that is no arm."""
+    match statement:
+        case AttendStatement(condition, otherwise) | UseStatement(condition, otherwise):
+            return len(_arm(condition, otherwise))
+    return 0
 
 
 @dataclass(slots=True)
@@ -211,7 +231,8 @@ def _loose(expr: Expr) -> tuple[str, int]:
         case Binary(op, left, right):
             strength = _BINARY[op]
             left_least = strength + (strength == _COMPARISON)  # comparisons do not chain
-            return f"{_expr(left, left_least)} {op} {_expr(right, strength + 1)}", strength
+            sign = op if op == "/" else f" {op} "  # a decimal fraction is one number: 1/128
+            return f"{_expr(left, left_least)}{sign}{_expr(right, strength + 1)}", strength
         case _:
             assert_never(expr)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from sparsec.diagnostics.source import SourceFile
@@ -91,6 +93,36 @@ def test_printing_is_idempotent_and_keeps_the_tree(text: str) -> None:
     assert formatted(once) == once
     before, after = (parse(SourceFile("t.sparse", each))[0] for each in (text, once))
     assert before is not None and after is not None and same_tree(before.items, after.items)
+
+
+def test_consecutive_arms_are_aligned() -> None:
+    text = (
+        "model m { layers 3 where l == 0 use p otherwise use q } pattern p { scale 1/128 where h<3 attend full causal }"
+    )
+    assert (
+        formatted(text)
+        == """\
+model m {
+    layers 3
+    where l == 0 use p
+    otherwise    use q
+}
+
+pattern p {
+    scale 1/128
+    where h < 3 attend full
+    causal
+}
+"""
+    )
+
+
+def test_the_examples_are_in_the_canonical_format() -> None:
+    examples = sorted((Path(__file__).parents[3] / "examples").glob("*.sparse"))
+    assert examples
+    for path in examples:
+        text = path.read_text(encoding="utf-8")
+        assert formatted(text) == text, path.name
 
 
 def test_every_comment_survives_at_every_place() -> None:
