@@ -1,4 +1,4 @@
-"""Kernel plan -> the frozen view that templates/cpu reads -> C++ text.
+"""Kernel plan, forward or backward -> the frozen view that templates/cpu reads -> C++ text.
 
 Invariant: the view holds integers, printed expressions, checked names, and origins reduced to harmless characters.
 """
@@ -6,14 +6,17 @@ Invariant: the view holds integers, printed expressions, checked names, and orig
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from math import log
 from typing import assert_never
 
 from sparsec.codegen.cpp_expr import condition, mask, name_of, scalar
 from sparsec.codegen.environment import render
-from sparsec.ir.expr import TRUE, And, Bool, Int, Less, Listed, Not, Or, Truth, Var, floor_div
-from sparsec.ir.tiles import ListSpec, Piece
-from sparsec.plan.kernel import HeadClass, KernelPlan
+from sparsec.ir import expr as x
+from sparsec.ir.expr import TRUE, And, Bool, Int, Less, Listed, Not, Or, Truth, Var
+from sparsec.ir.tiles import ListSpec, Piece, TileProgram
+from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
 
 _SYMBOL = re.compile(r"[a-z][a-z0-9_]*\Z")
 _UNSAFE = re.compile(r"[^A-Za-z0-9 .,:;|&~()\[\]<>=+*/%_-]")
@@ -38,10 +41,10 @@ class PieceView:
 
 @dataclass(frozen=True, slots=True)
 class ListView:
-    """List `ordinal` of a class is table `table` of the call; `block` and `tile_block` the blocks of i0 and `tile`."""
+    """List `ordinal` of a class is table `table` of the call; `block` is the query's block, `tile_block` the key's."""
 
     ordinal: int
-    table: int
+    table: str
     row: str
     width: int
     block: str
@@ -62,7 +65,11 @@ class ClassView:
 
 @dataclass(frozen=True, slots=True)
 class CppView:
-    """What templates/cpu/forward.cpp.jinja prints; `constants` hold one integer a head."""
+    """What templates/cpu/forward.cpp.jinja and backward.cpp.jinja print; `constants` hold one integer a head.
+
+    `transposed`: the classes are those of key tiles. `lanes` says what lies in the lanes of a vector; `lane` and
+    `other` are the variables of a mask that are a vector and a scalar. `softcap` is empty without one.
+    """
 
     symbol: str
     heads: int
@@ -74,6 +81,15 @@ class CppView:
     lists: int
     class_of_head: tuple[int, ...]
     classes: tuple[ClassView, ...]
+    transposed: bool
+    lanes: str
+    lane: str
+    other: str
+    softcap: str
+    alibi: bool
+    slopes: tuple[str, ...]
+    learned_sink: bool
+    documents: str
 
 
 def emit_cpp(plan: KernelPlan, *, symbol: str = "sparsec") -> str:
@@ -81,20 +97,36 @@ def emit_cpp(plan: KernelPlan, *, symbol: str = "sparsec") -> str:
 
     Sources with different symbols may be joined into one translation unit.
     """
-    return render("templates/cpu/forward.cpp.jinja", cpp_view(plan, symbol))
+    first_table = accumulate((len(c.program.lists) for c in plan.classes), initial=0)
+    classes = tuple(
+        _class(c, plan.heads, tuple(_list(c.program, n, first + n) for n in range(len(c.program.lists))))
+        for c, first in zip(plan.classes, first_table, strict=False)
+    )
+    return render("templates/cpu/forward.cpp.jinja", _view(plan, plan.classes, classes, symbol, transposed=False))
 
 
-def cpp_view(plan: KernelPlan, symbol: str) -> CppView:
+def emit_cpp_backward(plan: BackwardPlan, *, symbol: str = "sparsec") -> str:
+    """C++17 source of the gradients' kernel, entry point `int <symbol>_backward(const sparsec_backward_call*)`.
+
+    Its tables of draws are those of the forward kernel, in the same order. It may be joined with other sources.
+    """
+    tables = _tables(plan.forward)
+    classes = tuple(_transposed_class(c, plan.forward.heads, tables) for c in plan.transposed)
+    return render(
+        "templates/cpu/backward.cpp.jinja", _view(plan.forward, plan.transposed, classes, symbol, transposed=True)
+    )
+
+
+def _view(
+    plan: KernelPlan, of: tuple[HeadClass, ...], classes: tuple[ClassView, ...], symbol: str, *, transposed: bool
+) -> CppView:
     if not _SYMBOL.match(symbol):
         raise ValueError(f"expected a symbol of lower-case letters, digits and _, got {symbol!r}")
-    tiles = {(c.program.query_tile, c.program.key_tile) for c in plan.classes}
+    tiles = {(c.program.query_tile, c.program.key_tile) for c in of}
     if len(tiles) != 1:
         raise AssertionError(f"all head classes of a plan share one tile size, got {sorted(tiles)}")
     query_tile, key_tile = tiles.pop()
-    class_of_head = {head: n for n, c in enumerate(plan.classes) for head in c.heads}
-    tables = [0]
-    for c in plan.classes:
-        tables.append(tables[-1] + len(c.program.lists))
+    class_of_head = {head: n for n, c in enumerate(of) for head in c.heads}
     return CppView(
         symbol=symbol,
         heads=plan.heads,
@@ -103,15 +135,66 @@ def cpp_view(plan: KernelPlan, symbol: str) -> CppView:
         dtype=plan.dtype,
         query_tile=query_tile,
         key_tile=key_tile,
-        lists=tables[-1],
+        lists=sum(len(c.program.lists) for c in plan.classes),
         class_of_head=tuple(class_of_head[head] for head in range(plan.heads)),
-        classes=tuple(_class(c, plan.heads, first) for c, first in zip(plan.classes, tables, strict=False)),
+        classes=classes,
+        transposed=transposed,
+        lanes="keys" if transposed else "queries",
+        lane="j" if transposed else "i",
+        other="i" if transposed else "j",
+        softcap="" if plan.softcap is None else _real(plan.softcap),
+        alibi=plan.alibi,
+        slopes=tuple(_real(2 ** (-8 * (head + 1) / plan.heads) / log(2)) for head in range(plan.heads)),
+        learned_sink=plan.learned_sink,
+        documents=plan.documents.value,
     )
 
 
-def _class(c: HeadClass, heads: int, first_table: int) -> ClassView:
+def _real(value: float) -> str:
+    return f"{float(value)!r}f"
+
+
+def _tables(plan: KernelPlan) -> dict[tuple[int, int, int, tuple[int, int]], tuple[int, int]]:
+    """(head, width, block, (seed, lane)) -> the table of the call and the row of it that holds these draws."""
+    found, table = {}, 0
+    for c in plan.classes:
+        constants = dict(c.constants)
+        for spec in c.program.lists:
+            for head, row in zip(c.heads, constants[spec.lane_row], strict=True):
+                found[head, spec.width, spec.block, spec.lanes[row]] = table, row
+            table += 1
+    return found
+
+
+def _transposed_class(
+    c: HeadClass, heads: int, tables: dict[tuple[int, int, int, tuple[int, int]], tuple[int, int]]
+) -> ClassView:
+    """A class of key tiles: it groups heads in its own way, so tables and rows are looked up by the head's draws."""
+    constants, lists = dict(c.constants), []
     program = c.program
-    lists = tuple(_list(spec, n, first_table + n, program.key_tile) for n, spec in enumerate(program.lists))
+    first_query = x.add(Var("base"), x.mul(Var("tile"), Int(program.query_tile)))
+    for n, spec in enumerate(program.lists):
+        of_heads = [
+            tables[head, spec.width, spec.block, spec.lanes[row]]
+            for head, row in zip(c.heads, constants[spec.lane_row], strict=True)
+        ]
+        constants[spec.lane_row] = tuple(row for _, row in of_heads)
+        constants[f"table{n}"] = tuple(table for table, _ in of_heads)
+        lists.append(
+            ListView(
+                ordinal=n,
+                table=f"table{n}",
+                row=name_of(spec.lane_row),
+                width=spec.width,
+                block=scalar(x.floor_div(first_query, Int(spec.block))),
+                tile_block=scalar(x.floor_div(Var("j0"), Int(spec.block), nonneg=True)),
+            )
+        )
+    return _class(replace(c, constants=tuple(constants.items())), heads, tuple(lists), lane="j")
+
+
+def _class(c: HeadClass, heads: int, lists: tuple[ListView, ...], lane: str = "i") -> ClassView:
+    program = c.program
     tests = [program.live, *(piece.when for piece in (*program.full, *program.masked))]
     tested = frozenset[int]().union(*(_tested(test) for test in tests))
     return ClassView(
@@ -122,7 +205,7 @@ def _class(c: HeadClass, heads: int, first_table: int) -> ClassView:
         tests=tuple(view for view in lists if view.ordinal in tested),
         full=tuple(_piece(piece, program.lists, program.key_tile) for piece in program.full),
         masked=tuple(_piece(piece, program.lists, program.key_tile) for piece in program.masked),
-        live=mask(program.live),
+        live=mask(program.live, lane),
     )
 
 
@@ -131,21 +214,22 @@ def _by_head(members: tuple[int, ...], values: tuple[int, ...], heads: int) -> t
     return tuple(of_head.get(head, 0) for head in range(heads))
 
 
-def _list(spec: ListSpec, ordinal: int, table: int, key_tile: int) -> ListView:
+def _list(program: TileProgram, ordinal: int, table: int) -> ListView:
+    spec = program.lists[ordinal]
     return ListView(
         ordinal=ordinal,
-        table=table,
+        table=repr(table),
         row=name_of(spec.lane_row),
         width=spec.width,
-        block=scalar(floor_div(Var("i0"), Int(spec.block))),
-        tile_block=scalar(floor_div(Var("tile"), Int(spec.block // key_tile))),
+        block=scalar(x.floor_div(Var("i0"), Int(spec.block))),
+        tile_block=scalar(x.floor_div(Var("tile"), Int(spec.block // program.key_tile))),
     )
 
 
 def _piece(piece: Piece, lists: tuple[ListSpec, ...], key_tile: int) -> PieceView:
     entry = ""
     if piece.listed is not None:
-        slot = scalar(floor_div(Var("n"), Int(lists[piece.listed].block // key_tile), nonneg=True))
+        slot = scalar(x.floor_div(Var("n"), Int(lists[piece.listed].block // key_tile), nonneg=True))
         entry = f"draws_{piece.listed}[{slot}]"
     return PieceView(
         origin=comment(piece.origin),

@@ -1,6 +1,6 @@
-"""Expressions and conditions -> C++ text: scalars (`int`, `bool`), and vectors of queries (`ivec`, masks of -1 and 0).
+"""Expressions and conditions -> C++ text: scalars (`int`, `bool`), and vectors (`ivec`, masks of -1 and 0).
 
-Invariant: in a mask what holds the variable `i` is a vector, all else a scalar; no condition branches or cuts short.
+Invariant: in a mask what holds the variable of the lanes is a vector, all else a scalar; no condition branches.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def condition(test: Bool) -> str:
     return _print_test(test, vectors=frozenset()).text
 
 
-def mask(test: Bool) -> str:
-    """`test`, where `i` is a vector, as an `ivec` mask."""
-    printed = _print_test(test, vectors=frozenset(("i",)))
+def mask(test: Bool, lane: str = "i") -> str:
+    """`test`, where the variable `lane` is a vector, as an `ivec` mask."""
+    printed = _print_test(test, vectors=frozenset((lane,)))
     return printed.text if printed.vector else f"splat(truth({printed.text}))"
 
 

@@ -26,6 +26,7 @@ from sparsec.codegen.cpp import emit_cpp
 from sparsec.diagnostics.model import CallError, SparsecError
 from sparsec.plan.kernel import KernelPlan
 from sparsec.runtime.build_cache import build_key, lookup, publish
+from sparsec.sema.model import Documents
 
 _LIBRARY = "kernel.so"
 _TIMEOUT_SECONDS = 300
@@ -119,7 +120,9 @@ def _machine() -> str:
     return repr((platform.machine(), platform.processor(), sorted(set(facts))))
 
 
-class _List(ctypes.Structure):
+class DrawList(ctypes.Structure):
+    """`struct sparsec_list` of templates/cpu/list.cpp.jinja."""
+
     _fields_ = (("entries", ctypes.c_void_p), ("first", ctypes.c_int64), ("blocks", ctypes.c_int64))
 
 
@@ -131,7 +134,9 @@ class _Call(ctypes.Structure):
         *((f"{name}_stride", ctypes.c_int64 * 4) for name in ("q", "k", "v", "out")),
         ("lse_stride", ctypes.c_int64 * 3),
         *((name, ctypes.c_int64) for name in ("batch", "n_q", "n_k", "q0")),
-        ("lists", ctypes.POINTER(_List)),
+        ("lists", ctypes.POINTER(DrawList)),
+        *((name, ctypes.c_void_p) for name in ("sink", "cu_seqlens")),
+        ("documents", ctypes.c_int64),
         ("scale", ctypes.c_float),
         ("threads", ctypes.c_int32),
     )
@@ -156,22 +161,31 @@ class CpuKernel:
         return CpuKernel(plan, source, ctypes.CDLL(str(library)).sparsec_forward)
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, *, q_offset: int, scale: float | None, lists: tuple[Tensor, ...]
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        q_offset: int,
+        scale: float | None,
+        lists: tuple[Tensor, ...],
+        sink: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """q [B, H, Nq, D]; k, v [B, G, Nk, D], any strides, none copied; row r of q sits at position q_offset + r.
 
         `scale` None means the plan's, else 1/sqrt(D). `lists` are int32 [rows, query blocks, width], one for each list
-        of the plan, class by class, from query block q_offset // block on. Returns out like q (contiguous) and the
-        natural-log LSE, float32 [B, H, Nq]; an empty row has 0 and -inf. Uses torch.get_num_threads() threads.
+        of the plan, class by class, from query block q_offset // block on (0 where documents restart).
+        sink: float32 [H], given iff the plan has a learned sink. cu_seqlens: int32 [documents + 1], given iff it has
+        documents; B is then 1 and every query lies in 0..Nk-1. Returns out like q (contiguous) and the natural-log LSE,
+        float32 [B, H, Nq]; an empty row has 0, and -inf or the sink. Uses torch.get_num_threads() threads.
         Raises CallError for tensors that the plan was not made for.
         """
-        self._check(q, k, v, q_offset)
+        check_call(self.plan, q, k, v, q_offset, sink, cu_seqlens)
         out = torch.empty(q.shape, dtype=q.dtype)
         lse = torch.empty(q.shape[:3], dtype=torch.float32)
-        specs = [spec for head_class in self.plan.classes for spec in head_class.program.lists]
-        tables = [table.contiguous() for table in lists]
-        if scale is None:
-            scale = self.plan.scale if self.plan.scale is not None else self.plan.head_dim**-0.5
+        tables = draw_lists(self.plan, lists, q_offset, q.shape[2])
+        sink, cu_seqlens = (None if t is None else t.detach().contiguous() for t in (sink, cu_seqlens))
         call = _Call(
             *(t.data_ptr() for t in (q, k, v, out, lse)),
             *((ctypes.c_int64 * t.dim())(*t.stride()) for t in (q, k, v, out, lse)),
@@ -179,29 +193,82 @@ class CpuKernel:
             q.shape[2],
             k.shape[2],
             q_offset,
-            (_List * len(tables))(
-                *(
-                    _List(table.data_ptr(), q_offset // spec.block, table.shape[1])
-                    for spec, table in zip(specs, tables, strict=True)
-                )
-            ),
-            scale,
+            tables,
+            *(None if t is None else t.data_ptr() for t in (sink, cu_seqlens)),
+            0 if cu_seqlens is None else cu_seqlens.shape[0] - 1,
+            scale_of(self.plan, scale),
             torch.get_num_threads(),
         )
         if self.entry(ctypes.byref(call)) != 0:
             raise MemoryError("the kernel's scratch could not be allocated")
         return out, lse
 
-    def _check(self, q: Tensor, k: Tensor, v: Tensor, q_offset: int) -> None:
-        plan, dtype = self.plan, _DTYPES[self.plan.dtype]
-        if any(t.dtype != dtype or t.device.type != "cpu" for t in (q, k, v)):
-            raise CallError(f"expected {dtype} tensors on the CPU, got {[(t.dtype, str(t.device)) for t in (q, k, v)]}")
-        batch, n_keys = q.shape[0], k.shape[2] if k.dim() == 4 else 0
-        wanted = [(batch, plan.heads, q.shape[-2], plan.head_dim), *[(batch, plan.kv_heads, n_keys, plan.head_dim)] * 2]
-        if [tuple(t.shape) for t in (q, k, v)] != wanted:
-            raise CallError(f"expected q, k, v of shapes {wanted}, got {[tuple(t.shape) for t in (q, k, v)]}")
-        if max(abs(q_offset), abs(q_offset + q.shape[2]), n_keys) >= _POSITION_LIMIT:
-            raise CallError(f"expected positions below 2**30, got q_offset {q_offset}, Nq {q.shape[2]}, Nk {n_keys}")
+
+def scale_of(plan: KernelPlan, scale: float | None) -> float:
+    """The scale of a call: the one given, else the plan's, else 1/sqrt(D)."""
+    if scale is not None:
+        return scale
+    return plan.scale if plan.scale is not None else plan.head_dim**-0.5
+
+
+def draw_lists(plan: KernelPlan, lists: tuple[Tensor, ...], q_offset: int, n_queries: int) -> ctypes.Array[DrawList]:
+    """The tables of draws as the kernels take them. Raises CallError for tables that do not cover the queries."""
+    specs = [spec for head_class in plan.classes for spec in head_class.program.lists]
+    start = 0 if plan.documents is Documents.RESTART else q_offset
+    rows = []
+    for spec, table in zip(specs, lists, strict=True):
+        first = start // spec.block
+        blocks = max((q_offset + n_queries - 1) // spec.block + 1 - first, 0)
+        if table.dtype != torch.int32 or not table.is_contiguous() or table.dim() != 3:
+            raise CallError(f"expected contiguous int32 tables of draws, got {table.dtype} {tuple(table.shape)}")
+        if table.shape[0] != len(spec.lanes) or table.shape[1] < blocks or table.shape[2] != spec.width:
+            wanted = (len(spec.lanes), blocks, spec.width)
+            raise CallError(f"expected a table of draws of shape {wanted}, got {tuple(table.shape)}")
+        rows.append(DrawList(table.data_ptr(), first, table.shape[1]))
+    return (DrawList * len(rows))(*rows)
+
+
+def check_call(
+    plan: KernelPlan, q: Tensor, k: Tensor, v: Tensor, q_offset: int, sink: Tensor | None, cu_seqlens: Tensor | None
+) -> None:
+    """Raises CallError for what the kernels of `plan` cannot take, so that no address of theirs is out of bounds."""
+    dtype = _DTYPES[plan.dtype]
+    if any(t.dtype != dtype or t.device.type != "cpu" for t in (q, k, v)):
+        raise CallError(f"expected {dtype} tensors on the CPU, got {[(t.dtype, str(t.device)) for t in (q, k, v)]}")
+    batch, n_keys = q.shape[0], k.shape[2] if k.dim() == 4 else 0
+    wanted = [(batch, plan.heads, q.shape[-2], plan.head_dim), *[(batch, plan.kv_heads, n_keys, plan.head_dim)] * 2]
+    if [tuple(t.shape) for t in (q, k, v)] != wanted:
+        raise CallError(f"expected q, k, v of shapes {wanted}, got {[tuple(t.shape) for t in (q, k, v)]}")
+    if max(abs(q_offset), abs(q_offset + q.shape[2]), n_keys) >= _POSITION_LIMIT:
+        raise CallError(f"expected positions below 2**30, got q_offset {q_offset}, Nq {q.shape[2]}, Nk {n_keys}")
+    if (sink is not None) != plan.learned_sink:
+        raise CallError(
+            f"expected {'a' if plan.learned_sink else 'no'} sink, got {'one' if sink is not None else 'none'}"
+        )
+    if sink is not None and (sink.shape != (plan.heads,) or sink.dtype != torch.float32 or sink.device.type != "cpu"):
+        raise CallError(
+            f"expected sink float32 [{plan.heads}] on the CPU, got {sink.dtype} {list(sink.shape)} on {sink.device}"
+        )
+    if (cu_seqlens is not None) != (plan.documents is not Documents.NONE):
+        raise CallError(f"expected {'no ' if cu_seqlens is not None else ''}cu_seqlens for this pattern")
+    if cu_seqlens is not None:
+        _check_documents(cu_seqlens, batch, q_offset, q.shape[2], n_keys)
+
+
+def _check_documents(cu_seqlens: Tensor, batch: int, q_offset: int, n_queries: int, n_keys: int) -> None:
+    if batch != 1:
+        raise CallError(f"expected a batch of 1 with cu_seqlens, got {batch}")
+    if cu_seqlens.dtype != torch.int32 or cu_seqlens.dim() != 1 or cu_seqlens.device.type != "cpu":
+        raise CallError(
+            f"expected cu_seqlens int32 [documents + 1] on the CPU, got {cu_seqlens.dtype} {list(cu_seqlens.shape)}"
+        )
+    ends = [int(cu_seqlens[n]) for n in (0, -1)] if cu_seqlens.numel() else []
+    if ends != [0, n_keys] or bool((cu_seqlens.diff() < 0).any()):
+        raise CallError(f"expected cu_seqlens to rise from 0 to Nk {n_keys}, got {cu_seqlens.tolist()[:8]}")
+    if q_offset < 0 or q_offset + n_queries > n_keys:
+        raise CallError(
+            f"expected documents' queries at positions in 0..{n_keys}, got q_offset {q_offset}, Nq {n_queries}"
+        )
 
 
 def build_kernels(plans: Sequence[KernelPlan], *, optimise: int = 3) -> tuple[CpuKernel, ...]:

@@ -8,13 +8,18 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <new>
 
-#ifndef SPARSEC_CALL
-#define SPARSEC_CALL
+#ifndef SPARSEC_LIST
+#define SPARSEC_LIST
 struct sparsec_list {        // int32 [rows, blocks, width]; its first query block is `first`
   const int32_t* entries;
   int64_t first, blocks;
 };
+#endif
+#ifndef SPARSEC_CALL
+#define SPARSEC_CALL
 struct sparsec_call {        // strides in elements; q, out: [B, H, Nq, D]; k, v: [B, G, Nk, D]; lse: [B, H, Nq]
   const void *q, *k, *v;
   void* out;
@@ -22,6 +27,9 @@ struct sparsec_call {        // strides in elements; q, out: [B, H, Nq, D]; k, v
   int64_t q_stride[4], k_stride[4], v_stride[4], out_stride[4], lse_stride[3];
   int64_t batch, n_q, n_k, q0;
   const sparsec_list* lists;
+  const float* sink;          // [H], for a learned sink
+  const int32_t* cu_seqlens;  // [documents + 1], for documents
+  int64_t documents;
   float scale;
   int32_t threads;
 };
@@ -32,10 +40,12 @@ namespace {
 
 constexpr int HEADS = 16, KV_HEADS = 8, D = 128;
 constexpr int QUERY_TILE = 64, KEY_TILE = 64;
+constexpr int LANE_TILE = QUERY_TILE;
+constexpr float LOG2E = 1.4426950409f;
 
-// ---- Vectors: LANES queries side by side; a panel is VECS vectors, a register block ROWS keys (or head dims) x one panel.
+// ---- Vectors: LANES queries side by side; a panel is VECS vectors, a register block ROWS sums x one panel.
 #if defined(__AVX512F__)
-constexpr int LANES = 16, VECS = QUERY_TILE % 32 == 0 ? 2 : 1, ROWS = 12;
+constexpr int LANES = 16, VECS = LANE_TILE % 32 == 0 ? 2 : 1, ROWS = 12;
 #elif defined(__AVX__)
 constexpr int LANES = 8, VECS = 2, ROWS = 6;
 #elif defined(__aarch64__)
@@ -43,8 +53,8 @@ constexpr int LANES = 4, VECS = 4, ROWS = 6;
 #else
 constexpr int LANES = 4, VECS = 2, ROWS = 6;
 #endif
-constexpr int PANEL = LANES * VECS, PANELS = QUERY_TILE / PANEL;
-static_assert(PANELS * PANEL == QUERY_TILE, "a query tile is whole panels");
+constexpr int PANEL = LANES * VECS, PANELS = LANE_TILE / PANEL;
+static_assert(PANELS * PANEL == LANE_TILE, "a tile is whole panels");
 
 typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
 typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(int32_t))));  // also masks: -1 where true, 0 where false
@@ -112,15 +122,31 @@ struct Matrix {  // [rows, D], strides in elements
   int64_t row, dim;
 };
 
-// Rows first .. first + count of `m` as float32 [count][D].
-void load_rows(const Matrix& m, int64_t first, int count, float* to) {
-  for (int n = 0; n < count; ++n, to += D) {
+// [batch, heads, rows, D] at one batch entry and head; row 0 of the result is row `first`, which may be negative.
+Matrix matrix(const void* data, const int64_t* stride, int64_t b, int64_t h, int64_t first) {
+  return {(const element*)data + b * stride[0] + h * stride[1] + first * stride[2], stride[2], stride[3]};
+}
+
+// Rows first .. first + count of `m` as float32, [count][width].
+void load_rows(const Matrix& m, int64_t first, int count, float* to, int width = D) {
+  for (int n = 0; n < count; ++n, to += width) {
     const element* from = m.data + (first + n) * m.row;
     if (m.dim == 1)
       for (int d = 0; d < D; ++d) to[d] = widen(from[d]);
     else
       for (int d = 0; d < D; ++d) to[d] = widen(from[d * m.dim]);
   }
+}
+
+// Points at rows first .. first + count of `m`, in place if they are contiguous floats, else widened into `packed`.
+inline void point(const Matrix& m, int64_t first, int count, float (*packed)[D], const float** to) {
+  const float* from = (const float*)m.data + first * m.row;
+  int64_t row = m.row;
+  if (PACK || m.dim != 1) {
+    load_rows(m, first, count, packed[0]);
+    from = packed[0], row = D;
+  }
+  for (int n = 0; n < count; ++n, from += row) to[n] = from;
 }
 
 // ---- Micro-kernels: a block of sums in registers, R rows of one panel each; the matrix's scalars are broadcast in place.
@@ -131,15 +157,47 @@ struct Split {
   static constexpr int BLOCKS = (TOTAL + ROWS - 1) / ROWS, SIZE = TOTAL / BLOCKS, MORE = TOTAL % BLOCKS;
   static constexpr int LARGE = SIZE + (MORE > 0), LARGE_END = MORE * LARGE;
 };
-typedef Split<KEY_TILE> KeySplit;
 typedef Split<D> DimSplit;
+
+// o[r][lane] += sum over n of row[n][d + r] * p[n][lane], p's rows WIDTH apart; there is at least one n.
+template <int R, int WIDTH>
+__attribute__((noinline)) void accumulate_block(const float* const* row, int count, int d, const float* p, float (*o)[PANEL]) {
+  vec sum[R][VECS];
+  EACH(r, R) EACH(v, VECS) sum[r][v] = load(o[r] + v * LANES);
+  int n = 0;
+  do {
+    const float* scalars = row[n] + d;
+    vec x[VECS];
+    EACH(v, VECS) x[v] = load(p + n * WIDTH + v * LANES);
+    EACH(r, R) EACH(v, VECS) sum[r][v] += scalars[r] * x[v];
+  } while (++n < count);
+  EACH(r, R) EACH(v, VECS) store(o[r] + v * LANES, sum[r][v]);
+}
+
+// The same for every head dim.
+template <int WIDTH>
+inline void accumulate(const float* const* row, int count, const float* p, float (*o)[PANEL]) {
+  int d = 0;
+  for (; d < DimSplit::LARGE_END; d += DimSplit::LARGE) accumulate_block<DimSplit::LARGE, WIDTH>(row, count, d, p, o + d);
+  for (; d < D; d += DimSplit::SIZE) accumulate_block<DimSplit::SIZE, WIDTH>(row, count, d, p, o + d);
+}
+
+// ---- The online soft-max step: one panel of queries over the keys of one tile.
+typedef Split<KEY_TILE> KeySplit;
 
 struct Keys {  // the keys of one tile to attend to, in order; ROWS more entries, so that every block is whole
   int count;
   const float *key[KEY_TILE + ROWS], *value[KEY_TILE + ROWS];
 };
 
-// s[r][lane] = sum over d of key[r][d] * q[d][lane], or -inf where the mask is 0; `peak` follows the largest.
+struct Panel {
+  float q[D][PANEL];  // times the score's scale
+  float o[D][PANEL];  // the sum of weights times values, relative to 2^peak
+  vec peak[VECS];     // within 8 below the largest score so far; -inf before the first live key
+  vec total[VECS];    // the sum of weights, relative to 2^peak
+};
+
+// s[r][lane] = the score of key[r] and q[..][lane], or -inf where the mask is 0; `peak` follows the largest.
 template <int R, bool MASKED>
 __attribute__((noinline)) void score(const float (*q)[PANEL], const float* const* key, const ivec (*mask)[VECS],
                                      float (*s)[PANEL], vec* peak) {
@@ -156,30 +214,6 @@ __attribute__((noinline)) void score(const float (*q)[PANEL], const float* const
     store(s[r] + v * LANES, sum[r][v]);
   }
 }
-
-// o[r][lane] += sum over the keys n of value[n][d + r] * p[n][lane]; there is at least one key.
-template <int R>
-__attribute__((noinline)) void accumulate(const Keys& keys, int d, const float (*p)[PANEL], float (*o)[PANEL]) {
-  vec sum[R][VECS];
-  EACH(r, R) EACH(v, VECS) sum[r][v] = load(o[r] + v * LANES);
-  const int count = keys.count;
-  int n = 0;
-  do {
-    const float* value = keys.value[n] + d;
-    vec x[VECS];
-    EACH(v, VECS) x[v] = load(p[n] + v * LANES);
-    EACH(r, R) EACH(v, VECS) sum[r][v] += value[r] * x[v];
-  } while (++n < count);
-  EACH(r, R) EACH(v, VECS) store(o[r] + v * LANES, sum[r][v]);
-}
-
-// ---- The online soft-max step: one panel of queries over the keys of one tile.
-struct Panel {
-  float q[D][PANEL];  // times scale * log2(e)
-  float o[D][PANEL];  // the sum of weights times values, relative to 2^peak
-  vec peak[VECS];     // within 8 below the largest score so far; -inf before the first live key
-  vec total[VECS];    // the sum of weights, relative to 2^peak
-};
 
 // 0 for -inf, so that a score of -inf minus it is -inf and never NaN.
 inline vec finite(vec peak) { return peak == splat(-INF) ? vec{} : peak; }
@@ -232,10 +266,7 @@ __attribute__((noinline)) void attend(Panel& panel, const Keys& keys, const ivec
     }
   }
   EACH(v, VECS) panel.total[v] = total[v];
-
-  int d = 0;
-  for (; d < DimSplit::LARGE_END; d += DimSplit::LARGE) accumulate<DimSplit::LARGE>(keys, d, s, panel.o + d);
-  for (; d < D; d += DimSplit::SIZE) accumulate<DimSplit::SIZE>(keys, d, s, panel.o + d);
+  accumulate<PANEL>(keys.value, count, s[0], panel.o);
 }
 
 // ---- Tiles: one query tile of one head, and a key tile that it sees in full or through a mask.
@@ -246,29 +277,20 @@ struct Work {  // one thread's scratch
   float key[KEY_TILE][D], value[KEY_TILE][D], rows[QUERY_TILE][D];
   Keys tile, live;
   ivec lane[VECS];  // 0, 1, ..., PANEL - 1
-  Matrix k, v;
-  int i0, i1, base, n_k;  // rows i0 .. i1 are present; lane 0 of panel 0 is row `base`
+  Matrix k, v;      // rows are positions
+  int i0, i1, base;     // rows i0 .. i1 are present; lane 0 of panel 0 is row `base`
+  int begin, end, n_k;  // keys begin .. end - 1 may be seen
+  int first_key;        // of the tile at hand
 
   int first_panel() const { return (i0 - base) / PANEL; }
   int last_panel() const { return (i1 - base) / PANEL; }
 };
 
-// Points at the rows of `m`, in place if they are contiguous floats, else widened into `packed`.
-inline void point(const Matrix& m, int64_t first, int count, float (*packed)[D], const float** to) {
-  const float* from = (const float*)m.data + first * m.row;
-  int64_t row = m.row;
-  if (PACK || m.dim != 1) {
-    load_rows(m, first, count, packed[0]);
-    from = packed[0], row = D;
-  }
-  for (int n = 0; n < count; ++n, from += row) to[n] = from;
-}
-
 __attribute__((noinline)) void open_tile(Work& w, int tile) {
-  const int first = tile * KEY_TILE;
-  w.tile.count = minimum(KEY_TILE, w.n_k - first);
-  point(w.k, first, w.tile.count, w.key, w.tile.key);
-  point(w.v, first, w.tile.count, w.value, w.tile.value);
+  w.first_key = maximum(tile * KEY_TILE, w.begin);
+  w.tile.count = minimum(tile * KEY_TILE + KEY_TILE, w.end) - w.first_key;
+  point(w.k, w.first_key, w.tile.count, w.key, w.tile.key);
+  point(w.v, w.first_key, w.tile.count, w.value, w.tile.value);
 }
 
 void attend_full(Work& w, int tile) {
@@ -278,7 +300,7 @@ void attend_full(Work& w, int tile) {
 
 // Fills w.live and w.mask with the tile's keys that some row of panel p sees; returns how many they are.
 template <class Live>
-inline int live_keys(Work& w, int tile, int p, const Live& live) {
+inline int live_keys(Work& w, int p, const Live& live) {
   ivec i[VECS], present[VECS];
   EACH(v, VECS) {
     i[v] = w.lane[v] + (w.base + p * PANEL);
@@ -288,7 +310,7 @@ inline int live_keys(Work& w, int tile, int p, const Live& live) {
   for (int n = 0; n < w.tile.count; ++n) {
     ivec seen = {};
     EACH(v, VECS) {
-      const ivec mask = present[v] & live(i[v], tile * KEY_TILE + n);
+      const ivec mask = present[v] & live(i[v], w.first_key + n);
       w.mask[count][v] = mask;
       seen |= mask;
     }
@@ -305,7 +327,7 @@ template <class Live>
 __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live) {
   open_tile(w, tile);
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
-    const int count = live_keys(w, tile, p, live);
+    const int count = live_keys(w, p, live);
     if (count == 0) continue;
     for (int n = count; n < count + ROWS; ++n) {  // whole blocks: the last key again, seen by nobody
       w.live.key[n] = w.live.key[count - 1];
@@ -320,7 +342,7 @@ __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live
 // ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
 // 7 window(128) & 6 causal
 void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
-  [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k;
+  [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
   const int lo0 = maximum(0, i0 - 127);
   const int hi0 = maximum(minimum(nk, i1 + 1), 0);
   const int from0 = minimum(maximum(0, ((i0 - 127) >> 6)), (nk >> 6));
@@ -357,10 +379,58 @@ void visit(Work& w, const sparsec_list* lists, int head) {
   }
 }
 
+// ---- Parts: stretches of the sequence that attend only within themselves: here it is one.
+struct Part {
+  int q0, q1;            // positions of its queries
+  int begin, end;        // positions of its keys
+  int n_k;               // the number of keys that the pattern reckons with
+  int64_t q_row, k_row;  // the rows of q and k at position 0
+};
+
+template <class Call>
+Part part_of(const Call& call, [[maybe_unused]] int64_t n) {
+  const int q0 = int(call.q0), q1 = q0 + int(call.n_q);
+  return {q0, q1, 0, int(call.n_k), int(call.n_k), -call.q0, 0};
+}
+
+struct Tile {
+  Part part;
+  int base;  // positions base .. base + size - 1 of the part, as far as it has them
+};
+
+// The tiles of every part's queries (or keys), part after part; a tile starts at a multiple of its size.
+template <class Call>
+struct Tiling {
+  const Call& call;
+  const int size;
+  const bool of_keys;
+  const int64_t parts;
+  const std::unique_ptr<int64_t[]> before;  // tiles before each part; null if memory ran out
+
+  Tiling(const Call& call, int size, bool of_keys)
+      : call(call), size(size), of_keys(of_keys), parts(1), before(new (std::nothrow) int64_t[parts + 1]) {
+    if (!before) return;
+    before[0] = 0;
+    for (int64_t n = 0; n < parts; ++n) {
+      const Part part = part_of(call, n);
+      const int stop = of_keys ? part.end : part.q1;
+      before[n + 1] = before[n] + (first(part) < stop ? floor_div(stop - 1, size) - floor_div(first(part), size) + 1 : 0);
+    }
+  }
+  int first(const Part& part) const { return of_keys ? part.begin : part.q0; }
+  int64_t count() const { return before[parts]; }
+  Tile operator[](int64_t n) const {
+    const int64_t* after = std::upper_bound(before.get(), before.get() + parts + 1, n);
+    const Part part = part_of(call, after - before.get() - 1);
+    return {part, (floor_div(first(part), size) + int(n - after[-1])) * size};
+  }
+};
+
 // ---- Tasks: every query tile of every head, the longest rows first; each is computed whole by one thread.
-void begin(Work& w, const Matrix& q, int64_t q0, float factor) {
+void load_queries(Work& w, const Matrix& q, [[maybe_unused]] const sparsec_call& call, [[maybe_unused]] int64_t h) {
+  const float factor = call.scale * LOG2E;
   if (w.i1 - w.i0 + 1 < QUERY_TILE) std::memset(w.rows, 0, sizeof w.rows);  // absent rows score 0 and are never stored
-  load_rows(q, w.i0 - q0, w.i1 - w.i0 + 1, w.rows[w.i0 - w.base]);
+  load_rows(q, w.i0, w.i1 - w.i0 + 1, w.rows[w.i0 - w.base]);
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
     Panel& panel = w.panel[p];
     for (int d = 0; d < D; ++d)
@@ -381,32 +451,28 @@ void finish(Work& w, element* out, int64_t row, int64_t dim, float* lse, int64_t
   }
 }
 
-Matrix matrix(const void* data, const int64_t* stride, int64_t b, int64_t h) {
-  return {(const element*)data + b * stride[0] + h * stride[1], stride[2], stride[3]};
-}
-
-int floor_tile(int64_t i) { return int(i >= 0 ? i / QUERY_TILE : -((QUERY_TILE - 1 - i) / QUERY_TILE)); }
-
-void run_task(Work& w, const sparsec_call& call, int64_t b, int64_t h, int tile) {
+void run_task(Work& w, const sparsec_call& call, int64_t b, int64_t h, const Tile& tile) {
   const int64_t g = h / (HEADS / KV_HEADS);
-  w.base = tile * QUERY_TILE;
-  w.i0 = int(std::max<int64_t>(w.base, call.q0));
-  w.i1 = int(std::min<int64_t>(int64_t(w.base) + QUERY_TILE, call.q0 + call.n_q)) - 1;
-  w.n_k = int(call.n_k);
-  w.k = matrix(call.k, call.k_stride, b, g);
-  w.v = matrix(call.v, call.v_stride, b, g);
-  begin(w, matrix(call.q, call.q_stride, b, h), call.q0, call.scale * 1.4426950409f);
+  const Part& part = tile.part;
+  w.base = tile.base;
+  w.i0 = maximum(w.base, part.q0);
+  w.i1 = minimum(w.base + QUERY_TILE, part.q1) - 1;
+  w.begin = part.begin, w.end = part.end, w.n_k = part.n_k;
+  w.k = matrix(call.k, call.k_stride, b, g, part.k_row);
+  w.v = matrix(call.v, call.v_stride, b, g, part.k_row);
+  load_queries(w, matrix(call.q, call.q_stride, b, h, part.q_row), call, h);
   visit(w, call.lists, int(h));
-  const int64_t r = w.i0 - call.q0;
+  const int64_t r = w.i0 + part.q_row;
   element* out = (element*)call.out + b * call.out_stride[0] + h * call.out_stride[1] + r * call.out_stride[2];
   float* lse = call.lse + b * call.lse_stride[0] + h * call.lse_stride[1] + r * call.lse_stride[2];
   finish(w, out, call.out_stride[2], call.out_stride[3], lse, call.lse_stride[2]);
 }
 
 int forward(const sparsec_call& call) {
-  if (call.batch == 0 || call.n_q == 0) return 0;
-  const int first = floor_tile(call.q0), tiles = floor_tile(call.q0 + call.n_q - 1) - first + 1;
-  const int64_t tasks = call.batch * HEADS * tiles;
+  const Tiling<sparsec_call> tiling(call, QUERY_TILE, false);
+  if (!tiling.before) return 1;
+  const int64_t tiles = tiling.count(), tasks = call.batch * HEADS * tiles;
+  if (tasks == 0) return 0;
   int failed = 0;
 #pragma omp parallel num_threads(int(std::min<int64_t>(call.threads, tasks))) reduction(| : failed)
   {
@@ -415,7 +481,7 @@ int forward(const sparsec_call& call) {
     for (int n = 0; n < PANEL && w; ++n) w->lane[n / LANES][n % LANES] = n;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < tasks; ++task)  // head by head, for their keys stay in the cache; last rows first
-      if (w) run_task(*w, call, task / tiles / HEADS, task / tiles % HEADS, first + tiles - 1 - int(task % tiles));
+      if (w) run_task(*w, call, task / tiles / HEADS, task / tiles % HEADS, tiling[tiles - 1 - task % tiles]);
     std::free(w);
   }
   return failed;
