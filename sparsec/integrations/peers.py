@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
 from sparsec.reference import attention, mask
+from sparsec.reference.tolerance import allowed_errors
 from sparsec.sema.model import Heads
 
 SAMPLE_BLOCKS, SAMPLE_ROWS = 4, 32
@@ -41,9 +42,8 @@ class Comparison:
 
     @property
     def allowed(self) -> Error:
-        """Largest 2x and mean 1.1x those of plain PyTorch (float32: 10x both), and never below 1e-5."""
-        largest, mean = (10.0, 10.0) if self.dtype == torch.float32 else (2.0, 1.1)
-        return Error(max(largest * self.plain.largest, 1e-5), max(mean * self.plain.mean, 1e-5))
+        """By the tolerance policy."""
+        return Error(*allowed_errors(self.plain.largest, self.plain.mean, self.dtype))
 
     @property
     def passed(self) -> bool:

@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from sparsec.reference.attention import attention
-
-FLOOR = 1e-5
-"""Errors up to this are always allowed; of a log-sum-exp, relative to 1 + its magnitude."""
+from sparsec.reference.tolerance import allowed_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ def expected_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: flo
 
 
 def assert_close(out: Tensor, lse: Tensor, expected: Expected) -> None:
-    """Largest error at most 2x and mean error at most 1.1x of plain attention's (float32: 10x), floor 1e-5; no NaN.
+    """Errors within `reference.tolerance.allowed_errors`, those of the LSE relative to 1 + its magnitude; no NaN.
 
     Rows without a visible key are exactly 0, with LSE -inf.
     """
@@ -45,18 +43,16 @@ def assert_close(out: Tensor, lse: Tensor, expected: Expected) -> None:
     empty = expected.exact_lse == -math.inf
     assert torch.equal(lse == -math.inf, empty), "the LSE is -inf in other rows than those that see no key"
     assert not bool(out[empty].any()), "the output of a row that sees no key is not 0"
-    of_mean, of_most = (10.0, 10.0) if out.dtype == torch.float32 else (1.1, 2.0)
     weight = (1 + expected.exact_lse.abs()).masked_fill(empty, 1)
     pairs = (
         ("output", _error(out, expected.exact), _error(expected.plain, expected.exact)),
         ("LSE", _error(lse, expected.exact_lse) / weight, _error(expected.plain_lse, expected.exact_lse) / weight),
     )
-    for what, error, allowed in pairs:
+    for what, error, plain in pairs:
         if error.numel():
-            most, bound = float(error.max()), max(FLOOR, of_most * float(allowed.max()))
-            assert most <= bound, f"largest error of the {what} is {most:.3g}, allowed {bound:.3g}"
-            mean, bound = float(error.mean()), max(FLOOR, of_mean * float(allowed.mean()))
-            assert mean <= bound, f"mean error of the {what} is {mean:.3g}, allowed {bound:.3g}"
+            bounds = allowed_errors(float(plain.max()), float(plain.mean()), out.dtype)
+            for kind, found, bound in zip(("largest", "mean"), (error.max(), error.mean()), bounds, strict=True):
+                assert float(found) <= bound, f"{kind} error of the {what} is {float(found):.3g}, allowed {bound:.3g}"
 
 
 def _error(actual: Tensor, exact: Tensor) -> Tensor:

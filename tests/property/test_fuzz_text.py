@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from sparsec.diagnostics.render import render_json, render_text
 from sparsec.diagnostics.source import SourceFile, Span
+from sparsec.program import check
 from sparsec.syntax import tree
 from sparsec.syntax.equality import same_tree
 from sparsec.syntax.lexer import keywords, spellings
 from sparsec.syntax.parser import parse, read_source, recover
 from sparsec.syntax.printer import print_file
 
-FUZZED_TEXTS = int(os.environ.get("SPARSEC_FUZZED_TEXTS", "2000"))
+FUZZED_TEXTS = int(os.environ.get("SPARSEC_FUZZED_TEXTS", "10000"))
 AT = Span(0, 0)
 
 SEED = """\
@@ -41,15 +42,16 @@ model m(x = true) { layers 32 where l < 2 use s2(local = 8b) otherwise use dense
 
 
 def _check(data: bytes) -> bool:
-    """Parses, renders and prints the bytes; whether they gave a tree."""
+    """Checks, renders and prints the bytes; whether they gave a tree."""
     source, problems = read_source("fuzz.sparse", data)
     if source is None:
         assert problems
         return False
-    partial, problems = recover(source)
+    _, problems = check(source)
     for problem in problems:
         assert 0 <= problem.span.start <= problem.span.stop <= len(problem.source.text)
     assert render_json(problems) and (render_text(problems, color=True) or not problems)
+    partial, problems = recover(source)
     whole = print_file(partial)
     if problems:
         return False
