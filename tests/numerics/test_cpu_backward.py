@@ -20,22 +20,22 @@ from sparsec.runtime.draws import draw_tables, plan_lists
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
 
 Pair = tuple[CpuKernel, CpuBackward]
-HEAD_DIMS = (8, 20, 64, 100, 256)
+HEAD_DIMS = {"float32": (8, 20, 64, 100, 256), "bfloat16": (20, 64), "float16": (20, 64)}
 
 
 @cache
 def kernels() -> dict[str, Pair]:
-    forward = build_kernels([pattern.plan(64, "float32") for pattern in PATTERNS.values()], optimise=2)
-    backward = build_backwards([pattern.backward_plan(64, "float32") for pattern in PATTERNS.values()], optimise=2)
+    forward = build_kernels([pattern.plan(64, "float32") for pattern in PATTERNS.values()], optimise=1)
+    backward = build_backwards([pattern.backward_plan(64, "float32") for pattern in PATTERNS.values()], optimise=1)
     return dict(zip(PATTERNS, zip(forward, backward, strict=True), strict=True))
 
 
 @cache
 def by_head_dim(dtype: str) -> dict[int, Pair]:
     pattern = PATTERNS["two_classes"]
-    forward = build_kernels([pattern.plan(head_dim, dtype) for head_dim in HEAD_DIMS], optimise=1)
-    backward = build_backwards([pattern.backward_plan(head_dim, dtype) for head_dim in HEAD_DIMS], optimise=1)
-    return dict(zip(HEAD_DIMS, zip(forward, backward, strict=True), strict=True))
+    forward = build_kernels([pattern.plan(head_dim, dtype) for head_dim in HEAD_DIMS[dtype]], optimise=1)
+    backward = build_backwards([pattern.backward_plan(head_dim, dtype) for head_dim in HEAD_DIMS[dtype]], optimise=1)
+    return dict(zip(HEAD_DIMS[dtype], zip(forward, backward, strict=True), strict=True))
 
 
 def gradients_of(q: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,9 +67,8 @@ def test_patterns_and_shapes(name: str, shape: tuple[int, int, int]) -> None:
     assert not got[3][:, unseen].any() and not got[4][:, unseen].any()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("head_dim", HEAD_DIMS)
-def test_head_dims_and_dtypes(head_dim: int, dtype: str) -> None:
+@pytest.mark.parametrize(("dtype", "head_dim"), [(dtype, dim) for dtype, dims in HEAD_DIMS.items() for dim in dims])
+def test_head_dims_and_dtypes(dtype: str, head_dim: int) -> None:
     qkv = inputs(150, 171, head_dim, DTYPES[dtype])
     grads = gradients_of(qkv[0])
     got = run(by_head_dim(dtype)[head_dim], *grads, qkv, 21)
@@ -145,9 +144,17 @@ def test_large_scores() -> None:
     assert_close(got, Formula(PATTERNS["causal"].mask(200, 300, 100)), qkv, grads)
 
 
+@pytest.mark.parametrize("name", ["causal", "s2", "sink_window"])
+def test_key_tiles_in_several_shares(name: str) -> None:
+    qkv = inputs(1000, 1100, 64, batch=1)
+    grads = gradients_of(qkv[0])
+    got = run(kernels()[name], *grads, qkv, 100)
+    assert_close(got, Formula(PATTERNS[name].mask(1000, 1100, 100)), qkv, grads)
+
+
 @pytest.mark.parametrize("name", ["s2", "random"])
 def test_threads_and_runs_do_not_change_a_bit(name: str) -> None:
-    qkv = inputs(333, 333, 64)
+    qkv = inputs(1030, 1030, 64)
     grads = gradients_of(qkv[0])
     before, results = torch.get_num_threads(), []
     try:
