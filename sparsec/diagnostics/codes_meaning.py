@@ -282,21 +282,7 @@ INPUT_UNSUPPORTED = Code(
     "E501",
     "an `input` declaration",
     "the kernels do not take `input {name} : {kind}` yet",
-    "use `Pattern.mask` and the `reference` functions, or write the set with terms known at compile time",
-)
-DOCUMENTS_UNSUPPORTED = Code(
-    "E502", "`documents`", "the kernels do not take `documents` yet", "put one document in each row of the batch"
-)
-RESTART_UNSUPPORTED = Code(
-    "E503",
-    "`documents restart`",
-    "the kernels do not take `documents restart` yet",
-    "put one document in each row of the batch",
-)
-SOFTCAP_UNSUPPORTED = Code("E504", "`softcap`", "the kernels do not take `softcap` yet", "remove the statement")
-ALIBI_UNSUPPORTED = Code("E505", "`alibi`", "the kernels do not take `alibi` yet", "remove the statement")
-LEARNED_SINK_UNSUPPORTED = Code(
-    "E506", "`learned_sink`", "the kernels do not take `learned_sink` yet", "remove the statement"
+    "write the set with terms known at compile time",
 )
 
 # Warnings

@@ -11,12 +11,23 @@ from sparsec.diagnostics.model import CallError
 
 
 def attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scale: float | None = None
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor,
+    scale: float | None = None,
+    *,
+    softcap: float | None = None,
+    alibi: bool = False,
+    sink: torch.Tensor | None = None,
+    q_offset: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(out [B, H, Nq, Dv], lse [B, H, Nq]) in float64, with gradients to q, k and v.
+    """(out [B, H, Nq, Dv], lse [B, H, Nq]) in float64, with gradients to q, k, v and sink.
 
     q [B, H, Nq, D]; k [B, G, Nk, D]; v [B, G, Nk, Dv]; G divides H; mask bool [H, Nq, Nk] or broadcastable to it;
-    `scale` is 1/sqrt(D) if left out. lse is the natural logarithm of the sum of exp(scale * q.k) over the row.
+    `scale` is 1/sqrt(D) if left out. lse is the natural logarithm of the sum of exp(score) over the row, the score
+    being scale * q.k, then x * tanh(s / x) with `softcap` x, then minus 2^(-8(h+1)/H) * |i - j| with `alibi` (queries
+    start at `q_offset`, Nk - Nq if left out). `sink` [H]: one more logit a head in the sum, with no value.
     """
     heads, kv_heads = q.shape[1], k.shape[1]
     if heads % kv_heads:
@@ -25,12 +36,27 @@ def attention(
     keys = k.double().repeat_interleave(heads // kv_heads, dim=1)
     values = v.double().repeat_interleave(heads // kv_heads, dim=1)
     scores = (q.double() @ keys.transpose(-1, -2)) * scale
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if alibi:
+        scores = scores - _alibi(heads, q.shape[2], k.shape[2], q_offset).to(scores.device)
     scores = scores.masked_fill(~mask, float("-inf"))
     seen = mask.any(dim=-1).expand(scores.shape[:-1])
+    if sink is not None:
+        extra = sink.double()[:, None, None].expand(*scores.shape[:-1], 1)
+        scores, seen = torch.cat((scores, extra), dim=-1), torch.ones_like(seen)
     # An empty row would be -inf - -inf: give it a finite row and take its weights away afterwards.
     finite = torch.where(seen[..., None], scores, torch.zeros_like(scores))
-    weights = torch.softmax(finite, dim=-1) * seen[..., None]
+    weights = torch.softmax(finite, dim=-1)[..., : k.shape[2]] * seen[..., None]
     lse = torch.logsumexp(finite, dim=-1).masked_fill(~seen, float("-inf"))
     # A key that no query sees may hold NaN, and 0 * NaN is NaN.
-    used = mask.expand(scores.shape[-3:]).any(dim=-2)[None, :, :, None]
+    used = mask.expand(heads, q.shape[2], k.shape[2]).any(dim=-2)[None, :, :, None]
     return weights @ torch.where(used, values, torch.zeros_like(values)), lse
+
+
+def _alibi(heads: int, n_q: int, n_k: int, q_offset: int | None) -> torch.Tensor:
+    """2^(-8(h+1)/H) * |i - j|, float64 [H, Nq, Nk] (Press et al. 2022, for any number of heads)."""
+    start = n_k - n_q if q_offset is None else q_offset
+    i, j = torch.arange(start, start + n_q)[:, None], torch.arange(n_k)[None, :]
+    slopes = torch.exp2(-8 * torch.arange(1, heads + 1, dtype=torch.float64) / heads)
+    return slopes[:, None, None] * (i - j).abs()

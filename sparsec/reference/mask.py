@@ -5,6 +5,9 @@ Invariant: nothing here knows of bands, tiles or blocks of a kernel; a formula i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import assert_never
 
 import torch
@@ -17,18 +20,25 @@ MAX_PAIRS = 2**28
 _WRAP = 2**64
 
 
-def mask(heads: Heads, n_q: int, n_k: int, q_offset: int | None = None) -> torch.Tensor:
+def mask(
+    heads: Heads, n_q: int, n_k: int, q_offset: int | None = None, *, cu_seqlens: Sequence[int] | None = None
+) -> torch.Tensor:
     """Bool [H, Nq, Nk] on the CPU: whether the query at position q_offset + i may attend to the key at j.
 
-    `q_offset` is n_k - n_q if left out. Raises CallError for negative counts, for more than 2^28 pairs a head, and
-    for patterns with run-time inputs or `documents`, whose meaning their tensors complete.
+    `q_offset` is n_k - n_q if left out. `cu_seqlens`: where the documents start, and Nk last; n_q is then n_k. Raises
+    CallError for negative counts, for more than 2^28 pairs a head, for patterns with run-time inputs, whose meaning
+    their tensors complete, and for `documents` without cu_seqlens.
     """
     if n_q < 0 or n_k < 0:
         raise CallError(f"expected n_q and n_k of at least 0, got n_q={n_q} and n_k={n_k}")
     if n_q * n_k > MAX_PAIRS:
         raise CallError(f"expected at most {MAX_PAIRS} pairs a head, got {n_q} * {n_k} = {n_q * n_k}")
-    if heads.inputs or heads.documents is not model.Documents.NONE:
-        raise CallError("expected a pattern known at compile time, got one with run-time inputs or documents")
+    if heads.inputs:
+        raise CallError("expected a pattern known at compile time, got one with run-time inputs")
+    if (cu_seqlens is None) != (heads.documents is model.Documents.NONE):
+        raise CallError("expected cu_seqlens for patterns with documents and for no others")
+    if cu_seqlens is not None:
+        return _in_documents(heads, n_q, n_k, cu_seqlens)
     start = n_k - n_q if q_offset is None else q_offset
     positions = _Positions(start, n_q, n_k, heads.block)
     out = torch.empty((heads.heads, n_q, n_k), dtype=torch.bool)
@@ -38,6 +48,19 @@ def mask(heads: Heads, n_q: int, n_k: int, q_offset: int | None = None) -> torch
         same = done.setdefault(id(term), head)
         out[head] = out[same] if same != head else _holds(term, positions)
     return out
+
+
+def _in_documents(heads: Heads, n_q: int, n_k: int, cu_seqlens: Sequence[int]) -> torch.Tensor:
+    """The mask, cut to documents; or, where they restart, each document's own mask in its place."""
+    if n_q != n_k or list(cu_seqlens) != sorted(cu_seqlens) or cu_seqlens[0] != 0 or cu_seqlens[-1] != n_k:
+        raise CallError(f"expected n_q = n_k, and cu_seqlens from 0 up to it, got {n_q}, {n_k} and {list(cu_seqlens)}")
+    plain = replace(heads, documents=model.Documents.NONE)
+    whole = torch.zeros((heads.heads, n_q, n_k), dtype=torch.bool)
+    everywhere = mask(plain, n_q, n_k) if heads.documents is model.Documents.SEPARATE else None
+    for start, stop in pairwise(cu_seqlens):
+        own = mask(plain, stop - start, stop - start) if everywhere is None else everywhere[:, start:stop, start:stop]
+        whole[:, start:stop, start:stop] = own
+    return whole
 
 
 class _Positions:

@@ -20,7 +20,7 @@ from typing import Any
 from sparsec import __version__
 from sparsec.codegen.cpp import emit_cpp
 from sparsec.codegen.triton import emit_triton
-from sparsec.diagnostics.model import CallError, DiagnosticError
+from sparsec.diagnostics.model import CallError, DiagnosticError, SparsecError
 from sparsec.ir.expr import FALSE
 from sparsec.ir.normalise import TooManyBands
 from sparsec.ir.tiles import ListSpec, TileProgram
@@ -28,9 +28,13 @@ from sparsec.plan.kernel import HeadClass, KernelPlan
 from sparsec.program import Pattern
 from sparsec.runtime import cpu
 from sparsec.runtime.compile import DTYPES, Request, check_supported, module_of, plan_request
+from sparsec.runtime.kernel import BackwardKernel
 from sparsec.runtime.module import SparseAttention
+from sparsec.sema.model import Documents
 
 FORMAT = 1
+PLAIN_FIELDS = ("heads", "kv_heads", "head_dim", "dtype", "scale", "softcap", "alibi", "learned_sink")
+"""Of a KernelPlan: what JSON holds as it is."""
 MANIFEST = "manifest.json"
 CPP_FILE, LIBRARY_FILE, TRITON_FILE = "forward.cpp", "forward.so", "kernels.py"
 
@@ -120,13 +124,18 @@ def load_compiled(directory: Path | str) -> SparseAttention:
         if Path(name).name != name or hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
             raise CallError(f"expected {folder / name} as its manifest describes it, got another content")
     plan = _launch_plan(manifest["launch"])
-    dtype = next(kind for kind, name in DTYPES.items() if name == plan.dtype)
     if manifest["target"] == "cpu":
         kernel = cpu.CpuKernel.load(plan, (folder / CPP_FILE).read_text(), folder / LIBRARY_FILE)
-        return module_of("cpu", plan, kernel, dtype=dtype)
+        return module_of("cpu", plan, kernel, _no_gradient)
     from sparsec.runtime.triton import TritonKernel  # imported where it is used, for it is slow to import
 
-    return module_of("triton", plan, TritonKernel(plan, (folder / TRITON_FILE).read_text()), dtype=dtype)
+    return module_of("triton", plan, TritonKernel(plan, (folder / TRITON_FILE).read_text()), _no_gradient)
+
+
+def _no_gradient() -> BackwardKernel:
+    raise SparsecError(
+        "expected a forward pass alone: a compiled folder has no gradients; compile the pattern for them"
+    )
 
 
 def _build_cpu(
@@ -182,8 +191,8 @@ def _launch(plan: KernelPlan) -> dict[str, Any]:
         }
         for c in plan.classes
     ]
-    plain = {name: getattr(plan, name) for name in ("heads", "kv_heads", "head_dim", "dtype", "scale")}
-    return {**plain, "classes": classes}
+    plain = {name: getattr(plan, name) for name in PLAIN_FIELDS}
+    return {**plain, "documents": plan.documents.value, "classes": classes}
 
 
 def _launch_plan(launch: Mapping[str, Any]) -> KernelPlan:
@@ -197,14 +206,8 @@ def _launch_plan(launch: Mapping[str, Any]) -> KernelPlan:
         program = TileProgram(c["query_tile"], c["key_tile"], (), (), (), FALSE, lists)
         constants = tuple((name, tuple(values)) for name, values in c["constants"].items())
         classes.append(HeadClass(tuple(c["heads"]), constants, program, ()))
-    return KernelPlan(
-        launch["heads"],
-        launch["kv_heads"],
-        launch["head_dim"],
-        launch["dtype"],
-        launch["scale"],
-        tuple(classes),
-    )
+    plain = {name: launch[name] for name in PLAIN_FIELDS}
+    return KernelPlan(**plain, documents=Documents(launch["documents"]), classes=tuple(classes))
 
 
 def _publish(directory: Path, files: Mapping[str, bytes]) -> None:

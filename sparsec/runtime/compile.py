@@ -7,27 +7,28 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import torch
 
-from sparsec.diagnostics.model import CallError, DiagnosticError
+from sparsec.diagnostics.model import CallError, DiagnosticError, InternalError
 from sparsec.ir.normalise import TooManyBands
 from sparsec.plan.build import plan_backward, plan_kernels
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
-from sparsec.plan.target import tile_sizes
+from sparsec.plan.target import backward_tile_sizes, tile_sizes
 from sparsec.program import Pattern, load, parse
 from sparsec.runtime import cpu
+from sparsec.runtime.cpu_backward import CpuBackward
 from sparsec.runtime.draws import plan_lists
-from sparsec.runtime.kernel import Kernel, register
+from sparsec.runtime.kernel import BackwardKernel, ForwardKernel, LoadedKernel, register
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.reference_kernel import ReferenceKernel
-from sparsec.runtime.torch_blocks import TorchKernel
+from sparsec.runtime.torch_blocks import TorchBackward, TorchKernel
 from sparsec.sema.arguments import Given
-from sparsec.sema.model import Heads
+from sparsec.sema.model import Documents, Heads
 
 TARGETS = ("cpu", "triton", "torch", "reference")
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -126,7 +127,7 @@ def plan_request(request: Request, target: str) -> KernelPlan:
 def backward_plan(request: Request, target: str) -> BackwardPlan:
     """The plan of the gradients for a target name of `plan.target`."""
     dtype = DTYPES.get(request.dtype, "float32")
-    query_tile, key_tile, *_ = tile_sizes(target, request.head_dim, dtype)
+    query_tile, key_tile = backward_tile_sizes(target, request.head_dim, dtype)
     return plan_backward(
         request.pattern, head_dim=request.head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile
     )
@@ -134,42 +135,62 @@ def backward_plan(request: Request, target: str) -> BackwardPlan:
 
 def _module(request: Request, kind: str, device: torch.device) -> SparseAttention:
     if kind == "reference":
-        pattern = request.pattern
+        pattern, score = request.pattern, request.pattern.score
+        kernel = LoadedKernel(ReferenceKernel(pattern), _differentiated_by_torch, ())
         return SparseAttention(
             heads=pattern.heads,
             kv_heads=pattern.kv_heads,
             head_dim=request.head_dim,
             dtype=request.dtype,
             target=kind,
-            scale=pattern.score.scale,
-            kernel=register(_digest(kind, repr(pattern)), ReferenceKernel(pattern), ()),
+            scale=score.scale,
+            kernel=register(_digest(kind, repr(pattern)), kernel),
+            learned_sink=score.learned_sink,
+            documents=pattern.documents is not Documents.NONE,
         )
     if kind == "triton":
         from sparsec.runtime import triton  # imported where it is used, for it is slow to import
 
-        plan = plan_request(request, triton.target_of(device))
-        return module_of(kind, plan, triton.TritonKernel.of(plan), dtype=request.dtype)
+        name = triton.target_of(device)
+        plan = plan_request(request, name)
+        built = triton.TritonKernel.of(plan, plan_backward=lambda: backward_plan(request, name))
+        return module_of(kind, plan, built, lambda: built)
     plan = plan_request(request, "cpu")
     if kind == "cpu":
-        return module_of(kind, plan, cpu.CpuKernel.of(plan), dtype=request.dtype)
-    kernel = TorchKernel(plan, partial(backward_plan, request, "cpu"))
-    return module_of(kind, plan, kernel, dtype=request.dtype)
+        return module_of(kind, plan, cpu.CpuKernel.of(plan), lambda: CpuBackward.of(backward_plan(request, "cpu")))
+    return module_of(
+        kind, plan, TorchKernel(plan), lambda: TorchBackward(backward_plan(request, "cpu")), dtype=request.dtype
+    )
 
 
-def module_of(kind: str, plan: KernelPlan, kernel: Kernel, *, dtype: torch.dtype) -> SparseAttention:
-    """The module around the kernel of a plan."""
+def module_of(
+    kind: str,
+    plan: KernelPlan,
+    kernel: ForwardKernel,
+    make_backward: Callable[[], BackwardKernel],
+    *,
+    dtype: torch.dtype | None = None,
+) -> SparseAttention:
+    """The module around the kernel of a plan; dtype: the tensors' type, where it is not the plan's."""
     source = str(getattr(kernel, "source", ""))
+    accepted = dtype or next(kind for kind, name in DTYPES.items() if name == plan.dtype)
     return SparseAttention(
         heads=plan.heads,
         kv_heads=plan.kv_heads,
         head_dim=plan.head_dim,
-        dtype=dtype,
+        dtype=accepted,
         target=kind,
         scale=plan.scale,
-        kernel=register(_digest(kind, source, repr(plan)), kernel, plan_lists(plan)),
+        kernel=register(_digest(kind, source, repr(plan)), LoadedKernel(kernel, make_backward, plan_lists(plan))),
         source=source,
         plan=plan,
+        learned_sink=plan.learned_sink,
+        documents=plan.documents is not Documents.NONE,
     )
+
+
+def _differentiated_by_torch() -> BackwardKernel:
+    raise InternalError("the reference target calls no operator, so none asks for its gradients")
 
 
 def _digest(*parts: str) -> str:

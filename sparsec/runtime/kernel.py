@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from torch import Tensor
@@ -11,21 +13,13 @@ from sparsec.diagnostics.model import InternalError
 from sparsec.ir.tiles import ListSpec
 
 
-class Kernel(Protocol):
+class ForwardKernel(Protocol):
     """Attention on tensors that `runtime.module` has checked.
 
     q [B, H, Nq, D], k and v [B, G, Nk, D], any strides; row r of q sits at absolute position q_offset + r. `scale` None
     means the pattern's, else 1/sqrt(D). `lists` are the draw tables of `runtime.draws`. `sink` is float32 [H] where the
     pattern has a learned sink; `cu_seqlens` int32 [documents + 1] where it has documents (then B is 1 and Nq is Nk).
     """
-
-    def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, *, q_offset: int, scale: float | None, lists: tuple[Tensor, ...]
-    ) -> tuple[Tensor, Tensor]: ...
-
-
-class TrainableKernel(Kernel, Protocol):
-    """A kernel that also takes sinks and documents, and has gradients."""
 
     def forward(
         self,
@@ -44,6 +38,10 @@ class TrainableKernel(Kernel, Protocol):
         Both are contiguous. The LSE is float32, or float64 for float64 inputs.
         """
         ...
+
+
+class BackwardKernel(Protocol):
+    """The gradients of the attention that a ForwardKernel of the same pattern computed."""
 
     def backward(
         self,
@@ -65,12 +63,17 @@ class TrainableKernel(Kernel, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LoadedKernel:
-    """A kernel and the specs of the draw tables that it takes."""
+    """A pattern's kernels and the specs of the draw tables they take; the backward one is made when first needed."""
 
-    kernel: Kernel
+    forward: ForwardKernel
+    make_backward: Callable[[], BackwardKernel]
     lists: tuple[ListSpec, ...]
+
+    @cached_property
+    def backward(self) -> BackwardKernel:
+        return self.make_backward()
 
 
 _KERNELS: dict[str, LoadedKernel] = {}
@@ -78,9 +81,9 @@ _KERNELS: dict[str, LoadedKernel] = {}
 # digest of what it was made from. An entry never changes, for equal digests mean equal kernels.
 
 
-def register(digest: str, kernel: Kernel, lists: tuple[ListSpec, ...]) -> str:
+def register(digest: str, kernel: LoadedKernel) -> str:
     """Makes `kernel` known under `digest` for the life of the process; returns the digest."""
-    _KERNELS.setdefault(digest, LoadedKernel(kernel, lists))
+    _KERNELS.setdefault(digest, kernel)
     return digest
 
 

@@ -2,8 +2,8 @@
 
 Invariant: outputs are new contiguous tensors, whatever the strides of the inputs; the fakes say exactly that.
 
-They are defined by schema: `torch.library.custom_op` would import all of torch's compiler at the first call, which takes
-longer than the call.
+They are defined by schema: `torch.library.custom_op` would import all of torch's compiler at the first call, which
+takes longer than the call.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from torch import Tensor
 from sparsec.diagnostics.model import SparsecError
 from sparsec.runtime.draws import draw_tables
 from sparsec.runtime.kernel import registered
-
 
 torch.library.define(
     "sparsec::forward",
@@ -41,11 +40,12 @@ def _forward(
     q_offset: int,
     scale: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """Attention by the kernel registered under digest `kernel`: (out like q, LSE [B, H, Nq]); see `kernel.Kernel`."""
+    """Attention by the kernel registered under digest `kernel`: (out, LSE) as of `kernel.ForwardKernel`."""
     loaded = registered(kernel)
     lists = draw_tables(loaded.lists, q.shape[2], q_offset, q.device)
-    extra = {name: given for name, given in (("sink", sink), ("cu_seqlens", cu_seqlens)) if given is not None}
-    return loaded.kernel.forward(q, k, v, q_offset=q_offset, scale=scale, lists=lists, **extra)
+    return loaded.forward.forward(
+        q, k, v, q_offset=q_offset, scale=scale, lists=lists, sink=sink, cu_seqlens=cu_seqlens
+    )
 
 
 @torch.library.register_fake("sparsec::forward")  # type: ignore[untyped-decorator]  # torch leaves it untyped
@@ -79,10 +79,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(dq, dk, dv, dsink); dsink is empty where there is no sink."""
     loaded = registered(kernel)
-    if not hasattr(loaded.kernel, "backward"):
-        raise SparsecError("expected a target with gradients, torch or reference; got one with a forward pass alone")
     lists = draw_tables(loaded.lists, q.shape[2], q_offset, q.device)
-    dq, dk, dv, dsink = loaded.kernel.backward(
+    dq, dk, dv, dsink = loaded.backward.backward(
         grad_out,
         grad_lse,
         q,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from sparsec.reference.attention import attention
@@ -19,9 +19,22 @@ class ReferenceKernel:
     pattern: Heads
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, *, q_offset: int, scale: float | None, lists: tuple[Tensor, ...] = ()
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        q_offset: int,
+        scale: float | None,
+        lists: tuple[Tensor, ...] = (),
+        sink: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """See `runtime.kernel.Kernel`."""
-        visible = mask(self.pattern, q.shape[2], k.shape[2], q_offset).to(q.device)
-        out, lse = attention(q, k, v, visible, scale if scale is not None else 1 / math.sqrt(q.shape[-1]))
-        return out.to(q.dtype), lse.float()
+        """See `runtime.kernel.ForwardKernel`."""
+        lengths = None if cu_seqlens is None else tuple(cu_seqlens.tolist())
+        visible = mask(self.pattern, q.shape[2], k.shape[2], q_offset, cu_seqlens=lengths).to(q.device)
+        score = self.pattern.score
+        out, lse = attention(
+            q, k, v, visible, scale, softcap=score.softcap, alibi=score.alibi, sink=sink, q_offset=q_offset
+        )
+        return out.to(q.dtype), lse if q.dtype == torch.float64 else lse.float()

@@ -7,7 +7,6 @@ give the same bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,13 +18,9 @@ from sparsec.runtime.torch_tiles import Block, Heads, head_groups, key_blocks, q
 
 @dataclass(frozen=True, slots=True)
 class TorchKernel:
-    """Attention by a plan. float64 inputs are computed in float64, all others in float32.
-
-    `plan_backward` makes the plan of the gradients when the first one is asked for.
-    """
+    """Attention by a plan. float64 inputs are computed in float64, all others in float32."""
 
     plan: KernelPlan
-    plan_backward: Callable[[], BackwardPlan]
 
     def forward(
         self,
@@ -39,7 +34,7 @@ class TorchKernel:
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """See `runtime.kernel.Kernel`."""
+        """See `runtime.kernel.ForwardKernel`."""
         out = q.new_zeros(q.shape)
         lse = q.new_full(q.shape[:3], -math.inf, dtype=wide_type(q))
         score = _Score.of(self.plan, q, scale)
@@ -55,6 +50,13 @@ class TorchKernel:
                     out[:, heads.heads, rows] = state.output().to(out.dtype)
                     lse[:, heads.heads, rows] = state.log_sum_exp()
         return out, lse
+
+
+@dataclass(frozen=True, slots=True)
+class TorchBackward:
+    """The gradients of `TorchKernel`."""
+
+    plan: BackwardPlan
 
     def backward(
         self,
@@ -72,8 +74,8 @@ class TorchKernel:
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """See `runtime.kernel.Kernel`; the chain rule of Dao et al. 2022 (FlashAttention), algorithm 4."""
-        plan = self.plan_backward()
+        """See `runtime.kernel.BackwardKernel`; the chain rule of Dao et al. 2022 (FlashAttention), algorithm 4."""
+        plan = self.plan
         score = _Score.of(plan.forward, q, scale)
         wide = score.wide
         delta = (grad_out.to(wide) * out.to(wide)).sum(dim=-1)

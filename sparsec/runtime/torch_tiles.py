@@ -130,7 +130,10 @@ def _chunks(
         for start in range(0, len(tiles), per_chunk):
             part = torch.tensor(tiles[start : start + per_chunk], device=device)
             positions = (part[:, None] * size + offsets).flatten()
-            yield positions if full else positions[(positions >= within[0]) & (positions < within[1])], full
+            if not full:
+                positions = positions[(positions >= within[0]) & (positions < within[1])]
+            if len(positions):
+                yield positions, full
 
 
 def _live(heads: Heads, at: Sequence, i: Tensor, j: Tensor) -> Tensor:

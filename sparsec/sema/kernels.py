@@ -5,13 +5,6 @@ from __future__ import annotations
 from sparsec.diagnostics import codes_meaning as codes
 from sparsec.diagnostics.model import Diagnostic
 from sparsec.sema.checked import CheckedFile
-from sparsec.sema.model import Documents
-
-STATEMENTS = {
-    "softcap": codes.SOFTCAP_UNSUPPORTED,
-    "alibi": codes.ALIBI_UNSUPPORTED,
-    "learned_sink": codes.LEARNED_SINK_UNSUPPORTED,
-}
 
 
 def unsupported_by_kernels(checked: CheckedFile, name: str) -> tuple[Diagnostic, ...]:
@@ -21,11 +14,4 @@ def unsupported_by_kernels(checked: CheckedFile, name: str) -> tuple[Diagnostic,
         codes.INPUT_UNSUPPORTED.at(source, pattern.input_spans[decl.name], name=decl.name, kind=decl.kind.value)
         for decl in pattern.inputs
     ]
-    if pattern.documents is not Documents.NONE:
-        restart = pattern.documents is Documents.RESTART
-        code = codes.RESTART_UNSUPPORTED if restart else codes.DOCUMENTS_UNSUPPORTED
-        found.append(code.at(source, pattern.statements["documents"]))
-    for statement, code in STATEMENTS.items():
-        if statement in pattern.statements:
-            found.append(code.at(source, pattern.statements[statement]))
     return tuple(sorted(found, key=lambda diagnostic: diagnostic.span.start))

@@ -170,6 +170,6 @@ def test_forward_interpreted(case: Case) -> None:
 @compiled
 def test_interpreted_triton() -> None:
     """Triton reads TRITON_INTERPRET when it is imported, so its interpreter has a process of its own."""
-    command = [sys.executable, "-m", "pytest", "-q", "-k", "test_forward_interpreted", __file__]
+    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-k", "test_forward_interpreted", __file__]
     done = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert done.returncode == 0 and f"{len(CASES)} passed" in done.stdout, done.stdout[-6000:] + done.stderr[-2000:]

@@ -179,6 +179,6 @@ def test_triton() -> None:
 @compiled
 def test_interpreted_triton() -> None:
     """Triton reads TRITON_INTERPRET when it is imported, so its interpreter has a process of its own."""
-    command = [sys.executable, "-m", "pytest", "-q", "-k", "test_triton", __file__]
+    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-k", "test_triton", __file__]
     done = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-8000:] + done.stderr[-2000:]

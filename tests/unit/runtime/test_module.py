@@ -85,8 +85,8 @@ def test_bad_arguments_to_compile_are_named() -> None:
     ):
         with pytest.raises(sparsec.CallError, match=message):
             compiled(**changed)
-    with pytest.raises(sparsec.DiagnosticError, match="softcap"):
-        compiled(text="pattern p { heads 1  softcap 30  attend full }")
+    with pytest.raises(sparsec.DiagnosticError, match="input"):
+        compiled(text="pattern p { heads 1  input listed : columns  attend listed }")
 
 
 @pytest.mark.parametrize("target", ["torch", "cpu"])
@@ -116,7 +116,7 @@ def test_torch_compile_takes_one_graph_for_every_length() -> None:
     assert graphs <= 2
 
 
-@pytest.mark.parametrize("target", ["torch"])
+@pytest.mark.parametrize("target", ["torch", "cpu"])
 def test_gradients_agree_with_the_dense_reference(target: str) -> None:
     def gradients(kind: str) -> list[torch.Tensor]:
         leaves = [t.requires_grad_() for t in tensors()]
@@ -127,6 +127,59 @@ def test_gradients_agree_with_the_dense_reference(target: str) -> None:
 
     for found, expected in zip(gradients(target), gradients("reference"), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+SCORES = {
+    "softcap": "softcap 2",
+    "alibi": "alibi",
+    "sink": "learned_sink",
+    "all": "scale 1/8  softcap 3  alibi  learned_sink",
+    "documents": "documents",
+    "restart": "documents restart",
+    "all in documents": "documents restart  softcap 3  alibi  learned_sink",
+    "random": "",
+}
+
+
+@pytest.mark.parametrize("target", ["torch", "cpu"])
+@pytest.mark.parametrize("name", SCORES)
+def test_scores_and_documents_agree_with_the_dense_reference(name: str, target: str) -> None:
+    extra = "| random(2)" if name == "random" else ""
+    terms = f"window(20) | stride(3b, phase = -g) {extra}"
+    text = f"pattern p {{ heads 4 kv 2  block 16  causal  {SCORES[name]}  attend {terms} }}"
+    lengths = torch.tensor([0, 3, 3, 40, 41, 100], dtype=torch.int32) if "documents" in SCORES[name] else None
+
+    def run(kind: str) -> list[torch.Tensor]:
+        attn = compiled(kind, text)
+        leaves = [t.requires_grad_() for t in tensors(100, 100, 1)]
+        if attn.sink is not None:
+            with torch.no_grad():
+                attn.sink.copy_(torch.tensor([0.5, -1.0, 2.0, 0.0]))
+            leaves.append(attn.sink)
+        out, lse = attn(*leaves[:3], return_lse=True, cu_seqlens=lengths)
+        weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+        ((out * weights).sum() + lse.cos().sum()).backward()
+        return [out, lse, *(t.grad for t in leaves if t.grad is not None)]
+
+    found, expected = run(target), run("reference")
+    assert len(found) == len(expected) == 5 + ("sink" in SCORES[name])
+    for ours, exact in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, exact, atol=2e-5, rtol=1e-5)
+
+
+def test_documents_are_checked() -> None:
+    q, k, v = tensors(64, 64, 1)
+    packed = compiled(text=TEXT.replace("causal", "causal  documents"))
+    lengths = torch.tensor([0, 64], dtype=torch.int32)
+    for arguments, message in (
+        ({}, "expected cu_seqlens, since the pattern has documents, got none"),
+        ({"cu_seqlens": lengths.long()}, r"expected cu_seqlens int32 .*, got torch.int64"),
+        ({"cu_seqlens": lengths, "q_offset": 3}, "no q_offset with documents"),
+    ):
+        with pytest.raises(sparsec.CallError, match=message):
+            packed(q, k, v, **arguments)
+    with pytest.raises(sparsec.CallError, match="expected no cu_seqlens"):
+        compiled()(q, k, v, cu_seqlens=lengths)
 
 
 def test_gradcheck_in_float64() -> None:
