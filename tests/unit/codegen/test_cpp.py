@@ -7,12 +7,12 @@ import itertools
 
 import pytest
 
-from sparsec.codegen.cpp import comment, emit_cpp
+from sparsec.codegen.cpp import comment, emit_cpp, emit_cpp_backward
 from sparsec.codegen.cpp_expr import condition, mask, name_of, scalar
 from sparsec.ir import expr as x
 from sparsec.ir.expr import Int, Var
-from sparsec.ir.tiles import Piece, TileProgram
-from sparsec.plan.kernel import HeadClass, KernelPlan
+from sparsec.ir.tiles import ListSpec, Piece, TileProgram
+from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
 from sparsec.runtime.cpu import compile_shared, has_compiler
 
 ROW, KEY, C = Var("i"), Var("j"), Var("c")
@@ -48,6 +48,7 @@ def test_masks_widen_what_does_not_depend_on_i() -> None:
     assert mask(x.Not(x.Less(x.Min(ROW, KEY), Int(2)))) == "~(minimum(i, splat(j)) < 2)"
     assert mask(early) == "splat(truth(j < 4))"
     assert condition(x.Not(early)) == "!(j < 4)"
+    assert mask(x.And(x.Less(ROW, Int(4)), x.Less(KEY, ROW)), "j") == "(truth(i < 4) & (j < i))"
 
 
 def test_names_keep_clear_of_the_template() -> None:
@@ -102,6 +103,23 @@ def test_the_source_is_stable_and_names_its_symbol() -> None:
     assert 'extern "C" int other_forward(const sparsec_call* call)' in source
     assert "static const int c_of_head[HEADS] = {5, 7};" in source
     assert not [line for line in source.splitlines() if line != line.rstrip() or len(line) > 140]
+
+
+def test_the_gradients_find_their_tables_by_the_draws_of_a_head() -> None:
+    """Forward and transposed classes may group heads, and order rows, in their own ways."""
+
+    def drawing(heads: tuple[int, ...], rows: tuple[int, ...], lanes: tuple[tuple[int, int], ...]) -> HeadClass:
+        piece = Piece(Int(3), Var("n"), x.Listed(0), True, None, "1 random")
+        program = TileProgram(16, 16, (), (), (piece,), x.Listed(0), (ListSpec(2, 32, lanes, "row0"),))
+        return HeadClass(heads, (("row0", rows),), program, ())
+
+    forward = (drawing((0, 2), (0, 1), ((7, 0), (7, 2))), drawing((1,), (0,), ((7, 1),)))
+    transposed = (drawing((0, 1, 2), (2, 1, 0), ((7, 2), (7, 1), (7, 0))),)
+    source = emit_cpp_backward(BackwardPlan(KernelPlan(3, 1, 8, "float32", None, forward), transposed), symbol="other")
+    assert 'extern "C" int other_backward(const sparsec_backward_call* call)' in source
+    assert "static const int table0_of_head[HEADS] = {0, 1, 0};" in source
+    assert "static const int row0_of_head[HEADS] = {0, 0, 1};" in source
+    assert "draws(lists[table0], row0, ((base + tile * 16) >> 5), 2), 2, (j0 >> 5))" in source
 
 
 @pytest.mark.parametrize("text", ['x\n#include "/etc/passwd"', "a \\", "*/ int x;", "é\u202e\x00", "??/"])
