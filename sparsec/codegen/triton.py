@@ -1,8 +1,7 @@
-"""Kernel plan -> the text of a Python module of Triton kernels, one a head class; expressions become Triton's.
+"""Kernel plan -> the text of a Python module of Triton kernels, one a head class: the views that templates/triton read.
 
-Triton's `//` and `%` truncate; what is printed here rounds toward minus infinity, and no printed line is wider than
-120 columns (longer expressions are cut into named parts). Invariant: every name in the text is one of this module's or
-has passed `_checked_name`; every number is printed by `repr(int)`.
+Invariant: every name in the text is one of this module's or has passed `_checked_name`; every number is printed by
+`repr(int)`.
 """
 
 from __future__ import annotations
@@ -13,39 +12,18 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from sparsec.codegen.environment import render
-from sparsec.ir.expr import (
-    TRUE,
-    Add,
-    And,
-    Bool,
-    Expr,
-    FloorDiv,
-    Int,
-    Less,
-    Listed,
-    Max,
-    Min,
-    Mod,
-    Mul,
-    Not,
-    Or,
-    Select,
-    Sub,
-    Truth,
-    Var,
-)
+from sparsec.codegen.triton_expr import assignment
+from sparsec.ir.expr import TRUE, ZERO, Add, And, Bool, Less, Listed, Not, Or, Sub, Truth, Var
 from sparsec.ir.tiles import ListSpec, Piece, TileProgram
-from sparsec.plan.kernel import HeadClass, KernelPlan
-
-_WIDTH = 80
-"""An expression printed wider than this is cut: its widest operand gets a name of its own."""
-
-_COMPARE, _OR, _AND, _SHIFT, _SUM, _PRODUCT, _ATOM = range(7)
-"""How tightly a printed expression binds, in Python's order."""
+from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
+from sparsec.sema.model import Documents
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _OWN_NAME = re.compile(r"[a-z][a-z_]*(?<!_)[0-9]+")
-"""Names that no template uses, but for i0, i1 and q0: theirs end in a letter or in `_<number>`."""
+"""Names that no template uses, but for these: theirs end in a letter or in `_<number>`."""
+_TEMPLATE_NAMES = ("i0", "i1", "j0", "j1", "q0")
+_CHAINED = 4
+"""Contiguous pieces of a loop that are told apart by a chain of comparisons; more go through a vector."""
 _ORIGIN = re.compile(r"[A-Za-z0-9_ ,.:=|&~()\[\]%*/+<>-]*")
 
 
@@ -61,7 +39,7 @@ class PieceView:
 
 @dataclass(frozen=True, slots=True)
 class LoopView:
-    """All full or all masked tiles; `total` names the number of trips; `skips`: some trips go past the last key."""
+    """All full or all masked tiles; `total` names the number of trips; `skips`: some trips go past the last tile."""
 
     pieces: tuple[PieceView, ...]
     total: str
@@ -96,12 +74,23 @@ class ChunkView:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupsView:
+    """The KV groups of a class: first, first + 1, ..., each with all its heads; None: those of the table of spans."""
+
+    count: int
+    first: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class KernelView:
+    """One class's kernel, for query tiles or (then it has `groups`) for key tiles."""
+
     name: str
     origins: tuple[str, ...]
     heads: int
     first_head: int | None
     """The class's heads are first_head, first_head + 1, ...; None: they stand in the table's first column."""
+    groups: GroupsView | None
     constants: tuple[tuple[str, int], ...]
     """(name, column of the head table)."""
     columns: int
@@ -115,13 +104,26 @@ class KernelView:
 
 @dataclass(frozen=True, slots=True)
 class ModuleView:
+    """`kernels` go over query tiles; `key_kernels`, of the gradients alone, over key tiles."""
+
     heads: int
+    kv_heads: int
     head_dim: int
     bits: str
     """Triton's integer type of the elements' width."""
     group_size: int
+    softcap: bool
+    series: bool
+    """The softcap's tanh is accurate near 0, for float32."""
+    alibi: bool
+    sink: bool
+    documents: str
+    """`none`, `separate` or `restart`."""
+    accumulate: bool
+    """The heads of some KV group lie in several classes, whose gradients of keys and values are added up."""
     chunks: tuple[ChunkView, ...]
     kernels: tuple[KernelView, ...]
+    key_kernels: tuple[KernelView, ...]
 
 
 def emit_triton(plan: KernelPlan) -> str:
@@ -129,14 +131,48 @@ def emit_triton(plan: KernelPlan) -> str:
     return render("templates/triton/forward.py.jinja", triton_view(plan))
 
 
+def emit_triton_backward(plan: BackwardPlan) -> str:
+    """The source of the gradients' module.
+
+    `row_sums` comes first, then `grad_queries_0`, ... for the classes of `plan.forward` and `grad_keys_0`, ... for
+    those of `plan.transposed`.
+    """
+    return render("templates/triton/backward.py.jinja", _view(plan.forward, "grad_queries", plan.transposed))
+
+
 def triton_view(plan: KernelPlan) -> ModuleView:
+    return _view(plan, "forward", ())
+
+
+def adds_up(plan: BackwardPlan) -> bool:
+    """Whether the heads of some KV group lie in several transposed classes."""
+    share = plan.forward.heads // plan.forward.kv_heads
+    groups = [group for head_class in plan.transposed for group in {head // share for head in head_class.heads}]
+    return len(groups) > len(set(groups))
+
+
+def _view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...]) -> ModuleView:
     return ModuleView(
         heads=plan.heads,
+        kv_heads=plan.kv_heads,
         head_dim=plan.head_dim,
         bits="int32" if plan.dtype == "float32" else "int16",
         group_size=plan.heads // plan.kv_heads,
+        softcap=plan.softcap is not None,
+        series=plan.softcap is not None and plan.dtype == "float32",
+        alibi=plan.alibi,
+        sink=plan.learned_sink,
+        documents=plan.documents.name.lower(),
+        accumulate=adds_up(BackwardPlan(plan, transposed)),
         chunks=head_dim_chunks(plan.head_dim),
-        kernels=tuple(_kernel(ordinal, head_class) for ordinal, head_class in enumerate(plan.classes)),
+        kernels=tuple(
+            _kernel(f"{name}_{n}", head_class, _query_side(plan.documents), None)
+            for n, head_class in enumerate(plan.classes)
+        ),
+        key_kernels=tuple(
+            _kernel(f"grad_keys_{n}", head_class, _key_side(plan.documents), _groups(plan, head_class))
+            for n, head_class in enumerate(transposed)
+        ),
     )
 
 
@@ -157,31 +193,75 @@ def head_table(head_class: HeadClass) -> tuple[tuple[int, ...], ...]:
     return tuple((head, *(values[n] for _, values in head_class.constants)) for n, head in enumerate(head_class.heads))
 
 
-def _kernel(ordinal: int, head_class: HeadClass) -> KernelView:
+def group_spans(plan: KernelPlan, head_class: HeadClass) -> tuple[tuple[int, int, int], ...]:
+    """The KV groups of a class: (group, its first row in the head table, number of its heads in the class)."""
+    share = plan.heads // plan.kv_heads
+    groups = [head // share for head in head_class.heads]
+    assert groups == sorted(groups), "the heads of a class ascend"
+    return tuple((group, groups.index(group), groups.count(group)) for group in dict.fromkeys(groups))
+
+
+def _groups(plan: KernelPlan, head_class: HeadClass) -> GroupsView:
+    spans = group_spans(plan, head_class)
+    first = spans[0][0]
+    whole = all(count == plan.heads // plan.kv_heads for _, _, count in spans)
+    return GroupsView(
+        len(spans), first if whole and [span[0] for span in spans] == list(range(first, first + len(spans))) else None
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """What a kernel calls its tile program's inputs; `inside` tells of a column that it exists."""
+
+    names: dict[str, str]
+    inside: str
+
+
+def _query_side(documents: Documents) -> _Side:
+    """Rows are queries, columns keys."""
+    match documents:
+        case Documents.NONE:
+            return _Side({"i0": "i0", "i1": "i1", "nk": "nk"}, "j < nk")
+        case Documents.SEPARATE:
+            names = {name: name for name in ("i0", "i1", "nk", "begin", "end")}
+            return _Side(names, "(j >= begin) & (j < end)")
+        case Documents.RESTART:
+            return _Side({"i0": "i0", "i1": "i1", "nk": "length"}, "j < length")
+    assert_never(documents)
+
+
+def _key_side(documents: Documents) -> _Side:
+    """Rows are keys, columns queries."""
+    names = {"j0": "j0", "j1": "j1", "base": "base", "begin": "query_begin", "end": "query_end"}
+    return _Side({**names, "nk": "length" if documents is Documents.RESTART else "nk"}, "present[None, :]")
+
+
+def _kernel(name: str, head_class: HeadClass, side: _Side, groups: GroupsView | None) -> KernelView:
     program = head_class.program
-    names = {name: name for name in ("i0", "i1", "nk")}
-    names |= {name: _checked_name(name) for name, _ in head_class.constants}
+    names = side.names | {name: _checked_name(name) for name, _ in head_class.constants}
     let_lines: list[str] = []
     for let in program.lets:
-        name = _checked_name(let.name)
-        let_lines.extend(assignment(name, let.value, names))
-        names[let.name] = name
+        checked = _checked_name(let.name)
+        let_lines.extend(assignment(checked, let.value, names))
+        names[let.name] = checked
     heads = head_class.heads
     contiguous = heads == tuple(range(heads[0], heads[0] + len(heads)))
     lists = tuple(_list(n, spec, program.key_tile, names) for n, spec in enumerate(program.lists))
     return KernelView(
-        name=f"forward_{ordinal}",
+        name=name,
         origins=tuple(_checked_origin(origin) for origin in head_class.origins if origin),
         heads=len(heads),
         first_head=heads[0] if contiguous else None,
+        groups=groups,
         constants=tuple((name, column) for column, (name, _) in enumerate(head_class.constants, start=1)),
         columns=1 + len(head_class.constants),
         query_tile=program.query_tile,
         key_tile=program.key_tile,
         let_lines=tuple(let_lines),
         lists=lists,
-        full=_loop("full", program.full, program, names, lists),
-        masked=_loop("masked", program.masked, program, names, lists),
+        full=_loop("full", program.full, program, names, lists, side),
+        masked=_loop("masked", program.masked, program, names, lists, side),
     )
 
 
@@ -192,29 +272,73 @@ def _list(ordinal: int, spec: ListSpec, key_tile: int, names: Mapping[str, str])
 
 
 def _loop(
-    kind: str, pieces: tuple[Piece, ...], program: TileProgram, names: Mapping[str, str], lists: tuple[ListView, ...]
+    kind: str,
+    pieces: tuple[Piece, ...],
+    program: TileProgram,
+    names: Mapping[str, str],
+    lists: tuple[ListView, ...],
+    side: _Side,
 ) -> LoopView:
     views: list[PieceView] = []
     end = "0"
-    for n, piece in enumerate(pieces):
+    runs = tuple(p for p in pieces if p.contiguous and p.when == TRUE)
+    if len(runs) > _CHAINED:
+        view, end = _runs(kind, runs, names)
+        views.append(view)
+        pieces = tuple(p for p in pieces if p not in runs)
+    for n, piece in enumerate(pieces, start=len(views)):
         first, end = end, f"{kind}_end_{n}"
         if n == 0:
             count_lines = list(assignment(end, piece.count, names))
         else:
             count_lines = list(assignment(end, Add(Var(first), piece.count), {**names, first: first}))
-        lines = tuple(_piece_lines(piece, n, names, lists))
+        lines = tuple(_piece_lines(piece, n, program, names, lists))
         views.append(PieceView(_checked_origin(piece.origin), tuple(count_lines), first, lines))
     skips = any(piece.when != TRUE for piece in pieces)
     if kind == "full":
         return LoopView(tuple(views), end, False, skips, (), ())
-    lookups = tuple(listed_line(lists[ordinal], "tile") for ordinal in sorted(_listed(program.live)))
+    lookups = tuple(
+        line for n in sorted(_listed(program.live)) for line in listed_lines(lists[n], "tile", program, names)
+    )
     if program.live == TRUE:
-        return LoopView(tuple(views), end, True, skips, lookups, ("live = j < nk",))
+        return LoopView(tuple(views), end, True, skips, lookups, (f"live = {side.inside}",))
     test = assignment("allowed", program.live, {**names, "i": "i", "j": "j"})
-    return LoopView(tuple(views), end, True, skips, lookups, (*test, "live = allowed & (j < nk)"))
+    inside = f"({side.inside})" if side.inside.startswith("j") else side.inside
+    return LoopView(tuple(views), end, True, skips, lookups, (*test, f"live = allowed & {inside}"))
 
 
-def _piece_lines(piece: Piece, ordinal: int, names: Mapping[str, str], lists: tuple[ListView, ...]) -> list[str]:
+def _runs(kind: str, pieces: tuple[Piece, ...], names: Mapping[str, str]) -> tuple[PieceView, str]:
+    """Many contiguous pieces as one: vectors of their first trips and of how far the tiles jump there.
+
+    A chain of comparisons would hold two registers a piece through the loop.
+    """
+    padded = 1 << (len(pieces) - 1).bit_length()
+    slots, firsts, jumps, end = f"{kind}_slots", f"{kind}_firsts", f"{kind}_jumps", "0"
+    lines = [f"{slots} = tl.arange(0, {padded})"]
+    lines += [f"{name} = tl.zeros([{padded}], tl.int32)" for name in (firsts, jumps)]
+    scope = dict(names)
+    for n, piece in enumerate(pieces):
+        if piece.origin:
+            lines.append(f"# {_checked_origin(piece.origin)}")
+        before, past, at = end, f"{kind}_run_{n}", f"{kind}_at_{n}"
+        scope |= {before: before}
+        start = piece.tile.left if isinstance(piece.tile, Add) else ZERO
+        if n == 0:
+            lines += assignment(at, start, scope)
+            lines.append(f"{jumps} = tl.where({slots} == 0, {at}, {jumps})")
+            lines += assignment(past, piece.count, names)
+        else:
+            lines += assignment(at, Sub(start, Var(before)), scope)
+            lines.append(f"{jumps} = tl.where({slots} == {n}, {at} - {kind}_at_{n - 1}, {jumps})")
+            lines.append(f"{firsts} = tl.where({slots} == {n}, {before}, {firsts})")
+            lines += assignment(past, Add(Var(before), piece.count), scope)
+        end = past
+    return PieceView("", tuple(lines), "0", (f"tile = n + tl.sum(tl.where(n >= {firsts}, {jumps}, 0), 0)",)), end
+
+
+def _piece_lines(
+    piece: Piece, ordinal: int, program: TileProgram, names: Mapping[str, str], lists: tuple[ListView, ...]
+) -> list[str]:
     """Lines that set `tile` if `n`, the trip's number within the piece, is at least 0."""
     lines: list[str] = []
     names = {**names, "n": "n"}
@@ -226,7 +350,8 @@ def _piece_lines(piece: Piece, ordinal: int, names: Mapping[str, str], lists: tu
     target = "tile" if ordinal == 0 else "candidate"
     lines.extend(assignment(target, piece.tile, names))
     if piece.when != TRUE:
-        lines.extend(listed_line(lists[n], target) for n in sorted(_listed(piece.when)))
+        for n in sorted(_listed(piece.when)):
+            lines.extend(listed_lines(lists[n], target, program, names))
         lines.extend(assignment("wanted", piece.when, {**names, "tile": target}))
         lines.append(f"{target} = tl.where(wanted, {target}, past_end)")
     if ordinal > 0:
@@ -234,11 +359,18 @@ def _piece_lines(piece: Piece, ordinal: int, names: Mapping[str, str], lists: tu
     return lines
 
 
-def listed_line(view: ListView, tile: str) -> str:
-    """Sets `listed_<ordinal>` for the key tile `tile`."""
-    block = tile if view.tiles == 1 else f"{tile} // {view.tiles}"
+def listed_lines(view: ListView, tile: str, program: TileProgram, names: Mapping[str, str]) -> list[str]:
+    """Set `listed_<ordinal>`: whether the key block is among the query block's draws; `tile` gives one of the two."""
     n = view.ordinal
-    return f"listed_{n} = tl.max((draws_row_{n} == {block}).to(tl.int32), 0) > 0"
+    if "j0" not in names:
+        block = tile if view.tiles == 1 else f"{tile} // {view.tiles}"
+        return [f"listed_{n} = tl.max((draws_row_{n} == {block}).to(tl.int32), 0) > 0"]
+    return [
+        f"row_{n} = ((base + {tile} * {program.query_tile}) >> {view.shift}) - block_from_{n}",
+        f"row_{n} = tl.minimum(tl.maximum(row_{n}, 0), blocks_{n} - 1).to(tl.int64) * {view.width}",
+        f"drawn_{n} = tl.load(draws_at_{n} + row_{n} + slots_{n}, mask=slots_{n} < {view.width}, other=-1)",
+        f"listed_{n} = tl.max((drawn_{n} == j0 >> {view.shift}).to(tl.int32), 0) > 0",
+    ]
 
 
 def _listed(condition: Bool) -> set[int]:
@@ -258,102 +390,10 @@ def _checked_name(name: str) -> str:
     """A planner's name; one that the templates may use themselves gets an underscore. Raises ValueError."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name that a kernel may hold")
-    return name if _OWN_NAME.fullmatch(name) and name not in ("i0", "i1", "q0") else f"{name}_"
+    return name if _OWN_NAME.fullmatch(name) and name not in _TEMPLATE_NAMES else f"{name}_"
 
 
 def _checked_origin(origin: str) -> str:
     if not _ORIGIN.fullmatch(origin):
         raise ValueError(f"{origin!r} is no comment that a kernel may hold")
-    return origin[:100]
-
-
-def assignment(name: str, value: Expr | Bool, names: Mapping[str, str]) -> tuple[str, ...]:
-    """Lines of Python that set `name` to `value`; `names` gives the printed name of each variable."""
-    lines: list[str] = []
-    text, _ = _print(value, names, name, lines)
-    return (*lines, f"{name} = {text}")
-
-
-def _print(value: Expr | Bool, names: Mapping[str, str], name: str, lines: list[str]) -> tuple[str, int]:
-    """The text of `value` and how tightly it binds; where it grows wide, operands go to `lines` as parts of `name`."""
-
-    def build(form: str, binds: int, *operands: tuple[Expr | Bool, int]) -> tuple[str, int]:
-        printed = [_print(operand, names, name, lines) for operand, _ in operands]
-        texts = [
-            text if tightness >= level else f"({text})"
-            for (text, tightness), (_, level) in zip(printed, operands, strict=True)
-        ]
-        while len(form.format(*texts)) > _WIDTH:
-            widest = max(range(len(texts)), key=lambda n: len(texts[n]))
-            part = f"{name}_part_{len(lines)}"
-            lines.append(f"{part} = {printed[widest][0]}")
-            texts[widest] = part
-        return form.format(*texts), binds
-
-    match value:
-        case Int(number):
-            return repr(int(number)), _ATOM if number >= 0 else _SHIFT
-        case Var(variable):
-            return names[variable], _ATOM
-        case Add(a, b):
-            return build("{} + {}", _SUM, (a, _SUM), (b, _PRODUCT))
-        case Sub(a, b):
-            return build("{} - {}", _SUM, (a, _SUM), (b, _PRODUCT))
-        case Mul(a, b):
-            return build("{} * {}", _PRODUCT, (a, _PRODUCT), (b, _ATOM))
-        case FloorDiv(a, Int(number)) if _is_power_of_two(number):
-            return build(f"{{}} >> {number.bit_length() - 1}", _SHIFT, (a, _ATOM))
-        case Mod(a, Int(number)) if _is_power_of_two(number):
-            return build(f"{{}} & {number - 1}", _AND, (a, _ATOM))
-        case FloorDiv(a, b, True):
-            return build("{} // {}", _PRODUCT, (a, _PRODUCT), (b, _ATOM))
-        case Mod(a, b, True):
-            return build("{} % {}", _PRODUCT, (a, _PRODUCT), (b, _ATOM))
-        case FloorDiv(a, b):
-            return build("floor_div({}, {})", _ATOM, (a, _COMPARE), (b, _COMPARE))
-        case Mod(a, b):
-            return build("floor_mod({}, {})", _ATOM, (a, _COMPARE), (b, _COMPARE))
-        case Min(a, b):
-            return build("tl.minimum({}, {})", _ATOM, (a, _COMPARE), (b, _COMPARE))
-        case Max(a, b):
-            return build("tl.maximum({}, {})", _ATOM, (a, _COMPARE), (b, _COMPARE))
-        case Select(condition, a, b):
-            return build("tl.where({}, {}, {})", _ATOM, (condition, _COMPARE), (a, _COMPARE), (b, _COMPARE))
-        case Truth(truth):
-            return ("True" if truth else "False"), _ATOM
-        case Less(a, b):
-            return build("{} < {}", _COMPARE, (a, _OR), (b, _OR))
-        case And(a, b):
-            return build("{} & {}", _AND, (a, _AND), (b, _ATOM))
-        case Or(a, b):
-            return build("{} | {}", _OR, (a, _OR if isinstance(a, Or) else _ATOM), (b, _ATOM))
-        case Listed(ordinal):
-            return f"listed_{ordinal}", _ATOM
-        case Not(operand):
-            negated = _negated(operand)
-            if negated is not None:
-                return _print(negated, names, name, lines)
-            if isinstance(operand, Less):
-                return build("{} >= {}", _COMPARE, (operand.left, _OR), (operand.right, _OR))
-            return build("{} == 0", _COMPARE, (operand, _OR))
-    assert_never(value)
-
-
-def _negated(condition: Bool) -> Bool | None:
-    """`not condition` with the negation moved inward; None for a condition without an inside."""
-    match condition:
-        case Truth(truth):
-            return Truth(not truth)
-        case And(a, b):
-            return Or(Not(a), Not(b))
-        case Or(a, b):
-            return And(Not(a), Not(b))
-        case Not(a):
-            return a
-        case Less() | Listed():
-            return None
-    assert_never(condition)
-
-
-def _is_power_of_two(number: int) -> bool:
-    return number > 1 and number & (number - 1) == 0
+    return origin[:100].rstrip()

@@ -45,17 +45,25 @@ def plan_kernels(pattern: Heads, *, head_dim: int, dtype: str, query_tile: int, 
     )
 
 
-def plan_backward(pattern: Heads, *, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> BackwardPlan:
-    """The plan of the gradients, with tiles of at most the given sizes; raises as `plan_kernels` does."""
+def plan_backward(
+    pattern: Heads,
+    *,
+    head_dim: int,
+    dtype: str,
+    query_tile: int,
+    key_tile: int,
+    transposed_tiles: tuple[int, int] | None = None,
+) -> BackwardPlan:
+    """The plan of the gradients, with tiles of at most the given sizes; raises as `plan_kernels` does.
+
+    `transposed_tiles`: query and key tile of the gradients of keys and values; None: as for the queries'.
+    """
     forward = plan_kernels(pattern, head_dim=head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile)
-    program = forward.classes[0].program
+    tiles = fitting_tiles(_limited(block_mask(pattern)), *(transposed_tiles or (query_tile, key_tile)))
     mask = _limited(block_mask(pattern, transposed=True))
     return BackwardPlan(
         forward,
-        tuple(
-            _head_class(band_class, project_transposed(band_class, program.query_tile, program.key_tile))
-            for band_class in mask.classes
-        ),
+        tuple(_head_class(band_class, project_transposed(band_class, *tiles)) for band_class in mask.classes),
     )
 
 

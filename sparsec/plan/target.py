@@ -99,3 +99,63 @@ def launch_shape(target: str, head_dim: int, dtype: str, query_tile: int, key_ti
     rows_of_a_warp = 16 if not narrow else 8 if dtype != "float32" or head_dim <= 64 else 4
     warps = min(8, max(1, query_tile // rows_of_a_warp))
     return LaunchShape(warps, stages, of in (Family.HOPPER, Family.BLACKWELL) and dtype != "float32")
+
+
+def backward_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, int]:
+    """(query_tile, key_tile) to plan the queries' gradients for.
+
+    The largest that spill no registers up to head dimension 128, as for the forward pass.
+    """
+    match family(target):
+        case Family.CPU | Family.INTERPRETER:
+            return tile_sizes(target, head_dim, dtype)[:2]
+        case _ if dtype == "float32":
+            return (32, 32) if head_dim <= 64 else (32, 16)
+        case Family.AMPERE if head_dim <= 128:
+            return (128, 64) if head_dim <= 64 else (128, 32)
+        case Family.HOPPER | Family.BLACKWELL | Family.CDNA if head_dim <= 128:
+            return 128, 64
+        case Family.HOPPER | Family.BLACKWELL:
+            return 128, 32
+        case Family.AMPERE | Family.CDNA:
+            return 64, 32
+    raise AssertionError(f"no tiles for {target}")
+
+
+def transposed_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, int]:
+    """(query_tile, key_tile) to plan the gradients of keys and values for, likewise.
+
+    Their kernels hold two sums of a key tile's size, so their query tiles are small.
+    """
+    match family(target):
+        case Family.CPU | Family.INTERPRETER:
+            return tile_sizes(target, head_dim, dtype)[:2]
+        case _ if dtype == "float32":
+            return (32, 32) if head_dim <= 64 else (16, 32)
+        case _ if head_dim > 128:
+            return 32, 32
+        case Family.AMPERE:
+            return 32, 64
+        case Family.HOPPER:
+            return 64 if head_dim <= 64 else 32, 128
+        case Family.BLACKWELL:
+            return 64, 64
+        case Family.CDNA:
+            return 64 if head_dim <= 64 else 32, 64
+    raise AssertionError(f"no tiles for {target}")
+
+
+def backward_shape(
+    target: str, head_dim: int, dtype: str, query_tile: int, key_tile: int, *, of_keys: bool
+) -> LaunchShape:
+    """Warps and stages of a gradient kernel: of queries, which goes over key tiles, or of keys and values."""
+    of = family(target)
+    rows = key_tile if of_keys else query_tile
+    if of is Family.CDNA:
+        return LaunchShape(min(4, max(1, rows // 16)), 1, False)
+    # The sums of keys and values want more threads a row but where the tensor cores take 64 rows of four warps.
+    wide = of is Family.BLACKWELL or (of is Family.AMPERE and head_dim > 64) or head_dim > 128
+    narrow = dtype == "float32" or (of_keys and wide)
+    warps = min(8, max(1, rows // (4 if dtype == "float32" or head_dim > 128 else 8 if narrow else 16)))
+    tma = of in (Family.HOPPER, Family.BLACKWELL) and dtype != "float32"
+    return LaunchShape(warps, 2 if head_dim <= 128 else 1, tma)

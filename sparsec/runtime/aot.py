@@ -17,11 +17,12 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sparsec.codegen.triton import head_dim_chunks
+from sparsec.codegen.triton import adds_up, head_dim_chunks
 from sparsec.diagnostics.model import SparsecError
-from sparsec.plan.kernel import KernelPlan
-from sparsec.plan.target import launch_shape, shared_memory_bytes
-from sparsec.runtime.triton import FP_FUSION, load_module
+from sparsec.plan.kernel import BackwardPlan, KernelPlan
+from sparsec.plan.target import LaunchShape, backward_shape, launch_shape, shared_memory_bytes
+from sparsec.runtime.triton import load_module
+from sparsec.runtime.triton_call import FP_FUSION, SUM_ROWS
 
 _ELEMENTS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 _TENSOR_CORES = re.compile(r"\b(HGMMA|HMMA|UTCHMMA|UTCQMMA|IMMA|v_s?mfma_\w+)")
@@ -63,9 +64,31 @@ def compile_ahead(
     """
     gpu = _gpu_target(target)
     module = load_module(source)
-    return tuple(
-        _compile(getattr(module, f"forward_{n}"), plan, n, target, gpu, allow_tf32) for n in range(len(plan.classes))
-    )
+    built = []
+    for n, head_class in enumerate(plan.classes):
+        tiles = head_class.program.query_tile, head_class.program.key_tile
+        shape = launch_shape(target, plan.head_dim, plan.dtype, *tiles)
+        built.append(_compile(getattr(module, f"forward_{n}"), _Request(plan, target, gpu, shape, tiles, allow_tf32)))
+    return tuple(built)
+
+
+def compile_ahead_backward(
+    source: str, plan: BackwardPlan, target: str, *, allow_tf32: bool = False
+) -> tuple[KernelArtefact, ...]:
+    """Builds every kernel of `source`, which `emit_triton_backward(plan)` gave; raises as `compile_ahead` does."""
+    gpu = _gpu_target(target)
+    module, forward = load_module(source), plan.forward
+    adds = adds_up(plan)
+    request = _Request(forward, target, gpu, LaunchShape(4, 1, False), (0, 0), allow_tf32)
+    built = [_compile(module.row_sums, request)]
+    for kind, classes in (("grad_queries", forward.classes), ("grad_keys", plan.transposed)):
+        for n, head_class in enumerate(classes):
+            tiles = head_class.program.query_tile, head_class.program.key_tile
+            of_keys = kind == "grad_keys"
+            shape = backward_shape(target, forward.head_dim, forward.dtype, *tiles, of_keys=of_keys)
+            request = _Request(forward, target, gpu, shape, tiles, allow_tf32, adds)
+            built.append(_compile(getattr(module, f"{kind}_{n}"), request))
+    return tuple(built)
 
 
 def check(artefact: KernelArtefact) -> tuple[str, ...]:
@@ -81,7 +104,7 @@ def check(artefact: KernelArtefact) -> tuple[str, ...]:
         failures.append(
             f"{artefact.name} for {artefact.target} needs {artefact.shared_bytes} bytes of shared memory, over {limit}"
         )
-    if artefact.tensor_core == 0 and artefact.dtype != "float32":
+    if artefact.tensor_core == 0 and artefact.dtype != "float32" and artefact.name != "row_sums":
         failures.append(f"{artefact.name} for {artefact.target} has no tensor-core instruction")
     return tuple(failures)
 
@@ -95,11 +118,29 @@ def _gpu_target(target: str) -> GPUTarget:
     raise ValueError(f"expected a target such as cuda:90 or hip:gfx942, got {target!r}")
 
 
-def _compile(kernel: Any, plan: KernelPlan, ordinal: int, target: str, gpu: GPUTarget, tf32: bool) -> KernelArtefact:
-    key_tile = plan.classes[ordinal].program.key_tile
-    shape = launch_shape(target, plan.head_dim, plan.dtype, plan.classes[ordinal].program.query_tile, key_tile)
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """How to compile a kernel; `tiles`: query and key tile; `wide`: gradients of keys and values are added up."""
+
+    plan: KernelPlan
+    target: str
+    gpu: GPUTarget
+    shape: LaunchShape
+    tiles: tuple[int, int]
+    tf32: bool
+    wide: bool = False
+
+
+def _compile(kernel: Any, request: _Request) -> KernelArtefact:
+    plan, target, gpu, shape = request.plan, request.target, request.gpu, request.shape
     element = _ELEMENTS[plan.dtype]
-    pointers = {"q": element, "out": element, "lse": "fp32", "table": "i32"}
+    pointers = dict.fromkeys(("q", "k", "v", "g", "out", "grad_q"), element)
+    pointers |= dict.fromkeys(("grad_k", "grad_v"), "fp32" if request.wide else element)
+    pointers |= dict.fromkeys(("lse", "log_sum", "delta", "grad_lse", "sink", "sink_parts"), "fp32")
+    pointers |= dict.fromkeys(("table", "spans", "document_tiles"), "i32")
+    sources = dict.fromkeys(("keys", "values"), request.tiles[1]) | dict.fromkeys(
+        ("queries", "gradients"), request.tiles[0]
+    )
     widths = {str(chunk.index): chunk.width for chunk in head_dim_chunks(plan.head_dim)}
     signature: dict[str, str] = {}
     attributes: dict[tuple[int], list[list[object]]] = {}
@@ -110,20 +151,22 @@ def _compile(kernel: Any, plan: KernelPlan, ordinal: int, target: str, gpu: GPUT
             signature[name] = "constexpr"
         elif parameter.annotation_type:
             signature[name] = parameter.annotation_type
-        elif name == "scale_log2":
+        elif name in ("scale_log2", "cap_log2"):
             signature[name] = "fp32"
-        elif stem in ("keys", "values") and shape.tma:
-            signature[name] = f"tensordesc<{element}[1, 1, {key_tile}, {widths[chunk]}]>"
+        elif stem in sources and shape.tma:
+            signature[name] = f"tensordesc<{element}[1, 1, {sources[stem]}, {widths[chunk]}]>"
         else:
-            pointee = element if stem in ("keys", "values") else "i32" if stem == "draws" else pointers[name]
+            pointee = element if stem in sources else "i32" if stem == "draws" else pointers[name]
             signature[name] = f"*{pointee}"
             attributes[(n,)] = [["tt.divisibility", 16]]
     constants = {
         "VECTOR": 16 // {"fp32": 4}.get(element, 2),
         "TMA": shape.tma,
         "OPERAND": getattr(tl, plan.dtype),
-        "PRECISION": "tf32" if tf32 and gpu.backend == "cuda" else "ieee",
+        "PRECISION": "tf32" if request.tf32 and gpu.backend == "cuda" else "ieee",
+        "ROWS": SUM_ROWS,
     }
+    constants = {name: value for name, value in constants.items() if name in signature}
     options = {"num_warps": shape.warps, "num_stages": shape.stages, "enable_fp_fusion": FP_FUSION}
     try:
         built = triton.compile(ASTSource(kernel, signature, constants, attributes), target=gpu, options=options)

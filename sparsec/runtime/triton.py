@@ -9,32 +9,28 @@ import importlib.util
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, partial
 from importlib.machinery import SourceFileLoader
 from types import CodeType, ModuleType
-from typing import Any
 
-FP_FUSION = True
-"""Multiply and add become one instruction; passed to every compile, so that Triton's default does not matter."""
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
-import torch  # noqa: E402 (Triton reads its settings when first imported)
-import triton  # noqa: E402
-import triton.language as tl  # noqa: E402
-from triton.tools.tensor_descriptor import TensorDescriptor  # noqa: E402
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
 
-from sparsec.codegen.triton import emit_triton, head_dim_chunks, head_table  # noqa: E402
-from sparsec.diagnostics.model import CallError  # noqa: E402
-from sparsec.plan.kernel import HeadClass, KernelPlan  # noqa: E402
-from sparsec.plan.target import LaunchShape, launch_shape  # noqa: E402
-from sparsec.runtime.build_cache import build_key, lookup, publish  # noqa: E402
+from sparsec.codegen.triton import adds_up, emit_triton, emit_triton_backward
+from sparsec.diagnostics.model import CallError, InternalError
+from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
+from sparsec.plan.target import backward_shape, launch_shape
+from sparsec.runtime.build_cache import build_key, lookup, publish
+from sparsec.runtime.draws import draw_tables
+from sparsec.runtime.triton_call import FP_FUSION, Call, row_sums, with_rows
 
 _MODULE_FILE = "kernels.py"
-_VECTOR_BYTES = 16
-_ROW_REACH = 1 << 31
-"""Offsets within one tile are 32 bits wide."""
 
 
 def interpreted() -> bool:
@@ -76,131 +72,158 @@ def target_of(device: torch.device) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Gradients:
+    """The backward plan and the source of its kernels."""
+
+    plan: BackwardPlan
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class TritonKernel:
-    """The kernels of one plan. `allow_tf32` lets float32 inputs be multiplied with TF32 tensor cores."""
+    """The kernels of one plan. `allow_tf32` lets float32 inputs be multiplied with TF32 tensor cores.
+
+    `gradients` makes the backward kernels when the first gradient is asked for; without it there is no backward.
+    """
 
     plan: KernelPlan
     source: str
     allow_tf32: bool = False
+    gradients: Callable[[], Gradients] | None = None
 
     @classmethod
-    def of(cls, plan: KernelPlan, *, allow_tf32: bool = False) -> TritonKernel:
-        return cls(plan, emit_triton(plan), allow_tf32)
+    def of(
+        cls, plan: KernelPlan, *, allow_tf32: bool = False, plan_backward: Callable[[], BackwardPlan] | None = None
+    ) -> TritonKernel:
+        """`plan_backward` gives the plan of the gradients, of tiles of `plan.target.backward_tile_sizes`."""
+
+        @cache
+        def gradients() -> Gradients:
+            assert plan_backward is not None
+            made = plan_backward()
+            return Gradients(made, emit_triton_backward(made))
+
+        return cls(plan, emit_triton(plan), allow_tf32, None if plan_backward is None else gradients)
 
     def forward(
         self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
         *,
         q_offset: int,
         scale: float | None = None,
-        lists: Sequence[torch.Tensor] = (),
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Output [B, H, Nq, D] like q, and natural log-sum-exp [B, H, Nq], float32.
+        lists: Sequence[Tensor] = (),
+        sink: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `runtime.kernel.Kernel`; `lists` are the tables of `runtime.draws`, class by class.
 
-        q [B, H, Nq, D]; k, v [B, G, Nk, D]; query row r stands at q_offset + r. `scale` overrides the plan's. `lists`
-        are the tables of `runtime.draws`, class by class. Shapes and dtypes are the caller's to check. Raises CallError
-        for tensors on the CPU outside the interpreter.
+        Raises CallError for tensors on the CPU outside the interpreter.
         """
-        if q.device.type == "cpu" and not interpreted():
-            raise CallError("expected tensors on a GPU, got the CPU's: there Triton runs only under TRITON_INTERPRET=1")
-        if scale is None:
-            scale = self.plan.scale if self.plan.scale is not None else 1.0 / math.sqrt(self.plan.head_dim)
-        out = torch.empty(q.shape, dtype=torch.float32 if interpreted() else q.dtype, device=q.device)
-        lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
+        _check_device(q)
+        scale = self._scale(scale)
+        out = _new_like(q, zero=cu_seqlens is not None)
+        lse = torch.full(q.shape[:3], -math.inf, dtype=torch.float32, device=q.device)
         if q.numel() == 0:
             return out.to(q.dtype), lse
         if scale <= 0.0:
             # The kernel scales row maxima, which takes a positive scale.
             q, scale = (q * 0.0, 1.0) if scale == 0.0 else (-q, -scale)
-        q, k, v = (_with_rows(tensor) for tensor in (q, k, v))
-        module = load_module(self.source)
-        target = target_of(q.device)
-        for n, head_class in enumerate(self.plan.classes):
+        q, k, v = (with_rows(tensor) for tensor in (q, k, v))
+        strided = {"q": q, "k": k, "v": v, "out": out}
+        call = Call.of(self.plan, strided, q_offset, cu_seqlens, self._constants(scale))
+        tensors = {"q": q, "out": out, "lse": lse, "sink": sink}
+        module, target = load_module(self.source), target_of(q.device)
+        for n, (head_class, tables) in enumerate(_with_lists(self.plan.classes, lists)):
+            tiles = head_class.program.query_tile, head_class.program.key_tile
+            shape = launch_shape(target, self.plan.head_dim, self.plan.dtype, *tiles)
             kernel = getattr(module, f"forward_{n}")
-            shape = launch_shape(
-                target,
-                self.plan.head_dim,
-                self.plan.dtype,
-                head_class.program.query_tile,
-                head_class.program.key_tile,
-            )
-            first = sum(len(before.program.lists) for before in self.plan.classes[:n])
-            tables = lists[first : first + len(head_class.program.lists)]
-            self._launch(kernel, head_class, shape, (q, k, v, out, lse), tables, q_offset, scale)
+            call.query_tiles(kernel, head_class, shape, tables, tensors, {"keys": k, "values": v})
         return out.to(q.dtype), lse
 
-    def _launch(
+    def backward(
         self,
-        kernel: Any,
-        head_class: HeadClass,
-        shape: LaunchShape,
-        tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
-        tables: Sequence[torch.Tensor],
+        grad_out: Tensor,
+        grad_lse: Tensor | None,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        *,
         q_offset: int,
-        scale: float,
-    ) -> None:
-        q, k, v, out, lse = tensors
-        program = head_class.program
-        n_queries, n_keys = q.shape[2], k.shape[2]
-        first_tile = q_offset // program.query_tile
-        tiles = (q_offset + n_queries - 1) // program.query_tile + 1 - first_tile
-        vector = _vector(q, k, v, out)
-        tma = shape.tma and vector > 1 and _fits_descriptor(k) and _fits_descriptor(v)
-        sources: list[object] = []
-        for chunk in head_dim_chunks(self.plan.head_dim):
-            block = [1, 1, program.key_tile, chunk.width]
-            sources.extend(TensorDescriptor(t, list(t.shape), list(t.stride()), block) if tma else t for t in (k, v))
-        strides = [stride // vector for t in (q, k, v, out) for stride in t.stride()[:3]]
-        table = _table_on(head_class, q.device)
-        kernel[(tiles * len(head_class.heads) * q.shape[0],)](
-            q,
-            *sources,
-            out,
-            lse,
-            table,
-            *tables,
-            *strides,
-            n_queries,
-            n_keys,
-            q_offset,
-            first_tile,
-            tiles,
-            q.shape[0],
-            scale * math.log2(math.e),
-            VECTOR=vector,
-            TMA=tma,
-            OPERAND=tl.float32 if interpreted() else getattr(tl, self.plan.dtype),
-            PRECISION="tf32" if self.allow_tf32 and torch.version.hip is None else "ieee",
-            num_warps=shape.warps,
-            num_stages=shape.stages,
-            enable_fp_fusion=FP_FUSION,
-        )
+        scale: float | None = None,
+        lists: Sequence[Tensor] = (),
+        sink: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """See `runtime.kernel.Kernel`; raises as `forward` does."""
+        _check_device(q)
+        if self.gradients is None:
+            raise InternalError("a kernel made without the plan of its gradients was asked for them")
+        made = self.gradients()
+        plan, source = made.plan, made.source
+        packed, adds = cu_seqlens is not None, adds_up(plan)
+        dq = _new_like(q, zero=packed)
+        dk, dv = (_new_like(t, zero=packed or adds or q.numel() == 0, wide=adds) for t in (k, v))
+        if q.numel() == 0:
+            return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), None if sink is None else torch.zeros_like(sink)
+        types = q.dtype, k.dtype, v.dtype
+        q, k, v, g, out = (with_rows(tensor) for tensor in (q, k, v, grad_out, out))
+        module, target = load_module(source), target_of(q.device)
+        log_sum, delta, dsink = row_sums(module.row_sums, g, out, lse.contiguous(), grad_lse, sink)
+        strided = {"q": q, "k": k, "v": v, "g": g}
+        call = Call.of(plan.forward, strided, q_offset, cu_seqlens, self._constants(self._scale(scale)))
+        shape = partial(backward_shape, target, self.plan.head_dim, self.plan.dtype)
+        tensors: dict[str, Tensor | None] = {**strided, "log_sum": log_sum, "delta": delta}
+        tensors |= {"grad_q": dq, "grad_k": dk, "grad_v": dv}
+        for n, (head_class, tables) in enumerate(_with_lists(plan.forward.classes, lists)):
+            tiles = head_class.program.query_tile, head_class.program.key_tile
+            kernel = getattr(module, f"grad_queries_{n}")
+            call.query_tiles(
+                kernel, head_class, shape(*tiles, of_keys=False), tables, tensors, {"keys": k, "values": v}
+            )
+        specs = tuple(spec for head_class in plan.transposed for spec in head_class.program.lists)
+        lists = draw_tables(specs, q.shape[2], q_offset, q.device)
+        for n, (head_class, tables) in enumerate(_with_lists(plan.transposed, lists)):
+            tiles = head_class.program.query_tile, head_class.program.key_tile
+            kernel = getattr(module, f"grad_keys_{n}")
+            call.key_tiles(
+                kernel, head_class, shape(*tiles, of_keys=True), tables, tensors, {"queries": q, "gradients": g}
+            )
+        return dq.to(types[0]), dk.to(types[1]), dv.to(types[2]), dsink
+
+    def _scale(self, given: float | None) -> float:
+        scale = self.plan.scale if given is None else given
+        return 1.0 / math.sqrt(self.plan.head_dim) if scale is None else scale
+
+    def _constants(self, scale: float) -> dict[str, object]:
+        return {
+            "scale_log2": scale * math.log2(math.e),
+            "cap_log2": (self.plan.softcap or 1.0) * math.log2(math.e),
+            "OPERAND": tl.float32 if interpreted() else getattr(tl, self.plan.dtype),
+            "PRECISION": "tf32" if self.allow_tf32 and torch.version.hip is None else "ieee",
+        }
 
 
-def _with_rows(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor itself if its last dimension is dense and its rows lie close enough; else a copy."""
-    dense = tensor.stride(3) == 1 or tensor.shape[3] == 1
-    return tensor if dense and tensor.stride(2) * 256 < _ROW_REACH else tensor.contiguous()
+def _check_device(q: Tensor) -> None:
+    if q.device.type == "cpu" and not interpreted():
+        raise CallError("expected tensors on a GPU, got the CPU's: there Triton runs only under TRITON_INTERPRET=1")
 
 
-def _vector(*tensors: torch.Tensor) -> int:
-    """Elements in 16 bytes if every row of every tensor starts on such a boundary, else 1."""
-    vector = _VECTOR_BYTES // tensors[0].element_size()
-    for tensor in tensors:
-        count = _VECTOR_BYTES // tensor.element_size()
-        if tensor.data_ptr() % _VECTOR_BYTES or any(stride % count for stride in tensor.stride()[:3]):
-            return 1
-    return vector
+def _new_like(tensor: Tensor, *, zero: bool, wide: bool = False) -> Tensor:
+    """A contiguous tensor to write results to; the interpreter truncates where it should round, so it gets float32."""
+    dtype = torch.float32 if wide or interpreted() else tensor.dtype
+    return (torch.zeros if zero else torch.empty)(tensor.shape, dtype=dtype, device=tensor.device)
 
 
-def _fits_descriptor(tensor: torch.Tensor) -> bool:
-    """Whether a TMA descriptor may describe the tensor: no repeated or empty dimension, strides below 2**40 bytes."""
-    strides = tensor.stride()[:3]
-    return tensor.shape[2] > 0 and all(0 < stride * tensor.element_size() < 1 << 40 for stride in strides)
-
-
-@lru_cache(maxsize=256)
-def _table_on(head_class: HeadClass, device: torch.device) -> torch.Tensor:
-    return torch.tensor(head_table(head_class), dtype=torch.int32, device=device)
+def _with_lists(
+    classes: tuple[HeadClass, ...], lists: Sequence[Tensor]
+) -> Iterator[tuple[HeadClass, Sequence[Tensor]]]:
+    """Each class with the tables of its own lists."""
+    first = 0
+    for head_class in classes:
+        past = first + len(head_class.program.lists)
+        yield head_class, lists[first:past]
+        first = past

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sparsec.codegen.triton import assignment, emit_triton, head_dim_chunks, head_table
+from sparsec.codegen.triton import emit_triton, emit_triton_backward, head_dim_chunks, head_table
+from sparsec.codegen.triton_expr import assignment
 from sparsec.ir import expr as x
 from sparsec.ir.tiles import Piece, TileProgram
 from sparsec.plan.build import plan_kernels
