@@ -14,15 +14,15 @@ from pathlib import Path
 
 import torch
 
-from sparsec.diagnostics.model import CallError, DiagnosticError, InternalError
+from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.ir.normalise import TooManyBands
 from sparsec.plan.build import plan_backward, plan_kernels
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.target import backward_tile_sizes, tile_sizes
 from sparsec.program import Pattern, load, parse
 from sparsec.runtime import cpu
+from sparsec.runtime import flops as flops  # registers the formulas
 from sparsec.runtime.cpu_backward import CpuBackward
-from sparsec.runtime.draws import plan_lists
 from sparsec.runtime.kernel import BackwardKernel, ForwardKernel, LoadedKernel, register
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.reference_kernel import ReferenceKernel
@@ -136,7 +136,7 @@ def backward_plan(request: Request, target: str) -> BackwardPlan:
 def _module(request: Request, kind: str, device: torch.device) -> SparseAttention:
     if kind == "reference":
         pattern, score = request.pattern, request.pattern.score
-        kernel = LoadedKernel(ReferenceKernel(pattern), _differentiated_by_torch, ())
+        kernel = ReferenceKernel(pattern)
         return SparseAttention(
             heads=pattern.heads,
             kv_heads=pattern.kv_heads,
@@ -144,7 +144,7 @@ def _module(request: Request, kind: str, device: torch.device) -> SparseAttentio
             dtype=request.dtype,
             target=kind,
             scale=score.scale,
-            kernel=register(_digest(kind, repr(pattern)), kernel),
+            kernel=kernel,
             learned_sink=score.learned_sink,
             documents=pattern.documents is not Documents.NONE,
         )
@@ -181,16 +181,12 @@ def module_of(
         dtype=accepted,
         target=kind,
         scale=plan.scale,
-        kernel=register(_digest(kind, source, repr(plan)), LoadedKernel(kernel, make_backward, plan_lists(plan))),
+        kernel=register(_digest(kind, source, repr(plan)), LoadedKernel(kernel, make_backward, plan)),
         source=source,
         plan=plan,
         learned_sink=plan.learned_sink,
         documents=plan.documents is not Documents.NONE,
     )
-
-
-def _differentiated_by_torch() -> BackwardKernel:
-    raise InternalError("the reference target calls no operator, so none asks for its gradients")
 
 
 def _digest(*parts: str) -> str:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from sparsec.ir.tiles import ListSpec
-from sparsec.plan.kernel import KernelPlan
 
 
 def draw_tables(
@@ -21,11 +20,6 @@ def draw_tables(
         blocks = max((q_offset + n_queries - 1) // spec.block - first + 1, 0)
         tables.append(_table(spec, first, blocks).to(device))
     return tuple(tables)
-
-
-def plan_lists(plan: KernelPlan) -> tuple[ListSpec, ...]:
-    """Every list of a plan, class by class: the order in which kernels take their tables."""
-    return tuple(spec for head_class in plan.classes for spec in head_class.program.lists)
 
 
 @lru_cache(maxsize=32)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparsec.diagnostics.model import InternalError
 from sparsec.ir.tiles import ListSpec
+from sparsec.plan.kernel import KernelPlan
 
 
 class ForwardKernel(Protocol):
@@ -65,11 +66,16 @@ class BackwardKernel(Protocol):
 
 @dataclass(frozen=True)
 class LoadedKernel:
-    """A pattern's kernels and the specs of the draw tables they take; the backward one is made when first needed."""
+    """A pattern's kernels and their forward plan; the backward one is made when first needed."""
 
     forward: ForwardKernel
     make_backward: Callable[[], BackwardKernel]
-    lists: tuple[ListSpec, ...]
+    plan: KernelPlan
+
+    @cached_property
+    def lists(self) -> tuple[ListSpec, ...]:
+        """The specs of the draw tables that the kernels take, class by class."""
+        return tuple(spec for head_class in self.plan.classes for spec in head_class.program.lists)
 
     @cached_property
     def backward(self) -> BackwardKernel:

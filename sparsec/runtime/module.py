@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.kernel import KernelPlan
-from sparsec.runtime.kernel import registered
+from sparsec.runtime.kernel import ForwardKernel
 from sparsec.runtime.ops import forward
 
 LENGTH_LIMIT = 1 << 30
@@ -17,7 +17,7 @@ LENGTH_LIMIT = 1 << 30
 
 
 class SparseAttention(nn.Module):
-    """Attention with a compiled pattern; made by `sparsec.compile`.
+    """Attention with a compiled pattern; made by `sparsec.compile`, from a registered kernel's digest or the reference.
 
     Attributes: `heads`, `kv_heads`, `head_dim`, `dtype`, `target` ("cpu", "triton", "torch" or "reference"), `scale`
     (None: 1/sqrt(head_dim)), `source` (the generated source; empty for "torch" and "reference") and `plan` (None for
@@ -35,7 +35,7 @@ class SparseAttention(nn.Module):
         dtype: torch.dtype,
         target: str,
         scale: float | None,
-        kernel: str,
+        kernel: str | ForwardKernel,
         source: str = "",
         plan: KernelPlan | None = None,
         learned_sink: bool = False,
@@ -100,9 +100,8 @@ class SparseAttention(nn.Module):
         if abs(offset) + q.shape[2] >= LENGTH_LIMIT or k.shape[2] >= LENGTH_LIMIT:
             raise CallError(f"expected positions below {LENGTH_LIMIT}, got q_offset {offset}, {k.shape[2]} keys")
         sink = None if self.sink is None else self.sink.float()
-        if self.target == "reference":  # plain differentiable torch, with no operator between
-            kernel = registered(self._kernel).forward
-            out, lse = kernel.forward(
+        if not isinstance(self._kernel, str):  # plain differentiable torch, with no operator between
+            out, lse = self._kernel.forward(
                 q, k, v, q_offset=offset, scale=self.scale, lists=(), sink=sink, cu_seqlens=cu_seqlens
             )
         else:

@@ -6,6 +6,9 @@ import math
 
 import pytest
 import torch
+from torch._dynamo.backends.common import aot_autograd
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 import sparsec
 from sparsec.runtime.module import SparseAttention
@@ -193,3 +196,50 @@ def test_a_second_derivative_is_refused() -> None:
     (gradient,) = torch.autograd.grad(compiled()(q, k, v).sum(), q, create_graph=True)
     with pytest.raises(sparsec.SparsecError, match="a second one"):
         gradient.sum().backward()
+
+
+def test_flops_are_those_of_the_visited_tiles() -> None:
+    q, k, v = (t.requires_grad_() for t in tensors(128, 128, 2))
+    attn = compiled(text="pattern p { heads 4 kv 2  block 64  attend window(1b) }")
+    with FlopCounterMode(display=False) as counter:
+        attn(q, k, v).sum().backward()
+    forward = 4 * 2 * 4 * 2 * 64 * 64 * 16
+    assert counter.get_total_flops() == forward + forward * 5 // 2
+
+
+def test_checkpoint_autocast_and_export() -> None:
+    q, k, v = (t.requires_grad_() for t in tensors())
+    attn = compiled("cpu")
+    plain = attn(q, k, v)
+    kept = checkpoint(attn, q, k, v, use_reentrant=False)
+    assert torch.equal(plain, kept)
+    for given, expected in zip(*(torch.autograd.grad(o.sum(), (q, k, v)) for o in (kept, plain)), strict=True):
+        assert torch.equal(given, expected)
+    narrow = compiled("cpu", dtype=torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert narrow(q, k, v).dtype == torch.bfloat16
+    length = torch.export.Dim("n", min=2, max=4096)
+    program = torch.export.export(
+        attn, tensors(40, 40), dynamic_shapes=({2: length}, {2: length}, {2: length}), strict=False
+    )
+    longer = tensors(90, 90)
+    torch.testing.assert_close(program.module()(*longer), attn(*longer))
+
+
+def test_torch_compile_takes_gradients_in_few_graphs() -> None:
+    attn = compiled("cpu")
+    graphs = 0
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> object:
+        nonlocal graphs
+        graphs += 1
+        return graph
+
+    run = torch.compile(lambda q, k, v: attn(q, k, v) * 2, backend=aot_autograd(fw_compiler=backend), dynamic=True)
+    for n in (33, 40, 64, 100):
+        found, expected = ([t.requires_grad_() for t in tensors(n, n)] for _ in range(2))
+        run(*found).sum().backward()
+        (attn(*expected) * 2).sum().backward()
+        for ours, exact in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours.grad, exact.grad)
+    assert graphs <= 4  # at most two, forward and backward

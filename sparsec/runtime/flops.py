@@ -1,0 +1,59 @@
+"""Flop formulas of the operators, for `torch.utils.flop_counter`: what the visited tiles cost, masked ones in full.
+
+As torch counts SDPA: two products of query, key and head dimension forward, five backward.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import register_flop_formula
+
+from sparsec.ir.walk import visits
+from sparsec.plan.kernel import KernelPlan
+from sparsec.runtime.kernel import registered
+from sparsec.runtime.torch_tiles import head_groups
+
+
+def visited_pairs(plan: KernelPlan, n_q: int, n_k: int, q_offset: int) -> int:
+    """Pairs in the tiles that all heads of one batch row visit; documents are counted as one."""
+    pairs = 0
+    for heads in head_groups(plan, plan.classes):
+        program = heads.program
+        size = program.query_tile
+        for tile in range(q_offset // size, -(-(q_offset + n_q) // size)):
+            rows = max(tile * size, q_offset), min((tile + 1) * size, q_offset + n_q)
+            visited = visits(program, heads.constants, rows, n_k, (0, n_k))
+            pairs += len(visited) * program.key_tile * (rows[1] - rows[0]) * len(heads.heads)
+    return pairs
+
+
+@register_flop_formula(torch.ops.sparsec.forward)
+def _forward(
+    q: Any, k: Any, v: Any, sink: Any, cu_seqlens: Any, kernel: str, q_offset: int, scale: float | None, **_: Any
+) -> int:
+    return 4 * _pairs(kernel, q, k, q_offset) * int(q[3])
+
+
+@register_flop_formula(torch.ops.sparsec.backward)
+def _backward(
+    grad_out: Any,
+    grad_lse: Any,
+    q: Any,
+    k: Any,
+    v: Any,
+    out: Any,
+    lse: Any,
+    sink: Any,
+    cu_seqlens: Any,
+    kernel: str,
+    q_offset: int,
+    scale: float | None,
+    **_: Any,
+) -> int:
+    return 10 * _pairs(kernel, q, k, q_offset) * int(q[3])
+
+
+def _pairs(kernel: str, q: Any, k: Any, q_offset: int) -> int:
+    return int(q[0]) * visited_pairs(registered(kernel).plan, int(q[2]), int(k[2]), q_offset)
