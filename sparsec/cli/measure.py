@@ -87,12 +87,12 @@ def measure(
     report("counting live pairs")
     found = covered(pattern, case.length) if found is None else found
     causal = all(head.causal for head in found)
-    q, k, v = case.inputs()
+    (q, k, v), attend = case.inputs(), case.call(attn)
     comparison = None
     if check:
         report("comparing with float64")
-        comparison = compare(pattern, q, k, v, attn(q, k, v))
-    calls: dict[str, Callable[[], object]] = {"sparsec": lambda: attn(q, k, v)}
+        comparison = compare(pattern, q, k, v, attend(q, k, v))
+    calls: dict[str, Callable[[], object]] = {"sparsec": lambda: attend(q, k, v)}
     absent: dict[str, str] = {}
     flex_seconds = None
     if "sdpa" in against:

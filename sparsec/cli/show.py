@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -14,7 +15,7 @@ from sparsec.cli.picture import draw, shades_for
 from sparsec.cli.picture_svg import draw_html, draw_svg
 from sparsec.cli.tables import percent
 from sparsec.plan.build import plan_kernels
-from sparsec.sema.model import Heads
+from sparsec.sema.model import Documents, Heads
 
 TILE = 64
 LENGTH_LIMIT = 1 << 26
@@ -62,7 +63,8 @@ def show(
 def covered(
     heads: Heads, length: int, cells: tuple[int, int] = (1, 1), *, only: int | None = None
 ) -> tuple[HeadCoverage, ...]:
-    """The coverage of each distinct head in tiles of at most 64 x 64."""
+    """The coverage of each distinct head in tiles of at most 64 x 64; `documents` count as one."""
+    heads = replace(heads, documents=Documents.NONE)
     plan = plan_kernels(heads, head_dim=64, dtype="float32", query_tile=TILE, key_tile=TILE)
     return coverage(plan, length, cells, only=only)
 

@@ -5,11 +5,11 @@ Invariant: nothing of size Nq x Nk is built; the sampled rows are computed from 
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +18,8 @@ from torch import Tensor
 from sparsec.diagnostics.model import CallError
 from sparsec.reference import attention, mask
 from sparsec.reference.tolerance import allowed_errors
-from sparsec.sema.model import Heads
+from sparsec.runtime.module import SparseAttention
+from sparsec.sema.model import Documents, Heads
 
 SAMPLE_BLOCKS, SAMPLE_ROWS = 4, 32
 
@@ -61,6 +62,12 @@ class Case:
     dtype: torch.dtype
     device: torch.device
 
+    def call(self, attn: SparseAttention) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """`attn` on q, k and v; where the pattern has `documents`, on one that fills the sequence."""
+        if not attn.documents:
+            return attn
+        return partial(attn, cu_seqlens=torch.tensor([0, self.length], dtype=torch.int32, device=self.device))
+
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
         """Normal q [batch, heads, length, head_dim] and k, v [batch, kv_heads, length, head_dim], always the same."""
         generator = torch.Generator(self.device).manual_seed(0)
@@ -85,28 +92,39 @@ def make_case(pattern: Heads, batch: int, length: int, head_dim: int, dtype: str
 
 
 def compare(pattern: Heads, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> Comparison:
-    """The error of `out` [B, H, N, D] on up to 4 runs of 32 rows, the first and the last among them."""
-    length, scale = q.shape[2], pattern.score.scale
+    """The error of `out` [B, H, N, D] on up to 4 runs of 32 rows, the first and the last among them.
+
+    A learned sink is taken to be 0, and `documents` to be one document.
+    """
+    length, score = q.shape[2], pattern.score
     per_group = pattern.heads // pattern.kv_heads
+    parts = [(slice(g * per_group, (g + 1) * per_group), slice(g, g + 1)) for g in range(pattern.kv_heads)]
+    if score.alibi:  # a head's slope depends on how many heads there are
+        parts = [(slice(None), slice(None))]
+    plainly = replace(pattern, documents=Documents.NONE)
+    sink = q.new_zeros(pattern.heads, dtype=torch.float32) if score.learned_sink else None
     size = min(SAMPLE_ROWS, length)
     starts = sorted({n * (length - size) // max(SAMPLE_BLOCKS - 1, 1) for n in range(SAMPLE_BLOCKS)})
     ours, plain = [], []
     for start in starts:
-        live = mask(pattern, size, length, q_offset=start).to(q.device)
-        for group in range(pattern.kv_heads):
-            heads = slice(group * per_group, (group + 1) * per_group)
-            queries = q[:1, heads, start : start + size]
-            keys, values = k[:1, group : group + 1], v[:1, group : group + 1]
-            exact, _ = attention(queries, keys, values, live[heads], scale)
+        live = mask(plainly, size, length, q_offset=start).to(q.device)
+        for heads, groups in parts:
+            attend = partial(
+                attention,
+                q[:1, heads, start : start + size],
+                k[:1, groups],
+                v[:1, groups],
+                live[heads],
+                score.scale,
+                softcap=score.softcap,
+                alibi=score.alibi,
+                sink=None if sink is None else sink[heads],
+                q_offset=start,
+            )
+            exact, (plain_out, _) = attend()[0], attend(dtype=q.dtype)
             ours.append((out[:1, heads, start : start + size].double() - exact).abs())
-            plain.append((_plain(queries, keys, values, live[heads], scale).double() - exact).abs())
+            plain.append((plain_out.double() - exact).abs())
     return Comparison(_error(ours), _error(plain), len(starts) * size, q.dtype)
-
-
-def _plain(q: Tensor, k: Tensor, v: Tensor, live: Tensor, scale: float | None) -> Tensor:
-    scores = q @ k.transpose(-1, -2) * (scale if scale is not None else 1 / math.sqrt(q.shape[-1]))
-    weights = torch.softmax(scores.masked_fill(~live, -math.inf), dim=-1)
-    return weights.masked_fill(~live.any(dim=-1, keepdim=True), 0) @ v
 
 
 def _error(differences: list[Tensor]) -> Error:

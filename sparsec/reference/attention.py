@@ -21,8 +21,9 @@ def attention(
     alibi: bool = False,
     sink: torch.Tensor | None = None,
     q_offset: int | None = None,
+    dtype: torch.dtype = torch.float64,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(out [B, H, Nq, Dv], lse [B, H, Nq]) in float64, with gradients to q, k, v and sink.
+    """(out [B, H, Nq, Dv], lse [B, H, Nq]) in `dtype`, with gradients to q, k, v and sink.
 
     q [B, H, Nq, D]; k [B, G, Nk, D]; v [B, G, Nk, Dv]; G divides H; mask bool [H, Nq, Nk] or broadcastable to it;
     `scale` is 1/sqrt(D) if left out. lse is the natural logarithm of the sum of exp(score) over the row, the score
@@ -33,17 +34,17 @@ def attention(
     if heads % kv_heads:
         raise CallError(f"expected the KV heads to divide the query heads, got {kv_heads} and {heads}")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    keys = k.double().repeat_interleave(heads // kv_heads, dim=1)
-    values = v.double().repeat_interleave(heads // kv_heads, dim=1)
-    scores = (q.double() @ keys.transpose(-1, -2)) * scale
+    keys = k.to(dtype).repeat_interleave(heads // kv_heads, dim=1)
+    values = v.to(dtype).repeat_interleave(heads // kv_heads, dim=1)
+    scores = (q.to(dtype) @ keys.transpose(-1, -2)) * scale
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     if alibi:
-        scores = scores - _alibi(heads, q.shape[2], k.shape[2], q_offset).to(scores.device)
+        scores = scores - _alibi(heads, q.shape[2], k.shape[2], q_offset).to(scores)
     scores = scores.masked_fill(~mask, float("-inf"))
     seen = mask.any(dim=-1).expand(scores.shape[:-1])
     if sink is not None:
-        extra = sink.double()[:, None, None].expand(*scores.shape[:-1], 1)
+        extra = sink.to(dtype)[:, None, None].expand(*scores.shape[:-1], 1)
         scores, seen = torch.cat((scores, extra), dim=-1), torch.ones_like(seen)
     # An empty row would be -inf - -inf: give it a finite row and take its weights away afterwards.
     finite = torch.where(seen[..., None], scores, torch.zeros_like(scores))
