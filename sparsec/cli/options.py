@@ -14,7 +14,7 @@ import click
 from sparsec.diagnostics.model import DiagnosticError
 from sparsec.diagnostics.source import SourceFile
 from sparsec.program import Pattern, Program, parse
-from sparsec.sema.model import Documents, Heads
+from sparsec.sema.model import Heads
 from sparsec.syntax.lexer import MAX_BYTES
 from sparsec.syntax.parser import read_source
 
@@ -99,6 +99,6 @@ def resolve(pattern: Pattern, heads: int | None, kv_heads: int | None) -> Heads:
     if heads is None and pattern.heads is None:
         heads = DEFAULT_HEADS if kv_heads is None else max(DEFAULT_HEADS // kv_heads, 1) * kv_heads
     found = pattern.resolve(heads, kv_heads)
-    if found.inputs or found.documents is not Documents.NONE:
-        raise DiagnosticError(pattern.unsupported())
+    if problems := pattern.unsupported():
+        raise DiagnosticError(problems)
     return found

@@ -344,3 +344,10 @@ def test_an_interrupt_is_clean_and_a_broken_invariant_is_not_hidden(monkeypatch:
     assert (result.exit_code, result.stderr) == (130, "\ninterrupted\n")
     monkeypatch.setitem(commands.commands, "probe", raising(InternalError("tiles overlap")))
     assert isinstance(CliRunner().invoke(commands, ["probe"]).exception, InternalError)
+
+
+def test_run_takes_scores_sinks_and_documents(good: Path) -> None:
+    good.write_text("pattern p { heads 4 kv 2  softcap 9  alibi  learned_sink  documents  causal  attend window(70) }")
+    result = invoke("run", good, "--seq-len", "320", "--head-dim", "16", "--no-flex")
+    assert result.exit_code == 0, result.stderr
+    assert "passed" in result.stdout
