@@ -16,6 +16,8 @@ def document_tiles(cu_seqlens: Tensor, rows: int, tile: int, *, restart: bool) -
     of each document; one that holds rows of two documents comes twice. What is left of the table is 0.
     """
     begin, end = cu_seqlens[:-1].long(), cu_seqlens[1:].long()
+    if len(begin) == 0:
+        return torch.zeros((0, 3), dtype=torch.int32, device=cu_seqlens.device)
     first = torch.zeros_like(begin) if restart else begin // tile
     past = (end - begin + tile - 1) // tile if restart else (end + tile - 1) // tile
     count = torch.where(end > begin, past - first, 0)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from sparsec.plan.build import plan_kernels
-from sparsec.runtime.draws import draw_tables, plan_lists
+from sparsec.runtime.draws import draw_tables
 from sparsec.runtime.triton import TritonKernel, interpreted
 from sparsec.sema import model as m
 
@@ -64,7 +64,8 @@ def inputs(
 def run(
     kernel: TritonKernel, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, start: int, scale: float | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    tables = draw_tables(plan_lists(kernel.plan), q.shape[2], start, q.device)
+    specs = tuple(spec for head_class in kernel.plan.classes for spec in head_class.program.lists)
+    tables = draw_tables(specs, q.shape[2], start, q.device)
     return kernel.forward(q, k, v, q_offset=start, scale=scale, lists=tables)
 
 

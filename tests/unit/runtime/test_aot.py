@@ -7,17 +7,19 @@ from dataclasses import replace
 
 import pytest
 
-from sparsec.codegen.triton import emit_triton
-from sparsec.plan.build import plan_kernels
-from sparsec.plan.target import shared_memory_bytes, tile_sizes
-from sparsec.runtime.aot import AheadOfTimeError, KernelArtefact, check, compile_ahead
+from sparsec.codegen.triton import emit_triton, emit_triton_backward
+from sparsec.plan.build import plan_backward, plan_kernels
+from sparsec.plan.target import backward_tile_sizes, shared_memory_bytes, tile_sizes, transposed_tile_sizes
+from sparsec.runtime.aot import AheadOfTimeError, KernelArtefact, check, compile_ahead, compile_ahead_backward
 from sparsec.sema import model as m
 
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing")
+PLAIN = m.Score()
+ALL = m.Score(softcap=50.0, alibi=True, learned_sink=True)
 TARGETS = ("cuda:80", "cuda:90", "cuda:100", "hip:gfx942")
 
 
-def strided(head_dim: int, dtype: str, target: str) -> tuple[KernelArtefact, ...]:
+def s2(score: m.Score, documents: m.Documents) -> m.Heads:
     """S2 with a sink: heads of each KV group keep another residue of the blocks."""
     terms = tuple(
         m.Intersection(
@@ -25,10 +27,30 @@ def strided(head_dim: int, dtype: str, target: str) -> tuple[KernelArtefact, ...
         )
         for h in range(32)
     )
+    return m.Heads(32, 8, terms, 64, (), documents, score)
+
+
+def strided(
+    head_dim: int, dtype: str, target: str, score: m.Score = PLAIN, documents: m.Documents = m.Documents.NONE
+) -> tuple[KernelArtefact, ...]:
     query_tile, key_tile, _, _ = tile_sizes(target, head_dim, dtype)
-    pattern = m.Heads(32, 8, terms, 64, (), m.Documents.NONE, m.Score())
-    plan = plan_kernels(pattern, head_dim=head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile)
+    plan = plan_kernels(s2(score, documents), head_dim=head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile)
     return compile_ahead(emit_triton(plan), plan, target)
+
+
+def gradients(
+    head_dim: int, dtype: str, target: str, score: m.Score = PLAIN, documents: m.Documents = m.Documents.NONE
+) -> tuple[KernelArtefact, ...]:
+    query_tile, key_tile = backward_tile_sizes(target, head_dim, dtype)
+    plan = plan_backward(
+        s2(score, documents),
+        head_dim=head_dim,
+        dtype=dtype,
+        query_tile=query_tile,
+        key_tile=key_tile,
+        transposed_tiles=transposed_tile_sizes(target, head_dim, dtype),
+    )
+    return compile_ahead_backward(emit_triton_backward(plan), plan, target)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -40,6 +62,32 @@ def test_builds_without_a_gpu(target: str) -> None:
     endings = {"amdgcn", "hsaco"} if target.startswith("hip") else {"ptx", "cubin"}
     assert {name.partition(".")[2] for name, _ in artefact.files} == endings
     assert all(data for _, data in artefact.files)
+
+
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("target", TARGETS)
+def test_gradients_do_not_spill(target: str, head_dim: int) -> None:
+    artefacts = gradients(head_dim, "bfloat16", target)
+    assert [artefact.name for artefact in artefacts] == ["row_sums", "grad_queries_0", "grad_keys_0"]
+    for artefact in artefacts:
+        assert check(artefact) == ()
+    for artefact in artefacts[1:]:
+        assert artefact.tensor_core >= 16
+        assert (artefact.tma > 0) == (target in ("cuda:90", "cuda:100"))
+
+
+def test_score_modifiers_and_documents_in_the_forward_kernel() -> None:
+    for score, documents in ((ALL, m.Documents.NONE), (PLAIN, m.Documents.SEPARATE), (PLAIN, m.Documents.RESTART)):
+        (artefact,) = strided(64, "bfloat16", "cuda:90", score, documents)
+        assert check(artefact) == ()
+
+
+def test_score_modifiers_and_documents_in_the_gradients() -> None:
+    for documents in (m.Documents.SEPARATE, m.Documents.RESTART):
+        for artefact in gradients(64, "bfloat16", "cuda:90", PLAIN, documents):
+            assert check(artefact) == ()
+    for artefact in gradients(64, "bfloat16", "cuda:90", ALL):
+        assert artefact.spill_bytes <= 48
 
 
 def test_float32_has_no_tensor_cores_and_does_not_spill() -> None:
