@@ -122,7 +122,7 @@ def compare(pattern: Heads, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> Com
                 q_offset=start,
             )
             exact, (plain_out, _) = attend()[0], attend(dtype=q.dtype)
-            ours.append((out[:1, heads, start : start + size].double() - exact).abs())
+            ours.append((out.detach()[:1, heads, start : start + size].double() - exact).abs())
             plain.append((plain_out.double() - exact).abs())
     return Comparison(_error(ours), _error(plain), len(starts) * size, q.dtype)
 
