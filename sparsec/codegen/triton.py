@@ -13,7 +13,8 @@ from typing import assert_never
 
 from sparsec.codegen.environment import render
 from sparsec.codegen.triton_expr import assignment
-from sparsec.ir.expr import TRUE, ZERO, Add, And, Bool, Less, Listed, Not, Or, Sub, Truth, Var
+from sparsec.codegen.triton_view import ChunkView, GroupsView, KernelView, ListView, LoopView, ModuleView, PieceView
+from sparsec.ir.expr import TRUE, Add, And, Bool, Expr, Less, Listed, Not, Or, Sub, Truth, Var
 from sparsec.ir.tiles import ListSpec, Piece, TileProgram
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
 from sparsec.sema.model import Documents
@@ -25,105 +26,6 @@ _TEMPLATE_NAMES = ("i0", "i1", "j0", "j1", "q0")
 _CHAINED = 4
 """Contiguous pieces of a loop that are told apart by a chain of comparisons; more go through a vector."""
 _ORIGIN = re.compile(r"[A-Za-z0-9_ ,.:=|&~()\[\]%*/+<>-]*")
-
-
-@dataclass(frozen=True, slots=True)
-class PieceView:
-    """One piece of a loop: `lines` set `tile` for the trips from `first` on."""
-
-    origin: str
-    count_lines: tuple[str, ...]
-    first: str
-    lines: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LoopView:
-    """All full or all masked tiles; `total` names the number of trips; `skips`: some trips go past the last tile."""
-
-    pieces: tuple[PieceView, ...]
-    total: str
-    masked: bool
-    skips: bool
-    lookup_lines: tuple[str, ...]
-    """Lines that set `listed_<n>` for the tile at hand."""
-    test_lines: tuple[str, ...]
-    """Lines that set `live`; none in the loop of full tiles."""
-
-
-@dataclass(frozen=True, slots=True)
-class ListView:
-    """A list of draws: `width` of them padded to a power of two, blocks of 2**shift tokens, `tiles` key tiles each."""
-
-    ordinal: int
-    width: int
-    padded: int
-    shift: int
-    tiles: int
-    lane_row: str
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkView:
-    """Columns first .. first + width - 1 of the head dimension; `cut` if some lie beyond it."""
-
-    index: int
-    first: int
-    width: int
-    cut: bool
-
-
-@dataclass(frozen=True, slots=True)
-class GroupsView:
-    """The KV groups of a class: first, first + 1, ..., each with all its heads; None: those of the table of spans."""
-
-    count: int
-    first: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class KernelView:
-    """One class's kernel, for query tiles or (then it has `groups`) for key tiles."""
-
-    name: str
-    origins: tuple[str, ...]
-    heads: int
-    first_head: int | None
-    """The class's heads are first_head, first_head + 1, ...; None: they stand in the table's first column."""
-    groups: GroupsView | None
-    constants: tuple[tuple[str, int], ...]
-    """(name, column of the head table)."""
-    columns: int
-    query_tile: int
-    key_tile: int
-    let_lines: tuple[str, ...]
-    lists: tuple[ListView, ...]
-    full: LoopView
-    masked: LoopView
-
-
-@dataclass(frozen=True, slots=True)
-class ModuleView:
-    """`kernels` go over query tiles; `key_kernels`, of the gradients alone, over key tiles."""
-
-    heads: int
-    kv_heads: int
-    head_dim: int
-    bits: str
-    """Triton's integer type of the elements' width."""
-    group_size: int
-    softcap: bool
-    series: bool
-    """The softcap's tanh is accurate near 0, for float32."""
-    alibi: bool
-    sink: bool
-    documents: str
-    """`none`, `separate` or `restart`."""
-    accumulate: bool
-    """The heads of some KV group lie in several classes, whose gradients of keys and values are added up."""
-    chunks: tuple[ChunkView, ...]
-    kernels: tuple[KernelView, ...]
-    key_kernels: tuple[KernelView, ...]
 
 
 def emit_triton(plan: KernelPlan) -> str:
@@ -166,7 +68,7 @@ def _view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...]) -> Mod
         accumulate=adds_up(BackwardPlan(plan, transposed)),
         chunks=head_dim_chunks(plan.head_dim),
         kernels=tuple(
-            _kernel(f"{name}_{n}", head_class, _query_side(plan.documents), None)
+            _kernel(f"{name}_{n}", head_class, query_side(plan.documents), None)
             for n, head_class in enumerate(plan.classes)
         ),
         key_kernels=tuple(
@@ -211,33 +113,33 @@ def _groups(plan: KernelPlan, head_class: HeadClass) -> GroupsView:
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
+class Side:
     """What a kernel calls its tile program's inputs; `inside` tells of a column that it exists."""
 
     names: dict[str, str]
     inside: str
 
 
-def _query_side(documents: Documents) -> _Side:
+def query_side(documents: Documents) -> Side:
     """Rows are queries, columns keys."""
     match documents:
         case Documents.NONE:
-            return _Side({"i0": "i0", "i1": "i1", "nk": "nk"}, "j < nk")
+            return Side({"i0": "i0", "i1": "i1", "nk": "nk"}, "j < nk")
         case Documents.SEPARATE:
             names = {name: name for name in ("i0", "i1", "nk", "begin", "end")}
-            return _Side(names, "(j >= begin) & (j < end)")
+            return Side(names, "(j >= begin) & (j < end)")
         case Documents.RESTART:
-            return _Side({"i0": "i0", "i1": "i1", "nk": "length"}, "j < length")
+            return Side({"i0": "i0", "i1": "i1", "nk": "length"}, "j < length")
     assert_never(documents)
 
 
-def _key_side(documents: Documents) -> _Side:
+def _key_side(documents: Documents) -> Side:
     """Rows are keys, columns queries."""
     names = {"j0": "j0", "j1": "j1", "base": "base", "begin": "query_begin", "end": "query_end"}
-    return _Side({**names, "nk": "length" if documents is Documents.RESTART else "nk"}, "present[None, :]")
+    return Side({**names, "nk": "length" if documents is Documents.RESTART else "nk"}, "present[None, :]")
 
 
-def _kernel(name: str, head_class: HeadClass, side: _Side, groups: GroupsView | None) -> KernelView:
+def _kernel(name: str, head_class: HeadClass, side: Side, groups: GroupsView | None) -> KernelView:
     program = head_class.program
     names = side.names | {name: _checked_name(name) for name, _ in head_class.constants}
     let_lines: list[str] = []
@@ -260,8 +162,8 @@ def _kernel(name: str, head_class: HeadClass, side: _Side, groups: GroupsView | 
         key_tile=program.key_tile,
         let_lines=tuple(let_lines),
         lists=lists,
-        full=_loop("full", program.full, program, names, lists, side),
-        masked=_loop("masked", program.masked, program, names, lists, side),
+        full=loop_view("full", program.full, program, names, lists, side),
+        masked=loop_view("masked", program.masked, program, names, lists, side),
     )
 
 
@@ -271,13 +173,13 @@ def _list(ordinal: int, spec: ListSpec, key_tile: int, names: Mapping[str, str])
     return ListView(ordinal, spec.width, padded, shift, spec.block // key_tile, names[spec.lane_row])
 
 
-def _loop(
+def loop_view(
     kind: str,
     pieces: tuple[Piece, ...],
     program: TileProgram,
     names: Mapping[str, str],
     lists: tuple[ListView, ...],
-    side: _Side,
+    side: Side,
 ) -> LoopView:
     views: list[PieceView] = []
     end = "0"
@@ -316,13 +218,13 @@ def _runs(kind: str, pieces: tuple[Piece, ...], names: Mapping[str, str]) -> tup
     slots, firsts, jumps, end = f"{kind}_slots", f"{kind}_firsts", f"{kind}_jumps", "0"
     lines = [f"{slots} = tl.arange(0, {padded})"]
     lines += [f"{name} = tl.zeros([{padded}], tl.int32)" for name in (firsts, jumps)]
-    scope = dict(names)
+    scope = {**names, "n": "0"}
     for n, piece in enumerate(pieces):
         if piece.origin:
             lines.append(f"# {_checked_origin(piece.origin)}")
         before, past, at = end, f"{kind}_run_{n}", f"{kind}_at_{n}"
         scope |= {before: before}
-        start = piece.tile.left if isinstance(piece.tile, Add) else ZERO
+        start = _first_tile(piece.tile)
         if n == 0:
             lines += assignment(at, start, scope)
             lines.append(f"{jumps} = tl.where({slots} == 0, {at}, {jumps})")
@@ -334,6 +236,14 @@ def _runs(kind: str, pieces: tuple[Piece, ...], names: Mapping[str, str]) -> tup
             lines += assignment(past, Add(Var(before), piece.count), scope)
         end = past
     return PieceView("", tuple(lines), "0", (f"tile = n + tl.sum(tl.where(n >= {firsts}, {jumps}, 0), 0)",)), end
+
+
+def _first_tile(tile: Expr) -> Expr:
+    """A contiguous piece's tile for n = 0, which the names give where n is not simply added."""
+    match tile:
+        case Add(start, Var("n")) | Add(Var("n"), start):
+            return start
+    return tile
 
 
 def _piece_lines(

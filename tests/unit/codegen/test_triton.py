@@ -7,13 +7,23 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from sparsec.codegen.triton import emit_triton, emit_triton_backward, head_dim_chunks, head_table
+from sparsec.codegen.triton import (
+    adds_up,
+    emit_triton,
+    emit_triton_backward,
+    group_spans,
+    head_dim_chunks,
+    head_table,
+    loop_view,
+    query_side,
+)
 from sparsec.codegen.triton_expr import assignment
 from sparsec.ir import expr as x
 from sparsec.ir.tiles import Piece, TileProgram
-from sparsec.plan.build import plan_kernels
+from sparsec.plan.build import plan_backward, plan_kernels
 from sparsec.plan.kernel import HeadClass, KernelPlan
 from sparsec.sema import model as m
 
@@ -90,13 +100,16 @@ def test_head_dim_in_chunks(head_dim: int, widths: list[int]) -> None:
     assert [chunk.cut for chunk in chunks] == [chunk.first + chunk.width > head_dim for chunk in chunks]
 
 
-def plan(head_dim: int = 64) -> KernelPlan:
+def heads(documents: m.Documents = m.Documents.NONE, score: m.Score | None = None) -> m.Heads:
     local, apart = m.At(m.Window(4, 0, True), m.Origin(6, "window(4b)")), m.Random(3, 1, 0)
     terms = tuple(
         m.Intersection((m.Causal(), m.Union((local, m.Stride(8, h % 8, True) if h else apart)))) for h in range(4)
     )
-    heads = m.Heads(4, 2, terms, 64, (), m.Documents.NONE, m.Score())
-    return plan_kernels(heads, head_dim=head_dim, dtype="bfloat16", query_tile=64, key_tile=32)
+    return m.Heads(4, 2, terms, 64, (), documents, score or m.Score())
+
+
+def plan(head_dim: int = 64) -> KernelPlan:
+    return plan_kernels(heads(), head_dim=head_dim, dtype="bfloat16", query_tile=64, key_tile=32)
 
 
 def test_one_kernel_a_class() -> None:
@@ -107,15 +120,78 @@ def test_one_kernel_a_class() -> None:
     assert source == emit_triton(plan())
 
 
+def test_the_gradients_of_a_group_in_two_classes_are_added_up() -> None:
+    made = plan_backward(heads(), head_dim=64, dtype="bfloat16", query_tile=64, key_tile=32)
+    assert [head_class.heads for head_class in made.transposed] == [(0,), (1, 2, 3)]
+    assert group_spans(made.forward, made.transposed[1]) == ((0, 0, 1), (1, 1, 2))
+    source = emit_triton_backward(made)
+    functions = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    assert functions[-5:] == ["row_sums", "grad_queries_0", "grad_queries_1", "grad_keys_0", "grad_keys_1"]
+    assert adds_up(made) and "tl.load(grad_k + at_0" in source
+    assert source == emit_triton_backward(made)
+
+
+def test_the_gradients_of_a_group_in_one_class_are_written_at_once() -> None:
+    terms = (m.Causal(),) * 4
+    pattern = m.Heads(4, 2, terms, 64, (), m.Documents.NONE, m.Score())
+    made = plan_backward(pattern, head_dim=64, dtype="bfloat16", query_tile=64, key_tile=32)
+    assert not adds_up(made) and "tl.load(grad_k" not in emit_triton_backward(made)
+
+
+ALL = m.Score(softcap=50.0, alibi=True, learned_sink=True)
+
+
 @pytest.mark.skipif(shutil.which("ruff") is None, reason="needs ruff")
-@pytest.mark.parametrize("head_dim", [64, 72])
-def test_is_formatted(head_dim: int, tmp_path: Path) -> None:
-    file = tmp_path / "kernels.py"
-    file.write_text(emit_triton(plan(head_dim)), encoding="utf-8")
+@pytest.mark.parametrize("score", [None, ALL], ids=["plain", "modified"])
+@pytest.mark.parametrize("documents", list(m.Documents))
+@pytest.mark.parametrize(("head_dim", "dtype"), [(64, "bfloat16"), (72, "float32")])
+def test_is_formatted(head_dim: int, dtype: str, documents: m.Documents, score: m.Score | None, tmp_path: Path) -> None:
+    given = {"head_dim": head_dim, "dtype": dtype, "query_tile": 64, "key_tile": 32}
+    pattern = heads(documents, score)
+    (tmp_path / "forward.py").write_text(emit_triton(plan_kernels(pattern, **given)), encoding="utf-8")
+    (tmp_path / "backward.py").write_text(emit_triton_backward(plan_backward(pattern, **given)), encoding="utf-8")
     run = subprocess.run(
-        ["ruff", "format", "--isolated", "--line-length", "120", "--diff", str(file)], capture_output=True, text=True
+        ["ruff", "format", "--isolated", "--line-length", "120", "--diff", str(tmp_path)],
+        capture_output=True,
+        text=True,
     )
     assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.parametrize("jumps", [(3, 4, 5), (3, 4, 5, 9, 20, 21, 40)])
+def test_the_runs_of_a_loop_visit_their_tiles(jumps: tuple[int, ...]) -> None:
+    """Few runs are told apart by comparisons, many by a vector; both give the same tiles, empty runs among them."""
+    counts = [n % 3 for n in range(len(jumps))]
+    pieces = tuple(
+        Piece(x.Int(count), x.add(x.Int(jump), x.Var("n")), x.TRUE, True, None, "")
+        for jump, count in zip(jumps, counts, strict=True)
+    )
+    view = loop_view(
+        "full", pieces, TileProgram(16, 16, (), pieces, (), x.TRUE, ()), {}, (), query_side(m.Documents.NONE)
+    )
+    scope: dict[str, object] = {"tl": Vectors}
+    exec("\n".join(line for piece in view.pieces for line in piece.count_lines), scope)
+    found = []
+    for trip in range(int(str(scope[view.total]))):
+        for piece in view.pieces:
+            lines = [f"n = {trip} - {piece.first}", *piece.lines]
+            exec("\n".join(lines), scope)
+        found.append(scope["tile"])
+    expected = [jump + n for jump, count in zip(jumps, counts, strict=True) for n in range(count)]
+    assert [int(str(tile)) for tile in found] == expected
+
+
+class Vectors:
+    """What the lines ask of Triton's language, by NumPy."""
+
+    int32 = np.int32
+    arange = staticmethod(np.arange)
+    where = staticmethod(np.where)
+    sum = staticmethod(np.sum)
+
+    @staticmethod
+    def zeros(shape: list[int], dtype: type) -> np.ndarray:
+        return np.zeros(shape, dtype)
 
 
 def test_head_table() -> None:

@@ -1,0 +1,107 @@
+"""What the templates of templates/triton read: frozen data, every string of it a name or a line of Triton.
+
+Invariant: no view holds an expression; what is left to a template is where the lines stand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PieceView:
+    """One piece of a loop: `lines` set `tile` for the trips from `first` on."""
+
+    origin: str
+    count_lines: tuple[str, ...]
+    first: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoopView:
+    """All full or all masked tiles; `total` names the number of trips; `skips`: some trips go past the last tile."""
+
+    pieces: tuple[PieceView, ...]
+    total: str
+    masked: bool
+    skips: bool
+    lookup_lines: tuple[str, ...]
+    """Lines that set `listed_<n>` for the tile at hand."""
+    test_lines: tuple[str, ...]
+    """Lines that set `live`; none in the loop of full tiles."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListView:
+    """A list of draws: `width` of them padded to a power of two, blocks of 2**shift tokens, `tiles` key tiles each."""
+
+    ordinal: int
+    width: int
+    padded: int
+    shift: int
+    tiles: int
+    lane_row: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkView:
+    """Columns first .. first + width - 1 of the head dimension; `cut` if some lie beyond it."""
+
+    index: int
+    first: int
+    width: int
+    cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsView:
+    """The KV groups of a class: first, first + 1, ..., each with all its heads; None: those of the table of spans."""
+
+    count: int
+    first: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class KernelView:
+    """One class's kernel, for query tiles or (then it has `groups`) for key tiles."""
+
+    name: str
+    origins: tuple[str, ...]
+    heads: int
+    first_head: int | None
+    """The class's heads are first_head, first_head + 1, ...; None: they stand in the table's first column."""
+    groups: GroupsView | None
+    constants: tuple[tuple[str, int], ...]
+    """(name, column of the head table)."""
+    columns: int
+    query_tile: int
+    key_tile: int
+    let_lines: tuple[str, ...]
+    lists: tuple[ListView, ...]
+    full: LoopView
+    masked: LoopView
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleView:
+    """`kernels` go over query tiles; `key_kernels`, of the gradients alone, over key tiles."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    bits: str
+    """Triton's integer type of the elements' width."""
+    group_size: int
+    softcap: bool
+    series: bool
+    """The softcap's tanh is accurate near 0, for float32."""
+    alibi: bool
+    sink: bool
+    documents: str
+    """`none`, `separate` or `restart`."""
+    accumulate: bool
+    """The heads of some KV group lie in several classes, whose gradients of keys and values are added up."""
+    chunks: tuple[ChunkView, ...]
+    kernels: tuple[KernelView, ...]
+    key_kernels: tuple[KernelView, ...]
