@@ -22,7 +22,7 @@ from sparsec.sema.model import Documents
 
 FP_FUSION = True
 """Multiply and add become one instruction; passed to every compile, so that Triton's default does not matter."""
-SUM_ROWS = 32
+SUM_ROWS = 16
 """Rows of one program of `row_sums`."""
 _VECTOR_BYTES = 16
 _ROW_REACH = 1 << 31
