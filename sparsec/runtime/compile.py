@@ -18,7 +18,7 @@ from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.ir.normalise import TooManyBands
 from sparsec.plan.build import plan_backward, plan_kernels
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
-from sparsec.plan.target import backward_tile_sizes, tile_sizes
+from sparsec.plan.target import backward_tile_sizes, tile_sizes, transposed_tile_sizes
 from sparsec.program import Pattern, load, parse
 from sparsec.runtime import cpu
 from sparsec.runtime import flops as flops  # registers the formulas
@@ -129,7 +129,12 @@ def backward_plan(request: Request, target: str) -> BackwardPlan:
     dtype = DTYPES.get(request.dtype, "float32")
     query_tile, key_tile = backward_tile_sizes(target, request.head_dim, dtype)
     return plan_backward(
-        request.pattern, head_dim=request.head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile
+        request.pattern,
+        head_dim=request.head_dim,
+        dtype=dtype,
+        query_tile=query_tile,
+        key_tile=key_tile,
+        transposed_tiles=transposed_tile_sizes(target, request.head_dim, dtype),
     )
 
 
