@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 import torch
-from cpu_patterns import DTYPES, HEADS, KV_HEADS, PATTERNS, SHAPES, inputs, layouts
+from cpu_patterns import DTYPES, HEADS, KV_HEADS, PATTERNS, SHAPES, inputs, layouts, plan_lists
 from dense_formula import Formula, assert_close
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from sparsec.diagnostics.model import CallError
 from sparsec.runtime import cpu_backward
 from sparsec.runtime.cpu import CpuKernel, build_kernels, has_compiler
 from sparsec.runtime.cpu_backward import CpuBackward, build_backwards
-from sparsec.runtime.draws import draw_tables, plan_lists
+from sparsec.runtime.draws import draw_tables
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
 

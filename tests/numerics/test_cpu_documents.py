@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from cpu_patterns import HEADS, KV_HEADS, drawn, inputs
+from cpu_patterns import HEADS, KV_HEADS, drawn, inputs, plan_lists
 from dense_formula import Formula, assert_close
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from sparsec.diagnostics.model import CallError
 from sparsec.plan.build import plan_backward
 from sparsec.runtime.cpu import CpuKernel, build_kernels, has_compiler
 from sparsec.runtime.cpu_backward import CpuBackward, build_backwards
-from sparsec.runtime.draws import draw_tables, plan_lists
+from sparsec.runtime.draws import draw_tables
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
 
