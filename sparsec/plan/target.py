@@ -97,6 +97,8 @@ def launch_shape(target: str, head_dim: int, dtype: str, query_tile: int, key_ti
     # Without tensor cores, and for wide heads before wgmma, the sums want more threads a row.
     narrow = dtype == "float32" or (of is Family.AMPERE and head_dim > 128)
     rows_of_a_warp = 16 if not narrow else 8 if dtype != "float32" or head_dim <= 64 else 4
+    if of is Family.BLACKWELL and dtype != "float32" and head_dim <= 64:
+        rows_of_a_warp = 32  # with 8 warps the assembler holds itself to 128 registers, and spills
     warps = min(8, max(1, query_tile // rows_of_a_warp))
     return LaunchShape(warps, stages, of in (Family.HOPPER, Family.BLACKWELL) and dtype != "float32")
 
