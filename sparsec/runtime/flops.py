@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch.utils.flop_counter import register_flop_formula
 
 from sparsec.ir.walk import visits
 from sparsec.plan.kernel import KernelPlan
 from sparsec.runtime.kernel import registered
+from sparsec.runtime.ops import backward, forward
 from sparsec.runtime.torch_tiles import head_groups
 
 
@@ -29,14 +29,14 @@ def visited_pairs(plan: KernelPlan, n_q: int, n_k: int, q_offset: int) -> int:
     return pairs
 
 
-@register_flop_formula(torch.ops.sparsec.forward)
+@register_flop_formula(forward)
 def _forward(
     q: Any, k: Any, v: Any, sink: Any, cu_seqlens: Any, kernel: str, q_offset: int, scale: float | None, **_: Any
 ) -> int:
     return 4 * _pairs(kernel, q, k, q_offset) * int(q[3])
 
 
-@register_flop_formula(torch.ops.sparsec.backward)
+@register_flop_formula(backward)
 def _backward(
     grad_out: Any,
     grad_lse: Any,
