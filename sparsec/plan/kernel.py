@@ -44,8 +44,8 @@ class KernelPlan:
 
 @dataclass(frozen=True, slots=True)
 class BackwardPlan:
-    """The gradients of one pattern's attention: dk and dv by transposed tile programs, dq by the forward plan's or, where
-    a kernel computes all three in one pass, by the transposed ones too.
+    """The gradients of one pattern's attention: dk and dv by transposed tile programs, dq by the forward plan's or,
+    where a kernel computes all three in one pass, by the transposed ones too.
 
     `forward` may have other tile sizes than the plan that computed the output. `transposed` groups the heads anew, each
     once: its programs give the query tiles of a key tile. Their inputs are j0, j1 (first and last key of the tile), nk,

@@ -76,6 +76,8 @@ def _tiles(of: Family, head_dim: int, dtype: str) -> tuple[int, int]:
             return (64, 16) if 64 < head_dim <= 128 and of is not Family.CDNA else (32, 32)
         case Family.AMPERE:
             return (128, 64) if head_dim <= 64 else (128, 32) if head_dim <= 128 else (64, 32)
+        case Family.BLACKWELL if head_dim <= 64:
+            return 64, 64  # with 8 warps the assembler holds itself to 128 registers here, and spills
         case Family.HOPPER | Family.BLACKWELL:
             return 128, 64
         case Family.CDNA:
@@ -97,8 +99,6 @@ def launch_shape(target: str, head_dim: int, dtype: str, query_tile: int, key_ti
     # Without tensor cores, and for wide heads before wgmma, the sums want more threads a row.
     narrow = dtype == "float32" or (of is Family.AMPERE and head_dim > 128)
     rows_of_a_warp = 16 if not narrow else 8 if dtype != "float32" or head_dim <= 64 else 4
-    if of is Family.BLACKWELL and dtype != "float32" and head_dim <= 64:
-        rows_of_a_warp = 32  # with 8 warps the assembler holds itself to 128 registers, and spills
     warps = min(8, max(1, query_tile // rows_of_a_warp))
     return LaunchShape(warps, stages, of in (Family.HOPPER, Family.BLACKWELL) and dtype != "float32")
 
