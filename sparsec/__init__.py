@@ -12,7 +12,7 @@ from sparsec.diagnostics.model import CallError, DiagnosticError, SparsecError
 from sparsec.program import Model, Pattern, Program, load, parse
 
 if TYPE_CHECKING:
-    from sparsec import testing
+    from sparsec import nn, testing
     from sparsec.runtime.artefact import load_compiled
     from sparsec.runtime.compile import compile
     from sparsec.runtime.module import SparseAttention
@@ -31,6 +31,7 @@ __all__ = [
     "compile",
     "load",
     "load_compiled",
+    "nn",
     "parse",
     "testing",
 ]
@@ -43,8 +44,8 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "testing":
-        return import_module("sparsec.testing")
+    if name in ("nn", "testing"):
+        return import_module(f"sparsec.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module 'sparsec' has no attribute {name!r}")
     return getattr(import_module(_LAZY[name]), name)
