@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import click
 
 from sparsec.cli.measure import PEERS, Measurement, measure
+from sparsec.cli.measure_gradients import GRADIENT_PEERS, Gradients, gradients_table, measure_gradients
 from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolve
 from sparsec.cli.progress import progress
 from sparsec.cli.show import LENGTH_LIMIT
@@ -31,8 +33,10 @@ from sparsec.cli.tables import duration, percent, table
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--device", help="cpu, cuda or cuda:1; the GPU if left out and there is one.")
 @click.option(
-    "--against", default=",".join(PEERS), show_default=True, help=f"Any of {', '.join(PEERS)}, with commas; or none."
+    "--against",
+    help=f"Any of {', '.join(PEERS)}, with --backward eager too, with commas; or none. All if left out.",
 )
+@click.option("--backward", is_flag=True, help="Time forward and backward together, and backward alone.")
 @click.option("--repeats", type=click.IntRange(1), default=7, show_default=True, help="Rounds; the median counts.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def bench(
@@ -46,11 +50,12 @@ def bench(
     lengths: tuple[int, ...],
     batch: int,
     device: str | None,
-    against: str,
+    against: str | None,
+    backward: bool,
     repeats: int,
     form: str,
 ) -> None:
-    """Time a pattern's forward pass and its peers', in turn, on the same tensors.
+    """Time a pattern's forward pass (or its gradients) and its peers', in turn, on the same tensors.
 
     The ideal speed-up is dense pairs over live pairs; "of ideal" is the speed-up over dense SDPA as a share of it. "of
     matmul" is the useful rate (4 x head dim x live pairs) as a share of torch.mm: in float32 on a CPU, in the same
@@ -58,7 +63,7 @@ def bench(
 
     Example: sparsec bench examples/mistral.sparse --seq-len 8192 --seq-len 16384 --against sdpa
     """
-    peers = _peers(against)
+    peers = _peers(against, GRADIENT_PEERS if backward else PEERS)
     pattern = choose(open_program(file), name, settings, or_first=True)
     found = resolve(pattern, heads, kv_heads)
     with progress() as report:
@@ -76,7 +81,13 @@ def bench(
             dtype=cases[0].dtype,
             device=cases[0].device,
         )
-        measured = [measure(attn, case, peers, repeats=repeats, report=report) for case in cases]
+        measured: list[Measurement] = []
+        gradients: list[Gradients] = []
+        for case in cases:
+            if backward:
+                gradients.append(measure_gradients(attn, case, peers, repeats=repeats, report=report))
+            else:
+                measured.append(measure(attn, case, peers, repeats=repeats, report=report))
     setting = {
         "pattern": pattern.name,
         "target": attn.target,
@@ -89,16 +100,18 @@ def bench(
         "repeats": repeats,
     }
     if form == "json":
-        click.echo(json.dumps({**setting, "results": [each.as_dict() for each in measured]}, indent=2))
+        click.echo(json.dumps({**setting, "results": [each.as_dict() for each in measured or gradients]}, indent=2))
         return
     click.echo(", ".join(f"{key} {value}" for key, value in setting.items()) + "\n")
-    click.echo(_table(measured, peers))
+    click.echo(gradients_table(gradients, peers) if backward else _table(measured, peers))
 
 
-def _peers(text: str) -> tuple[str, ...]:
+def _peers(text: str | None, known: Collection[str]) -> tuple[str, ...]:
+    if text is None:
+        return tuple(known)
     names = () if text == "none" else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-    if any(name not in PEERS for name in names):
-        raise click.BadParameter(f"expected names among {', '.join(PEERS)}, got {text!r}", param_hint="'--against'")
+    if any(name not in known for name in names):
+        raise click.BadParameter(f"expected names among {', '.join(known)}, got {text!r}", param_hint="'--against'")
     return names
 
 

@@ -1,6 +1,6 @@
 """What a compiled pattern is measured against: dense SDPA, sgemm, and the formula in float64 on a sample of rows.
 
-Invariant: nothing of size Nq x Nk is built; the sampled rows are computed from the reference mask alone.
+Invariant: nothing of size Nq x Nk is built but by `eager`; the sampled rows are computed from the reference mask alone.
 """
 
 from __future__ import annotations
@@ -15,13 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsec.diagnostics.model import CallError
+from sparsec.diagnostics.model import CallError, SparsecError
+from sparsec.integrations.flex import FlexUnavailable, compile_flex
 from sparsec.reference import attention, mask
 from sparsec.reference.tolerance import allowed_errors
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema.model import Documents, Heads
 
 SAMPLE_BLOCKS, SAMPLE_ROWS = 4, 32
+EAGER_LIMIT = 1 << 25
+"""Scores of all heads and the batch up to which eager attention is run: it keeps several tensors of that size."""
+
+
+class PeerAbsent(SparsecError):
+    """A peer does not take this case; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +144,46 @@ def dense(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float | None)
     shared = k.shape[1] < q.shape[1]
     return lambda: torch.nn.functional.scaled_dot_product_attention(
         q, k, v, is_causal=causal, scale=scale, enable_gqa=shared
+    )
+
+
+def eager(pattern: Heads, q: Tensor, k: Tensor, v: Tensor) -> Callable[[], Tensor]:
+    """Plain PyTorch with all scores and a mask, the mask made beforehand. Raises PeerAbsent where they are too many."""
+    scores = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
+    if scores > EAGER_LIMIT:
+        raise PeerAbsent(f"{scores:.2g} scores at {k.shape[2]} tokens, more than {EAGER_LIMIT:.2g}")
+    score = pattern.score
+    live = mask(replace(pattern, documents=Documents.NONE), q.shape[2], k.shape[2]).to(q.device)
+    sink = q.new_zeros(pattern.heads, dtype=torch.float32) if score.learned_sink else None
+    attend = partial(
+        attention, q, k, v, live, score.scale, softcap=score.softcap, alibi=score.alibi, sink=sink, dtype=q.dtype
+    )
+    return lambda: attend()[0]
+
+
+def flex_with_gradients(pattern: Heads, q: Tensor, k: Tensor, v: Tensor) -> Callable[[], Tensor]:
+    """`compile_flex` after a first backward pass. Raises FlexUnavailable, on a CPU always: it has no backward there."""
+    if q.device.type == "cpu":
+        raise FlexUnavailable("it has no backward pass on a CPU")
+    flex = compile_flex(pattern, q, k, v)
+    try:
+        torch.autograd.grad(flex.call().sum(), (q, k, v))
+    except Exception as error:  # as in compile_flex
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise FlexUnavailable(f"{type(error).__name__}: {reason}"[:200]) from error
+    return flex.call
+
+
+def passes(
+    forward: Callable[[], Tensor], leaves: tuple[Tensor, ...]
+) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Calls that run `forward` and its gradients of `leaves`, and the gradients alone on a graph that is kept."""
+    kept = forward()
+    gradient = torch.randn(kept.shape, generator=torch.Generator(kept.device).manual_seed(1), device=kept.device)
+    gradient = gradient.to(kept.dtype)
+    return (
+        lambda: torch.autograd.grad(forward(), leaves, gradient),
+        lambda: torch.autograd.grad(kept, leaves, gradient, retain_graph=True),
     )
 
 

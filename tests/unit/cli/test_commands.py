@@ -291,6 +291,21 @@ def test_bench_as_json_at_two_lengths(good: Path) -> None:
         assert each["useful_gflops"] == pytest.approx(4 * 16 * pairs / each["ms"] / 1e6)
 
 
+def test_bench_of_the_gradients(good: Path) -> None:
+    arguments = ("--seq-len", "128", "--head-dim", "16", "--repeats", "1", "--backward", "--device", "cpu")
+    result = invoke("bench", good, *arguments)
+    assert result.exit_code == 0, result.output
+    rows = [line for line in result.stdout.splitlines() if line.startswith("128 ")]
+    assert ["forward + backward" in row for row in rows] == [True, False]
+    assert all(row.count("x") == 3 for row in rows), "beside sdpa and eager, and the ideal"
+    assert "FlexAttention did not run: it has no backward pass on a CPU" in result.stdout
+    result = invoke("bench", good, *arguments, "--against", "eager", "--format", "json")
+    (found,) = json.loads(result.stdout)["results"]
+    assert sorted(found["both_ms"]) == sorted(found["backward_ms"]) == ["eager", "sparsec"]
+    assert found["both_speed_up"]["eager"] == pytest.approx(found["both_ms"]["eager"] / found["both_ms"]["sparsec"])
+    assert invoke("bench", good, "--against", "eager").exit_code == 2
+
+
 def test_bench_as_a_table(good: Path) -> None:
     result = invoke("bench", good, "--seq-len", "128", "--head-dim", "16", "--against", "none", "--repeats", "1")
     assert result.exit_code == 0, result.output
