@@ -11,35 +11,58 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from sparsec.testing.tolerance import assert_close, expected_attention
+from sparsec.sema.model import Score
+from sparsec.testing.tolerance import PLAIN, assert_close, expected_attention
 
 Attend = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(q, k, v) -> (out, LSE)."""
 
 
-def check_forward(attend: Attend, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float | None = None) -> None:
+def check_forward(
+    attend: Attend,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor,
+    score: Score = PLAIN,
+    *,
+    sink: Tensor | None = None,
+    q_offset: int | None = None,
+    packed: bool = False,
+) -> None:
     """Holds one call within the tolerance policy and to the exact probes; raises AssertionError.
 
-    q [batch, heads, Nq, D]; k, v [batch, kv_heads, Nk, D]; mask bool [heads, Nq, Nk]. The probes ride along as one more
-    batch row: with q = 0 the exponential of the LSE counts the visible keys, and with v = bits of the key's index the
-    output tells, bit by bit, how many of them have it set. A second call has NaN in every key and value that no query
-    may see, and must give the same bits.
+    q [batch, heads, Nq, D]; k, v [batch, kv_heads, Nk, D]; mask bool [heads, Nq, Nk]; sink [heads], the learned one.
+    The probes ride along as one more batch row, or with `packed` documents in a call of their own: with q = 0 the
+    exponential of the LSE counts the visible keys (alibi would weigh them, and is not counted), and with v = bits of
+    the key's index the output tells, bit by bit, how many of them have it set. A second call has NaN in every key and
+    value that no query may see, and must give the same bits.
     """
-    batch = q.shape[0]
+    batch, sink = q.shape[0], None if sink is None else sink.detach()
     bits = _index_bits(v)
-    q = torch.cat([q, torch.zeros_like(q[:1])])
-    k = torch.cat([k, torch.randn(k[:1].shape, generator=torch.Generator().manual_seed(0)).to(k.dtype)])
-    v = torch.cat([v, bits.expand(1, *v.shape[1:])])
+    more = torch.randn(k[:1].shape, generator=torch.Generator().manual_seed(0)).to(k.dtype)
+    probe = torch.zeros_like(q[:1]), more, bits.expand(1, *v.shape[1:])
+    calls = [(q, k, v), probe] if packed else [tuple(map(torch.cat, zip((q, k, v), probe, strict=True)))]
     with uninitialised_as_nan():
-        out, lse = attend(q, k, v)
-    assert out.shape == q.shape and out.dtype == q.dtype, f"the output is {out.dtype} {tuple(out.shape)}"
-    assert lse.shape == q.shape[:3] and lse.dtype == torch.float32, f"the LSE is {lse.dtype} {tuple(lse.shape)}"
-    assert_close(out[:batch], lse[:batch], expected_attention(q[:batch], k[:batch], v[:batch], mask, scale))
-    _check_counts(out[batch], lse[batch], bits, mask)
-    unseen = ~_seen_by_group(mask, k.shape[1])[None, :, :, None]
+        out, lse = _joined([attend(*call) for call in calls])
+    like = (batch + 1, *q.shape[1:])
+    assert out.shape == like and out.dtype == q.dtype, f"the output is {out.dtype} {tuple(out.shape)}"
+    assert lse.shape == like[:3] and lse.dtype == torch.float32, f"the LSE is {lse.dtype} {tuple(lse.shape)}"
+    assert_close(out[:batch], lse[:batch], expected_attention(q, k, v, mask, score, sink=sink, q_offset=q_offset))
+    if not score.alibi:
+        _check_counts(out[batch], lse[batch], bits, mask, torch.zeros(1) if sink is None else sink.exp())
+    unseen = ~seen_by_group(mask, k.shape[1])[None, :, :, None]
+    nan = float("nan")
     with uninitialised_as_nan():
-        again, again_lse = attend(q, k.masked_fill(unseen, float("nan")), v.masked_fill(unseen, float("nan")))
+        again, again_lse = _joined(
+            [attend(q, k.masked_fill(unseen, nan), v.masked_fill(unseen, nan)) for q, k, v in calls]
+        )
     assert torch.equal(out, again) and torch.equal(lse, again_lse), "keys that no query may see change the result"
+
+
+def _joined(results: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    outs, sums = zip(*results, strict=True)
+    return torch.cat(outs).detach(), torch.cat(sums).detach()
 
 
 @contextmanager
@@ -60,11 +83,13 @@ def _index_bits(v: Tensor) -> Tensor:
     return torch.stack(columns, dim=-1).to(v.dtype)
 
 
-def _check_counts(out: Tensor, lse: Tensor, bits: Tensor, mask: Tensor) -> None:
+def _check_counts(out: Tensor, lse: Tensor, bits: Tensor, mask: Tensor, at_sink: Tensor) -> None:
+    """at_sink [heads] or [1]: what the learned sink adds to the sum of exponentials."""
     visible = mask.sum(dim=-1)
-    counted = lse.double().exp().round().long()
+    extra = at_sink.double()[:, None]
+    counted = (lse.double().exp() - extra).round().long()
     assert torch.equal(counted, visible), f"keys seen {_first_difference(counted, visible)}"
-    sums = out.double() * visible[..., None]
+    sums = out.double() * (visible + extra)[..., None]
     told = mask.double() @ bits.double()
     # In 16 bits the mean itself is rounded: the count of a bit is known to one part in 2**7.
     slack = 0.05 if out.dtype == torch.float32 else told * 2**-7 + 0.05
@@ -76,6 +101,6 @@ def _first_difference(counted: Tensor, visible: Tensor) -> str:
     return f"by head {head} in row {row}: {int(counted[head, row])}, expected {int(visible[head, row])}"
 
 
-def _seen_by_group(mask: Tensor, kv_heads: int) -> Tensor:
+def seen_by_group(mask: Tensor, kv_heads: int) -> Tensor:
     """bool [kv_heads, Nk]: whether any query of any head of the group may see the key."""
     return mask.reshape(kv_heads, mask.shape[0] // kv_heads, *mask.shape[1:]).any(dim=2).any(dim=1)

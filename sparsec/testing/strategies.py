@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparsec.sema import model
-from sparsec.sema.model import Edge, Heads, Term
+from sparsec.sema.model import Documents, Edge, Heads, Score, Term
 from sparsec.sema.terms import Leaf
-from sparsec.testing.text import leaf_text
+from sparsec.testing.text import leaf_text, score_lines
 
 SETS = ("causal", "full", "none")
 LEAVES = ("window", "sink", "stride", "dilated", "chunk", "columns", "rows", "global", "random")
@@ -53,6 +53,8 @@ class Drawn:
     split: int
     first: Tree
     second: Tree
+    documents: Documents
+    score: Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +85,27 @@ class Inputs:
 
 
 def patterns(
-    *, max_heads: int = 4, max_operators: int = 3, blocks: tuple[int, ...] = (16, 32, 64)
+    *, max_heads: int = 4, max_operators: int = 3, blocks: tuple[int, ...] = (16, 32, 64), scored: bool = False
 ) -> st.SearchStrategy[Heads]:
-    """Patterns for known head counts, with every term and operator of the language's sections 5 and 6."""
-    return _drawn(max_heads, max_operators, blocks).map(_resolved)
+    """Patterns for known head counts, with every term and operator of the language's sections 5 and 6.
+
+    `scored`: some have score modifiers, a learned sink, documents.
+    """
+    return _drawn(max_heads, max_operators, blocks, scored).map(_resolved)
 
 
 def sources(
-    *, max_heads: int = 4, max_operators: int = 3, blocks: tuple[int, ...] = (16, 32, 64)
+    *, max_heads: int = 4, max_operators: int = 3, blocks: tuple[int, ...] = (16, 32, 64), scored: bool = False
 ) -> st.SearchStrategy[Source]:
-    """Texts of valid patterns, with head arms, `let`, `block`, and every term and operator."""
-    return _drawn(max_heads, max_operators, blocks).map(_written)
+    """Texts of valid patterns, with head arms, `let`, `block`, and every term and operator; `scored` as above."""
+    return _drawn(max_heads, max_operators, blocks, scored).map(_written)
 
 
 def sources_with_meaning(
-    *, max_heads: int = 4, max_operators: int = 3, blocks: tuple[int, ...] = (16, 32, 64)
+    *, max_heads: int = 4, max_operators: int = 3, blocks: tuple[int, ...] = (16, 32, 64), scored: bool = False
 ) -> st.SearchStrategy[tuple[Source, Heads]]:
     """A text and, built without the parser, the pattern that it has to resolve to (origins aside)."""
-    return _drawn(max_heads, max_operators, blocks).map(lambda drawn: (_written(drawn), _resolved(drawn)))
+    return _drawn(max_heads, max_operators, blocks, scored).map(lambda drawn: (_written(drawn), _resolved(drawn)))
 
 
 @st.composite
@@ -113,6 +118,12 @@ def shapes(draw: st.DrawFn, *, max_queries: int = 150, max_keys: int = 300) -> S
     aligned = n_k - n_q
     q_offset = draw(st.one_of(st.just(aligned), st.just(aligned), st.just(0), st.integers(0, n_k + 70)))
     return Shape(n_q, n_k, q_offset)
+
+
+def document_bounds(length: int) -> st.SearchStrategy[tuple[int, ...]]:
+    """Values of cu_seqlens for `length` packed tokens: some documents are empty, some have one token."""
+    cuts = st.one_of(st.integers(0, length), st.sampled_from([n for n in (0, 1, 16, 64, length) if n <= length]))
+    return st.lists(cuts, max_size=6).map(lambda found: (0, *sorted(found), length))
 
 
 @st.composite
@@ -141,14 +152,20 @@ def attention_inputs(
 
 
 @st.composite
-def _drawn(draw: st.DrawFn, max_heads: int, max_operators: int, blocks: tuple[int, ...]) -> Drawn:
+def _drawn(draw: st.DrawFn, max_heads: int, max_operators: int, blocks: tuple[int, ...], scored: bool) -> Drawn:
     kv_heads = draw(st.integers(1, max_heads))
     heads = kv_heads * draw(st.integers(1, max_heads // kv_heads))
     block = draw(st.sampled_from(blocks))
     split = draw(st.integers(0, kv_heads - 1))
     first = _tree(draw, draw(st.integers(0, max_operators)))
     second = _tree(draw, draw(st.integers(0, max_operators))) if split else first
-    return Drawn(heads, kv_heads, block, draw(st.sampled_from([False, True, True])), split, first, second)
+    causal = draw(st.sampled_from([False, True, True]))
+    documents, score = Documents.NONE, Score()
+    if scored:
+        documents = draw(st.sampled_from([Documents.NONE, *Documents]))
+        softcap, scale = draw(st.sampled_from([None, None, 0.75, 2.0, 50.0])), draw(st.sampled_from([None, 0.25, 1.5]))
+        score = Score(scale, softcap, draw(st.booleans()), draw(st.booleans()))
+    return Drawn(heads, kv_heads, block, causal, split, first, second, documents, score)
 
 
 def _tree(draw: st.DrawFn, operators: int) -> Tree:
@@ -232,7 +249,7 @@ def _resolved(drawn: Drawn) -> Heads:
         if drawn.causal:
             term = _flat(model.Intersection, (term, model.Causal()))
         terms.append(made.setdefault(term, term))
-    return Heads(drawn.heads, drawn.kv_heads, tuple(terms), drawn.block, (), model.Documents.NONE, model.Score())
+    return Heads(drawn.heads, drawn.kv_heads, tuple(terms), drawn.block, (), drawn.documents, drawn.score)
 
 
 def _at_head(tree: Tree, head: int) -> Term:
@@ -275,6 +292,7 @@ def _written(drawn: Drawn) -> Source:
     lines = [f"    block {drawn.block}"]
     if drawn.causal:
         lines.append("    causal")
+    lines += score_lines(drawn.documents, drawn.score)
     first = _text(drawn.first)
     if drawn.split:
         lines.append(f"    where g < {drawn.split} attend {first}")

@@ -6,7 +6,7 @@ Invariant: the text holds only keywords and final integers; parsing it gives the
 from __future__ import annotations
 
 from sparsec.sema import model
-from sparsec.sema.model import Heads, Term
+from sparsec.sema.model import Documents, Heads, Score, Term
 from sparsec.sema.terms import Leaf, printed
 
 
@@ -16,11 +16,20 @@ def sparse_text(pattern: Heads, name: str = "failing") -> str:
     for head, term in enumerate(pattern.terms):
         arms.setdefault(term_text(term), []).append(head)
     lines = [f"    heads {pattern.heads} kv {pattern.kv_heads}", f"    block {pattern.block}"]
+    lines += score_lines(pattern.documents, pattern.score)
     if len(arms) == 1:
         lines.append(f"    attend {next(iter(arms))}")
     else:
         lines += [f"    where h in {heads} attend {text}" for text, heads in arms.items()]
     return "\n".join([f"pattern {name} {{", *lines, "}", ""])
+
+
+def score_lines(documents: Documents, score: Score) -> list[str]:
+    """The statements about documents and the score, a line each."""
+    lines = [] if documents is Documents.NONE else [documents.value]
+    lines += [f"{name} {value!r}" for name in ("scale", "softcap") if (value := getattr(score, name)) is not None]
+    lines += [name for name in ("alibi", "learned_sink") if getattr(score, name)]
+    return [f"    {line}" for line in lines]
 
 
 def term_text(term: Term) -> str:

@@ -13,6 +13,10 @@ from torch import Tensor
 
 from sparsec.reference.attention import attention
 from sparsec.reference.tolerance import allowed_errors
+from sparsec.sema.model import Score
+
+PLAIN = Score()
+"""No score modifier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +29,44 @@ class Expected:
     plain_lse: Tensor
 
 
-def expected_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float | None = None) -> Expected:
-    """q [batch, heads, Nq, D]; k, v [batch, kv_heads, Nk, D]; mask bool [heads, Nq, Nk]."""
-    factor = scale if scale is not None else 1 / math.sqrt(q.shape[-1])
-    exact, exact_lse = attention(q.double(), k.double(), v.double(), mask, factor)
-    plain, plain_lse = _plain(q, k, v, mask, factor)
-    return Expected(exact, exact_lse, plain, plain_lse)
+def expected_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor,
+    score: Score = PLAIN,
+    *,
+    sink: Tensor | None = None,
+    q_offset: int | None = None,
+) -> Expected:
+    """q [batch, heads, Nq, D]; k, v [batch, kv_heads, Nk, D]; mask bool [heads, Nq, Nk]; sink [heads]."""
+    exact, plain = (
+        dense_attention(q, k, v, mask, score, sink=sink, q_offset=q_offset, dtype=dtype)
+        for dtype in (torch.float64, q.dtype)
+    )
+    return Expected(*exact, *plain)
+
+
+def dense_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor,
+    score: Score,
+    *,
+    sink: Tensor | None,
+    q_offset: int | None,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Output and LSE by the reference's formula, reckoned in `dtype`."""
+    return attention(
+        *(q, k, v, mask, score.scale),
+        softcap=score.softcap,
+        alibi=score.alibi,
+        sink=sink,
+        q_offset=q_offset,
+        dtype=dtype,
+    )
 
 
 def assert_close(out: Tensor, lse: Tensor, expected: Expected) -> None:
@@ -44,25 +80,22 @@ def assert_close(out: Tensor, lse: Tensor, expected: Expected) -> None:
     assert torch.equal(lse == -math.inf, empty), "the LSE is -inf in other rows than those that see no key"
     assert not bool(out[empty].any()), "the output of a row that sees no key is not 0"
     weight = (1 + expected.exact_lse.abs()).masked_fill(empty, 1)
-    pairs = (
-        ("output", _error(out, expected.exact), _error(expected.plain, expected.exact)),
-        ("LSE", _error(lse, expected.exact_lse) / weight, _error(expected.plain_lse, expected.exact_lse) / weight),
-    )
-    for what, error, plain in pairs:
-        if error.numel():
-            bounds = allowed_errors(float(plain.max()), float(plain.mean()), out.dtype)
-            for kind, found, bound in zip(("largest", "mean"), (error.max(), error.mean()), bounds, strict=True):
-                assert float(found) <= bound, f"{kind} error of the {what} is {float(found):.3g}, allowed {bound:.3g}"
+    assert_errors("output", _error(out, expected.exact), _error(expected.plain, expected.exact), out.dtype)
+    found, plain = (_error(actual, expected.exact_lse) / weight for actual in (lse, expected.plain_lse))
+    assert_errors("LSE", found, plain, out.dtype)
+
+
+def assert_errors(what: str, error: Tensor, plain: Tensor, dtype: torch.dtype, *, floor: float = 0.0) -> None:
+    """The largest and the mean error within the policy, or below `floor`, given those of plain attention in `dtype`."""
+    if not error.numel():
+        return
+    bounds = allowed_errors(float(plain.max()), float(plain.mean()), dtype)
+    for kind, found, bound in zip(("largest", "mean"), (error.max(), error.mean()), bounds, strict=True):
+        assert float(found) <= max(bound, floor), (
+            f"{kind} error of the {what} is {float(found):.3g}, allowed {max(bound, floor):.3g}"
+        )
 
 
 def _error(actual: Tensor, exact: Tensor) -> Tensor:
     same = actual.double() == exact  # -inf in both
     return (actual.double() - exact).abs().masked_fill(same, 0)
-
-
-def _plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    repeats = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
-    scores = (q @ k.transpose(-1, -2) * scale).masked_fill(~mask, -math.inf)
-    weights = scores.softmax(dim=-1).masked_fill(~mask, 0)
-    return weights @ v, scores.logsumexp(dim=-1)

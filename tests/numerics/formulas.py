@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,11 @@ class Case:
     heads: int
     kv_heads: int
     formula: Callable[[Pairs], Mask]
+    softcap: float | None = None
+    alibi: bool = False
+    learned_sink: bool = False
+    restart: bool = False
+    """Positions count from the start of each packed document, and no pair crosses a bound."""
 
     @property
     def id(self) -> str:
@@ -58,8 +64,16 @@ def pairs(n_q: int, n_k: int, heads: int, kv_heads: int) -> Pairs:
 
 
 def expected(case: Case, n_q: int, n_k: int) -> Mask:
-    """The case's set, bool [H, Nq, Nk]."""
+    """The case's set, bool [H, Nq, Nk]; with `restart`, that of one document."""
     return np.broadcast_to(case.formula(pairs(n_q, n_k, case.heads, case.kv_heads)), (case.heads, n_q, n_k))
+
+
+def expected_packed(case: Case, bounds: tuple[int, ...]) -> Mask:
+    """The case's set over documents from bounds[d] to bounds[d + 1], each by itself: bool [H, N, N]."""
+    whole = np.zeros((case.heads, bounds[-1], bounds[-1]), np.bool_)
+    for start, stop in pairwise(bounds):
+        whole[:, start:stop, start:stop] = expected(case, stop - start, stop - start)
+    return whole
 
 
 def dense(p: Pairs) -> Mask:
@@ -178,6 +192,11 @@ CASES = (
     Case("mistral", "mistral", {"local": 41}, 4, 1, sink_and_window(0, 41)),
     Case("llama4_chunked", "llama4_chunk", {"length": 48}, 4, 2, chunks(48)),
     Case("llama4_chunked", "llama4_full", {}, 4, 2, dense),
-    Case("gpt_oss", "gpt_oss_window", {"local": 37}, 8, 1, sink_and_window(0, 37)),
-    Case("gpt_oss", "gpt_oss_full", {}, 8, 1, dense),
+    Case("gpt_oss", "gpt_oss_window", {"local": 37}, 8, 1, sink_and_window(0, 37), learned_sink=True),
+    Case("gpt_oss", "gpt_oss_full", {}, 8, 1, dense, learned_sink=True),
+    Case("gemma2", "gemma2_window", {"local": 45}, 16, 8, sink_and_window(0, 45), softcap=50.0),
+    Case("gemma2", "gemma2_full", {}, 16, 8, dense, softcap=50.0),
+    Case("bloom", "bloom", {}, 4, 4, dense, alibi=True),
+    Case("packed", "packed_window", {"local": 33}, 4, 2, sink_and_window(4, 33), restart=True),
+    Case("packed", "packed_s2", {"local": "1b", "every": "4b"}, 4, 2, s2(1, 4, by="group"), restart=True),
 )  # fmt: skip

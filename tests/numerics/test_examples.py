@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from formulas import CASES, Case, expected
+from formulas import CASES, Case, expected, expected_packed
 
 import sparsec
 from sparsec.plan.build import plan_kernels
 from sparsec.program import Pattern
+from sparsec.reference.mask import mask
+from sparsec.sema.model import Documents, Score
 from sparsec.testing.probes import check_forward
 from sparsec.testing.tiles import check_tiles
 
@@ -50,7 +52,7 @@ def test_warnings_for_common_head_counts() -> None:
     for path in EXAMPLES.glob("*.sparse"):
         program = sparsec.load(path)
         for name in program.patterns:
-            warnings = program.pattern(name).warnings(32, 8)
+            warnings = program.pattern(name).warnings(*((16, 8) if path.stem == "gemma2" else (32, 8)))
             if warnings:
                 found[name] = [d.code for d in warnings]
     assert found == {
@@ -69,8 +71,14 @@ def test_warnings_for_common_head_counts() -> None:
 @cases
 @pytest.mark.parametrize(("n_q", "n_k"), [(1, 1), (97, 97), (33, 150), (131, 333), (1, 700), (65, 1111)])
 def test_mask_equals_the_formula(case: Case, n_q: int, n_k: int) -> None:
-    actual = pattern_of(case).mask(n_q, n_k, case.heads, case.kv_heads).numpy()
-    wanted = expected(case, n_q, n_k)
+    if case.restart:
+        bounds = (0, 0, n_q // 2, n_k)  # an empty document, and two
+        heads = pattern_of(case).resolve(case.heads, case.kv_heads)
+        actual = mask(heads, n_k, n_k, cu_seqlens=bounds).numpy()
+        wanted = expected_packed(case, bounds)
+    else:
+        actual = pattern_of(case).mask(n_q, n_k, case.heads, case.kv_heads).numpy()
+        wanted = expected(case, n_q, n_k)
     assert actual.dtype == np.bool_ and actual.shape == wanted.shape
     assert np.array_equal(actual, wanted), f"first difference (h, i, j): {np.argwhere(actual != wanted)[0].tolist()}"
 
@@ -94,14 +102,16 @@ def test_defaults_are_those_of_the_formula_at_full_size() -> None:
         ("longgen", "longgen", set(range(10, 21)), 32),
         ("llama4_chunked", "llama4_chunked", set(range(3, 48, 4)), 48),
         ("gpt_oss", "gpt_oss", set(range(1, 24, 2)), 24),
+        ("gemma2", "gemma2", set(range(1, 42, 2)), 42),
     ],
 )
 def test_models_are_dense_where_the_system_is(file: str, model: str, dense_layers: set[int], layers: int) -> None:
     found = sparsec.load(EXAMPLES / f"{file}.sparse").model(model)
-    n = 9_000 if file == "llama4_chunked" else 1_500
+    n = 9_000 if file in ("llama4_chunked", "gemma2") else 1_500
     whole = torch.ones(n, dtype=torch.bool)
     assert len(found) == layers
-    dense = {layer for layer in range(layers) if torch.equal(found.layer(layer).mask(1, n, 32, 8)[0, 0], whole)}
+    heads = (16, 8) if file == "gemma2" else (32, 8)
+    dense = {layer for layer in range(layers) if torch.equal(found.layer(layer).mask(1, n, *heads)[0, 0], whole)}
     assert dense == dense_layers
 
 
@@ -137,11 +147,26 @@ def check(case: Case, target: str, n_q: int, n_k: int, dtype: torch.dtype) -> No
         target=target,
         device="cpu",
     )
+    heads = pattern_of(case).resolve(case.heads, case.kv_heads)
+    score = Score(attend.scale, case.softcap, case.alibi, case.learned_sink)
+    assert heads.score == score, "the formula table states another score than the example"
+    assert heads.documents is (Documents.RESTART if case.restart else Documents.NONE)
+    bounds, n_q = (0, n_q, n_q, n_k, n_q + n_k) if case.restart else None, n_q if not case.restart else n_q + n_k
+    n_k = n_k if bounds is None else n_q
     generator = torch.Generator().manual_seed(n_q + n_k)
     q = torch.randn(1, case.heads, n_q, 16, generator=generator).to(dtype)
     k, v = (torch.randn(1, case.kv_heads, n_k, 16, generator=generator).to(dtype) for _ in "kv")
-    mask = torch.from_numpy(expected(case, n_q, n_k).copy())
-    check_forward(lambda q, k, v: attend(q, k, v, return_lse=True), q, k, v, mask, attend.scale)
+    if attend.sink is not None:
+        with torch.no_grad():
+            attend.sink.copy_(torch.linspace(-1.0, 2.0, case.heads))
+    lengths = None if bounds is None else torch.tensor(bounds, dtype=torch.int32)
+    visible = torch.from_numpy((expected(case, n_q, n_k) if bounds is None else expected_packed(case, bounds)).copy())
+    check_forward(
+        lambda q, k, v: attend(q, k, v, return_lse=True, cu_seqlens=lengths),
+        *(q, k, v, visible, score),
+        sink=attend.sink,
+        packed=case.restart,
+    )
 
 
 @compiled

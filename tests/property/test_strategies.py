@@ -11,7 +11,7 @@ from vacuity import examples
 import sparsec
 from sparsec.reference.mask import mask
 from sparsec.sema import model
-from sparsec.sema.model import Heads
+from sparsec.sema.model import Documents, Heads
 from sparsec.testing import patterns, shapes, sparse_text
 from sparsec.testing.strategies import Shape, Source, sources_with_meaning
 
@@ -29,7 +29,7 @@ def without_origins(value: object) -> object:
 
 def test_a_source_resolves_to_the_pattern_that_was_drawn() -> None:
     @examples(200)
-    @given(sources_with_meaning())
+    @given(sources_with_meaning(scored=True))
     def check(drawn: tuple[Source, Heads]) -> None:
         source, meaning = drawn
         note(source.text)
@@ -41,11 +41,13 @@ def test_a_source_resolves_to_the_pattern_that_was_drawn() -> None:
 
 def test_the_text_of_a_pattern_resolves_to_its_mask() -> None:
     @examples(100)
-    @given(patterns(), shapes())
-    def check(pattern: Heads, shape: Shape) -> None:
-        text = sparse_text(pattern)
+    @given(patterns(scored=True), shapes())
+    def check(scored: Heads, shape: Shape) -> None:
+        text = sparse_text(scored)
         note(text)
         again = sparsec.parse(text).pattern().resolve()
+        assert (again.score, again.documents) == (scored.score, scored.documents)
+        again, pattern = (replace(heads, documents=Documents.NONE) for heads in (again, scored))
         counts = shape.n_q, shape.n_k, shape.q_offset
         assert torch.equal(mask(again, *counts), mask(pattern, *counts))
 

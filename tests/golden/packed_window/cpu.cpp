@@ -1,0 +1,525 @@
+// Sparse attention, forward. 16 query heads on 8 key heads, head dim 128, float32.
+//
+// One task is one query tile of one head: transpose q once, visit the key tiles of the head's class in the order below,
+// keep a running maximum and sum (soft-max in base 2), divide at the end. Vector lanes are queries everywhere.
+// Build: c++ -std=c++17 -O3 -march=native -fopenmp -shared -fPIC, without -ffast-math (infinities carry meaning).
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+
+#ifndef SPARSEC_LIST
+#define SPARSEC_LIST
+struct sparsec_list {        // int32 [rows, blocks, width]; its first query block is `first`
+  const int32_t* entries;
+  int64_t first, blocks;
+};
+#endif
+#ifndef SPARSEC_CALL
+#define SPARSEC_CALL
+struct sparsec_call {        // strides in elements; q, out: [B, H, Nq, D]; k, v: [B, G, Nk, D]; lse: [B, H, Nq]
+  const void *q, *k, *v;
+  void* out;
+  float* lse;
+  int64_t q_stride[4], k_stride[4], v_stride[4], out_stride[4], lse_stride[3];
+  int64_t batch, n_q, n_k, q0;
+  const sparsec_list* lists;
+  const float* sink;          // [H], for a learned sink
+  const int32_t* cu_seqlens;  // [documents + 1], for documents
+  int64_t documents;
+  float scale;
+  int32_t threads;
+};
+#endif
+
+namespace sparsec_kernel {
+namespace {
+
+constexpr int HEADS = 16, KV_HEADS = 8, D = 128;
+constexpr int QUERY_TILE = 64, KEY_TILE = 64;
+constexpr int LANE_TILE = QUERY_TILE;
+constexpr float LOG2E = 1.4426950409f;
+
+// ---- Vectors: LANES queries side by side; a panel is VECS vectors, a register block ROWS sums x one panel.
+#if defined(__AVX512F__)
+constexpr int LANES = 16, VECS = LANE_TILE % 32 == 0 ? 2 : 1, ROWS = 12;
+#elif defined(__AVX__)
+constexpr int LANES = 8, VECS = 2, ROWS = 6;
+#elif defined(__aarch64__)
+constexpr int LANES = 4, VECS = 4, ROWS = 6;
+#else
+constexpr int LANES = 4, VECS = 2, ROWS = 6;
+#endif
+constexpr int PANEL = LANES * VECS, PANELS = LANE_TILE / PANEL;
+static_assert(PANELS * PANEL == LANE_TILE, "a tile is whole panels");
+
+typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
+typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(int32_t))));  // also masks: -1 where true, 0 where false
+
+constexpr float INF = __builtin_inff();
+
+inline vec splat(float x) { return x - vec{}; }
+inline ivec splat(int x) { return x - ivec{}; }
+inline vec load(const float* p) { vec x; std::memcpy(&x, p, sizeof x); return x; }
+inline void store(float* p, vec x) { std::memcpy(p, &x, sizeof x); }
+inline vec maximum(vec a, vec b) { return a > b ? a : b; }  // b where either is NaN
+
+inline int minimum(int a, int b) { return b < a ? b : a; }
+inline int maximum(int a, int b) { return a < b ? b : a; }
+inline ivec minimum(ivec a, ivec b) { return a < b ? a : b; }
+inline ivec maximum(ivec a, ivec b) { return a > b ? a : b; }
+
+// Rounds toward minus infinity, as the pattern's language does; the divisor is positive.
+template <class A, class B> inline auto floor_div(A a, B b) { const auto q = a / b; return q - ((a - q * b < 0) & 1); }
+template <class A, class B> inline auto floor_mod(A a, B b) { return a - floor_div(a, b) * b; }
+
+inline int truth(bool x) { return -int(x); }  // a mask for every lane
+
+inline bool any(ivec x) {
+  typedef int64_t wide __attribute__((vector_size(sizeof(ivec))));
+  const wide w = (wide)x;
+  int64_t bits = 0;
+  for (unsigned n = 0; n < sizeof(ivec) / sizeof(int64_t); ++n) bits |= w[n];
+  return bits != 0;
+}
+
+// A loop of few trips that is always unrolled, so that small arrays of vectors live in registers.
+#if defined(__clang__)
+#define EACH(n, N) _Pragma("unroll") for (int n = 0; n < (N); ++n)
+#else
+#define EACH(n, N) _Pragma("GCC unroll 32") for (int n = 0; n < (N); ++n)
+#endif
+
+const volatile float LOWEST_EXPONENT = -127.0f;  // opaque: against a constant GCC takes two instructions for a maximum
+
+// 2^x for x <= 100, relative error 1.1e-7; exactly 1 at 0, exactly 0 at -inf; NaN stays NaN. The vectors go step by step
+// side by side, because one alone would wait for itself. `lowest` is LOWEST_EXPONENT in every lane.
+template <int N>
+inline void exp2(vec (&x)[N], vec lowest) {
+  vec shifted[N], p[N];
+  EACH(n, N) x[n] = maximum(lowest, x[n]);
+  EACH(n, N) shifted[n] = x[n] + 12582912.0f;  // 1.5 * 2^23: the nearest integer sits in the low bits
+  EACH(n, N) x[n] -= shifted[n] - 12582912.0f;
+  EACH(n, N) p[n] = x[n] * 1.326472731e-3f + 9.671512991e-3f;
+  EACH(n, N) p[n] = p[n] * x[n] + 5.550733581e-2f;
+  EACH(n, N) p[n] = p[n] * x[n] + 2.402224243e-1f;
+  EACH(n, N) p[n] = p[n] * x[n] + 6.931470037e-1f;
+  EACH(n, N) p[n] = p[n] * x[n] + 1.0f;
+  EACH(n, N) x[n] = (vec)((ivec)p[n] + ((ivec)shifted[n] << 23));
+}
+
+// ---- Elements: tensors hold float32; all arithmetic is float32.
+typedef float element;
+constexpr bool PACK = false;
+inline float widen(float x) { return x; }
+inline float narrow(float x) { return x; }
+
+struct Matrix {  // [rows, D], strides in elements
+  const element* data;
+  int64_t row, dim;
+};
+
+// [batch, heads, rows, D] at one batch entry and head; row 0 of the result is row `first`, which may be negative.
+Matrix matrix(const void* data, const int64_t* stride, int64_t b, int64_t h, int64_t first) {
+  return {(const element*)data + b * stride[0] + h * stride[1] + first * stride[2], stride[2], stride[3]};
+}
+
+// Rows first .. first + count of `m` as float32, [count][width].
+void load_rows(const Matrix& m, int64_t first, int count, float* to, int width = D) {
+  for (int n = 0; n < count; ++n, to += width) {
+    const element* from = m.data + (first + n) * m.row;
+    if (m.dim == 1)
+      for (int d = 0; d < D; ++d) to[d] = widen(from[d]);
+    else
+      for (int d = 0; d < D; ++d) to[d] = widen(from[d * m.dim]);
+  }
+}
+
+// Points at rows first .. first + count of `m`, in place if they are contiguous floats, else widened into `packed`.
+inline void point(const Matrix& m, int64_t first, int count, float (*packed)[D], const float** to) {
+  const float* from = (const float*)m.data + first * m.row;
+  int64_t row = m.row;
+  if (PACK || m.dim != 1) {
+    load_rows(m, first, count, packed[0]);
+    from = packed[0], row = D;
+  }
+  for (int n = 0; n < count; ++n, from += row) to[n] = from;
+}
+
+// ---- Micro-kernels: a block of sums in registers, R rows of one panel each; the matrix's scalars are broadcast in place.
+
+// TOTAL rows in blocks of nearly equal size, at most ROWS: first those of LARGE rows, up to LARGE_END, then of SIZE.
+template <int TOTAL>
+struct Split {
+  static constexpr int BLOCKS = (TOTAL + ROWS - 1) / ROWS, SIZE = TOTAL / BLOCKS, MORE = TOTAL % BLOCKS;
+  static constexpr int LARGE = SIZE + (MORE > 0), LARGE_END = MORE * LARGE;
+};
+typedef Split<D> DimSplit;
+
+// o[r][lane] += sum over n of row[n][d + r] * p[n][lane], p's rows WIDTH apart; there is at least one n.
+template <int R, int WIDTH>
+__attribute__((noinline)) void accumulate_block(const float* const* row, int count, int d, const float* p, float (*o)[PANEL]) {
+  vec sum[R][VECS];
+  EACH(r, R) EACH(v, VECS) sum[r][v] = load(o[r] + v * LANES);
+  int n = 0;
+  do {
+    const float* scalars = row[n] + d;
+    vec x[VECS];
+    EACH(v, VECS) x[v] = load(p + n * WIDTH + v * LANES);
+    EACH(r, R) EACH(v, VECS) sum[r][v] += scalars[r] * x[v];
+  } while (++n < count);
+  EACH(r, R) EACH(v, VECS) store(o[r] + v * LANES, sum[r][v]);
+}
+
+// The same for every head dim.
+template <int WIDTH>
+inline void accumulate(const float* const* row, int count, const float* p, float (*o)[PANEL]) {
+  int d = 0;
+  for (; d < DimSplit::LARGE_END; d += DimSplit::LARGE) accumulate_block<DimSplit::LARGE, WIDTH>(row, count, d, p, o + d);
+  for (; d < D; d += DimSplit::SIZE) accumulate_block<DimSplit::SIZE, WIDTH>(row, count, d, p, o + d);
+}
+
+// ---- The online soft-max step: one panel of queries over the keys of one tile.
+typedef Split<KEY_TILE> KeySplit;
+
+struct Keys {  // the keys of one tile to attend to, in order; ROWS more entries, so that every block is whole
+  int count;
+  const float *key[KEY_TILE + ROWS], *value[KEY_TILE + ROWS];
+};
+
+struct Panel {
+  float q[D][PANEL];  // times the score's scale
+  float o[D][PANEL];  // the sum of weights times values, relative to 2^peak
+  vec peak[VECS];     // within 8 below the largest score so far; -inf before the first live key
+  vec total[VECS];    // the sum of weights, relative to 2^peak
+};
+
+// s[r][lane] = the score of key[r] and q[..][lane], or -inf where the mask is 0; `peak` follows the largest.
+template <int R, bool MASKED>
+__attribute__((noinline)) void score(const float (*q)[PANEL], const float* const* key, const ivec (*mask)[VECS],
+                                     float (*s)[PANEL], vec* peak) {
+  vec sum[R][VECS] = {};
+#pragma GCC unroll 4
+  for (int d = 0; d < D; ++d) {
+    vec x[VECS];
+    EACH(v, VECS) x[v] = load(q[d] + v * LANES);
+    EACH(r, R) EACH(v, VECS) sum[r][v] += key[r][d] * x[v];
+  }
+  EACH(r, R) EACH(v, VECS) {
+    if (MASKED) sum[r][v] = mask[r][v] ? sum[r][v] : splat(-INF);
+    peak[v] = maximum(sum[r][v], peak[v]);
+    store(s[r] + v * LANES, sum[r][v]);
+  }
+}
+
+// 0 for -inf, so that a score of -inf minus it is -inf and never NaN.
+inline vec finite(vec peak) { return peak == splat(-INF) ? vec{} : peak; }
+
+// Moves a row's peak once a weight would pass 2^8; until then nothing needs rescaling. Rows do not affect each other.
+inline void rescale(Panel& panel, const vec* largest, vec lowest) {
+  ivec moved = {};
+  vec peak[VECS], factor[VECS];
+  EACH(v, VECS) {
+    const ivec up = largest[v] > panel.peak[v] + 8.0f;
+    peak[v] = up ? largest[v] : panel.peak[v];
+    factor[v] = panel.peak[v] - finite(peak[v]);
+    moved |= up;
+  }
+  if (!any(moved)) return;
+  exp2(factor, lowest);
+  EACH(v, VECS) {
+    panel.peak[v] = peak[v];
+    panel.total[v] *= factor[v];
+  }
+  for (int d = 0; d < D; ++d)
+    EACH(v, VECS) store(panel.o[d] + v * LANES, load(panel.o[d] + v * LANES) * factor[v]);
+}
+
+// The number of keys is even. `s` is scratch for scores, then weights.
+template <bool MASKED>
+__attribute__((noinline)) void attend(Panel& panel, const Keys& keys, const ivec (*mask)[VECS], float (*s)[PANEL]) {
+  const vec lowest = splat(LOWEST_EXPONENT);
+  const int count = keys.count;
+  vec largest[VECS], shift[VECS], total[VECS];
+  EACH(v, VECS) largest[v] = panel.peak[v];
+  int n = 0;
+  for (; n < minimum(count, KeySplit::LARGE_END); n += KeySplit::LARGE)
+    score<KeySplit::LARGE, MASKED>(panel.q, keys.key + n, mask + n, s + n, largest);
+  for (; n < count; n += KeySplit::SIZE)
+    score<KeySplit::SIZE, MASKED>(panel.q, keys.key + n, mask + n, s + n, largest);
+
+  rescale(panel, largest, lowest);
+  EACH(v, VECS) {
+    shift[v] = finite(panel.peak[v]);
+    total[v] = panel.total[v];
+  }
+  for (n = 0; n < count; n += 2) {
+    vec p[2 * VECS];
+    EACH(v, 2 * VECS) p[v] = load(s[n] + v * LANES) - shift[v % VECS];
+    exp2(p, lowest);
+    EACH(v, 2 * VECS) {
+      total[v % VECS] += p[v];
+      store(s[n] + v * LANES, p[v]);
+    }
+  }
+  EACH(v, VECS) panel.total[v] = total[v];
+  accumulate<PANEL>(keys.value, count, s[0], panel.o);
+}
+
+// ---- Tiles: one query tile of one head, and a key tile that it sees in full or through a mask.
+struct Work {  // one thread's scratch
+  Panel panel[PANELS];
+  float s[KEY_TILE + ROWS][PANEL];
+  ivec mask[KEY_TILE + ROWS][VECS];
+  float key[KEY_TILE][D], value[KEY_TILE][D], rows[QUERY_TILE][D];
+  Keys tile, live;
+  ivec lane[VECS];  // 0, 1, ..., PANEL - 1
+  Matrix k, v;      // rows are positions
+  int i0, i1, base;     // rows i0 .. i1 are present; lane 0 of panel 0 is row `base`
+  int begin, end, n_k;  // keys begin .. end - 1 may be seen
+  int first_key;        // of the tile at hand
+
+  int first_panel() const { return (i0 - base) / PANEL; }
+  int last_panel() const { return (i1 - base) / PANEL; }
+};
+
+__attribute__((noinline)) void open_tile(Work& w, int tile) {
+  w.first_key = maximum(tile * KEY_TILE, w.begin);
+  w.tile.count = minimum(tile * KEY_TILE + KEY_TILE, w.end) - w.first_key;
+  point(w.k, w.first_key, w.tile.count, w.key, w.tile.key);
+  point(w.v, w.first_key, w.tile.count, w.value, w.tile.value);
+}
+
+void attend_full(Work& w, int tile) {
+  open_tile(w, tile);
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) attend<false>(w.panel[p], w.tile, w.mask, w.s);
+}
+
+// Fills w.live and w.mask with the tile's keys that some row of panel p sees; returns how many they are.
+template <class Live>
+inline int live_keys(Work& w, int p, const Live& live) {
+  ivec i[VECS], present[VECS];
+  EACH(v, VECS) {
+    i[v] = w.lane[v] + (w.base + p * PANEL);
+    present[v] = (i[v] >= w.i0) & (i[v] <= w.i1);
+  }
+  int count = 0;
+  for (int n = 0; n < w.tile.count; ++n) {
+    ivec seen = {};
+    EACH(v, VECS) {
+      const ivec mask = present[v] & live(i[v], w.first_key + n);
+      w.mask[count][v] = mask;
+      seen |= mask;
+    }
+    w.live.key[count] = w.tile.key[n];
+    w.live.value[count] = w.tile.value[n];
+    count += any(seen);
+  }
+  return count;
+}
+
+// `live(i, j)` is the mask of rows i for key j. A key that no row of a panel sees is not read for that panel: whatever it
+// holds, NaN included, has no effect, and a diagonal tile costs little more than half.
+template <class Live>
+__attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live) {
+  open_tile(w, tile);
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
+    const int count = live_keys(w, p, live);
+    if (count == 0) continue;
+    for (int n = count; n < count + ROWS; ++n) {  // whole blocks: the last key again, seen by nobody
+      w.live.key[n] = w.live.key[count - 1];
+      w.live.value[n] = w.live.value[count - 1];
+      EACH(v, VECS) w.mask[n][v] = ivec{};
+    }
+    w.live.count = count + count % 2;
+    attend<true>(w.panel[p], w.live, w.mask, w.s);
+  }
+}
+
+// ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
+// 6 sink(4) & 4 causal
+// 6 window(1024) & 4 causal
+void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
+  [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
+  const int hi0 = maximum(minimum(minimum(nk, 4), i1 + 1), 0);
+  const int to0 = ((0 < hi0) ? maximum(minimum(minimum(((nk + 63) >> 6), 1), ((i1 + 64) >> 6)), 0) : 0);
+  const int lo0 = maximum(0, i0 - 1023);
+  const int hi1 = maximum(minimum(nk, i1 + 1), 0);
+  const int from0 = minimum(maximum(0, ((i0 - 1023) >> 6)), (nk >> 6));
+  const int to1 = maximum(from0, ((lo0 < hi1) ? maximum(minimum(((nk + 63) >> 6), ((i1 + 64) >> 6)), 0) : minimum(maximum(0, ((i0 - 1023) >> 6)), (nk >> 6))));
+  const int start0 = maximum(from0, to0);
+  const int stop0 = maximum(start0, to1);
+  const int hi2 = maximum(minimum(minimum(nk, 4), i0 + 1), 0);
+  const int lo1 = maximum(0, i1 - 1023);
+  const int full_to0 = maximum(minimum(0, ((i0 + 1) >> 6)), 0);
+  const int full_from0 = maximum(((((lo1 < hi2 + 1) ? 0 : lo1) + 63) >> 6), full_to0);
+  const int full_to1 = maximum(full_from0, maximum(maximum(minimum(0, ((i0 + 1) >> 6)), 0), maximum(maximum(0, ((i1 - 1023) >> 6)), maximum(minimum((nk >> 6), ((i0 + 1) >> 6)), 0))));
+  const int count0 = maximum(full_to1 - full_from0, 0);
+  const int count1 = maximum(minimum(to0, full_from0) - full_to0, 0);
+  const int count2 = maximum(to0 - full_to1, 0);
+  const int at0 = maximum(start0, full_to0);
+  const int count3 = maximum(minimum(stop0, full_from0) - at0, 0);
+  const int at1 = maximum(start0, full_to1);
+  const int count4 = maximum(stop0 - at1, 0);
+  // 6 sink(4) & 4 causal
+  for (int n = 0, count = full_to0; n < count; ++n) {
+    const int tile = n;
+    attend_full(w, tile);
+  }
+  // 6 window(1024) & 4 causal
+  for (int n = 0, count = count0; n < count; ++n) {
+    const int tile = full_from0 + n;
+    attend_full(w, tile);
+  }
+  const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return ((truth(j < 4) & (j < i + 1)) | ((i - 1023 < j + 1) & (j < i + 1))); };
+  // 6 sink(4) & 4 causal
+  for (int n = 0, count = count1; n < count; ++n) {
+    const int tile = full_to0 + n;
+    attend_masked(w, tile, live);
+  }
+  // 6 sink(4) & 4 causal
+  for (int n = 0, count = count2; n < count; ++n) {
+    const int tile = full_to1 + n;
+    attend_masked(w, tile, live);
+  }
+  // 6 window(1024) & 4 causal
+  for (int n = 0, count = count3; n < count; ++n) {
+    const int tile = at0 + n;
+    attend_masked(w, tile, live);
+  }
+  // 6 window(1024) & 4 causal
+  for (int n = 0, count = count4; n < count; ++n) {
+    const int tile = at1 + n;
+    attend_masked(w, tile, live);
+  }
+}
+
+void visit(Work& w, const sparsec_list* lists, int head) {
+  static const int class_of_head[HEADS] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+  switch (class_of_head[head]) {
+    case 0: visit_class_0(w, lists, head); break;
+  }
+}
+
+// ---- Parts: stretches of the sequence that attend only within themselves: its documents.
+struct Part {
+  int q0, q1;            // positions of its queries
+  int begin, end;        // positions of its keys
+  int n_k;               // the number of keys that the pattern reckons with
+  int64_t q_row, k_row;  // the rows of q and k at position 0
+};
+
+template <class Call>
+Part part_of(const Call& call, [[maybe_unused]] int64_t n) {
+  const int q0 = int(call.q0), q1 = q0 + int(call.n_q);
+  const int begin = call.cu_seqlens[n], end = call.cu_seqlens[n + 1];
+  const int length = end - begin;  // positions count from the document's start
+  return {maximum(q0 - begin, 0), minimum(q1 - begin, length), 0, length, length, begin - call.q0, begin};
+}
+
+struct Tile {
+  Part part;
+  int base;  // positions base .. base + size - 1 of the part, as far as it has them
+};
+
+// The tiles of every part's queries (or keys), part after part; a tile starts at a multiple of its size.
+template <class Call>
+struct Tiling {
+  const Call& call;
+  const int size;
+  const bool of_keys;
+  const int64_t parts;
+  const std::unique_ptr<int64_t[]> before;  // tiles before each part; null if memory ran out
+
+  Tiling(const Call& call, int size, bool of_keys)
+      : call(call), size(size), of_keys(of_keys), parts(call.documents), before(new (std::nothrow) int64_t[parts + 1]) {
+    if (!before) return;
+    before[0] = 0;
+    for (int64_t n = 0; n < parts; ++n) {
+      const Part part = part_of(call, n);
+      const int stop = of_keys ? part.end : part.q1;
+      before[n + 1] = before[n] + (first(part) < stop ? floor_div(stop - 1, size) - floor_div(first(part), size) + 1 : 0);
+    }
+  }
+  int first(const Part& part) const { return of_keys ? part.begin : part.q0; }
+  int64_t count() const { return before[parts]; }
+  Tile operator[](int64_t n) const {
+    const int64_t* after = std::upper_bound(before.get(), before.get() + parts + 1, n);
+    const Part part = part_of(call, after - before.get() - 1);
+    return {part, (floor_div(first(part), size) + int(n - after[-1])) * size};
+  }
+};
+
+// ---- Tasks: every query tile of every head, the longest rows first; each is computed whole by one thread.
+void load_queries(Work& w, const Matrix& q, [[maybe_unused]] const sparsec_call& call, [[maybe_unused]] int64_t h) {
+  const float factor = call.scale * LOG2E;
+  if (w.i1 - w.i0 + 1 < QUERY_TILE) std::memset(w.rows, 0, sizeof w.rows);  // absent rows score 0 and are never stored
+  load_rows(q, w.i0, w.i1 - w.i0 + 1, w.rows[w.i0 - w.base]);
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
+    Panel& panel = w.panel[p];
+    for (int d = 0; d < D; ++d)
+      for (int n = 0; n < PANEL; ++n) panel.q[d][n] = w.rows[p * PANEL + n][d] * factor;
+    std::memset(panel.o, 0, sizeof panel.o);
+    EACH(v, VECS) panel.peak[v] = splat(-INF), panel.total[v] = vec{};
+  }
+}
+
+// Divides and stores the rows that are present; a row without a live key becomes 0, its lse -inf.
+void finish(Work& w, element* out, int64_t row, int64_t dim, float* lse, int64_t lse_row) {
+  for (int i = w.i0; i <= w.i1; ++i) {
+    Panel& panel = w.panel[(i - w.base) / PANEL];
+    const int n = (i - w.base) % PANEL, v = n / LANES, lane = n % LANES;
+    const float total = panel.total[v][lane], inverse = total == 0.0f ? 0.0f : 1.0f / total;
+    for (int d = 0; d < D; ++d) out[(i - w.i0) * row + d * dim] = narrow(panel.o[d][n] * inverse);
+    lse[(i - w.i0) * lse_row] = total == 0.0f ? -INF : (panel.peak[v][lane] + std::log2(total)) * 0.6931471806f;
+  }
+}
+
+void run_task(Work& w, const sparsec_call& call, int64_t b, int64_t h, const Tile& tile) {
+  const int64_t g = h / (HEADS / KV_HEADS);
+  const Part& part = tile.part;
+  w.base = tile.base;
+  w.i0 = maximum(w.base, part.q0);
+  w.i1 = minimum(w.base + QUERY_TILE, part.q1) - 1;
+  w.begin = part.begin, w.end = part.end, w.n_k = part.n_k;
+  w.k = matrix(call.k, call.k_stride, b, g, part.k_row);
+  w.v = matrix(call.v, call.v_stride, b, g, part.k_row);
+  load_queries(w, matrix(call.q, call.q_stride, b, h, part.q_row), call, h);
+  visit(w, call.lists, int(h));
+  const int64_t r = w.i0 + part.q_row;
+  element* out = (element*)call.out + b * call.out_stride[0] + h * call.out_stride[1] + r * call.out_stride[2];
+  float* lse = call.lse + b * call.lse_stride[0] + h * call.lse_stride[1] + r * call.lse_stride[2];
+  finish(w, out, call.out_stride[2], call.out_stride[3], lse, call.lse_stride[2]);
+}
+
+int forward(const sparsec_call& call) {
+  const Tiling<sparsec_call> tiling(call, QUERY_TILE, false);
+  if (!tiling.before) return 1;
+  const int64_t tiles = tiling.count(), tasks = call.batch * HEADS * tiles;
+  if (tasks == 0) return 0;
+  int failed = 0;
+#pragma omp parallel num_threads(int(std::min<int64_t>(call.threads, tasks))) reduction(| : failed)
+  {
+    Work* w = static_cast<Work*>(std::aligned_alloc(64, (sizeof(Work) + 63) / 64 * 64));
+    failed = w == nullptr;
+    for (int n = 0; n < PANEL && w; ++n) w->lane[n / LANES][n % LANES] = n;
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t task = 0; task < tasks; ++task)  // head by head, for their keys stay in the cache; last rows first
+      if (w) run_task(*w, call, task / tiles / HEADS, task / tiles % HEADS, tiling[tiles - 1 - task % tiles]);
+    std::free(w);
+  }
+  return failed;
+}
+
+#undef EACH
+
+}  // namespace
+}  // namespace sparsec_kernel
+
+// Returns 0, or 1 when memory ran out.
+extern "C" int sparsec_forward(const sparsec_call* call) {
+  return sparsec_kernel::forward(*call);
+}

@@ -1,0 +1,134 @@
+"""Calls of attention as the properties draw them: a text, its meaning, a shape and tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vacuity import wanted
+
+import sparsec
+from sparsec.reference.mask import mask
+from sparsec.runtime.compile import Request, backward_plan, module_of, plan_request
+from sparsec.runtime.cpu import build_kernels
+from sparsec.runtime.cpu_backward import build_backwards
+from sparsec.runtime.module import SparseAttention
+from sparsec.sema.model import Documents, Heads
+from sparsec.testing import attention_inputs, document_bounds, shapes
+from sparsec.testing.probes import Attend
+from sparsec.testing.strategies import Inputs, Shape, Source, sources_with_meaning
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    source: Source
+    pattern: Heads
+    shape: Shape
+    inputs: Inputs
+    cu_seqlens: tuple[int, ...] | None
+
+    @property
+    def visible(self) -> torch.Tensor:
+        """The reference's mask, bool [heads, n_q, n_k]."""
+        shape = self.shape
+        return mask(self.pattern, shape.n_q, shape.n_k, shape.q_offset, cu_seqlens=self.cu_seqlens)
+
+    @property
+    def lengths(self) -> torch.Tensor | None:
+        return None if self.cu_seqlens is None else torch.tensor(self.cu_seqlens, dtype=torch.int32)
+
+
+@st.composite
+def calls(
+    draw: st.DrawFn,
+    max_queries: int,
+    max_keys: int,
+    head_dims: tuple[int, ...],
+    dtypes: tuple[str, ...],
+    *,
+    blocks: tuple[int, ...] = (16, 32, 64),
+    max_batch: int = 2,
+    scored: bool = False,
+) -> Call:
+    """`scored`: patterns may have score modifiers, a learned sink, and documents with drawn bounds."""
+    source, pattern = draw(sources_with_meaning(blocks=blocks, scored=scored))
+    shape, cu_seqlens = draw(shapes(max_queries=max_queries, max_keys=max_keys)), None
+    if pattern.documents is not Documents.NONE:
+        length = max(1, min(shape.n_k, 3 * max_queries // 2))
+        shape, max_batch, cu_seqlens = Shape(length, length, 0), 1, draw(document_bounds(length))
+    dtype, head_dim = DTYPES[draw(st.sampled_from(dtypes))], draw(st.sampled_from(head_dims))
+    counts = pattern.heads, pattern.kv_heads
+    inputs = draw(attention_inputs(*counts, shape, head_dim=head_dim, dtype=dtype, max_batch=max_batch))
+    return Call(source, pattern, shape, inputs, cu_seqlens)
+
+
+def described(call: Call) -> str:
+    q = call.inputs.q
+    counts = (
+        f"heads {call.source.heads} kv {call.source.kv_heads}, head_dim {q.shape[3]}, {q.dtype}, batch {q.shape[0]}"
+    )
+    return f"{call.source.text}{counts}, {call.shape}, cu_seqlens {call.cu_seqlens}"
+
+
+def chosen_calls(strategy: st.SearchStrategy[Call], count: int) -> list[Call]:
+    """`count` calls of different patterns, drawn before any runs; at least four in five with rows that see a part.
+
+    For targets where a kernel costs seconds: what hypothesis repeats costs nothing, and a failing call is not shrunk.
+    """
+    telling: dict[str, Call] = {}
+    others: dict[str, Call] = {}
+
+    @settings(max_examples=4 * wanted(count))
+    @given(strategy)
+    def draw(call: Call) -> None:
+        seen = call.visible.double().mean(dim=-1)
+        part = ((seen > 0) & (seen < 1)).double().mean()
+        (telling if part > 0.3 else others).setdefault(call.source.text, call)
+
+    draw()
+    mixed = [*list(telling.values())[: wanted(count) * 4 // 5], *others.values(), *telling.values()]
+    return list({call.source.text: call for call in mixed}.values())[: wanted(count)]
+
+
+def module_for(call: Call, target: str) -> SparseAttention:
+    """Through the front door: the text is parsed, and the mask comes from a pattern that no parser has seen."""
+    return with_sink(
+        sparsec.compile(
+            call.source.text,
+            heads=call.source.heads,
+            kv_heads=call.source.kv_heads,
+            head_dim=call.inputs.q.shape[3],
+            dtype=call.inputs.q.dtype,
+            target=target,
+            device="cpu",
+        )
+    )
+
+
+def cpu_modules(part: list[Call], *, gradients: bool = False) -> list[SparseAttention]:
+    """Several patterns a library, built with little optimisation: what is tested is the text, not the compiler."""
+    requests = [Request(call.pattern, call.inputs.q.shape[3], call.inputs.q.dtype) for call in part]
+    kernels = build_kernels([plan_request(request, "cpu") for request in requests], optimise=1)
+    plans = [backward_plan(request, "cpu") for request in requests] if gradients else []
+    backwards = build_backwards(plans, optimise=1) if gradients else [None] * len(part)
+    return [
+        with_sink(module_of("cpu", kernel.plan, kernel, lambda backward=backward: backward))  # type: ignore[misc]
+        for kernel, backward in zip(kernels, backwards, strict=True)
+    ]
+
+
+def with_sink(module: SparseAttention) -> SparseAttention:
+    """The module with a learned sink, if it has one, that is not zero."""
+    if module.sink is not None:
+        with torch.no_grad():
+            module.sink.copy_(torch.linspace(-1.0, 1.5, module.heads))
+    return module
+
+
+def attend_of(module: SparseAttention, call: Call) -> Attend:
+    offset = None if call.lengths is not None else call.shape.q_offset
+    return lambda q, k, v: module(q, k, v, q_offset=offset, return_lse=True, cu_seqlens=call.lengths)
