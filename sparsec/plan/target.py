@@ -94,7 +94,7 @@ def launch_shape(target: str, head_dim: int, dtype: str, query_tile: int, key_ti
     # Beside the stages lie the query tile, the probabilities and the reductions' scratch.
     room = shared_memory_bytes(target) - query_tile * (head_dim + key_tile) * itemsize - 4096
     two = dtype == "float32" or head_dim > 128 or (of is Family.BLACKWELL and head_dim <= 64)
-    most = 2 if two else 4 if key_tile <= 32 else 3
+    most = 2 if two else 4 if key_tile <= 32 and of is not Family.BLACKWELL else 3
     stages = max(1, min(most, room // (2 * key_tile * head_dim * itemsize)))
     # Without tensor cores, and for wide heads before wgmma, the sums want more threads a row.
     narrow = dtype == "float32" or (of is Family.AMPERE and head_dim > 128)
