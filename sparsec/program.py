@@ -71,7 +71,11 @@ def _band_problems(checked: sema.CheckedFile) -> Iterator[Diagnostic]:
         except TooMuchEffort:
             return
         except TooManyBands:
-            yield codes.TOO_MANY_BANDS.at(checked.source, checked.patterns[name].span, limit=BAND_LIMIT)
+            yield _too_many_bands(checked, name)
+
+
+def _too_many_bands(checked: sema.CheckedFile, name: str) -> Diagnostic:
+    return codes.TOO_MANY_BANDS.at(checked.source, checked.patterns[name].span, limit=BAND_LIMIT)
 
 
 def _program(source: SourceFile) -> Program:
@@ -152,8 +156,7 @@ class Pattern:
 
     def too_many_bands(self) -> Diagnostic:
         """The error for a pattern that the lowering refuses."""
-        span = self._checked.patterns[self.name].span
-        return codes.TOO_MANY_BANDS.at(self.source, span, limit=BAND_LIMIT)
+        return _too_many_bands(self._checked, self.name)
 
     def unsupported(self) -> tuple[Diagnostic, ...]:
         """One error for each construct of this pattern that the kernels do not take."""
