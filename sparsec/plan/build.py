@@ -26,7 +26,7 @@ def plan_kernels(pattern: Heads, *, head_dim: int, dtype: str, query_tile: int, 
 
     Raises TooManyBands or TooManyClasses.
     """
-    mask = _limited(block_mask(pattern))
+    mask = limited_mask(pattern)
     tiles = fitting_tiles(mask, query_tile, key_tile)
     return KernelPlan(
         pattern.heads,
@@ -35,7 +35,7 @@ def plan_kernels(pattern: Heads, *, head_dim: int, dtype: str, query_tile: int, 
         dtype,
         pattern.score.scale,
         tuple(
-            _head_class(band_class, project(band_class, *tiles, in_document=pattern.documents is Documents.SEPARATE))
+            head_class_of(band_class, project(band_class, *tiles, in_document=pattern.documents is Documents.SEPARATE))
             for band_class in mask.classes
         ),
         pattern.score.softcap,
@@ -59,15 +59,17 @@ def plan_backward(
     `transposed_tiles`: query and key tile of the gradients of keys and values; None: as for the queries'.
     """
     forward = plan_kernels(pattern, head_dim=head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile)
-    tiles = fitting_tiles(_limited(block_mask(pattern)), *(transposed_tiles or (query_tile, key_tile)))
-    mask = _limited(block_mask(pattern, transposed=True))
+    tiles = fitting_tiles(limited_mask(pattern), *(transposed_tiles or (query_tile, key_tile)))
+    mask = limited_mask(pattern, transposed=True)
     return BackwardPlan(
         forward,
-        tuple(_head_class(band_class, project_transposed(band_class, *tiles)) for band_class in mask.classes),
+        tuple(head_class_of(band_class, project_transposed(band_class, *tiles)) for band_class in mask.classes),
     )
 
 
-def _limited(mask: BlockMask) -> BlockMask:
+def limited_mask(pattern: Heads, *, transposed: bool = False) -> BlockMask:
+    """The pattern's IR. Raises TooManyBands or TooManyClasses."""
+    mask = block_mask(pattern, transposed=transposed)
     if len(mask.classes) > CLASS_LIMIT:
         raise TooManyClasses(
             f"expected at most {CLASS_LIMIT} kinds of heads (equal up to windows, phases and columns), "
@@ -76,7 +78,8 @@ def _limited(mask: BlockMask) -> BlockMask:
     return mask
 
 
-def _head_class(band_class: BandClass, program: TileProgram) -> HeadClass:
+def head_class_of(band_class: BandClass, program: TileProgram) -> HeadClass:
+    """A band class with its program, and the rows of its tables of draws among its constants."""
     return HeadClass(
         band_class.heads,
         (*band_class.constants, *lane_rows(band_class)),

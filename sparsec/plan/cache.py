@@ -1,0 +1,261 @@
+"""Regions of each KV group -> the cache layout: how many slots a group has, and which slot holds which key.
+
+A layer's arena has one row of slots for all groups: group after group, region after region, each of `capacity` slots
+from `base`. A region numbers its keys densely (`index`); a ring takes the number modulo its capacity.
+
+Invariant: two keys that are needed at one time never share a slot, and a needed key is in the slot that `slot` names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+from sparsec.ir import expr as x
+from sparsec.ir.bounds import Number, PerHead, number_expr
+from sparsec.ir.expr import TRUE, ZERO, Bool, Expr, Int, Var, evaluate
+from sparsec.ir.liveness import Growth, Region, without_numbers
+
+NOWHERE = Int(-1)
+KEY, STOP = Var("j"), Var("stop")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLayout:
+    """The regions of each KV group, and why some grow (`growth`). Lengths and capacities count tokens."""
+
+    groups: tuple[tuple[Region, ...], ...]
+    growth: tuple[Growth, ...]
+
+    def capacities(self, max_len: int, rollback: int = 0) -> tuple[tuple[int, ...], ...]:
+        """Slots of each region of each group, for sequences of up to `max_len` tokens.
+
+        `rollback`: how many tokens may always be taken back (see `runtime.kv_cache`); rings have that many more slots.
+        """
+        return tuple(tuple(capacity(region, max_len, rollback) for region in group) for group in self.groups)
+
+    def slots(self, max_len: int, rollback: int = 0) -> int:
+        """Slots of all groups together: keys, and as many values, that one sequence's cache holds in a layer."""
+        return sum(sum(group) for group in self.capacities(max_len, rollback))
+
+    def places(self, max_len: int, rollback: int = 0) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """(base, capacity) of each region of each group: where it lies in the arena."""
+        capacities = self.capacities(max_len, rollback)
+        bases = accumulate((slots for group in capacities for slots in group), initial=0)
+        return tuple(tuple((next(bases), slots) for slots in group) for group in capacities)
+
+    def slot(self, group: int, key: int, max_len: int, rollback: int = 0) -> int | None:
+        """The arena's slot for a key of a group, None if the group never keeps it."""
+        found = slot_map(self.groups[group])
+        values = place_names(self.places(max_len, rollback)[group]) | {"j": key}
+        slot = evaluate(found.slot, values)
+        return None if slot < 0 else slot
+
+    def oldest_kept(self, length: int, newest: int, max_len: int, rollback: int = 0) -> int | None:
+        """The first key overwritten that a sequence cut to `length` tokens needs, after `newest` were appended.
+
+        None if it has all that it needs.
+        """
+        lost = []
+        for group, places in zip(self.groups, self.places(max_len, rollback), strict=True):
+            for region, (_, slots) in zip(group, places, strict=True):
+                if region.reach is not None:
+                    first = first_with_index(region, index_end(region, newest) - slots)
+                    needed = _next_key(region, max(region.start, length - region.reach + 1))
+                    if needed < min(first, length):
+                        lost.append(needed)
+        return min(lost, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class SlotMap:
+    """Where the keys of a group lie: expressions in the key j, and in base<n> and capacity<n> of each region n.
+
+    `slot`: the slot of key j, -1 if no region holds it. `kept`: the slot to write key j to when the sequence is about
+    to have `stop` tokens, -1 if a later one of them takes it or no region holds it. Either lies within a region
+    whatever j is, so no key, not even one past the cache's greatest length, has an address out of bounds.
+    """
+
+    slot: Expr
+    kept: Expr
+
+
+def place_names(places: tuple[tuple[int, int], ...]) -> dict[str, int]:
+    """The values of the names that a SlotMap reads beside the key and constants."""
+    names: dict[str, int] = {}
+    for n, (base, slots) in enumerate(places):
+        names |= {f"base{n}": base, f"capacity{n}": slots}
+    return names
+
+
+def capacity(region: Region, max_len: int, rollback: int = 0) -> int:
+    """The slots that a region needs: the keys it may hold at one time, among the first `max_len`."""
+    most = index_end(region, max_len)
+    if region.reach is None:
+        return most
+    reach = region.reach + rollback
+    if region.residue is not None:
+        c = region.residue
+        periods, rest = divmod(reach, c.unit * c.period)
+        reach = periods * c.width * c.unit + min(rest, c.width * c.unit)
+    return min(reach, most)
+
+
+def index_end(region: Region, length: int) -> int:
+    """How many keys below `length` the region holds over all time: one past the largest index among them."""
+    length = max(region.start, length if region.stop is None else min(length, region.stop))
+    if region.residue is None:
+        return length - region.start
+    return evaluate(_residue_end(_numbers(region), Int(length)), {})
+
+
+def first_with_index(region: Region, index: int) -> int:
+    """The key that has the index; the first one for an index below 0."""
+    if index <= 0:
+        return _next_key(region, region.start)
+    if region.residue is None:
+        return region.start + index
+    c = region.residue
+    assert isinstance(c.phase, int)
+    block, rest = divmod(index, c.unit)
+    period, run = divmod(block - max(0, c.phase + c.width - c.period), c.width)
+    return (c.phase + period * c.period + run) * c.unit + rest
+
+
+def _next_key(region: Region, key: int) -> int:
+    """The first key of the region's residue at or after `key`."""
+    if region.residue is None:
+        return key
+    c = region.residue
+    assert isinstance(c.phase, int)
+    into = (key // c.unit - c.phase) % c.period
+    return key if into < c.width else (key // c.unit + c.period - into) * c.unit
+
+
+@dataclass(frozen=True, slots=True)
+class RegionNumbers:
+    """A region whose numbers may vary over a class's groups; `skipped`: the residue's blocks before the first phase."""
+
+    shape: Region
+    start: Number
+    stop: Number | None
+    phase: Number
+    skipped: Number
+
+
+def _numbers(region: Region) -> RegionNumbers:
+    c = region.residue
+    if c is None:
+        return RegionNumbers(region, region.start, region.stop, 0, 0)
+    assert isinstance(c.phase, int)
+    return RegionNumbers(region, region.start, region.stop, c.phase, max(0, c.phase + c.width - c.period))
+
+
+def shape_of(group: tuple[Region, ...]) -> tuple[Region, ...]:
+    """What groups must have in common to share a SlotMap."""
+    return tuple(without_numbers(region) for region in group)
+
+
+def shared_numbers(
+    groups: tuple[tuple[Region, ...], ...],
+) -> tuple[tuple[RegionNumbers, ...], tuple[tuple[str, tuple[int, ...]], ...]]:
+    """The regions of groups of one shape; numbers that differ are constants s0, s1, ...: (name, one value a group)."""
+    names: dict[tuple[int, ...], str] = {}
+
+    def number(values: tuple[int, ...]) -> Number:
+        if len(set(values)) == 1:
+            return values[0]
+        return PerHead(names.setdefault(values, f"s{len(names)}"), min(values), max(values))
+
+    merged = []
+    for column in zip(*groups, strict=True):
+        own = [_numbers(region) for region in column]
+        stops = tuple(int(each.stop) for each in own if isinstance(each.stop, int))
+        merged.append(
+            RegionNumbers(
+                own[0].shape,
+                number(tuple(_plain(each.start) for each in own)),
+                number(stops) if stops else None,
+                number(tuple(_plain(each.phase) for each in own)),
+                number(tuple(_plain(each.skipped) for each in own)),
+            )
+        )
+    return tuple(merged), tuple((name, values) for values, name in names.items())
+
+
+def _plain(number: Number) -> int:
+    assert isinstance(number, int)
+    return number
+
+
+def slot_map(group: tuple[Region, ...]) -> SlotMap:
+    """The slots of one group, every number a literal."""
+    return slot_map_of(tuple(_numbers(region) for region in group))
+
+
+def slot_map_of(group: tuple[RegionNumbers, ...]) -> SlotMap:
+    """The slots of groups that share their numbers' names."""
+    slot: Expr = NOWHERE
+    kept: Expr = NOWHERE
+    for n, region in reversed(list(enumerate(group))):
+        base, slots = Var(f"base{n}"), Var(f"capacity{n}")
+        index, holds = _index(region), _holds(region)
+        if region.shape.reach is None:
+            here = x.select(x.less(index, slots), x.add(base, index), NOWHERE)
+            slot, kept = x.select(holds, here, slot), x.select(holds, here, kept)
+        else:
+            here = x.add(base, x.mod(index, slots, nonneg=True))
+            lasting = x.at_most(x.sub(_end(region), slots), index)
+            slot, kept = x.select(holds, here, slot), x.select(holds, x.select(lasting, here, NOWHERE), kept)
+    return SlotMap(slot, kept)
+
+
+def _holds(region: RegionNumbers) -> Bool:
+    test: Bool = TRUE
+    if region.start != 0:
+        test = x.both(test, x.at_most(number_expr(region.start), KEY))
+    if region.stop is not None:
+        test = x.both(test, x.less(KEY, number_expr(region.stop)))
+    c = region.shape.residue
+    if c is not None:
+        block = x.sub(x.floor_div(KEY, Int(c.unit), nonneg=True), number_expr(region.phase))
+        test = x.both(test, x.less(x.mod(block, Int(c.period)), Int(c.width)))
+    return test
+
+
+def _index(region: RegionNumbers) -> Expr:
+    """The key's number among the region's keys; only asked of a key that the region holds."""
+    if region.shape.residue is None:
+        return x.sub(KEY, number_expr(region.start))
+    return _residue_index(region, KEY)
+
+
+def _residue_index(region: RegionNumbers, key: Expr) -> Expr:
+    c = region.shape.residue
+    assert c is not None
+    unit, period, width = Int(c.unit), Int(c.period), Int(c.width)
+    block = x.sub(x.floor_div(key, unit, nonneg=True), number_expr(region.phase))
+    run = ZERO if c.width == 1 else x.mod(block, period)
+    blocks = x.add(x.add(x.mul(x.floor_div(block, period), width), run), number_expr(region.skipped))
+    return x.add(x.mul(blocks, unit), x.mod(key, unit, nonneg=True))
+
+
+def _end(region: RegionNumbers) -> Expr:
+    """One past the largest index among keys below `stop`."""
+    stop: Expr = STOP
+    if region.stop is not None:
+        stop = x.minimum(stop, number_expr(region.stop))
+    if region.shape.residue is None:
+        return x.sub(stop, number_expr(region.start))
+    return _residue_end(region, stop)
+
+
+def _residue_end(region: RegionNumbers, stop: Expr) -> Expr:
+    c = region.shape.residue
+    assert c is not None
+    unit, period, width = Int(c.unit), Int(c.period), Int(c.width)
+    block = x.sub(x.floor_div(stop, unit, nonneg=True), number_expr(region.phase))
+    run = x.mod(block, period)
+    blocks = x.add(x.mul(x.floor_div(block, period), width), x.minimum(run, width))
+    tokens = x.select(x.less(run, width), x.mod(stop, unit, nonneg=True), ZERO)
+    return x.add(x.mul(x.add(blocks, number_expr(region.skipped)), unit), tokens)

@@ -1,0 +1,136 @@
+"""Checked pattern -> the plan of attention over a cache: the forward plan, and where each class finds its keys.
+
+Invariant: a tile program visits only keys that the layout still holds when the queries come, or that come with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from sparsec.diagnostics.model import SparsecError
+from sparsec.ir.classes import BandClass
+from sparsec.ir.liveness import Growth, Region, is_causal, regions
+from sparsec.ir.lower import lower
+from sparsec.ir.nodes import Band
+from sparsec.ir.normalise import Effort, normalise
+from sparsec.ir.project import project
+from sparsec.plan.build import fitting_tiles, head_class_of, limited_mask
+from sparsec.plan.cache import CacheLayout, SlotMap, shape_of, shared_numbers, slot_map_of
+from sparsec.plan.kernel import KernelPlan
+from sparsec.sema.model import Documents, Heads
+
+
+class NoCache(SparsecError):
+    """A pattern that no cache serves: a query may attend to a key that comes after it, or documents are packed."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupClass:
+    """KV groups that share a slot map; `constants[n]` is (name, value for each of `groups`)."""
+
+    groups: tuple[int, ...]
+    constants: tuple[tuple[str, tuple[int, ...]], ...]
+    slots: SlotMap
+
+
+@dataclass(frozen=True, slots=True)
+class CachedPlan:
+    """Attention of queries to the keys of a cache, and to those that come with them.
+
+    `attend`: as for a forward pass with nk keys, the last of them the newest query's; `slots[n]` says where its class n
+    finds a key that is in the cache already, the slot maps' constants being among the class's own. `store` says where
+    each group's new keys go. `regions`: the most that a group has; a kernel reads a table [kv_heads, regions, 2] of
+    each region's base and capacity.
+    """
+
+    attend: KernelPlan
+    slots: tuple[SlotMap, ...]
+    store: tuple[GroupClass, ...]
+    layout: CacheLayout
+
+    @property
+    def regions(self) -> int:
+        return max(1, *(len(group) for group in self.layout.groups))
+
+
+def cache_layout(pattern: Heads) -> CacheLayout:
+    """The layout of a pattern's cache. Raises NoCache, TooManyBands."""
+    if pattern.documents is not Documents.NONE:
+        raise NoCache("expected a pattern without documents for a cache, got one with packed documents")
+    effort, lowered = Effort(), {}
+    for term in pattern.terms:
+        if term not in lowered:
+            lowered[term] = lower(term, pattern.block, effort)
+    share = pattern.heads // pattern.kv_heads
+    found: dict[tuple[Band, ...], tuple[tuple[Region, ...], tuple[Growth, ...]]] = {}
+    groups: list[tuple[Region, ...]] = []
+    growth: list[Growth] = []
+    for group in range(pattern.kv_heads):
+        terms = dict.fromkeys(pattern.terms[group * share : (group + 1) * share])
+        bands = normalise((band for term in terms for band in lowered[term]), effort)
+        for band in bands:
+            if not is_causal(band):
+                raise NoCache(
+                    f"expected a causal pattern for a cache, got one whose {band.origin or 'set'} looks ahead"
+                )
+        if bands not in found:
+            found[bands] = regions(bands)
+        groups.append(found[bands][0])
+        growth += found[bands][1]
+    return CacheLayout(tuple(groups), tuple(dict.fromkeys(growth)))
+
+
+def plan_cached(pattern: Heads, *, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> CachedPlan:
+    """The plan of attention over a cache, with tiles of at most the given sizes.
+
+    Raises NoCache, TooManyBands or TooManyClasses.
+    """
+    layout = cache_layout(pattern)
+    mask = limited_mask(pattern)
+    tiles = fitting_tiles(mask, query_tile, key_tile)
+    share = pattern.heads // pattern.kv_heads
+    classes, slots = [], []
+    for band_class in mask.classes:
+        for part in _by_layout(band_class, layout, share):
+            numbers, constants = shared_numbers(tuple(layout.groups[head // share] for head in part.heads))
+            head_class = head_class_of(part, project(part, *tiles))
+            classes.append(replace(head_class, constants=(*head_class.constants, *constants)))
+            slots.append(slot_map_of(numbers))
+    attend = KernelPlan(
+        pattern.heads,
+        pattern.kv_heads,
+        head_dim,
+        dtype,
+        pattern.score.scale,
+        tuple(classes),
+        pattern.score.softcap,
+        pattern.score.alibi,
+        pattern.score.learned_sink,
+    )
+    return CachedPlan(attend, tuple(slots), _store(layout), layout)
+
+
+def _by_layout(band_class: BandClass, layout: CacheLayout, share: int) -> list[BandClass]:
+    """The class, split into heads whose groups share a slot map."""
+    parts: dict[tuple[Region, ...], list[int]] = {}
+    for n, head in enumerate(band_class.heads):
+        parts.setdefault(shape_of(layout.groups[head // share]), []).append(n)
+    return [
+        replace(
+            band_class,
+            heads=tuple(band_class.heads[n] for n in members),
+            constants=tuple((name, tuple(values[n] for n in members)) for name, values in band_class.constants),
+        )
+        for members in parts.values()
+    ]
+
+
+def _store(layout: CacheLayout) -> tuple[GroupClass, ...]:
+    parts: dict[tuple[Region, ...], list[int]] = {}
+    for group, kept in enumerate(layout.groups):
+        parts.setdefault(shape_of(kept), []).append(group)
+    found = []
+    for members in parts.values():
+        numbers, constants = shared_numbers(tuple(layout.groups[group] for group in members))
+        found.append(GroupClass(tuple(members), constants, slot_map_of(numbers)))
+    return tuple(found)
