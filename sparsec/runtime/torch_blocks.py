@@ -37,12 +37,12 @@ class TorchKernel:
         """See `runtime.kernel.ForwardKernel`."""
         out = q.new_zeros(q.shape)
         lse = q.new_full(q.shape[:3], -math.inf, dtype=wide_type(q))
-        score = _Score.of(self.plan, q, scale)
+        score = Score.of(self.plan, q, scale)
         for heads in head_groups(self.plan, self.plan.classes):
             for sequence in sequences(self.plan, q, k, q_offset, cu_seqlens):
                 for rows, blocks in query_blocks(heads, sequence):
                     queries = q[:, heads.heads, rows].to(score.wide)
-                    state = _State.start(queries, v.shape[-1], None if sink is None else sink[heads.heads])
+                    state = State.start(queries, v.shape[-1], None if sink is None else sink[heads.heads])
                     for block in blocks:
                         keys, values = _columns(k, heads.groups, block), _columns(v, heads.groups, block)
                         scores, _ = score.of_block(queries, keys, block, heads)
@@ -76,7 +76,7 @@ class TorchBackward:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """See `runtime.kernel.BackwardKernel`; the chain rule of Dao et al. 2022 (FlashAttention), algorithm 4."""
         plan = self.plan
-        score = _Score.of(plan.forward, q, scale)
+        score = Score.of(plan.forward, q, scale)
         wide = score.wide
         delta = (grad_out.to(wide) * out.to(wide)).sum(dim=-1)
         if grad_lse is not None:
@@ -125,7 +125,7 @@ def _columns(tensor: Tensor, heads: list[int], block: Block) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class _Score:
+class Score:
     """scale, softcap and alibi: from q.k to the score, and back from the score's gradient."""
 
     factor: float
@@ -134,14 +134,14 @@ class _Score:
     wide: torch.dtype
 
     @staticmethod
-    def of(plan: KernelPlan, q: Tensor, scale: float | None) -> _Score:
+    def of(plan: KernelPlan, q: Tensor, scale: float | None) -> Score:
         given = scale if scale is not None else plan.scale
         wide = wide_type(q)
         slopes = None
         if plan.alibi:
             head = torch.arange(1, plan.heads + 1, device=q.device, dtype=wide)
             slopes = torch.exp2(-8 * head / plan.heads)
-        return _Score(given if given is not None else 1 / math.sqrt(q.shape[-1]), plan.softcap, slopes, wide)
+        return Score(given if given is not None else 1 / math.sqrt(q.shape[-1]), plan.softcap, slopes, wide)
 
     def of_block(self, queries: Tensor, keys: Tensor, block: Block, heads: Heads) -> tuple[Tensor, Tensor | None]:
         """Scores [B, heads, queries, keys], -inf where not live; and d score / d (scale * q.k), None standing for 1."""
@@ -180,7 +180,7 @@ class _Score:
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class State:
     """Online soft-max (Milakov and Gimelshein 2018): running maximum, sum and weighted values of each row."""
 
     maximum: Tensor
@@ -188,21 +188,19 @@ class _State:
     values: Tensor
 
     @staticmethod
-    def start(queries: Tensor, value_dim: int, sink: Tensor | None) -> _State:
+    def start(queries: Tensor, value_dim: int, sink: Tensor | None) -> State:
         shape = queries.shape[:3]
         values = queries.new_zeros((*shape, value_dim))
         if sink is None:
-            return _State(queries.new_full(shape, -math.inf), queries.new_zeros(shape), values)
-        return _State(sink.to(queries.dtype)[:, None].expand(shape), queries.new_ones(shape), values)
+            return State(queries.new_full(shape, -math.inf), queries.new_zeros(shape), values)
+        return State(sink.to(queries.dtype)[:, None].expand(shape), queries.new_ones(shape), values)
 
-    def step(self, scores: Tensor, values: Tensor) -> _State:
+    def step(self, scores: Tensor, values: Tensor) -> State:
         maximum = torch.maximum(self.maximum, scores.amax(dim=-1))
         base = maximum.masked_fill(maximum == -math.inf, 0)
         weights = torch.exp(scores - base[..., None])
         kept = torch.exp(self.maximum - base)
-        return _State(
-            maximum, self.total * kept + weights.sum(dim=-1), self.values * kept[..., None] + weights @ values
-        )
+        return State(maximum, self.total * kept + weights.sum(dim=-1), self.values * kept[..., None] + weights @ values)
 
     def output(self) -> Tensor:
         return self.values / self.total.masked_fill(self.total == 0, 1)[..., None]
