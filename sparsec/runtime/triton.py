@@ -121,18 +121,16 @@ class TritonKernel:
 
         Raises CallError for tensors on the CPU outside the interpreter.
         """
-        _check_device(q)
-        scale = self._scale(scale)
-        out = _new_like(q, zero=cu_seqlens is not None)
+        check_device(q)
+        scale = scale_of(self.plan, scale)
+        out = new_like(q, zero=cu_seqlens is not None)
         lse = torch.full(q.shape[:3], -math.inf, dtype=torch.float32, device=q.device)
         if q.numel() == 0:
             return out.to(q.dtype), lse
-        if scale <= 0.0:
-            # The kernel scales row maxima, which takes a positive scale.
-            q, scale = (q * 0.0, 1.0) if scale == 0.0 else (-q, -scale)
+        q, scale = with_positive_scale(q, scale)
         q, k, v = (with_rows(tensor) for tensor in (q, k, v))
         strided = {"q": q, "k": k, "v": v, "out": out}
-        call = Call.of(self.plan, strided, q_offset, cu_seqlens, self._constants(scale))
+        call = Call.of(self.plan, strided, q_offset, cu_seqlens, constants(self.plan, scale, self.allow_tf32))
         tensors = {"q": q, "out": out, "lse": lse, "sink": sink}
         module, target = load_module(self.source), target_of(q.device)
         for n, (head_class, tables) in enumerate(_with_lists(self.plan.classes, lists)):
@@ -159,14 +157,14 @@ class TritonKernel:
         cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """See `runtime.kernel.Kernel`; raises as `forward` does."""
-        _check_device(q)
+        check_device(q)
         if self.gradients is None:
             raise InternalError("a kernel made without the plan of its gradients was asked for them")
         made = self.gradients()
         plan, source = made.plan, made.source
         packed, adds = cu_seqlens is not None, adds_up(plan)
-        dq = _new_like(q, zero=packed)
-        dk, dv = (_new_like(t, zero=packed or adds or q.numel() == 0, wide=adds) for t in (k, v))
+        dq = new_like(q, zero=packed)
+        dk, dv = (new_like(t, zero=packed or adds or q.numel() == 0, wide=adds) for t in (k, v))
         if q.numel() == 0:
             return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), None if sink is None else torch.zeros_like(sink)
         types = q.dtype, k.dtype, v.dtype
@@ -174,7 +172,8 @@ class TritonKernel:
         module, target = load_module(source), target_of(q.device)
         log_sum, delta, dsink = row_sums(module.row_sums, g, out, lse.contiguous(), grad_lse, sink)
         strided = {"q": q, "k": k, "v": v, "g": g}
-        call = Call.of(plan.forward, strided, q_offset, cu_seqlens, self._constants(self._scale(scale)))
+        numbers = constants(self.plan, scale_of(self.plan, scale), self.allow_tf32)
+        call = Call.of(plan.forward, strided, q_offset, cu_seqlens, numbers)
         shape = partial(backward_shape, target, self.plan.head_dim, self.plan.dtype)
         tensors: dict[str, Tensor | None] = {**strided, "log_sum": log_sum, "delta": delta}
         tensors |= {"grad_q": dq, "grad_k": dk, "grad_v": dv}
@@ -194,25 +193,35 @@ class TritonKernel:
             )
         return dq.to(types[0]), dk.to(types[1]), dv.to(types[2]), dsink
 
-    def _scale(self, given: float | None) -> float:
-        scale = self.plan.scale if given is None else given
-        return 1.0 / math.sqrt(self.plan.head_dim) if scale is None else scale
 
-    def _constants(self, scale: float) -> dict[str, object]:
-        return {
-            "scale_log2": scale * math.log2(math.e),
-            "cap_log2": (self.plan.softcap or 1.0) * math.log2(math.e),
-            "OPERAND": tl.float32 if interpreted() else getattr(tl, self.plan.dtype),
-            "PRECISION": "tf32" if self.allow_tf32 and torch.version.hip is None else "ieee",
-        }
+def scale_of(plan: KernelPlan, given: float | None) -> float:
+    scale = plan.scale if given is None else given
+    return 1.0 / math.sqrt(plan.head_dim) if scale is None else scale
 
 
-def _check_device(q: Tensor) -> None:
+def with_positive_scale(q: Tensor, scale: float) -> tuple[Tensor, float]:
+    """Queries and a scale of the same products: the forward kernels scale row maxima, which takes a positive one."""
+    if scale > 0.0:
+        return q, scale
+    return (q * 0.0, 1.0) if scale == 0.0 else (-q, -scale)
+
+
+def constants(plan: KernelPlan, scale: float, allow_tf32: bool) -> dict[str, object]:
+    """Arguments that follow from the plan and the scale alone."""
+    return {
+        "scale_log2": scale * math.log2(math.e),
+        "cap_log2": (plan.softcap or 1.0) * math.log2(math.e),
+        "OPERAND": tl.float32 if interpreted() else getattr(tl, plan.dtype),
+        "PRECISION": "tf32" if allow_tf32 and torch.version.hip is None else "ieee",
+    }
+
+
+def check_device(q: Tensor) -> None:
     if q.device.type == "cpu" and not interpreted():
         raise CallError("expected tensors on a GPU, got the CPU's: there Triton runs only under TRITON_INTERPRET=1")
 
 
-def _new_like(tensor: Tensor, *, zero: bool, wide: bool = False) -> Tensor:
+def new_like(tensor: Tensor, *, zero: bool, wide: bool = False) -> Tensor:
     """A contiguous tensor to write results to; the interpreter truncates where it should round, so it gets float32."""
     dtype = torch.float32 if wide or interpreted() else tensor.dtype
     return (torch.zeros if zero else torch.empty)(tensor.shape, dtype=dtype, device=tensor.device)

@@ -53,7 +53,7 @@ class Call:
         """`strided`: tensors [B, heads, rows, D] by the names that their strides have, among them q and k."""
         q, k = strided["q"], strided["k"]
         numbers = {"nq": q.shape[2], "nk": k.shape[2], "q0": q_offset, "batches": q.shape[0], **constants}
-        numbers |= _strides(strided)
+        numbers |= strides(strided)
         return cls(plan, q.shape[0], q.shape[2], k.shape[2], q_offset, cu_seqlens, numbers)
 
     def query_tiles(
@@ -90,7 +90,7 @@ class Call:
         places = self.batch * -(-self.n_keys // size) if documents is None else len(documents)
         spans = group_spans(self.plan, head_class)
         device = sources["queries"].device
-        arguments = {"spans": _on(spans, device), "document_tiles": documents, **tensors}
+        arguments = {"spans": on_device(spans, device), "document_tiles": documents, **tensors}
         programs, rows = places * len(spans), head_class.program.query_tile
         self._run(kernel, programs, head_class, shape, lists, arguments, sources, rows)
 
@@ -113,7 +113,7 @@ class Call:
     ) -> None:
         tma = shape.tma and self.numbers["VECTOR"] != 1 and all(_fits_descriptor(t) for t in sources.values())
         device = next(iter(sources.values())).device
-        given = {**self.numbers, **arguments, "TMA": tma, "table": _on(head_table(head_class), device)}
+        given = {**self.numbers, **arguments, "TMA": tma, "table": on_device(head_table(head_class), device)}
         given |= {f"draws_{n}": table for n, table in enumerate(lists)}
         for chunk in head_dim_chunks(self.plan.head_dim):
             for name, tensor in sources.items():
@@ -142,7 +142,7 @@ def row_sums(
     parts = None if sink is None else lse.new_empty((batch, heads, tiles))
     given = {"g": g, "out": out, "lse": lse, "sink": sink, "sink_parts": parts, "log_sum": log_sum, "delta": delta}
     given["grad_lse"] = None if grad_lse is None else grad_lse.to(torch.float32).contiguous()
-    numbers = {**_strides({"g": g, "out": out}), "nq": rows, "tiles": tiles, "ROWS": SUM_ROWS}
+    numbers = {**strides({"g": g, "out": out}), "nq": rows, "tiles": tiles, "ROWS": SUM_ROWS}
     launch(kernel, batch * heads * tiles, {**given, **numbers}, 4, 1)
     return log_sum, delta, None if parts is None else parts.sum((0, 2))
 
@@ -153,7 +153,7 @@ def with_rows(tensor: Tensor) -> Tensor:
     return tensor if dense and tensor.stride(2) * 256 < _ROW_REACH else tensor.contiguous()
 
 
-def _strides(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+def strides(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     """The strides, in vectors, and VECTOR: elements in 16 bytes if every row starts on such a boundary, else 1."""
     vector = _vector(*tensors.values())
     numbers: dict[str, object] = {"VECTOR": vector}
@@ -179,5 +179,5 @@ def _fits_descriptor(tensor: Tensor) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _on(rows: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
+def on_device(rows: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
     return torch.tensor(rows, dtype=torch.int32, device=device)
