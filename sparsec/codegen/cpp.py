@@ -64,11 +64,31 @@ class ClassView:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotClassView:
+    """Heads, or KV groups, that share `slot`, an expression in j, stop, `constants` and the bases and capacities of
+    `regions`; `constants` hold one integer a head or group."""
+
+    constants: tuple[tuple[str, tuple[int, ...]], ...]
+    regions: tuple[int, ...]
+    slot: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlotsView:
+    """Where keys lie in a cache: `classes[class_of[n]]` for head or group n; a group has `regions` in the table."""
+
+    regions: int
+    class_of: tuple[int, ...]
+    classes: tuple[SlotClassView, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CppView:
-    """What templates/cpu/forward.cpp.jinja and backward.cpp.jinja print; `constants` hold one integer a head.
+    """What the templates of templates/cpu print; `constants` hold one integer a head.
 
     `transposed`: the classes are those of key tiles. `lanes` says what lies in the lanes of a vector; `lane` and
-    `other` are the variables of a mask that are a vector and a scalar. `softcap` is empty without one.
+    `other` are the variables of a mask that are a vector and a scalar. `softcap` is empty without one. Over a cache,
+    `slots` says where the heads' keys lie and `stored` where a group's new keys go; `packs` are (group, heads).
     """
 
     symbol: str
@@ -90,6 +110,9 @@ class CppView:
     slopes: tuple[str, ...]
     learned_sink: bool
     documents: str
+    slots: SlotsView | None = None
+    stored: SlotsView | None = None
+    packs: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
 
 def emit_cpp(plan: KernelPlan, *, symbol: str = "sparsec") -> str:
@@ -97,12 +120,7 @@ def emit_cpp(plan: KernelPlan, *, symbol: str = "sparsec") -> str:
 
     Sources with different symbols may be joined into one translation unit.
     """
-    first_table = accumulate((len(c.program.lists) for c in plan.classes), initial=0)
-    classes = tuple(
-        _class(c, plan.heads, tuple(_list(c.program, n, first + n) for n in range(len(c.program.lists))))
-        for c, first in zip(plan.classes, first_table, strict=False)
-    )
-    return render("templates/cpu/forward.cpp.jinja", _view(plan, plan.classes, classes, symbol, transposed=False))
+    return render("templates/cpu/forward.cpp.jinja", forward_view(plan, symbol))
 
 
 def emit_cpp_backward(plan: BackwardPlan, *, symbol: str = "sparsec") -> str:
@@ -115,6 +133,16 @@ def emit_cpp_backward(plan: BackwardPlan, *, symbol: str = "sparsec") -> str:
     return render(
         "templates/cpu/backward.cpp.jinja", _view(plan.forward, plan.transposed, classes, symbol, transposed=True)
     )
+
+
+def forward_view(plan: KernelPlan, symbol: str, lane: str = "i") -> CppView:
+    """The view of the plan's own classes; `lane` is the variable of a mask that is a vector."""
+    first_table = accumulate((len(c.program.lists) for c in plan.classes), initial=0)
+    classes = tuple(
+        _class(c, plan.heads, tuple(_list(c.program, n, first + n) for n in range(len(c.program.lists))), lane)
+        for c, first in zip(plan.classes, first_table, strict=False)
+    )
+    return _view(plan, plan.classes, classes, symbol, transposed=False)
 
 
 def _view(
@@ -199,7 +227,7 @@ def _class(c: HeadClass, heads: int, lists: tuple[ListView, ...], lane: str = "i
     tested = frozenset[int]().union(*(_tested(test) for test in tests))
     return ClassView(
         origins=tuple(comment(origin) for origin in c.origins),
-        constants=tuple((name_of(name), _by_head(c.heads, values, heads)) for name, values in c.constants),
+        constants=tuple((name_of(name), by_member(c.heads, values, heads)) for name, values in c.constants),
         lets=tuple(LetView(name_of(let.name), scalar(let.value)) for let in program.lets),
         lists=lists,
         tests=tuple(view for view in lists if view.ordinal in tested),
@@ -209,9 +237,10 @@ def _class(c: HeadClass, heads: int, lists: tuple[ListView, ...], lane: str = "i
     )
 
 
-def _by_head(members: tuple[int, ...], values: tuple[int, ...], heads: int) -> tuple[int, ...]:
-    of_head = dict(zip(members, values, strict=True))
-    return tuple(of_head.get(head, 0) for head in range(heads))
+def by_member(members: tuple[int, ...], values: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """The members' values as one for each of `count` heads or groups, 0 where there is none."""
+    of_member = dict(zip(members, values, strict=True))
+    return tuple(of_member.get(n, 0) for n in range(count))
 
 
 def _list(program: TileProgram, ordinal: int, table: int) -> ListView:

@@ -1,0 +1,182 @@
+"""Attention over a cache on CPU tensors: one library with a kernel for chunks, one for a few queries, and the storing.
+
+Invariant: outputs are the same bit for bit whatever the number of threads; no length is read in Python.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparsec.codegen.cpp_cached import emit_cpp_cached
+from sparsec.diagnostics.model import CallError
+from sparsec.ir.tiles import ListSpec
+from sparsec.plan.cached import CachedPlan, plan_cached
+from sparsec.plan.target import tile_sizes
+from sparsec.runtime.cached_kernel import Cached
+from sparsec.runtime.cpu import DrawList, check_call, compile_shared, scale_of
+from sparsec.sema.model import Heads
+
+ROWS = 2
+"""The most queries that the kernel of single rows takes; more go to that of chunks."""
+_POSITION_LIMIT = 1 << 30
+_BAD_LENGTHS = 2
+_LAYOUT = ctypes.c_int64 * 4
+
+Entry = Callable[[object], int]
+
+
+class _CachedCall(ctypes.Structure):
+    """`struct sparsec_cached_call` of templates/cpu/cached_call.cpp.jinja."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "keys", "values", "out", "lse")),
+        *((f"{name}_stride", _LAYOUT) for name in ("q", "k", "v")),
+        *((name, ctypes.c_int64) for name in ("batch", "n", "slots", "longest")),
+        *((name, ctypes.c_void_p) for name in ("lengths", "counts", "places")),
+        ("lists", ctypes.POINTER(DrawList)),
+        ("sink", ctypes.c_void_p),
+        ("scale", ctypes.c_float),
+        ("threads", ctypes.c_int32),
+    )
+
+
+class Entries(NamedTuple):
+    """The entry points of a library; each takes a pointer to a call."""
+
+    attend_chunk: Entry
+    attend_rows: Entry
+    store: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class CpuCached:
+    """See `runtime.cached_kernel.CachedKernel`; `entries` loads the library, building it the first time (BuildError).
+
+    `plan` is that of chunks; `lists`: the specs of its tables of draws.
+    """
+
+    plan: CachedPlan
+    source: str
+    entries: Callable[[], Entries]
+    lists: tuple[ListSpec, ...]
+
+    @staticmethod
+    def of(pattern: Heads, head_dim: int, dtype: str) -> CpuCached:
+        """The kernels of a pattern, not built before the first call. Raises NoCache, TooManyBands, TooManyClasses."""
+        return build_cached(((pattern, head_dim, dtype),))[0]
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cache: Cached,
+        *,
+        scale: float | None,
+        lists: tuple[Tensor, ...] = (),
+        sink: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        plan = self.plan.attend
+        check_call(plan, q, k, v, 0, sink, None)
+        few = q.shape[2] <= ROWS
+        if few:
+            k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (k, v))
+        out = torch.empty(q.shape, dtype=q.dtype)
+        lse = torch.empty(q.shape[:3], dtype=torch.float32)
+        sink = None if sink is None else sink.detach().contiguous()
+        tables, longest = self._tables(lists)
+        call = self._call(q, k, v, cache, longest)
+        call.out, call.lse, call.lists = out.data_ptr(), lse.data_ptr(), tables
+        call.sink = None if sink is None else sink.data_ptr()
+        call.scale = scale_of(plan, scale)
+        entries = self.entries()
+        _run(entries.attend_rows if few else entries.attend_chunk, call)
+        return out, lse
+
+    def store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
+        _run(self.entries().store, self._call(k, k, v, cache, _POSITION_LIMIT))
+
+    def _tables(self, lists: tuple[Tensor, ...]) -> tuple[ctypes.Array[DrawList], int]:
+        """The tables as the kernels take them, and the number of positions that all of them cover."""
+        longest, rows = _POSITION_LIMIT, []
+        for spec, table in zip(self.lists, lists, strict=True):
+            if (table.dtype, table.dim(), table.is_contiguous()) != (torch.int32, 3, True):
+                raise CallError(f"expected contiguous int32 tables of draws, got {table.dtype} {list(table.shape)}")
+            if (table.shape[0], table.shape[2]) != (len(spec.lanes), spec.width):
+                wanted = [len(spec.lanes), "blocks", spec.width]
+                raise CallError(f"expected a table of draws of shape {wanted}, got {list(table.shape)}")
+            longest = min(longest, table.shape[1] * spec.block)
+            rows.append(DrawList(table.data_ptr(), 0, table.shape[1]))
+        return (DrawList * len(rows))(*rows), longest
+
+    def _call(self, q: Tensor, k: Tensor, v: Tensor, cache: Cached, longest: int) -> _CachedCall:
+        """The call's tensors; what only `attend` has is left empty. Raises CallError for those that do not fit."""
+        keys, values, lengths, counts, places = cache.keys, cache.values, cache.lengths, cache.counts, cache.places
+        batch, groups, new, head_dim = k.shape
+        slots = keys.shape[1]
+        shapes = [(batch, slots, head_dim)] * 2 + [(batch,)] * 2 + [(groups, self.plan.regions, 2)]
+        found = (keys, values, lengths, counts, places)
+        if [t.shape for t in found] != shapes or not all(t.is_contiguous() and t.device.type == "cpu" for t in found):
+            raise CallError(f"expected a cache of contiguous tensors {shapes}, got {[tuple(t.shape) for t in found]}")
+        if not (keys.dtype == values.dtype == k.dtype == v.dtype and k.shape == v.shape):
+            raise CallError(f"expected keys and values alike and in {keys.dtype}, got {k.dtype} and {v.dtype}")
+        if not lengths.dtype == counts.dtype == places.dtype == torch.int32:
+            raise CallError("expected lengths, counts and places in int32")
+        return _CachedCall(
+            *(t.data_ptr() for t in (q, k, v, keys, values)),
+            *(None, None),
+            *(_LAYOUT(*t.stride()) for t in (q, k, v)),
+            *(batch, new, slots, longest),
+            *(t.data_ptr() for t in (lengths, counts, places)),
+            threads=torch.get_num_threads(),
+        )
+
+
+def _run(entry: Entry, call: _CachedCall) -> None:
+    status = entry(ctypes.byref(call))
+    if status == _BAD_LENGTHS:
+        raise CallError(
+            f"expected lengths from 0, counts from 0 to {call.n}, at most {call.longest} tokens in all "
+            f"and regions within {call.slots} slots"
+        )
+    if status != 0:
+        raise MemoryError("the kernel's scratch could not be allocated")
+
+
+def build_cached(requests: Sequence[tuple[Heads, int, str]], *, optimise: int = 3) -> tuple[CpuCached, ...]:
+    """The kernels of several (pattern, head_dim, dtype), built as one library when one of them is first called."""
+    symbols = ["sparsec"] if len(requests) == 1 else [f"sparsec_{n}" for n in range(len(requests))]
+    plans = [_plans(*request) for request in requests]
+    source = "\n".join(emit_cpp_cached(*pair, symbol=symbol) for pair, symbol in zip(plans, symbols, strict=True))
+
+    @cache
+    def library() -> ctypes.CDLL:
+        return ctypes.CDLL(str(compile_shared(source, optimise=optimise)))
+
+    return tuple(_kernel(chunks, source, library, symbol) for (chunks, _), symbol in zip(plans, symbols, strict=True))
+
+
+def _plans(pattern: Heads, head_dim: int, dtype: str) -> tuple[CachedPlan, CachedPlan]:
+    """The plans of chunks and of single rows; both have the same tables of draws."""
+    query_tile, key_tile, *_ = tile_sizes("cpu", head_dim, dtype)
+    chunks, rows = (
+        plan_cached(pattern, head_dim=head_dim, dtype=dtype, query_tile=queries, key_tile=key_tile)
+        for queries in (query_tile, 1)
+    )
+    return chunks, rows
+
+
+def _kernel(plan: CachedPlan, source: str, library: Callable[[], ctypes.CDLL], symbol: str) -> CpuCached:
+    @cache
+    def entries() -> Entries:
+        return Entries(*(library()[f"{symbol}_{name}"] for name in Entries._fields))
+
+    lists = tuple(spec for head_class in plan.attend.classes for spec in head_class.program.lists)
+    return CpuCached(plan, source, entries, lists)
