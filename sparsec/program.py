@@ -16,6 +16,8 @@ from sparsec.diagnostics.model import CallError, Diagnostic, DiagnosticError, Se
 from sparsec.diagnostics.source import SourceFile
 from sparsec.ir.classes import block_mask
 from sparsec.ir.normalise import BAND_LIMIT, Effort, TooManyBands, TooMuchEffort
+from sparsec.plan.cache import CacheLayout
+from sparsec.plan.cached import NoCache, cache_layout
 from sparsec.sema.arguments import Given
 from sparsec.sema.kernels import unsupported_by_kernels
 from sparsec.sema.model import Heads
@@ -157,6 +159,28 @@ class Pattern:
     def too_many_bands(self) -> Diagnostic:
         """The error for a pattern that the lowering refuses."""
         return _too_many_bands(self._checked, self.name)
+
+    def cache_layout(self, heads: int | None = None, kv_heads: int | None = None) -> CacheLayout:
+        """Which keys a KV cache of this pattern keeps, and where.
+
+        Raises as `resolve` does, and DiagnosticError for a pattern that no cache serves: one that is not causal, or
+        that packs documents.
+        """
+        try:
+            return cache_layout(self.resolve(heads, kv_heads))
+        except NoCache as error:
+            span = self._checked.patterns[self.name].span
+            raise DiagnosticError((codes.NO_CACHE.at(self.source, span, name=self.name, why=str(error)),)) from error
+        except TooManyBands as error:
+            raise DiagnosticError((self.too_many_bands(),)) from error
+
+    def cache_warnings(self, heads: int | None = None, kv_heads: int | None = None) -> tuple[Diagnostic, ...]:
+        """A warning for each term that makes a cache grow for want of a closed form; raises as `cache_layout` does."""
+        span = self._checked.patterns[self.name].span
+        return tuple(
+            codes.CACHE_GROWS.at(self.source, span, name=self.name, term=growth.origin, why=growth.reason)
+            for growth in self.cache_layout(heads, kv_heads).growth
+        )
 
     def unsupported(self) -> tuple[Diagnostic, ...]:
         """One error for each construct of this pattern that the kernels do not take."""

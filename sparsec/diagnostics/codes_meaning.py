@@ -285,6 +285,13 @@ INPUT_UNSUPPORTED = Code(
     "write the set with terms known at compile time",
 )
 
+NO_CACHE = Code(
+    "E502",
+    "a KV cache for a pattern that has none",
+    "pattern `{name}` has no KV cache: {why}",
+    "add `causal`, or run the pattern on all keys at once",
+)
+
 # Warnings
 EMPTY_ROW = Code(
     "W601",
@@ -309,6 +316,13 @@ CONTAINED = Code(
     "a term that another contains",
     "`{inner}` is contained in `{outer}`, so `{redundant}` changes nothing in this {operation}",
     "remove `{redundant}`",
+)
+
+CACHE_GROWS = Code(
+    "W605",
+    "a term that makes a KV cache keep every key",
+    "the KV cache of pattern `{name}` keeps every key for `{term}`: {why}",
+    "bound how far back the term reaches, such as `& window(4k)`, if the cache has to stay small",
 )
 
 MEANING_CODES: tuple[Code, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Code))

@@ -44,6 +44,9 @@ class Growth:
     origin: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"`{self.origin}`: {self.reason}"
+
 
 def is_causal(band: Band) -> bool:
     """Whether every pair of the band is proved to have j <= i."""

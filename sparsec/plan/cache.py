@@ -51,8 +51,8 @@ class CacheLayout:
         slot = evaluate(found.slot, values)
         return None if slot < 0 else slot
 
-    def oldest_kept(self, length: int, newest: int, max_len: int, rollback: int = 0) -> int | None:
-        """The first key overwritten that a sequence cut to `length` tokens needs, after `newest` were appended.
+    def first_lost(self, length: int, newest: int, max_len: int, rollback: int = 0) -> int | None:
+        """The first key that a sequence cut to `length` tokens needs and that has been overwritten by one of `newest`.
 
         None if it has all that it needs.
         """

@@ -56,7 +56,7 @@ class CachedPlan:
 def cache_layout(pattern: Heads) -> CacheLayout:
     """The layout of a pattern's cache. Raises NoCache, TooManyBands."""
     if pattern.documents is not Documents.NONE:
-        raise NoCache("expected a pattern without documents for a cache, got one with packed documents")
+        raise NoCache("its documents are packed into one sequence")
     effort, lowered = Effort(), {}
     for term in pattern.terms:
         if term not in lowered:
@@ -70,14 +70,13 @@ def cache_layout(pattern: Heads) -> CacheLayout:
         bands = normalise((band for term in terms for band in lowered[term]), effort)
         for band in bands:
             if not is_causal(band):
-                raise NoCache(
-                    f"expected a causal pattern for a cache, got one whose {band.origin or 'set'} looks ahead"
-                )
+                raise NoCache(f"`{band.origin or 'its set'}` lets a query attend to a later key")
         if bands not in found:
             found[bands] = regions(bands)
         groups.append(found[bands][0])
         growth += found[bands][1]
-    return CacheLayout(tuple(groups), tuple(dict.fromkeys(growth)))
+    first = {each.reason: each for each in reversed(growth)}  # one of each kind says enough
+    return CacheLayout(tuple(groups), tuple(reversed(first.values())))
 
 
 def plan_cached(pattern: Heads, *, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> CachedPlan:

@@ -33,8 +33,11 @@ class Cached:
 class CachedKernel(Protocol):
     """Attention over a cache; `source` is its generated text, empty without one."""
 
-    plan: CachedPlan
-    source: str
+    @property
+    def plan(self) -> CachedPlan: ...
+
+    @property
+    def source(self) -> str: ...
 
     def attend(
         self,

@@ -17,16 +17,20 @@ import torch
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.ir.normalise import TooManyBands
 from sparsec.plan.build import plan_backward, plan_kernels
+from sparsec.plan.cache import CacheLayout
+from sparsec.plan.cached import plan_cached
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.target import backward_tile_sizes, tile_sizes, transposed_tile_sizes
 from sparsec.program import Pattern, load, parse
 from sparsec.runtime import cpu
 from sparsec.runtime import flops as flops  # registers the formulas
+from sparsec.runtime.cached_kernel import CachedKernel
 from sparsec.runtime.cpu_backward import CpuBackward
 from sparsec.runtime.kernel import BackwardKernel, ForwardKernel, LoadedKernel, register
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.reference_kernel import ReferenceKernel
 from sparsec.runtime.torch_blocks import TorchBackward, TorchKernel
+from sparsec.runtime.torch_cached import TorchCached
 from sparsec.sema.arguments import Given
 from sparsec.sema.model import Documents, Heads
 
@@ -42,6 +46,8 @@ class Request:
     pattern: Heads
     head_dim: int
     dtype: torch.dtype
+    layout: Callable[[], CacheLayout] | None = None
+    """The layout of its KV cache, with the file's diagnostics where there is none."""
 
 
 def compile(
@@ -76,9 +82,17 @@ def compile(
         raise CallError(f"expected dtype float32, bfloat16 or float16, got {dtype}")
     check_supported(chosen, head_dim)
     try:
-        return _module(Request(chosen.resolve(heads, kv_heads), head_dim, dtype), kind, where)
+        return _module(request_for(chosen, head_dim, dtype, heads, kv_heads), kind, where)
     except TooManyBands as error:
         raise DiagnosticError((chosen.too_many_bands(),)) from error
+
+
+def request_for(
+    pattern: Pattern, head_dim: int, dtype: torch.dtype, heads: int | None, kv_heads: int | None
+) -> Request:
+    return Request(
+        pattern.resolve(heads, kv_heads), head_dim, dtype, cache(lambda: pattern.cache_layout(heads, kv_heads))
+    )
 
 
 def check_supported(pattern: Pattern, head_dim: int) -> None:
@@ -159,12 +173,31 @@ def _module(request: Request, kind: str, device: torch.device) -> SparseAttentio
         name = triton.target_of(device)
         plan = plan_request(request, name)
         built = triton.TritonKernel.of(plan, plan_backward=lambda: backward_plan(request, name))
-        return module_of(kind, plan, built, lambda: built)
+        return module_of(kind, plan, built, lambda: built, lambda: _cached(request, kind), request, device)
     plan = plan_request(request, "cpu")
-    if kind == "cpu":
-        return module_of(kind, plan, cpu.CpuKernel.of(plan), lambda: CpuBackward.of(backward_plan(request, "cpu")))
+    forward: ForwardKernel = cpu.CpuKernel.of(plan) if kind == "cpu" else TorchKernel(plan)
+    backward = CpuBackward.of if kind == "cpu" else TorchBackward
     return module_of(
-        kind, plan, TorchKernel(plan), lambda: TorchBackward(backward_plan(request, "cpu")), dtype=request.dtype
+        kind,
+        plan,
+        forward,
+        lambda: backward(backward_plan(request, "cpu")),
+        lambda: _cached(request, kind),
+        request,
+        device,
+    )
+
+
+def _no_cache() -> CachedKernel:
+    raise CallError("expected a module that sparsec.compile made, got one without kernels for a cache")
+
+
+def _cached(request: Request, kind: str) -> CachedKernel:
+    """The kernels over a cache."""
+    dtype = DTYPES.get(request.dtype, "float32")
+    query_tile, key_tile, *_ = tile_sizes("cpu", request.head_dim, dtype)
+    return TorchCached(
+        plan_cached(request.pattern, head_dim=request.head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile)
     )
 
 
@@ -173,12 +206,13 @@ def module_of(
     plan: KernelPlan,
     kernel: ForwardKernel,
     make_backward: Callable[[], BackwardKernel],
-    *,
-    dtype: torch.dtype | None = None,
+    make_cached: Callable[[], CachedKernel] | None = None,
+    request: Request | None = None,
+    device: torch.device | None = None,
 ) -> SparseAttention:
-    """The module around the kernel of a plan; dtype: the tensors' type, where it is not the plan's."""
+    """The module around the kernel of a plan; `request`: what it was made for, where that is known."""
     source = str(getattr(kernel, "source", ""))
-    accepted = dtype or next(kind for kind, name in DTYPES.items() if name == plan.dtype)
+    accepted = request.dtype if request else next(kind for kind, name in DTYPES.items() if name == plan.dtype)
     return SparseAttention(
         heads=plan.heads,
         kv_heads=plan.kv_heads,
@@ -186,11 +220,15 @@ def module_of(
         dtype=accepted,
         target=kind,
         scale=plan.scale,
-        kernel=register(_digest(kind, source, repr(plan)), LoadedKernel(kernel, make_backward, plan)),
+        kernel=register(
+            _digest(kind, source, repr(plan)), LoadedKernel(kernel, make_backward, plan, make_cached or _no_cache)
+        ),
         source=source,
         plan=plan,
         learned_sink=plan.learned_sink,
         documents=plan.documents is not Documents.NONE,
+        device=device,
+        make_layout=request.layout if request else None,
     )
 
 

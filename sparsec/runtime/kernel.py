@@ -12,6 +12,7 @@ from torch import Tensor
 from sparsec.diagnostics.model import InternalError
 from sparsec.ir.tiles import ListSpec
 from sparsec.plan.kernel import KernelPlan
+from sparsec.runtime.cached_kernel import CachedKernel
 
 
 class ForwardKernel(Protocol):
@@ -66,11 +67,12 @@ class BackwardKernel(Protocol):
 
 @dataclass(frozen=True)
 class LoadedKernel:
-    """A pattern's kernels and their forward plan; the backward one is made when first needed."""
+    """A pattern's kernels and their forward plan; the backward ones and those of a cache are made when first needed."""
 
     forward: ForwardKernel
     make_backward: Callable[[], BackwardKernel]
     plan: KernelPlan
+    make_cached: Callable[[], CachedKernel]
 
     @cached_property
     def lists(self) -> tuple[ListSpec, ...]:
@@ -80,6 +82,10 @@ class LoadedKernel:
     @cached_property
     def backward(self) -> BackwardKernel:
         return self.make_backward()
+
+    @cached_property
+    def cached(self) -> CachedKernel:
+        return self.make_cached()
 
 
 _KERNELS: dict[str, LoadedKernel] = {}

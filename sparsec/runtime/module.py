@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
 
 from sparsec.diagnostics.model import CallError
+from sparsec.plan.cache import CacheLayout
 from sparsec.plan.kernel import KernelPlan
+from sparsec.runtime.cache_ops import attend_cached, cache_tables
 from sparsec.runtime.kernel import ForwardKernel
+from sparsec.runtime.kv_cache import KVCache
 from sparsec.runtime.ops import forward
 
 LENGTH_LIMIT = 1 << 30
@@ -22,8 +27,8 @@ class SparseAttention(nn.Module):
     Attributes: `heads`, `kv_heads`, `head_dim`, `dtype`, `target` ("cpu", "triton", "torch" or "reference"), `scale`
     (None: 1/sqrt(head_dim)), `source` (the generated source; empty for "torch" and "reference") and `plan` (None for
     "reference"; without tile programs in a module that `sparsec.load_compiled` gives back), `documents` (whether a call
-    needs cu_seqlens) and, for a pattern with `learned_sink`, the parameter `sink` ([heads], natural-log logits, zero at
-    first).
+    needs cu_seqlens), `layout` (the cache's, for causal patterns) and, for a pattern with `learned_sink`, the parameter
+    `sink` ([heads], natural-log logits, zero at first).
     """
 
     def __init__(
@@ -40,13 +45,16 @@ class SparseAttention(nn.Module):
         plan: KernelPlan | None = None,
         learned_sink: bool = False,
         documents: bool = False,
+        device: torch.device | None = None,
+        make_layout: Callable[[], CacheLayout] | None = None,
     ) -> None:
         super().__init__()
         self.sink = nn.Parameter(torch.zeros(heads)) if learned_sink else None
         self.documents = documents
         self.heads, self.kv_heads, self.head_dim, self.dtype = heads, kv_heads, head_dim, dtype
         self.target, self.scale, self.source, self.plan = target, scale, source, plan
-        self._kernel = kernel
+        self._kernel, self._make_layout = kernel, make_layout
+        self._device = device or torch.device("cpu")
 
     @overload
     def forward(
@@ -58,6 +66,8 @@ class SparseAttention(nn.Module):
         q_offset: int | None = None,
         return_lse: Literal[False] = False,
         cu_seqlens: Tensor | None = None,
+        cache: KVCache | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
     ) -> Tensor: ...
 
     @overload
@@ -70,6 +80,8 @@ class SparseAttention(nn.Module):
         q_offset: int | None = None,
         return_lse: Literal[True],
         cu_seqlens: Tensor | None = None,
+        cache: KVCache | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor]: ...
 
     def forward(
@@ -81,6 +93,8 @@ class SparseAttention(nn.Module):
         q_offset: int | None = None,
         return_lse: bool = False,
         cu_seqlens: Tensor | None = None,
+        cache: KVCache | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Attends.
 
@@ -89,12 +103,21 @@ class SparseAttention(nn.Module):
         q_offset: absolute position of the first query; Nk - Nq if left out (the last query sees the last key).
         cu_seqlens: int32 [documents + 1], from 0 to Nk without a decrease, for patterns with `documents` alone; B is
         then 1, and the sequences are packed end to end (Nq = Nk).
+        cache: of `new_cache`; q, k and v are then N >= 1 tokens that follow those in it (Nq = Nk = N), the queries see
+        both, and the cache keeps the new ones. Without gradients.
+        lengths: with a cache, how many of the N tokens each sequence has, on the CPU; they are its last ones, and the
+        rows before them are padding, whose output is 0 (None: N each).
         Returns out, like q, and with `return_lse` also the natural-log LSE, float32 [B, heads, Nq]; a query that may
         attend to nothing has output 0 and LSE -inf (the sink, where there is one). Raises CallError.
         """
         if torch.is_autocast_enabled(q.device.type):
             q, k, v = q.to(self.dtype), k.to(self.dtype), v.to(self.dtype)
         self._check(q, k, v)
+        if cache is not None:
+            found = self._attend_cached(q, k, v, cache, lengths, q_offset, cu_seqlens)
+            return found if return_lse else found[0]
+        if lengths is not None:
+            raise CallError("expected lengths with a cache alone, got them without one")
         self._check_documents(q, k, q_offset, cu_seqlens)
         offset = k.shape[2] - q.shape[2] if q_offset is None else q_offset
         if abs(offset) + q.shape[2] >= LENGTH_LIMIT or k.shape[2] >= LENGTH_LIMIT:
@@ -107,6 +130,90 @@ class SparseAttention(nn.Module):
         else:
             out, lse = forward(q, k, v, sink, cu_seqlens, self._kernel, offset, self.scale)
         return (out, lse) if return_lse else out
+
+    @property
+    def layout(self) -> CacheLayout:
+        """Which keys a cache keeps, and where.
+
+        Raises DiagnosticError for a pattern that no cache serves, CallError for a module without one.
+        """
+        if self._make_layout is None:
+            raise CallError(f"expected a target with a cache, got {self.target!r}")
+        return self._make_layout()
+
+    def new_cache(
+        self, batch_size: int = 1, max_len: int = 4096, *, rollback: int = 0, device: torch.device | str | None = None
+    ) -> KVCache:
+        """An empty cache for `batch_size` sequences of up to `max_len` tokens, with room for what they may need alone.
+
+        rollback: how many of the latest tokens `KVCache.truncate` can always take back. device: the module's, if left
+        out. Warns where the pattern makes a cache keep keys for want of a closed form. Raises as `layout` does.
+        """
+        layout = self.layout
+        for growth in layout.growth:
+            warnings.warn(f"the cache keeps every key for {growth}", stacklevel=2)
+        if max_len >= LENGTH_LIMIT:
+            raise CallError(f"expected max_len below {LENGTH_LIMIT}, got {max_len}")
+        where = self._device if device is None else torch.device(device)
+        assert isinstance(self._kernel, str)
+        return KVCache(
+            layout,
+            batch_size=batch_size,
+            max_len=max_len,
+            head_dim=self.head_dim,
+            dtype=self.dtype,
+            device=where,
+            rollback=rollback,
+            lists=cache_tables(self._kernel, max_len, where),
+        )
+
+    def _attend_cached(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cache: KVCache,
+        lengths: Tensor | Sequence[int] | None,
+        q_offset: int | None,
+        cu_seqlens: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        if q_offset is not None or cu_seqlens is not None:
+            raise CallError("expected neither q_offset nor cu_seqlens with a cache, got one")
+        if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+            raise CallError("expected no gradients with a cache, got tensors that require them; use torch.no_grad()")
+        if q.shape[2] != k.shape[2] or q.shape[2] < 1:
+            raise CallError(f"expected as many queries as keys with a cache, got {q.shape[2]} and {k.shape[2]}")
+        arena, batch = cache.keys, cache.batch_size
+        expected = (self.layout, self.head_dim, self.dtype, q.device, q.shape[0])
+        if (cache.layout, arena.shape[2], arena.dtype, arena.device, batch) != expected:
+            raise CallError(
+                f"expected a cache of this module for {q.shape[0]} sequences on {q.device}, got {cache!r} "
+                f"for {batch} of {arena.dtype}"
+            )
+        counts = None
+        if lengths is not None:
+            counts = torch.as_tensor(lengths, dtype=torch.int32)
+            if counts.shape != (batch,) or counts.device.type != "cpu":
+                raise CallError(f"expected lengths [{batch}] on the CPU, got {list(counts.shape)} on {counts.device}")
+        sink = None if self.sink is None else self.sink.detach().float()
+        assert isinstance(self._kernel, str)
+        out, lse = attend_cached(
+            q,
+            k,
+            v,
+            sink,
+            cache.keys,
+            cache.values,
+            cache.lengths_tensor,
+            cache.state,
+            counts,
+            cache.places,
+            cache.lists,
+            cache.max_len,
+            self._kernel,
+            self.scale,
+        )
+        return out, lse
 
     def _check_documents(self, q: Tensor, k: Tensor, q_offset: int | None, cu_seqlens: Tensor | None) -> None:
         if (cu_seqlens is not None) != self.documents:

@@ -1,0 +1,112 @@
+"""The custom operator `sparsec::attend_cached`: attention over a KV cache, which it then extends.
+
+Invariant: an error is raised before anything is written; on a device, nothing of the call waits for it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparsec.diagnostics.model import CallError
+from sparsec.runtime.cached_kernel import Cached
+from sparsec.runtime.draws import draw_tables
+from sparsec.runtime.kernel import LoadedKernel, registered
+from sparsec.runtime.kv_cache import advance, room
+
+torch.library.define(
+    "sparsec::attend_cached",
+    "(Tensor q, Tensor k, Tensor v, Tensor? sink, Tensor(a!) keys, Tensor(b!) values, Tensor(c!) lengths,"
+    " Tensor(d!) state, Tensor? counts, Tensor places, Tensor[] lists, SymInt max_len, str kernel, float? scale)"
+    " -> (Tensor, Tensor)",
+)
+
+
+@torch.library.impl("sparsec::attend_cached", "CompositeExplicitAutograd")
+def _attend_cached(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    sink: Tensor | None,
+    keys: Tensor,
+    values: Tensor,
+    lengths: Tensor,
+    state: Tensor,
+    counts: Tensor | None,
+    places: Tensor,
+    lists: list[Tensor],
+    max_len: int,
+    kernel: str,
+    scale: float | None,
+) -> tuple[Tensor, Tensor]:
+    """Attends as `cached_kernel.CachedKernel.attend` does, stores k and v, and counts them.
+
+    `counts`: int32 [B] on the CPU, the tokens of each sequence among the N (None: all of them). `state`: see KVCache.
+    """
+    batch, new = q.shape[0], q.shape[2]
+    given = [new] * batch if counts is None else counts.tolist()
+    if len(given) != batch or min(given) < 0 or max(given) > new:
+        raise CallError(f"expected lengths from 0 to {new} for {batch} sequences, got {given}")
+    room(state, given, max_len)
+    loaded = registered(kernel)
+    if counts is None:
+        there = torch.full((batch,), new, dtype=torch.int32, device=q.device)
+    else:
+        there = counts.to(q.device, torch.int32, non_blocking=True)
+    cache = Cached(keys, values, lengths, there, places)
+    if _starts(state, given, new) and not _captured(q):
+        out, lse = _first(loaded, q, k, v, sink, scale)
+    else:
+        out, lse = loaded.cached.attend(q, k, v, cache, scale=scale, lists=tuple(lists), sink=sink)
+    loaded.cached.store(k, v, cache)
+    lengths.add_(there)
+    advance(state, given)
+    return out, lse
+
+
+def cache_tables(kernel: str, max_len: int, device: torch.device) -> tuple[Tensor, ...]:
+    """The tables of draws of every query block that a cache may come to, for the kernel of that digest."""
+    plan = registered(kernel).cached.plan.attend
+    specs = tuple(spec for head_class in plan.classes for spec in head_class.program.lists)
+    return draw_tables(specs, max_len, 0, device)
+
+
+def _starts(state: Tensor, counts: list[int], new: int) -> bool:
+    """Whether every sequence is empty and gets all of the tokens: then the forward kernel serves, which is faster."""
+    return counts == [new] * len(counts) and new > 1 and not bool(state[0].any())
+
+
+def _captured(q: Tensor) -> bool:
+    """Whether the call is being recorded: a replay will meet other lengths."""
+    return q.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def _first(
+    loaded: LoadedKernel, q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, scale: float | None
+) -> tuple[Tensor, Tensor]:
+    lists = draw_tables(loaded.lists, q.shape[2], 0, q.device)
+    return loaded.forward.forward(q, k, v, q_offset=0, scale=scale, lists=lists, sink=sink)
+
+
+@torch.library.register_fake("sparsec::attend_cached")  # type: ignore[untyped-decorator]  # torch leaves it untyped
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    sink: Tensor | None,
+    keys: Tensor,
+    values: Tensor,
+    lengths: Tensor,
+    state: Tensor,
+    counts: Tensor | None,
+    places: Tensor,
+    lists: list[Tensor],
+    max_len: int,
+    kernel: str,
+    scale: float | None,
+) -> tuple[Tensor, Tensor]:
+    wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+    return q.new_empty(q.shape), q.new_empty(q.shape[:3], dtype=wide)
+
+
+attend_cached = torch.ops.sparsec.attend_cached
