@@ -1,6 +1,6 @@
 """Kernel plan -> the text of a Python module of Triton kernels, one a head class: the views that templates/triton read.
 
-Invariant: every name in the text is one of this module's or has passed `_checked_name`; every number is printed by
+Invariant: every name in the text is one of this module's or has passed `checked_name`; every number is printed by
 `repr(int)`.
 """
 
@@ -39,11 +39,11 @@ def emit_triton_backward(plan: BackwardPlan) -> str:
     `row_sums` comes first, then `grad_queries_0`, ... for the classes of `plan.forward` and `grad_keys_0`, ... for
     those of `plan.transposed`.
     """
-    return render("templates/triton/backward.py.jinja", _view(plan.forward, "grad_queries", plan.transposed))
+    return render("templates/triton/backward.py.jinja", module_view(plan.forward, "grad_queries", plan.transposed))
 
 
 def triton_view(plan: KernelPlan) -> ModuleView:
-    return _view(plan, "forward", ())
+    return module_view(plan, "forward", ())
 
 
 def adds_up(plan: BackwardPlan) -> bool:
@@ -53,7 +53,8 @@ def adds_up(plan: BackwardPlan) -> bool:
     return len(groups) > len(set(groups))
 
 
-def _view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...]) -> ModuleView:
+def module_view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...]) -> ModuleView:
+    """The kernels are `<name>_0`, ... for the classes of `plan`, then `grad_keys_0`, ... for the transposed ones."""
     return ModuleView(
         heads=plan.heads,
         kv_heads=plan.kv_heads,
@@ -141,10 +142,10 @@ def _key_side(documents: Documents) -> Side:
 
 def _kernel(name: str, head_class: HeadClass, side: Side, groups: GroupsView | None) -> KernelView:
     program = head_class.program
-    names = side.names | {name: _checked_name(name) for name, _ in head_class.constants}
+    names = side.names | {name: checked_name(name) for name, _ in head_class.constants}
     let_lines: list[str] = []
     for let in program.lets:
-        checked = _checked_name(let.name)
+        checked = checked_name(let.name)
         let_lines.extend(assignment(checked, let.value, names))
         names[let.name] = checked
     heads = head_class.heads
@@ -296,7 +297,7 @@ def _listed(condition: Bool) -> set[int]:
     assert_never(condition)
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
     """A planner's name; one that the templates may use themselves gets an underscore. Raises ValueError."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name that a kernel may hold")

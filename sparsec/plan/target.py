@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+DECODE_ROWS = 16
+"""Calls of at most so many queries go to the kernels of decoding."""
+
 
 class Family(Enum):
     CPU = "cpu"
@@ -158,6 +161,48 @@ def backward_shape(
     # The sums of keys and values want more threads a row but where the tensor cores take 64 rows of four warps.
     wide = of is Family.BLACKWELL or (of is Family.AMPERE and head_dim > 64) or head_dim > 128
     narrow = dtype == "float32" or (of_keys and wide)
-    warps = min(8, max(1, rows // (4 if dtype == "float32" or head_dim > 128 else 8 if narrow else 16)))
+    warps = min(8, max(2 if of_keys else 1, rows // (4 if dtype == "float32" or head_dim > 128 else 8 if narrow else 16)))
     tma = of in (Family.HOPPER, Family.BLACKWELL) and dtype != "float32"
     return LaunchShape(warps, 2 if head_dim <= 128 else 1, tma)
+
+
+def cached_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, int]:
+    """(query_tile, key_tile) to plan attention of a chunk of queries over a cache for."""
+    return tile_sizes(target, head_dim, dtype)[:2]
+
+
+def cached_shape(target: str, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> LaunchShape:
+    """Warps and stages of a chunk's kernel: keys lie in two places, so there is no descriptor of them."""
+    shape = launch_shape(target, head_dim, dtype, query_tile, key_tile)
+    return LaunchShape(shape.warps, shape.stages, False)
+
+
+def decode_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, int]:
+    """(query_tile, key_tile) to plan attention of at most DECODE_ROWS queries over a cache for."""
+    if family(target) in (Family.CPU, Family.INTERPRETER):
+        return DECODE_ROWS, 32
+    return DECODE_ROWS, 32 if dtype == "float32" or head_dim > 128 else 64
+
+
+def decode_rows(target: str, head_dim: int, dtype: str) -> int:
+    """The most rows of one program, each a query row of one head."""
+    return 32 if dtype == "float32" or head_dim > 128 else 64
+
+
+def decode_shape(target: str, head_dim: int, dtype: str, rows: int, key_tile: int) -> LaunchShape:
+    """Warps and stages of a decode kernel, which waits for keys and values: two programs a multiprocessor find room."""
+    of = family(target)
+    if of is Family.CDNA:
+        return LaunchShape(4, 1, False)
+    itemsize = 4 if dtype == "float32" else 2
+    room = shared_memory_bytes(target) // 2 - rows * (head_dim + key_tile) * itemsize - 4096
+    return LaunchShape(4, max(1, min(4, room // (2 * key_tile * head_dim * itemsize))), False)
+
+
+def decode_splits(target: str, processors: int, programs: int, trips: int) -> int:
+    """In how many parts to take the keys, where `programs` serve all heads and a program goes over at most `trips`.
+
+    `processors`: multiprocessors of the device.
+    """
+    wanted = 3 if family(target) is Family.INTERPRETER else 2 * processors // max(1, programs)
+    return max(1, min(wanted, trips))

@@ -133,7 +133,7 @@ class TritonKernel:
         call = Call.of(self.plan, strided, q_offset, cu_seqlens, constants(self.plan, scale, self.allow_tf32))
         tensors = {"q": q, "out": out, "lse": lse, "sink": sink}
         module, target = load_module(self.source), target_of(q.device)
-        for n, (head_class, tables) in enumerate(_with_lists(self.plan.classes, lists)):
+        for n, (head_class, tables) in enumerate(with_lists(self.plan.classes, lists)):
             tiles = head_class.program.query_tile, head_class.program.key_tile
             shape = launch_shape(target, self.plan.head_dim, self.plan.dtype, *tiles)
             kernel = getattr(module, f"forward_{n}")
@@ -177,7 +177,7 @@ class TritonKernel:
         shape = partial(backward_shape, target, self.plan.head_dim, self.plan.dtype)
         tensors: dict[str, Tensor | None] = {**strided, "log_sum": log_sum, "delta": delta}
         tensors |= {"grad_q": dq, "grad_k": dk, "grad_v": dv}
-        for n, (head_class, tables) in enumerate(_with_lists(plan.forward.classes, lists)):
+        for n, (head_class, tables) in enumerate(with_lists(plan.forward.classes, lists)):
             tiles = head_class.program.query_tile, head_class.program.key_tile
             kernel = getattr(module, f"grad_queries_{n}")
             call.query_tiles(
@@ -185,7 +185,7 @@ class TritonKernel:
             )
         specs = tuple(spec for head_class in plan.transposed for spec in head_class.program.lists)
         lists = draw_tables(specs, q.shape[2], q_offset, q.device)
-        for n, (head_class, tables) in enumerate(_with_lists(plan.transposed, lists)):
+        for n, (head_class, tables) in enumerate(with_lists(plan.transposed, lists)):
             tiles = head_class.program.query_tile, head_class.program.key_tile
             kernel = getattr(module, f"grad_keys_{n}")
             call.key_tiles(
@@ -227,9 +227,7 @@ def new_like(tensor: Tensor, *, zero: bool, wide: bool = False) -> Tensor:
     return (torch.zeros if zero else torch.empty)(tensor.shape, dtype=dtype, device=tensor.device)
 
 
-def _with_lists(
-    classes: tuple[HeadClass, ...], lists: Sequence[Tensor]
-) -> Iterator[tuple[HeadClass, Sequence[Tensor]]]:
+def with_lists(classes: tuple[HeadClass, ...], lists: Sequence[Tensor]) -> Iterator[tuple[HeadClass, Sequence[Tensor]]]:
     """Each class with the tables of its own lists."""
     first = 0
     for head_class in classes:
