@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[3]
 
@@ -23,3 +24,26 @@ def test_needle_asks_at_every_distance() -> None:
     asked = [int(row[3]) for row in rows if row[1:2] == ["to"]]
     (whole,) = (int(row[1]) for row in rows if row[:1] == ["all"])
     assert sum(asked) == whole == 2 * 8 * 32
+
+
+def test_train_lm_learns_and_measures_each_model(tmp_path: Path) -> None:
+    svg = tmp_path / "curves.svg"
+    rows = [line.split() for line in example("train_lm.py", "--models", "dense,s2", "--svg", str(svg)).splitlines()]
+    start, last = ([float(loss) for loss in row[1:]] for step in ("1", "4") for row in rows if row[:1] == [step])
+    assert len(start) == 2 and all(later < earlier for later, earlier in zip(last, start, strict=True))
+
+    ((_, dense, _, _), (_, s2, _, _)) = (row for row in rows if row[:1] in (["dense"], ["s2"]))
+    # Of 8 blocks of 64: half the diagonal, the block before, and on average over the heads a quarter of the others.
+    kept = 8 * (64 * 65 / 2) + 7 * 64**2 + 21 * 64**2 / 4
+    assert dense == "100.0%"
+    assert s2 == f"{kept / (512 * 513 / 2):.1%}"
+
+    costs = [row for row in rows if row[:1] == ["512"]]
+    assert [row[1] for row in costs] == ["dense", "s2"]
+    assert all(float(number.rstrip("x")) > 0 for row in costs for number in row[2:])
+    assert len(ElementTree.parse(svg).findall("{*}polyline")) == 2
+
+
+def test_the_peak_memory_of_a_step_is_not_that_of_the_process_that_asks() -> None:
+    held = b"x" * 1_000_000_000
+    assert 0 < float(example("train_lm.py", "--memory-of", "dense")) < len(held) / 1e6 / 2
