@@ -161,7 +161,9 @@ def backward_shape(
     # The sums of keys and values want more threads a row but where the tensor cores take 64 rows of four warps.
     wide = of is Family.BLACKWELL or (of is Family.AMPERE and head_dim > 64) or head_dim > 128
     narrow = dtype == "float32" or (of_keys and wide)
-    warps = min(8, max(2 if of_keys else 1, rows // (4 if dtype == "float32" or head_dim > 128 else 8 if narrow else 16)))
+    # Four warps even for few keys: they share the columns, which one warp could not hold beside two sums.
+    fewest = 4 if of_keys else 1
+    warps = min(8, max(fewest, rows // (4 if dtype == "float32" or head_dim > 128 else 8 if narrow else 16)))
     tma = of in (Family.HOPPER, Family.BLACKWELL) and dtype != "float32"
     return LaunchShape(warps, 2 if head_dim <= 128 else 1, tma)
 
