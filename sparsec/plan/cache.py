@@ -89,7 +89,10 @@ def place_names(places: tuple[tuple[int, int], ...]) -> dict[str, int]:
 
 
 def capacity(region: Region, max_len: int, rollback: int = 0) -> int:
-    """The slots that a region needs: the keys it may hold at one time, among the first `max_len`."""
+    """The slots that a region needs: the keys it may hold at one time, among the first `max_len`.
+
+    A ring has at least one, since its keys' numbers are taken modulo that.
+    """
     most = index_end(region, max_len)
     if region.reach is None:
         return most
@@ -98,7 +101,7 @@ def capacity(region: Region, max_len: int, rollback: int = 0) -> int:
         c = region.residue
         periods, rest = divmod(reach, c.unit * c.period)
         reach = periods * c.width * c.unit + min(rest, c.width * c.unit)
-    return min(reach, most)
+    return max(1, min(reach, most))
 
 
 def index_end(region: Region, length: int) -> int:

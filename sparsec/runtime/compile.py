@@ -18,7 +18,6 @@ from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.ir.normalise import TooManyBands
 from sparsec.plan.build import plan_backward, plan_kernels
 from sparsec.plan.cache import CacheLayout
-from sparsec.plan.cached import plan_cached
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.target import backward_tile_sizes, tile_sizes, transposed_tile_sizes
 from sparsec.program import Pattern, load, parse
@@ -26,6 +25,7 @@ from sparsec.runtime import cpu
 from sparsec.runtime import flops as flops  # registers the formulas
 from sparsec.runtime.cached_kernel import CachedKernel
 from sparsec.runtime.cpu_backward import CpuBackward
+from sparsec.runtime.cpu_cached import CpuCached
 from sparsec.runtime.kernel import BackwardKernel, ForwardKernel, LoadedKernel, register
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.reference_kernel import ReferenceKernel
@@ -194,11 +194,9 @@ def _no_cache() -> CachedKernel:
 
 def _cached(request: Request, kind: str) -> CachedKernel:
     """The kernels over a cache."""
-    dtype = DTYPES.get(request.dtype, "float32")
-    query_tile, key_tile, *_ = tile_sizes("cpu", request.head_dim, dtype)
-    return TorchCached(
-        plan_cached(request.pattern, head_dim=request.head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile)
-    )
+    if kind == "cpu":
+        return CpuCached.of(request.pattern, request.head_dim, DTYPES[request.dtype])
+    return TorchCached.of(request.pattern, request.head_dim)
 
 
 def module_of(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
-from sparsec.runtime.torch_tiles import Block, Heads, head_groups, key_blocks, query_blocks, sequences
+from sparsec.runtime.torch_tiles import Block, EqualHeads, head_groups, key_blocks, query_blocks, sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class Score:
             slopes = torch.exp2(-8 * head / plan.heads)
         return Score(given if given is not None else 1 / math.sqrt(q.shape[-1]), plan.softcap, slopes, wide)
 
-    def of_block(self, queries: Tensor, keys: Tensor, block: Block, heads: Heads) -> tuple[Tensor, Tensor | None]:
+    def of_block(self, queries: Tensor, keys: Tensor, block: Block, heads: EqualHeads) -> tuple[Tensor, Tensor | None]:
         """Scores [B, heads, queries, keys], -inf where not live; and d score / d (scale * q.k), None standing for 1."""
         scores = queries @ keys.mT * self.factor
         slope = None
@@ -166,7 +166,7 @@ class Score:
         log_sum: Tensor,
         delta: Tensor,
         block: Block,
-        heads: Heads,
+        heads: EqualHeads,
     ) -> tuple[Tensor, Tensor]:
         """Soft-max weights, and the gradient of q.k, both [B, heads, queries, keys]."""
         scores, slope = self.of_block(queries, keys, block, heads)

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from sparsec.ir.expr import Expr
-from sparsec.plan.cached import CachedPlan
+from sparsec.plan.cached import CachedPlan, plan_cached
+from sparsec.plan.target import tile_sizes
 from sparsec.runtime.cached_kernel import Cached
 from sparsec.runtime.torch_blocks import Score, State, wide_type
 from sparsec.runtime.torch_expr import value
-from sparsec.runtime.torch_tiles import Block, Heads, Sequence, head_groups, query_blocks
+from sparsec.runtime.torch_tiles import Block, EqualHeads, Sequence, head_groups, query_blocks
+from sparsec.sema.model import Heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,14 @@ class TorchCached:
 
     plan: CachedPlan
     source: str = ""
+
+    @staticmethod
+    def of(pattern: Heads, head_dim: int) -> TorchCached:
+        """Raises NoCache, TooManyBands, TooManyClasses."""
+        query_tile, key_tile, *_ = tile_sizes("cpu", head_dim, "float32")
+        return TorchCached(
+            plan_cached(pattern, head_dim=head_dim, dtype="float32", query_tile=query_tile, key_tile=key_tile)
+        )
 
     def attend(
         self,
@@ -85,7 +95,7 @@ class _Sources:
     length: int
     count: int
 
-    def columns(self, slot: Expr, heads: Heads, block: Block, wide: torch.dtype) -> tuple[Tensor, Tensor]:
+    def columns(self, slot: Expr, heads: EqualHeads, block: Block, wide: torch.dtype) -> tuple[Tensor, Tensor]:
         """Keys and values [1, heads, columns, D] of the block; zeros where no row of the tile sees the column."""
         first_new = self.length + self.count - self.k.shape[2]
         old = block.columns < self.length

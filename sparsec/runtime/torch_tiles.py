@@ -20,7 +20,7 @@ CHUNK = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Heads:
+class EqualHeads:
     """Query heads of one class with equal constants, and the KV group of each."""
 
     heads: list[int]
@@ -60,7 +60,7 @@ class Block:
     row_dim: int
 
 
-def head_groups(plan: KernelPlan, classes: tuple[HeadClass, ...]) -> list[Heads]:
+def head_groups(plan: KernelPlan, classes: tuple[HeadClass, ...]) -> list[EqualHeads]:
     """The heads of the classes, grouped by their constants."""
     found = []
     for head_class in classes:
@@ -70,7 +70,7 @@ def head_groups(plan: KernelPlan, classes: tuple[HeadClass, ...]) -> list[Heads]
         names = [name for name, _ in head_class.constants]
         for values, heads in alike.items():
             groups = [head // (plan.heads // plan.kv_heads) for head in heads]
-            found.append(Heads(heads, groups, head_class.program, dict(zip(names, values, strict=True))))
+            found.append(EqualHeads(heads, groups, head_class.program, dict(zip(names, values, strict=True))))
     return found
 
 
@@ -89,7 +89,7 @@ def sequences(plan: KernelPlan, q: Tensor, k: Tensor, q_offset: int, cu_seqlens:
             yield Sequence((start, stop), (start, stop), 0, 0, n_k, True, device)
 
 
-def query_blocks(heads: Heads, at: Sequence) -> Iterator[tuple[slice, list[Block]]]:
+def query_blocks(heads: EqualHeads, at: Sequence) -> Iterator[tuple[slice, list[Block]]]:
     """Each query tile's rows of q, and its columns of k."""
     program, size = heads.program, heads.program.query_tile
     for tile in range(at.queries[0] // size, -(-at.queries[1] // size)):
@@ -104,7 +104,7 @@ def query_blocks(heads: Heads, at: Sequence) -> Iterator[tuple[slice, list[Block
         yield slice(rows[0] - at.q_offset, rows[1] - at.q_offset), blocks
 
 
-def key_blocks(heads: Heads, at: Sequence) -> Iterator[tuple[slice, list[Block]]]:
+def key_blocks(heads: EqualHeads, at: Sequence) -> Iterator[tuple[slice, list[Block]]]:
     """Each key tile's rows of k, and its columns of q, by a transposed program."""
     program, size = heads.program, heads.program.key_tile
     base = at.queries[0] // program.query_tile * program.query_tile
@@ -136,7 +136,7 @@ def _chunks(
                 yield positions, full
 
 
-def _live(heads: Heads, at: Sequence, i: Tensor, j: Tensor) -> Tensor:
+def _live(heads: EqualHeads, at: Sequence, i: Tensor, j: Tensor) -> Tensor:
     """The set's predicate on queries i x keys j, bool."""
     program = heads.program
     values: dict[str, int | Tensor] = {**heads.constants, "nk": at.n_keys, "i": i[:, None], "j": j[None, :]}
