@@ -1,7 +1,7 @@
 """The IR, the plan and the generated sources of every example pattern, as files; `--update-golden` writes them.
 
 One folder a pattern: `ir.txt`, `plan.txt` (the tile programs of the cpu target), `cpu.cpp` and `triton.txt` (Python
-text for cuda:90).
+text for cuda:90), and the sources of the gradients for the same targets, `backward.cpp` and `backward.triton.txt`.
 """
 
 from __future__ import annotations
@@ -13,24 +13,36 @@ from pathlib import Path
 import pytest
 
 import sparsec
-from sparsec.codegen.cpp import emit_cpp
-from sparsec.codegen.triton import emit_triton
+from sparsec.codegen.cpp import emit_cpp, emit_cpp_backward
+from sparsec.codegen.triton import emit_triton, emit_triton_backward
 from sparsec.ir.classes import block_mask
 from sparsec.ir.printer import head_ranges, print_mask, print_program
-from sparsec.plan.build import plan_kernels
-from sparsec.plan.kernel import KernelPlan
-from sparsec.plan.target import tile_sizes
+from sparsec.plan.build import plan_backward, plan_kernels
+from sparsec.plan.kernel import BackwardPlan, KernelPlan
+from sparsec.plan.target import backward_tile_sizes, tile_sizes, transposed_tile_sizes
 from sparsec.sema.model import Heads
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
 PATTERNS = [(path.name, name) for path in sorted(EXAMPLES.glob("*.sparse")) for name in sparsec.load(path).patterns]
-KINDS = ("ir.txt", "plan.txt", "cpu.cpp", "triton.txt")
+KINDS = ("ir.txt", "plan.txt", "cpu.cpp", "triton.txt", "backward.cpp", "backward.triton.txt")
 
 
 def plan_for(pattern: Heads, target: str, dtype: str) -> KernelPlan:
     query_tile, key_tile, *_ = tile_sizes(target, 128, dtype)
     return plan_kernels(pattern, head_dim=128, dtype=dtype, query_tile=query_tile, key_tile=key_tile)
+
+
+def backward_plan_for(pattern: Heads, target: str, dtype: str) -> BackwardPlan:
+    query_tile, key_tile = backward_tile_sizes(target, 128, dtype)
+    return plan_backward(
+        pattern,
+        head_dim=128,
+        dtype=dtype,
+        query_tile=query_tile,
+        key_tile=key_tile,
+        transposed_tiles=transposed_tile_sizes(target, 128, dtype),
+    )
 
 
 def print_plan(plan: KernelPlan) -> str:
@@ -52,6 +64,8 @@ def texts(file: str, name: str) -> Mapping[str, str]:
         "plan.txt": print_plan(cpu),
         "cpu.cpp": emit_cpp(cpu),
         "triton.txt": emit_triton(gpu),
+        "backward.cpp": emit_cpp_backward(backward_plan_for(heads, "cpu", "float32")),
+        "backward.triton.txt": emit_triton_backward(backward_plan_for(heads, "cuda:90", "bfloat16")),
     }
 
 

@@ -1,0 +1,643 @@
+// Sparse attention, the gradients of q, k and v. 16 query heads on 8 key heads, head dim 128, float32.
+//
+// A key tile of one key head is laid across vector lanes and visits, for each query head of its group, the query tiles
+// of the head's class in the order below: weights and the gradients of the scores are recomputed tile by tile; those of
+// k and v add up beside the key tile, those of q in a float32 matrix. The key tiles of a key head are
+// dealt out in shares, each a task with a matrix of its own, and the shares are summed in order: no atomics, the same bits whatever the number of threads.
+// Build: c++ -std=c++17 -O3 -march=native -fopenmp -shared -fPIC, without -ffast-math (infinities carry meaning).
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+
+#ifndef SPARSEC_LIST
+#define SPARSEC_LIST
+struct sparsec_list {        // int32 [rows, blocks, width]; its first query block is `first`
+  const int32_t* entries;
+  int64_t first, blocks;
+};
+#endif
+#ifndef SPARSEC_BACKWARD_CALL
+#define SPARSEC_BACKWARD_CALL
+struct sparsec_backward_call {  // strides in elements; shapes as in the forward call; dq, dk, dv are contiguous
+  const void *grad_out, *q, *k, *v, *out;
+  const float *lse, *grad_lse;  // grad_lse: null for zeros
+  void *dq, *dk, *dv;
+  int64_t grad_out_stride[4], q_stride[4], k_stride[4], v_stride[4], out_stride[4], lse_stride[3], grad_lse_stride[3];
+  int64_t batch, n_q, n_k, q0;
+  const sparsec_list* lists;
+  const float* sink;          // [H], for a learned sink
+  float* dsink;               // [H], likewise
+  const int32_t* cu_seqlens;  // [documents + 1], for documents
+  int64_t documents;
+  float scale;
+  int32_t threads;
+};
+#endif
+
+namespace sparsec_gradients {
+namespace {
+
+constexpr int HEADS = 16, KV_HEADS = 8, D = 128;
+constexpr int QUERY_TILE = 64, KEY_TILE = 64;
+constexpr int LANE_TILE = KEY_TILE;
+constexpr float LOG2E = 1.4426950409f;
+
+// ---- Vectors: LANES keys side by side; a panel is VECS vectors, a register block ROWS sums x one panel.
+#if defined(__AVX512F__)
+constexpr int LANES = 16, VECS = LANE_TILE % 32 == 0 ? 2 : 1, ROWS = 12;
+#elif defined(__AVX__)
+constexpr int LANES = 8, VECS = 2, ROWS = 6;
+#elif defined(__aarch64__)
+constexpr int LANES = 4, VECS = 4, ROWS = 6;
+#else
+constexpr int LANES = 4, VECS = 2, ROWS = 6;
+#endif
+constexpr int PANEL = LANES * VECS, PANELS = LANE_TILE / PANEL;
+static_assert(PANELS * PANEL == LANE_TILE, "a tile is whole panels");
+
+typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
+typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(int32_t))));  // also masks: -1 where true, 0 where false
+
+constexpr float INF = __builtin_inff();
+
+inline vec splat(float x) { return x - vec{}; }
+inline ivec splat(int x) { return x - ivec{}; }
+inline vec load(const float* p) { vec x; std::memcpy(&x, p, sizeof x); return x; }
+inline void store(float* p, vec x) { std::memcpy(p, &x, sizeof x); }
+inline vec maximum(vec a, vec b) { return a > b ? a : b; }  // b where either is NaN
+
+inline int minimum(int a, int b) { return b < a ? b : a; }
+inline int maximum(int a, int b) { return a < b ? b : a; }
+inline ivec minimum(ivec a, ivec b) { return a < b ? a : b; }
+inline ivec maximum(ivec a, ivec b) { return a > b ? a : b; }
+
+// Rounds toward minus infinity, as the pattern's language does; the divisor is positive.
+template <class A, class B> inline auto floor_div(A a, B b) { const auto q = a / b; return q - ((a - q * b < 0) & 1); }
+template <class A, class B> inline auto floor_mod(A a, B b) { return a - floor_div(a, b) * b; }
+
+inline int truth(bool x) { return -int(x); }  // a mask for every lane
+
+inline bool any(ivec x) {
+  typedef int64_t wide __attribute__((vector_size(sizeof(ivec))));
+  const wide w = (wide)x;
+  int64_t bits = 0;
+  for (unsigned n = 0; n < sizeof(ivec) / sizeof(int64_t); ++n) bits |= w[n];
+  return bits != 0;
+}
+
+// A loop of few trips that is always unrolled, so that small arrays of vectors live in registers.
+#if defined(__clang__)
+#define EACH(n, N) _Pragma("unroll") for (int n = 0; n < (N); ++n)
+#else
+#define EACH(n, N) _Pragma("GCC unroll 32") for (int n = 0; n < (N); ++n)
+#endif
+
+const volatile float LOWEST_EXPONENT = -127.0f;  // opaque: against a constant GCC takes two instructions for a maximum
+
+// 2^x for x <= 100, relative error 1.1e-7; exactly 1 at 0, exactly 0 at -inf; NaN stays NaN. The vectors go step by step
+// side by side, because one alone would wait for itself. `lowest` is LOWEST_EXPONENT in every lane.
+template <int N>
+inline void exp2(vec (&x)[N], vec lowest) {
+  vec shifted[N], p[N];
+  EACH(n, N) x[n] = maximum(lowest, x[n]);
+  EACH(n, N) shifted[n] = x[n] + 12582912.0f;  // 1.5 * 2^23: the nearest integer sits in the low bits
+  EACH(n, N) x[n] -= shifted[n] - 12582912.0f;
+  EACH(n, N) p[n] = x[n] * 1.326472731e-3f + 9.671512991e-3f;
+  EACH(n, N) p[n] = p[n] * x[n] + 5.550733581e-2f;
+  EACH(n, N) p[n] = p[n] * x[n] + 2.402224243e-1f;
+  EACH(n, N) p[n] = p[n] * x[n] + 6.931470037e-1f;
+  EACH(n, N) p[n] = p[n] * x[n] + 1.0f;
+  EACH(n, N) x[n] = (vec)((ivec)p[n] + ((ivec)shifted[n] << 23));
+}
+
+// ---- Elements: tensors hold float32; all arithmetic is float32.
+typedef float element;
+constexpr bool PACK = false;
+inline float widen(float x) { return x; }
+inline float narrow(float x) { return x; }
+
+struct Matrix {  // [rows, D], strides in elements
+  const element* data;
+  int64_t row, dim;
+};
+
+// [batch, heads, rows, D] at one batch entry and head; row 0 of the result is row `first`, which may be negative.
+Matrix matrix(const void* data, const int64_t* stride, int64_t b, int64_t h, int64_t first) {
+  return {(const element*)data + b * stride[0] + h * stride[1] + first * stride[2], stride[2], stride[3]};
+}
+
+// Rows first .. first + count of `m` as float32, [count][width].
+void load_rows(const Matrix& m, int64_t first, int count, float* to, int width = D) {
+  for (int n = 0; n < count; ++n, to += width) {
+    const element* from = m.data + (first + n) * m.row;
+    if (m.dim == 1)
+      for (int d = 0; d < D; ++d) to[d] = widen(from[d]);
+    else
+      for (int d = 0; d < D; ++d) to[d] = widen(from[d * m.dim]);
+  }
+}
+
+// Points at rows first .. first + count of `m`, in place if they are contiguous floats, else widened into `packed`.
+inline void point(const Matrix& m, int64_t first, int count, float (*packed)[D], const float** to) {
+  const float* from = (const float*)m.data + first * m.row;
+  int64_t row = m.row;
+  if (PACK || m.dim != 1) {
+    load_rows(m, first, count, packed[0]);
+    from = packed[0], row = D;
+  }
+  for (int n = 0; n < count; ++n, from += row) to[n] = from;
+}
+
+// ---- Micro-kernels: a block of sums in registers, R rows of one panel each; the matrix's scalars are broadcast in place.
+
+// TOTAL rows in blocks of nearly equal size, at most ROWS: first those of LARGE rows, up to LARGE_END, then of SIZE.
+template <int TOTAL>
+struct Split {
+  static constexpr int BLOCKS = (TOTAL + ROWS - 1) / ROWS, SIZE = TOTAL / BLOCKS, MORE = TOTAL % BLOCKS;
+  static constexpr int LARGE = SIZE + (MORE > 0), LARGE_END = MORE * LARGE;
+};
+typedef Split<D> DimSplit;
+
+// o[r][lane] += sum over n of row[n][d + r] * p[n][lane], p's rows WIDTH apart; there is at least one n.
+template <int R, int WIDTH>
+__attribute__((noinline)) void accumulate_block(const float* const* row, int count, int d, const float* p, float (*o)[PANEL]) {
+  vec sum[R][VECS];
+  EACH(r, R) EACH(v, VECS) sum[r][v] = load(o[r] + v * LANES);
+  int n = 0;
+  do {
+    const float* scalars = row[n] + d;
+    vec x[VECS];
+    EACH(v, VECS) x[v] = load(p + n * WIDTH + v * LANES);
+    EACH(r, R) EACH(v, VECS) sum[r][v] += scalars[r] * x[v];
+  } while (++n < count);
+  EACH(r, R) EACH(v, VECS) store(o[r] + v * LANES, sum[r][v]);
+}
+
+// The same for every head dim.
+template <int WIDTH>
+inline void accumulate(const float* const* row, int count, const float* p, float (*o)[PANEL]) {
+  int d = 0;
+  for (; d < DimSplit::LARGE_END; d += DimSplit::LARGE) accumulate_block<DimSplit::LARGE, WIDTH>(row, count, d, p, o + d);
+  for (; d < D; d += DimSplit::SIZE) accumulate_block<DimSplit::SIZE, WIDTH>(row, count, d, p, o + d);
+}
+
+// ---- The gradients that one panel of keys and the queries of one tile give each other.
+constexpr int WIDE = (D + LANES - 1) / LANES * LANES;  // a row of dq in whole vectors
+typedef Split<QUERY_TILE> QuerySplit;
+
+struct Queries {  // the queries of one tile, in order; ROWS more entries, so that every block is whole
+  int count;
+  const float *q[QUERY_TILE + ROWS], *grad[QUERY_TILE + ROWS];  // `grad`: the gradient of the output
+  float* dq[QUERY_TILE + ROWS];
+  float lse[QUERY_TILE + ROWS], delta[QUERY_TILE + ROWS];
+  int at[QUERY_TILE + ROWS];  // positions
+};
+
+struct Keys {  // keys of one tile: their numbers in it, and their rows in whole vectors
+  int count, lane[KEY_TILE];
+  const float* row[KEY_TILE];
+};
+
+struct Panel {
+  float k[D][PANEL];  // times the score's scale
+  float v[D][PANEL], dk[D][PANEL], dv[D][PANEL];
+};
+
+// s[r][lane] = sum over d of row[r][d] * x[d][lane]; s has KEY_TILE columns.
+template <int R>
+__attribute__((noinline)) void product_block(const float (*x)[PANEL], const float* const* row, float* s) {
+  vec sum[R][VECS] = {};
+#pragma GCC unroll 4
+  for (int d = 0; d < D; ++d) {
+    vec y[VECS];
+    EACH(v, VECS) y[v] = load(x[d] + v * LANES);
+    EACH(r, R) EACH(v, VECS) sum[r][v] += row[r][d] * y[v];
+  }
+  EACH(r, R) EACH(v, VECS) store(s + r * KEY_TILE + v * LANES, sum[r][v]);
+}
+
+inline void product(const float (*x)[PANEL], const float* const* row, int count, float* s) {
+  int n = 0;
+  for (; n < minimum(count, QuerySplit::LARGE_END); n += QuerySplit::LARGE)
+    product_block<QuerySplit::LARGE>(x, row + n, s + n * KEY_TILE);
+  for (; n < count; n += QuerySplit::SIZE) product_block<QuerySplit::SIZE>(x, row + n, s + n * KEY_TILE);
+}
+
+// to[r][d] += sum over the keys of t[r][lane] * row[d], for V vectors of head dims from d on.
+template <int R, int V>
+__attribute__((noinline)) void gather_block(const Keys& keys, const float* t, int d, float* const* to) {
+  vec sum[R][V];
+  EACH(r, R) EACH(v, V) sum[r][v] = load(to[r] + d + v * LANES);
+  const int count = keys.count;
+  for (int n = 0; n < count; ++n) {
+    const float *row = keys.row[n] + d, *scalars = t + keys.lane[n];
+    vec x[V];
+    EACH(v, V) x[v] = load(row + v * LANES);
+    EACH(r, R) EACH(v, V) sum[r][v] += scalars[r * KEY_TILE] * x[v];
+  }
+  EACH(r, R) EACH(v, V) store(to[r] + d + v * LANES, sum[r][v]);
+}
+
+template <int R>
+inline void gather_rows(const Keys& keys, const float* t, float* const* to) {
+  int d = 0;
+  for (; d + PANEL <= WIDE; d += PANEL) gather_block<R, VECS>(keys, t, d, to);
+  for (; d < WIDE; d += LANES) gather_block<R, 1>(keys, t, d, to);
+}
+
+// dq of the queries, from the gradients t of their scores with the keys.
+inline void gather(const Keys& keys, const float* t, const Queries& queries) {
+  int n = 0;
+  for (; n < minimum(queries.count, QuerySplit::LARGE_END); n += QuerySplit::LARGE)
+    gather_rows<QuerySplit::LARGE>(keys, t + n * KEY_TILE, queries.dq + n);
+  for (; n < queries.count; n += QuerySplit::SIZE) gather_rows<QuerySplit::SIZE>(keys, t + n * KEY_TILE, queries.dq + n);
+}
+
+// Turns the products q.k in s into weights, and the products grad.v in t into the gradients of q.k, both 0 where the
+// mask is 0. The number of queries is even.
+template <bool MASKED>
+__attribute__((noinline)) void weigh([[maybe_unused]] const Panel& panel, const Queries& queries, const ivec (*mask)[VECS],
+                                     [[maybe_unused]] float slope, float* s, float* t) {
+  const vec lowest = splat(LOWEST_EXPONENT);
+  for (int n = 0; n < queries.count; n += 2, s += 2 * KEY_TILE, t += 2 * KEY_TILE) {
+    vec p[2 * VECS];
+    EACH(m, 2) EACH(v, VECS) p[m * VECS + v] = load(s + m * KEY_TILE + v * LANES);
+    EACH(m, 2) EACH(v, VECS) p[m * VECS + v] -= queries.lse[n + m];
+    exp2(p, lowest);
+    EACH(m, 2) EACH(v, VECS) {
+      const int c = m * VECS + v;
+      vec gradient = p[c] * (load(t + m * KEY_TILE + v * LANES) - queries.delta[n + m]);
+      if (MASKED) {
+        p[c] = mask[n + m][v] ? p[c] : vec{};
+        gradient = mask[n + m][v] ? gradient : vec{};
+      }
+      store(s + m * KEY_TILE + v * LANES, p[c]);
+      store(t + m * KEY_TILE + v * LANES, gradient);
+    }
+  }
+}
+
+// All of it but dq. `s` and `t` are scratch; t keeps the gradients of q.k.
+template <bool MASKED>
+inline void differentiate(Panel& panel, const Queries& queries, const ivec (*mask)[VECS], float slope, float* s, float* t) {
+  product(panel.k, queries.q, queries.count, s);
+  product(panel.v, queries.grad, queries.count, t);
+  weigh<MASKED>(panel, queries, mask, slope, s, t);
+  accumulate<KEY_TILE>(queries.grad, queries.count, s, panel.dv);
+  accumulate<KEY_TILE>(queries.q, queries.count, t, panel.dk);
+}
+
+// ---- Tiles: one key tile of one key head, and a query tile that sees it in full or through a mask.
+constexpr int CHUNK = 64;  // rows of q that are set to zero, prepared and summed at a time
+
+// dq in float32, a matrix [B, H, Nq, WIDE] a share; a chunk of rows holds nothing before it is touched.
+struct Shares {
+  float* dq;
+  uint8_t* touched;  // [count, chunks]
+  int64_t count, apart, chunks;
+};
+
+struct Work {  // one thread's scratch
+  Panel panel[PANELS];
+  float s[QUERY_TILE + ROWS][KEY_TILE], t[QUERY_TILE + ROWS][KEY_TILE];
+  ivec mask[QUERY_TILE + ROWS][VECS];
+  float q[QUERY_TILE][D], grad[QUERY_TILE][D];
+  float key[KEY_TILE][WIDE], value[KEY_TILE][D], nowhere[WIDE];
+  Queries tile, live;
+  Keys present, seen;
+  ivec lane[VECS];    // 0, 1, ..., PANEL - 1
+  Matrix queries, grads;  // of the query head at hand; rows are positions
+  float *lse, *delta, *dq;  // likewise; position i is row i + q_row of n_q
+  uint8_t* touched;         // likewise, by chunk
+  int64_t q_row, n_q;
+  float slope;
+  int j0, j1, first_row;        // keys j0 .. j1 are present; lane 0 of panel 0 is key `first_row`
+  int origin, begin, end, n_k;  // queries origin + begin .. origin + end - 1; tile 0 starts at `origin`
+
+  int first_panel() const { return (j0 - first_row) / PANEL; }
+  int last_panel() const { return (j1 - first_row) / PANEL; }
+};
+
+__attribute__((noinline)) void open_tile(Work& w, int tile) {
+  const int first = w.origin + maximum(tile * QUERY_TILE, w.begin);
+  Queries& queries = w.tile;
+  queries.count = w.origin + minimum(tile * QUERY_TILE + QUERY_TILE, w.end) - first;
+  point(w.queries, first, queries.count, w.q, queries.q);
+  point(w.grads, first, queries.count, w.grad, queries.grad);
+  const int64_t first_row = first + w.q_row;
+  for (int64_t chunk = first_row / CHUNK; chunk <= (first_row + queries.count - 1) / CHUNK; ++chunk) {
+    const int64_t rows = std::min<int64_t>(CHUNK, w.n_q - chunk * CHUNK);
+    if (!w.touched[chunk]) std::memset(w.dq + chunk * CHUNK * WIDE, 0, rows * WIDE * sizeof(float));
+    w.touched[chunk] = 1;
+  }
+  for (int n = 0; n < queries.count; ++n) {
+    const int64_t row = first + n + w.q_row;
+    queries.dq[n] = w.dq + row * WIDE;
+    queries.lse[n] = w.lse[row];
+    queries.delta[n] = w.delta[row];
+    queries.at[n] = first + n;
+  }
+}
+
+void attend_full(Work& w, int tile) {
+  open_tile(w, tile);
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p)
+    differentiate<false>(w.panel[p], w.tile, w.mask, w.slope, w.s[0] + p * PANEL, w.t[0] + p * PANEL);
+  gather(w.present, w.t[0], w.tile);
+}
+
+inline void copy_query(const Queries& from, int n, Queries& to, int m) {
+  to.q[m] = from.q[n], to.grad[m] = from.grad[n], to.dq[m] = from.dq[n];
+  to.lse[m] = from.lse[n], to.delta[m] = from.delta[n], to.at[m] = from.at[n];
+}
+
+// Fills w.live and w.mask with the tile's queries that see some key of panel p, and w.seen with the keys that some query
+// sees; returns the number of queries.
+template <class Live>
+inline int live_queries(Work& w, int p, const Live& live) {
+  ivec j[VECS], present[VECS], seen[VECS] = {};
+  EACH(v, VECS) {
+    j[v] = w.lane[v] + (w.first_row + p * PANEL);
+    present[v] = (j[v] >= w.j0) & (j[v] <= w.j1);
+  }
+  int count = 0;
+  for (int n = 0; n < w.tile.count; ++n) {
+    ivec sees = {};
+    EACH(v, VECS) {
+      const ivec mask = present[v] & live(j[v], w.tile.at[n]);
+      w.mask[count][v] = mask;
+      sees |= mask;
+      seen[v] |= mask;
+    }
+    copy_query(w.tile, n, w.live, count);
+    count += any(sees);
+  }
+  w.seen.count = 0;
+  for (int n = 0; n < PANEL; ++n) {
+    w.seen.lane[w.seen.count] = p * PANEL + n;
+    w.seen.row[w.seen.count] = w.key[p * PANEL + n];
+    w.seen.count -= seen[n / LANES][n % LANES];
+  }
+  return count;
+}
+
+// `live(j, i)` is the mask of keys j for query i. A query that sees no key of a panel is not read for that panel, and a key
+// that no query of the tile sees not for dq: whatever they hold, NaN included, has no effect.
+template <class Live>
+__attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live) {
+  open_tile(w, tile);
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
+    const int count = live_queries(w, p, live);
+    if (count == 0) continue;
+    for (int n = count; n < count + ROWS; ++n) {  // whole blocks: the last query again, seeing nothing
+      copy_query(w.live, count - 1, w.live, n);
+      w.live.dq[n] = w.nowhere;
+      EACH(v, VECS) w.mask[n][v] = ivec{};
+    }
+    w.live.count = count + count % 2;
+    differentiate<true>(w.panel[p], w.live, w.mask, w.slope, w.s[0] + p * PANEL, w.t[0] + p * PANEL);
+    gather(w.seen, w.t[0], w.live);
+  }
+}
+
+// ---- Head classes: which query tiles the keys j0 .. j1 visit, in full or through a mask.
+// 4 full & 3 causal
+void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
+  [[maybe_unused]] const int j0 = w.j0, j1 = w.j1, nk = w.n_k, base = w.origin, begin = w.begin, end = w.end;
+  const int lo0 = maximum(begin, j0 - base);
+  const int from0 = minimum(maximum((begin >> 6), ((j0 - base) >> 6)), (end >> 6));
+  const int to0 = maximum(from0, ((lo0 < end) ? ((end + 63) >> 6) : minimum(maximum((begin >> 6), ((j0 - base) >> 6)), (end >> 6))));
+  const int stop0 = maximum(from0, to0);
+  const int full_from0 = maximum(((begin + 63) >> 6), ((j1 - base + 63) >> 6));
+  const int full_to0 = maximum(full_from0, maximum(maximum((begin >> 6), ((j1 - base) >> 6)), (end >> 6)));
+  const int count0 = maximum(full_to0 - full_from0, 0);
+  const int count1 = maximum(minimum(stop0, full_from0) - from0, 0);
+  const int at0 = maximum(from0, full_to0);
+  const int count2 = maximum(stop0 - at0, 0);
+  // 4 full & 3 causal
+  for (int n = 0, count = count0; n < count; ++n) {
+    const int tile = full_from0 + n;
+    attend_full(w, tile);
+  }
+  const auto live = [&]([[maybe_unused]] ivec j, [[maybe_unused]] int i) -> ivec { return j < i + 1; };
+  // 4 full & 3 causal
+  for (int n = 0, count = count1; n < count; ++n) {
+    const int tile = from0 + n;
+    attend_masked(w, tile, live);
+  }
+  // 4 full & 3 causal
+  for (int n = 0, count = count2; n < count; ++n) {
+    const int tile = at0 + n;
+    attend_masked(w, tile, live);
+  }
+}
+
+void visit(Work& w, const sparsec_list* lists, int head) {
+  static const int class_of_head[HEADS] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+  switch (class_of_head[head]) {
+    case 0: visit_class_0(w, lists, head); break;
+  }
+}
+
+// ---- Parts: stretches of the sequence that attend only within themselves: here it is one.
+struct Part {
+  int q0, q1;            // positions of its queries
+  int begin, end;        // positions of its keys
+  int n_k;               // the number of keys that the pattern reckons with
+  int64_t q_row, k_row;  // the rows of q and k at position 0
+};
+
+template <class Call>
+Part part_of(const Call& call, [[maybe_unused]] int64_t n) {
+  const int q0 = int(call.q0), q1 = q0 + int(call.n_q);
+  return {q0, q1, 0, int(call.n_k), int(call.n_k), -call.q0, 0};
+}
+
+struct Tile {
+  Part part;
+  int base;  // positions base .. base + size - 1 of the part, as far as it has them
+};
+
+// The tiles of every part's queries (or keys), part after part; a tile starts at a multiple of its size.
+template <class Call>
+struct Tiling {
+  const Call& call;
+  const int size;
+  const bool of_keys;
+  const int64_t parts;
+  const std::unique_ptr<int64_t[]> before;  // tiles before each part; null if memory ran out
+
+  Tiling(const Call& call, int size, bool of_keys)
+      : call(call), size(size), of_keys(of_keys), parts(1), before(new (std::nothrow) int64_t[parts + 1]) {
+    if (!before) return;
+    before[0] = 0;
+    for (int64_t n = 0; n < parts; ++n) {
+      const Part part = part_of(call, n);
+      const int stop = of_keys ? part.end : part.q1;
+      before[n + 1] = before[n] + (first(part) < stop ? floor_div(stop - 1, size) - floor_div(first(part), size) + 1 : 0);
+    }
+  }
+  int first(const Part& part) const { return of_keys ? part.begin : part.q0; }
+  int64_t count() const { return before[parts]; }
+  Tile operator[](int64_t n) const {
+    const int64_t* after = std::upper_bound(before.get(), before.get() + parts + 1, n);
+    const Part part = part_of(call, after - before.get() - 1);
+    return {part, (floor_div(first(part), size) + int(n - after[-1])) * size};
+  }
+};
+
+// ---- Rows: what each query needs beside its tile, before the key tiles, and its dq, after them.
+// Of rows first .. stop: the LSE in base 2 (+inf for an empty row, so that its weights are 0), and delta = grad_out.out -
+// grad_lse, what every gradient of a score has subtracted.
+void prepare(const sparsec_backward_call& call, int64_t b, int64_t h, int64_t first, int64_t stop, float* lse, float* delta) {
+  const Matrix grad = matrix(call.grad_out, call.grad_out_stride, b, h, 0), out = matrix(call.out, call.out_stride, b, h, 0);
+  const float* from = call.lse + b * call.lse_stride[0] + h * call.lse_stride[1];
+  for (int64_t n = first; n < stop; ++n) {
+    alignas(64) float x[WIDE] = {}, y[WIDE] = {};
+    load_rows(grad, n, 1, x);
+    load_rows(out, n, 1, y);
+    vec sum = {};
+    for (int d = 0; d < WIDE; d += LANES) sum += load(x + d) * load(y + d);
+    float total = 0.0f;
+    for (int lane = 0; lane < LANES; ++lane) total += sum[lane];
+    const float value = from[n * call.lse_stride[2]] * LOG2E;
+    lse[n] = value == -INF ? INF : value;
+    if (call.grad_lse)
+      total -= call.grad_lse[b * call.grad_lse_stride[0] + h * call.grad_lse_stride[1] + n * call.grad_lse_stride[2]];
+    delta[n] = total;
+  }
+}
+
+// dq of rows first .. stop of one chunk: what the shares that touched it have, in order, times the scale.
+void sum_shares(const Shares& shares, int64_t chunk, int64_t first, int64_t stop, float scale, element* dq) {
+  for (int64_t n = first; n < stop; ++n) {
+    float total[D] = {};
+    for (int64_t share = 0; share < shares.count; ++share) {
+      const float* row = shares.dq + share * shares.apart + n * WIDE;
+      if (shares.touched[share * shares.chunks + chunk])
+        for (int d = 0; d < D; ++d) total[d] += row[d];
+    }
+    for (int d = 0; d < D; ++d) dq[n * D + d] = narrow(total[d] * scale);
+  }
+}
+
+// ---- Tasks: one share of the key tiles of one key head, computed whole by one thread.
+// Enough for the threads of a machine, each long beside what a share costs; fixed, for they decide the order of sums.
+constexpr int64_t TASKS = 32, TILES = 8, SHARES_BYTES = 256 << 20;
+
+// Rows j0 .. j1 as columns of `to`, times `factor`; absent ones are 0.
+template <int WIDTH>
+void transpose(Work& w, const float (*rows)[WIDTH], float factor, float (Panel::*to)[D][PANEL]) {
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p)
+    for (int d = 0; d < D; ++d)
+      for (int n = 0; n < PANEL; ++n) (w.panel[p].*to)[d][n] = rows[p * PANEL + n][d] * factor;
+}
+
+void load_keys(Work& w, const Matrix& k, const Matrix& v, float scale) {
+  const int first = w.j0 - w.first_row, count = w.j1 - w.j0 + 1;
+  if (count < KEY_TILE) {
+    std::memset(w.key, 0, sizeof w.key);
+    std::memset(w.value, 0, sizeof w.value);
+  }
+  load_rows(k, w.j0, count, w.key[first], WIDE);
+  load_rows(v, w.j0, count, w.value[first]);
+  transpose<WIDE>(w, w.key, scale * LOG2E, &Panel::k);
+  transpose<D>(w, w.value, 1.0f, &Panel::v);
+  w.present.count = count;
+  for (int n = 0; n < count; ++n) w.present.lane[n] = first + n, w.present.row[n] = w.key[first + n];
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
+    std::memset(w.panel[p].dk, 0, sizeof w.panel[p].dk);
+    std::memset(w.panel[p].dv, 0, sizeof w.panel[p].dv);
+  }
+}
+
+void store_keys(Work& w, float scale, element* dk, element* dv) {
+  for (int j = w.j0; j <= w.j1; ++j, dk += D, dv += D) {
+    const Panel& panel = w.panel[(j - w.first_row) / PANEL];
+    const int n = (j - w.first_row) % PANEL;
+    for (int d = 0; d < D; ++d) dk[d] = narrow(panel.dk[d][n] * scale), dv[d] = narrow(panel.dv[d][n]);
+  }
+}
+
+// `lse`, `delta`: [B, H, Nq].
+void run_tile(Work& w, const sparsec_backward_call& call, float* lse, float* delta, const Shares& shares, int64_t share, int64_t b,
+              int64_t g, const Tile& tile) {
+  const Part& part = tile.part;
+  w.first_row = tile.base;
+  w.j0 = maximum(w.first_row, part.begin);
+  w.j1 = minimum(w.first_row + KEY_TILE, part.end) - 1;
+  w.origin = floor_div(part.q0, QUERY_TILE) * QUERY_TILE;
+  w.begin = part.q0 - w.origin, w.end = part.q1 - w.origin, w.n_k = part.n_k;
+  w.q_row = part.q_row, w.n_q = call.n_q;
+  load_keys(w, matrix(call.k, call.k_stride, b, g, part.k_row), matrix(call.v, call.v_stride, b, g, part.k_row), call.scale);
+  for (int64_t h = g * (HEADS / KV_HEADS); h < (g + 1) * (HEADS / KV_HEADS) && w.begin < w.end; ++h) {
+    const int64_t row = (b * HEADS + h) * call.n_q;
+    w.queries = matrix(call.q, call.q_stride, b, h, part.q_row);
+    w.grads = matrix(call.grad_out, call.grad_out_stride, b, h, part.q_row);
+    w.lse = lse + row, w.delta = delta + row, w.dq = shares.dq + share * shares.apart + row * WIDE;
+    w.touched = shares.touched + share * shares.chunks + (b * HEADS + h) * (shares.chunks / (call.batch * HEADS));
+    visit(w, call.lists, int(h));
+  }
+  const int64_t first = ((b * KV_HEADS + g) * call.n_k + w.j0 + part.k_row) * D;
+  store_keys(w, call.scale, (element*)call.dk + first, (element*)call.dv + first);
+}
+
+int backward(const sparsec_backward_call& call) {
+  const Tiling<sparsec_backward_call> tiling(call, KEY_TILE, true);
+  if (!tiling.before) return 1;
+  const int64_t heads = call.batch * HEADS, groups = call.batch * KV_HEADS, tiles = tiling.count();
+  const int64_t chunks = (call.n_q + CHUNK - 1) / CHUNK, apart = heads * call.n_q * WIDE;
+  int64_t count = std::min((TASKS + groups - 1) / std::max<int64_t>(groups, 1), tiles / TILES);
+  count = std::max<int64_t>(std::min(count, SHARES_BYTES / std::max<int64_t>(4 * apart, 1)), 1);
+  float* const dq = static_cast<float*>(std::aligned_alloc(64, ((count * apart + 2 * heads * call.n_q) / 16 + 1) * 64));
+  uint8_t* const touched = static_cast<uint8_t*>(std::calloc(count * heads * chunks + 1, 1));
+  if (dq == nullptr || touched == nullptr) {
+    std::free(touched);
+    std::free(dq);
+    return 1;
+  }
+  const Shares shares = {dq, touched, count, apart, heads * chunks};
+  float *const lse = dq + count * apart, *const delta = lse + heads * call.n_q;
+  int failed = 0;
+#pragma omp parallel num_threads(call.threads) reduction(| : failed)
+  {
+    Work* w = static_cast<Work*>(std::aligned_alloc(64, (sizeof(Work) + 63) / 64 * 64));
+    failed = w == nullptr;
+    for (int n = 0; n < PANEL && w; ++n) w->lane[n / LANES][n % LANES] = n;
+#pragma omp for
+    for (int64_t task = 0; task < heads * chunks; ++task) {
+      const int64_t head = task / chunks, first = task % chunks * CHUNK, row = head * call.n_q;
+      prepare(call, head / HEADS, head % HEADS, first, std::min(first + CHUNK, call.n_q), lse + row, delta + row);
+    }
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t task = 0; task < groups * count; ++task) {  // the first keys first: causal, most queries see them
+      const int64_t share = task / groups, group = task % groups;
+      for (int64_t n = tiles * share / count; n < tiles * (share + 1) / count && w; ++n)
+        run_tile(*w, call, lse, delta, shares, share, group / KV_HEADS, group % KV_HEADS, tiling[n]);
+    }
+#pragma omp for
+    for (int64_t task = 0; task < heads * chunks; ++task) {
+      const int64_t first = task / chunks * call.n_q + task % chunks * CHUNK;
+      const int64_t stop = std::min(first + CHUNK, (task / chunks + 1) * call.n_q);
+      sum_shares(shares, task, first, stop, call.scale, (element*)call.dq);
+    }
+    std::free(w);
+  }
+  std::free(touched);
+  std::free(dq);
+  return failed;
+}
+
+#undef EACH
+
+}  // namespace
+}  // namespace sparsec_gradients
+
+// Returns 0, or 1 when memory ran out.
+extern "C" int sparsec_backward(const sparsec_backward_call* call) {
+  return sparsec_gradients::backward(*call);
+}
