@@ -6,6 +6,7 @@ Invariant: outputs are the same bit for bit whatever the number of threads; no l
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -27,24 +28,10 @@ ROWS = 2
 """The most queries that the kernel of single rows takes; more go to that of chunks."""
 _POSITION_LIMIT = 1 << 30
 _BAD_LENGTHS = 2
-_LAYOUT = ctypes.c_int64 * 4
+_CALL = struct.Struct("@7P12q4q5Pfi")
+"""`struct sparsec_cached_call` of templates/cpu/cached_call.cpp.jinja; packed, for a ctypes structure takes longer."""
 
-Entry = Callable[[object], int]
-
-
-class _CachedCall(ctypes.Structure):
-    """`struct sparsec_cached_call` of templates/cpu/cached_call.cpp.jinja."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "keys", "values", "out", "lse")),
-        *((f"{name}_stride", _LAYOUT) for name in ("q", "k", "v")),
-        *((name, ctypes.c_int64) for name in ("batch", "n", "slots", "longest")),
-        *((name, ctypes.c_void_p) for name in ("lengths", "counts", "places")),
-        ("lists", ctypes.POINTER(DrawList)),
-        ("sink", ctypes.c_void_p),
-        ("scale", ctypes.c_float),
-        ("threads", ctypes.c_int32),
-    )
+Entry = Callable[[bytes], int]
 
 
 class Entries(NamedTuple):
@@ -88,20 +75,21 @@ class CpuCached:
         few = q.shape[2] <= ROWS
         if few:
             k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (k, v))
-        out = torch.empty(q.shape, dtype=q.dtype)
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
         lse = torch.empty(q.shape[:3], dtype=torch.float32)
         sink = None if sink is None else sink.detach().contiguous()
         tables, longest = self._tables(lists)
-        call = self._call(q, k, v, cache, longest)
-        call.out, call.lse, call.lists = out.data_ptr(), lse.data_ptr(), tables
-        call.sink = None if sink is None else sink.data_ptr()
-        call.scale = scale_of(plan, scale)
+        of_attend = (
+            *(out.data_ptr(), lse.data_ptr(), ctypes.addressof(tables)),
+            0 if sink is None else sink.data_ptr(),
+            scale_of(plan, scale),
+        )
         entries = self.entries()
-        _run(entries.attend_rows if few else entries.attend_chunk, call)
+        self._run(entries.attend_rows if few else entries.attend_chunk, (q, k, v), cache, longest, of_attend)
         return out, lse
 
     def store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
-        _run(self.entries().store, self._call(k, k, v, cache, _POSITION_LIMIT))
+        self._run(self.entries().store, (k, k, v), cache, _POSITION_LIMIT, (0, 0, 0, 0, 0.0))
 
     def _tables(self, lists: tuple[Tensor, ...]) -> tuple[ctypes.Array[DrawList], int]:
         """The tables as the kernels take them, and the number of positions that all of them cover."""
@@ -116,38 +104,43 @@ class CpuCached:
             rows.append(DrawList(table.data_ptr(), 0, table.shape[1]))
         return (DrawList * len(rows))(*rows), longest
 
-    def _call(self, q: Tensor, k: Tensor, v: Tensor, cache: Cached, longest: int) -> _CachedCall:
-        """The call's tensors; what only `attend` has is left empty. Raises CallError for those that do not fit."""
+    def _run(
+        self,
+        entry: Entry,
+        given: tuple[Tensor, Tensor, Tensor],
+        cache: Cached,
+        longest: int,
+        of_attend: tuple[int, int, int, int, float],
+    ) -> None:
+        """One call on q, k and v; `of_attend`: out, lse, lists, sink, scale. Raises CallError for what does not fit."""
+        q, k, v = given
         keys, values, lengths, counts, places = cache.keys, cache.values, cache.lengths, cache.counts, cache.places
         batch, groups, new, head_dim = k.shape
         slots = keys.shape[1]
-        shapes = [(batch, slots, head_dim)] * 2 + [(batch,)] * 2 + [(groups, self.plan.regions, 2)]
         found = (keys, values, lengths, counts, places)
-        if [t.shape for t in found] != shapes or not all(t.is_contiguous() and t.device.type == "cpu" for t in found):
+        shapes = [(batch, slots, head_dim)] * 2 + [(batch,)] * 2 + [(groups, self.plan.regions, 2)]
+        if [t.shape for t in found] != shapes or not all(t.is_cpu and t.is_contiguous() for t in found):
             raise CallError(f"expected a cache of contiguous tensors {shapes}, got {[tuple(t.shape) for t in found]}")
         if not (keys.dtype == values.dtype == k.dtype == v.dtype and k.shape == v.shape):
             raise CallError(f"expected keys and values alike and in {keys.dtype}, got {k.dtype} and {v.dtype}")
         if not lengths.dtype == counts.dtype == places.dtype == torch.int32:
             raise CallError("expected lengths, counts and places in int32")
-        return _CachedCall(
-            *(t.data_ptr() for t in (q, k, v, keys, values)),
-            *(None, None),
-            *(_LAYOUT(*t.stride()) for t in (q, k, v)),
+        out, lse, lists, sink, scale = of_attend
+        call = _CALL.pack(
+            *(q.data_ptr(), k.data_ptr(), v.data_ptr(), keys.data_ptr(), values.data_ptr(), out, lse),
+            *(*q.stride(), *k.stride(), *v.stride()),
             *(batch, new, slots, longest),
-            *(t.data_ptr() for t in (lengths, counts, places)),
-            threads=torch.get_num_threads(),
+            *(lengths.data_ptr(), counts.data_ptr(), places.data_ptr(), lists, sink),
+            *(scale, torch.get_num_threads()),
         )
-
-
-def _run(entry: Entry, call: _CachedCall) -> None:
-    status = entry(ctypes.byref(call))
-    if status == _BAD_LENGTHS:
-        raise CallError(
-            f"expected lengths from 0, counts from 0 to {call.n}, at most {call.longest} tokens in all "
-            f"and regions within {call.slots} slots"
-        )
-    if status != 0:
-        raise MemoryError("the kernel's scratch could not be allocated")
+        status = entry(call)
+        if status == _BAD_LENGTHS:
+            raise CallError(
+                f"expected lengths from 0, counts from 0 to {new}, at most {longest} tokens in all "
+                f"and regions within {slots} slots"
+            )
+        if status != 0:
+            raise MemoryError("the kernel's scratch could not be allocated")
 
 
 def build_cached(requests: Sequence[tuple[Heads, int, str]], *, optimise: int = 3) -> tuple[CpuCached, ...]:
