@@ -17,6 +17,7 @@ from sparsec import __version__
 from sparsec.cli.bench import bench
 from sparsec.cli.check import check
 from sparsec.cli.compile import compile_pattern
+from sparsec.cli.explain import explain
 from sparsec.cli.fmt import fmt
 from sparsec.cli.run import run
 from sparsec.cli.show import show
@@ -55,7 +56,7 @@ def commands() -> None:
     """
 
 
-for _command in (check, fmt, show, compile_pattern, run, bench):
+for _command in (check, fmt, show, explain, compile_pattern, run, bench):
     commands.add_command(_command)
 
 

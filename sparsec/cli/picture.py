@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sparsec.cli.coverage import HeadCoverage
+from sparsec.plan.coverage import HeadCoverage
 
 
 @dataclass(frozen=True, slots=True)

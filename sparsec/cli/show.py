@@ -9,12 +9,12 @@ from pathlib import Path
 
 import click
 
-from sparsec.cli.coverage import HeadCoverage, coverage
 from sparsec.cli.options import choose, file_argument, open_program, pattern_options, resolve
 from sparsec.cli.picture import draw, shades_for
 from sparsec.cli.picture_svg import draw_html, draw_svg
 from sparsec.cli.tables import percent
 from sparsec.plan.build import plan_kernels
+from sparsec.plan.coverage import HeadCoverage, coverage
 from sparsec.sema.model import Documents, Heads
 
 TILE = 64

@@ -18,7 +18,10 @@ from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.ir.normalise import TooManyBands
 from sparsec.plan.build import plan_backward, plan_kernels
 from sparsec.plan.cache import CacheLayout
+from sparsec.plan.cached import NoCache, cache_layout
+from sparsec.plan.cost import Geometry
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
+from sparsec.plan.report import Part, Report, report
 from sparsec.plan.target import backward_tile_sizes, tile_sizes, transposed_tile_sizes
 from sparsec.program import Pattern, load, parse
 from sparsec.runtime import cpu
@@ -48,6 +51,16 @@ class Request:
     dtype: torch.dtype
     layout: Callable[[], CacheLayout] | None = None
     """The layout of its KV cache, with the file's diagnostics where there is none."""
+
+    def report(self, tokens: int) -> Report:
+        """What the pattern costs at a length."""
+        pattern = self.pattern
+        try:
+            layout = cache_layout(pattern)
+        except NoCache:
+            layout = None
+        at = Geometry(pattern.heads, pattern.kv_heads, self.head_dim, DTYPES.get(self.dtype, "float32"))
+        return report((Part("", (0,), pattern, layout),), at, tokens)
 
 
 def compile(
@@ -166,6 +179,7 @@ def _module(request: Request, kind: str, device: torch.device) -> SparseAttentio
             kernel=kernel,
             learned_sink=score.learned_sink,
             documents=pattern.documents is not Documents.NONE,
+            make_report=request.report,
         )
     if kind == "triton":
         from sparsec.runtime import triton  # imported where it is used, for it is slow to import
@@ -227,6 +241,7 @@ def module_of(
         documents=plan.documents is not Documents.NONE,
         device=device,
         make_layout=request.layout if request else None,
+        make_report=request.report if request else None,
     )
 
 

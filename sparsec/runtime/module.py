@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.cache import CacheLayout
 from sparsec.plan.kernel import KernelPlan
+from sparsec.plan.report import Report
 from sparsec.runtime.cache_ops import attend_cached, cache_tables
 from sparsec.runtime.kernel import ForwardKernel
 from sparsec.runtime.kv_cache import KVCache
@@ -47,13 +48,14 @@ class SparseAttention(nn.Module):
         documents: bool = False,
         device: torch.device | None = None,
         make_layout: Callable[[], CacheLayout] | None = None,
+        make_report: Callable[[int], Report] | None = None,
     ) -> None:
         super().__init__()
         self.sink = nn.Parameter(torch.zeros(heads)) if learned_sink else None
         self.documents = documents
         self.heads, self.kv_heads, self.head_dim, self.dtype = heads, kv_heads, head_dim, dtype
         self.target, self.scale, self.source, self.plan = target, scale, source, plan
-        self._kernel, self._make_layout = kernel, make_layout
+        self._kernel, self._make_layout, self._make_report = kernel, make_layout, make_report
         self._device = device or torch.device("cpu")
 
     @overload
@@ -140,6 +142,15 @@ class SparseAttention(nn.Module):
         if self._make_layout is None:
             raise CallError(f"expected a target with a cache, got {self.target!r}")
         return self._make_layout()
+
+    def explain(self, seq_len: int) -> Report:
+        """What the pattern costs for `seq_len` queries on as many keys, and what its KV cache holds, against dense.
+
+        Raises CallError for a module that `sparsec.compile` has not made.
+        """
+        if self._make_report is None:
+            raise CallError("expected a module that sparsec.compile made, got one without its pattern")
+        return self._make_report(seq_len)
 
     def new_cache(
         self, batch_size: int = 1, max_len: int = 4096, *, rollback: int = 0, device: torch.device | str | None = None

@@ -7,11 +7,11 @@ from xml.etree import ElementTree
 import pytest
 
 import sparsec
-from sparsec.cli import coverage as module
-from sparsec.cli.coverage import HeadCoverage, coverage
 from sparsec.cli.picture import ASCII, BLOCKS, draw, name_heads, shades_for
 from sparsec.cli.picture_svg import draw_html, draw_svg
+from sparsec.plan import coverage as module
 from sparsec.plan.build import plan_kernels
+from sparsec.plan.coverage import HeadCoverage, coverage
 from sparsec.reference import mask
 from sparsec.sema.model import Heads
 

@@ -1,0 +1,152 @@
+"""`sparsec explain`: what a pattern, or a model's layers, compute and keep in the KV cache, against dense attention."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from sparsec.cli.options import DEFAULT_HEADS, DTYPES, choose, file_argument, open_program, pattern_options
+from sparsec.cli.tables import percent, table
+from sparsec.diagnostics.model import CallError, DiagnosticError
+from sparsec.plan.cost import CachePrice, Geometry, ranges
+from sparsec.plan.report import Part, PartReport, Report, report
+from sparsec.program import Model, Pattern
+
+LENGTH_LIMIT = 1 << 26
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+@click.command()
+@file_argument
+@pattern_options
+@click.option("--model", metavar="NAME", help="Which model of the file; its only one if neither is named.")
+@click.option("--seq-len", type=click.IntRange(1, LENGTH_LIMIT), default=131_072, show_default=True, metavar="N")
+@click.option("--head-dim", type=click.IntRange(1, 1024), default=128, show_default=True)
+@click.option("--dtype", type=click.Choice(DTYPES), default="bfloat16", show_default=True)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def explain(
+    file: Path,
+    name: str | None,
+    settings: tuple[str, ...],
+    heads: int | None,
+    kv_heads: int | None,
+    model: str | None,
+    seq_len: int,
+    head_dim: int,
+    dtype: str,
+    form: str,
+) -> None:
+    """State what a pattern costs at N tokens: pairs, flops, and the KV cache by group and in all.
+
+    Example: sparsec explain examples/longgen.sparse --seq-len 131072
+    """
+    program = open_program(file)
+    if model is not None and name is not None:
+        raise click.UsageError("expected --pattern or --model, got both")
+    if name is None and settings == () and (model is not None or len(program.models) == 1):
+        title, parts = _of_model(program.model(model), heads, kv_heads)
+    else:
+        title, parts = _of_pattern(choose(program, name, settings, or_first=True), heads, kv_heads)
+    counts = {(part.heads.heads, part.heads.kv_heads) for part in parts}
+    if len(counts) > 1:
+        raise CallError(f"expected layers of equal head counts, got {sorted(counts)}")
+    found = report(parts, Geometry(*counts.pop(), head_dim, dtype), seq_len)
+    click.echo(as_json(title, found) if form == "json" else as_text(title, found))
+
+
+def _of_pattern(pattern: Pattern, heads: int | None, kv_heads: int | None) -> tuple[str, list[Part]]:
+    return f"pattern {pattern.name}", [_part(pattern, (0,), heads, kv_heads)]
+
+
+def _of_model(model: Model, heads: int | None, kv_heads: int | None) -> tuple[str, list[Part]]:
+    layers: dict[Pattern, list[int]] = {}
+    for layer in range(len(model)):
+        layers.setdefault(model.layer(layer), []).append(layer)
+    parts = [_part(pattern, tuple(those), heads, kv_heads) for pattern, those in layers.items()]
+    return f"model {model.name}, {len(model)} layers", parts
+
+
+def _part(pattern: Pattern, layers: tuple[int, ...], heads: int | None, kv_heads: int | None) -> Part:
+    problems = pattern.unsupported()
+    if problems:
+        raise DiagnosticError(problems)
+    if pattern.heads is None and heads is None:
+        heads = DEFAULT_HEADS
+    try:
+        layout = pattern.cache_layout(heads, kv_heads)
+    except DiagnosticError:
+        layout = None  # a pattern that no cache serves still has a cost
+    return Part(pattern.name, layers, pattern.resolve(heads, kv_heads), layout)
+
+
+def as_json(title: str, found: Report) -> str:
+    """The report, with its ratios; bytes and flops as numbers."""
+    data = {"of": title, **asdict(found), "live_share": found.live_share}
+    for shown, each in zip(data["prices"], found.prices, strict=True):
+        shown["saved"] = each.saved
+    return json.dumps(data, indent=2)
+
+
+def as_text(title: str, found: Report) -> str:
+    at = found.geometry
+    lines = [
+        f"{title}: {at.heads} query heads on {at.kv_heads} KV heads, head dim {at.head_dim}, {at.dtype}, "
+        f"{found.tokens} tokens",
+        "",
+        _computed(found),
+    ]
+    for part in found.parts:
+        if part.cache is None:
+            lines += ["", f"{part.name} has no KV cache: it is not causal, or packs documents."]
+            continue
+        groups = [
+            [ranges(group.groups), "; ".join(group.keeps) or "nothing", f"{group.slots}"] for group in part.groups
+        ]
+        lines += ["", f"KV cache of {part.name}, one layer", table(["KV groups", "keep", "slots"], groups)]
+        lines += [f"The cache keeps every key for {reason}." for reason in part.growth]
+    if found.prices:
+        lines += ["", f"KV cache, {_count(found.layers)}", _prices(found.prices)]
+    return "\n".join(lines)
+
+
+def _computed(found: Report) -> str:
+    rows = [_share(part) for part in found.parts]
+    if len(rows) > 1:
+        rows.append(["all", str(found.layers), percent(found.live_share), f"{1 / found.live_share:.3g}x", ""])
+    return table(["pattern", "layers", "live pairs", "ideal speed-up", "forward, one layer"], rows)
+
+
+def _share(part: PartReport) -> list[str]:
+    share = part.live_pairs / part.dense_pairs
+    ideal = f"{1 / share:.3g}x" if share else "-"
+    about = "" if part.exact else "~"
+    return [part.name, str(len(part.layers)), about + percent(share), ideal, f"{part.flops / 1e12:.3g} TFLOP"]
+
+
+def _prices(prices: tuple[CachePrice, ...]) -> str:
+    rows = [
+        [
+            str(each.tokens),
+            _bytes(each.bytes),
+            _bytes(each.dense_bytes),
+            percent(each.saved),
+            _bytes(each.bytes / each.tokens),
+        ]
+        for each in prices
+    ]
+    return table(["tokens", "cache", "dense", "saved", "a token"], rows)
+
+
+def _count(layers: int) -> str:
+    return "one layer" if layers == 1 else f"{layers} layers"
+
+
+def _bytes(amount: float) -> str:
+    for unit in _UNITS[:-1]:
+        if amount < 1024:
+            return f"{amount:.3g} {unit}"
+        amount /= 1024
+    return f"{amount:.3g} {_UNITS[-1]}"

@@ -1,0 +1,60 @@
+"""Causal patterns for the cache's properties, and modules that run them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import strategies as st
+from torch import float32
+
+from sparsec.ir.normalise import TooManyBands
+from sparsec.plan.cached import NoCache, cache_layout
+from sparsec.runtime.compile import Request, module_of, plan_request
+from sparsec.runtime.cpu_cached import build_cached
+from sparsec.runtime.kernel import BackwardKernel
+from sparsec.runtime.module import SparseAttention
+from sparsec.runtime.torch_blocks import TorchKernel
+from sparsec.runtime.torch_cached import TorchCached
+from sparsec.sema.model import Causal, Documents, Heads, Intersection
+from sparsec.testing import patterns
+
+
+def causal(pattern: Heads) -> Heads:
+    """The pattern with every term made causal, and without documents."""
+    cut = {term: Intersection((Causal(), term)) for term in pattern.terms}
+    return replace(pattern, terms=tuple(cut[term] for term in pattern.terms), documents=Documents.NONE)
+
+
+def has_cache(pattern: Heads) -> bool:
+    try:
+        cache_layout(pattern)
+    except (NoCache, TooManyBands):
+        return False
+    return True
+
+
+def causal_patterns(blocks: tuple[int, ...] = (16, 32)) -> st.SearchStrategy[Heads]:
+    return patterns(blocks=blocks).map(causal).filter(has_cache)
+
+
+def torch_module(pattern: Heads, head_dim: int) -> SparseAttention:
+    request = Request(pattern, head_dim, float32, lambda: cache_layout(pattern))
+    plan = plan_request(request, "interpreter")
+    return module_of("torch", plan, TorchKernel(plan), _no_backward, lambda: TorchCached.of(pattern, head_dim), request)
+
+
+def cpu_modules(chosen: list[Heads], head_dim: int) -> list[SparseAttention]:
+    """One library for all; the first call of an empty cache runs on the torch target."""
+    kernels = build_cached([(pattern, head_dim, "float32") for pattern in chosen], optimise=1)
+    modules = []
+    for pattern, kernel in zip(chosen, kernels, strict=True):
+        request = Request(pattern, head_dim, float32, lambda pattern=pattern: cache_layout(pattern))  # type: ignore[misc]
+        plan = plan_request(request, "cpu")
+        modules.append(
+            module_of("cpu", plan, TorchKernel(plan), _no_backward, lambda kernel=kernel: kernel, request)  # type: ignore[misc]
+        )
+    return modules
+
+
+def _no_backward() -> BackwardKernel:
+    raise AssertionError("a cache has no gradients")
