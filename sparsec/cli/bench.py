@@ -69,7 +69,7 @@ def bench(
     with progress() as report:
         report("importing torch")
         import sparsec
-        from sparsec.integrations.peers import make_case
+        from sparsec.integrations.peers import make_case, simplifications
 
         cases = [make_case(found, batch, length, head_dim, dtype, device) for length in lengths]
         report(f"compiling {pattern.name}")
@@ -99,10 +99,12 @@ def bench(
         "head_dim": head_dim,
         "repeats": repeats,
     }
+    simpler = simplifications(found, peers)
     if form == "json":
-        click.echo(json.dumps({**setting, "results": [each.as_dict() for each in measured or gradients]}, indent=2))
+        results = [each.as_dict() for each in measured or gradients]
+        click.echo(json.dumps({**setting, "simplifications": simpler, "results": results}, indent=2))
         return
-    click.echo(", ".join(f"{key} {value}" for key, value in setting.items()) + "\n")
+    click.echo("\n".join([", ".join(f"{key} {value}" for key, value in setting.items()), *simpler, ""]))
     click.echo(gradients_table(gradients, peers) if backward else _table(measured, peers))
 
 

@@ -59,7 +59,7 @@ def run(
     with progress() as report:
         report("importing torch")
         import sparsec
-        from sparsec.integrations.peers import make_case
+        from sparsec.integrations.peers import make_case, simplifications
 
         case = make_case(found, 1, seq_len, head_dim, dtype, device)
         report(f"compiling {pattern.name}")
@@ -72,9 +72,11 @@ def run(
         f"{pattern.name}: {seq_len} tokens, {found.heads} heads on {found.kv_heads} KV heads, head dim {head_dim}, "
         f"{dtype} on {case.device}; target {attn.target}, compiled in {duration(compiled)}\n"
     )
+    against = ["sdpa"] if no_flex else list(PEERS)
+    for line in simplifications(found, against):
+        click.echo(f"{line}\n")
     click.echo(picture(found, seq_len, limit=PICTURES))
     with progress() as report:
-        against = ["sdpa"] if no_flex else list(PEERS)
         measured = measure(
             attn, case, against, repeats=REPEATS, report=report, check=True, found=covered(found, seq_len)
         )

@@ -1,4 +1,4 @@
-"""Checked pattern -> FlexAttention: the same set as a `mask_mod`, and the compiled call over its block mask.
+"""Checked pattern -> FlexAttention: the same set as a `mask_mod`, its score, and the compiled call over its block mask.
 
 Invariant: the `mask_mod` is built from the terms alone, as a FlexAttention user would write it: numbers that differ
 between heads become tensors indexed by the head; nothing of the IR or the plan is read.
@@ -14,14 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsec.diagnostics.model import SparsecError
+from sparsec.diagnostics.model import CallError, SparsecError
 from sparsec.ir.walk import split_mix
 from sparsec.sema import model
-from sparsec.sema.model import Heads, Term
+from sparsec.sema.model import Documents, Heads, Term
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-_Test = Callable[[Tensor, Tensor, Tensor], Tensor]
+ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 _Number = int | Tensor
+_Test = Callable[[Tensor, Tensor, Tensor, _Number], Tensor]
+"""(h, i, j, n): whether the query at i of head h may see the key at j of n."""
 
 
 class FlexUnavailable(SparsecError):
@@ -37,14 +39,18 @@ class Flex:
 
 
 def compile_flex(pattern: Heads, q: Tensor, k: Tensor, v: Tensor) -> Flex:
-    """FlexAttention under torch.compile on q [B, H, Nq, D] and k, v [B, G, Nk, D]. Raises FlexUnavailable."""
+    """FlexAttention under torch.compile on q [B, H, Nq, D] and k, v [B, G, Nk, D]. Raises FlexUnavailable.
+
+    `documents` are taken to be one that fills the sequence; a learned sink is left out.
+    """
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     started = time.perf_counter()
     try:
         alike = len(set(pattern.terms)) == 1
+        bounds = None if pattern.documents is Documents.NONE else (0, k.shape[2])
         mask = create_block_mask(
-            mask_mod(pattern, q.shape[2], k.shape[2], q.device),
+            mask_mod(pattern, q.shape[2], k.shape[2], q.device, cu_seqlens=bounds),
             None,
             None if alike else pattern.heads,
             q.shape[2],
@@ -54,9 +60,10 @@ def compile_flex(pattern: Heads, q: Tensor, k: Tensor, v: Tensor) -> Flex:
         )
         attend: Any = torch.compile(flex_attention, dynamic=False)
         scale, shared = pattern.score.scale, pattern.kv_heads < pattern.heads
+        bend = score_mod(pattern, k.shape[2] - q.shape[2], q.device)
 
         def call() -> Tensor:
-            out: Tensor = attend(q, k, v, block_mask=mask, scale=scale, enable_gqa=shared)
+            out: Tensor = attend(q, k, v, score_mod=bend, block_mask=mask, scale=scale, enable_gqa=shared)
             return out
 
         call()
@@ -66,9 +73,51 @@ def compile_flex(pattern: Heads, q: Tensor, k: Tensor, v: Tensor) -> Flex:
     return Flex(call, time.perf_counter() - started)
 
 
-def mask_mod(pattern: Heads, n_q: int, n_k: int, device: torch.device) -> MaskMod:
-    """The set of `pattern` for n_q queries, the last of which sees the last of n_k keys."""
-    place = _Place(n_k - n_q, n_k, pattern.block, device)
+def score_mod(pattern: Heads, q_offset: int, device: torch.device) -> ScoreMod | None:
+    """The soft cap and the slopes of ALiBi, queries starting at q_offset; None if the pattern has neither."""
+    softcap, alibi = pattern.score.softcap, pattern.score.alibi
+    if softcap is None and not alibi:
+        return None
+    slopes = torch.exp2(-8 * torch.arange(1, pattern.heads + 1, device=device) / pattern.heads)
+
+    def bent(score: Tensor, b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+        if softcap is not None:
+            score = softcap * torch.tanh(score / softcap)
+        return score - slopes[h] * (q + q_offset - kv).abs() if alibi else score
+
+    return bent
+
+
+def mask_mod(
+    pattern: Heads, n_q: int, n_k: int, device: torch.device, *, cu_seqlens: Sequence[int] | None = None
+) -> MaskMod:
+    """The set of `pattern` for n_q queries, the last of which sees the last of n_k keys.
+
+    cu_seqlens: where the documents start, and n_k last. Raises CallError unless it is given for patterns with
+    documents, whose n_q is n_k, and for no others.
+    """
+    if (cu_seqlens is None) != (pattern.documents is Documents.NONE):
+        raise CallError("expected cu_seqlens for patterns with documents and for no others")
+    whole = _whole(pattern, _Place(n_k, pattern.block, device))
+    if cu_seqlens is None:
+        return lambda b, h, q, kv: whole(h, q + (n_k - n_q), kv, n_k)
+    if n_q != n_k or list(cu_seqlens) != sorted(cu_seqlens) or cu_seqlens[0] != 0 or cu_seqlens[-1] != n_k:
+        raise CallError(f"expected n_q = n_k, and cu_seqlens from 0 up to it, got {n_q}, {n_k} and {list(cu_seqlens)}")
+    bounds = torch.tensor(cu_seqlens, dtype=torch.int64)
+    document = torch.repeat_interleave(torch.arange(len(bounds) - 1), bounds.diff()).to(device)
+    if pattern.documents is Documents.SEPARATE:
+        return lambda b, h, q, kv: (document[q] == document[kv]) & whole(h, q, kv, n_k)
+    starts, sizes = bounds[:-1].to(device), bounds.diff().to(device)
+
+    def restarted(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+        own, other = document[q], document[kv]
+        return (own == other) & whole(h, q - starts[own], kv - starts[other], sizes[own])
+
+    return restarted
+
+
+def _whole(pattern: Heads, place: _Place) -> _Test:
+    """The test of every head, documents aside."""
     groups: dict[object, list[int]] = {}
     for head, term in enumerate(pattern.terms):
         groups.setdefault(_shape(term), []).append(head)
@@ -78,18 +127,17 @@ def mask_mod(pattern: Heads, n_q: int, n_k: int, device: torch.device) -> MaskMo
         members = [pattern.terms[head if head in heads else heads[0]] for head in range(pattern.heads)]
         tests.append(_test(members, place))
     if len(tests) == 1:
-        (only,) = tests
-        return lambda b, h, q, kv: only(h, q + place.start, kv)
+        return tests[0]
     of_head = torch.zeros(pattern.heads, dtype=torch.int64)
     for ordinal, heads in enumerate(groups.values()):
         of_head[heads] = ordinal
-    of_head = of_head.to(device)
+    of_head = of_head.to(place.device)
 
-    def chosen(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+    def chosen(h: Tensor, i: Tensor, j: Tensor, n: _Number) -> Tensor:
         group = of_head[h]
-        found = (group == 0) & tests[0](h, q + place.start, kv)
+        found = (group == 0) & tests[0](h, i, j, n)
         for ordinal, test in enumerate(tests[1:], 1):
-            found = found | ((group == ordinal) & test(h, q + place.start, kv))
+            found = found | ((group == ordinal) & test(h, i, j, n))
         return found
 
     return chosen
@@ -97,7 +145,6 @@ def mask_mod(pattern: Heads, n_q: int, n_k: int, device: torch.device) -> MaskMo
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    start: int
     n_k: int
     block: int
     device: torch.device
@@ -147,60 +194,60 @@ def _test(terms: Sequence[Term], place: _Place) -> _Test:
     unit = place.block if getattr(first, "blocks", False) else 1
     match first:
         case model.Full():
-            return lambda h, i, j: j >= 0
+            return lambda h, i, j, _: j >= 0
         case model.Nothing():
-            return lambda h, i, j: j < 0
+            return lambda h, i, j, _: j < 0
         case model.Causal():
-            return lambda h, i, j: j <= i
+            return lambda h, i, j, _: j <= i
         case model.Window():
             n, ahead = of("n"), of("ahead")
-            return lambda h, i, j: (i // unit - j // unit < n(h)) & (j // unit - i // unit <= ahead(h))
+            return lambda h, i, j, _: (i // unit - j // unit < n(h)) & (j // unit - i // unit <= ahead(h))
         case model.Sink():
             n = of("n")
-            return lambda h, i, j: j // unit < n(h)
+            return lambda h, i, j, _: j // unit < n(h)
         case model.Stride():
             period, phase = of("period"), of("phase")
-            return lambda h, i, j: j // unit % period(h) == phase(h)
+            return lambda h, i, j, _: j // unit % period(h) == phase(h)
         case model.Dilated():
             period, phase = of("period"), of("phase")
-            return lambda h, i, j: (i // unit - j // unit) % period(h) == phase(h)
+            return lambda h, i, j, _: (i // unit - j // unit) % period(h) == phase(h)
         case model.Chunk():
             n, back = of("n"), of("back")
-            return lambda h, i, j: (i // n(h) - j // n(h) >= 0) & (i // n(h) - j // n(h) <= back(h))
+            return lambda h, i, j, _: (i // n(h) - j // n(h) >= 0) & (i // n(h) - j // n(h) <= back(h))
         case model.Columns() | model.Rows():
-            ends = [
-                number([_at(getattr(term, name), -(-place.n_k // unit), default) for term in terms])
+            start, stop = (
+                _end([getattr(term, name) for term in terms], unit, number, default)
                 for name, default in (("start", -(1 << 31)), ("stop", 1 << 31))
-            ]
+            )
             rows = isinstance(first, model.Rows)
-            return lambda h, i, j: (
-                ((i if rows else j) // unit >= ends[0](h)) & ((i if rows else j) // unit < ends[1](h))
+            return lambda h, i, j, n: (
+                ((i if rows else j) // unit >= start(h, n)) & ((i if rows else j) // unit < stop(h, n))
             )
         case model.Global():
             n = of("n")
-            return lambda h, i, j: (i // unit < n(h)) | (j // unit < n(h))
+            return lambda h, i, j, _: (i // unit < n(h)) | (j // unit < n(h))
         case model.Random():
             table = _draws(terms, place)
-            return lambda h, i, j: (
+            return lambda h, i, j, _: (
                 table[h, (i // place.block).clamp(0, table.shape[1] - 1), j // place.block] & (i >= 0)
             )
         case model.Union() | model.Intersection():
             parts = [_test(same, place) for same in zip(*(_parts(term) for term in terms), strict=True)]
             union = isinstance(first, model.Union)
 
-            def combined(h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-                found = parts[0](h, i, j)
+            def combined(h: Tensor, i: Tensor, j: Tensor, n: _Number) -> Tensor:
+                found = parts[0](h, i, j, n)
                 for part in parts[1:]:
-                    found = found | part(h, i, j) if union else found & part(h, i, j)
+                    found = found | part(h, i, j, n) if union else found & part(h, i, j, n)
                 return found
 
             return combined
         case model.Difference():
             left, right = (_test(same, place) for same in zip(*(_parts(term) for term in terms), strict=True))
-            return lambda h, i, j: left(h, i, j) & ~right(h, i, j)
+            return lambda h, i, j, n: left(h, i, j, n) & ~right(h, i, j, n)
         case model.Complement():
             inner = _test([term for part in terms for term in _parts(part)], place)
-            return lambda h, i, j: ~inner(h, i, j)
+            return lambda h, i, j, n: ~inner(h, i, j, n)
     raise FlexUnavailable(f"a set with {type(first).__name__.lower()} terms is known only at run time")
 
 
@@ -215,10 +262,17 @@ def _parts(term: Term) -> tuple[Term, ...]:
     return ()
 
 
-def _at(edge: model.Edge | None, end: int, default: int) -> int:
-    if edge is None:
-        return default
-    return end + edge.at if edge.from_end else edge.at
+def _end(
+    edges: Sequence[model.Edge | None],
+    unit: int,
+    number: Callable[[Sequence[int]], Callable[[Tensor], _Number]],
+    default: int,
+) -> Callable[[Tensor, _Number], _Number]:
+    """Where a range starts or stops, in units, given the head and the number of keys."""
+    at = number([default if edge is None else edge.at for edge in edges])
+    if edges[0] is None or not edges[0].from_end:
+        return lambda h, n: at(h)
+    return lambda h, n: at(h) + -(-n // unit)
 
 
 def _draws(terms: Sequence[Term], place: _Place) -> Tensor:

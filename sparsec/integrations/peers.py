@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -96,6 +96,21 @@ def make_case(pattern: Heads, batch: int, length: int, head_dim: int, dtype: str
     if where is None or where.type not in ("cpu", "cuda"):
         raise CallError(f"expected a device of this machine, such as cpu or cuda:0, got {name!r}")
     return Case(pattern, batch, length, head_dim, getattr(torch, dtype), where)
+
+
+def simplifications(pattern: Heads, against: Collection[str]) -> tuple[str, ...]:
+    """In words, where what is run and what it is compared with are not all that the pattern says."""
+    score, found = pattern.score, []
+    if pattern.documents is not Documents.NONE:
+        found.append("documents: one that fills the sequence")
+    if score.learned_sink:
+        found.append("learned sink: 0")
+    bends = [name for name, has in (("softcap", score.softcap is not None), ("alibi", score.alibi)) if has]
+    sink = ["learned sink"] if score.learned_sink else []
+    for name, lacks in (("sdpa", bends + sink), ("flex", sink)):
+        if name in against and lacks:
+            found.append(f"{name} runs without: {', '.join(lacks)}")
+    return tuple(found)
 
 
 def compare(pattern: Heads, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> Comparison:

@@ -366,3 +366,8 @@ def test_run_takes_scores_sinks_and_documents(good: Path) -> None:
     result = invoke("run", good, "--seq-len", "320", "--head-dim", "16", "--no-flex")
     assert result.exit_code == 0, result.stderr
     assert "passed" in result.stdout
+    assert "documents: one that fills the sequence" in result.stdout
+    assert "sdpa runs without: softcap, alibi, learned sink" in result.stdout
+    result = invoke("bench", good, "--seq-len", "64", "--head-dim", "16", "--repeats", "1", "--against", "none")
+    assert result.exit_code == 0, result.stderr
+    assert "documents: one that fills the sequence" in result.stdout and "without" not in result.stdout

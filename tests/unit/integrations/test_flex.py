@@ -1,15 +1,17 @@
-"""The mask that FlexAttention gets is the pattern's own set."""
+"""The mask and the score that FlexAttention gets are the pattern's own."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
 import sparsec
-from sparsec.integrations.flex import mask_mod
-from sparsec.reference import mask
+from sparsec.diagnostics.model import CallError
+from sparsec.integrations.flex import mask_mod, score_mod
+from sparsec.reference import attention, mask
 from sparsec.sema.model import Documents, Heads
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -32,8 +34,8 @@ TERMS = [
 ]
 
 
-def flex_mask(pattern: Heads, n_q: int, n_k: int) -> torch.Tensor:
-    test = mask_mod(pattern, n_q, n_k, torch.device("cpu"))
+def flex_mask(pattern: Heads, n_q: int, n_k: int, cu_seqlens: Sequence[int] | None = None) -> torch.Tensor:
+    test = mask_mod(pattern, n_q, n_k, torch.device("cpu"), cu_seqlens=cu_seqlens)
     head = torch.arange(pattern.heads)[:, None, None]
     found = test(torch.zeros_like(head), head, torch.arange(n_q)[None, :, None], torch.arange(n_k)[None, None, :])
     return found.expand(pattern.heads, n_q, n_k)
@@ -52,13 +54,45 @@ def test_heads_of_different_shapes_keep_their_own_sets() -> None:
     assert torch.equal(flex_mask(pattern, 60, 60), mask(pattern, 60, 60))
 
 
+@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("documents", ["documents", "documents restart"])
+def test_documents(term: str, documents: str) -> None:
+    pattern = sparsec.parse(f"pattern p {{ block 32 {documents} attend {term} }}").pattern().resolve(4, 2)
+    for bounds in ((0, 200), (0, 0, 1, 50, 50, 128, 199, 200, 200)):
+        assert torch.equal(flex_mask(pattern, 200, 200, bounds), mask(pattern, 200, 200, cu_seqlens=bounds))
+
+
+@pytest.mark.parametrize(
+    ("documents", "n_q", "bounds"),
+    [("", 9, (0, 9)), ("documents", 9, None), ("documents", 5, (0, 9)), ("documents restart", 9, (0, 5, 3, 9))],
+)
+def test_bounds_that_do_not_fit(documents: str, n_q: int, bounds: Sequence[int] | None) -> None:
+    pattern = sparsec.parse(f"pattern p {{ {documents} attend causal }}").pattern().resolve(4, 2)
+    with pytest.raises(CallError, match="expected"):
+        mask_mod(pattern, n_q, 9, torch.device("cpu"), cu_seqlens=bounds)
+
+
+@pytest.mark.parametrize("modifiers", ["", "softcap 2", "alibi", "softcap 0.5 alibi"])
+def test_score(modifiers: str) -> None:
+    """Through the reference: the log-sum-exp of the scores that FlexAttention would see."""
+    pattern = sparsec.parse(f"pattern p {{ {modifiers} attend causal }}").pattern().resolve(4, 4)
+    q, k = torch.randn(1, 4, 30, 8), torch.randn(1, 4, 50, 8)
+    bend, scores = score_mod(pattern, 20, torch.device("cpu")), q @ k.mT / 8**0.5
+    if bend is not None:
+        batch, head, i, j = torch.meshgrid(*map(torch.arange, scores.shape), indexing="ij")
+        scores = bend(scores, batch, head, i, j)
+    live = mask(pattern, 30, 50)
+    _, expected = attention(q, k, k, live, softcap=pattern.score.softcap, alibi=pattern.score.alibi)
+    torch.testing.assert_close(scores.masked_fill(~live, -torch.inf).logsumexp(-1).double(), expected)
+    assert (bend is None) == (not modifiers)
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.sparse")), ids=lambda path: path.stem)
 def test_every_example(path: Path) -> None:
     program = sparsec.load(path)
     for name in program.patterns:
         declared = program.pattern(name)
         pattern = declared.resolve(*((None, None) if declared.heads else (8, 4)))
-        if pattern.documents is Documents.NONE:
-            assert torch.equal(flex_mask(pattern, 300, 500), mask(pattern, 300, 500)), name
-        else:
-            assert torch.equal(flex_mask(pattern, 500, 500), mask(pattern, 500, 500, cu_seqlens=(0, 500))), name
+        bounds = None if pattern.documents is Documents.NONE else (0, 200, 350, 500)
+        n_q = 300 if bounds is None else 500
+        assert torch.equal(flex_mask(pattern, n_q, 500, bounds), mask(pattern, n_q, 500, cu_seqlens=bounds)), name

@@ -9,7 +9,7 @@ import torch
 
 import sparsec
 from sparsec.diagnostics.model import CallError
-from sparsec.integrations.peers import compare, dense, make_case, median_seconds
+from sparsec.integrations.peers import compare, dense, eager, make_case, median_seconds, simplifications
 from sparsec.reference import attention, mask
 from sparsec.sema.model import Heads
 
@@ -59,6 +59,30 @@ def test_dense_is_causal_attention_over_shared_heads() -> None:
     q, k, v = case.inputs()
     exact, _ = attention(q, k, v, mask(case.pattern, 40, 40))
     torch.testing.assert_close(dense(q, k, v, causal=True, scale=None)().double(), exact, rtol=0, atol=1e-5)
+
+
+SCORED = "pattern p { causal documents restart softcap 2 alibi learned_sink attend window(70) | columns(-9 ..) }"
+
+
+def test_documents_are_one_that_fills_the_sequence() -> None:
+    case = make_case(resolved(SCORED), 1, 200, 16, "float32", "cpu")
+    attn = sparsec.compile(SCORED, heads=4, kv_heads=2, head_dim=16, target="torch")
+    (q, k, v), live = case.inputs(), mask(case.pattern, 200, 200, cu_seqlens=(0, 200))
+    exact, _ = attention(q, k, v, live, softcap=2.0, alibi=True, sink=torch.zeros(4))
+    for found in (case.call(attn)(q, k, v), eager(case.pattern, q, k, v)()):
+        torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-5)
+        assert compare(case.pattern, q, k, v, found).passed
+
+
+def test_what_is_left_out_is_said() -> None:
+    assert simplifications(resolved(SCORED), ("sdpa", "flex")) == (
+        "documents: one that fills the sequence",
+        "learned sink: 0",
+        "sdpa runs without: softcap, alibi, learned sink",
+        "flex runs without: learned sink",
+    )
+    assert simplifications(resolved("pattern p { softcap 2 attend full }"), ("flex",)) == ()
+    assert simplifications(resolved(), ("sdpa", "flex")) == ()
 
 
 def test_rounds_run_every_call_once_and_the_first_is_not_counted() -> None:
