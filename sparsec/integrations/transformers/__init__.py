@@ -1,0 +1,20 @@
+"""Hugging Face causal language models with a pattern in place of their attention.
+
+    import sparsec
+    from sparsec.integrations.transformers import apply, restore
+
+    model = AutoModelForCausalLM.from_pretrained("...")
+    apply(model, sparsec.load("examples/longgen.sparse"))      # train, evaluate, generate() as before
+    model.save_pretrained("out")                               # the pattern goes into config.json
+    model = restore(AutoModelForCausalLM.from_pretrained("out"))
+
+`generate()` then keeps only the keys that the pattern can still need; `new_cache` makes such a cache by hand.
+Invariant: what a model or a call asks for and the pattern cannot give is a CallError, and never left out in silence.
+"""
+
+from __future__ import annotations
+
+from sparsec.integrations.transformers.cache import SparseCache
+from sparsec.integrations.transformers.patch import apply, new_cache, remove, restore
+
+__all__ = ["SparseCache", "apply", "new_cache", "remove", "restore"]

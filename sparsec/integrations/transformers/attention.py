@@ -1,0 +1,165 @@
+"""What a model's attention layers call in place of their own attention, and the kernels that it runs.
+
+Invariant: a layer attends through the `Call` that the model's hook made of the whole model's call, or not at all.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from sparsec.diagnostics.model import CallError
+from sparsec.integrations.transformers.cache import SparseCache
+from sparsec.integrations.transformers.padding import Spans
+from sparsec.program import Pattern
+from sparsec.runtime.compile import compile
+from sparsec.runtime.module import SparseAttention
+from sparsec.sema.model import Score
+
+IMPLEMENTATION = "sparsec"
+"""The name of this attention among those of transformers."""
+
+
+@dataclass(slots=True)
+class Kernels:
+    """A pattern for given head counts, compiled for each dtype, device and scale that a call brings."""
+
+    pattern: Pattern
+    heads: int
+    kv_heads: int
+    head_dim: int
+    score: Score
+    target: str | None
+    compiled: dict[tuple[torch.dtype, torch.device, float | None], SparseAttention] = field(default_factory=dict)
+
+    def of(self, dtype: torch.dtype, device: torch.device, scaling: float | None) -> SparseAttention:
+        """The module for inputs of `dtype` on `device`, whose scores are q.k * scaling (None: 1/sqrt(head_dim))."""
+        scale = self._scale(scaling)
+        found = self.compiled.get((dtype, device, scale))
+        if found is None:
+            found = self.compiled[dtype, device, scale] = self._compile(dtype, device)
+            found.scale = scale
+        return found
+
+    def _scale(self, scaling: float | None) -> float | None:
+        own = self.head_dim**-0.5 if self.score.scale is None else self.score.scale
+        wanted = self.head_dim**-0.5 if scaling is None else float(scaling)
+        if math.isclose(own, wanted, rel_tol=1e-6):
+            return self.score.scale
+        if self.score.scale is not None:
+            raise CallError(f"expected a pattern with the model's scale {wanted}, got scale {own}")
+        return wanted
+
+    @torch.compiler.disable(reason="a pattern is compiled at the first call: call the model once before torch.compile")  # type: ignore[no-untyped-call, untyped-decorator]
+    def _compile(self, dtype: torch.dtype, device: torch.device) -> SparseAttention:
+        return compile(
+            self.pattern,
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            dtype=dtype,
+            device=device,
+            target=self.target,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a model.
+
+    kernels: of each layer. cache: None without one. counts: with a cache, the tokens of each row among the new columns
+    (None: all). spans: without a cache, the tokens of each row (None: all, or padding that nobody sees).
+    replace_window: whether the patterns stand for the model's own windows.
+    """
+
+    kernels: tuple[Kernels, ...]
+    cache: SparseCache | None
+    counts: tuple[int, ...] | None
+    spans: Spans | None
+    replace_window: bool
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sparsec_call: Call | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """An attention function of transformers: query [B, H, N, D]; key, value [B, G, N, D]; returns [B, N, H, D]."""
+    if sparsec_call is None:
+        raise CallError(
+            "expected a model that a pattern was applied to, got one whose config alone names sparsec: call "
+            "sparsec.integrations.transformers.apply, or restore, on this model itself"
+        )
+    call, index = sparsec_call, module.layer_idx
+    assert isinstance(index, int)
+    kernels = call.kernels[index]
+    _check(call, kernels.score, attention_mask, dropout, kwargs)
+    device = query.device
+    autocast = torch.is_autocast_enabled(device.type)
+    dtype = torch.get_autocast_dtype(device.type) if autocast else query.dtype
+    attn = kernels.of(dtype, device, scaling)
+    if kernels.score.learned_sink and attn.sink is not module.sinks:
+        attn.sink = module.sinks  # type: ignore[assignment]  # the model's parameter, which it may have replaced
+    if call.cache is not None:
+        out = call.cache.layers[index].attend(attn, query, key, value, call.counts)
+    elif query.shape[2] != key.shape[2]:
+        raise CallError(f"expected as many queries as keys without a cache, got {query.shape[2]} and {key.shape[2]}")
+    elif call.spans is None:
+        out = attn(query, key, value)
+    else:
+        out = _attend_spans(attn, query, key, value, call.spans)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def _attend_spans(attn: SparseAttention, q: Tensor, k: Tensor, v: Tensor, spans: Spans) -> Tensor:
+    """Attention within the tokens of each row, which start at position 0; 0 at padding. Equal spans go together."""
+    out = q.new_zeros(q.shape, dtype=attn.dtype)
+    for first, stop in dict.fromkeys(spans):
+        if first < stop:
+            rows = [row for row, span in enumerate(spans) if span == (first, stop)]
+            out[rows, :, first:stop] = attn(*(tensor[rows, :, first:stop] for tensor in (q, k, v)))
+    return out
+
+
+def _check(call: Call, score: Score, attention_mask: Tensor | None, dropout: float, kwargs: dict[str, Any]) -> None:
+    """Refuses what a model asks of its attention and a kernel does not do."""
+    if attention_mask is not None:
+        raise CallError("expected an attention_mask [batch, tokens], got another: the pattern says who sees whom")
+    if dropout > 0:
+        raise CallError(f"expected no dropout of attention weights, got {dropout}; set config.attention_dropout to 0")
+    if kwargs.get("sliding_window") is not None and not call.replace_window:
+        raise CallError(f"expected replace_window=True for a model with a window, got {kwargs['sliding_window']}")
+    if kwargs.get("softcap") is not None and kwargs["softcap"] != score.softcap:
+        raise CallError(f"expected a pattern with the model's softcap {kwargs['softcap']}, got {score.softcap}")
+    if kwargs.get("s_aux") is not None and not score.learned_sink:
+        raise CallError("expected a pattern with learned_sink for a model with sinks, got one without")
+    if kwargs.get("is_causal") is False:
+        raise CallError("expected a causal call, got is_causal=False")
+    for name, given in kwargs.items():
+        if isinstance(given, Tensor) and name not in KNOWN_TENSORS:
+            raise CallError(f"expected a model whose attention takes q, k and v alone, got {name} too")
+
+
+KNOWN_TENSORS = frozenset(("s_aux", "position_ids", "cache_position", "num_items_in_batch", "token_type_ids"))
+"""Tensors that reach attention functions and change nothing in attention itself."""
+
+
+def no_mask(*args: Any, use_vmap: bool = False, **kwargs: Any) -> None:
+    """The mask function of transformers for this attention: the model's hook has read the padding already."""
+    if use_vmap:
+        raise CallError("expected a model whose mask is causal, got one that adds pairs to it or takes pairs away")
+
+
+AttentionInterface.register(IMPLEMENTATION, attend)
+AttentionMaskInterface.register(IMPLEMENTATION, no_mask)
