@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from sparsec.cli.measure import PEERS, Measurement, measure
+from sparsec.cli.measure_cached import CachedFigures, cached_table, measure_cached
 from sparsec.cli.measure_gradients import GRADIENT_PEERS, Gradients, gradients_table, measure_gradients
 from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolve
 from sparsec.cli.progress import progress
@@ -37,6 +38,10 @@ from sparsec.cli.tables import duration, percent, table
     help=f"Any of {', '.join(PEERS)}, with --backward eager too, with commas; or none. All if left out.",
 )
 @click.option("--backward", is_flag=True, help="Time forward and backward together, and backward alone.")
+@click.option("--decode", is_flag=True, help="Time one token over the KV cache; peers keep every key.")
+@click.option(
+    "--prefill-chunk", type=click.IntRange(1), metavar="M", help="Time a chunk of M tokens over the KV cache, likewise."
+)
 @click.option("--repeats", type=click.IntRange(1), default=7, show_default=True, help="Rounds; the median counts.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def bench(
@@ -52,6 +57,8 @@ def bench(
     device: str | None,
     against: str | None,
     backward: bool,
+    decode: bool,
+    prefill_chunk: int | None,
     repeats: int,
     form: str,
 ) -> None:
@@ -63,6 +70,11 @@ def bench(
 
     Example: sparsec bench examples/mistral.sparse --seq-len 8192 --seq-len 16384 --against sdpa
     """
+    if backward + decode + (prefill_chunk is not None) > 1:
+        raise click.UsageError("expected at most one of --backward, --decode and --prefill-chunk")
+    new = 1 if decode else prefill_chunk
+    if new is not None and new > min(lengths):
+        raise click.UsageError(f"expected a chunk of at most --seq-len {min(lengths)} tokens, got {new}")
     peers = _peers(against, GRADIENT_PEERS if backward else PEERS)
     pattern = choose(open_program(file), name, settings, or_first=True)
     found = resolve(pattern, heads, kv_heads)
@@ -83,8 +95,11 @@ def bench(
         )
         measured: list[Measurement] = []
         gradients: list[Gradients] = []
+        cached: list[CachedFigures] = []
         for case in cases:
-            if backward:
+            if new is not None:
+                cached.append(measure_cached(attn, case, new, peers, repeats=repeats, report=report))
+            elif backward:
                 gradients.append(measure_gradients(attn, case, peers, repeats=repeats, report=report))
             else:
                 measured.append(measure(attn, case, peers, repeats=repeats, report=report))
@@ -101,11 +116,14 @@ def bench(
     }
     simpler = simplifications(found, peers)
     if form == "json":
-        results = [each.as_dict() for each in measured or gradients]
+        results = [each.as_dict() for each in measured or gradients or cached]
         click.echo(json.dumps({**setting, "simplifications": simpler, "results": results}, indent=2))
         return
     click.echo("\n".join([", ".join(f"{key} {value}" for key, value in setting.items()), *simpler, ""]))
-    click.echo(gradients_table(gradients, peers) if backward else _table(measured, peers))
+    if cached:
+        click.echo(cached_table(cached, peers))
+    else:
+        click.echo(gradients_table(gradients, peers) if backward else _table(measured, peers))
 
 
 def _peers(text: str | None, known: Collection[str]) -> tuple[str, ...]:

@@ -162,6 +162,18 @@ def dense(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float | None)
     )
 
 
+def over_dense_cache(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None) -> Callable[[], Tensor]:
+    """PyTorch's scaled_dot_product_attention of the last queries, q, to all keys, causally."""
+    shared, new, length = k.shape[1] < q.shape[1], q.shape[2], k.shape[2]
+    live = None
+    if new > 1:
+        rows = torch.arange(length - new, length, device=q.device)
+        live = torch.arange(length, device=q.device)[None, :] <= rows[:, None]
+    return lambda: torch.nn.functional.scaled_dot_product_attention(
+        q, k, v, attn_mask=live, scale=scale, enable_gqa=shared
+    )
+
+
 def eager(pattern: Heads, q: Tensor, k: Tensor, v: Tensor) -> Callable[[], Tensor]:
     """Plain PyTorch with all scores and a mask, the mask made beforehand. Raises PeerAbsent where they are too many."""
     scores = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
