@@ -98,8 +98,8 @@ def attend(
     """An attention function of transformers: query [B, H, N, D]; key, value [B, G, N, D]; returns [B, N, H, D]."""
     if sparsec_call is None:
         raise CallError(
-            "expected a model that a pattern was applied to, got one whose config alone names sparsec: call "
-            "sparsec.integrations.transformers.apply, or restore, on this model itself"
+            "expected a model that a pattern was applied to, and that hands keyword arguments down to its attention; "
+            "got neither, or one whose config alone names sparsec: call apply, or restore, on this model itself"
         )
     call, index = sparsec_call, module.layer_idx
     assert isinstance(index, int)

@@ -61,19 +61,18 @@ def apply(
     given = dict(params or {})
     if rollback < 0:
         raise CallError(f"expected rollback of at least 0, got {rollback}")
-    decoder = decoder_of(model)
+    decoder: Any = decoder_of(model)
     patterns = _patterns(chosen, name, given, len(attention_layers(decoder)))
     kernels = fit(decoder, patterns, replace_window=replace_window, target=target)
     for module, each in zip(attention_layers(decoder), kernels, strict=True):
-        parameter = next(module.parameters())
-        if parameter.device.type != "meta":
-            each.of(parameter.dtype, parameter.device, getattr(module, "scaling", None))
+        device = next(module.parameters()).device
+        if device.type != "meta":  # a build takes seconds, and its errors belong here: not in the first call
+            each.of(decoder.dtype, device, getattr(module, "scaling", None))
     if _patch_of(decoder) is not None:
         remove(model)
-    config: Any = decoder.config
-    before = config._attn_implementation
-    decoder.set_attn_implementation(IMPLEMENTATION)  # type: ignore[operator]
-    if config._attn_implementation != IMPLEMENTATION:
+    before = decoder.config._attn_implementation
+    decoder.set_attn_implementation(IMPLEMENTATION)
+    if decoder.config._attn_implementation != IMPLEMENTATION:
         raise CallError(f"expected a model that uses transformers' AttentionInterface, got {type(model).__name__}")
     patch = _Patch(
         kernels=kernels,
@@ -84,7 +83,7 @@ def apply(
         before=before,
     )
     patch.handle = decoder.register_forward_pre_hook(_Hook(patch), with_kwargs=True)
-    decoder._sparsec = patch  # type: ignore[assignment]
+    decoder._sparsec = patch
     if hasattr(model, "_prepare_cache_for_generation"):
         model._prepare_cache_for_generation = MethodType(_prepare_cache, model)  # type: ignore[assignment]
     model.config.sparsec = {  # type: ignore[union-attr]

@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from torch import Tensor
+from transformers.masking_utils import create_causal_mask
 
 import sparsec
 from sparsec.integrations.transformers import apply, new_cache, remove
@@ -113,6 +114,12 @@ def after_a_prefill(model: Model, ids: Tensor, mask: Tensor) -> object:
     return model(ids[:, 4:], past_key_values=cache, attention_mask=mask)
 
 
+def wider_mask(model: Model, ids: Tensor) -> object:
+    return create_causal_mask(
+        model.config, model.model.embed_tokens(ids), None, None, or_mask_function=lambda b, h, q, k: k < 2
+    )
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -126,6 +133,8 @@ def after_a_prefill(model: Model, ids: Tensor, mask: Tensor) -> object:
         (lambda m, i: m(i, position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]])), "count up by 1"),
         (lambda m, i: m(i, cu_seq_lens_q=torch.tensor([0, 12])), "one sequence a row, got cu_seq_lens_q"),
         (lambda m, i: m(i, is_causal=False), "is_causal=False"),
+        (lambda m, i: m(i, head_mask=torch.ones(4)), "takes q, k and v alone, got head_mask"),
+        (lambda m, i: wider_mask(m, i), "one that adds pairs"),
         (lambda m, i: m(i, past_key_values=new_cache(m, 5)), r"at most 5 tokens in the cache, got 0 \+ 6"),
         (lambda m, i: m(i, past_key_values=new_cache(m, 9), attention_mask=padded(5)), "left alone"),
         (lambda m, i: after_a_prefill(m, i, padded(0)), r"\[4, 4\] ones in its first 4 columns.*, got \[4, 3\]"),
