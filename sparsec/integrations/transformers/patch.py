@@ -210,7 +210,7 @@ def _prepare_cache(model: Any, generation_config: Any, model_kwargs: dict[str, A
     """`GenerationMixin._prepare_cache_for_generation`, with a SparseCache where that makes a cache."""
     original = type(model)._prepare_cache_for_generation
     call = inspect.signature(original).bind(model, generation_config, model_kwargs, *args, **kwargs).arguments
-    if generation_config.cache_implementation not in (None, "dynamic"):
+    if generation_config.cache_implementation not in (None, "dynamic", "dynamic_full"):
         kind = generation_config.cache_implementation
         raise CallError(f"expected no cache_implementation, for the pattern has its own cache, got {kind!r}")
     given = model_kwargs.get("past_key_values")

@@ -116,7 +116,11 @@ def after_a_prefill(model: Model, ids: Tensor, mask: Tensor) -> object:
 
 def wider_mask(model: Model, ids: Tensor) -> object:
     return create_causal_mask(
-        model.config, model.model.embed_tokens(ids), None, None, or_mask_function=lambda b, h, q, k: k < 2
+        config=model.config,
+        inputs_embeds=model.model.embed_tokens(ids),
+        attention_mask=None,
+        past_key_values=None,
+        or_mask_function=lambda b, h, q, k: k < 2,
     )
 
 
