@@ -13,16 +13,17 @@ from torch import Tensor, nn
 
 import sparsec
 from sparsec.nn import SelfAttention
+from sparsec.runtime.kv_cache import KVCache
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The pattern of a layer: `name` in the file or text `pattern`, with `params`; `rotary` gives it positions.
+    """The pattern of a layer, or its `name` in a file or text, with `params`; `rotary` gives it positions.
 
     With `bias` a head can look at a distance whatever the symbols are.
     """
 
-    pattern: str
+    pattern: str | sparsec.Pattern
     name: str | None = None
     params: dict[str, str] = field(default_factory=dict)
     rotary: bool = True
@@ -31,15 +32,18 @@ class Layer:
 
 
 class Block(nn.Module):
-    def __init__(self, embed_dim: int, heads: int, head_dim: int | None, layer: Layer, device: str) -> None:
+    def __init__(
+        self, embed_dim: int, heads: int, kv_heads: int | None, head_dim: int | None, layer: Layer, device: str
+    ) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.RMSNorm(embed_dim, device=device) for _ in range(2))
         self.attention = SelfAttention(
             embed_dim,
             heads,
+            kv_heads,
             pattern=layer.pattern,
             name=layer.name,
-            params=layer.params,
+            params=layer.params or None,
             head_dim=head_dim,
             rotary=layer.rotary,
             rotary_base=layer.rotary_base,
@@ -50,14 +54,16 @@ class Block(nn.Module):
         self.expand = nn.Linear(embed_dim, 4 * embed_dim, device=device)
         self.contract = nn.Linear(4 * embed_dim, embed_dim, device=device)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norms[0](x))
+    def forward(self, x: Tensor, cache: KVCache | None) -> Tensor:
+        x = x + self.attention(self.norms[0](x), cache=cache)
         hidden = nn.functional.gelu(self.expand(self.norms[1](x)), approximate="tanh")
         return x + self.contract(hidden)  # type: ignore[no-any-return]  # a module's call is untyped
 
 
 class Decoder(nn.Module):
     """Symbols [B, N] below `vocabulary` -> logits [B, N, vocabulary]. The same seed gives the same weights.
+
+    With `caches`, one a layer, the symbols follow those that the caches hold; then without `smear`.
 
     With `smear` a token's features hold those of the one before it too, through a learned matrix, as in H3 or Mamba.
     """
@@ -69,6 +75,7 @@ class Decoder(nn.Module):
         heads: int,
         layers: Sequence[Layer],
         *,
+        kv_heads: int | None = None,
         head_dim: int | None = None,
         embedding_std: float = 0.02,
         smear: bool = False,
@@ -79,7 +86,7 @@ class Decoder(nn.Module):
         torch.manual_seed(seed)
         self.embedding = nn.Embedding(vocabulary, embed_dim, device=device)
         self.smear = nn.Linear(embed_dim, embed_dim, bias=False, device=device) if smear else None
-        blocks = [Block(embed_dim, heads, head_dim, layer, device) for layer in layers]
+        blocks = [Block(embed_dim, heads, kv_heads, head_dim, layer, device) for layer in layers]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.RMSNorm(embed_dim, device=device)
         self.head = nn.Linear(embed_dim, vocabulary, bias=False, device=device)
@@ -91,12 +98,12 @@ class Decoder(nn.Module):
             for out in (block.attention.o_proj, block.contract):
                 nn.init.normal_(out.weight, std=(2 * len(blocks) * out.in_features) ** -0.5)
 
-    def forward(self, symbols: Tensor) -> Tensor:
+    def forward(self, symbols: Tensor, caches: Sequence[KVCache] | None = None) -> Tensor:
         x = self.embedding(symbols)
         if self.smear is not None:
             x = x + nn.functional.pad(self.smear(x)[:, :-1], (0, 0, 1, 0))
-        for block in self.blocks:
-            x = block(x)
+        for n, block in enumerate(self.blocks):
+            x = block(x, None if caches is None else caches[n])
         return self.head(self.norm(x))  # type: ignore[no-any-return]  # a module's call is untyped
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sparsec.diagnostics.model import CallError
 from sparsec.program import Pattern
 from sparsec.runtime.compile import compile
+from sparsec.runtime.kv_cache import KVCache
 from sparsec.sema.arguments import Given
 
 __all__ = ["SelfAttention"]
@@ -85,10 +86,11 @@ class SelfAttention(nn.Module):
         self.v_proj = linear(embed_dim, self.attention.kv_heads * size)
         self.o_proj = linear(self.attention.heads * size, embed_dim)
 
-    def forward(self, x: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, cu_seqlens: Tensor | None = None, *, cache: KVCache | None = None) -> Tensor:
         """x: [B, N, embed_dim], of the parameters' dtype or under autocast. Returns the same shape.
 
-        cu_seqlens: int32 [documents + 1], for patterns with `documents` alone; B is then 1. Raises CallError.
+        cu_seqlens: int32 [documents + 1], for patterns with `documents` alone; B is then 1. cache: of
+        `attention.new_cache`; x are then the N tokens that follow those in it. Raises CallError.
         """
         if x.dim() != 3 or x.shape[2] != self.embed_dim:
             raise CallError(f"expected x of shape [B, N, {self.embed_dim}], got {list(x.shape)}")
@@ -98,20 +100,23 @@ class SelfAttention(nn.Module):
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         if self.rotary_base is not None:
-            cos, sin = _turns(x.shape[1], attention.head_dim, self.rotary_base, x.device)
+            positions = torch.arange(x.shape[1], device=x.device)
+            if cache is not None:  # read on the device, [B, 1, N]: a graph of one step serves them all
+                positions = cache.lengths_tensor[:, None, None] + positions
+            cos, sin = _turns(positions, attention.head_dim, self.rotary_base)
             q, k = _turned(q, cos, sin), _turned(k, cos, sin)
         of_kernel = attention.dtype
-        out = attention(q.to(of_kernel), k.to(of_kernel), v.to(of_kernel), cu_seqlens=cu_seqlens)
+        out = attention(q.to(of_kernel), k.to(of_kernel), v.to(of_kernel), cu_seqlens=cu_seqlens, cache=cache)
         return self.o_proj(out.transpose(1, 2).flatten(2).to(self.o_proj.weight.dtype))  # type: ignore[no-any-return]  # torch leaves a module's call untyped
 
     def extra_repr(self) -> str:
         return f"embed_dim={self.embed_dim}, rotary_base={self.rotary_base}"
 
 
-def _turns(length: int, head_dim: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [length, head_dim / 2], in float32 whatever the model's dtype: bfloat16 cannot count to 300."""
-    pairs = torch.arange(0, head_dim, 2, device=device, dtype=torch.float32)
-    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * base ** (-pairs / head_dim)
+def _turns(positions: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
+    """Cosine and sine [..., N, head_dim / 2], in float32 whatever the model's dtype: bfloat16 cannot count to 300."""
+    pairs = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32)
+    angles = positions.float()[..., None] * base ** (-pairs / head_dim)
     return angles.cos(), angles.sin()
 
 

@@ -66,8 +66,9 @@ class KVCache:
     def truncate(self, length: int | Sequence[int]) -> None:
         """Takes tokens back: every sequence (or each, by its own number) keeps at most its first `length` tokens.
 
-        Exact, and always possible for the latest `rollback` tokens, and one more. Raises CallError, and changes
-        nothing, if a key that the shorter sequence needs has been overwritten.
+        Exact, and always possible for the latest `rollback` tokens, and one more, counted from the most that the
+        sequence has had. Raises CallError, and changes nothing, if a key that the shorter sequence needs has been
+        overwritten.
         """
         wanted = [length] * self.batch_size if isinstance(length, int) else list(length)
         if len(wanted) != self.batch_size or min(wanted) < 0:

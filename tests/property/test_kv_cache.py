@@ -1,0 +1,235 @@
+"""A KV cache against a plain list of every key: append, decode, fork, truncate, reorder, reset, in any order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from cached_patterns import causal_patterns, cpu_modules, torch_module
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from torch import Tensor
+from vacuity import wanted
+
+from sparsec.diagnostics.model import CallError
+from sparsec.reference.attention import attention
+from sparsec.reference.mask import mask
+from sparsec.runtime.kv_cache import KVCache
+from sparsec.runtime.module import SparseAttention
+from sparsec.sema import model as m
+from sparsec.sema.model import Heads
+from sparsec.testing import sparse_text
+
+RUNS, STEPS = 500, 50
+HEAD_DIM, MAX_LEN = 8, 100
+TOLERANCE = 2e-5
+"""Of float32 attention to at most 100 unit-normal keys; a key missing, or one too many, changes far more."""
+
+
+def window(n: int, *, blocks: bool = False) -> m.Term:
+    return m.Window(n, 0, blocks)
+
+
+def pattern(kv_heads: int, *terms: m.Term, score: m.Score | None = None) -> Heads:
+    cut = tuple(m.Intersection((m.Causal(), term)) for term in terms)
+    return Heads(len(terms), kv_heads, cut, 16, (), m.Documents.NONE, score or m.Score())
+
+
+def s2(phase: int) -> m.Term:
+    return m.Union((window(2, blocks=True), m.Stride(4, phase, True)))
+
+
+SINK_WINDOW = m.Union((m.Sink(4, False), window(12)))
+CHOSEN = (
+    pattern(1, m.Full(), m.Full()),
+    pattern(1, SINK_WINDOW, SINK_WINDOW),
+    pattern(2, m.Full(), m.Full(), SINK_WINDOW, SINK_WINDOW),
+    pattern(4, *(s2(phase) for phase in (0, 3, 2, 1))),
+    pattern(2, *(s2(phase) for phase in (0, 3, 2, 1))),
+    pattern(2, m.Chunk(24, 0), m.Chunk(24, 1), score=m.Score(alibi=True, softcap=3.0)),
+    pattern(1, m.Random(2, 5, 0), m.Random(2, 5, 1)),
+    pattern(1, m.Stride(5, 2, False), window(7), score=m.Score(scale=0.25)),
+    pattern(1, m.Dilated(3, 0, False)),
+    pattern(1, m.Union((window(6), m.Intersection((window(60), m.Stride(4, 1, False)))))),
+)
+
+
+@dataclass(slots=True)
+class Tokens:
+    """One sequence's keys and values, [kv_heads, length, head_dim]."""
+
+    k: Tensor
+    v: Tensor
+
+    def cut(self, length: int) -> Tokens:
+        return Tokens(self.k[:, :length], self.v[:, :length])
+
+
+@dataclass(slots=True)
+class Pair:
+    """A cache, and what it stands for."""
+
+    cache: KVCache
+    rows: list[Tokens]
+
+
+def expected(pattern: Heads, q: Tensor, row: Tokens) -> Tensor:
+    """Attention of the row's last queries, q [heads, n, head_dim], to all of its keys, by the reference."""
+    visible = mask(pattern, q.shape[1], row.k.shape[1])
+    score = pattern.score
+    keys, values = row.k[None], row.v[None]
+    out, _ = attention(q[None], keys, values, visible, score.scale, softcap=score.softcap, alibi=score.alibi)
+    return out[0]
+
+
+class CacheMachine(RuleBasedStateMachine):
+    """Subclasses draw a pattern and its module."""
+
+    def begin(self, drawn: Heads, module: SparseAttention, batch: int, rollback: int) -> None:
+        self.pattern, self.module = drawn, module
+        self.generator = torch.Generator().manual_seed(batch + 7 * rollback)
+        cache = module.new_cache(batch, MAX_LEN, rollback=rollback)
+        cache.keys.fill_(float("nan"))
+        cache.values.fill_(float("nan"))
+        self.pairs = [Pair(cache, [self.tokens(0) for _ in range(batch)])]
+
+    def tokens(self, n: int) -> Tokens:
+        shape = self.pattern.kv_heads, n, HEAD_DIM
+        return Tokens(*(torch.randn(shape, generator=self.generator) for _ in range(2)))
+
+    @property
+    def pair(self) -> Pair:
+        return self.pairs[-1]
+
+    def append(self, n: int, counts: list[int] | None = None) -> None:
+        pair = self.pair
+        new = [self.tokens(n) for _ in pair.rows]
+        q = torch.randn((len(new), self.pattern.heads, n, HEAD_DIM), generator=self.generator)
+        k, v = torch.stack([row.k for row in new]), torch.stack([row.v for row in new])
+        own = counts or [n] * len(new)
+        before = pair.cache.keys.clone(), pair.cache.lengths
+        if max(row.k.shape[1] + count for row, count in zip(pair.rows, own, strict=True)) > MAX_LEN:
+            with pytest.raises(CallError, match="nothing was written"):
+                self.module(q, k, v, cache=pair.cache, lengths=counts)
+            assert torch.equal(before[0].nan_to_num(7.0), pair.cache.keys.nan_to_num(7.0))
+            assert before[1] == pair.cache.lengths
+            return
+        out = self.module(q, k, v, cache=pair.cache, lengths=counts)
+        for b, (old, fresh, count) in enumerate(zip(pair.rows, new, own, strict=True)):
+            rows = Tokens(
+                torch.cat([old.k, fresh.k[:, n - count :]], 1), torch.cat([old.v, fresh.v[:, n - count :]], 1)
+            )
+            pair.rows[b] = rows
+            assert not out[b, :, : n - count].any(), "padding has an output"
+            if count:
+                error = (out[b, :, n - count :] - expected(self.pattern, q[b, :, n - count :], rows)).abs().max()
+                assert error < TOLERANCE, f"sequence {b} of {rows.k.shape[1]} keys, {count} new ones: off by {error}"
+        assert pair.cache.lengths == tuple(row.k.shape[1] for row in pair.rows)
+
+    @rule(n=st.integers(1, 12))
+    def append_to_all(self, n: int) -> None:
+        self.append(n)
+
+    @rule(times=st.integers(1, 3))
+    def decode(self, times: int) -> None:
+        for _ in range(times):
+            self.append(1)
+
+    @rule(n=st.integers(1, 9), data=st.data())
+    def append_unevenly(self, n: int, data: Any) -> None:
+        size = len(self.pair.rows)
+        self.append(n, data.draw(st.lists(st.integers(0, n), min_size=size, max_size=size)))
+
+    @rule()
+    @precondition(lambda self: len(self.pairs) < 3)
+    def fork(self) -> None:
+        self.pairs.append(Pair(self.pair.cache.fork(), list(self.pair.rows)))
+
+    @rule()
+    @precondition(lambda self: len(self.pairs) > 1)
+    def drop(self) -> None:
+        """Goes back to the older cache, which what happened to its copy must not have changed."""
+        self.pairs.pop()
+
+    @rule(back=st.integers(0, 30))
+    def truncate(self, back: int) -> None:
+        pair = self.pair
+        wanted = [max(row.k.shape[1] - back, 0) for row in pair.rows]
+        before, most = pair.cache.lengths, pair.cache.state[1].tolist()
+        try:
+            pair.cache.truncate(wanted)
+        except CallError as error:
+            assert "has been overwritten" in str(error) and pair.cache.lengths == before
+            far = max(newest - length for newest, length in zip(most, wanted, strict=True))
+            assert far > pair.cache.rollback + 1, "what rollback promises was refused"
+            return
+        pair.rows = [row.cut(length) for row, length in zip(pair.rows, wanted, strict=True)]
+
+    @rule(data=st.data())
+    def reorder(self, data: Any) -> None:
+        pair = self.pair
+        index = data.draw(st.lists(st.integers(0, len(pair.rows) - 1), min_size=1, max_size=3))
+        pair.cache.reorder(index)
+        pair.rows = [pair.rows[n] for n in index]
+
+    @rule()
+    def save_and_load(self) -> None:
+        pair = self.pair
+        saved = {name: tensor.clone() for name, tensor in pair.cache.state_dict().items()}
+        other = self.module.new_cache(1, MAX_LEN, rollback=pair.cache.rollback)
+        other.load_state_dict(saved)
+        pair.cache = other
+
+    @rule()
+    @precondition(lambda self: max(row.k.shape[1] for row in self.pair.rows) > 60)
+    def reset(self) -> None:
+        self.pair.cache.reset()
+        self.pair.rows = [row.cut(0) for row in self.pair.rows]
+
+
+class TorchMachine(CacheMachine):
+    @initialize(drawn=causal_patterns(blocks=(16,)), batch=st.integers(1, 2), rollback=st.integers(0, 9))
+    def start(self, drawn: Heads, batch: int, rollback: int) -> None:
+        plain = replace(drawn, score=replace(drawn.score, learned_sink=False))
+        self.begin(plain, torch_module(plain, HEAD_DIM), batch, rollback)
+
+
+@cache
+def built() -> list[SparseAttention]:
+    return cpu_modules(list(CHOSEN), HEAD_DIM)
+
+
+class CpuMachine(CacheMachine):
+    @initialize(which=st.integers(0, len(CHOSEN) - 1), batch=st.integers(1, 3), rollback=st.integers(0, 9))
+    def start(self, which: int, batch: int, rollback: int) -> None:
+        self.begin(CHOSEN[which], built()[which], batch, rollback)
+
+
+def run(machine: type[CacheMachine], runs: int) -> None:
+    slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis leaves it untyped
+        machine,
+        settings=settings(
+            max_examples=wanted(runs), stateful_step_count=STEPS, deadline=None, suppress_health_check=slow
+        ),
+    )
+
+
+@pytest.mark.filterwarnings("ignore:the cache keeps every key")
+def test_cpu() -> None:
+    run(CpuMachine, RUNS)
+
+
+@pytest.mark.filterwarnings("ignore:the cache keeps every key")
+def test_torch() -> None:
+    run(TorchMachine, RUNS // 5)
+
+
+def test_patterns_evict() -> None:
+    """Most of the chosen patterns let keys go: a cache that kept everything would have more slots."""
+    assert sum(module.layout.slots(1000) < 1000 * module.kv_heads for module in built()) >= len(CHOSEN) - 4
+    assert sparse_text(CHOSEN[3])
