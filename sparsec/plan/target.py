@@ -169,7 +169,13 @@ def backward_shape(
 
 
 def cached_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, int]:
-    """(query_tile, key_tile) to plan attention of a chunk of queries over a cache for."""
+    """(query_tile, key_tile) to plan attention of a chunk of queries over a cache for, spilling nothing likewise."""
+    of = family(target)
+    if of not in (Family.CPU, Family.INTERPRETER, Family.CDNA):
+        if dtype == "float32" and head_dim > 64:
+            return 32, 16
+        if head_dim > 128:
+            return (64 if of is Family.AMPERE else 128), 32
     return tile_sizes(target, head_dim, dtype)[:2]
 
 
@@ -183,22 +189,27 @@ def decode_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, int]
     """(query_tile, key_tile) to plan attention of at most DECODE_ROWS queries over a cache for."""
     if family(target) in (Family.CPU, Family.INTERPRETER):
         return DECODE_ROWS, 32
-    return DECODE_ROWS, 32 if dtype == "float32" or head_dim > 128 else 64
+    if dtype == "float32":
+        return DECODE_ROWS, 32 if head_dim <= 128 else 16
+    return DECODE_ROWS, 64 if head_dim <= 128 else 32
 
 
 def decode_rows(target: str, head_dim: int, dtype: str) -> int:
     """The most rows of one program, each a query row of one head."""
-    return 32 if dtype == "float32" or head_dim > 128 else 64
+    if dtype == "float32":
+        return 32 if head_dim <= 64 else 16
+    return 64 if head_dim <= 128 else 32
 
 
 def decode_shape(target: str, head_dim: int, dtype: str, rows: int, key_tile: int) -> LaunchShape:
     """Warps and stages of a decode kernel, which waits for keys and values: two programs a multiprocessor find room."""
-    of = family(target)
-    if of is Family.CDNA:
+    if family(target) is Family.CDNA:
         return LaunchShape(4, 1, False)
-    itemsize = 4 if dtype == "float32" else 2
-    room = shared_memory_bytes(target) // 2 - rows * (head_dim + key_tile) * itemsize - 4096
-    return LaunchShape(4, max(1, min(4, room // (2 * key_tile * head_dim * itemsize))), False)
+    if dtype == "float32":
+        return LaunchShape(4 if head_dim <= 64 else 8, 2, False)
+    room = shared_memory_bytes(target) // 2 - rows * (head_dim + key_tile) * 2 - 4096
+    stages = 1 + room // (4 * key_tile * head_dim)
+    return LaunchShape(4 if rows == 16 or head_dim <= 64 else 8, max(1, min(4, stages)), False)
 
 
 def decode_splits(target: str, processors: int, programs: int, trips: int) -> int:

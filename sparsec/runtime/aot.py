@@ -19,13 +19,24 @@ from triton.compiler import ASTSource
 
 from sparsec.codegen.triton import adds_up, head_dim_chunks
 from sparsec.diagnostics.model import SparsecError
+from sparsec.plan.cached import CachedPlan
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
-from sparsec.plan.target import LaunchShape, backward_shape, launch_shape, shared_memory_bytes
+from sparsec.plan.target import (
+    LaunchShape,
+    backward_shape,
+    cached_shape,
+    decode_shape,
+    launch_shape,
+    shared_memory_bytes,
+)
 from sparsec.runtime.triton import load_module
+from sparsec.runtime.triton_cached import MERGED, STORE_ROWS
 from sparsec.runtime.triton_call import FP_FUSION, SUM_ROWS
 
 _ELEMENTS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 _TENSOR_CORES = re.compile(r"\b(HGMMA|HMMA|UTCHMMA|UTCQMMA|IMMA|v_s?mfma_\w+)")
+_MOVERS = ("row_sums", "merge", "store")
+"""Kernels without a product of matrices."""
 _TMA = re.compile(r"\b(UTMALDG|UTMASTG)")
 
 
@@ -91,6 +102,33 @@ def compile_ahead_backward(
     return tuple(built)
 
 
+def compile_ahead_cached(
+    source: str, chunks: CachedPlan, decode: CachedPlan, target: str, *, rows: int = 16, allow_tf32: bool = False
+) -> tuple[KernelArtefact, ...]:
+    """Builds every kernel of `source`, which `emit_triton_cached(chunks, decode)` gave; raises as `compile_ahead` does.
+
+    `rows`: of one decode program, 16, 32 or 64 (a launch takes as many as it has query rows and heads of a pack).
+    """
+    gpu = _gpu_target(target)
+    module, plan = load_module(source), chunks.attend
+    built = []
+    for n, head_class in enumerate(plan.classes):
+        tiles = head_class.program.query_tile, head_class.program.key_tile
+        shape = cached_shape(target, plan.head_dim, plan.dtype, *tiles)
+        request = _Request(plan, target, gpu, shape, tiles, allow_tf32)
+        built.append(_compile(getattr(module, f"attend_{n}"), request))
+    for n, head_class in enumerate(decode.attend.classes):
+        tiles = head_class.program.query_tile, head_class.program.key_tile
+        shape = decode_shape(target, plan.head_dim, plan.dtype, rows, tiles[1])
+        request = _Request(decode.attend, target, gpu, shape, tiles, allow_tf32, rows=rows)
+        built.append(_compile(getattr(module, f"decode_{n}"), request))
+    for kernel in (module.merge, module.store):
+        built.append(
+            _compile(kernel, _Request(plan, target, gpu, LaunchShape(4, 1, False), (0, 0), allow_tf32, rows=STORE_ROWS))
+        )
+    return tuple(built)
+
+
 def check(artefact: KernelArtefact) -> tuple[str, ...]:
     """What a machine without a GPU can tell is wrong with the kernel; empty if nothing is."""
     failures = []
@@ -104,7 +142,7 @@ def check(artefact: KernelArtefact) -> tuple[str, ...]:
         failures.append(
             f"{artefact.name} for {artefact.target} needs {artefact.shared_bytes} bytes of shared memory, over {limit}"
         )
-    if artefact.tensor_core == 0 and artefact.dtype != "float32" and artefact.name != "row_sums":
+    if artefact.tensor_core == 0 and artefact.dtype != "float32" and artefact.name not in _MOVERS:
         failures.append(f"{artefact.name} for {artefact.target} has no tensor-core instruction")
     return tuple(failures)
 
@@ -120,7 +158,11 @@ def _gpu_target(target: str) -> GPUTarget:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """How to compile a kernel; `tiles`: query and key tile; `wide`: gradients of keys and values are added up."""
+    """How to compile a kernel.
+
+    `tiles`: query and key tile; `wide`: gradients of keys and values are added up; `rows` of one program, where the
+    launch decides it.
+    """
 
     plan: KernelPlan
     target: str
@@ -129,6 +171,7 @@ class _Request:
     tiles: tuple[int, int]
     tf32: bool
     wide: bool = False
+    rows: int = SUM_ROWS
 
 
 def _compile(kernel: Any, request: _Request) -> KernelArtefact:
@@ -137,7 +180,9 @@ def _compile(kernel: Any, request: _Request) -> KernelArtefact:
     pointers = dict.fromkeys(("q", "k", "v", "g", "out", "grad_q"), element)
     pointers |= dict.fromkeys(("grad_k", "grad_v"), "fp32" if request.wide else element)
     pointers |= dict.fromkeys(("lse", "log_sum", "delta", "grad_lse", "sink", "sink_parts"), "fp32")
-    pointers |= dict.fromkeys(("table", "spans", "document_tiles"), "i32")
+    pointers |= dict.fromkeys(("keys", "values"), element) | dict.fromkeys(("parts", "part_logs"), "fp32")
+    pointers |= dict.fromkeys(("table", "spans", "document_tiles", "members", "head_splits"), "i32")
+    pointers |= dict.fromkeys(("lengths", "counts", "places"), "i32")
     sources = dict.fromkeys(("keys", "values"), request.tiles[1]) | dict.fromkeys(
         ("queries", "gradients"), request.tiles[0]
     )
@@ -164,7 +209,8 @@ def _compile(kernel: Any, request: _Request) -> KernelArtefact:
         "TMA": shape.tma,
         "OPERAND": getattr(tl, plan.dtype),
         "PRECISION": "tf32" if request.tf32 and gpu.backend == "cuda" else "ieee",
-        "ROWS": SUM_ROWS,
+        "ROWS": request.rows,
+        "PARTS": MERGED,
     }
     constants = {name: value for name, value in constants.items() if name in signature}
     options = {"num_warps": shape.warps, "num_stages": shape.stages, "enable_fp_fusion": FP_FUSION}

@@ -156,7 +156,7 @@ def _shared(q: Tensor, k: Tensor, v: Tensor, cache: Cached) -> dict[str, object]
     strided = {"q": q, "k": with_rows(k), "v": with_rows(v)}
     return {
         **strided,
-        **strides(strided),
+        **strides({**strided, "arena_k": cache.keys[:, None], "arena_v": cache.values[:, None]}),
         "keys": cache.keys,
         "values": cache.values,
         "lengths": cache.lengths,

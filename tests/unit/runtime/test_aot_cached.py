@@ -1,0 +1,71 @@
+"""The kernels over a cache, compiled ahead of time on a machine without a GPU."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from sparsec.codegen.triton_cached import emit_triton_cached
+from sparsec.diagnostics.model import CallError
+from sparsec.plan.cached import CachedPlan, plan_cached
+from sparsec.plan.target import cached_tile_sizes, decode_tile_sizes
+from sparsec.runtime.aot import KernelArtefact, check, compile_ahead_cached
+from sparsec.runtime.cached_kernel import Cached
+from sparsec.runtime.triton_cached import TritonCached
+from sparsec.sema import model as m
+
+pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing")
+
+
+def plans(heads: int, head_dim: int, target: str, score: m.Score | None = None) -> tuple[CachedPlan, CachedPlan]:
+    """A sink, a window and strided blocks, one phase a KV group of four heads."""
+    terms = tuple(
+        m.Intersection(
+            (m.Causal(), m.Union((m.Sink(64, False), m.Window(8, 0, True), m.Stride(16, -(h // 4) % 16, True))))
+        )
+        for h in range(heads)
+    )
+    pattern = m.Heads(heads, heads // 4, terms, 64, (), m.Documents.NONE, score or m.Score())
+    sizes = (of(target, head_dim, "bfloat16") for of in (cached_tile_sizes, decode_tile_sizes))
+    chunks, decode = (
+        plan_cached(pattern, head_dim=head_dim, dtype="bfloat16", query_tile=query_tile, key_tile=key_tile)
+        for query_tile, key_tile in sizes
+    )
+    return chunks, decode
+
+
+def built(head_dim: int, target: str, score: m.Score | None = None) -> dict[str, KernelArtefact]:
+    chunks, decode = plans(8, head_dim, target, score)
+    artefacts = compile_ahead_cached(emit_triton_cached(chunks, decode), chunks, decode, target)
+    assert all(check(artefact) == () for artefact in artefacts)
+    return {artefact.name: artefact for artefact in artefacts}
+
+
+@pytest.mark.parametrize(("target", "head_dim"), [("cuda:80", 128), ("hip:gfx942", 64)])
+def test_builds_without_spills(target: str, head_dim: int) -> None:
+    found = built(head_dim, target)
+    assert list(found) == ["attend_0", "decode_0", "merge", "store"]
+    assert all(found[name].tensor_core >= 16 for name in ("attend_0", "decode_0"))
+
+
+def test_keys_of_the_cache_and_of_the_call_are_loaded_asynchronously_16_bytes_at_a_time() -> None:
+    found = built(64, "cuda:90", m.Score(softcap=50.0, alibi=True, learned_sink=True))
+    for name, stages in (("attend_0", 3), ("decode_0", 4)):
+        artefact = found[name]
+        (ptx,) = (text.decode() for file, text in artefact.files if file.endswith("ptx"))
+        # The keys' and the values' tile: in each of two loops the stages before the first trip, then one a trip.
+        wide = 2 * 64 * 64 * 2 // (16 * 32 * artefact.warps)
+        assert artefact.stages == stages
+        assert ptx.count("cp.async.cg.shared.global") == 2 * wide * stages
+
+
+def test_tensors_on_the_cpu_are_refused() -> None:
+    kernel = TritonCached.of(*plans(4, 16, "interpreter"))
+    q, k = torch.zeros(1, 4, 1, 16), torch.zeros(1, 1, 1, 16)
+    cache = Cached(k[0], k[0], *(torch.zeros(1, dtype=torch.int32) for _ in range(2)), torch.zeros(1, 3, 2).int())
+    with pytest.raises(CallError, match="TRITON_INTERPRET"):
+        kernel.attend(q, k, k, cache, scale=None)
+    with pytest.raises(CallError, match="TRITON_INTERPRET"):
+        kernel.store(k, k, cache)
