@@ -33,6 +33,7 @@ class KVCache:
         head_dim: int,
         dtype: torch.dtype,
         device: torch.device,
+        kernel: str,
         rollback: int = 0,
         lists: tuple[Tensor, ...] = (),
     ) -> None:
@@ -40,7 +41,7 @@ class KVCache:
             if value < least:
                 raise CallError(f"expected {name} of at least {least}, got {value}")
         self.layout, self.batch_size, self.max_len, self.rollback = layout, batch_size, max_len, rollback
-        self.lists = lists
+        self.kernel, self.lists = kernel, lists
         shape = (batch_size, layout.slots(max_len, rollback), head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
@@ -115,7 +116,7 @@ class KVCache:
         return {"keys": self.keys, "values": self.values, "lengths": self.lengths_tensor, "state": self.state}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over what `state_dict` of a cache of the same pattern, max_len and rollback gave."""
+        """Copies what `state_dict` of a cache of the same pattern, max_len and rollback gave."""
         own = self.state_dict()
         if set(state) != set(own):
             raise CallError(f"expected the tensors {sorted(own)}, got {sorted(state)}")
@@ -131,8 +132,10 @@ class KVCache:
             raise CallError(f"expected lengths of at most {self.max_len}, got {state['state'].tolist()}")
         self.batch_size = batch
         device = self.keys.device
-        self.keys, self.values = (state[name].to(device).contiguous() for name in ("keys", "values"))
-        self.lengths_tensor, self.state = state["lengths"].to(device), state["state"].to("cpu")
+        self.keys, self.values, self.lengths_tensor = (
+            state[name].to(device, copy=True).contiguous() for name in ("keys", "values", "lengths")
+        )
+        self.state = state["state"].to("cpu", copy=True)
 
     def _with(self, tensors: Mapping[str, Tensor]) -> KVCache:
         copy = KVCache.__new__(KVCache)

@@ -175,6 +175,7 @@ class SparseAttention(nn.Module):
             dtype=self.dtype,
             device=where,
             rollback=rollback,
+            kernel=self._kernel,
             lists=cache_tables(self._kernel, max_len, where),
         )
 
@@ -194,12 +195,12 @@ class SparseAttention(nn.Module):
             raise CallError("expected no gradients with a cache, got tensors that require them; use torch.no_grad()")
         if q.shape[2] != k.shape[2] or q.shape[2] < 1:
             raise CallError(f"expected as many queries as keys with a cache, got {q.shape[2]} and {k.shape[2]}")
-        arena, batch = cache.keys, cache.batch_size
-        expected = (self.layout, self.head_dim, self.dtype, q.device, q.shape[0])
-        if (cache.layout, arena.shape[2], arena.dtype, arena.device, batch) != expected:
+        batch = cache.batch_size
+        if cache.kernel != self._kernel:  # a digest, where to compare layouts would have a graph trace their making
+            raise CallError("expected a cache that this module's new_cache made, got one of another pattern or dtype")
+        if (cache.keys.device, batch) != (q.device, q.shape[0]):
             raise CallError(
-                f"expected a cache of this module for {q.shape[0]} sequences on {q.device}, got {cache!r} "
-                f"for {batch} of {arena.dtype}"
+                f"expected a cache for {q.shape[0]} sequences on {q.device}, got one for {batch} on {cache.keys.device}"
             )
         counts = None
         if lengths is not None:
