@@ -20,7 +20,7 @@ from sparsec.plan.cache import CacheLayout
 from sparsec.plan.cached import NoCache, cache_layout
 from sparsec.sema.arguments import Given
 from sparsec.sema.kernels import unsupported_by_kernels
-from sparsec.sema.model import Heads
+from sparsec.sema.model import Documents, Heads
 from sparsec.syntax import parser
 
 if TYPE_CHECKING:
@@ -169,8 +169,11 @@ class Pattern:
         try:
             return cache_layout(self.resolve(heads, kv_heads))
         except NoCache as error:
-            span = self._checked.patterns[self.name].span
-            raise DiagnosticError((codes.NO_CACHE.at(self.source, span, name=self.name, why=str(error)),)) from error
+            span, hint = self._checked.patterns[self.name].span, None
+            if self.resolve(heads, kv_heads).documents is not Documents.NONE:
+                hint = "give each document a cache of its own, with the pattern without `documents`"
+            problem = codes.NO_CACHE.at(self.source, span, hint=hint, name=self.name, why=str(error))
+            raise DiagnosticError((problem,)) from error
         except TooManyBands as error:
             raise DiagnosticError((self.too_many_bands(),)) from error
 

@@ -9,7 +9,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -18,11 +18,17 @@ from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.ir.normalise import TooManyBands
 from sparsec.plan.build import plan_backward, plan_kernels
 from sparsec.plan.cache import CacheLayout
-from sparsec.plan.cached import NoCache, cache_layout
+from sparsec.plan.cached import CachedPlan, NoCache, cache_layout, plan_cached
 from sparsec.plan.cost import Geometry
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.report import Part, Report, report
-from sparsec.plan.target import backward_tile_sizes, tile_sizes, transposed_tile_sizes
+from sparsec.plan.target import (
+    backward_tile_sizes,
+    cached_tile_sizes,
+    decode_tile_sizes,
+    tile_sizes,
+    transposed_tile_sizes,
+)
 from sparsec.program import Pattern, load, parse
 from sparsec.runtime import cpu
 from sparsec.runtime import flops as flops  # registers the formulas
@@ -187,16 +193,17 @@ def _module(request: Request, kind: str, device: torch.device) -> SparseAttentio
         name = triton.target_of(device)
         plan = plan_request(request, name)
         built = triton.TritonKernel.of(plan, plan_backward=lambda: backward_plan(request, name))
-        return module_of(kind, plan, built, lambda: built, lambda: _cached(request, kind), request, device)
+        return module_of(kind, plan, built, lambda: built, lambda: triton_cached(request, name), request, device)
     plan = plan_request(request, "cpu")
     forward: ForwardKernel = cpu.CpuKernel.of(plan) if kind == "cpu" else TorchKernel(plan)
     backward = CpuBackward.of if kind == "cpu" else TorchBackward
+    cached = partial(CpuCached.of, dtype=DTYPES[request.dtype]) if kind == "cpu" else TorchCached.of
     return module_of(
         kind,
         plan,
         forward,
         lambda: backward(backward_plan(request, "cpu")),
-        lambda: _cached(request, kind),
+        lambda: cached(request.pattern, request.head_dim),
         request,
         device,
     )
@@ -206,11 +213,26 @@ def _no_cache() -> CachedKernel:
     raise CallError("expected a module that sparsec.compile made, got one without kernels for a cache")
 
 
-def _cached(request: Request, kind: str) -> CachedKernel:
-    """The kernels over a cache."""
-    if kind == "cpu":
-        return CpuCached.of(request.pattern, request.head_dim, DTYPES[request.dtype])
-    return TorchCached.of(request.pattern, request.head_dim)
+def cached_plans(request: Request, target: str) -> tuple[CachedPlan, CachedPlan]:
+    """The plans over a cache of chunks and of few queries, for a GPU's target name of `plan.target`."""
+    dtype = DTYPES[request.dtype]
+
+    def plan(tiles: tuple[int, int]) -> CachedPlan:
+        return plan_cached(
+            request.pattern, head_dim=request.head_dim, dtype=dtype, query_tile=tiles[0], key_tile=tiles[1]
+        )
+
+    return (
+        plan(cached_tile_sizes(target, request.head_dim, dtype)),
+        plan(decode_tile_sizes(target, request.head_dim, dtype)),
+    )
+
+
+def triton_cached(request: Request, target: str) -> CachedKernel:
+    """The Triton kernels over a cache."""
+    from sparsec.runtime.triton_cached import TritonCached  # imported where it is used, for it is slow to import
+
+    return TritonCached.of(*cached_plans(request, target))
 
 
 def module_of(

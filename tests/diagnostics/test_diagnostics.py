@@ -38,7 +38,20 @@ def problems(name: str, data: bytes) -> tuple[Diagnostic, ...]:
     checked, found = program.check(source)
     if checked is None or any(diagnostic.severity is Severity.ERROR for diagnostic in found):
         return found
-    return found + tuple(d for pattern in checked.pattern_names for d in unsupported_by_kernels(checked, pattern))
+    found += tuple(d for pattern in checked.pattern_names for d in unsupported_by_kernels(checked, pattern))
+    return found + (cache_problems(name, data) if name[:4] in ("E502", "W605") else ())
+
+
+def cache_problems(name: str, data: bytes) -> tuple[Diagnostic, ...]:
+    """What making a KV cache says of each pattern of a file."""
+    file = program.parse(data.decode(), name)
+    found: list[Diagnostic] = []
+    for pattern in map(file.pattern, file.patterns):
+        try:
+            found += pattern.cache_warnings()
+        except DiagnosticError as error:
+            found += error.diagnostics
+    return tuple(found)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
