@@ -22,7 +22,7 @@ def emit_cpp_cached(chunks: CachedPlan, rows: CachedPlan, *, symbol: str = "spar
     one row. It may be joined with other sources.
     """
     attend = replace(_view(chunks, symbol, "i"), stored=_stored(chunks))
-    view = replace(_view(rows, symbol, "j"), lanes="keys", lane="j", other="i", packs=_packs(rows.attend))
+    view = replace(_view(rows, symbol, "j"), lanes="keys", lane="j", other="i", packs=packs(rows.attend))
     texts = (render("templates/cpu/cached.cpp.jinja", attend), render("templates/cpu/decode.cpp.jinja", view))
     return "\n".join(texts)
 
@@ -61,7 +61,7 @@ def _slot_class(
     )
 
 
-def _packs(plan: KernelPlan) -> tuple[tuple[int, tuple[int, ...]], ...]:
+def packs(plan: KernelPlan) -> tuple[tuple[int, tuple[int, ...]], ...]:
     """(KV group, its query heads that share class and constants), in the order of their first heads."""
     share = plan.heads // plan.kv_heads
     alike: dict[tuple[object, ...], list[int]] = {}

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparsec.codegen.cpp_cached import emit_cpp_cached
+from sparsec.codegen.cpp_cached import emit_cpp_cached, packs
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.tiles import ListSpec
 from sparsec.plan.cached import CachedPlan, plan_cached
@@ -24,8 +24,9 @@ from sparsec.runtime.cached_kernel import Cached
 from sparsec.runtime.cpu import DrawList, check_call, compile_shared, scale_of
 from sparsec.sema.model import Heads
 
-ROWS = 2
-"""The most queries that the kernel of single rows takes; more go to that of chunks."""
+ROWS = 3
+"""The kernel of single rows takes up to this many queries for each head of a pack, for it reads every key once a row
+and pack; that of chunks, which reads it once a head, takes as long for one query as for a tile of them."""
 _POSITION_LIMIT = 1 << 30
 _BAD_LENGTHS = 2
 _CALL = struct.Struct("@7P12q4q5Pfi")
@@ -46,13 +47,14 @@ class Entries(NamedTuple):
 class CpuCached:
     """See `runtime.cached_kernel.CachedKernel`; `entries` loads the library, building it the first time (BuildError).
 
-    `plan` is that of chunks; `lists`: the specs of its tables of draws.
+    `plan` is that of chunks; `lists`: the specs of its tables of draws; `few`: see ROWS.
     """
 
     plan: CachedPlan
     source: str
     entries: Callable[[], Entries]
     lists: tuple[ListSpec, ...]
+    few: int
 
     @staticmethod
     def of(pattern: Heads, head_dim: int, dtype: str) -> CpuCached:
@@ -72,7 +74,7 @@ class CpuCached:
     ) -> tuple[Tensor, Tensor]:
         plan = self.plan.attend
         check_call(plan, q, k, v, 0, sink, None)
-        few = q.shape[2] <= ROWS
+        few = q.shape[2] <= self.few
         if few:
             k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (k, v))
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
@@ -153,7 +155,7 @@ def build_cached(requests: Sequence[tuple[Heads, int, str]], *, optimise: int = 
     def library() -> ctypes.CDLL:
         return ctypes.CDLL(str(compile_shared(source, optimise=optimise)))
 
-    return tuple(_kernel(chunks, source, library, symbol) for (chunks, _), symbol in zip(plans, symbols, strict=True))
+    return tuple(_kernel(*pair, source, library, symbol) for pair, symbol in zip(plans, symbols, strict=True))
 
 
 def _plans(pattern: Heads, head_dim: int, dtype: str) -> tuple[CachedPlan, CachedPlan]:
@@ -166,10 +168,13 @@ def _plans(pattern: Heads, head_dim: int, dtype: str) -> tuple[CachedPlan, Cache
     return chunks, rows
 
 
-def _kernel(plan: CachedPlan, source: str, library: Callable[[], ctypes.CDLL], symbol: str) -> CpuCached:
+def _kernel(
+    chunks: CachedPlan, rows: CachedPlan, source: str, library: Callable[[], ctypes.CDLL], symbol: str
+) -> CpuCached:
     @cache
     def entries() -> Entries:
         return Entries(*(library()[f"{symbol}_{name}"] for name in Entries._fields))
 
-    lists = tuple(spec for head_class in plan.attend.classes for spec in head_class.program.lists)
-    return CpuCached(plan, source, entries, lists)
+    lists = tuple(spec for head_class in chunks.attend.classes for spec in head_class.program.lists)
+    few = ROWS * chunks.attend.heads // len(packs(rows.attend))
+    return CpuCached(chunks, source, entries, lists, few)
