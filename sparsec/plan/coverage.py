@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
 
-from sparsec.ir import expr as x
+from sparsec.ir.arrays import truth, value
 from sparsec.ir.tiles import Piece, TileProgram
 from sparsec.ir.walk import draws
 from sparsec.plan.kernel import HeadClass, KernelPlan
@@ -177,51 +176,3 @@ def _live(program: TileProgram, constants: Mapping[str, int], row: _Row, length:
     dense = len(row.full) * program.key_tile * len(i)
     beyond = bool(np.any((row.full + 1) * program.key_tile - 1 > row.first)) or bool(np.any(live & (keys > i)))
     return dense + int(np.count_nonzero(live)), beyond
-
-
-def value(expr: x.Expr, values: Mapping[str, int | Ints], listed: Mapping[int, Bools]) -> int | Ints:
-    """`ir.expr.evaluate` over broadcasting arrays."""
-
-    def of(e: x.Expr) -> int | Ints:
-        return value(e, values, listed)
-
-    match expr:
-        case x.Int(number):
-            return number
-        case x.Var(name):
-            return values[name]
-        case x.Add(a, b):
-            return of(a) + of(b)
-        case x.Sub(a, b):
-            return of(a) - of(b)
-        case x.Mul(a, b):
-            return of(a) * of(b)
-        case x.FloorDiv(a, b):
-            return of(a) // of(b)
-        case x.Mod(a, b):
-            return of(a) % of(b)
-        case x.Min(a, b):
-            return np.minimum(of(a), of(b))
-        case x.Max(a, b):
-            return np.maximum(of(a), of(b))
-        case x.Select(c, a, b):
-            return np.where(truth(c, values, listed), of(a), of(b))
-    assert_never(expr)
-
-
-def truth(test: x.Bool, values: Mapping[str, int | Ints], listed: Mapping[int, Bools]) -> bool | Bools:
-    """`ir.expr.holds` over broadcasting arrays."""
-    match test:
-        case x.Truth(known):
-            return known
-        case x.Less(a, b):
-            return np.less(value(a, values, listed), value(b, values, listed))
-        case x.And(a, b):
-            return np.logical_and(truth(a, values, listed), truth(b, values, listed))
-        case x.Or(a, b):
-            return np.logical_or(truth(a, values, listed), truth(b, values, listed))
-        case x.Not(a):
-            return np.logical_not(truth(a, values, listed))
-        case x.Listed(ordinal):
-            return listed[ordinal]
-    assert_never(test)

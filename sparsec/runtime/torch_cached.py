@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparsec.ir.arrays import value
 from sparsec.ir.expr import Expr
 from sparsec.plan.cached import CachedPlan, plan_cached
 from sparsec.plan.target import tile_sizes
 from sparsec.runtime.cached_kernel import Cached
 from sparsec.runtime.torch_blocks import Score, State, wide_type
-from sparsec.runtime.torch_expr import value
 from sparsec.runtime.torch_tiles import Block, EqualHeads, Sequence, head_groups, query_blocks
 from sparsec.sema.model import Heads
 

@@ -9,10 +9,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from sparsec.ir.arrays import truth
 from sparsec.ir.tiles import TileProgram
 from sparsec.ir.walk import Visit, draws, transposed_visits, visits
 from sparsec.plan.kernel import HeadClass, KernelPlan
-from sparsec.runtime.torch_expr import truth
 from sparsec.sema.model import Documents
 
 CHUNK = 4096
