@@ -120,10 +120,14 @@ def shapes(draw: st.DrawFn, *, max_queries: int = 150, max_keys: int = 300) -> S
     return Shape(n_q, n_k, q_offset)
 
 
-def document_bounds(length: int) -> st.SearchStrategy[tuple[int, ...]]:
+@st.composite
+def document_bounds(draw: st.DrawFn, length: int) -> tuple[int, ...]:
     """Values of cu_seqlens for `length` packed tokens: some documents are empty, some have one token."""
-    cuts = st.one_of(st.integers(0, length), st.sampled_from([n for n in (0, 1, 16, 64, length) if n <= length]))
-    return st.lists(cuts, max_size=6).map(lambda found: (0, *sorted(found), length))
+    cut = st.one_of(st.integers(0, length), st.sampled_from([n for n in (0, 1, 16, 64, length) if n <= length]))
+    cuts = draw(st.lists(cut, max_size=4))
+    for start in draw(st.lists(cut, max_size=2)):
+        cuts += start, min(start + draw(st.integers(0, 2)), length)
+    return (0, *sorted(cuts), length)
 
 
 @st.composite

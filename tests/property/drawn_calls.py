@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vacuity import wanted
+from vacuity import Coverage, wanted
 
 import sparsec
 from sparsec.reference.mask import mask
@@ -20,7 +22,13 @@ from sparsec.testing import attention_inputs, document_bounds, shapes
 from sparsec.testing.probes import Attend
 from sparsec.testing.strategies import Inputs, Shape, Source, sources_with_meaning
 
+KINDS = (
+    *("plain", "softcap", "alibi", "learned_sink", "documents", "documents restart"),
+    *("document of 0", "document of 1", "bound within a tile"),
+)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+EVERY_DTYPE = ("float32", "float32", "bfloat16", "float16")
+"""float32 twice as often: it is where errors show best."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +60,9 @@ def calls(
     *,
     blocks: tuple[int, ...] = (16, 32, 64),
     max_batch: int = 2,
-    scored: bool = False,
 ) -> Call:
-    """`scored`: patterns may have score modifiers, a learned sink, and documents with drawn bounds."""
-    source, pattern = draw(sources_with_meaning(blocks=blocks, scored=scored))
+    """Patterns may have score modifiers, a learned sink, and documents with drawn bounds."""
+    source, pattern = draw(sources_with_meaning(blocks=blocks, scored=True))
     shape, cu_seqlens = draw(shapes(max_queries=max_queries, max_keys=max_keys)), None
     if pattern.documents is not Documents.NONE:
         length = max(1, min(shape.n_k, 3 * max_queries // 2))
@@ -64,6 +71,35 @@ def calls(
     counts = pattern.heads, pattern.kv_heads
     inputs = draw(attention_inputs(*counts, shape, head_dim=head_dim, dtype=dtype, max_batch=max_batch))
     return Call(source, pattern, shape, inputs, cu_seqlens)
+
+
+class Found(Coverage):
+    """Counts the kinds of calls that were drawn, each pattern once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds: Counter[str] = Counter()
+
+    def note_call(self, call: Call) -> None:
+        if call.source.text in self.patterns:
+            return
+        self.note(call.source.text, call.visible)
+        score, documents, bounds = call.pattern.score, call.pattern.documents, call.cu_seqlens or ()
+        kinds = {name for name in ("softcap", "alibi", "learned_sink") if getattr(score, name)}
+        if documents is not Documents.NONE:
+            kinds.add(documents.value)
+        sizes = [stop - start for start, stop in pairwise(bounds)]
+        kinds |= {f"document of {size}" for size in (0, 1) if size in sizes}
+        if any(bound % 16 for bound in bounds[1:-1]):
+            kinds.add("bound within a tile")
+        self.kinds.update(kinds or {"plain"})
+        self.kinds[str(call.inputs.q.dtype)] += 1
+
+    def check_kinds(self, in_ci: int, dtypes: tuple[str, ...]) -> None:
+        """`check`, and at least one pattern in twenty of each kind and of each of the dtypes."""
+        self.check(in_ci)
+        for kind in (*KINDS, *(f"torch.{dtype}" for dtype in dtypes)):
+            assert self.kinds[kind] >= wanted(in_ci) // 20, f"{kind} is drawn too seldom: {self.kinds}"
 
 
 def described(call: Call) -> str:

@@ -1,4 +1,4 @@
-"""Forward attention and LSE of drawn patterns on every target: the tolerance policy and the exact probes."""
+"""Output and LSE of drawn patterns, scores and documents on every target: the tolerance policy and the exact probes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import subprocess
 import sys
 
 import pytest
-from drawn_calls import Call, attend_of, calls, chosen_calls, cpu_modules, described, module_for
+from drawn_calls import EVERY_DTYPE, Call, Found, attend_of, calls, chosen_calls, cpu_modules, described, module_for
 from hypothesis import given, note, settings
-from vacuity import Coverage, examples
+from vacuity import examples
 
-from sparsec.testing.probes import Attend, check_forward
+from sparsec.runtime.module import SparseAttention
+from sparsec.testing.probes import check_forward
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 compiled = pytest.mark.skipif(INTERPRETED, reason="this process tests interpreted Triton alone")
@@ -19,29 +20,34 @@ ON_TORCH, ON_CPU, ON_TRITON = 500, 150, 40
 IN_ONE_LIBRARY = 10
 
 
-def check_call(attend: Attend, call: Call, coverage: Coverage) -> None:
-    visible = call.visible
-    check_forward(attend, call.inputs.q, call.inputs.k, call.inputs.v, visible)
-    coverage.note(call.source.text, visible)
+def check_call(module: SparseAttention, call: Call, found: Found) -> None:
+    check_forward(
+        attend_of(module, call),
+        *(call.inputs.q, call.inputs.k, call.inputs.v, call.visible, call.pattern.score),
+        sink=module.sink,
+        q_offset=call.shape.q_offset,
+        packed=call.cu_seqlens is not None,
+    )
+    found.note_call(call)
 
 
 @compiled
 def test_torch() -> None:
-    coverage = Coverage()
+    found = Found()
 
     @examples(ON_TORCH)
-    @given(calls(100, 200, (8, 16), ("float32", "float32", "bfloat16", "float16")))
+    @given(calls(100, 200, (8, 16), EVERY_DTYPE))
     def check(call: Call) -> None:
         note(described(call))
-        check_call(attend_of(module_for(call, "torch"), call), call, coverage)
+        check_call(module_for(call, "torch"), call, found)
 
     check()
-    coverage.check(ON_TORCH)
+    found.check_kinds(ON_TORCH, EVERY_DTYPE)
 
 
-def check_named(attend: Attend, call: Call, coverage: Coverage) -> None:
+def check_named(module: SparseAttention, call: Call, found: Found) -> None:
     try:
-        check_call(attend, call, coverage)
+        check_call(module, call, found)
     except AssertionError as error:
         raise AssertionError(f"{error}\n{described(call)}") from error
 
@@ -49,37 +55,37 @@ def check_named(attend: Attend, call: Call, coverage: Coverage) -> None:
 @compiled
 def test_cpu() -> None:
     """Ten patterns a library, built with little optimisation: what is tested is the text, not the compiler."""
-    coverage = Coverage()
-    chosen = chosen_calls(calls(130, 250, (16,), ("float32",)), ON_CPU)
+    found = Found()
+    chosen = chosen_calls(calls(130, 250, (16,), EVERY_DTYPE), ON_CPU)
     for start in range(0, len(chosen), IN_ONE_LIBRARY):
         part = chosen[start : start + IN_ONE_LIBRARY]
         for call, module in zip(part, cpu_modules(part), strict=True):
-            check_named(attend_of(module, call), call, coverage)
-    coverage.check(ON_CPU)
+            check_named(module, call, found)
+    found.check_kinds(ON_CPU, EVERY_DTYPE)
 
 
 @compiled
 def test_cpu_through_compile() -> None:
     """A few with every head dimension and dtype, optimised, the usual way."""
-    coverage = Coverage()
+    found = Found()
 
     @settings(max_examples=8)
     @given(calls(70, 150, (8, 20, 64, 128), ("float32", "bfloat16", "float16")))
     def check(call: Call) -> None:
         note(described(call))
-        check_call(attend_of(module_for(call, "cpu"), call), call, coverage)
+        check_call(module_for(call, "cpu"), call, found)
 
     check()
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="run in a process of its own by test_interpreted_triton")
 def test_triton() -> None:
-    coverage = Coverage()
+    found = Found()
 
     few = calls(50, 110, (16,), ("float32", "float32", "float16"), blocks=(16, 32), max_batch=1)
     for call in chosen_calls(few, ON_TRITON):
-        check_named(attend_of(module_for(call, "triton"), call), call, coverage)
-    coverage.check(ON_TRITON)
+        check_named(module_for(call, "triton"), call, found)
+    found.check_kinds(ON_TRITON, ("float32", "float16"))
 
 
 @compiled
