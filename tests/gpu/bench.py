@@ -28,11 +28,13 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Row:
-    """Lengths that one process times, the forward pass or with `backward` both passes."""
+    """Lengths that one process times: the forward pass; with `backward` both; with `decode` one token over a cache."""
 
     pattern: str
     lengths: tuple[int, ...]
     backward: bool = False
+    decode: bool = False
+    batch: int = 1
     head_dim: int = 128
     dtype: str = "bfloat16"
     against: str = "sdpa,flex"
@@ -43,6 +45,8 @@ ROWS = (
     Row("s2", (8192, 32768)),
     Row("s2", (8192, 32768), backward=True),
     Row("dense", (8192, 32768), backward=True),
+    Row("s2", (131072,), decode=True),
+    Row("s2", (131072,), decode=True, batch=16, against="sdpa"),
     Row("window", (8192, 32768)),
     Row("s2", (131072,), against="sdpa"),
     Row("window", (131072,), against="sdpa"),
@@ -56,7 +60,8 @@ def run(row: Row, file: Path, seconds: float) -> dict[str, object]:
     command += ["--heads", "32", "--kv-heads", "8", "--head-dim", str(row.head_dim)]
     command += ["--against", row.against, "--repeats", "7", "--format", "json"]
     command += [word for length in row.lengths for word in ("--seq-len", str(length))]
-    command += ["--backward"] if row.backward else []
+    command += ["--batch", str(row.batch)]
+    command += ["--backward"] if row.backward else ["--decode"] if row.decode else []
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
@@ -99,14 +104,24 @@ def table(about: dict[str, str], results: list[dict[str, object]]) -> None:
     for result in results:
         row = result["row"]
         assert isinstance(row, dict)
-        start = f"{row['pattern']:8} {'fwd+bwd' if row['backward'] else 'fwd':8}"
+        passes = "fwd+bwd" if row["backward"] else f"decode{row['batch']}" if row["decode"] else "fwd"
+        start = f"{row['pattern']:8} {passes:8}"
         measured = result.get("results")
         if not isinstance(measured, list):
             why = str(result.get("error", result.get("left_out")))
             print(start, row["lengths"], why.replace("\n", " | ")[:160])
             continue
         for one in measured:
-            print(f"{start} {one['seq_len']:7} {row['head_dim']:4} {line(one, row['backward'])}")
+            figures = decoded(one) if row["decode"] else line(one, row["backward"])
+            print(f"{start} {one['seq_len']:7} {row['head_dim']:4} {figures}")
+
+
+def decoded(one: dict[str, Any]) -> str:
+    """Milliseconds, ratios, and the live bytes' rate as a share of a copy's."""
+    ratios = [f"{one['speed_up'][peer]:.2f}" if peer in one["speed_up"] else "-" for peer in ("sdpa", "flex")]
+    ideal = one["speed_up"].get("sdpa", 0.0) / one["ideal_speed_up"]
+    share = f"{one['share_of_copy_bandwidth']:.2f} of copy"
+    return f"{one['ms']['sparsec']:9.3f} {'-':>8} {ratios[0]:>7} {ratios[1]:>7} {ideal:8.2f}  {share}"
 
 
 def line(one: dict[str, Any], backward: bool) -> str:
