@@ -74,10 +74,8 @@ def measure_cached(
     report: Callable[[str], None],
 ) -> CachedFigures:
     """Times calls of `new` tokens that end at about `case.length` tokens. Raises as `SparseAttention.new_cache`."""
-    import torch
-
     from sparsec.integrations.flex import FlexUnavailable, compile_flex
-    from sparsec.integrations.peers import median_seconds, over_dense_cache
+    from sparsec.integrations.peers import copying, median_seconds, over_dense_cache
     from sparsec.reference import mask
 
     pattern, length = case.pattern, case.length
@@ -99,11 +97,9 @@ def measure_cached(
             calls["flex"] = compile_flex(pattern, few[0], k, v).call
         except FlexUnavailable as error:
             absent["flex"] = str(error)
-    source, target = torch.empty_like(k), torch.empty_like(k)
-    calls["copy"] = lambda: target.copy_(source)
+    calls["copy"] = copying(k)
     report(f"timing {', '.join(calls)} at {length} tokens, {repeats} rounds")
-    with torch.no_grad():
-        times = median_seconds(calls, repeats=repeats, device=case.device)
+    times = median_seconds(calls, repeats=repeats, device=case.device)
     per_group = pattern.heads // pattern.kv_heads
     seen = mask(pattern, 1, length)[:, 0].view(pattern.kv_heads, per_group, length).any(dim=1)
     live, dense_keys = case.batch * int(seen.sum()), case.batch * pattern.kv_heads * length
