@@ -75,7 +75,7 @@ def test_words_for_regions() -> None:
         "stride(4b, phase=2)": "1 of every 4 blocks of 64 keys",
         "stride(4b) & window(100)": "1 of every 4 blocks of 64 keys, of the latest 100",
         "columns(10 .. 20)": "keys 10..20",
-        "columns(10 ..)": "every key from 10",
+        "stride(4) & columns(10 ..)": "1 of every 4 keys from 10",
         "full": "every key",
     }
     for text, words in texts.items():
