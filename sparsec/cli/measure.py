@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sparsec.cli.coverage import HeadCoverage
 from sparsec.cli.show import covered
+from sparsec.plan.coverage import HeadCoverage
 
 if TYPE_CHECKING:
     from sparsec.integrations.peers import Case, Comparison
