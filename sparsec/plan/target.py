@@ -159,7 +159,7 @@ def backward_shape(
     if of is Family.CDNA:
         return LaunchShape(min(4, max(1, rows // 16)), 1, False)
     # The sums of keys and values want more threads a row but where the tensor cores take 64 rows of four warps.
-    wide = of is Family.BLACKWELL or (of is Family.AMPERE and head_dim > 64) or head_dim > 128
+    wide = (of in (Family.AMPERE, Family.BLACKWELL) and head_dim > 64) or head_dim > 128
     narrow = dtype == "float32" or (of_keys and wide)
     # Four warps even for few keys: they share the columns, which one warp could not hold beside two sums.
     fewest = 4 if of_keys else 1

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
+import sparsec
 from sparsec.codegen.triton import emit_triton, emit_triton_backward
 from sparsec.plan.build import plan_backward, plan_kernels
 from sparsec.plan.target import backward_tile_sizes, shared_memory_bytes, tile_sizes, transposed_tile_sizes
 from sparsec.runtime.aot import AheadOfTimeError, KernelArtefact, check, compile_ahead, compile_ahead_backward
+from sparsec.runtime.compile import Request, backward_plan
 from sparsec.sema import model as m
 
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing")
@@ -76,6 +80,23 @@ def test_gradients_do_not_spill(target: str, head_dim: int) -> None:
         assert (artefact.tma > 0) == (target in ("cuda:90", "cuda:100"))
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("gemma2", "gemma2_window"),
+        ("phi3_small", "phi3_small_sparse"),
+        ("sparse_transformer", "sparse_transformer_fixed"),
+    ],
+)
+def test_gradients_of_examples_do_not_spill(file: str, name: str) -> None:
+    """A soft cap, phases that differ within a KV group, and small blocks."""
+    pattern = sparsec.load(Path(__file__).parents[3] / "examples" / f"{file}.sparse").pattern(name)
+    heads = pattern.resolve(pattern.heads or 16, pattern.kv_heads or 8)
+    plan = backward_plan(Request(heads, 64, torch.bfloat16), "cuda:90")
+    for artefact in compile_ahead_backward(emit_triton_backward(plan), plan, "cuda:90"):
+        assert check(artefact) == ()
+
+
 def test_score_modifiers_and_documents_in_the_forward_kernel() -> None:
     for score, documents in ((ALL, m.Documents.NONE), (PLAIN, m.Documents.SEPARATE), (PLAIN, m.Documents.RESTART)):
         (artefact,) = strided(64, "bfloat16", "cuda:90", score, documents)
@@ -83,11 +104,9 @@ def test_score_modifiers_and_documents_in_the_forward_kernel() -> None:
 
 
 def test_score_modifiers_and_documents_in_the_gradients() -> None:
-    for documents in (m.Documents.SEPARATE, m.Documents.RESTART):
-        for artefact in gradients(64, "bfloat16", "cuda:90", PLAIN, documents):
+    for score, documents in ((ALL, m.Documents.NONE), (PLAIN, m.Documents.SEPARATE), (PLAIN, m.Documents.RESTART)):
+        for artefact in gradients(64, "bfloat16", "cuda:90", score, documents):
             assert check(artefact) == ()
-    for artefact in gradients(64, "bfloat16", "cuda:90", ALL):
-        assert artefact.spill_bytes <= 48
 
 
 def test_float32_has_no_tensor_cores_and_does_not_spill() -> None:
