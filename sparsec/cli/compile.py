@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -9,7 +10,11 @@ import click
 from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolve
 from sparsec.cli.progress import progress
 from sparsec.cli.tables import table
+from sparsec.diagnostics.model import DiagnosticError
+from sparsec.diagnostics.render import render_text
 from sparsec.plan.target import Family, family
+from sparsec.program import Pattern
+from sparsec.sema.model import Heads
 
 
 @click.command("compile")
@@ -23,12 +28,14 @@ from sparsec.plan.target import Family, family
     show_default=True,
     help="cpu, cuda:<compute capability> (cuda:80, cuda:90, cuda:100) or hip:<architecture> (hip:gfx942).",
 )
+@click.option("--inference", is_flag=True, help="Leave out the kernels of the gradients.")
 @pattern_options
 @kernel_options
 def compile_pattern(
     file: Path,
     output: Path,
     target: str,
+    inference: bool,
     name: str | None,
     settings: tuple[str, ...],
     heads: int | None,
@@ -36,7 +43,10 @@ def compile_pattern(
     head_dim: int,
     dtype: str,
 ) -> None:
-    """Write the source of every kernel, the built artefacts and manifest.json.
+    """Write the source of every kernel, the built artefacts, layout.json and manifest.json.
+
+    The kernels are those of the forward pass, of attention over a KV cache where the pattern has one, and of the
+    gradients. layout.json says which keys each KV group keeps. sparsec.load_compiled(DIR) makes a module of the folder.
 
     No target needs a GPU. Exits with 1 if a kernel spills registers, needs more shared memory than the target has, or
     uses no tensor cores where it should.
@@ -57,8 +67,10 @@ def compile_pattern(
             kv_heads=counts.kv_heads,
             head_dim=head_dim,
             dtype=dtype,
+            gradients=not inference,
             progress=report,
         )
+    _report_cache(pattern, counts)
     head = ("kernel", "registers", "spills (B)", "stack (B)", "shared (B)", "tensor-core instr.")
     rows = [
         (
@@ -82,6 +94,17 @@ def compile_pattern(
     for problem in problems:
         click.echo(f"error: {problem}", err=True)
     click.get_current_context().exit(1 if problems else 0)
+
+
+def _report_cache(pattern: Pattern, counts: Heads) -> None:
+    """Says on stderr what a KV cache keeps for want of a closed form, or why there is none."""
+    try:
+        found = pattern.cache_warnings(counts.heads, counts.kv_heads)
+    except DiagnosticError as error:
+        click.echo(f"note: {error.diagnostics[0].message}", err=True)
+        return
+    if found:
+        click.echo(render_text(found, color=sys.stderr.isatty()), err=True)
 
 
 def _check_target(target: str) -> None:

@@ -106,7 +106,7 @@ def plan_cached(pattern: Heads, *, head_dim: int, dtype: str, query_tile: int, k
         pattern.score.alibi,
         pattern.score.learned_sink,
     )
-    return CachedPlan(attend, tuple(slots), _store(layout), layout)
+    return CachedPlan(attend, tuple(slots), store_classes(layout), layout)
 
 
 def _by_layout(band_class: BandClass, layout: CacheLayout, share: int) -> list[BandClass]:
@@ -124,7 +124,8 @@ def _by_layout(band_class: BandClass, layout: CacheLayout, share: int) -> list[B
     ]
 
 
-def _store(layout: CacheLayout) -> tuple[GroupClass, ...]:
+def store_classes(layout: CacheLayout) -> tuple[GroupClass, ...]:
+    """The KV groups of a layout by their slot maps, each once."""
     parts: dict[tuple[Region, ...], list[int]] = {}
     for group, kept in enumerate(layout.groups):
         parts.setdefault(shape_of(kept), []).append(group)

@@ -1,7 +1,7 @@
-"""A compiled pattern as a folder: sources, built artefacts and `manifest.json`; and the way back to a module.
+"""A compiled pattern as a folder: sources, what they were built to, and what it says of itself; and back to a module.
 
 Invariant: a folder is written under a temporary name and renamed when whole; `load_compiled` runs nothing whose digest
-differs from the manifest's, and neither parses nor builds.
+differs from the manifest's, and neither parses a pattern nor prints a kernel.
 """
 
 from __future__ import annotations
@@ -12,60 +12,55 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sparsec import __version__
-from sparsec.codegen.cpp import emit_cpp
-from sparsec.codegen.triton import emit_triton
+from sparsec.codegen.cpp import emit_cpp, emit_cpp_backward
+from sparsec.codegen.cpp_cached import emit_cpp_cached
+from sparsec.codegen.triton import emit_triton, emit_triton_backward
+from sparsec.codegen.triton_cached import emit_triton_cached
 from sparsec.diagnostics.model import CallError, DiagnosticError, SparsecError
-from sparsec.ir.expr import FALSE
 from sparsec.ir.normalise import TooManyBands
-from sparsec.ir.tiles import ListSpec, TileProgram
-from sparsec.plan.kernel import HeadClass, KernelPlan
+from sparsec.plan.cache import CacheLayout
+from sparsec.plan.cached import NoCache
 from sparsec.program import Pattern
-from sparsec.runtime import cpu
-from sparsec.runtime.compile import DTYPES, Request, check_supported, module_of, plan_request
-from sparsec.runtime.kernel import BackwardKernel
+from sparsec.runtime import cpu, cpu_cached
+from sparsec.runtime.cached_kernel import CachedKernel
+from sparsec.runtime.compile import (
+    DTYPES,
+    Request,
+    backward_plan,
+    cached_plans,
+    check_supported,
+    module_of,
+    plan_request,
+)
+from sparsec.runtime.cpu_backward import CpuBackward
+from sparsec.runtime.kernel import BackwardKernel, ForwardKernel
+from sparsec.runtime.manifest import (
+    FORMAT,
+    LAYOUT,
+    MANIFEST,
+    KernelRecord,
+    Manifest,
+    Plans,
+    launch_data,
+    layout_data,
+    layout_of,
+    plans_of,
+)
 from sparsec.runtime.module import SparseAttention
-from sparsec.sema.model import Documents
 
-FORMAT = 1
-PLAIN_FIELDS = ("heads", "kv_heads", "head_dim", "dtype", "scale", "softcap", "alibi", "learned_sink")
-"""Of a KernelPlan: what JSON holds as it is."""
-MANIFEST = "manifest.json"
-CPP_FILE, LIBRARY_FILE, TRITON_FILE = "forward.cpp", "forward.so", "kernels.py"
+_CPU_KERNELS = {"forward": ("forward",), "backward": ("backward",), "cached": cpu_cached.Entries._fields}
+_SAID = {"forward": "the forward pass", "backward": "the gradients", "cached": "the KV cache"}
 
-
-@dataclass(frozen=True, slots=True)
-class KernelRecord:
-    """One kernel. Registers per thread, bytes per thread or program; None where a target has no such figure.
-
-    `problems` holds what makes it unfit: spills, too much shared memory, no tensor-core instruction.
-    """
-
-    name: str
-    registers: int | None = None
-    spills: int | None = None
-    stack_bytes: int | None = None
-    shared_bytes: int | None = None
-    tensor_core_instructions: int | None = None
-    tma_instructions: int | None = None
-    problems: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What `manifest.json` says; `files` maps each file's name to its SHA-256."""
-
-    target: str
-    pattern: str
-    versions: Mapping[str, str]
-    launch: Mapping[str, Any]
-    kernels: tuple[KernelRecord, ...]
-    files: Mapping[str, str]
+_Built = tuple[tuple[KernelRecord, ...], dict[str, bytes]]
+_Kernels = tuple[ForwardKernel, BackwardKernel | None, CachedKernel | None]
 
 
 def compile_to_directory(
@@ -77,12 +72,14 @@ def compile_to_directory(
     kv_heads: int | None = None,
     head_dim: int,
     dtype: str,
+    gradients: bool = True,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Writes the artefacts of `pattern` for `target` ("cpu", "cuda:90", "hip:gfx942", ...) to `directory`.
 
-    dtype: "float32", "bfloat16" or "float16". `progress` is told of each step. An existing folder is replaced if it is
-    empty or holds such artefacts. Raises CallError, DiagnosticError, and the compilers' BuildError or AheadOfTimeError.
+    dtype: "float32", "bfloat16" or "float16". `gradients`: whether it can be trained. `progress` is told of each step.
+    An existing folder is replaced if it is empty or holds such artefacts. Raises CallError, DiagnosticError, and the
+    compilers' BuildError or AheadOfTimeError.
     """
     names = {name: kind for kind, name in DTYPES.items()}
     if dtype not in names:
@@ -92,85 +89,164 @@ def compile_to_directory(
     check_supported(pattern, head_dim)
     progress("lowering")
     try:
-        plan = plan_request(Request(pattern.resolve(heads, kv_heads), head_dim, names[dtype]), target)
+        request = Request(pattern.resolve(heads, kv_heads), head_dim, names[dtype])
+        plans, layout = _plans(request, target, gradients)
     except TooManyBands as error:
         raise DiagnosticError((pattern.too_many_bands(),)) from error
-    build = _build_cpu if target == "cpu" else _build_gpu
-    kernels, files = build(plan, target, progress)
+    kernels, files = (_build_cpu if target == "cpu" else _build_gpu)(plans, target, progress)
+    files[LAYOUT] = _json(layout_data(layout))
     manifest = Manifest(
         target,
         pattern.name,
         _versions(target),
-        _launch(plan),
+        launch_data(plans),
         kernels,
         {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     )
-    text = json.dumps({"format": FORMAT, **asdict(manifest)}, indent=2) + "\n"
     progress("writing")
-    _publish(directory, {**files, MANIFEST: text.encode()})
+    _publish(directory, {**files, MANIFEST: _json({"format": FORMAT, **asdict(manifest)})})
     return manifest
 
 
 def load_compiled(directory: Path | str) -> SparseAttention:
-    """The module that `compile_to_directory` (`sparsec compile`) wrote. Raises CallError for anything else."""
+    """The module that `compile_to_directory` (`sparsec compile`) wrote. Raises CallError for anything else.
+
+    A library for the CPU is run as it is; a GPU's kernels go from their source through Triton, which keeps what it has
+    built in a cache of its own.
+    """
     folder = Path(directory)
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise CallError(f"expected a folder that sparsec compile wrote, got {folder}: {error}") from error
-    if manifest.get("format") != FORMAT:
-        raise CallError(f"expected artefacts of format {FORMAT}, got {manifest.get('format')!r}")
-    for name, digest in manifest["files"].items():
-        if Path(name).name != name or hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
-            raise CallError(f"expected {folder / name} as its manifest describes it, got another content")
-    plan = _launch_plan(manifest["launch"])
-    if manifest["target"] == "cpu":
-        kernel = cpu.CpuKernel.load(plan, (folder / CPP_FILE).read_text(), folder / LIBRARY_FILE)
-        return module_of("cpu", plan, kernel, _no_gradient)
-    from sparsec.runtime.triton import TritonKernel  # imported where it is used, for it is slow to import
-
-    return module_of("triton", plan, TritonKernel(plan, (folder / TRITON_FILE).read_text()), _no_gradient)
-
-
-def _no_gradient() -> BackwardKernel:
-    raise SparsecError(
-        "expected a forward pass alone: a compiled folder has no gradients; compile the pattern for them"
+        text = (folder / MANIFEST).read_bytes()
+        manifest = json.loads(text)
+        if manifest["format"] != FORMAT:
+            raise CallError(f"expected artefacts of format {FORMAT}, got {manifest['format']!r}")
+        files = _checked(folder, manifest["files"])
+        layout = layout_of(json.loads(files[LAYOUT]))
+        plans = plans_of(manifest["launch"], layout)
+        kind = "cpu" if manifest["target"] == "cpu" else "triton"
+        forward, backward, cached = (_load_cpu if kind == "cpu" else _load_triton)(plans, folder, files)
+    except CallError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise CallError(f"expected a folder that sparsec compile wrote, got {folder} ({said})") from error
+    return module_of(
+        kind,
+        plans.forward,
+        forward,
+        (lambda: backward) if backward is not None else _no_gradient,
+        (lambda: cached) if cached is not None else None,
+        device=torch.device("cuda" if kind == "triton" and torch.cuda.is_available() else "cpu"),
+        make_layout=lambda: _layout(layout),
+        identity=hashlib.sha256(text).hexdigest(),
     )
 
 
-def _build_cpu(
-    plan: KernelPlan, target: str, progress: Callable[[str], None]
-) -> tuple[tuple[KernelRecord, ...], dict[str, bytes]]:
-    source = emit_cpp(plan)
-    progress("compiling C++")
-    library = cpu.compile_shared(source)
-    return (KernelRecord("sparsec_forward"),), {CPP_FILE: source.encode(), LIBRARY_FILE: library.read_bytes()}
+def _no_gradient() -> BackwardKernel:
+    raise SparsecError("expected a forward pass alone: the folder was compiled with --inference, without gradients")
 
 
-def _build_gpu(
-    plan: KernelPlan, target: str, progress: Callable[[str], None]
-) -> tuple[tuple[KernelRecord, ...], dict[str, bytes]]:
+def _layout(layout: CacheLayout | str) -> CacheLayout:
+    if isinstance(layout, str):
+        raise CallError(f"expected a pattern that a KV cache serves, got one without: {layout}")
+    return layout
+
+
+def _plans(request: Request, target: str, gradients: bool) -> tuple[Plans, CacheLayout | str]:
+    """The plans for a target; the layout of the cache, or why there is none. Raises TooManyBands."""
+    forward = plan_request(request, target)
+    backward = backward_plan(request, target) if gradients else None
+    try:
+        if target == "cpu":
+            cached = cpu_cached.cached_plans(request.pattern, request.head_dim, DTYPES[request.dtype])
+        else:
+            cached = cached_plans(request, target)
+    except (NoCache, TooManyBands) as error:  # the heads of a KV group may have more bands together than each has
+        return Plans(forward, backward, None), str(error)
+    return Plans(forward, backward, cached), cached[0].layout
+
+
+def _build_cpu(plans: Plans, target: str, progress: Callable[[str], None]) -> _Built:
+    sources = {"forward": emit_cpp(plans.forward)}
+    if plans.cached is not None:
+        sources["cached"] = emit_cpp_cached(*plans.cached)
+    if plans.backward is not None:
+        sources["backward"] = emit_cpp_backward(plans.backward)
+    files: dict[str, bytes] = {}
+    for part, source in sources.items():
+        progress(f"compiling {_SAID[part]}")
+        library = cpu.compile_shared(source)
+        files |= {f"{part}.cpp": source.encode(), f"{part}.so": library.read_bytes()}
+    return tuple(KernelRecord(f"sparsec_{name}") for part in sources for name in _CPU_KERNELS[part]), files
+
+
+def _build_gpu(plans: Plans, target: str, progress: Callable[[str], None]) -> _Built:
     from sparsec.runtime import aot  # imported where it is used, for it is slow to import
 
-    source = emit_triton(plan)
-    files = {TRITON_FILE: source.encode()}
-    records = []
-    progress(f"compiling {len(plan.classes)} kernels for {target}")
-    for artefact in aot.compile_ahead(source, plan, target):
-        files.update(artefact.files)
-        records.append(
-            KernelRecord(
-                artefact.name,
-                artefact.registers,
-                artefact.spill_bytes,
-                artefact.stack_bytes,
-                artefact.shared_bytes,
-                artefact.tensor_core,
-                artefact.tma,
-                aot.check(artefact),
+    def build(part: str, source: str, ahead: Callable[[str], tuple[aot.KernelArtefact, ...]]) -> None:
+        progress(f"compiling {_SAID[part]} for {target}")
+        files[f"{part}.py"] = source.encode()
+        for artefact in ahead(source):
+            files.update(artefact.files)
+            records.append(
+                KernelRecord(
+                    artefact.name,
+                    artefact.registers,
+                    artefact.spill_bytes,
+                    artefact.stack_bytes,
+                    artefact.shared_bytes,
+                    artefact.tensor_core,
+                    artefact.tma,
+                    aot.check(artefact),
+                )
             )
+
+    files: dict[str, bytes] = {}
+    records: list[KernelRecord] = []
+    backward, cached = plans.backward, plans.cached
+    build("forward", emit_triton(plans.forward), lambda text: aot.compile_ahead(text, plans.forward, target))
+    if cached is not None:
+        build("cached", emit_triton_cached(*cached), lambda text: aot.compile_ahead_cached(text, *cached, target))
+    if backward is not None:
+        build(
+            "backward", emit_triton_backward(backward), lambda text: aot.compile_ahead_backward(text, backward, target)
         )
     return tuple(records), files
+
+
+def _load_cpu(plans: Plans, folder: Path, files: Mapping[str, bytes]) -> _Kernels:
+    backward, cached = plans.backward, plans.cached
+    library = {part: folder / name for part in _CPU_KERNELS if (name := f"{part}.so") in files}
+    return (
+        cpu.CpuKernel.load(plans.forward, files["forward.cpp"].decode(), library["forward"]),
+        None if backward is None else CpuBackward.load(backward, library["backward"]),
+        None if cached is None else cpu_cached.CpuCached.load(*cached, files["cached.cpp"].decode(), library["cached"]),
+    )
+
+
+def _load_triton(plans: Plans, folder: Path, files: Mapping[str, bytes]) -> _Kernels:
+    from sparsec.runtime.triton import TritonKernel  # imported where they are used, for they are slow to import
+    from sparsec.runtime.triton_cached import TritonCached
+
+    backward, cached = plans.backward, plans.cached
+    gradients = None if backward is None else (backward, files["backward.py"].decode())
+    kernel = TritonKernel.load(plans.forward, files["forward.py"].decode(), gradients)
+    return (
+        kernel,
+        None if backward is None else kernel,
+        None if cached is None else TritonCached.load(*cached, files["cached.py"].decode()),
+    )
+
+
+def _checked(folder: Path, digests: Mapping[str, str]) -> dict[str, bytes]:
+    """The files' contents. Raises CallError for one that differs from its digest, OSError for one that is not there."""
+    files = {}
+    for name, digest in digests.items():
+        if Path(name).name == name:
+            files[name] = (folder / name).read_bytes()
+        if name not in files or hashlib.sha256(files[name]).hexdigest() != digest:
+            raise CallError(f"expected {folder / name} as its manifest describes it, got another content")
+    return files
 
 
 def _versions(target: str) -> dict[str, str]:
@@ -179,35 +255,8 @@ def _versions(target: str) -> dict[str, str]:
     return {"python": platform.python_version(), "sparsec": __version__, **versions}
 
 
-def _launch(plan: KernelPlan) -> dict[str, Any]:
-    """What a launch needs to know of the plan: all of it but the tile programs' expressions."""
-    classes = [
-        {
-            "heads": list(c.heads),
-            "constants": {name: list(values) for name, values in c.constants},
-            "query_tile": c.program.query_tile,
-            "key_tile": c.program.key_tile,
-            "lists": [asdict(spec) for spec in c.program.lists],
-        }
-        for c in plan.classes
-    ]
-    plain = {name: getattr(plan, name) for name in PLAIN_FIELDS}
-    return {**plain, "documents": plan.documents.value, "classes": classes}
-
-
-def _launch_plan(launch: Mapping[str, Any]) -> KernelPlan:
-    """The plan that `_launch` described, with empty tile programs."""
-    classes = []
-    for c in launch["classes"]:
-        lists = tuple(
-            ListSpec(s["width"], s["block"], tuple((seed, lane) for seed, lane in s["lanes"]), s["lane_row"])
-            for s in c["lists"]
-        )
-        program = TileProgram(c["query_tile"], c["key_tile"], (), (), (), FALSE, lists)
-        constants = tuple((name, tuple(values)) for name, values in c["constants"].items())
-        classes.append(HeadClass(tuple(c["heads"]), constants, program, ()))
-    plain = {name: launch[name] for name in PLAIN_FIELDS}
-    return KernelPlan(**plain, documents=Documents(launch["documents"]), classes=tuple(classes))
+def _json(data: Mapping[str, Any]) -> bytes:
+    return (json.dumps(data, indent=2) + "\n").encode()
 
 
 def _publish(directory: Path, files: Mapping[str, bytes]) -> None:

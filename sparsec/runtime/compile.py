@@ -243,8 +243,14 @@ def module_of(
     make_cached: Callable[[], CachedKernel] | None = None,
     request: Request | None = None,
     device: torch.device | None = None,
+    *,
+    make_layout: Callable[[], CacheLayout] | None = None,
+    identity: str = "",
 ) -> SparseAttention:
-    """The module around the kernel of a plan; `request`: what it was made for, where that is known."""
+    """The module around the kernel of a plan; `request`: what it was made for, where that is known.
+
+    `make_layout`: the cache's, where there is no request. `identity` tells kernels of the same plan and source apart.
+    """
     source = str(getattr(kernel, "source", ""))
     accepted = request.dtype if request else next(kind for kind, name in DTYPES.items() if name == plan.dtype)
     return SparseAttention(
@@ -255,14 +261,15 @@ def module_of(
         target=kind,
         scale=plan.scale,
         kernel=register(
-            _digest(kind, source, repr(plan)), LoadedKernel(kernel, make_backward, plan, make_cached or _no_cache)
+            _digest(kind, source, repr(plan), identity),
+            LoadedKernel(kernel, make_backward, plan, make_cached or _no_cache),
         ),
         source=source,
         plan=plan,
         learned_sink=plan.learned_sink,
         documents=plan.documents is not Documents.NONE,
         device=device,
-        make_layout=request.layout if request else None,
+        make_layout=request.layout if request else make_layout,
         make_report=request.report if request else None,
     )
 

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -60,6 +61,12 @@ class CpuCached:
     def of(pattern: Heads, head_dim: int, dtype: str) -> CpuCached:
         """The kernels of a pattern, not built before the first call. Raises NoCache, TooManyBands, TooManyClasses."""
         return build_cached(((pattern, head_dim, dtype),))[0]
+
+    @staticmethod
+    def load(chunks: CachedPlan, rows: CachedPlan, source: str, library: Path) -> CpuCached:
+        """The kernels from a library that `compile_shared(source)` made, `source` being `emit_cpp_cached` of plans."""
+        loaded = ctypes.CDLL(str(library))
+        return _kernel(chunks, rows, source, lambda: loaded, "sparsec")
 
     def attend(
         self,
@@ -148,7 +155,7 @@ class CpuCached:
 def build_cached(requests: Sequence[tuple[Heads, int, str]], *, optimise: int = 3) -> tuple[CpuCached, ...]:
     """The kernels of several (pattern, head_dim, dtype), built as one library when one of them is first called."""
     symbols = ["sparsec"] if len(requests) == 1 else [f"sparsec_{n}" for n in range(len(requests))]
-    plans = [_plans(*request) for request in requests]
+    plans = [cached_plans(*request) for request in requests]
     source = "\n".join(emit_cpp_cached(*pair, symbol=symbol) for pair, symbol in zip(plans, symbols, strict=True))
 
     @cache
@@ -158,7 +165,7 @@ def build_cached(requests: Sequence[tuple[Heads, int, str]], *, optimise: int = 
     return tuple(_kernel(*pair, source, library, symbol) for pair, symbol in zip(plans, symbols, strict=True))
 
 
-def _plans(pattern: Heads, head_dim: int, dtype: str) -> tuple[CachedPlan, CachedPlan]:
+def cached_plans(pattern: Heads, head_dim: int, dtype: str) -> tuple[CachedPlan, CachedPlan]:
     """The plans of chunks and of single rows; both have the same tables of draws."""
     query_tile, key_tile, *_ = tile_sizes("cpu", head_dim, dtype)
     chunks, rows = (

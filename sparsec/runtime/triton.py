@@ -105,6 +105,11 @@ class TritonKernel:
 
         return cls(plan, emit_triton(plan), allow_tf32, None if plan_backward is None else gradients)
 
+    @classmethod
+    def load(cls, plan: KernelPlan, source: str, gradients: tuple[BackwardPlan, str] | None) -> TritonKernel:
+        """The kernels of `source`, which `emit_triton` made, and of the gradients' plan and source, where given."""
+        return cls(plan, source, gradients=None if gradients is None else lambda: Gradients(*gradients))
+
     def forward(
         self,
         q: Tensor,

@@ -53,6 +53,11 @@ class TritonCached:
         """Two plans of one pattern, of tiles of `plan.target.cached_tile_sizes` and `decode_tile_sizes`."""
         return cls(chunk_plan, decode_plan, cache(lambda: emit_triton_cached(chunk_plan, decode_plan)), allow_tf32)
 
+    @classmethod
+    def load(cls, chunk_plan: CachedPlan, decode_plan: CachedPlan, source: str) -> TritonCached:
+        """The kernels of `source`, which `emit_triton_cached` made of plans that launch as these do."""
+        return cls(chunk_plan, decode_plan, lambda: source)
+
     @property
     def source(self) -> str:
         return self.emit()

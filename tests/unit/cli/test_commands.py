@@ -319,17 +319,35 @@ def test_compile_writes_a_folder_and_a_table(good: Path) -> None:
     target = good.with_name("built")
     result = invoke("compile", good, "-o", target, "--head-dim", "16")
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines()[0].split()[0] == "kernel"
-    assert (target / "manifest.json").is_file()
+    head, _, *rows = result.stdout.split("\n\n")[0].splitlines()
+    assert head.split()[0] == "kernel"
+    kernels = ("forward", "attend_chunk", "attend_rows", "store", "backward")
+    assert [row.split()[0] for row in rows] == [f"sparsec_{kernel}" for kernel in kernels]
+    assert {"manifest.json", "layout.json"} <= {path.name for path in target.iterdir()}
+    assert result.stderr == ""
+
+
+def test_compile_says_what_a_cache_keeps_and_why_there_is_none(two: Path) -> None:
+    two.write_text("pattern a { causal attend window(8) | random(2) }\npattern b { attend full }\n")
+    target = two.with_name("built")
+    growing = invoke("compile", two, "--pattern", "a", "-o", target, "--head-dim", "16", "--inference")
+    assert growing.exit_code == 0, growing.output
+    assert f"{two}:1:9: warning[W605]" in growing.stderr and "random(2)" in growing.stderr
+    without = invoke("compile", two, "--pattern", "b", "-o", target, "--head-dim", "16", "--inference")
+    assert without.exit_code == 0, without.output
+    assert without.stderr.startswith("note: pattern `b` has no KV cache: ") and "later key" in without.stderr
+    assert [row.split()[0] for row in without.stdout.splitlines()[2:3]] == ["sparsec_forward"]
+    assert json.loads((target / "layout.json").read_text())["groups"] is None
 
 
 def test_compile_for_a_gpu_that_is_not_here(good: Path) -> None:
     target = good.with_name("built")
-    arguments = ("--target", "cuda:80", "--dtype", "float16", "--heads", "2")
+    arguments = ("--target", "cuda:80", "--dtype", "float16", "--heads", "2", "--inference")
     result = invoke("compile", good, "-o", target, *arguments)
     assert result.exit_code == 0, result.output
-    name, registers, spills, stack, shared, tensor_cores = result.stdout.splitlines()[2].split()
-    assert name == "forward_0"
+    rows = [line.split() for line in result.stdout.split("\n\n")[0].splitlines()[2:]]
+    assert [row[0] for row in rows] == ["forward_0", "attend_0", "decode_0", "merge", "store"]
+    _, registers, spills, stack, shared, tensor_cores = rows[0]
     assert int(registers) > 0
     assert (int(spills), int(stack)) == (0, 0)
     assert int(shared) > 0
