@@ -6,6 +6,7 @@ Invariant: a tile program visits only keys that the layout still holds when the 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from sparsec.diagnostics.model import SparsecError
 from sparsec.ir.classes import BandClass
@@ -33,7 +34,7 @@ class GroupClass:
     slots: SlotMap
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CachedPlan:
     """Attention of queries to the keys of a cache, and to those that come with them.
 
@@ -48,7 +49,7 @@ class CachedPlan:
     store: tuple[GroupClass, ...]
     layout: CacheLayout
 
-    @property
+    @cached_property
     def regions(self) -> int:
         return max(1, *(len(group) for group in self.layout.groups))
 

@@ -5,6 +5,9 @@ Invariant: an error is raised before anything is written; on a device, nothing o
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +15,7 @@ from sparsec.diagnostics.model import CallError
 from sparsec.runtime.cached_kernel import Cached
 from sparsec.runtime.draws import draw_tables
 from sparsec.runtime.kernel import LoadedKernel, registered
-from sparsec.runtime.kv_cache import advance, room
+from sparsec.runtime.kv_cache import lengths_after
 
 torch.library.define(
     "sparsec::attend_cached",
@@ -47,20 +50,21 @@ def _attend_cached(
     given = [new] * batch if counts is None else counts.tolist()
     if len(given) != batch or min(given) < 0 or max(given) > new:
         raise CallError(f"expected lengths from 0 to {new} for {batch} sequences, got {given}")
-    room(state, given, max_len)
+    record = state.numpy()  # torch's own operations on a few numbers take longer than a small step's kernel
+    before = record[0].tolist()
+    after = lengths_after(before, given, max_len)
     loaded = registered(kernel)
-    if counts is None:
-        there = torch.full((batch,), new, dtype=torch.int32, device=q.device)
-    else:
-        there = counts.to(q.device, torch.int32, non_blocking=True)
+    there = _whole(batch, new, q.device) if counts is None else counts.to(q.device, torch.int32, non_blocking=True)
     cache = Cached(keys, values, lengths, there, places)
-    if _starts(state, given, new) and not _captured(q):
+    if new > 1 and not any(before) and given == [new] * batch and not _captured(q):
+        # Empty sequences, and all tokens theirs: the forward kernel serves, which is faster.
         out, lse = _first(loaded, q, k, v, sink, scale)
     else:
         out, lse = loaded.cached.attend(q, k, v, cache, scale=scale, lists=tuple(lists), sink=sink)
     loaded.cached.store(k, v, cache)
     lengths.add_(there)
-    advance(state, given)
+    record[0] = after
+    np.maximum(record[0], record[1], out=record[1])
     return out, lse
 
 
@@ -71,9 +75,10 @@ def cache_tables(kernel: str, max_len: int, device: torch.device) -> tuple[Tenso
     return draw_tables(specs, max_len, 0, device)
 
 
-def _starts(state: Tensor, counts: list[int], new: int) -> bool:
-    """Whether every sequence is empty and gets all of the tokens: then the forward kernel serves, which is faster."""
-    return counts == [new] * len(counts) and new > 1 and not bool(state[0].any())
+@lru_cache(maxsize=64)
+def _whole(batch: int, new: int, device: torch.device) -> Tensor:
+    """int32 [batch], each `new`; nothing writes to it."""
+    return torch.full((batch,), new, dtype=torch.int32, device=device)
 
 
 def _captured(q: Tensor) -> bool:

@@ -6,13 +6,19 @@ that changes is in tensors of fixed shapes.
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.cache import CacheLayout
+
+LARGE_PAGE = 1 << 21
+"""Bytes."""
 
 
 class KVCache:
@@ -43,8 +49,7 @@ class KVCache:
         self.layout, self.batch_size, self.max_len, self.rollback = layout, batch_size, max_len, rollback
         self.kernel, self.lists = kernel, lists
         shape = (batch_size, layout.slots(max_len, rollback), head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.keys, self.values = _arena(shape, dtype, device), _arena(shape, dtype, device)
         self.lengths_tensor = torch.zeros(batch_size, dtype=torch.int32, device=device)
         self.state = torch.zeros((2, batch_size), dtype=torch.int64)
         self.places = _places(layout, max_len, rollback).to(device)
@@ -150,20 +155,26 @@ class KVCache:
         )
 
 
-def room(state: Tensor, counts: Sequence[int], max_len: int) -> None:
-    """Raises CallError unless `counts` more tokens fit."""
-    for row, (have, more) in enumerate(zip(state[0].tolist(), counts, strict=True)):
+def lengths_after(lengths: Sequence[int], counts: Sequence[int], max_len: int) -> list[int]:
+    """The lengths once each sequence has `counts` more tokens. Raises CallError unless they fit."""
+    for row, (have, more) in enumerate(zip(lengths, counts, strict=True)):
         if have + more > max_len:
             raise CallError(
                 f"expected at most {max_len} tokens in the cache, got {have} + {more} in sequence {row}; "
                 "nothing was written"
             )
+    return [have + more for have, more in zip(lengths, counts, strict=True)]
 
 
-def advance(state: Tensor, counts: Sequence[int]) -> None:
-    """Notes on the host that each sequence has `counts` more tokens."""
-    state[0] += torch.tensor(counts)
-    torch.maximum(state[0], state[1], out=state[1])
+def _arena(shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros; on a CPU in pages as large as the system gives, since a step reads all of an arena once."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    if device.type != "cpu" or nbytes < LARGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.zeros(shape, dtype=dtype, device=device)
+    memory = mmap.mmap(-1, nbytes)
+    with suppress(OSError):  # a system without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
 
 
 def _places(layout: CacheLayout, max_len: int, rollback: int) -> Tensor:
