@@ -59,9 +59,9 @@ def _attend_cached(
     if new > 1 and not any(before) and given == [new] * batch and not _captured(q):
         # Empty sequences, and all tokens theirs: the forward kernel serves, which is faster.
         out, lse = _first(loaded, q, k, v, sink, scale)
+        loaded.cached.store(k, v, cache)
     else:
-        out, lse = loaded.cached.attend(q, k, v, cache, scale=scale, lists=tuple(lists), sink=sink)
-    loaded.cached.store(k, v, cache)
+        out, lse = loaded.cached.attend(q, k, v, cache, scale=scale, lists=tuple(lists), sink=sink, store=True)
     lengths.add_(there)
     record[0] = after
     np.maximum(record[0], record[1], out=record[1])

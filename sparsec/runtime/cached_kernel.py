@@ -1,6 +1,7 @@
 """What every target's kernels over a cache offer: attention to the keys of an arena and of the call, and their storing.
 
-Invariant: `attend` reads the arena alone and `store` writes it; neither reads a length on the host.
+Invariant: attention comes before storing, for a new key may take the slot of one that a query still sees; neither
+reads a length on the host.
 """
 
 from __future__ import annotations
@@ -49,8 +50,11 @@ class CachedKernel(Protocol):
         scale: float | None,
         lists: tuple[Tensor, ...],
         sink: Tensor | None = None,
+        store: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Attention of q [B, H, N, D] to the cached keys and to k, v [B, G, N, D], any strides, which are not stored.
+        """Attention of q [B, H, N, D] to the cached keys and to k, v [B, G, N, D], any strides.
+
+        With `store` these are then stored, as by the method; else the cache stays as it is.
 
         Row r of sequence b stands at position lengths[b] + counts[b] - N + r, and Nk is lengths[b] + counts[b].
         `lists`: the tables of `runtime.draws` of `plan.attend`, class by class, from query block 0 on; `sink` float32

@@ -78,6 +78,7 @@ class CpuCached:
         scale: float | None,
         lists: tuple[Tensor, ...] = (),
         sink: Tensor | None = None,
+        store: bool = False,
     ) -> tuple[Tensor, Tensor]:
         plan = self.plan.attend
         check_call(plan, q, k, v, 0, sink, None)
@@ -94,11 +95,12 @@ class CpuCached:
             scale_of(plan, scale),
         )
         entries = self.entries()
-        self._run(entries.attend_rows if few else entries.attend_chunk, (q, k, v), cache, longest, of_attend)
+        attend = entries.attend_rows if few else entries.attend_chunk
+        self._run((attend, entries.store) if store else (attend,), (q, k, v), cache, longest, of_attend)
         return out, lse
 
     def store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
-        self._run(self.entries().store, (k, k, v), cache, _POSITION_LIMIT, (0, 0, 0, 0, 0.0))
+        self._run((self.entries().store,), (k, k, v), cache, _POSITION_LIMIT, (0, 0, 0, 0, 0.0))
 
     def _tables(self, lists: tuple[Tensor, ...]) -> tuple[ctypes.Array[DrawList], int]:
         """The tables as the kernels take them, and the number of positions that all of them cover."""
@@ -115,13 +117,16 @@ class CpuCached:
 
     def _run(
         self,
-        entry: Entry,
+        entries: tuple[Entry, ...],
         given: tuple[Tensor, Tensor, Tensor],
         cache: Cached,
         longest: int,
         of_attend: tuple[int, int, int, int, float],
     ) -> None:
-        """One call on q, k and v; `of_attend`: out, lse, lists, sink, scale. Raises CallError for what does not fit."""
+        """One call on q, k and v, for each of the entries; `of_attend`: out, lse, lists, sink, scale.
+
+        Raises CallError for what does not fit.
+        """
         q, k, v = given
         keys, values, lengths, counts, places = cache.keys, cache.values, cache.lengths, cache.counts, cache.places
         batch, groups, new, head_dim = k.shape
@@ -142,7 +147,7 @@ class CpuCached:
             *(lengths.data_ptr(), counts.data_ptr(), places.data_ptr(), lists, sink),
             *(scale, torch.get_num_threads()),
         )
-        status = entry(call)
+        status = next((status for entry in entries if (status := entry(call)) != 0), 0)
         if status == _BAD_LENGTHS:
             raise CallError(
                 f"expected lengths from 0, counts from 0 to {new}, at most {longest} tokens in all "

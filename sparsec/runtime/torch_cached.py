@@ -47,11 +47,14 @@ class TorchCached:
         scale: float | None,
         lists: tuple[Tensor, ...] = (),
         sink: Tensor | None = None,
+        store: bool = False,
     ) -> tuple[Tensor, Tensor]:
         out = q.new_zeros(q.shape)
         lse = q.new_full(q.shape[:3], -math.inf, dtype=wide_type(q))
         for b, (length, count) in enumerate(zip(cache.lengths.tolist(), cache.counts.tolist(), strict=True)):
             self._attend_one(_Sources(q, k, v, cache, b, length, count), out[b], lse[b], scale, sink)
+        if store:
+            self.store(k, v, cache)
         return out, lse
 
     def _attend_one(self, of: _Sources, out: Tensor, lse: Tensor, scale: float | None, sink: Tensor | None) -> None:

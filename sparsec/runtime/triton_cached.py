@@ -72,6 +72,7 @@ class TritonCached:
         scale: float | None,
         lists: tuple[Tensor, ...] = (),
         sink: Tensor | None = None,
+        store: bool = False,
     ) -> tuple[Tensor, Tensor]:
         check_device(q)
         plan = self.plan.attend
@@ -84,6 +85,8 @@ class TritonCached:
         given |= {"out": out, "lse": lse, "sink": sink}
         module = load_module(self.source)
         (self._decode if q.shape[2] <= DECODE_ROWS else self._chunk)(module, given, q, cache, lists)
+        if store:
+            self.store(k, v, cache)
         return out.to(q.dtype), lse
 
     def _chunk(self, module: Any, given: dict[str, object], q: Tensor, cache: Cached, lists: Sequence[Tensor]) -> None:
