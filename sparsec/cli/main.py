@@ -21,6 +21,7 @@ from sparsec.cli.explain import explain
 from sparsec.cli.fmt import fmt
 from sparsec.cli.run import run
 from sparsec.cli.show import show
+from sparsec.cli.verify import verify
 from sparsec.diagnostics.model import CallError, DiagnosticError, InternalError, SparsecError
 
 
@@ -56,7 +57,7 @@ def commands() -> None:
     """
 
 
-for _command in (check, fmt, show, explain, compile_pattern, run, bench):
+for _command in (check, fmt, show, explain, compile_pattern, run, verify, bench):
     commands.add_command(_command)
 
 

@@ -29,8 +29,9 @@ def check_forward(
     sink: Tensor | None = None,
     q_offset: int | None = None,
     packed: bool = False,
+    within_tolerance: bool = True,
 ) -> None:
-    """Holds one call within the tolerance policy and to the exact probes; raises AssertionError.
+    """Holds one call within the tolerance policy (unless told not to) and to the exact probes; raises AssertionError.
 
     q [batch, heads, Nq, D]; k, v [batch, kv_heads, Nk, D]; mask bool [heads, Nq, Nk]; sink [heads], the learned one.
     The probes ride along as one more batch row, or with `packed` documents in a call of their own: with q = 0 the
@@ -48,7 +49,8 @@ def check_forward(
     like = (batch + 1, *q.shape[1:])
     assert out.shape == like and out.dtype == q.dtype, f"the output is {out.dtype} {tuple(out.shape)}"
     assert lse.shape == like[:3] and lse.dtype == torch.float32, f"the LSE is {lse.dtype} {tuple(lse.shape)}"
-    assert_close(out[:batch], lse[:batch], expected_attention(q, k, v, mask, score, sink=sink, q_offset=q_offset))
+    if within_tolerance:
+        assert_close(out[:batch], lse[:batch], expected_attention(q, k, v, mask, score, sink=sink, q_offset=q_offset))
     if not score.alibi:
         _check_counts(out[batch], lse[batch], bits, mask, torch.zeros(1) if sink is None else sink.exp())
     unseen = ~seen_by_group(mask, k.shape[1])[None, :, :, None]

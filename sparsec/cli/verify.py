@@ -1,0 +1,260 @@
+"""`sparsec verify`: whether compiled patterns compute what their file says, by drawn cases and, if asked, by proof.
+
+Invariant: a failure is printed with a command that runs it again.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolve
+from sparsec.cli.progress import progress
+from sparsec.cli.tables import duration, table
+from sparsec.diagnostics.model import CallError
+from sparsec.program import Pattern
+from sparsec.sema.model import Heads
+
+if TYPE_CHECKING:
+    from sparsec.testing.proof import Claim
+    from sparsec.testing.verify import Failure, Result
+
+EXAMPLES, PROOF_SECONDS = 20, 60.0
+_EXTRAS = {"hypothesis": "testing", "z3": "proof"}
+_NAMES = {"forward": "output and LSE", "probes": "exact probes", "gradients": "gradients", "cache": "cache walk"}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was found of one pattern."""
+
+    name: str
+    results: tuple[Result, ...]
+    claims: tuple[Claim, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def held(self) -> bool:
+        failed = any(result.failure is not None for result in self.results)
+        return not failed and all(claim.status == "proved" for claim in self.claims)
+
+
+@click.command()
+@file_argument
+@pattern_options
+@kernel_options
+@click.option("--device", help="cpu, cuda or cuda:1; the GPU if left out and there is one.")
+@click.option(
+    "--target", type=click.Choice(["cpu", "triton", "torch"]), help="What runs it; the device's best if left out."
+)
+@click.option(
+    "--examples",
+    type=click.IntRange(0, 1_000_000),
+    default=EXAMPLES,
+    show_default=True,
+    help="Cases drawn for each property; 0 for none.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed draws the same cases."
+)
+@click.option("--case", "case_text", metavar="CASE", help="Run this case alone, as a failure prints it.")
+@click.option("--prove", is_flag=True, help="Prove the plan's claims for all lengths too; needs z3.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.pass_context
+def verify(
+    ctx: click.Context,
+    file: Path,
+    name: str | None,
+    settings: tuple[str, ...],
+    heads: int | None,
+    kv_heads: int | None,
+    head_dim: int,
+    dtype: str,
+    device: str | None,
+    target: str | None,
+    examples: int,
+    seed: int,
+    case_text: str | None,
+    prove: bool,
+    form: str,
+) -> None:
+    """Test that a file's patterns, compiled, compute what it says.
+
+    For drawn lengths, offsets and inputs: output and log-sum-exp within the tolerance policy; exact probes (how many
+    keys each query sees, which ones, and that no other one matters); gradients; and a sequence taken through the KV
+    cache in chunks and single tokens. A failure is shrunk to its smallest case. Exits with 0 if all held, 1 if
+    something failed or was not proved.
+
+    Example: sparsec verify examples/s2.sparse --pattern s2 --examples 50
+    """
+    program = open_program(file)
+    patterns = [choose(program, each, settings) for each in ((name,) if name is not None else program.patterns)]
+    if case_text is not None and len(patterns) > 1:
+        raise click.UsageError(f"expected --pattern with --case, one of: {', '.join(program.patterns)}")
+    found = [(pattern, resolve(pattern, heads, kv_heads)) for pattern in patterns]
+    again = _command(ctx, file)
+    verdicts = []
+    for pattern, meaning in found:
+        with progress() as report:
+            tested = _Tested(pattern, meaning, head_dim, dtype, device, target, report)
+            results, notes = tested.results(examples, seed, case_text) if examples or case_text else ((), ())
+            claims = tested.proved() if prove else ()
+        verdicts.append(Verdict(pattern.name, results, claims, notes))
+        if form == "text":
+            click.echo(_text(verdicts[-1], tested.title, again))
+    if form == "json":
+        click.echo(json.dumps([_as_dict(verdict, again) for verdict in verdicts], indent=2))
+    elif len(verdicts) > 1:
+        held = sum(verdict.held for verdict in verdicts)
+        click.echo(f"{held} of {len(verdicts)} patterns held")
+    ctx.exit(0 if all(verdict.held for verdict in verdicts) else 1)
+
+
+@dataclass(slots=True)
+class _Tested:
+    """One pattern with the options that say how it is compiled."""
+
+    pattern: Pattern
+    meaning: Heads
+    head_dim: int
+    dtype: str
+    device: str | None
+    target: str | None
+    report: Callable[[str], None]
+    title: str = ""
+
+    def results(self, examples: int, seed: int, case_text: str | None) -> tuple[tuple[Result, ...], tuple[str, ...]]:
+        """The properties, and what their cases could not show."""
+        self.report("importing torch and hypothesis")
+        library, drawn = _needed("sparsec.testing.verify"), _needed("sparsec.testing.cases")
+        import sparsec
+        from sparsec.integrations.peers import make_case
+
+        meaning, name = self.meaning, self.pattern.name
+        case = None if case_text is None else drawn.parse_case(case_text)
+        where = make_case(meaning, 1, 1, self.head_dim, self.dtype, "cpu" if self.target == "cpu" else self.device)
+        self.report(f"compiling {name}")
+        attn = sparsec.compile(
+            self.pattern,
+            heads=meaning.heads,
+            kv_heads=meaning.kv_heads,
+            head_dim=self.head_dim,
+            dtype=where.dtype,
+            device=where.device,
+            target=self.target,
+        )
+        self.title = f"target {attn.target} on {where.device}"
+        subject = library.Subject.of(meaning, attn, where.device)
+        if case is not None:
+            return (library.run_case(subject, case),), ()
+        results = library.verify(
+            subject, examples=examples, seed=seed, report=lambda text: self.report(f"{name}: {text}")
+        )
+        longest, most = drawn.longest_term(meaning), drawn.keys_for(meaning)
+        notes = []
+        if longest >= most:
+            notes.append(
+                f"cases have at most {most} keys, and a term counts to {longest}: smaller parameters show more"
+            )
+        if not any(result.partial or result.failure for result in results):
+            notes.append("no query of any case sees a part of its keys: the set itself was hardly tested")
+        return results, tuple(notes)
+
+    def proved(self) -> tuple[Claim, ...]:
+        self.report(f"proving {self.pattern.name}")
+        claims: tuple[Claim, ...] = _needed("sparsec.testing.proof").prove(
+            self.meaning, head_dim=self.head_dim, dtype=self.dtype, target=self.target or "cpu", timeout_s=PROOF_SECONDS
+        )
+        return claims
+
+
+def _needed(module: str) -> Any:
+    """The module. Raises CallError where a package of an extra is not installed."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        wanted = f"pip install 'sparsec[{_EXTRAS[package]}]'"
+        raise CallError(f"expected the package {package}, which is not installed: {wanted}") from error
+
+
+def _command(ctx: click.Context, file: Path) -> Callable[[str, Failure], str]:
+    """(pattern, failure) -> the command line that runs its case again."""
+    words = ["sparsec", "verify", str(file)]
+    given: dict[str, Any] = ctx.params
+    for key in ("heads", "kv_heads", "head_dim", "dtype", "device", "target"):
+        if ctx.get_parameter_source(key) is click.core.ParameterSource.COMMANDLINE:
+            words += ["--" + key.replace("_", "-"), str(given[key])]
+    for setting in given["settings"]:
+        words += ["--set", setting]
+    return lambda pattern, failure: shlex.join([*words, "--pattern", pattern, "--case", str(failure.case)])
+
+
+def _text(verdict: Verdict, title: str, again: Callable[[str, Failure], str]) -> str:
+    lines = [f"{verdict.name}: {title}" if title else verdict.name]
+    if verdict.results:
+        rows = [_row(result) for result in verdict.results]
+        lines.append(table(("property", "cases", "keys up to", "time", "result"), rows))
+    lines += [f"{_NAMES[r.check]} does not apply: {r.absent}" for r in verdict.results if r.absent]
+    lines += [f"note: {note}" for note in verdict.notes]
+    for result in verdict.results:
+        if (failure := result.failure) is not None:
+            lines += ["", f"{_NAMES[result.check]} failed for {failure.case.described}:", failure.message]
+            lines.append(f"to run it again: {again(verdict.name, failure)}")
+    if verdict.claims:
+        rows = [(claim.name, claim.about, duration(claim.seconds), claim.status) for claim in verdict.claims]
+        lines += ["", table(("claim", "about", "time", "result"), rows)]
+    for claim in verdict.claims:
+        if claim.status == "refuted":
+            lines += ["", f"{claim.name} of {claim.about} is refuted:", str(claim.counterexample)]
+    return "\n".join([*lines, ""])
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    if result.absent:
+        return _NAMES[result.check], "-", "-", "-", "-"
+    word = "held" if result.failure is None else "FAILED"
+    return _NAMES[result.check], str(result.examples), str(result.keys), duration(result.seconds), word
+
+
+def _as_dict(verdict: Verdict, again: Callable[[str, Failure], str]) -> dict[str, Any]:
+    return {
+        "pattern": verdict.name,
+        "held": verdict.held,
+        "properties": [_result_as_dict(verdict.name, result, again) for result in verdict.results],
+        "claims": [
+            {
+                "name": claim.name,
+                "about": claim.about,
+                "status": claim.status,
+                "seconds": claim.seconds,
+                "counterexample": None if claim.counterexample is None else str(claim.counterexample),
+            }
+            for claim in verdict.claims
+        ],
+        "notes": list(verdict.notes),
+    }
+
+
+def _result_as_dict(name: str, result: Result, again: Callable[[str, Failure], str]) -> dict[str, Any]:
+    failure = result.failure
+    return {
+        "property": result.check,
+        "status": "absent" if result.absent else "held" if failure is None else "failed",
+        "why": result.absent or None,
+        "cases": result.examples,
+        "keys_up_to": result.keys,
+        "seconds": result.seconds,
+        "failure": None
+        if failure is None
+        else {"case": str(failure.case), "message": failure.message, "command": again(name, failure)},
+    }

@@ -1,0 +1,114 @@
+"""A function that makes attention for a pattern -> a pytest test of it, for a file's patterns or for drawn ones.
+
+Invariant: the callable is checked by `check_attention` alone, so a failure shows the smallest shape and the pattern.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.strategies import SearchStrategy
+
+from sparsec.diagnostics.model import CallError
+from sparsec.program import Pattern, Program, load, parse
+from sparsec.sema.arguments import Given
+from sparsec.sema.model import Heads
+from sparsec.testing.cases import longest_term
+from sparsec.testing.check import check_attention
+
+SHORT, LONG = 300, 1100
+"""Keys at least, and at most, where `max_keys` is left out: the reference is dense."""
+SHAPES = 3
+
+Test = Callable[..., Any]
+
+
+def for_patterns(
+    source: Pattern | Path | str | SearchStrategy[Heads],
+    *,
+    name: str | None = None,
+    params: Mapping[str, Given] | None = None,
+    heads: int | None = None,
+    kv_heads: int | None = None,
+    examples: int = 30,
+    head_dim: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    sink: torch.Tensor | None = None,
+    probes: bool = False,
+    max_keys: int | None = None,
+) -> Callable[[Test], Test]:
+    """Makes a test of a function that takes `pattern` (a `Heads`; fixtures may follow) and returns attention for it.
+
+    The attention is any callable that `check_attention` takes: attn(q, k, v, return_lse=True) -> (out, LSE).
+    source: a file (a Path, or a string that ends in `.sparse`), a text or a Pattern: a test for each of its patterns,
+    or the one called `name`, over `examples` shapes; or a strategy such as `patterns()`: one test of `examples` drawn
+    patterns, over a few shapes each. params, heads, kv_heads: for the file's patterns, as `sparsec.compile` has them.
+    max_keys: enough for the pattern's longest term, between 300 and 1,100, if left out. The others as for
+    `check_attention`. Raises CallError, or DiagnosticError for a bad file, when the module is imported.
+    """
+
+    def check(attn: Any, pattern: Heads, shapes: int) -> None:
+        if not callable(attn):
+            raise CallError(f"expected the test to return the attention to check, got {attn!r}")
+        most = max_keys or min(LONG, max(SHORT, 2 * longest_term(pattern) + pattern.block + 1))
+        check_attention(
+            attn,
+            pattern,
+            head_dim=head_dim,
+            dtype=dtype,
+            device=device,
+            sink=sink,
+            probes=probes,
+            examples=shapes,
+            max_keys=most,
+        )
+
+    def decorate(make: Test) -> Test:
+        if "pattern" not in inspect.signature(make).parameters:
+            raise CallError(
+                f"expected a test with the argument `pattern`, got {make.__name__}{inspect.signature(make)}"
+            )
+        drawn = isinstance(source, SearchStrategy)
+
+        @wraps(make)
+        def test(*args: Any, pattern: Heads, **fixtures: Any) -> None:
+            check(make(*args, pattern=pattern, **fixtures), pattern, SHAPES if drawn else examples)
+
+        if isinstance(source, SearchStrategy):
+            return _settings(examples)(given(pattern=source)(test))
+        import pytest  # where it is used: drawn patterns are checked without it too
+
+        found = {each.name: each.resolve(heads, kv_heads) for each in _patterns(source, name, params or {})}
+        cases = [pytest.param(pattern, id=each) for each, pattern in found.items()]
+        marked: Test = pytest.mark.parametrize("pattern", cases)(test)
+        return marked
+
+    return decorate
+
+
+def _settings(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        report_multiple_bugs=False,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def _patterns(source: Pattern | Path | str, name: str | None, params: Mapping[str, Given]) -> list[Pattern]:
+    if isinstance(source, Pattern):
+        if name is not None or params:
+            raise CallError("expected name= and params= with a path or a text alone, got them with a Pattern")
+        return [source]
+    program: Program = load(source) if isinstance(source, Path) or source.endswith(".sparse") else parse(source)
+    return [program.pattern(each, **params) for each in ([name] if name is not None else program.patterns)]
