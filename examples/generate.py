@@ -29,11 +29,11 @@ MASK_ROWS = 256
 
 
 class DenseCache:
-    """Every key and value of one layer; attends under rows of the pattern's mask."""
+    """Every key and value of one layer; attends under rows of the pattern's mask, which is the same for all heads."""
 
     def __init__(self, attention: sparsec.SparseAttention, pattern: sparsec.Pattern, max_len: int) -> None:
         shape = (1, attention.kv_heads, max_len, attention.head_dim)
-        self.pattern = pattern.resolve(attention.heads, attention.kv_heads)
+        self.pattern = pattern.resolve(1, 1)
         self.keys, self.values = torch.zeros(shape), torch.zeros(shape)
         self.lengths_tensor = torch.zeros(1, dtype=torch.int32)
 
