@@ -11,7 +11,8 @@ import click
 from sparsec.cli.options import DEFAULT_HEADS, DTYPES, choose, file_argument, open_program, pattern_options
 from sparsec.cli.tables import percent, table
 from sparsec.diagnostics.model import CallError, DiagnosticError
-from sparsec.plan.cost import CachePrice, Geometry, ranges
+from sparsec.ir.printer import head_ranges
+from sparsec.plan.cost import CachePrice, Geometry
 from sparsec.plan.report import Part, PartReport, Report, report
 from sparsec.program import Model, Pattern
 
@@ -103,7 +104,7 @@ def as_text(title: str, found: Report) -> str:
             lines += ["", f"{part.name} has no KV cache: it is not causal, or packs documents."]
             continue
         groups = [
-            [ranges(group.groups), "; ".join(group.keeps) or "nothing", f"{group.slots}"] for group in part.groups
+            [head_ranges(group.groups), "; ".join(group.keeps) or "nothing", f"{group.slots}"] for group in part.groups
         ]
         lines += ["", f"KV cache of {part.name}, one layer", table(["KV groups", "keep", "slots"], groups)]
         lines += [f"The cache keeps every key for {reason}." for reason in part.growth]

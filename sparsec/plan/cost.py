@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from sparsec.ir.liveness import Region
 from sparsec.plan.cache import CacheLayout, capacity
@@ -88,12 +87,3 @@ def described(region: Region) -> str:
     if region.reach is not None:
         keys = f"the latest {region.reach} keys" if keys == "every key" else f"{keys}, of the latest {region.reach}"
     return keys
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """`0..4, 6`: half-open runs of ascending numbers."""
-    runs = []
-    for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
-        members = [number for _, number in run]
-        runs.append(str(members[0]) if len(members) == 1 else f"{members[0]}..{members[-1] + 1}")
-    return ", ".join(runs)

@@ -1,7 +1,8 @@
 """The IR, the plan and the generated sources of every example pattern, as files; `--update-golden` writes them.
 
 One folder a pattern: `ir.txt`, `plan.txt` (the tile programs of the cpu target), `cpu.cpp` and `triton.txt` (Python
-text for cuda:90), and the sources of the gradients for the same targets, `backward.cpp` and `backward.triton.txt`.
+text for cuda:90), the sources of the gradients for the same targets, `backward.cpp` and `backward.triton.txt`, and
+`layout.txt`, what a KV cache keeps and where.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ import sparsec
 from sparsec.codegen.cpp import emit_cpp, emit_cpp_backward
 from sparsec.codegen.triton import emit_triton, emit_triton_backward
 from sparsec.ir.classes import block_mask
-from sparsec.ir.printer import head_ranges, print_mask, print_program
+from sparsec.ir.printer import head_ranges, print_expr, print_mask, print_program
 from sparsec.plan.build import plan_backward, plan_kernels
+from sparsec.plan.cache import capacity, slot_map
+from sparsec.plan.cached import NoCache, cache_layout
+from sparsec.plan.cost import described
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.target import backward_tile_sizes, tile_sizes, transposed_tile_sizes
 from sparsec.sema.model import Heads
@@ -25,7 +29,8 @@ from sparsec.sema.model import Heads
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
 PATTERNS = [(path.name, name) for path in sorted(EXAMPLES.glob("*.sparse")) for name in sparsec.load(path).patterns]
-KINDS = ("ir.txt", "plan.txt", "cpu.cpp", "triton.txt", "backward.cpp", "backward.triton.txt")
+KINDS = ("ir.txt", "plan.txt", "cpu.cpp", "triton.txt", "backward.cpp", "backward.triton.txt", "layout.txt")
+LENGTHS = (1000, 32_768, 131_072)
 
 
 def plan_for(pattern: Heads, target: str, dtype: str) -> KernelPlan:
@@ -54,6 +59,23 @@ def print_plan(plan: KernelPlan) -> str:
     return "\n".join(parts)
 
 
+def print_layout(heads: Heads) -> str:
+    try:
+        layout = cache_layout(heads)
+    except NoCache as error:
+        return f"no cache: {error}\n"
+    lines = []
+    for kept in dict.fromkeys(layout.groups):
+        lines.append(f"KV groups {head_ranges(tuple(g for g, other in enumerate(layout.groups) if other == kept))}")
+        for n, region in enumerate(kept):
+            slots = ", ".join(f"{capacity(region, length)} at {length}" for length in LENGTHS)
+            lines.append(f"  region {n}: {described(region)}  # {region.origin}; slots: {slots}")
+        slots = slot_map(kept)
+        lines += [f"  slot(j) = {print_expr(slots.slot)}", f"  kept(j, stop) = {print_expr(slots.kept)}", ""]
+    lines += [f"grows for {growth}" for growth in layout.growth]
+    return "\n".join(lines).rstrip() + "\n"
+
+
 @cache
 def texts(file: str, name: str) -> Mapping[str, str]:
     pattern = sparsec.load(EXAMPLES / file).pattern(name)
@@ -65,6 +87,7 @@ def texts(file: str, name: str) -> Mapping[str, str]:
         "cpu.cpp": emit_cpp(cpu),
         "triton.txt": emit_triton(gpu),
         "backward.cpp": emit_cpp_backward(backward_plan_for(heads, "cpu", "float32")),
+        "layout.txt": print_layout(heads),
         "backward.triton.txt": emit_triton_backward(backward_plan_for(heads, "cuda:90", "bfloat16")),
     }
 

@@ -9,7 +9,7 @@ import torch
 
 import sparsec
 from sparsec.plan.cached import cache_layout
-from sparsec.plan.cost import Geometry, described, group_prices, price, ranges
+from sparsec.plan.cost import Geometry, described, group_prices, price
 from sparsec.reference.mask import mask
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -81,10 +81,6 @@ def test_words_for_regions() -> None:
     for text, words in texts.items():
         ((region,),) = sparsec.parse(f"pattern p {{ causal attend {text} }}").pattern().cache_layout(1, 1).groups
         assert described(region) == words
-
-
-def test_ranges() -> None:
-    assert ranges((0, 1, 2, 4, 7, 8)) == "0..3, 4, 7..9" and ranges(()) == ""
 
 
 def test_explain_of_a_module() -> None:
