@@ -1,4 +1,4 @@
-"""The training examples run from end to end, on a few steps."""
+"""The examples that train and generate run from end to end, on a few steps."""
 
 from __future__ import annotations
 
@@ -47,3 +47,9 @@ def test_train_lm_learns_and_measures_each_model(tmp_path: Path) -> None:
 def test_the_peak_memory_of_a_step_is_not_that_of_the_process_that_asks() -> None:
     held = b"x" * 1_000_000_000
     assert 0 < float(example("train_lm.py", "--memory-of", "dense")) < len(held) / 1e6 / 2
+
+
+def test_generation_over_an_evicting_cache_writes_the_tokens_of_a_dense_one() -> None:
+    lines = example("generate.py").splitlines()
+    (ours, dense) = (float(line.split("cache")[1].split()[-4]) for line in lines if line.startswith(("evict", "dense")))
+    assert ours < dense and "the same in both runs" in lines[-1]
