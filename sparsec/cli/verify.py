@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from sparsec.program import Pattern
 from sparsec.sema.model import Heads
 
 if TYPE_CHECKING:
+    from sparsec.integrations.peers import Case
     from sparsec.testing.proof import Claim
     from sparsec.testing.verify import Failure, Result
 
@@ -94,6 +95,8 @@ def verify(
 
     Example: sparsec verify examples/s2.sparse --pattern s2 --examples 50
     """
+    if not (examples or case_text or prove):
+        raise click.UsageError("expected --prove with --examples 0, which tests nothing")
     program = open_program(file)
     patterns = [choose(program, each, settings) for each in ((name,) if name is not None else program.patterns)]
     if case_text is not None and len(patterns) > 1:
@@ -130,16 +133,32 @@ class _Tested:
     report: Callable[[str], None]
     title: str = ""
 
+    @property
+    def where(self) -> Case:
+        """The device and the dtype, as torch calls them. Raises CallError for no such device."""
+        from sparsec.integrations.peers import make_case
+
+        return make_case(self.meaning, 1, 1, self.head_dim, self.dtype, "cpu" if self.target == "cpu" else self.device)
+
+    @property
+    def planned(self) -> str:
+        """The target whose plan is proved, as `plan.target` names it."""
+        device = self.where.device
+        if self.target == "triton" or (self.target is None and device.type == "cuda"):
+            from sparsec.runtime.triton import target_of
+
+            return target_of(device)
+        return "cpu"
+
     def results(self, examples: int, seed: int, case_text: str | None) -> tuple[tuple[Result, ...], tuple[str, ...]]:
         """The properties, and what their cases could not show."""
         self.report("importing torch and hypothesis")
-        library, drawn = _needed("sparsec.testing.verify"), _needed("sparsec.testing.cases")
+        with _extras():
+            from sparsec.testing import cases, verify
         import sparsec
-        from sparsec.integrations.peers import make_case
 
-        meaning, name = self.meaning, self.pattern.name
-        case = None if case_text is None else drawn.parse_case(case_text)
-        where = make_case(meaning, 1, 1, self.head_dim, self.dtype, "cpu" if self.target == "cpu" else self.device)
+        meaning, name, where = self.meaning, self.pattern.name, self.where
+        case = None if case_text is None else cases.parse_case(case_text)
         self.report(f"compiling {name}")
         attn = sparsec.compile(
             self.pattern,
@@ -151,13 +170,13 @@ class _Tested:
             target=self.target,
         )
         self.title = f"target {attn.target} on {where.device}"
-        subject = library.Subject.of(meaning, attn, where.device)
+        subject = verify.Subject.of(meaning, attn, where.device)
         if case is not None:
-            return (library.run_case(subject, case),), ()
-        results = library.verify(
+            return (verify.run_case(subject, case),), ()
+        results = verify.verify(
             subject, examples=examples, seed=seed, report=lambda text: self.report(f"{name}: {text}")
         )
-        longest, most = drawn.longest_term(meaning), drawn.keys_for(meaning)
+        longest, most = cases.longest_term(meaning), cases.keys_for(meaning)
         notes = []
         if longest >= most:
             notes.append(
@@ -169,16 +188,19 @@ class _Tested:
 
     def proved(self) -> tuple[Claim, ...]:
         self.report(f"proving {self.pattern.name}")
-        claims: tuple[Claim, ...] = _needed("sparsec.testing.proof").prove(
-            self.meaning, head_dim=self.head_dim, dtype=self.dtype, target=self.target or "cpu", timeout_s=PROOF_SECONDS
-        )
-        return claims
+        with _extras():
+            from sparsec.testing.proof import prove
+
+            return prove(
+                self.meaning, head_dim=self.head_dim, dtype=self.dtype, target=self.planned, timeout_s=PROOF_SECONDS
+            )
 
 
-def _needed(module: str) -> Any:
-    """The module. Raises CallError where a package of an extra is not installed."""
+@contextmanager
+def _extras() -> Iterator[None]:
+    """Raises CallError where a package of an extra is imported within and is not installed."""
     try:
-        return import_module(module)
+        yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRAS:

@@ -60,7 +60,7 @@ def two(tmp_path: Path) -> Path:
 
 def test_version_and_help_of_every_command() -> None:
     assert __version__ in invoke("--version").stdout
-    assert sorted(commands.commands) == ["bench", "check", "compile", "fmt", "run", "show"]
+    assert sorted(commands.commands) == ["bench", "check", "compile", "explain", "fmt", "run", "show", "verify"]
     for name in commands.commands:
         text = invoke(name, "--help").stdout
         assert f"Example: sparsec {name} " in " ".join(text.split()), name
@@ -108,7 +108,7 @@ def test_check_of_hostile_files(tmp_path: Path, data: bytes) -> None:
     assert "error[" in result.stdout
 
 
-@pytest.mark.parametrize("name", ["check", "fmt", "show", "run", "bench"])
+@pytest.mark.parametrize("name", ["check", "fmt", "show", "run", "verify", "bench"])
 def test_missing_files_and_folders_are_wrong_usage(tmp_path: Path, name: str) -> None:
     missing = invoke(name, tmp_path / "missing.sparse")
     assert missing.exit_code == 2
@@ -226,7 +226,7 @@ def test_wrong_options(good: Path, arguments: tuple[str, ...], message: str) -> 
     assert result.stdout == ""
 
 
-@pytest.mark.parametrize("name", ["show", "run", "bench"])
+@pytest.mark.parametrize("name", ["show", "run", "verify", "bench"])
 def test_errors_in_the_file_and_sets_known_at_run_time(bad: Path, name: str) -> None:
     assert "error[E101]" in (result := invoke(name, bad)).stderr
     assert result.exit_code == 1
