@@ -1,0 +1,137 @@
+"""What is claimed of a tile program, as questions: conditions that hold together exactly where the claim fails.
+
+Invariant: a claim is proved iff its question has no answer; all unknowns of the setting range freely in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from sparsec.ir import expr as x
+from sparsec.ir.tiles import Piece
+from sparsec.testing.proof.linear import Condition, Linear, every, never, some
+from sparsec.testing.proof.settings import POSITIONS, Setting
+from sparsec.testing.proof.stated import Scope
+from sparsec.testing.proof.visiting import certain, possible
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """`fails` states that the claim `name` does not hold; it is stated when asked for."""
+
+    name: str
+    fails: Callable[[], Condition]
+
+
+def tile_questions(at: Setting) -> tuple[Question, ...]:
+    """The claims of `ir.tiles.TileProgram`, beside its predicate's meaning."""
+    return (
+        Question("coverage", lambda: _uncovered(at)),
+        Question("disjointness", lambda: _twice(at)),
+        Question("fullness", lambda: _not_full(at)),
+        Question("bounds", lambda: _outside(at)),
+        Question("counts", lambda: some(at.space.less(at.scope.value(p.count), Linear(0)) for p in _pieces(at))),
+        Question("int32", lambda: _wide(at)),
+    )
+
+
+def _pieces(at: Setting) -> tuple[Piece, ...]:
+    return (*at.program.full, *at.program.masked)
+
+
+def _uncovered(at: Setting) -> Condition:
+    """A live pair lies in a tile that no piece visits."""
+    visited = (certain(at, piece).visits for piece in _pieces(at))
+    return every((at.assumed, at.present, at.live, *(never(each) for each in visited)))
+
+
+def _twice(at: Setting) -> Condition:
+    """Two pieces visit the tile, or one does at two trips."""
+    found: list[Condition] = []
+    earlier: list[Condition] = []
+    for piece in _pieces(at):
+        trip = possible(at, piece)
+        found.append(every((trip.visits, some(earlier))))
+        earlier.append(trip.visits)
+        if not piece.contiguous:
+            again = possible(at, piece)
+            parts = [trip.visits, again.visits, never(at.space.equal(trip.number, again.number))]
+            if piece.listed is not None:  # a table lists no block twice
+                per_block = at.program.lists[piece.listed].block // at.width
+                parts.append(at.space.equal(*(at.space.divided(each.number, per_block)[0] for each in (trip, again))))
+            found.append(every(parts))
+    return every((at.assumed, some(found)))
+
+
+def _not_full(at: Setting) -> Condition:
+    """A pair of a tile that a full piece visits is not live."""
+    visited = some(possible(at, piece).visits for piece in at.program.full)
+    return every((at.assumed, visited, never(every((at.present, at.live)))))
+
+
+def _outside(at: Setting) -> Condition:
+    """A visited tile has no column that exists."""
+    visited = some(possible(at, piece).visits for piece in _pieces(at))
+    first = at.tile * at.width
+    touches = every((at.space.less(first, at.end), at.space.less(at.begin, first.plus(at.width))))
+    return every((at.assumed, visited, never(touches)))
+
+
+def _wide(at: Setting) -> Condition:
+    """An expression or a part of one leaves int32, for rows and columns of the tile, those past the end included."""
+    found: list[Condition] = []
+    seen: set[x.Expr] = set()
+
+    def check(scope: Scope, tree: x.Expr | x.Bool, reached: Condition) -> None:
+        for node in integers_in(tree):
+            if node not in seen:
+                value = scope.value(node)
+                if not _fits(at, value):
+                    inside = at.space.within(value, Linear(-(2**31)), Linear(2**31))
+                    found.append(every((reached, never(inside))))
+                seen.add(node)
+
+    for let in at.program.lets:
+        check(at.scope, let.value, every(()))
+    for piece in _pieces(at):
+        check(at.scope, piece.count, every(()))
+        if piece.listed is None:
+            trip = possible(at, piece)
+            scope = at.scope.having(n=trip.number, tile=at.tile)
+            check(scope, piece.tile, trip.visits)
+            check(scope, piece.when, trip.visits)
+            seen.clear()
+    check(at.scope, at.program.live, at.space.within(at.tile * at.width, Linear(0), at.end))
+    return every((at.assumed, _near(at), some(found)))
+
+
+def _near(at: Setting) -> Condition:
+    """No query lies 2**30 positions or more before the end of the keys."""
+    base = at.named.get("base", Linear(0))
+    return at.space.at_least(base.plus(POSITIONS), at.named["nk"])
+
+
+def _fits(at: Setting, value: Linear) -> bool:
+    low, high = at.space.range_of(value)
+    return low >= -(2**31) and high < 2**31
+
+
+def integers_in(tree: x.Expr | x.Bool) -> Iterator[x.Expr]:
+    """The integer expressions within a tree."""
+    match tree:
+        case x.Truth() | x.Listed() | x.Int() | x.Var():
+            return
+        case x.Not(a):
+            yield from integers_in(a)
+        case x.And(a, b) | x.Or(a, b) | x.Less(a, b):
+            yield from integers_in(a)
+            yield from integers_in(b)
+        case x.Select(c, a, b):
+            yield tree
+            for part in (c, a, b):
+                yield from integers_in(part)
+        case _:
+            yield tree
+            yield from integers_in(tree.left)
+            yield from integers_in(tree.right)

@@ -1,0 +1,161 @@
+"""Values for which a claim about a tile program is said to fail -> whether it does, by the interpreter; and a picture.
+
+Invariant: nothing here reads what the solver was asked; the interpreter of `ir.walk` decides alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from sparsec.ir.expr import TRUE, evaluate, holds
+from sparsec.ir.tiles import ListSpec, TileProgram
+from sparsec.ir.walk import Visit, draws, transposed_visits, visits
+from sparsec.sema.model import Random, Term
+from sparsec.testing.proof import meaning
+from sparsec.testing.proof.claims import integers_in
+from sparsec.testing.proof.linear import NO, YES, Condition, Linear, Space
+from sparsec.testing.proof.settings import Case, Kind
+
+TRIPS = 1 << 20
+"""A counterexample with more trips than this is not walked."""
+_ROWS, _COLUMNS = 12, 48
+
+Values = Mapping[str, int]
+
+
+class TooLong(Exception):
+    """The loops of a counterexample take too long to walk."""
+
+
+def fails(case: Case, claim: str, values: Values, term: Term, block: int) -> bool:
+    """Whether the claim fails for these values of the program's inputs and constants. Raises TooLong."""
+    tile, size = values["tile"], _size(case)
+    match claim:
+        case "counts":
+            scope = _lets(case.program, values)
+            return any(evaluate(p.count, scope) < 0 for p in (*case.program.full, *case.program.masked))
+        case "meaning":
+            return _is_live(case, values) != _is_meant(case, values, term, block)
+        case "int32":
+            return any(not -(2**31) <= value < 2**31 for value in _every_value(case, values))
+    found = _visits(case, values)
+    match claim:
+        case "coverage":
+            return (
+                _present(case, values)
+                and _is_live(case, values)
+                and all(v.tile != _tile_of(case, values) for v in found)
+            )
+        case "disjointness":
+            return sum(visit.tile == tile for visit in found) > 1
+        case "fullness":
+            visited = any(visit.tile == _tile_of(case, values) and visit.full for visit in found)
+            return visited and not (_present(case, values) and _is_live(case, values))
+        case "bounds":
+            begin, end = _columns(case, values)
+            return any(not (v.tile * size < end and begin < (v.tile + 1) * size) for v in found if v.tile == tile)
+    raise AssertionError(f"no claim is called {claim}")
+
+
+def picture(case: Case, values: Values) -> str:
+    """The predicate around the pair: `#` live, `.` not, `X` and `x` the pair itself; and how its tile is visited."""
+    transposed = case.kind is Kind.TRANSPOSED
+    row, column, begin, end = ("j", "i", "j0", "j1") if transposed else ("i", "j", "i0", "i1")
+    top = max(values[begin], min(values[row] - _ROWS // 2, values[end] - _ROWS + 1))
+    left = values[column] - _COLUMNS // 2
+    left = left if transposed else max(0, left)
+    lines = []
+    for at in range(top, min(values[end], top + _ROWS - 1) + 1):
+        marks = ""
+        for across in range(left, left + _COLUMNS):
+            pair = {**values, row: at, column: across}
+            live = _present(case, pair) and _is_live(case, pair)
+            here = at == values[row] and across == values[column]
+            marks += ("X" if live else "x") if here else "#" if live else "."
+        lines.append(f"{row} = {at:>6}  {marks}")
+    try:
+        how = [("full" if v.full else "masked") for v in _visits(case, values) if v.tile == values["tile"]]
+    except TooLong:
+        how = ["for too many trips to tell"]
+    kind, span = "query" if transposed else "key", f"{left} .. {left + _COLUMNS - 1}"
+    lines.append(f"{column} = {span}; {kind} tile {values['tile']} is visited: {', '.join(how) or 'never'}")
+    return "\n".join(lines)
+
+
+def _size(case: Case) -> int:
+    return case.program.query_tile if case.kind is Kind.TRANSPOSED else case.program.key_tile
+
+
+def _columns(case: Case, values: Values) -> tuple[int, int]:
+    return (0, values["nk"]) if case.kind is Kind.FORWARD else (values["begin"], values["end"])
+
+
+def _column(case: Case, values: Values) -> int:
+    return values["i"] - values["base"] if case.kind is Kind.TRANSPOSED else values["j"]
+
+
+def _tile_of(case: Case, values: Values) -> int:
+    return _column(case, values) // _size(case)
+
+
+def _present(case: Case, values: Values) -> bool:
+    begin, end = _columns(case, values)
+    return begin <= _column(case, values) < end
+
+
+def _drawn(case: Case, values: Values) -> dict[int, bool]:
+    """Whether the pair's blocks are drawn, for each list."""
+    return {
+        n: values["j"] // spec.block in draws(spec, values[spec.lane_row], values["i"] // spec.block)
+        for n, spec in enumerate(case.program.lists)
+    }
+
+
+def _is_live(case: Case, values: Values) -> bool:
+    return holds(case.program.live, values, _drawn(case, values))
+
+
+def _is_meant(case: Case, values: Values, term: Term, block: int) -> bool:
+    def drawn(random: Random) -> Condition:
+        spec = ListSpec(random.k, block, ((random.seed, random.lane),), "")
+        return YES if values["j"] // block in draws(spec, 0, values["i"] // block) else NO
+
+    i, j, n_keys = (Linear(values[name]) for name in ("i", "j", "nk"))
+    at = meaning.Pair(Space(), i, j, n_keys, block, drawn)
+    return meaning.holds(term, at) is YES
+
+
+def _lets(program: TileProgram, values: Values) -> dict[str, int]:
+    scope = dict(values)
+    for let in program.lets:
+        scope[let.name] = evaluate(let.value, scope)
+    return scope
+
+
+def _visits(case: Case, values: Values) -> tuple[Visit, ...]:
+    program, scope = case.program, _lets(case.program, values)
+    if sum(evaluate(piece.count, scope) for piece in (*program.full, *program.masked)) > TRIPS:
+        raise TooLong
+    if case.kind is Kind.TRANSPOSED:
+        queries = values["base"] + values["begin"], values["base"] + values["end"]
+        return transposed_visits(program, values, (values["j0"], values["j1"] + 1), values["nk"], queries)
+    document = (values["begin"], values["end"]) if case.kind is Kind.IN_DOCUMENT else None
+    return visits(program, values, (values["i0"], values["i1"] + 1), values["nk"], document)
+
+
+def _every_value(case: Case, values: Values) -> Iterator[int]:
+    """The values of all expressions and of their parts, for the pair and for every trip."""
+    program, scope = case.program, _lets(case.program, values)
+    for let in program.lets:
+        yield from (evaluate(node, scope) for node in integers_in(let.value))
+    for piece in (*program.full, *program.masked):
+        yield from (evaluate(node, scope) for node in integers_in(piece.count))
+        if evaluate(piece.count, scope) > TRIPS:
+            raise TooLong
+        for n in range(evaluate(piece.count, scope) if piece.listed is None else 0):
+            trip = scope | {"n": n}
+            yield from (evaluate(node, trip) for node in integers_in(piece.tile))
+            trip["tile"] = evaluate(piece.tile, trip)
+            if piece.when != TRUE:
+                yield from (evaluate(node, trip) for node in integers_in(piece.when))
+    yield from (evaluate(node, scope) for node in integers_in(program.live))

@@ -1,0 +1,114 @@
+"""Conditions of a `Space` -> z3's answer, and the values of the unknowns where they hold together.
+
+Invariant: only the rules that a question reaches are asserted; no answer within the time is no answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import z3
+
+from sparsec.testing.proof.linear import All, AtLeastZero, Condition, Flag, IsZero, Known, Linear, Never, Some, Space
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Values of the unknowns that a question reached; others may be anything in their range."""
+
+    space: Space
+    values: Mapping[int, int]
+
+    def of(self, value: Linear) -> int:
+        return value.constant + sum(factor * self._of(unknown) for unknown, factor in value.terms)
+
+    def _of(self, unknown: int) -> int:
+        low, high = self.space.ranges[unknown]
+        return self.values.get(unknown, min(max(low, 0), high))
+
+
+class Solver:
+    """Asks z3 about conditions of one space; terms are translated once."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self._context = z3.Context()
+        self._unknowns: dict[int, z3.ArithRef] = {}
+        self._made: dict[int, tuple[Condition, z3.BoolRef, frozenset[int]]] = {}
+
+    def ask(self, conditions: Iterable[Condition], timeout_s: float) -> Model | Literal[False] | None:
+        """A model in which all conditions hold; False if there is none; None if time ran out."""
+        # The old simplex core settles these questions several times as fast as the newer one and every tactic.
+        solver = z3.SimpleSolver(ctx=self._context)
+        solver.set("arith.solver", 2)
+        solver.set("timeout", max(1, int(timeout_s * 1000)))
+        reached: set[int] = set()
+        wanted: list[int] = []
+        seen: set[int] = set()
+
+        def add(condition: Condition) -> None:
+            if id(condition) not in seen:
+                seen.add(id(condition))
+                made, unknowns = self._bool(condition)
+                solver.add(made)
+                wanted.extend(unknowns - reached)
+                reached.update(unknowns)
+
+        for condition in conditions:
+            if isinstance(condition, Known):
+                if not condition.value:
+                    return False
+            else:
+                add(condition)
+        while wanted:
+            unknown = wanted.pop()
+            rules = self.space.rules[unknown]
+            for rule in rules:
+                add(rule)
+            if not rules:
+                low, high = self.space.ranges[unknown]
+                made = self._unknown(unknown)
+                solver.add(made >= low, made <= high)
+        answer = solver.check()
+        if answer == z3.unsat:
+            return False
+        if answer != z3.sat:
+            return None
+        model = solver.model()
+        found = ((n, model.eval(self._unknown(n), model_completion=True)) for n in reached)
+        return Model(self.space, {n: value.as_long() for n, value in found})
+
+    def _unknown(self, unknown: int) -> z3.ArithRef:
+        if unknown not in self._unknowns:
+            self._unknowns[unknown] = z3.Int(f"{self.space.names[unknown]}!{unknown}", self._context)
+        return self._unknowns[unknown]
+
+    def _linear(self, value: Linear) -> z3.ArithRef:
+        parts = [self._unknown(u) * f if f != 1 else self._unknown(u) for u, f in value.terms]
+        return z3.Sum([*parts, z3.IntVal(value.constant, self._context)])
+
+    def _bool(self, condition: Condition) -> tuple[z3.BoolRef, frozenset[int]]:
+        """The condition in z3, and the unknowns that it reads."""
+        if id(condition) not in self._made:
+            self._made[id(condition)] = (condition, *self._translate(condition))
+        return self._made[id(condition)][1:]
+
+    def _translate(self, condition: Condition) -> tuple[z3.BoolRef, frozenset[int]]:
+        match condition:
+            case Known(value):
+                return z3.BoolVal(value, self._context), frozenset()
+            case AtLeastZero(value):
+                return self._linear(value) >= 0, frozenset(u for u, _ in value.terms)
+            case IsZero(value):
+                return self._linear(value) == 0, frozenset(u for u, _ in value.terms)
+            case Flag(name):
+                return z3.Bool(repr(name), self._context), frozenset()
+            case All(parts) | Some(parts):
+                made = [self._bool(part) for part in parts]
+                joined = (z3.And if isinstance(condition, All) else z3.Or)([each for each, _ in made])
+                return joined, frozenset().union(*(read for _, read in made))
+            case Never(part):
+                inner, read = self._bool(part)
+                return z3.Not(inner), read
