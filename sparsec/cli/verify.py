@@ -18,7 +18,8 @@ import click
 from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolve
 from sparsec.cli.progress import progress
 from sparsec.cli.tables import duration, table
-from sparsec.diagnostics.model import CallError
+from sparsec.diagnostics.model import CallError, DiagnosticError
+from sparsec.ir.normalise import TooManyBands
 from sparsec.program import Pattern
 from sparsec.sema.model import Heads
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from sparsec.testing.proof import Claim
     from sparsec.testing.verify import Failure, Result
 
-EXAMPLES, PROOF_SECONDS = 20, 60.0
-_EXTRAS = {"hypothesis": "testing", "z3": "proof"}
+EXAMPLES, CLAIM_SECONDS = 20, 20.0
+_EXTRAS = {"hypothesis": "testing", "z3": "prove"}
 _NAMES = {"forward": "output and LSE", "probes": "exact probes", "gradients": "gradients", "cache": "cache walk"}
 
 
@@ -188,12 +189,16 @@ class _Tested:
 
     def proved(self) -> tuple[Claim, ...]:
         self.report(f"proving {self.pattern.name}")
+        self.title = self.title or f"the plan for {self.planned}"
         with _extras():
             from sparsec.testing.proof import prove
 
-            return prove(
-                self.meaning, head_dim=self.head_dim, dtype=self.dtype, target=self.planned, timeout_s=PROOF_SECONDS
-            )
+            try:
+                return prove(
+                    self.meaning, head_dim=self.head_dim, dtype=self.dtype, target=self.planned, timeout_s=CLAIM_SECONDS
+                )
+            except TooManyBands as error:
+                raise DiagnosticError((self.pattern.too_many_bands(),)) from error
 
 
 @contextmanager
@@ -233,11 +238,12 @@ def _text(verdict: Verdict, title: str, again: Callable[[str, Failure], str]) ->
             lines += ["", f"{_NAMES[result.check]} failed for {failure.case.described}:", failure.message]
             lines.append(f"to run it again: {again(verdict.name, failure)}")
     if verdict.claims:
-        rows = [(claim.name, claim.about, duration(claim.seconds), claim.status) for claim in verdict.claims]
-        lines += ["", table(("claim", "about", "time", "result"), rows)]
+        rows = [(claim.about, claim.name, duration(claim.seconds), claim.status) for claim in verdict.claims]
+        lines += [*([""] if verdict.results else []), table(("about", "claim", "time", "result"), rows)]
     for claim in verdict.claims:
         if claim.status == "refuted":
-            lines += ["", f"{claim.name} of {claim.about} is refuted:", str(claim.counterexample)]
+            values = ", ".join(f"{name} = {value}" for name, value in (claim.counterexample or {}).items())
+            lines += ["", f"{claim.name} ({claim.about}) is refuted at {values}", claim.picture]
     return "\n".join([*lines, ""])
 
 
@@ -259,7 +265,7 @@ def _as_dict(verdict: Verdict, again: Callable[[str, Failure], str]) -> dict[str
                 "about": claim.about,
                 "status": claim.status,
                 "seconds": claim.seconds,
-                "counterexample": None if claim.counterexample is None else str(claim.counterexample),
+                "counterexample": claim.counterexample,
             }
             for claim in verdict.claims
         ],

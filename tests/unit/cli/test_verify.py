@@ -152,7 +152,7 @@ def test_without_z3_the_message_names_the_extra(file: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "z3", None)
     result = verify(file, *SMALL, "--prove", "--examples", "0")
     assert result.exit_code == 2
-    assert "expected the package z3, which is not installed: pip install 'sparsec[proof]'" in result.stderr
+    assert "expected the package z3, which is not installed: pip install 'sparsec[prove]'" in result.stderr
 
 
 def claims(monkeypatch: pytest.MonkeyPatch, *statuses: str) -> dict[str, Any]:
@@ -167,7 +167,8 @@ def claims(monkeypatch: pytest.MonkeyPatch, *statuses: str) -> dict[str, Any]:
                 about="heads 0",
                 status=status,
                 seconds=0.002,
-                counterexample="i = 1088, j = 127" if status == "refuted" else None,
+                counterexample={"i": 1088, "j": 127} if status == "refuted" else None,
+                picture="#.#",
             )
             for n, status in enumerate(statuses)
         )
@@ -191,7 +192,15 @@ def test_proofs(file: Path, status: str, monkeypatch: pytest.MonkeyPatch) -> Non
     }
     rows = [line for line in result.stdout.splitlines() if "2 ms" in line]
     assert [row.split("2 ms")[1].strip() for row in rows] == ["proved", status]
-    assert ("i = 1088, j = 127" in result.stdout) == (status == "refuted")
+    assert ("is refuted at i = 1088, j = 127\n#.#" in result.stdout) == (status == "refuted")
     (found,) = json.loads(verify(file, *SMALL, "--examples", "0", "--prove", "--format", "json").stdout)
     assert [claim["status"] for claim in found["claims"]] == ["proved", status]
     assert found["held"] == (status == "proved")
+
+
+def test_proofs_by_z3(file: Path) -> None:
+    pytest.importorskip("z3")
+    result = verify(file, *SMALL, "--examples", "0", "--prove")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("p: the plan for cpu\n")
+    assert "coverage" in result.stdout and result.stdout.count("proved") >= 6
