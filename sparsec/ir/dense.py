@@ -87,12 +87,15 @@ def in_start_order(scalars: Scalars, intervals: list[Interval]) -> list[Interval
     return items
 
 
-def in_order(dense: tuple[Band, ...]) -> tuple[tuple[Band, ...], bool]:
-    """The bands in an order in which lower bounds never decrease, and whether that is proved for every row and head."""
+def in_order(dense: tuple[Band, ...], *, from_zero: bool) -> tuple[tuple[Band, ...], bool]:
+    """The bands in an order in which lower bounds never decrease, and whether that is proved for every row and head.
+
+    `from_zero`: no column lies before position 0; queries may, where there are more of them than keys.
+    """
     remaining = list(dense)
     result: list[Band] = []
     while remaining:
-        least = next((b for b in remaining if all(_starts_before(b, o) for o in remaining)), None)
+        least = next((b for b in remaining if all(_starts_before(b, o, from_zero) for o in remaining)), None)
         if least is None:
             return (*result, *remaining), False
         remaining.remove(least)
@@ -100,11 +103,13 @@ def in_order(dense: tuple[Band, ...]) -> tuple[tuple[Band, ...], bool]:
     return tuple(result), True
 
 
-def _starts_before(a: Band, b: Band) -> bool:
-    """Whether max(0, a.lower) <= max(0, b.lower) is proved for the rows at which each is evaluated."""
+def _starts_before(a: Band, b: Band, from_zero: bool) -> bool:
+    """Whether a.lower <= b.lower is proved for the rows at which each is evaluated; `from_zero`: both at least 0."""
     if (a.gated or b.gated) and any(bound.base is Base.ROW for band in (a, b) for bound in band.lower):
         return not a.lower
-    return all(_starts_at_zero(low) or any(never_above(low, other) for other in b.lower) for low in a.lower)
+    return all(
+        (from_zero and _starts_at_zero(low)) or any(never_above(low, other) for other in b.lower) for low in a.lower
+    )
 
 
 def _starts_at_zero(bound: Bound) -> bool:

@@ -48,7 +48,9 @@ def _project(mask: BandClass, scalars: Scalars) -> TileProgram:
     row_tile, column_tile, frame = scalars.row_tile, scalars.column_tile, scalars.frame
     listed = tuple(b for b in mask.bands if any(not test.negated for test in b.lists))
     sparse = tuple(b for b in mask.bands if b not in listed and enumerator(b, row_tile, column_tile) is not None)
-    dense, ordered = in_order(tuple(b for b in mask.bands if b not in listed and b not in sparse))
+    dense, ordered = in_order(
+        tuple(b for b in mask.bands if b not in listed and b not in sparse), from_zero=frame is not TRANSPOSED
+    )
     lists = list_specs(mask)
     pieces = Pieces([], [])
 

@@ -11,7 +11,7 @@ from sparsec.ir.expr import evaluate, holds
 from sparsec.ir.listed import lane_rows
 from sparsec.ir.project import project, project_transposed
 from sparsec.ir.tiles import TileProgram
-from sparsec.ir.walk import draws, split_mix, visits
+from sparsec.ir.walk import draws, split_mix, transposed_visits, visits
 from sparsec.plan.build import plan_kernels
 from sparsec.sema import model as m
 
@@ -116,6 +116,15 @@ def test_the_query_tiles_of_a_key_tile_are_exactly_the_live_and_the_full_ones(na
                 assert all(expected[tile] for tile, full in found if full), (n_q, n_k, offset, key_tile)
             else:
                 assert dict(found) == expected, (n_q, n_k, offset, key_tile)
+
+
+def test_queries_before_position_0_come_to_every_key_that_they_see() -> None:
+    """Of bands ordered by where they start, one that starts at position 0 comes after one that has no start."""
+    rows = [m.Rows(m.Edge(start, False), m.Edge(-3, True), False) for start in (0, 12)]
+    term = m.Union((*rows, m.Columns(m.Edge(69, False), m.Edge(-82, True), False)))
+    (head_class,) = block_mask(pattern(term), transposed=True).classes
+    found = transposed_visits(project_transposed(head_class, 64, 64), {}, (69, 70), 152, (-193, -64))
+    assert sorted(visit.tile for visit in found) == [0, 1, 2]
 
 
 def query_tiles(program: TileProgram, values: dict[str, int]) -> list[tuple[int, bool]]:
