@@ -60,22 +60,27 @@ def check_gradients(
     rows = q.shape[0] * int(mask.any(dim=-1).sum())
     chance = 1 if q.dtype == torch.float32 else 1 + 2 / math.sqrt(max(rows, 1))
     for name, ours, right, usually, kept in zip(NAMES, found, exact, plain, stored, strict=False):
-        assert ours.shape == right.shape, f"{name} is of shape {list(ours.shape)}, expected {list(right.shape)}"
-        assert not bool(ours.isnan().any()), f"{name} holds NaN"
+        if ours.shape != right.shape:
+            raise AssertionError(f"{name} is of shape {list(ours.shape)}, expected {list(right.shape)}")
+        if bool(ours.isnan().any()):
+            raise AssertionError(f"{name} holds NaN")
         error, by_plain, by_storing = ((t.to(ours.dtype).double() - right).abs() for t in (ours, usually, kept))
         if name == "dsink":
             assert_errors(name, (error - by_storing).clamp(min=0), by_plain, dtype=ours.dtype)
         else:
             assert_errors(name, error, chance * by_plain, chance * by_storing, dtype=ours.dtype)
-    assert not bool(found[0][:, ~mask.any(dim=-1)].any()), "dq of a row that sees no key is not 0"
+    if bool(found[0][:, ~mask.any(dim=-1)].any()):
+        raise AssertionError("dq of a row that sees no key is not 0")
     unseen = ~seen_by_group(mask, k.shape[1])
     for name, ours in zip(NAMES[1:3], found[1:3], strict=True):
-        assert not bool(ours[:, unseen].any()), f"{name} of a key that no query sees is not 0"
+        if bool(ours[:, unseen].any()):
+            raise AssertionError(f"{name} of a key that no query sees is not 0")
     k, v = (t.masked_fill(unseen[None, :, :, None], float("nan")) for t in (k, v))
     with uninitialised_as_nan():
         _, _, *again = _run(attend, q, k, v, sink, grad_out, grad_lse)
     for name, ours, other in zip(NAMES, found, again, strict=False):
-        assert torch.equal(ours, other), f"{name} differs in a second run with NaN in the keys that no query sees"
+        if not torch.equal(ours, other):
+            raise AssertionError(f"{name} differs in a second run with NaN in the keys that no query sees")
 
 
 def _run(

@@ -47,8 +47,10 @@ def check_forward(
     with uninitialised_as_nan():
         out, lse = _joined([attend(*call) for call in calls])
     like = (batch + 1, *q.shape[1:])
-    assert out.shape == like and out.dtype == q.dtype, f"the output is {out.dtype} {tuple(out.shape)}"
-    assert lse.shape == like[:3] and lse.dtype == torch.float32, f"the LSE is {lse.dtype} {tuple(lse.shape)}"
+    if out.shape != like or out.dtype != q.dtype:
+        raise AssertionError(f"the output is {out.dtype} {tuple(out.shape)}")
+    if lse.shape != like[:3] or lse.dtype != torch.float32:
+        raise AssertionError(f"the LSE is {lse.dtype} {tuple(lse.shape)}")
     if within_tolerance:
         assert_close(out[:batch], lse[:batch], expected_attention(q, k, v, mask, score, sink=sink, q_offset=q_offset))
     if not score.alibi:
@@ -59,7 +61,8 @@ def check_forward(
         again, again_lse = _joined(
             [attend(q, k.masked_fill(unseen, nan), v.masked_fill(unseen, nan)) for q, k, v in calls]
         )
-    assert torch.equal(out, again) and torch.equal(lse, again_lse), "keys that no query may see change the result"
+    if not (torch.equal(out, again) and torch.equal(lse, again_lse)):
+        raise AssertionError("keys that no query may see change the result")
 
 
 def _joined(results: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -90,12 +93,14 @@ def _check_counts(out: Tensor, lse: Tensor, bits: Tensor, mask: Tensor, at_sink:
     visible = mask.sum(dim=-1)
     extra = at_sink.double()[:, None]
     counted = (lse.double().exp() - extra).round().long()
-    assert torch.equal(counted, visible), f"keys seen {_first_difference(counted, visible)}"
+    if not torch.equal(counted, visible):
+        raise AssertionError(f"keys seen {_first_difference(counted, visible)}")
     sums = out.double() * (visible + extra)[..., None]
     told = mask.double() @ bits.double()
     # In 16 bits the mean itself is rounded: the count of a bit is known to one part in 2**7.
     slack = 0.05 if out.dtype == torch.float32 else told * 2**-7 + 0.05
-    assert bool(((sums - told).abs() <= slack).all()), "the visible keys are others than those of the mask"
+    if not bool(((sums - told).abs() <= slack).all()):
+        raise AssertionError("the visible keys are others than those of the mask")
 
 
 def _first_difference(counted: Tensor, visible: Tensor) -> str:

@@ -52,17 +52,21 @@ def _check_row(
     width, n_keys = program.key_tile, live.shape[1]
     visited = visits(program, constants, rows, n_keys)
     tiles = [visit.tile for visit in visited]
-    assert len(set(tiles)) == len(tiles), f"{where}: a key tile is visited twice: {sorted(tiles)}"
-    assert all(0 <= tile < -(-n_keys // width) for tile in tiles), f"{where}: a key tile out of range: {tiles}"
+    if len(set(tiles)) != len(tiles):
+        raise AssertionError(f"{where}: a key tile is visited twice: {sorted(tiles)}")
+    if not all(0 <= tile < -(-n_keys // width) for tile in tiles):
+        raise AssertionError(f"{where}: a key tile out of range: {tiles}")
     per_key = live.any(dim=0)
     needed = {key // width for key in per_key.nonzero().flatten().tolist()}
-    assert needed <= set(tiles), f"{where}: live key tiles not visited: {sorted(needed - set(tiles))}"
+    if not needed <= set(tiles):
+        raise AssertionError(f"{where}: live key tiles not visited: {sorted(needed - set(tiles))}")
     full = empty = needless = 0
     for visit in visited:
         block = live[:, visit.tile * width : (visit.tile + 1) * width]
         whole = bool(block.all()) and block.shape[1] == width
         if visit.full:
-            assert whole, f"{where}: key tile {visit.tile} is run without a mask and is not full"
+            if not whole:
+                raise AssertionError(f"{where}: key tile {visit.tile} is run without a mask and is not full")
         else:
             _check_predicate(head_class, constants, rows, visit.tile, live, where)
         full += visit.full
@@ -82,4 +86,5 @@ def _check_predicate(
         for j in sorted({first, (first + last) // 2, last}):
             answer = holds(program.live, {**constants, "nk": n_keys, "i": i, "j": j}, listed)
             expected = bool(live[i - rows[0], j])
-            assert answer == expected, f"{where}: the predicate at i={i}, j={j} is {answer}, the mask {expected}"
+            if answer != expected:
+                raise AssertionError(f"{where}: the predicate at i={i}, j={j} is {answer}, the mask {expected}")

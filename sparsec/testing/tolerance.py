@@ -51,11 +51,15 @@ def assert_close(out: Tensor, lse: Tensor, expected: Expected) -> None:
 
     Rows without a visible key are exactly 0, with LSE -inf.
     """
-    assert not bool(out.isnan().any()), "the output holds NaN"
-    assert not bool(lse.isnan().any()), "the log-sum-exp holds NaN"
+    if bool(out.isnan().any()):
+        raise AssertionError("the output holds NaN")
+    if bool(lse.isnan().any()):
+        raise AssertionError("the log-sum-exp holds NaN")
     empty = expected.exact_lse == -math.inf
-    assert torch.equal(lse == -math.inf, empty), "the LSE is -inf in other rows than those that see no key"
-    assert not bool(out[empty].any()), "the output of a row that sees no key is not 0"
+    if not (torch.equal(lse == -math.inf, empty)):
+        raise AssertionError("the LSE is -inf in other rows than those that see no key")
+    if bool(out[empty].any()):
+        raise AssertionError("the output of a row that sees no key is not 0")
     weight = (1 + expected.exact_lse.abs()).masked_fill(empty, 1)
     assert_errors("output", _error(out, expected.exact), _error(expected.plain, expected.exact), dtype=out.dtype)
     found, plain = (_error(actual, expected.exact_lse) / weight for actual in (lse, expected.plain_lse))
@@ -68,7 +72,8 @@ def assert_errors(what: str, error: Tensor, *plain: Tensor, dtype: torch.dtype) 
         return
     bounds = allowed_errors(max(float(t.max()) for t in plain), max(float(t.mean()) for t in plain), dtype)
     for kind, found, bound in zip(("largest", "mean"), (error.max(), error.mean()), bounds, strict=True):
-        assert float(found) <= bound, f"{kind} error of the {what} is {float(found):.3g}, allowed {bound:.3g}"
+        if not float(found) <= bound:
+            raise AssertionError(f"{kind} error of the {what} is {float(found):.3g}, allowed {bound:.3g}")
 
 
 def _error(actual: Tensor, exact: Tensor) -> Tensor:

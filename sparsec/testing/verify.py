@@ -267,7 +267,8 @@ def _cache(subject: Subject, case: Case) -> None:
             found.append((out[:, :, -rows:], lse[:, :, -rows:]))
             so_far = q[:, :, -rows:], drawn.k[:, :, :length], drawn.v[:, :, :length], mask(pattern, rows, length)
             wanted.append(expected_attention(*so_far, pattern.score, sink=sink, q_offset=length - rows))
-    assert held.length == length, f"the cache says that it holds {held.length} tokens of {length}"
+    if held.length != length:
+        raise AssertionError(f"the cache says that it holds {held.length} tokens of {length}")
     out, lse = (torch.cat(parts, dim=2) for parts in zip(*found, strict=True))
     assert_close(out, lse, _joined(wanted))
 

@@ -18,7 +18,7 @@ def wanted(in_ci: int) -> int:
 
 def examples(in_ci: int) -> settings:
     """Enough examples for the patterns wanted: hypothesis repeats small ones."""
-    return settings(max_examples=wanted(in_ci) * 3 // 2)
+    return settings(max_examples=wanted(in_ci) * 2)
 
 
 @dataclass(slots=True)
