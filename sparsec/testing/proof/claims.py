@@ -1,6 +1,6 @@
 """What is claimed of a tile program, as questions: conditions that hold together exactly where the claim fails.
 
-Invariant: a claim is proved iff its question has no answer; all unknowns of the setting range freely in it.
+Invariant: a claim is proved iff its failure is impossible; all unknowns of the setting range freely in it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,23 @@ from sparsec.testing.proof.visiting import certain, possible
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """Where a claim fails: all of `given` holds and some of `cases`."""
+
+    given: tuple[Condition, ...]
+    cases: tuple[Condition, ...]
+
+    @property
+    def whole(self) -> tuple[Condition, ...]:
+        return (*self.given, some(self.cases))
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
-    """`fails` states that the claim `name` does not hold; it is stated when asked for."""
+    """`fails` states where the claim `name` fails, when it is asked."""
 
     name: str
-    fails: Callable[[], Condition]
+    fails: Callable[[], Failure]
 
 
 def tile_questions(at: Setting) -> tuple[Question, ...]:
@@ -31,7 +43,7 @@ def tile_questions(at: Setting) -> tuple[Question, ...]:
         Question("disjointness", lambda: _twice(at)),
         Question("fullness", lambda: _not_full(at)),
         Question("bounds", lambda: _outside(at)),
-        Question("counts", lambda: some(at.space.less(at.scope.value(p.count), Linear(0)) for p in _pieces(at))),
+        Question("counts", lambda: _negative(at)),
         Question("int32", lambda: _wide(at)),
     )
 
@@ -40,13 +52,20 @@ def _pieces(at: Setting) -> tuple[Piece, ...]:
     return (*at.program.full, *at.program.masked)
 
 
-def _uncovered(at: Setting) -> Condition:
+def _alternatives(test: x.Bool) -> tuple[x.Bool, ...]:
+    match test:
+        case x.Or(left, right):
+            return (*_alternatives(left), *_alternatives(right))
+    return (test,)
+
+
+def _uncovered(at: Setting) -> Failure:
     """A live pair lies in a tile that no piece visits."""
-    visited = (certain(at, piece).visits for piece in _pieces(at))
-    return every((at.assumed, at.present, at.live, *(never(each) for each in visited)))
+    unvisited = (never(certain(at, piece).visits) for piece in _pieces(at))
+    return Failure((at.assumed, at.present, *unvisited), tuple(map(at.scope.truth, _alternatives(at.program.live))))
 
 
-def _twice(at: Setting) -> Condition:
+def _twice(at: Setting) -> Failure:
     """Two pieces visit the tile, or one does at two trips."""
     found: list[Condition] = []
     earlier: list[Condition] = []
@@ -61,24 +80,29 @@ def _twice(at: Setting) -> Condition:
                 per_block = at.program.lists[piece.listed].block // at.width
                 parts.append(at.space.equal(*(at.space.divided(each.number, per_block)[0] for each in (trip, again))))
             found.append(every(parts))
-    return every((at.assumed, some(found)))
+    return Failure((at.assumed,), tuple(found))
 
 
-def _not_full(at: Setting) -> Condition:
+def _not_full(at: Setting) -> Failure:
     """A pair of a tile that a full piece visits is not live."""
-    visited = some(possible(at, piece).visits for piece in at.program.full)
-    return every((at.assumed, visited, never(every((at.present, at.live)))))
+    dead = never(every((at.present, at.live)))
+    return Failure((at.assumed, dead), tuple(possible(at, piece).visits for piece in at.program.full))
 
 
-def _outside(at: Setting) -> Condition:
+def _negative(at: Setting) -> Failure:
+    """A piece's count is negative."""
+    counts = (at.scope.value(piece.count) for piece in _pieces(at))
+    return Failure((at.assumed,), tuple(at.space.less(count, Linear(0)) for count in counts))
+
+
+def _outside(at: Setting) -> Failure:
     """A visited tile has no column that exists."""
-    visited = some(possible(at, piece).visits for piece in _pieces(at))
     first = at.tile * at.width
     touches = every((at.space.less(first, at.end), at.space.less(at.begin, first.plus(at.width))))
-    return every((at.assumed, visited, never(touches)))
+    return Failure((at.assumed, never(touches)), tuple(possible(at, piece).visits for piece in _pieces(at)))
 
 
-def _wide(at: Setting) -> Condition:
+def _wide(at: Setting) -> Failure:
     """An expression or a part of one leaves int32, for rows and columns of the tile, those past the end included."""
     found: list[Condition] = []
     seen: set[x.Expr] = set()
@@ -103,7 +127,7 @@ def _wide(at: Setting) -> Condition:
             check(scope, piece.when, trip.visits)
             seen.clear()
     check(at.scope, at.program.live, at.space.within(at.tile * at.width, Linear(0), at.end))
-    return every((at.assumed, _near(at), some(found)))
+    return Failure((at.assumed, _near(at)), tuple(found))
 
 
 def _near(at: Setting) -> Condition:

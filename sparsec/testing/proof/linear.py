@@ -191,15 +191,23 @@ class Space:
         if key not in self._divided:
             quotient = self._new("quotient", low // divisor, high // divisor)
             left = self._new("remainder", 0, divisor - 1)
-            rules = (
-                IsZero(rest - quotient * divisor - left),
-                AtLeastZero(left),
-                AtLeastZero((left * -1).plus(divisor - 1)),
-            )
+            bounds = AtLeastZero(left), AtLeastZero((left * -1).plus(divisor - 1))
+            rules = (IsZero(rest - quotient * divisor - left), *bounds, *self._in_step(rest, divisor, quotient))
             self._rule((quotient, left), rules)
             self._divided[key] = quotient, left
         quotient, left = self._divided[key]
         return whole + quotient, left
+
+    def _in_step(self, value: Linear, divisor: int, quotient: Linear) -> Iterator[Condition]:
+        """What the solver would be slow to find: quotients by one divisor are ordered as what is divided is."""
+        for (other, by), (found, _) in self._divided.items():
+            if by == divisor:
+                low, high = self.range_of(value - other)
+                if high - low < 4 * divisor:
+                    yield AtLeastZero((quotient - found).plus(-(low // divisor)))
+                    yield AtLeastZero((found - quotient).plus(-(-high // divisor)))
+                yield some((self.less(value, other), AtLeastZero(quotient - found)))
+                yield some((self.less(other, value), AtLeastZero(found - quotient)))
 
     def _on_grids(self, value: Linear, divisor: int) -> Iterator[tuple[Linear, Linear, int]]:
         """Ways to write the value as coarse * grid + fine, 0 <= fine < grid; the grid divides `divisor` (0: any)."""

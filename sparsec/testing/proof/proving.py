@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 from sparsec.ir.printer import head_ranges
 from sparsec.ir.tiles import TileProgram
 from sparsec.plan.kernel import HeadClass
 from sparsec.sema.model import Heads, Random, Term
 from sparsec.testing.proof import counterexample, meaning
-from sparsec.testing.proof.claims import Question, tile_questions
+from sparsec.testing.proof.claims import Failure, Question, tile_questions
 from sparsec.testing.proof.launches import Launch, launches
 from sparsec.testing.proof.linear import Condition, Linear, Space, every, never, some
 from sparsec.testing.proof.settings import Case, Kind, Setting, setting
@@ -23,6 +24,8 @@ from sparsec.testing.proof.solve import Model, Solver
 from sparsec.testing.proof.stated import Scope
 
 PROVED, REFUTED, OPEN = "proved", "refuted", "not proved"
+_ATTEMPTS = 4
+"""At a whole question, before its cases are asked one after another."""
 _SMALL = (300, 5000, 100_000)
 """Bounds under which a counterexample is looked for first: the smaller, the easier to read and to walk."""
 
@@ -86,7 +89,7 @@ def prove_tiles(case: Case, about: str, pattern: Heads, *, timeout_s: float = 10
     return tuple(_decide(at, case, about, pattern, solver, question, timeout_s) for question in questions)
 
 
-def _misread(at: Setting, case: Case, pattern: Heads) -> Condition:
+def _misread(at: Setting, case: Case, pattern: Heads) -> Failure:
     """The predicate and the language differ on the pair, for some head."""
     space, found = at.space, []
     pair = meaning.Pair(space, at.named["i"], at.named["j"], at.named["nk"], pattern.block, partial(_drawn, space))
@@ -101,7 +104,7 @@ def _misread(at: Setting, case: Case, pattern: Heads) -> Condition:
             meant = meaning.holds(term, pair)
             differ = some((every((live, never(meant))), every((meant, never(live)))))
             found.append(every((mine, differ)))
-    return every((at.assumed, at.present, some(found)))
+    return Failure((at.assumed, at.present), tuple(found))
 
 
 def _by_row(case: Case, pattern: Heads) -> dict[tuple[int, ...], dict[Term, int]]:
@@ -125,7 +128,7 @@ def _decide(
         return timeout_s - (time.perf_counter() - started)
 
     fails = question.fails()
-    answer = solver.ask((fails,), timeout_s)
+    answer = _answer(solver, fails, left)
     status, values, shown = OPEN, None, ""
     if answer is False:
         status = PROVED
@@ -138,14 +141,25 @@ def _decide(
     return Claim(question.name, about, status, time.perf_counter() - started, values, shown)
 
 
+def _answer(solver: Solver, fails: Failure, left: Callable[[], float]) -> Model | Literal[False] | None:
+    """An answer to the whole question, or, if that takes long, to one case after another."""
+    answer = solver.ask(fails.whole, left(), _ATTEMPTS)
+    if answer is None:
+        for case in fails.cases:
+            answer = solver.ask((*fails.given, case), left())
+            if answer is not False:
+                break
+    return answer
+
+
 def _models(
-    at: Setting, case: Case, solver: Solver, fails: Condition, first: Model, left: Callable[[], float]
+    at: Setting, case: Case, solver: Solver, fails: Failure, first: Model, left: Callable[[], float]
 ) -> Iterator[Model]:
     """Answers to the question, the smallest first."""
     sizes = [value for name, value in at.named.items() if name not in case.names]
     for bound in _SMALL:
         small = every(at.space.within(value, Linear(-bound), Linear(bound)) for value in sizes)
-        answer = solver.ask((fails, small), left()) if left() > 0 else None
+        answer = solver.ask((*fails.whole, small), left()) if left() > 0 else None
         if isinstance(answer, Model):
             yield answer
     yield first
