@@ -8,8 +8,11 @@ Invariant: two keys that are needed at one time never share a slot, and a needed
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import add
+from typing import TypeVar
 
 from sparsec.ir import expr as x
 from sparsec.ir.bounds import Number, PerHead, number_expr
@@ -18,6 +21,9 @@ from sparsec.ir.liveness import Growth, Region, without_numbers
 
 NOWHERE = Int(-1)
 KEY, STOP = Var("j"), Var("stop")
+MAX_LEN, ROLLBACK = Var("max_len"), Var("rollback")
+
+_Amount = TypeVar("_Amount")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +46,7 @@ class CacheLayout:
 
     def places(self, max_len: int, rollback: int = 0) -> tuple[tuple[tuple[int, int], ...], ...]:
         """(base, capacity) of each region of each group: where it lies in the arena."""
-        capacities = self.capacities(max_len, rollback)
-        bases = accumulate((slots for group in capacities for slots in group), initial=0)
-        return tuple(tuple((next(bases), slots) for slots in group) for group in capacities)
+        return laid_out(self.capacities(max_len, rollback), 0)
 
     def slot(self, group: int, key: int, max_len: int, rollback: int = 0) -> int | None:
         """The arena's slot for a key of a group, None if the group never keeps it."""
@@ -67,6 +71,15 @@ class CacheLayout:
         return min(lost, default=None)
 
 
+def laid_out(
+    capacities: Iterable[tuple[_Amount, ...]], first: _Amount
+) -> tuple[tuple[tuple[_Amount, _Amount], ...], ...]:
+    """(base, capacity) of regions that lie group after group from slot `first` on; amounts are numbers or sums."""
+    groups = tuple(capacities)
+    bases = accumulate((slots for group in groups for slots in group), add, initial=first)
+    return tuple(tuple((next(bases), slots) for slots in group) for group in groups)
+
+
 @dataclass(frozen=True, slots=True)
 class SlotMap:
     """Where the keys of a group lie: expressions in the key j, and in base<n> and capacity<n> of each region n.
@@ -89,27 +102,34 @@ def place_names(places: tuple[tuple[int, int], ...]) -> dict[str, int]:
 
 
 def capacity(region: Region, max_len: int, rollback: int = 0) -> int:
-    """The slots that a region needs: the keys it may hold at one time, among the first `max_len`.
+    """The slots that a region needs: the keys it may hold at one time, among the first `max_len`."""
+    return evaluate(capacity_expr(region), {MAX_LEN.name: max_len, ROLLBACK.name: rollback})
 
-    A ring has at least one, since its keys' numbers are taken modulo that.
+
+def capacity_expr(region: Region) -> Expr:
+    """`capacity`, in MAX_LEN and ROLLBACK.
+
+    A ring has at least one slot, since its keys' numbers are taken modulo that.
     """
-    most = index_end(region, max_len)
+    most = _index_end(region, MAX_LEN)
     if region.reach is None:
         return most
-    reach = region.reach + rollback
+    reach = x.add(ROLLBACK, Int(region.reach))
     if region.residue is not None:
         c = region.residue
-        periods, rest = divmod(reach, c.unit * c.period)
-        reach = periods * c.width * c.unit + min(rest, c.width * c.unit)
-    return max(1, min(reach, most))
+        period, run = Int(c.unit * c.period), Int(c.unit * c.width)
+        periods, rest = x.floor_div(reach, period, nonneg=True), x.mod(reach, period, nonneg=True)
+        reach = x.add(x.mul(periods, run), x.minimum(rest, run))
+    return x.maximum(Int(1), x.minimum(reach, most))
 
 
 def index_end(region: Region, length: int) -> int:
     """How many keys below `length` the region holds over all time: one past the largest index among them."""
-    length = max(region.start, length if region.stop is None else min(length, region.stop))
-    if region.residue is None:
-        return length - region.start
-    return evaluate(_residue_end(_numbers(region), Int(length)), {})
+    return evaluate(_index_end(region, Int(length)), {})
+
+
+def _index_end(region: Region, length: Expr) -> Expr:
+    return _end(_numbers(region), x.maximum(Int(region.start), length))
 
 
 def first_with_index(region: Region, index: int) -> int:
@@ -208,7 +228,7 @@ def slot_map_of(group: tuple[RegionNumbers, ...]) -> SlotMap:
             slot, kept = x.select(holds, here, slot), x.select(holds, here, kept)
         else:
             here = x.add(base, x.mod(index, slots, nonneg=True))
-            lasting = x.at_most(x.sub(_end(region), slots), index)
+            lasting = x.at_most(x.sub(_end(region, STOP), slots), index)
             slot, kept = x.select(holds, here, slot), x.select(holds, x.select(lasting, here, NOWHERE), kept)
     return SlotMap(slot, kept)
 
@@ -243,9 +263,8 @@ def _residue_index(region: RegionNumbers, key: Expr) -> Expr:
     return x.add(x.mul(blocks, unit), x.mod(key, unit, nonneg=True))
 
 
-def _end(region: RegionNumbers) -> Expr:
+def _end(region: RegionNumbers, stop: Expr) -> Expr:
     """One past the largest index among keys below `stop`."""
-    stop: Expr = STOP
     if region.stop is not None:
         stop = x.minimum(stop, number_expr(region.stop))
     if region.shape.residue is None:
