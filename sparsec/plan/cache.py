@@ -93,9 +93,9 @@ class SlotMap:
     kept: Expr
 
 
-def place_names(places: tuple[tuple[int, int], ...]) -> dict[str, int]:
+def place_names(places: tuple[tuple[_Amount, _Amount], ...]) -> dict[str, _Amount]:
     """The values of the names that a SlotMap reads beside the key and constants."""
-    names: dict[str, int] = {}
+    names: dict[str, _Amount] = {}
     for n, (base, slots) in enumerate(places):
         names |= {f"base{n}": base, f"capacity{n}": slots}
     return names

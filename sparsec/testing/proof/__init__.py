@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from sparsec.testing.proof.proving import Claim, prove
+from sparsec.testing.proof.deciding import Claim
+from sparsec.testing.proof.proving import prove
+from sparsec.testing.proof.solve import solver_version
 
-__all__ = ["Claim", "prove"]
+__all__ = ["Claim", "prove", "solver_version"]

@@ -35,7 +35,7 @@ def fails(case: Case, claim: str, values: Values, term: Term, block: int) -> boo
             scope = _lets(case.program, values)
             return any(evaluate(p.count, scope) < 0 for p in (*case.program.full, *case.program.masked))
         case "meaning":
-            return _is_live(case, values) != _is_meant(case, values, term, block)
+            return _is_live(case, values) != is_meant(values, term, block)
         case "int32":
             return any(not -(2**31) <= value < 2**31 for value in _every_value(case, values))
     found = _visits(case, values)
@@ -115,7 +115,9 @@ def _is_live(case: Case, values: Values) -> bool:
     return holds(case.program.live, values, _drawn(case, values))
 
 
-def _is_meant(case: Case, values: Values, term: Term, block: int) -> bool:
+def is_meant(values: Values, term: Term, block: int) -> bool:
+    """Whether the term has the pair (i, j) of nk keys."""
+
     def drawn(random: Random) -> Condition:
         spec = ListSpec(random.k, block, ((random.seed, random.lane),), "")
         return YES if values["j"] // block in draws(spec, 0, values["i"] // block) else NO

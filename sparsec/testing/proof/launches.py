@@ -24,8 +24,13 @@ class Launch:
     classes: tuple[HeadClass, ...]
 
 
-def launches(pattern: Heads, head_dim: int, dtype: str, target: str) -> tuple[Launch, ...]:
-    """Raises TooManyBands or TooManyClasses; ValueError for a target of another form."""
+def launches(
+    pattern: Heads, head_dim: int, dtype: str, target: str, plans: tuple[CachedPlan, ...]
+) -> tuple[Launch, ...]:
+    """The launches, those of the `cached` plans included.
+
+    Raises TooManyBands or TooManyClasses; ValueError for a target of another form.
+    """
     request = _request(pattern, head_dim, dtype)
     forward = Kind.IN_DOCUMENT if pattern.documents is Documents.SEPARATE else Kind.FORWARD
     backward = backward_plan(request, target)
@@ -34,7 +39,6 @@ def launches(pattern: Heads, head_dim: int, dtype: str, target: str) -> tuple[La
         Launch("gradients of queries", forward, backward.forward.classes),
         Launch("gradients of keys", Kind.TRANSPOSED, backward.transposed),
     ]
-    plans = cached(pattern, head_dim, dtype, target)
     for name, plan in zip(("cached chunks", "cached rows"), plans, strict=False):
         found.append(Launch(name, Kind.FORWARD, plan.attend.classes))
     return tuple(found)

@@ -220,17 +220,21 @@ class Space:
                     yield (value - fine).over(grid).plus(turns), fine.plus(-turns * grid), grid
 
     def wrapped(self, value: Linear, divisor: Linear) -> Linear:
-        """value mod divisor, for a value of at least 0 and an unknown positive divisor.
+        """value mod divisor, for an unknown positive divisor: the slot of a ring, its capacity being the divisor.
 
-        The rules say of it what linear arithmetic can: a smaller value is its own remainder, and equal remainders are
-        a divisor apart. They hold, but do not define it: what is proved is true, a model need not be.
+        value = turns * divisor + remainder is not linear, so the rules say what linear arithmetic can. Lemma: equal
+        remainders by one divisor are of equal values, or of values at least the divisor apart. So the remainders of two
+        values differ as soon as these differ by less than the divisor, which is for the solver to find. Beside it
+        0 <= remainder < divisor, and values from 0 to the divisor are their own remainders. All of it is true, but does
+        not define the remainder: what is proved is true, a model need not be one.
         """
         for known, by, left in self._wrapped:
             if known == value and by == divisor:
                 return left
         left = self._new("remainder", 0, self.range_of(divisor)[1] - 1)
-        small = self.less(value, divisor)
-        rules = [self.less(left, divisor), self.at_least(value, left), some((never(small), self.equal(left, value)))]
+        before, small = self.less(value, Linear(0)), self.less(value, divisor)
+        rules = [AtLeastZero(left), self.less(left, divisor), some((before, self.at_least(value, left)))]
+        rules.append(some((before, never(small), self.equal(left, value))))
         for known, by, other in self._wrapped:
             if by == divisor:
                 apart = (self.at_least(value - known, divisor), self.at_least(known - value, divisor))

@@ -37,6 +37,11 @@ class Pair:
         return self.space.divided(self.n_keys.plus(self.block - 1), self.block)[0] if blocks else self.n_keys
 
 
+def free(space: Space, term: model.Random) -> Condition:
+    """What is drawn at a pair's blocks, where any draws are possible: the same for equal terms."""
+    return space.flag("draws", term.k, term.seed, term.lane)
+
+
 def holds(term: Term, at: Pair) -> Condition:
     """Whether the term has the pair."""
     space = at.space

@@ -1,49 +1,27 @@
 """Checked pattern -> claims about every launch that its kernels make, each proved, refuted or left open.
 
-Invariant: `refuted` comes with a counterexample that the interpreter of the plan has confirmed.
+Invariant: every launch and every slot map of the plans is the subject of each claim about its kind.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 from sparsec.ir.printer import head_ranges
 from sparsec.ir.tiles import TileProgram
 from sparsec.plan.kernel import HeadClass
-from sparsec.sema.model import Heads, Random, Term
+from sparsec.sema.model import Heads, Term
 from sparsec.testing.proof import counterexample, meaning
+from sparsec.testing.proof.caching import prove_cache
 from sparsec.testing.proof.claims import Failure, Question, tile_questions
-from sparsec.testing.proof.launches import Launch, launches
-from sparsec.testing.proof.linear import Condition, Linear, Space, every, never, some
+from sparsec.testing.proof.deciding import Claim, Subject, decide
+from sparsec.testing.proof.launches import Launch, cached, launches
+from sparsec.testing.proof.linear import Linear, every, never, some
 from sparsec.testing.proof.settings import Case, Kind, Setting, setting
 from sparsec.testing.proof.solve import Model, Solver
 from sparsec.testing.proof.stated import Scope
-
-PROVED, REFUTED, OPEN = "proved", "refuted", "not proved"
-_ATTEMPTS = 4
-"""At a whole question, before its cases are asked one after another."""
-_SMALL = (300, 5000, 100_000)
-"""Bounds under which a counterexample is looked for first: the smaller, the easier to read and to walk."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """`name` says what is claimed of `about`; status "proved" (for all positions and lengths), "refuted", "not proved".
-
-    `counterexample` gives the head h, the positions and the lengths at which a refuted claim fails, `picture` the
-    predicate around them.
-    """
-
-    name: str
-    about: str
-    status: str
-    seconds: float
-    counterexample: dict[str, int] | None = None
-    picture: str = ""
 
 
 def prove(
@@ -54,9 +32,10 @@ def prove(
     Raises TooManyBands or TooManyClasses.
     """
     found: list[Claim] = []
-    for case, about in merged(launches(pattern, head_dim, dtype, target)):
+    plans = cached(pattern, head_dim, dtype, target)
+    for case, about in merged(launches(pattern, head_dim, dtype, target, plans)):
         found += prove_tiles(case, about, pattern, timeout_s=timeout_s)
-    return tuple(found)
+    return (*found, *(prove_cache(pattern, plans, timeout_s=timeout_s) if plans else ()))
 
 
 def merged(found: tuple[Launch, ...]) -> Iterator[tuple[Case, str]]:
@@ -84,15 +63,23 @@ def case_of(launch: Launch, head_class: HeadClass) -> Case:
 def prove_tiles(case: Case, about: str, pattern: Heads, *, timeout_s: float = 10.0) -> tuple[Claim, ...]:
     """The claims about one tile program, for heads of `pattern`."""
     at = setting(case)
-    solver = Solver(at.space)
+    subject = Subject(
+        about,
+        Solver(at.space),
+        tuple(value for name, value in at.named.items() if name not in case.names),
+        lambda claim, model: _confirmed(at, case, pattern, claim, model),
+        lambda values: counterexample.picture(case, values),
+    )
     questions = (*tile_questions(at), Question("meaning", lambda: _misread(at, case, pattern)))
-    return tuple(_decide(at, case, about, pattern, solver, question, timeout_s) for question in questions)
+    return tuple(decide(subject, question, timeout_s) for question in questions)
 
 
 def _misread(at: Setting, case: Case, pattern: Heads) -> Failure:
     """The predicate and the language differ on the pair, for some head."""
     space, found = at.space, []
-    pair = meaning.Pair(space, at.named["i"], at.named["j"], at.named["nk"], pattern.block, partial(_drawn, space))
+    pair = meaning.Pair(
+        space, at.named["i"], at.named["j"], at.named["nk"], pattern.block, partial(meaning.free, space)
+    )
     for row, terms in _by_row(case, pattern).items():
         numbers = dict(zip(case.names, row, strict=True))
         mine = every(space.equal(at.named[name], Linear(n)) for name, n in numbers.items() if name in at.named)
@@ -113,56 +100,6 @@ def _by_row(case: Case, pattern: Heads) -> dict[tuple[int, ...], dict[Term, int]
     for head, row in case.rows:
         found.setdefault(row, {}).setdefault(pattern.terms[head], head)
     return found
-
-
-def _drawn(space: Space, term: Random) -> Condition:
-    return space.flag("draws", term.k, term.seed, term.lane)
-
-
-def _decide(
-    at: Setting, case: Case, about: str, pattern: Heads, solver: Solver, question: Question, timeout_s: float
-) -> Claim:
-    started = time.perf_counter()
-
-    def left() -> float:
-        return timeout_s - (time.perf_counter() - started)
-
-    fails = question.fails()
-    answer = _answer(solver, fails, left)
-    status, values, shown = OPEN, None, ""
-    if answer is False:
-        status = PROVED
-    elif isinstance(answer, Model):
-        for model in _models(at, case, solver, fails, answer, left):
-            values = _confirmed(at, case, pattern, question.name, model)
-            if values is not None:
-                status, shown = REFUTED, counterexample.picture(case, values)
-                break
-    return Claim(question.name, about, status, time.perf_counter() - started, values, shown)
-
-
-def _answer(solver: Solver, fails: Failure, left: Callable[[], float]) -> Model | Literal[False] | None:
-    """An answer to the whole question, or, if that takes long, to one case after another."""
-    answer = solver.ask(fails.whole, left(), _ATTEMPTS)
-    if answer is None:
-        for case in fails.cases:
-            answer = solver.ask((*fails.given, case), left())
-            if answer is not False:
-                break
-    return answer
-
-
-def _models(
-    at: Setting, case: Case, solver: Solver, fails: Failure, first: Model, left: Callable[[], float]
-) -> Iterator[Model]:
-    """Answers to the question, the smallest first."""
-    sizes = [value for name, value in at.named.items() if name not in case.names]
-    for bound in _SMALL:
-        small = every(at.space.within(value, Linear(-bound), Linear(bound)) for value in sizes)
-        answer = solver.ask((*fails.whole, small), left()) if left() > 0 else None
-        if isinstance(answer, Model):
-            yield answer
-    yield first
 
 
 def _confirmed(at: Setting, case: Case, pattern: Heads, claim: str, model: Model) -> dict[str, int] | None:

@@ -1,0 +1,208 @@
+"""The plans over a KV cache -> claims about where keys lie, for all lengths, capacities and rollbacks.
+
+One sequence: calls have stored `newest` tokens, the sequence was then cut to `length` ones (by at most `rollback` + 1,
+which `KVCache.truncate` always does), and of the call at hand, which has nk tokens with its own, query i asks for key
+j. Another key that was stored after j is `other`. A capacity is a linear form in max_len and rollback; how a ring's
+remainder by it is stated, `linear.Space.wrapped` says. Slots and capacities are read from the trees that kernels and
+caches use. Invariant: whether a query needs a key is the language's formula of its term; the layout has no say in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, pairwise, product
+
+from sparsec.ir.expr import Expr, Select
+from sparsec.ir.liveness import Region
+from sparsec.ir.printer import head_ranges
+from sparsec.plan.cache import CacheLayout, capacity_expr, laid_out, place_names
+from sparsec.plan.cached import CachedPlan
+from sparsec.sema.model import Heads
+from sparsec.testing.proof import meaning, misplaced
+from sparsec.testing.proof.claims import Failure, Question, integers_in
+from sparsec.testing.proof.deciding import Claim, Subject, decide
+from sparsec.testing.proof.linear import Condition, Linear, Space, every, never, some
+from sparsec.testing.proof.settings import POSITIONS
+from sparsec.testing.proof.shelves import Shelf, shelves
+from sparsec.testing.proof.solve import Model, Solver
+from sparsec.testing.proof.stated import Scope
+
+Choices = tuple[tuple[Condition, Linear], ...]
+
+_LIMITS = {
+    **dict.fromkeys(("i", "j", "other", "length", "newest", "nk", "stop", "rollback"), (0, POSITIONS - 1)),
+    "max_len": (1, POSITIONS - 1),
+    "base": (0, POSITIONS),
+}
+
+
+def prove_cache(pattern: Heads, plans: tuple[CachedPlan, ...], *, timeout_s: float = 10.0) -> tuple[Claim, ...]:
+    """The claims about the cache of `plans`, which are all for one layout."""
+    layout = plans[0].layout
+    space = Space()
+    at = Setting(space, {name: space.unknown(name, *ends) for name, ends in _LIMITS.items()}, pattern.block)
+    found = shelves(pattern, plans)
+    subject = Subject(
+        f"KV cache; groups {head_ranges(tuple(range(pattern.kv_heads)))}",
+        Solver(space),
+        tuple(at.named.values()),
+        lambda claim, model: _confirmed(at, layout, found, claim, model),
+        lambda values: misplaced.picture(layout, found, values, pattern.block),
+    )
+    questions = (
+        Question("causality", lambda: _ahead(at, found)),
+        Question("storage", lambda: _not_stored(at, found)),
+        Question("injectivity", lambda: _shared(at, found)),
+        Question("slots", lambda: _outside(at, found)),
+        Question("regions", lambda: _overlapping(at, layout)),
+        Question("int32", lambda: _wide(at, found)),
+    )
+    return tuple(decide(subject, question, timeout_s) for question in questions)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Setting:
+    """The unknowns of the module's docstring, and `stop`, the tokens there were with those of the call that stored."""
+
+    space: Space
+    named: dict[str, Linear]
+    block: int
+
+    def scope(self, numbers: tuple[tuple[str, int], ...], **more: Linear) -> Scope:
+        return Scope(self.space, self.named | {name: Linear(value) for name, value in numbers} | more)
+
+    def places(self, of: tuple[tuple[Region, ...], ...], base: Linear) -> tuple[tuple[tuple[Linear, Linear], ...], ...]:
+        """(base, capacity) of the regions of some groups, from slot `base` on."""
+        scope = self.scope(())
+        return laid_out((tuple(scope.value(capacity_expr(region)) for region in group) for group in of), base)
+
+    def place_names(self, shelf: Shelf) -> dict[str, Linear]:
+        return place_names(self.places((shelf.regions,), self.named["base"])[0])
+
+    def end(self, shelf: Shelf) -> Linear:
+        """One past the group's last slot, the first being `base`."""
+        return sum((slots for _, slots in self.places((shelf.regions,), self.named["base"])[0]), self.named["base"])
+
+    def slot(self, shelf: Shelf) -> Choices:
+        """Where kernels look for key j."""
+        return _choices(self.scope(shelf.read, **self.place_names(shelf)), shelf.slot)
+
+    def kept(self, shelf: Shelf, key: str) -> Choices:
+        """Where the key is stored by a call after which there are `stop` tokens."""
+        return _choices(self.scope(shelf.stored, **self.place_names(shelf), j=self.named[key]), shelf.kept)
+
+    def needed(self, shelf: Shelf) -> Condition:
+        """Whether query i of some head asks for key j."""
+        i, j, n_keys = (self.named[name] for name in ("i", "j", "nk"))
+        pair = meaning.Pair(self.space, i, j, n_keys, self.block, partial(meaning.free, self.space))
+        return some(meaning.holds(term, pair) for term in shelf.terms)
+
+    def ordered(self, *names: str) -> Condition:
+        """Each number is less than the next."""
+        return every(self.space.less(self.named[a], self.named[b]) for a, b in pairwise(names))
+
+    def at_most(self, *names: str) -> Condition:
+        return every(self.space.at_least(self.named[b], self.named[a]) for a, b in pairwise(names))
+
+    @property
+    def asked(self) -> Condition:
+        """Key j is one of the cache's, and query i one of the call's."""
+        cut = self.space.at_least((self.named["length"] + self.named["rollback"]).plus(1), self.named["newest"])
+        return every(
+            (
+                self.ordered("j", "length"),
+                self.at_most("length", "i"),
+                self.ordered("i", "nk"),
+                self.at_most("nk", "max_len"),
+                self.at_most("length", "newest", "max_len"),
+                cut,
+            )
+        )
+
+
+def _choices(scope: Scope, tree: Expr) -> Choices:
+    """(condition, value) of each end of nested choices: easier, one by one, than a value that may be any's."""
+    if not isinstance(tree, Select):
+        return ((every(()), scope.value(tree)),)
+    test = scope.truth(tree.condition)
+    branches = (test, _choices(scope, tree.then)), (never(test), _choices(scope, tree.other))
+    return tuple((every((taken, more)), value) for taken, ends in branches for more, value in ends)
+
+
+def _ahead(at: Setting, found: tuple[Shelf, ...]) -> Failure:
+    """A query asks for a key after it, which may come in a later call."""
+    given = at.ordered("i", "j", "nk")
+    return Failure((given,), tuple(at.needed(shelf) for shelf in found))
+
+
+def _not_stored(at: Setting, found: tuple[Shelf, ...]) -> Failure:
+    """A needed key was not stored by the call that it came with, or in another slot than the one that is read."""
+    lost = []
+    for shelf in found:
+        for (reading, slot), (storing, kept) in product(at.slot(shelf), at.kept(shelf, "j")):
+            there = every((at.space.at_least(slot, Linear(0)), at.space.equal(slot, kept)))
+            lost.append(every((at.needed(shelf), reading, storing, never(there))))
+    return Failure((at.asked, at.ordered("j", "stop"), at.at_most("stop", "newest")), tuple(lost))
+
+
+def _shared(at: Setting, found: tuple[Shelf, ...]) -> Failure:
+    """A needed key's slot is given to a later one, or two keys of one call are stored in one slot."""
+    common = []
+    for shelf in found:
+        later = at.kept(shelf, "other")
+        overwritten = every((at.asked, at.at_most("stop", "newest"), at.needed(shelf)))
+        at_once = at.at_most("stop", "max_len")
+        for first, given in ((at.slot(shelf), overwritten), (at.kept(shelf, "j"), at_once)):
+            for (here, slot), (there, other) in product(first, later):
+                taken = every((at.space.at_least(slot, Linear(0)), at.space.equal(slot, other)))
+                common.append(every((given, here, there, taken)))
+    return Failure((at.ordered("j", "other", "stop"),), tuple(common))
+
+
+def _outside(at: Setting, found: tuple[Shelf, ...]) -> Failure:
+    """Some key, needed or not, has a slot that is neither negative nor the group's."""
+    space, strays = at.space, []
+    for shelf in found:
+        end = at.end(shelf)
+        for chosen, slot in (*at.slot(shelf), *at.kept(shelf, "j")):
+            inside = some((space.less(slot, Linear(0)), space.within(slot, at.named["base"], end)))
+            strays.append(every((chosen, never(inside))))
+    return Failure((), tuple(strays))
+
+
+def _overlapping(at: Setting, layout: CacheLayout) -> Failure:
+    """A region begins before the one before it ends, or has no place among the cache's slots."""
+    places = tuple(chain.from_iterable(at.places(layout.groups, Linear(0))))
+    total = sum((slots for _, slots in places), Linear(0))
+    ends = [Linear(0), *(base + slots for base, slots in places)]
+    starts = [*(base for base, _ in places), total]
+    wrong = [at.space.less(start, end) for end, start in zip(ends, starts, strict=True)]
+    return Failure((), (*wrong, *(at.space.less(slots, Linear(0)) for _, slots in places)))
+
+
+def _wide(at: Setting, found: tuple[Shelf, ...]) -> Failure:
+    """A part of a slot's expression leaves int32, in a cache of at most 2**30 slots."""
+    wide = []
+    for shelf in found:
+        room = at.space.at_least(Linear(POSITIONS), at.end(shelf))
+        for tree, numbers in ((shelf.slot, shelf.read), (shelf.kept, shelf.stored)):
+            scope = at.scope(numbers, **at.place_names(shelf))
+            for value in dict.fromkeys(scope.value(node) for node in integers_in(tree)):
+                low, high = at.space.range_of(value)
+                if low < -(2**31) or high >= 2**31:
+                    inside = at.space.within(value, Linear(-(2**31)), Linear(2**31))
+                    wide.append(every((room, never(inside))))
+    return Failure((), tuple(wide))
+
+
+def _confirmed(
+    at: Setting, layout: CacheLayout, found: tuple[Shelf, ...], claim: str, model: Model
+) -> dict[str, int] | None:
+    """The values of the model, for the first group for which the claim fails."""
+    values = {name: model.of(value) for name, value in at.named.items() if name != "base"}
+    for n in range(len(found)):
+        mine = misplaced.fails(layout, found[n], claim, values, at.block)
+        if mine is not None:
+            return mine
+    return None

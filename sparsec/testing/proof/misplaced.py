@@ -1,0 +1,121 @@
+"""Values for which a claim about a KV cache is said to fail -> whether it does, by the interpreter; and a picture.
+
+Invariant: nothing here reads what the solver was asked; `ir.expr.evaluate` and the layout's own numbers decide alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sparsec.ir.expr import evaluate
+from sparsec.plan.cache import CacheLayout, place_names
+from sparsec.testing.proof.claims import integers_in
+from sparsec.testing.proof.counterexample import is_meant
+from sparsec.testing.proof.shelves import Shelf
+
+Values = Mapping[str, int]
+
+_TRIED = 1 << 16
+"""The most keys that are tried as the one that takes another's slot."""
+_COLUMNS = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A group of a cache of some length: where its keys lie."""
+
+    shelf: Shelf
+    names: Values
+    first: int
+    end: int
+
+    @staticmethod
+    def of(layout: CacheLayout, shelf: Shelf, values: Values) -> Place:
+        """`values`: max_len, rollback and, where the shelf has several groups, `group`."""
+        group = values.get("group", shelf.groups[0])
+        places = layout.places(values["max_len"], values["rollback"])[group]
+        first, end = (places[0][0], sum(places[-1])) if places else (0, 0)
+        return Place(shelf, place_names(places), first, end)
+
+    def slot(self, key: int) -> int:
+        return evaluate(self.shelf.slot, {**self.names, **dict(self.shelf.read), "j": key})
+
+    def kept(self, key: int, stop: int) -> int:
+        return evaluate(self.shelf.kept, {**self.names, **dict(self.shelf.stored), "j": key, "stop": stop})
+
+
+def fails(layout: CacheLayout, shelf: Shelf, claim: str, values: Values, block: int) -> dict[str, int] | None:
+    """The values at which the claim fails for the shelf's first group, near the given ones; None if it holds there."""
+    place = Place.of(layout, shelf, values)
+    told = {"group": shelf.groups[0], **values}
+    j, stop = values["j"], values["stop"]
+    match claim:
+        case "causality":
+            return told if values["i"] < j < values["nk"] and _needed(shelf, values, block) else None
+        case "storage":
+            at_fault = _asked(values) and j < stop <= values["newest"] and _needed(shelf, values, block)
+            return told if at_fault and not 0 <= place.slot(j) == place.kept(j, stop) else None
+        case "injectivity":
+            return _sharing(place, told, block)
+        case "slots":
+            strays = (slot for slot in (place.slot(j), place.kept(j, stop)) if slot >= 0)
+            return told if any(not place.first <= slot < place.end for slot in strays) else None
+        case "int32":
+            names = {**place.names, "j": j, "stop": stop}
+            trees = ((shelf.slot, shelf.read), (shelf.kept, shelf.stored))
+            found = (evaluate(node, names | dict(numbers)) for tree, numbers in trees for node in integers_in(tree))
+            return told if place.end <= 1 << 30 and any(not -(2**31) <= value < 2**31 for value in found) else None
+        case "regions":
+            return told if _overlap(layout, values) else None
+    raise AssertionError(f"no claim is called {claim}")
+
+
+def picture(layout: CacheLayout, shelves: tuple[Shelf, ...], values: Values, block: int) -> str:
+    """The keys around key j, `X`: which ones query i sees (`#`), and which have its slot (`=`); and where keys go."""
+    shelf = next(shelf for shelf in shelves if values["group"] in shelf.groups)
+    place, j = Place.of(layout, shelf, values), values["j"]
+    left = max(0, j - _COLUMNS // 4)
+    seen = same = ""
+    for key in range(left, left + _COLUMNS):
+        mark = "#" if key < values["nk"] and _needed(shelf, {**values, "j": key}, block) else "."
+        seen += "X" if key == j and mark == "#" else mark
+        same += "X" if key == j else "=" if place.slot(key) == place.slot(j) >= 0 else "."
+    lines = [f"query {values['i']:>6}  {seen}", f"slot  {place.slot(j):>6}  {same}"]
+    stop, other = values["stop"], values["other"]
+    stored = f"stored with key {stop - 1}, key {j} goes to slot {place.kept(j, stop)}"
+    lines.append(f"keys {left} .. {left + _COLUMNS - 1}; {stored}, key {other} to slot {place.kept(other, stop)}")
+    return "\n".join(lines)
+
+
+def _needed(shelf: Shelf, values: Values, block: int) -> bool:
+    return any(is_meant(values, term, block) for term in shelf.terms)
+
+
+def _asked(values: Values) -> bool:
+    length, newest = values["length"], values["newest"]
+    there = values["j"] < length <= values["i"] < values["nk"] <= values["max_len"]
+    return there and length <= newest <= min(values["max_len"], length + values["rollback"] + 1)
+
+
+def _sharing(place: Place, values: dict[str, int], block: int) -> dict[str, int] | None:
+    """With another key that takes the slot of key j while it is needed, or in one call with it."""
+    j, newest, stop = values["j"], values["newest"], values["stop"]
+    slot, kept = place.slot(j), place.kept(j, stop)
+    if kept >= 0 and stop <= values["max_len"]:
+        for other in range(j + 1, min(stop, j + _TRIED)):
+            if place.kept(other, stop) == kept:
+                return {**values, "other": other}
+    if slot >= 0 and _asked(values) and _needed(place.shelf, values, block):
+        for other in range(j + 1, min(newest, j + _TRIED)):
+            if place.kept(other, other + 1) == slot:
+                return {**values, "other": other, "stop": other + 1}
+    return None
+
+
+def _overlap(layout: CacheLayout, values: Values) -> bool:
+    places = [place for group in layout.places(values["max_len"], values["rollback"]) for place in group]
+    taken = sorted((base, base + slots) for base, slots in places if slots)
+    ends = [0, *(end for _, end in taken)]
+    starts = [*(start for start, _ in taken), layout.slots(values["max_len"], values["rollback"])]
+    return any(start < end for end, start in zip(ends, starts, strict=True))
