@@ -5,17 +5,13 @@ Invariant: an error is raised before anything is written; on a device, nothing o
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-import numpy as np
 import torch
 from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
-from sparsec.runtime.cached_kernel import Cached
+from sparsec.runtime.cached_kernel import Cached, lengths_after
 from sparsec.runtime.draws import draw_tables
 from sparsec.runtime.kernel import LoadedKernel, registered
-from sparsec.runtime.kv_cache import lengths_after
 
 torch.library.define(
     "sparsec::attend_cached",
@@ -46,25 +42,44 @@ def _attend_cached(
 
     `counts`: int32 [B] on the CPU, the tokens of each sequence among the N (None: all of them). `state`: see KVCache.
     """
-    batch, new = q.shape[0], q.shape[2]
-    given = [new] * batch if counts is None else counts.tolist()
-    if len(given) != batch or min(given) < 0 or max(given) > new:
+    cache = Cached(keys, values, lengths, counts, places, state, max_len)
+    return attend_now(registered(kernel), q, k, v, sink, cache, tuple(lists), scale)
+
+
+def attend_now(
+    loaded: LoadedKernel,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    sink: Tensor | None,
+    cache: Cached,
+    lists: tuple[Tensor, ...],
+    scale: float | None,
+    *,
+    checked: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """What the operator does; `cache.counts` are on the CPU, `cache.state` is given. `checked`: see CachedKernel."""
+    kernel, batch, new, counts, state = loaded.cached, q.shape[0], q.shape[2], cache.counts, cache.state
+    assert state is not None
+    given = None if counts is None else counts.tolist()
+    if given is not None and (len(given) != batch or min(given) < 0 or max(given) > new):
         raise CallError(f"expected lengths from 0 to {new} for {batch} sequences, got {given}")
-    record = state.numpy()  # torch's own operations on a few numbers take longer than a small step's kernel
-    before = record[0].tolist()
-    after = lengths_after(before, given, max_len)
-    loaded = registered(kernel)
-    there = _whole(batch, new, q.device) if counts is None else counts.to(q.device, torch.int32, non_blocking=True)
-    cache = Cached(keys, values, lengths, there, places)
-    if new > 1 and not any(before) and given == [new] * batch and not _captured(q):
+    if not kernel.advances:
+        given = [new] * batch if given is None else given
+        lengths_after(state[0].tolist(), given, cache.max_len)
+        if counts is not None:
+            counts = counts.to(q.device, torch.int32, non_blocking=True)
+            cache = Cached(cache.keys, cache.values, cache.lengths, counts, cache.places, state, cache.max_len)
+    if new > 1 and counts is None and not state[0].any() and not _captured(q):
         # Empty sequences, and all tokens theirs: the forward kernel serves, which is faster.
         out, lse = _first(loaded, q, k, v, sink, scale)
-        loaded.cached.store(k, v, cache)
+        kernel.store(k, v, cache)
     else:
-        out, lse = loaded.cached.attend(q, k, v, cache, scale=scale, lists=tuple(lists), sink=sink, store=True)
-    lengths.add_(there)
-    record[0] = after
-    np.maximum(record[0], record[1], out=record[1])
+        out, lse = kernel.attend(q, k, v, cache, scale=scale, lists=lists, sink=sink, store=True, checked=checked)
+    if not kernel.advances:
+        cache.lengths.add_(cache.counted(new))
+        state[0] += torch.tensor(given)
+        torch.maximum(state[0], state[1], out=state[1])
     return out, lse
 
 
@@ -73,12 +88,6 @@ def cache_tables(kernel: str, max_len: int, device: torch.device) -> tuple[Tenso
     plan = registered(kernel).cached.plan.attend
     specs = tuple(spec for head_class in plan.classes for spec in head_class.program.lists)
     return draw_tables(specs, max_len, 0, device)
-
-
-@lru_cache(maxsize=64)
-def _whole(batch: int, new: int, device: torch.device) -> Tensor:
-    """int32 [batch], each `new`; nothing writes to it."""
-    return torch.full((batch,), new, dtype=torch.int32, device=device)
 
 
 def _captured(q: Tensor) -> bool:

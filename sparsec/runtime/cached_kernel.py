@@ -6,29 +6,66 @@ reads a length on the host.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
+from sparsec.diagnostics.model import CallError
 from sparsec.plan.cached import CachedPlan
 
+POSITION_LIMIT = 1 << 30
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True, eq=False)
 class Cached:
     """A cache as kernels see it, B sequences.
 
     keys, values: [B, slots, D], contiguous; what no key has been stored in may hold anything, NaN included.
     lengths: int32 [B], the tokens that each sequence has already. counts: int32 [B], how many of the call's N tokens
-    are its own: the last ones of the N, the rest before them being padding.
+    are its own: the last ones of the N, the rest before them being padding (None: all N).
     places: int32 [kv_heads, regions, 2]: base and capacity of each region, 0 and 0 where a group has fewer.
+    state, max_len: as of `runtime.kv_cache.KVCache`, for a kernel that `advances`: storing then counts the tokens in
+    state and lengths, and raises CallError before anything is written if a sequence would have more than max_len.
     """
 
     keys: Tensor
     values: Tensor
     lengths: Tensor
-    counts: Tensor
+    counts: Tensor | None
     places: Tensor
+    state: Tensor | None = None
+    max_len: int = POSITION_LIMIT
+    checked: bool = False
+    """Set by a kernel that has found the tensors, counts aside, to be what it takes."""
+
+    def numbers(self, new: int) -> tuple[list[int], list[int]]:
+        """Lengths and counts on the host."""
+        return self.lengths.tolist(), self.counted(new).tolist()
+
+    def counted(self, new: int) -> Tensor:
+        """`counts` of a call of `new` tokens."""
+        return _whole(len(self.lengths), new, self.lengths.device) if self.counts is None else self.counts
+
+
+def lengths_after(lengths: Sequence[int], counts: Sequence[int], max_len: int) -> list[int]:
+    """The lengths once each sequence has `counts` more tokens. Raises CallError unless they fit."""
+    for row, (have, more) in enumerate(zip(lengths, counts, strict=True)):
+        if have + more > max_len:
+            raise CallError(
+                f"expected at most {max_len} tokens in the cache, got {have} + {more} in sequence {row}; "
+                "nothing was written"
+            )
+    return [have + more for have, more in zip(lengths, counts, strict=True)]
+
+
+@lru_cache(maxsize=64)
+def _whole(batch: int, new: int, device: torch.device) -> Tensor:
+    """int32 [batch], each `new`; nothing writes to it."""
+    return torch.full((batch,), new, dtype=torch.int32, device=device)
 
 
 class CachedKernel(Protocol):
@@ -39,6 +76,11 @@ class CachedKernel(Protocol):
 
     @property
     def source(self) -> str: ...
+
+    @property
+    def advances(self) -> bool:
+        """Whether storing counts the tokens where a cache's `state` is given."""
+        ...
 
     def attend(
         self,
@@ -51,10 +93,12 @@ class CachedKernel(Protocol):
         lists: tuple[Tensor, ...],
         sink: Tensor | None = None,
         store: bool = False,
+        checked: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Attention of q [B, H, N, D] to the cached keys and to k, v [B, G, N, D], any strides.
 
-        With `store` these are then stored, as by the method; else the cache stays as it is.
+        With `store` these are then stored, as by the method; else the cache stays as it is. `checked`: the shapes,
+        dtypes and devices of q, k, v and sink are known to be right.
 
         Row r of sequence b stands at position lengths[b] + counts[b] - N + r, and Nk is lengths[b] + counts[b].
         `lists`: the tables of `runtime.draws` of `plan.attend`, class by class, from query block 0 on; `sink` float32

@@ -31,7 +31,7 @@ from sparsec.sema.model import Documents
 _LIBRARY = "kernel.so"
 _TIMEOUT_SECONDS = 300
 _POSITION_LIMIT = 1 << 30
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class BuildError(SparsecError):
@@ -232,7 +232,7 @@ def check_call(
     plan: KernelPlan, q: Tensor, k: Tensor, v: Tensor, q_offset: int, sink: Tensor | None, cu_seqlens: Tensor | None
 ) -> None:
     """Raises CallError for what the kernels of `plan` cannot take, so that no address of theirs is out of bounds."""
-    dtype = _DTYPES[plan.dtype]
+    dtype = TORCH_DTYPES[plan.dtype]
     if any(t.dtype != dtype or t.device.type != "cpu" for t in (q, k, v)):
         raise CallError(f"expected {dtype} tensors on the CPU, got {[(t.dtype, str(t.device)) for t in (q, k, v)]}")
     batch, n_keys = q.shape[0], k.shape[2] if k.dim() == 4 else 0

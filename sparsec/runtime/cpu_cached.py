@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,16 +21,15 @@ from sparsec.diagnostics.model import CallError
 from sparsec.ir.tiles import ListSpec
 from sparsec.plan.cached import CachedPlan, plan_cached
 from sparsec.plan.target import tile_sizes
-from sparsec.runtime.cached_kernel import Cached
-from sparsec.runtime.cpu import DrawList, check_call, compile_shared, scale_of
+from sparsec.runtime.cached_kernel import POSITION_LIMIT, Cached, lengths_after
+from sparsec.runtime.cpu import TORCH_DTYPES, DrawList, check_call, compile_shared, scale_of
 from sparsec.sema.model import Heads
 
 ROWS = 3
 """The kernel of single rows takes up to this many queries for each head of a pack, for it reads every key once a row
 and pack; that of chunks, which reads it once a head, takes as long for one query as for a tile of them."""
-_POSITION_LIMIT = 1 << 30
 _BAD_LENGTHS = 2
-_CALL = struct.Struct("@7P12q4q5Pfi")
+_CALL = struct.Struct("@7P12q4q6Pfi")
 """`struct sparsec_cached_call` of templates/cpu/cached_call.cpp.jinja; packed, for a ctypes structure takes longer."""
 
 Entry = Callable[[bytes], int]
@@ -56,6 +55,7 @@ class CpuCached:
     entries: Callable[[], Entries]
     lists: tuple[ListSpec, ...]
     few: int
+    advances: ClassVar[bool] = True
 
     @staticmethod
     def of(pattern: Heads, head_dim: int, dtype: str) -> CpuCached:
@@ -79,18 +79,21 @@ class CpuCached:
         lists: tuple[Tensor, ...] = (),
         sink: Tensor | None = None,
         store: bool = False,
+        checked: bool = False,
     ) -> tuple[Tensor, Tensor]:
         plan = self.plan.attend
-        check_call(plan, q, k, v, 0, sink, None)
+        if not checked:
+            check_call(plan, q, k, v, 0, sink, None)
+            self._check_new(k, v, cache)
         few = q.shape[2] <= self.few
         if few:
             k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (k, v))
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
         lse = torch.empty(q.shape[:3], dtype=torch.float32)
         sink = None if sink is None else sink.detach().contiguous()
-        tables, longest = self._tables(lists)
+        tables, longest = self._tables(lists) if self.lists else (None, POSITION_LIMIT)
         of_attend = (
-            *(out.data_ptr(), lse.data_ptr(), ctypes.addressof(tables)),
+            *(out.data_ptr(), lse.data_ptr(), 0 if tables is None else ctypes.addressof(tables)),
             0 if sink is None else sink.data_ptr(),
             scale_of(plan, scale),
         )
@@ -100,11 +103,12 @@ class CpuCached:
         return out, lse
 
     def store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
-        self._run((self.entries().store,), (k, k, v), cache, _POSITION_LIMIT, (0, 0, 0, 0, 0.0))
+        self._check_new(k, v, cache)
+        self._run((self.entries().store,), (k, k, v), cache, POSITION_LIMIT, (0, 0, 0, 0, 0.0))
 
     def _tables(self, lists: tuple[Tensor, ...]) -> tuple[ctypes.Array[DrawList], int]:
         """The tables as the kernels take them, and the number of positions that all of them cover."""
-        longest, rows = _POSITION_LIMIT, []
+        longest, rows = POSITION_LIMIT, []
         for spec, table in zip(self.lists, lists, strict=True):
             if (table.dtype, table.dim(), table.is_contiguous()) != (torch.int32, 3, True):
                 raise CallError(f"expected contiguous int32 tables of draws, got {table.dtype} {list(table.shape)}")
@@ -123,38 +127,65 @@ class CpuCached:
         longest: int,
         of_attend: tuple[int, int, int, int, float],
     ) -> None:
-        """One call on q, k and v, for each of the entries; `of_attend`: out, lse, lists, sink, scale.
-
-        Raises CallError for what does not fit.
-        """
+        """One call on q, k and v, for each of the entries; `of_attend`: out, lse, lists, sink, scale."""
         q, k, v = given
-        keys, values, lengths, counts, places = cache.keys, cache.values, cache.lengths, cache.counts, cache.places
-        batch, groups, new, head_dim = k.shape
-        slots = keys.shape[1]
-        found = (keys, values, lengths, counts, places)
-        shapes = [(batch, slots, head_dim)] * 2 + [(batch,)] * 2 + [(groups, self.plan.regions, 2)]
-        if [t.shape for t in found] != shapes or not all(t.is_cpu and t.is_contiguous() for t in found):
-            raise CallError(f"expected a cache of contiguous tensors {shapes}, got {[tuple(t.shape) for t in found]}")
-        if not (keys.dtype == values.dtype == k.dtype == v.dtype and k.shape == v.shape):
-            raise CallError(f"expected keys and values alike and in {keys.dtype}, got {k.dtype} and {v.dtype}")
-        if not lengths.dtype == counts.dtype == places.dtype == torch.int32:
-            raise CallError("expected lengths, counts and places in int32")
+        keys, values, lengths, places = cache.keys, cache.values, cache.lengths, cache.places
+        if not cache.checked:
+            self._check_cache(cache)
+        batch, slots, _ = keys.shape
+        new, counts = k.shape[2], 0
+        if cache.counts is not None:
+            _check_tensor("counts", cache.counts, (batch,), torch.int32)
+            counts = cache.counts.data_ptr()
         out, lse, lists, sink, scale = of_attend
+        longest = min(longest, cache.max_len)
+        state = 0 if cache.state is None else cache.state.data_ptr()
         call = _CALL.pack(
             *(q.data_ptr(), k.data_ptr(), v.data_ptr(), keys.data_ptr(), values.data_ptr(), out, lse),
             *(*q.stride(), *k.stride(), *v.stride()),
             *(batch, new, slots, longest),
-            *(lengths.data_ptr(), counts.data_ptr(), places.data_ptr(), lists, sink),
+            *(lengths.data_ptr(), counts, state, places.data_ptr(), lists, sink),
             *(scale, torch.get_num_threads()),
         )
         status = next((status for entry in entries if (status := entry(call)) != 0), 0)
         if status == _BAD_LENGTHS:
+            have, more = cache.numbers(new)
+            lengths_after(have, more, longest)
             raise CallError(
-                f"expected lengths from 0, counts from 0 to {new}, at most {longest} tokens in all "
-                f"and regions within {slots} slots"
+                f"expected lengths from 0, counts from 0 to {new} and regions within {slots} slots, "
+                f"got {have}, {more} and {cache.places.tolist()}"
             )
         if status != 0:
             raise MemoryError("the kernel's scratch could not be allocated")
+
+    def _check_new(self, k: Tensor, v: Tensor, cache: Cached) -> None:
+        """Raises CallError for keys and values that the cache cannot take."""
+        plan = self.plan.attend
+        wanted = TORCH_DTYPES[plan.dtype], (len(cache.keys), plan.kv_heads, *k.shape[2:3], plan.head_dim)
+        for name, tensor in (("k", k), ("v", v)):
+            if (tensor.dtype, tuple(tensor.shape)) != wanted or not tensor.is_cpu:
+                raise CallError(f"expected {name} {wanted}, got {tensor.dtype} {list(tensor.shape)} on {tensor.device}")
+
+    def _check_cache(self, cache: Cached) -> None:
+        """Raises CallError for tensors that the kernels cannot take."""
+        plan = self.plan.attend
+        keys, dtype = cache.keys, TORCH_DTYPES[plan.dtype]
+        batch, slots = keys.shape[:2]
+        _check_tensor("keys", keys, (batch, slots, plan.head_dim), dtype)
+        _check_tensor("values", cache.values, (batch, slots, plan.head_dim), dtype)
+        _check_tensor("lengths", cache.lengths, (batch,), torch.int32)
+        _check_tensor("places", cache.places, (plan.kv_heads, self.plan.regions, 2), torch.int32)
+        if cache.state is not None:
+            _check_tensor("state", cache.state, (2, batch), torch.int64)
+        cache.checked = True
+
+
+def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if (tensor.dtype, tuple(tensor.shape)) != (dtype, shape) or not (tensor.is_cpu and tensor.is_contiguous()):
+        raise CallError(
+            f"expected {name} of a cache to be contiguous on the CPU, {dtype} {list(shape)}, "
+            f"got {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
+        )
 
 
 def build_cached(requests: Sequence[tuple[Heads, int, str]], *, optimise: int = 3) -> tuple[CpuCached, ...]:

@@ -10,12 +10,14 @@ import math
 import mmap
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.cache import CacheLayout
+from sparsec.runtime.cached_kernel import Cached
 
 LARGE_PAGE = 1 << 21
 """Bytes."""
@@ -53,6 +55,16 @@ class KVCache:
         self.lengths_tensor = torch.zeros(batch_size, dtype=torch.int32, device=device)
         self.state = torch.zeros((2, batch_size), dtype=torch.int64)
         self.places = _places(layout, max_len, rollback).to(device)
+        self._seen: Cached | None = None
+
+    def seen(self, counts: Tensor | None) -> Cached:
+        """What kernels take, for a call with `counts` tokens of each sequence (None: with all that it has)."""
+        last, lengths, state = self._seen, self.lengths_tensor, self.state
+        same = last is not None and last.keys is self.keys and last.values is self.values
+        if last is None or not (same and last.lengths is lengths and last.state is state):
+            last = Cached(self.keys, self.values, lengths, None, self.places, state, self.max_len)
+            self._seen = last
+        return last if counts is None else replace(last, counts=counts)
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -153,17 +165,6 @@ class KVCache:
         return (
             f"KVCache(lengths={list(self.lengths)}, max_len={self.max_len}, {self.nbytes} bytes on {self.keys.device})"
         )
-
-
-def lengths_after(lengths: Sequence[int], counts: Sequence[int], max_len: int) -> list[int]:
-    """The lengths once each sequence has `counts` more tokens. Raises CallError unless they fit."""
-    for row, (have, more) in enumerate(zip(lengths, counts, strict=True)):
-        if have + more > max_len:
-            raise CallError(
-                f"expected at most {max_len} tokens in the cache, got {have} + {more} in sequence {row}; "
-                "nothing was written"
-            )
-    return [have + more for have, more in zip(lengths, counts, strict=True)]
 
 
 def _arena(shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -8,13 +8,14 @@ from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.cache import CacheLayout
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.report import Report
-from sparsec.runtime.cache_ops import attend_cached, cache_tables
-from sparsec.runtime.kernel import ForwardKernel
+from sparsec.runtime.cache_ops import attend_cached, attend_now, cache_tables
+from sparsec.runtime.kernel import ForwardKernel, registered
 from sparsec.runtime.kv_cache import KVCache
 from sparsec.runtime.ops import forward
 
@@ -112,9 +113,10 @@ class SparseAttention(nn.Module):
         Returns out, like q, and with `return_lse` also the natural-log LSE, float32 [B, heads, Nq]; a query that may
         attend to nothing has output 0 and LSE -inf (the sink, where there is one). Raises CallError.
         """
-        if torch.is_autocast_enabled(q.device.type):
+        if torch.is_autocast_enabled("cpu" if q.is_cpu else q.device.type):
             q, k, v = q.to(self.dtype), k.to(self.dtype), v.to(self.dtype)
-        self._check(q, k, v)
+        if not self._fits(q, k, v):
+            self._check(q, k, v)
         if cache is not None:
             found = self._attend_cached(q, k, v, cache, lengths, q_offset, cu_seqlens)
             return found if return_lse else found[0]
@@ -193,14 +195,15 @@ class SparseAttention(nn.Module):
             raise CallError("expected neither q_offset nor cu_seqlens with a cache, got one")
         if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
             raise CallError("expected no gradients with a cache, got tensors that require them; use torch.no_grad()")
-        if q.shape[2] != k.shape[2] or q.shape[2] < 1:
-            raise CallError(f"expected as many queries as keys with a cache, got {q.shape[2]} and {k.shape[2]}")
-        batch = cache.batch_size
+        batch, _, new, _ = q.shape
+        if k.shape[2] != new or new < 1:
+            raise CallError(f"expected as many queries as keys with a cache, got {new} and {k.shape[2]}")
         if cache.kernel != self._kernel:  # a digest, where to compare layouts would have a graph trace their making
             raise CallError("expected a cache that this module's new_cache made, got one of another pattern or dtype")
-        if (cache.keys.device, batch) != (q.device, q.shape[0]):
+        if cache.batch_size != batch or cache.keys.device != q.device:
             raise CallError(
-                f"expected a cache for {q.shape[0]} sequences on {q.device}, got one for {batch} on {cache.keys.device}"
+                f"expected a cache for {batch} sequences on {q.device}, "
+                f"got one for {cache.batch_size} on {cache.keys.device}"
             )
         counts = None
         if lengths is not None:
@@ -209,6 +212,10 @@ class SparseAttention(nn.Module):
                 raise CallError(f"expected lengths [{batch}] on the CPU, got {list(counts.shape)} on {counts.device}")
         sink = None if self.sink is None else self.sink.detach().float()
         assert isinstance(self._kernel, str)
+        if not torch.compiler.is_compiling() and not is_in_torch_dispatch_mode() and type(q) is Tensor:
+            # Nobody watches operators; on a CPU, dispatch would take as long as a third of a step's kernel.
+            found = cache.seen(counts), cache.lists, self.scale
+            return attend_now(registered(self._kernel), q, k, v, sink, *found, checked=True)
         out, lse = attend_cached(
             q,
             k,
@@ -240,7 +247,19 @@ class SparseAttention(nn.Module):
             got = f"batch {q.shape[0]}, {q.shape[2]} queries, {k.shape[2]} keys, q_offset {q_offset}"
             raise CallError(f"expected batch 1, as many queries as keys and no q_offset with documents, got {got}")
 
+    def _fits(self, q: Tensor, k: Tensor, v: Tensor) -> bool:
+        """Whether the three are what `forward` asks for; a step of decoding is short enough to feel a slow answer."""
+        of_q, of_k = q.shape, k.shape
+        if not (len(of_q) == len(of_k) == 4 and of_k == v.shape and of_q[0] == of_k[0]):
+            return False
+        if not (of_q[1] == self.heads and of_k[1] == self.kv_heads and of_q[3] == of_k[3] == self.head_dim):
+            return False
+        if not (q.dtype == k.dtype == v.dtype == self.dtype):
+            return False
+        return q.is_cpu and k.is_cpu and v.is_cpu if self.target == "cpu" else q.device == k.device == v.device
+
     def _check(self, q: Tensor, k: Tensor, v: Tensor) -> None:
+        """Raises CallError unless they fit."""
         for name, tensor, heads in (("q", q, self.heads), ("k", k, self.kv_heads), ("v", v, self.kv_heads)):
             if tensor.dim() != 4 or tensor.shape[1] != heads or tensor.shape[3] != self.head_dim:
                 length = "Nq" if name == "q" else "Nk"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ class TorchCached:
 
     plan: CachedPlan
     source: str = ""
+    advances: ClassVar[bool] = False
 
     @staticmethod
     def of(pattern: Heads, head_dim: int) -> TorchCached:
@@ -48,10 +50,11 @@ class TorchCached:
         lists: tuple[Tensor, ...] = (),
         sink: Tensor | None = None,
         store: bool = False,
+        checked: bool = False,
     ) -> tuple[Tensor, Tensor]:
         out = q.new_zeros(q.shape)
         lse = q.new_full(q.shape[:3], -math.inf, dtype=wide_type(q))
-        for b, (length, count) in enumerate(zip(cache.lengths.tolist(), cache.counts.tolist(), strict=True)):
+        for b, (length, count) in enumerate(zip(*cache.numbers(k.shape[2]), strict=True)):
             self._attend_one(_Sources(q, k, v, cache, b, length, count), out[b], lse[b], scale, sink)
         if store:
             self.store(k, v, cache)
@@ -74,7 +77,7 @@ class TorchCached:
                     lse[heads.heads, rows] = state.log_sum_exp()[0]
 
     def store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
-        for b, (length, count) in enumerate(zip(cache.lengths.tolist(), cache.counts.tolist(), strict=True)):
+        for b, (length, count) in enumerate(zip(*cache.numbers(k.shape[2]), strict=True)):
             keys = torch.arange(length, length + count, device=k.device)
             for group_class in self.plan.store:
                 for n, group in enumerate(group_class.groups):

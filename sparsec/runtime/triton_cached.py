@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -47,6 +47,7 @@ class TritonCached:
     decode_plan: CachedPlan
     emit: Callable[[], str]
     allow_tf32: bool = False
+    advances: ClassVar[bool] = False
 
     @classmethod
     def of(cls, chunk_plan: CachedPlan, decode_plan: CachedPlan, *, allow_tf32: bool = False) -> TritonCached:
@@ -73,6 +74,7 @@ class TritonCached:
         lists: tuple[Tensor, ...] = (),
         sink: Tensor | None = None,
         store: bool = False,
+        checked: bool = False,
     ) -> tuple[Tensor, Tensor]:
         check_device(q)
         plan = self.plan.attend
@@ -168,7 +170,7 @@ def _shared(q: Tensor, k: Tensor, v: Tensor, cache: Cached) -> dict[str, object]
         "keys": cache.keys,
         "values": cache.values,
         "lengths": cache.lengths,
-        "counts": cache.counts,
+        "counts": cache.counted(q.shape[2]),
         "places": cache.places,
         "nq": q.shape[2],
         "slots": cache.keys.shape[1],
