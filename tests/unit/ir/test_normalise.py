@@ -1,0 +1,53 @@
+"""Runs of residues joined, met and left out: whatever the bands are, they hold the residues that the sets hold."""
+
+from __future__ import annotations
+
+from itertools import product
+
+from sparsec.ir.bounds import lowest
+from sparsec.ir.lower import lower
+from sparsec.ir.nodes import Band
+from sparsec.ir.normalise import Effort
+from sparsec.sema import model as m
+
+BLOCK, PERIOD = 16, 5
+RUNS = tuple(product(range(PERIOD), range(1, PERIOD)))
+"""(phase, width) of every run of residues that is neither none nor all."""
+
+
+def residues(phase: int, width: int) -> frozenset[int]:
+    return frozenset((phase + n) % PERIOD for n in range(width))
+
+
+def term(phase: int, width: int) -> m.Term:
+    return m.Union(tuple(m.Stride(PERIOD, residue, True) for residue in sorted(residues(phase, width))))
+
+
+def held(bands: tuple[Band, ...]) -> frozenset[int]:
+    """The residues of key blocks that some band holds."""
+    found = set()
+    for band in bands:
+        assert band == Band(congruences=band.congruences, origin=band.origin)
+        assert all(c.unit == BLOCK and not c.moving for c in band.congruences)
+        for residue in range(PERIOD):
+            if all((residue - lowest(c.phase)) % c.period < c.width for c in band.congruences):
+                found.add(residue)
+    return frozenset(found)
+
+
+def is_run(found: frozenset[int]) -> bool:
+    return found in {residues(*run) for run in RUNS} or len(found) == PERIOD
+
+
+def test_unions_intersections_and_differences_of_runs_of_residues() -> None:
+    for a, b in product(RUNS, RUNS):
+        left, right = term(*a), term(*b)
+        for of, expected in (
+            (m.Union((left, right)), residues(*a) | residues(*b)),
+            (m.Intersection((left, right)), residues(*a) & residues(*b)),
+            (m.Difference(left, right), residues(*a) - residues(*b)),
+        ):
+            bands = lower(of, BLOCK, Effort())
+            assert held(bands) == expected, (of, bands)
+            if is_run(expected):
+                assert len(bands) == 1, (of, bands)
