@@ -294,11 +294,16 @@ inline void differentiate(Panel& panel, const Queries& queries, const ivec (*mas
 // ---- Tiles: one key tile of one key head, and a query tile that sees it in full or through a mask.
 constexpr int CHUNK = 64;  // rows of q that are set to zero, prepared and summed at a time
 
+// Whether a share can add up in the output: it is float32, and its rows are whole vectors.
+constexpr bool IN_PLACE = sizeof(element) == sizeof(float) && WIDE == D;
+
 // dq in float32, a matrix [B, H, Nq, WIDE] a share; a chunk of rows holds nothing before it is touched.
 struct Shares {
-  float* dq;
-  uint8_t* touched;  // [count, chunks]
+  float *first, *others;  // the matrix of share 0, which may be the output; those of the rest
+  uint8_t* touched;       // [count, chunks]
   int64_t count, apart, chunks;
+
+  float* dq(int64_t share) const { return share == 0 ? first : others + (share - 1) * apart; }
 };
 
 struct Work {  // one thread's scratch
@@ -572,7 +577,7 @@ void sum_shares(const Shares& shares, int64_t chunk, int64_t first, int64_t stop
   for (int64_t n = first; n < stop; ++n) {
     float total[D] = {};
     for (int64_t share = 0; share < shares.count; ++share) {
-      const float* row = shares.dq + share * shares.apart + n * WIDE;
+      const float* row = shares.dq(share) + n * WIDE;
       if (shares.touched[share * shares.chunks + chunk])
         for (int d = 0; d < D; ++d) total[d] += row[d];
     }
@@ -633,7 +638,7 @@ void run_tile(Work& w, const sparsec_backward_call& call, float* lse, float* del
     const int64_t row = (b * HEADS + h) * call.n_q;
     w.queries = matrix(call.q, call.q_stride, b, h, part.q_row);
     w.grads = matrix(call.grad_out, call.grad_out_stride, b, h, part.q_row);
-    w.lse = lse + row, w.delta = delta + row, w.dq = shares.dq + share * shares.apart + row * WIDE;
+    w.lse = lse + row, w.delta = delta + row, w.dq = shares.dq(share) + row * WIDE;
     w.touched = shares.touched + share * shares.chunks + (b * HEADS + h) * (shares.chunks / (call.batch * HEADS));
     visit(w, call.lists, int(h));
   }
@@ -648,15 +653,16 @@ int backward(const sparsec_backward_call& call) {
   const int64_t chunks = (call.n_q + CHUNK - 1) / CHUNK, apart = heads * call.n_q * WIDE;
   int64_t count = std::min((TASKS + groups - 1) / std::max<int64_t>(groups, 1), tiles / TILES);
   count = std::max<int64_t>(std::min(count, SHARES_BYTES / std::max<int64_t>(4 * apart, 1)), 1);
-  float* const dq = static_cast<float*>(std::aligned_alloc(64, ((count * apart + 2 * heads * call.n_q) / 16 + 1) * 64));
+  const int64_t own = (count - IN_PLACE) * apart;
+  float* const scratch = static_cast<float*>(std::aligned_alloc(64, ((own + 2 * heads * call.n_q) / 16 + 1) * 64));
   uint8_t* const touched = static_cast<uint8_t*>(std::calloc(count * heads * chunks + 1, 1));
-  if (dq == nullptr || touched == nullptr) {
+  if (scratch == nullptr || touched == nullptr) {
     std::free(touched);
-    std::free(dq);
+    std::free(scratch);
     return 1;
   }
-  const Shares shares = {dq, touched, count, apart, heads * chunks};
-  float *const lse = dq + count * apart, *const delta = lse + heads * call.n_q;
+  const Shares shares = {IN_PLACE ? (float*)call.dq : scratch, scratch + (IN_PLACE ? 0 : apart), touched, count, apart, heads * chunks};
+  float *const lse = scratch + own, *const delta = lse + heads * call.n_q;
   int failed = 0;
 #pragma omp parallel num_threads(call.threads) reduction(| : failed)
   {
@@ -683,7 +689,7 @@ int backward(const sparsec_backward_call& call) {
     std::free(w);
   }
   std::free(touched);
-  std::free(dq);
+  std::free(scratch);
   return failed;
 }
 
