@@ -86,6 +86,16 @@ def test_head_dims_and_dtypes(head_dim: int, dtype: str) -> None:
     assert_close(run(kernel, q, k, v, 21), q, k, v, PATTERNS["two_classes"].mask(150, 171, 21))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_outputs_are_rounded_to_nearest_with_ties_to_even(dtype: str) -> None:
+    """With q = 0 the output is the mean of two values, which float32 holds exactly."""
+    q, k, v = inputs(1, 2, 64, DTYPES[dtype])
+    v[0, :, 1] = v[0, :, 0] * (1 + torch.finfo(v.dtype).eps)  # the next number: each mean lies halfway
+    out, _ = run(by_head_dim(dtype)[64], torch.zeros_like(q), k, v, 1)
+    mean = v.float().mean(2, keepdim=True).repeat_interleave(HEADS // KV_HEADS, 1)
+    assert torch.equal(out, mean.to(out.dtype)) and not torch.equal(out.float(), mean)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_strides(dtype: str) -> None:
     q, k, v = inputs(100, 140, 64, DTYPES[dtype])
