@@ -34,7 +34,7 @@ CHECKED_PATTERNS, CHECKED_HEADS = 32, 128
 def load(path: str | Path) -> Program:
     """The program in the file at `path`. Raises DiagnosticError if it has errors, OSError if it cannot be read."""
     path = Path(path)
-    source, problems = parser.read_source(str(path), path.read_bytes())
+    source, problems = parser.read_file(path, str(path))
     if source is None:
         raise DiagnosticError(problems)
     return _program(source)
@@ -69,7 +69,8 @@ def _band_problems(checked: sema.CheckedFile) -> Iterator[Diagnostic]:
             heads = sema.declared_counts(checked, binding)[0]
             if heads is None or heads > CHECKED_HEADS or unsupported_by_kernels(checked, name):
                 continue
-            block_mask(sema.resolve(checked, binding, None, None).heads, effort=effort)
+            if (settled := sema.settled_heads(checked, binding)) is not None:
+                block_mask(settled, effort=effort)
         except TooMuchEffort:
             return
         except TooManyBands:

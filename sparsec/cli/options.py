@@ -15,8 +15,7 @@ from sparsec.diagnostics.model import DiagnosticError
 from sparsec.diagnostics.source import SourceFile
 from sparsec.program import Pattern, Program, parse
 from sparsec.sema.model import Heads
-from sparsec.syntax.lexer import MAX_BYTES
-from sparsec.syntax.parser import read_source
+from sparsec.syntax.parser import read_file
 
 DEFAULT_HEADS = 8
 DTYPES = ("float32", "bfloat16", "float16")
@@ -61,8 +60,7 @@ def kernel_options(command: _Command) -> _Command:
 
 def open_source(path: Path) -> SourceFile:
     """The text at `path`. Raises DiagnosticError if it is no text, OSError if it cannot be read."""
-    with path.open("rb") as stream:
-        source, problems = read_source(click.format_filename(path), stream.read(MAX_BYTES + 1))
+    source, problems = read_file(path, click.format_filename(path))
     if source is None:
         raise DiagnosticError(problems)
     return source

@@ -37,10 +37,9 @@ def nul_character(source: SourceFile, span: Span) -> Diagnostic:
     return _error("E002", source, span, "the file holds a NUL character", "a `.sparse` file is text: remove it")
 
 
-def file_too_large(source: SourceFile, size: int, limit: int) -> Diagnostic:
+def file_too_large(source: SourceFile, limit: int) -> Diagnostic:
     """E003: the file is larger than 1 MiB."""
-    message = f"the file has {size} bytes; {limit} is the limit"
-    return _error("E003", source, Span(0, 0), message, "split the file")
+    return _error("E003", source, Span(0, 0), f"the file has more than {limit} bytes", "split the file")
 
 
 def too_many_tokens(source: SourceFile, span: Span, limit: int) -> Diagnostic:

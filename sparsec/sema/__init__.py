@@ -11,6 +11,7 @@ from sparsec.sema.phases import (
     instantiate,
     layers,
     resolve,
+    settled_heads,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "instantiate",
     "layers",
     "resolve",
+    "settled_heads",
 ]

@@ -140,6 +140,15 @@ def declared_counts(checked: CheckedFile, binding: Binding) -> tuple[int | None,
     return (*instance.declared, instance.block)
 
 
+def settled_heads(checked: CheckedFile, binding: Binding) -> Heads | None:
+    """The heads of a pattern of a file without errors; None where counts that matter are left to the caller."""
+    started = begin(checked, dict(binding.file_values), Findings(checked))
+    pattern = checked.patterns[binding.pattern]
+    instance = instance_of(started, pattern, dict(binding.values))
+    counts = _counts_for_check(pattern, instance)
+    return None if counts is None else heads_of(started, instance, *counts)
+
+
 def head_counts(
     name: str, declared: tuple[int | None, int | None], heads: int | None, kv_heads: int | None
 ) -> tuple[int, int]:

@@ -209,3 +209,11 @@ def test_import_is_light() -> None:
     code = "import sys, sparsec; sparsec.parse('pattern p { attend full }').pattern().resolve(4)"
     code += "; assert not {'torch', 'triton', 'jinja2', 'numpy'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_value_that_only_the_callers_kv_heads_decide_is_no_problem_of_the_file() -> None:
+    text = "pattern p { heads 6  attend window(4 - g) }"
+    pattern = sparsec.parse(text).pattern()
+    assert len(pattern.resolve(kv_heads=3).terms) == 6
+    with pytest.raises(DiagnosticError, match="E403"):
+        pattern.resolve(kv_heads=6)

@@ -12,7 +12,7 @@ from sparsec.diagnostics.source import SourceFile
 from sparsec.syntax import tree
 from sparsec.syntax.equality import same_tree, strip_spans
 from sparsec.syntax.expected import ITEM_STARTS, STATEMENT_STARTS
-from sparsec.syntax.lexer import grammar, keywords
+from sparsec.syntax.lexer import Report, grammar, keywords, split
 from sparsec.syntax.parser import parse, read_source
 
 
@@ -129,3 +129,17 @@ def test_keywords_are_reserved() -> None:
     for keyword in keywords():
         file, diagnostics = parse(SourceFile("x", f"pattern {keyword} {{ attend full }}"))
         assert file is None and [diagnostic.code for diagnostic in diagnostics] == ["E012"]
+
+
+@pytest.mark.parametrize(
+    "text", ["pattern p { attend window(4kb, ahead=3)|~x }  # c\r\n", "1..2 0.5e-3 1e5 3x ..b", "\0é$=====<=>"]
+)
+def test_tokens_are_those_of_the_grammar_s_own_lexer(text: str) -> None:
+    report = Report()
+    found = split(SourceFile("t.sparse", text), report)
+    assert found is not None
+    left_out = ("WHITE_SPACE", "COMMENT", "UNKNOWN", "MALFORMED_NUMBER")
+    expected = [token for token in grammar().lex(text, dont_ignore=True) if token.type not in left_out]
+    assert [(t.type, str(t), t.start_pos, t.end_pos) for t in found.tokens if t.start_pos not in found.mended] == [
+        (t.type, str(t), t.start_pos, t.end_pos) for t in expected if t.start_pos not in found.mended
+    ]
