@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolve
 from sparsec.cli.progress import progress
+from sparsec.cli.proofs import claims_about, claims_text
 from sparsec.cli.tables import table
-from sparsec.diagnostics.model import DiagnosticError
+from sparsec.diagnostics.model import DiagnosticError, SparsecError
 from sparsec.diagnostics.render import render_text
 from sparsec.plan.target import Family, family
 from sparsec.program import Pattern
 from sparsec.sema.model import Heads
+
+if TYPE_CHECKING:
+    from sparsec.runtime.manifest import Proof
 
 
 @click.command("compile")
@@ -29,6 +34,7 @@ from sparsec.sema.model import Heads
     help="cpu, cuda:<compute capability> (cuda:80, cuda:90, cuda:100) or hip:<architecture> (hip:gfx942).",
 )
 @click.option("--inference", is_flag=True, help="Leave out the kernels of the gradients.")
+@click.option("--prove", is_flag=True, help="Write nothing unless z3 proves the plan's claims for all lengths.")
 @pattern_options
 @kernel_options
 def compile_pattern(
@@ -36,6 +42,7 @@ def compile_pattern(
     output: Path,
     target: str,
     inference: bool,
+    prove: bool,
     name: str | None,
     settings: tuple[str, ...],
     heads: int | None,
@@ -49,7 +56,7 @@ def compile_pattern(
     gradients. layout.json says which keys each KV group keeps. sparsec.load_compiled(DIR) makes a module of the folder.
 
     No target needs a GPU. Exits with 1 if a kernel spills registers, needs more shared memory than the target has, or
-    uses no tensor cores where it should.
+    uses no tensor cores where it should; and, with --prove, if a claim is not proved, nothing being written then.
 
     Example: sparsec compile examples/s2.sparse -o build/s2 --target cuda:90 --head-dim 128 --dtype bfloat16
     """
@@ -69,6 +76,7 @@ def compile_pattern(
             dtype=dtype,
             gradients=not inference,
             progress=report,
+            prove=(lambda: _proof(pattern, counts, head_dim, dtype, target, not inference)) if prove else None,
         )
     _report_cache(pattern, counts)
     head = ("kernel", "registers", "spills (B)", "stack (B)", "shared (B)", "tensor-core instr.")
@@ -89,11 +97,29 @@ def compile_pattern(
         for kernel in manifest.kernels
     ]
     click.echo(table(head, rows))
+    if manifest.proof is not None:
+        click.echo(f"\n{len(manifest.proof.claims)} claims, for all lengths, proved by {manifest.proof.solver}")
     click.echo(f"\nwritten to {click.format_filename(output)}")
     problems = [problem for kernel in manifest.kernels for problem in kernel.problems]
     for problem in problems:
         click.echo(f"error: {problem}", err=True)
     click.get_current_context().exit(1 if problems else 0)
+
+
+def _proof(pattern: Pattern, meaning: Heads, head_dim: int, dtype: str, target: str, gradients: bool) -> Proof:
+    """Raises SparsecError unless every claim is proved."""
+    claims = claims_about(pattern, meaning, head_dim=head_dim, dtype=dtype, target=target, gradients=gradients)
+    failed = tuple(claim for claim in claims if claim.status != "proved")
+    if failed:
+        count = f"{len(failed)} of {len(claims)} that are not"
+        raise SparsecError(
+            f"expected every claim to be proved, got {count}; nothing was written\n\n{claims_text(failed)}"
+        )
+    from sparsec.runtime.manifest import ClaimRecord, Proof
+    from sparsec.testing.proof import solver_version
+
+    records = (ClaimRecord(claim.name, claim.about, claim.status, claim.seconds) for claim in claims)
+    return Proof(f"z3 {solver_version()}", tuple(records))
 
 
 def _report_cache(pattern: Pattern, counts: Heads) -> None:

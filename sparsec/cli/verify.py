@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +16,8 @@ import click
 
 from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolve
 from sparsec.cli.progress import progress
+from sparsec.cli.proofs import claims_about, claims_text, extras
 from sparsec.cli.tables import duration, table
-from sparsec.diagnostics.model import CallError, DiagnosticError
-from sparsec.ir.normalise import TooManyBands
 from sparsec.program import Pattern
 from sparsec.sema.model import Heads
 
@@ -28,8 +26,7 @@ if TYPE_CHECKING:
     from sparsec.testing.proof import Claim
     from sparsec.testing.verify import Failure, Result
 
-EXAMPLES, CLAIM_SECONDS = 20, 20.0
-_EXTRAS = {"hypothesis": "testing", "z3": "prove"}
+EXAMPLES = 20
 _NAMES = {"forward": "output and LSE", "probes": "exact probes", "gradients": "gradients", "cache": "cache walk"}
 
 
@@ -154,7 +151,7 @@ class _Tested:
     def results(self, examples: int, seed: int, case_text: str | None) -> tuple[tuple[Result, ...], tuple[str, ...]]:
         """The properties, and what their cases could not show."""
         self.report("importing torch and hypothesis")
-        with _extras():
+        with extras():
             from sparsec.testing import cases, verify
         import sparsec
 
@@ -190,28 +187,7 @@ class _Tested:
     def proved(self) -> tuple[Claim, ...]:
         self.report(f"proving {self.pattern.name}")
         self.title = self.title or f"the plan for {self.planned}"
-        with _extras():
-            from sparsec.testing.proof import prove
-
-            try:
-                return prove(
-                    self.meaning, head_dim=self.head_dim, dtype=self.dtype, target=self.planned, timeout_s=CLAIM_SECONDS
-                )
-            except TooManyBands as error:
-                raise DiagnosticError((self.pattern.too_many_bands(),)) from error
-
-
-@contextmanager
-def _extras() -> Iterator[None]:
-    """Raises CallError where a package of an extra is imported within and is not installed."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _EXTRAS:
-            raise
-        wanted = f"pip install 'sparsec[{_EXTRAS[package]}]'"
-        raise CallError(f"expected the package {package}, which is not installed: {wanted}") from error
+        return claims_about(self.pattern, self.meaning, head_dim=self.head_dim, dtype=self.dtype, target=self.planned)
 
 
 def _command(ctx: click.Context, file: Path) -> Callable[[str, Failure], str]:
@@ -238,12 +214,7 @@ def _text(verdict: Verdict, title: str, again: Callable[[str, Failure], str]) ->
             lines += ["", f"{_NAMES[result.check]} failed for {failure.case.described}:", failure.message]
             lines.append(f"to run it again: {again(verdict.name, failure)}")
     if verdict.claims:
-        rows = [(claim.about, claim.name, duration(claim.seconds), claim.status) for claim in verdict.claims]
-        lines += [*([""] if verdict.results else []), table(("about", "claim", "time", "result"), rows)]
-    for claim in verdict.claims:
-        if claim.status == "refuted":
-            values = ", ".join(f"{name} = {value}" for name, value in (claim.counterexample or {}).items())
-            lines += ["", f"{claim.name} ({claim.about}) is refuted at {values}", claim.picture]
+        lines += [*([""] if verdict.results else []), claims_text(verdict.claims)]
     return "\n".join([*lines, ""])
 
 

@@ -49,6 +49,7 @@ from sparsec.runtime.manifest import (
     KernelRecord,
     Manifest,
     Plans,
+    Proof,
     launch_data,
     layout_data,
     layout_of,
@@ -74,12 +75,14 @@ def compile_to_directory(
     dtype: str,
     gradients: bool = True,
     progress: Callable[[str], None] = lambda _: None,
+    prove: Callable[[], Proof] | None = None,
 ) -> Manifest:
     """Writes the artefacts of `pattern` for `target` ("cpu", "cuda:90", "hip:gfx942", ...) to `directory`.
 
     dtype: "float32", "bfloat16" or "float16". `gradients`: whether it can be trained. `progress` is told of each step.
-    An existing folder is replaced if it is empty or holds such artefacts. Raises CallError, DiagnosticError, and the
-    compilers' BuildError or AheadOfTimeError.
+    `prove`, called before anything is built, gives what the manifest is to record, or raises to refuse. An existing
+    folder is replaced if it is empty or holds such artefacts. Raises CallError, DiagnosticError, and the compilers'
+    BuildError or AheadOfTimeError.
     """
     names = {name: kind for kind, name in DTYPES.items()}
     if dtype not in names:
@@ -93,6 +96,10 @@ def compile_to_directory(
         plans, layout = _plans(request, target, gradients)
     except TooManyBands as error:
         raise DiagnosticError((pattern.too_many_bands(),)) from error
+    proof = None
+    if prove is not None:
+        progress("proving")
+        proof = prove()
     kernels, files = (_build_cpu if target == "cpu" else _build_gpu)(plans, target, progress)
     files[LAYOUT] = _json(layout_data(layout))
     manifest = Manifest(
@@ -102,6 +109,7 @@ def compile_to_directory(
         launch_data(plans),
         kernels,
         {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        proof,
     )
     progress("writing")
     _publish(directory, {**files, MANIFEST: _json({"format": FORMAT, **asdict(manifest)})})

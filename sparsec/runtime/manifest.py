@@ -43,8 +43,29 @@ class KernelRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimRecord:
+    """A claim about the plans that `solver` decided: what is claimed of what, and how long that took."""
+
+    name: str
+    about: str
+    status: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The claims about the folder's plans, and the solver, with its version, that decided them."""
+
+    solver: str
+    claims: tuple[ClaimRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
-    """What `manifest.json` says; `launch` is `launch_data` of the plans, `files` each file's SHA-256 by its name."""
+    """What `manifest.json` says; `launch` is `launch_data` of the plans, `files` each file's SHA-256 by its name.
+
+    `proof`: None where none was asked for.
+    """
 
     target: str
     pattern: str
@@ -52,6 +73,7 @@ class Manifest:
     launch: Mapping[str, Any]
     kernels: tuple[KernelRecord, ...]
     files: Mapping[str, str]
+    proof: Proof | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,8 @@ _SMALL = (300, 5000, 100_000)
 class Claim:
     """`name` says what is claimed of `about`; status "proved" (for all positions and lengths), "refuted", "not proved".
 
-    `counterexample` gives the head h, the positions and the lengths at which a refuted claim fails, `picture` the
-    predicate around them.
+    `seconds` are the processor's. `counterexample` gives the head h, the positions and the lengths at which a refuted
+    claim fails, `picture` the predicate around them.
     """
 
     name: str
@@ -53,11 +53,11 @@ class Subject:
 
 
 def decide(subject: Subject, question: Question, timeout_s: float) -> Claim:
-    """The claim of the question, decided or given up within the time."""
-    started = time.perf_counter()
+    """The claim of the question, decided or given up within the time, which is the processor's."""
+    started = time.process_time()
 
     def left() -> float:
-        return timeout_s - (time.perf_counter() - started)
+        return timeout_s - (time.process_time() - started)
 
     fails = question.fails()
     answer = _answer(subject.solver, fails, left)
@@ -70,7 +70,7 @@ def decide(subject: Subject, question: Question, timeout_s: float) -> Claim:
             if values is not None:
                 status, shown = REFUTED, subject.picture(values)
                 break
-    return Claim(question.name, subject.about, status, time.perf_counter() - started, values, shown)
+    return Claim(question.name, subject.about, status, time.process_time() - started, values, shown)
 
 
 def _answer(solver: Solver, fails: Failure, left: Callable[[], float]) -> Model | Literal[False] | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from sparsec.ir.normalise import TooManyBands
 from sparsec.plan.cached import CachedPlan, NoCache, cache_layout
 from sparsec.plan.kernel import HeadClass
 from sparsec.plan.target import Family, family
@@ -22,6 +23,7 @@ class Launch:
     name: str
     kind: Kind
     classes: tuple[HeadClass, ...]
+    of_gradients: bool = False
 
 
 def launches(
@@ -36,8 +38,8 @@ def launches(
     backward = backward_plan(request, target)
     found = [
         Launch("forward", forward, plan_request(request, target).classes),
-        Launch("gradients of queries", forward, backward.forward.classes),
-        Launch("gradients of keys", Kind.TRANSPOSED, backward.transposed),
+        Launch("gradients of queries", forward, backward.forward.classes, True),
+        Launch("gradients of keys", Kind.TRANSPOSED, backward.transposed, True),
     ]
     for name, plan in zip(("cached chunks", "cached rows"), plans, strict=False):
         found.append(Launch(name, Kind.FORWARD, plan.attend.classes))
@@ -50,7 +52,7 @@ def cached(pattern: Heads, head_dim: int, dtype: str, target: str) -> tuple[Cach
         if family(target) is Family.CPU:
             return cpu_cached.cached_plans(pattern, head_dim, dtype)
         return cached_plans(_request(pattern, head_dim, dtype), target)
-    except NoCache:
+    except (NoCache, TooManyBands):  # the heads of a KV group may have more bands together than each has
         return ()
 
 

@@ -25,15 +25,23 @@ from sparsec.testing.proof.stated import Scope
 
 
 def prove(
-    pattern: Heads, *, head_dim: int = 64, dtype: str = "float32", target: str = "cpu", timeout_s: float = 10.0
+    pattern: Heads,
+    *,
+    head_dim: int = 64,
+    dtype: str = "float32",
+    target: str = "cpu",
+    gradients: bool = True,
+    timeout_s: float = 10.0,
 ) -> tuple[Claim, ...]:
-    """The claims about `pattern` as compiled for a target name of `plan.target`, each decided within `timeout_s`.
+    """The claims about `pattern` as compiled for a target name of `plan.target`, each decided within `timeout_s`
+    of processor time.
 
-    Raises TooManyBands or TooManyClasses.
+    `gradients`: about the kernels of the gradients too. Raises TooManyBands or TooManyClasses.
     """
     found: list[Claim] = []
     plans = cached(pattern, head_dim, dtype, target)
-    for case, about in merged(launches(pattern, head_dim, dtype, target, plans)):
+    launched = launches(pattern, head_dim, dtype, target, plans)
+    for case, about in merged(tuple(launch for launch in launched if gradients or not launch.of_gradients)):
         found += prove_tiles(case, about, pattern, timeout_s=timeout_s)
     return (*found, *(prove_cache(pattern, plans, timeout_s=timeout_s) if plans else ()))
 
@@ -62,6 +70,11 @@ def case_of(launch: Launch, head_class: HeadClass) -> Case:
 
 def prove_tiles(case: Case, about: str, pattern: Heads, *, timeout_s: float = 10.0) -> tuple[Claim, ...]:
     """The claims about one tile program, for heads of `pattern`."""
+    subject, questions = questions_of(case, about, pattern)
+    return tuple(decide(subject, question, timeout_s) for question in questions)
+
+
+def questions_of(case: Case, about: str, pattern: Heads) -> tuple[Subject, tuple[Question, ...]]:
     at = setting(case)
     subject = Subject(
         about,
@@ -70,8 +83,7 @@ def prove_tiles(case: Case, about: str, pattern: Heads, *, timeout_s: float = 10
         lambda claim, model: _confirmed(at, case, pattern, claim, model),
         lambda values: counterexample.picture(case, values),
     )
-    questions = (*tile_questions(at), Question("meaning", lambda: _misread(at, case, pattern)))
-    return tuple(decide(subject, question, timeout_s) for question in questions)
+    return subject, (*tile_questions(at), Question("meaning", lambda: _misread(at, case, pattern)))
 
 
 def _misread(at: Setting, case: Case, pattern: Heads) -> Failure:

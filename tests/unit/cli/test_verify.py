@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import sparsec
+from sparsec.cli import proofs
 from sparsec.cli.main import commands
 
 GOOD = "pattern p(w = 64) { causal  attend window(w) | sink(4) }\n"
@@ -204,3 +205,15 @@ def test_proofs_by_z3(file: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("p: the plan for cpu\n")
     assert "coverage" in result.stdout and result.stdout.count("proved") >= 6
+
+
+def test_a_proof_that_takes_too_long_is_none(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("z3")
+    monkeypatch.setattr(proofs, "CLAIM_SECONDS", 0.0)
+    result = verify(file, *SMALL, "--examples", "0", "--prove")
+    assert result.exit_code == 1
+    (row,) = (line for line in result.stdout.splitlines() if line.startswith("forward") and " coverage " in line)
+    assert row.endswith("  not proved")
+    (found,) = json.loads(verify(file, *SMALL, "--examples", "0", "--prove", "--format", "json").stdout)
+    assert not found["held"]
+    assert {each["status"] for each in found["claims"] if each["name"] in ("coverage", "storage")} == {"not proved"}

@@ -1,0 +1,124 @@
+"""`sparsec compile --prove`: what is proved is recorded, what is not is not written."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+import sparsec
+from sparsec.cli import proofs
+from sparsec.cli.main import commands
+from sparsec.runtime import artefact
+
+
+def compiled(*arguments: str | Path) -> Result:
+    result = CliRunner().invoke(commands, ["compile", *map(str, arguments)], prog_name="sparsec")
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+    return result
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "p.sparse"
+    path.write_text("pattern p { heads 2 kv 1  causal  attend window(64) | sink(4) }\n")
+    return path
+
+
+@pytest.fixture
+def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("expected the claims to be decided before anything is built")
+
+    monkeypatch.setattr(artefact, "_build_cpu", refuse)
+
+
+def proving(monkeypatch: pytest.MonkeyPatch, prove: Callable[..., Any]) -> None:
+    """Stands in for the proofs."""
+    stand_in = ModuleType("sparsec.testing.proof")
+    stand_in.prove = prove  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sparsec.testing.proof", stand_in)
+
+
+def claim(name: str, status: str) -> Any:
+    at = {"i": 1088, "j": 127} if status == "refuted" else None
+    return SimpleNamespace(
+        name=name, about="forward; heads 0..2", status=status, seconds=0.002, counterexample=at, picture="#x#"
+    )
+
+
+def test_the_manifest_records_what_was_proved(file: Path) -> None:
+    z3 = pytest.importorskip("z3")
+    target = file.with_name("built")
+    result = compiled(file, "-o", target, "--head-dim", "16", "--prove")
+    assert result.exit_code == 0, result.output
+    proof = json.loads((target / "manifest.json").read_text())["proof"]
+    assert proof["solver"] == f"z3 {z3.get_version_string()}"
+    assert f"{len(proof['claims'])} claims, for all lengths, proved by {proof['solver']}\n" in result.stdout
+    assert {each["status"] for each in proof["claims"]} == {"proved"}
+    assert all(each.keys() == {"name", "about", "status", "seconds"} for each in proof["claims"])
+    assert all(0 < each["seconds"] < 100 for each in proof["claims"])
+    about = {each["about"].split(";")[0].split(",")[0] for each in proof["claims"]}
+    assert about == {"forward", "gradients of keys", "cached rows", "KV cache"}
+    attn = sparsec.load_compiled(target)
+    q, k, v = (torch.ones(1, heads, 9, 16) for heads in (2, 1, 1))
+    assert torch.equal(attn(q, k, v), q)
+
+
+def test_without_the_option_there_is_no_proof_and_without_gradients_none_of_them(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    proving(monkeypatch, lambda _, **more: asked.append(more) or (claim("coverage", "not proved"),))
+    target = file.with_name("built")
+    assert compiled(file, "-o", target, "--head-dim", "16", "--inference").exit_code == 0
+    assert not asked and json.loads((target / "manifest.json").read_text())["proof"] is None
+    options = ("--head-dim", "32", "--dtype", "float16", "--target", "cuda:90", "--inference", "--prove")
+    assert compiled(file, "-o", file.with_name("other"), *options).exit_code == 1
+    (found,) = asked
+    chosen = {key: found[key] for key in ("head_dim", "dtype", "target", "gradients")}
+    assert chosen == {"head_dim": 32, "dtype": "float16", "target": "cuda:90", "gradients": False}
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+@pytest.mark.parametrize("status", ["refuted", "not proved"])
+def test_what_is_not_proved_is_not_written(file: Path, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    proving(monkeypatch, lambda _, **__: (claim("coverage", "proved"), claim("fullness", status)))
+    result = compiled(file, "-o", file.with_name("built"), "--prove")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "error: expected every claim to be proved, got 1 of 2 that are not; nothing was written" in result.stderr
+    (row,) = (line for line in result.stderr.splitlines() if line.startswith("forward; heads 0..2"))
+    assert row.split()[-5 if status == "not proved" else -4] == "fullness" and row.endswith(status)
+    assert ("is refuted at i = 1088, j = 127\n#x#" in result.stderr) == (status == "refuted")
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+def test_a_proof_that_takes_too_long_is_none(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("z3")
+    monkeypatch.setattr(proofs, "CLAIM_SECONDS", 0.0)
+    result = compiled(file, "-o", file.with_name("built"), "--prove")
+    assert (result.exit_code, result.stdout) == (1, "")
+    rows = [line for line in result.stderr.splitlines() if line.endswith("not proved")]
+    assert any(row.split()[-5] == "coverage" for row in rows)
+    assert not any(line.endswith("  proved") for line in result.stderr.splitlines())
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+def test_without_z3_the_message_names_the_extra(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proving(monkeypatch, lambda *_, **__: import_module("z3"))
+    monkeypatch.setitem(sys.modules, "z3", None)
+    result = compiled(file, "-o", file.with_name("built"), "--prove")
+    assert result.exit_code == 2
+    assert "expected the package z3, which is not installed: pip install 'sparsec[prove]'" in result.stderr
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
