@@ -10,6 +10,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <utility>
 
 #ifndef SPARSEC_LIST
 #define SPARSEC_LIST
@@ -180,6 +181,55 @@ inline void accumulate(const float* const* row, int count, const float* p, float
   int d = 0;
   for (; d < DimSplit::LARGE_END; d += DimSplit::LARGE) accumulate_block<DimSplit::LARGE, WIDTH>(row, count, d, p, o + d);
   for (; d < D; d += DimSplit::SIZE) accumulate_block<DimSplit::SIZE, WIDTH>(row, count, d, p, o + d);
+}
+
+// ---- Between rows and panels: LANES x LANES numbers are transposed in registers, head dims that are left one by one.
+template <int... N>
+inline vec pick(vec a, vec b) {  // numbers N of a and b, those of b from LANES on
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, N...);
+#else
+  return __builtin_shuffle(a, b, ivec{N...});
+#endif
+}
+
+// The numbers of a and b in turn.
+template <int... N>
+inline void zip(vec a, vec b, vec& low, vec& high, std::integer_sequence<int, N...>) {
+  low = pick<(N / 2 + N % 2 * LANES)...>(a, b);
+  high = pick<(LANES / 2 + N / 2 + N % 2 * LANES)...>(a, b);
+}
+
+// to[c][r] = from[r][c], in rows that are `width` and `apart` numbers apart. Each round takes rows r and r + LANES / 2.
+__attribute__((noinline)) void transpose_block(const float* from, int width, float* to, int apart) {
+  vec x[LANES];
+  EACH(r, LANES) x[r] = load(from + r * width);
+  EACH(round, LANES == 16 ? 4 : LANES == 8 ? 3 : 2) {
+    vec y[LANES];
+    EACH(r, LANES / 2) zip(x[r], x[r + LANES / 2], y[2 * r], y[2 * r + 1], std::make_integer_sequence<int, LANES>());
+    EACH(r, LANES) x[r] = y[r];
+  }
+  EACH(r, LANES) store(to + r * apart, x[r]);
+}
+
+// to[d][n] = row[n][d] * factor, of PANEL rows `width` numbers apart.
+inline void to_panel(const float* row, int width, float factor, float (*to)[PANEL]) {
+  int d = 0;
+  for (; d + LANES <= D; d += LANES)
+    EACH(v, VECS) transpose_block(row + v * LANES * width + d, width, to[d] + v * LANES, PANEL);
+  for (; d < D; ++d)
+    for (int n = 0; n < PANEL; ++n) to[d][n] = row[n * width + d];
+  for (d = 0; d < D; ++d)
+    EACH(v, VECS) store(to[d] + v * LANES, load(to[d] + v * LANES) * factor);
+}
+
+// row[n][d] = from[d][n].
+inline void from_panel(const float (*from)[PANEL], float* row, int width) {
+  int d = 0;
+  for (; d + LANES <= D; d += LANES)
+    EACH(v, VECS) transpose_block(from[d] + v * LANES, PANEL, row + v * LANES * width + d, width);
+  for (; d < D; ++d)
+    for (int n = 0; n < PANEL; ++n) row[n * width + d] = from[d][n];
 }
 
 // ---- The online soft-max step: one panel of queries over the keys of one tile.
@@ -443,8 +493,7 @@ void load_queries(Work& w, const Matrix& q, [[maybe_unused]] const sparsec_call&
   load_rows(q, w.i0, w.i1 - w.i0 + 1, w.rows[w.i0 - w.base]);
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
     Panel& panel = w.panel[p];
-    for (int d = 0; d < D; ++d)
-      for (int n = 0; n < PANEL; ++n) panel.q[d][n] = w.rows[p * PANEL + n][d] * factor;
+    to_panel(w.rows[p * PANEL], D, factor, panel.q);
     std::memset(panel.o, 0, sizeof panel.o);
     EACH(v, VECS) panel.peak[v] = splat(-INF), panel.total[v] = vec{};
   }
@@ -452,11 +501,13 @@ void load_queries(Work& w, const Matrix& q, [[maybe_unused]] const sparsec_call&
 
 // Divides and stores the rows that are present; a row without a live key becomes 0, its lse -inf.
 void finish(Work& w, element* out, int64_t row, int64_t dim, float* lse, int64_t lse_row) {
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) from_panel(w.panel[p].o, w.rows[p * PANEL], D);
   for (int i = w.i0; i <= w.i1; ++i) {
-    Panel& panel = w.panel[(i - w.base) / PANEL];
+    const Panel& panel = w.panel[(i - w.base) / PANEL];
     const int n = (i - w.base) % PANEL, v = n / LANES, lane = n % LANES;
+    const float* o = w.rows[i - w.base];
     const float total = panel.total[v][lane], inverse = total == 0.0f ? 0.0f : 1.0f / total;
-    for (int d = 0; d < D; ++d) out[(i - w.i0) * row + d * dim] = narrow(panel.o[d][n] * inverse);
+    for (int d = 0; d < D; ++d) out[(i - w.i0) * row + d * dim] = narrow(o[d] * inverse);
     lse[(i - w.i0) * lse_row] = total == 0.0f ? -INF : (panel.peak[v][lane] + std::log2(total)) * 0.6931471806f;
   }
 }

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <utility>
 
 #ifndef SPARSEC_LIST
 #define SPARSEC_LIST
@@ -183,6 +184,55 @@ inline void accumulate(const float* const* row, int count, const float* p, float
   int d = 0;
   for (; d < DimSplit::LARGE_END; d += DimSplit::LARGE) accumulate_block<DimSplit::LARGE, WIDTH>(row, count, d, p, o + d);
   for (; d < D; d += DimSplit::SIZE) accumulate_block<DimSplit::SIZE, WIDTH>(row, count, d, p, o + d);
+}
+
+// ---- Between rows and panels: LANES x LANES numbers are transposed in registers, head dims that are left one by one.
+template <int... N>
+inline vec pick(vec a, vec b) {  // numbers N of a and b, those of b from LANES on
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, N...);
+#else
+  return __builtin_shuffle(a, b, ivec{N...});
+#endif
+}
+
+// The numbers of a and b in turn.
+template <int... N>
+inline void zip(vec a, vec b, vec& low, vec& high, std::integer_sequence<int, N...>) {
+  low = pick<(N / 2 + N % 2 * LANES)...>(a, b);
+  high = pick<(LANES / 2 + N / 2 + N % 2 * LANES)...>(a, b);
+}
+
+// to[c][r] = from[r][c], in rows that are `width` and `apart` numbers apart. Each round takes rows r and r + LANES / 2.
+__attribute__((noinline)) void transpose_block(const float* from, int width, float* to, int apart) {
+  vec x[LANES];
+  EACH(r, LANES) x[r] = load(from + r * width);
+  EACH(round, LANES == 16 ? 4 : LANES == 8 ? 3 : 2) {
+    vec y[LANES];
+    EACH(r, LANES / 2) zip(x[r], x[r + LANES / 2], y[2 * r], y[2 * r + 1], std::make_integer_sequence<int, LANES>());
+    EACH(r, LANES) x[r] = y[r];
+  }
+  EACH(r, LANES) store(to + r * apart, x[r]);
+}
+
+// to[d][n] = row[n][d] * factor, of PANEL rows `width` numbers apart.
+inline void to_panel(const float* row, int width, float factor, float (*to)[PANEL]) {
+  int d = 0;
+  for (; d + LANES <= D; d += LANES)
+    EACH(v, VECS) transpose_block(row + v * LANES * width + d, width, to[d] + v * LANES, PANEL);
+  for (; d < D; ++d)
+    for (int n = 0; n < PANEL; ++n) to[d][n] = row[n * width + d];
+  for (d = 0; d < D; ++d)
+    EACH(v, VECS) store(to[d] + v * LANES, load(to[d] + v * LANES) * factor);
+}
+
+// row[n][d] = from[d][n].
+inline void from_panel(const float (*from)[PANEL], float* row, int width) {
+  int d = 0;
+  for (; d + LANES <= D; d += LANES)
+    EACH(v, VECS) transpose_block(from[d] + v * LANES, PANEL, row + v * LANES * width + d, width);
+  for (; d < D; ++d)
+    for (int n = 0; n < PANEL; ++n) row[n * width + d] = from[d][n];
 }
 
 // ---- The gradients that one panel of keys and the queries of one tile give each other.
@@ -559,14 +609,6 @@ void sum_shares(const Shares& shares, int64_t chunk, int64_t first, int64_t stop
 // Enough for the threads of a machine, each long beside what a share costs; fixed, for they decide the order of sums.
 constexpr int64_t TASKS = 32, TILES = 8, SHARES_BYTES = 256 << 20;
 
-// Rows j0 .. j1 as columns of `to`, times `factor`; absent ones are 0.
-template <int WIDTH>
-void transpose(Work& w, const float (*rows)[WIDTH], float factor, float (Panel::*to)[D][PANEL]) {
-  for (int p = w.first_panel(); p <= w.last_panel(); ++p)
-    for (int d = 0; d < D; ++d)
-      for (int n = 0; n < PANEL; ++n) (w.panel[p].*to)[d][n] = rows[p * PANEL + n][d] * factor;
-}
-
 void load_keys(Work& w, const Matrix& k, const Matrix& v, float scale) {
   const int first = w.j0 - w.first_row, count = w.j1 - w.j0 + 1;
   if (count < KEY_TILE) {
@@ -575,22 +617,24 @@ void load_keys(Work& w, const Matrix& k, const Matrix& v, float scale) {
   }
   load_rows(k, w.j0, count, w.key[first], WIDE);
   load_rows(v, w.j0, count, w.value[first]);
-  transpose<WIDE>(w, w.key, scale * LOG2E, &Panel::k);
-  transpose<D>(w, w.value, 1.0f, &Panel::v);
   w.present.count = count;
   for (int n = 0; n < count; ++n) w.present.lane[n] = first + n, w.present.row[n] = w.key[first + n];
+  const float factor = scale * LOG2E;
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
+    to_panel(w.key[p * PANEL], WIDE, factor, w.panel[p].k);
+    to_panel(w.value[p * PANEL], D, 1.0f, w.panel[p].v);
     std::memset(w.panel[p].dk, 0, sizeof w.panel[p].dk);
     std::memset(w.panel[p].dv, 0, sizeof w.panel[p].dv);
   }
 }
 
 void store_keys(Work& w, float scale, element* dk, element* dv) {
-  for (int j = w.j0; j <= w.j1; ++j, dk += D, dv += D) {
-    const Panel& panel = w.panel[(j - w.first_row) / PANEL];
-    const int n = (j - w.first_row) % PANEL;
-    for (int d = 0; d < D; ++d) dk[d] = narrow(panel.dk[d][n] * scale), dv[d] = narrow(panel.dv[d][n]);
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
+    from_panel(w.panel[p].dk, w.key[p * PANEL], WIDE);
+    from_panel(w.panel[p].dv, w.value[p * PANEL], D);
   }
+  for (int n = w.j0 - w.first_row; n <= w.j1 - w.first_row; ++n, dk += D, dv += D)
+    for (int d = 0; d < D; ++d) dk[d] = narrow(w.key[n][d] * scale), dv[d] = narrow(w.value[n][d]);
 }
 
 // `lse`, `delta`: [B, H, Nq].
