@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Protocol
 
 import torch
@@ -13,10 +14,14 @@ from sparsec.diagnostics.model import CallError
 from sparsec.program import Pattern
 from sparsec.reference.mask import mask
 from sparsec.sema.model import Documents, Heads
+from sparsec.testing.cases import longest_term
 from sparsec.testing.probes import check_forward
 from sparsec.testing.strategies import Shape, attention_inputs, document_bounds, shapes
 from sparsec.testing.text import sparse_text
 from sparsec.testing.tolerance import assert_close, expected_attention
+
+SHORT, LONG = 300, 1100
+"""Keys at least, and at most, where `max_keys` is left out: the reference is dense."""
 
 
 class Attention(Protocol):
@@ -37,14 +42,16 @@ def check_attention(
     sink: Tensor | None = None,
     probes: bool = False,
     examples: int = 50,
-    max_keys: int = 300,
+    max_keys: int | None = None,
 ) -> None:
     """Raises AssertionError with the smallest failing case if `attn` is not the attention that `pattern` means.
 
     The last query sees the last key (q_offset is Nk - Nq, at least 0). heads, kv_heads: where the pattern leaves them
     out. head_dim: that of `attn` if it has one, else 64. sink: float32 [heads], for a pattern with `learned_sink`; that
-    of `attn` if left out. Errors are held to the tolerance policy; `probes` moreover counts the visible keys exactly,
-    and has NaN in keys and values that no query sees. Shapes and inputs are the same in every run.
+    of `attn` if left out. max_keys: enough for the pattern's longest term, between 300 and 1,100, if left out; a term
+    too long for it is warned of, for then nothing shows where it ends. Errors are held to the tolerance policy;
+    `probes` moreover counts the visible keys exactly, and has NaN in keys and values that no query sees. Shapes and
+    inputs are the same in every run.
     """
     meaning = pattern if isinstance(pattern, Heads) else pattern.resolve(heads, kv_heads)
     width: int = head_dim if head_dim is not None else getattr(attn, "head_dim", 64)
@@ -52,6 +59,13 @@ def check_attention(
     logits = sink if sink is not None else getattr(attn, "sink", None)
     if score.learned_sink and logits is None:
         raise CallError("expected sink= for a pattern with learned_sink, got none")
+    most = max_keys if max_keys is not None else enough_keys(meaning)
+    if longest_term(meaning) >= most:
+        warnings.warn(
+            f"a term of the pattern is {longest_term(meaning)} tokens long: up to {most} keys do not show where it "
+            "ends; max_keys= draws more",
+            stacklevel=2,
+        )
     logits = logits.detach().cpu() if logits is not None and score.learned_sink else None
 
     @settings(
@@ -65,7 +79,7 @@ def check_attention(
     )
     @given(st.data())
     def check(data: st.DataObject) -> None:
-        n_k = max(1, data.draw(shapes(max_keys=max_keys)).n_k)
+        n_k = max(1, data.draw(shapes(max_keys=most)).n_k)
         n_q = n_k if packed else data.draw(st.one_of(st.just(n_k), st.integers(1, n_k)))
         bounds = data.draw(document_bounds(n_k)) if packed else None
         drawn = attention_inputs(
@@ -99,3 +113,8 @@ def check_attention(
     except AssertionError as error:
         error.__notes__ = []  # hypothesis lists what was drawn, tensors too; the message has the case
         raise
+
+
+def enough_keys(pattern: Heads) -> int:
+    """Keys for the pattern's longest term to matter, within SHORT and LONG."""
+    return min(LONG, max(SHORT, 2 * longest_term(pattern) + pattern.block + 1))

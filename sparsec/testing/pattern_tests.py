@@ -19,11 +19,8 @@ from sparsec.diagnostics.model import CallError
 from sparsec.program import Pattern, Program, load, parse
 from sparsec.sema.arguments import Given
 from sparsec.sema.model import Heads
-from sparsec.testing.cases import longest_term
 from sparsec.testing.check import check_attention
 
-SHORT, LONG = 300, 1100
-"""Keys at least, and at most, where `max_keys` is left out: the reference is dense."""
 SHAPES = 3
 
 Test = Callable[..., Any]
@@ -50,14 +47,12 @@ def for_patterns(
     source: a file (a Path, or a string that ends in `.sparse`), a text or a Pattern: a test for each of its patterns,
     or the one called `name`, over `examples` shapes; or a strategy such as `patterns()`: one test of `examples` drawn
     patterns, over a few shapes each. params, heads, kv_heads: for the file's patterns, as `sparsec.compile` has them.
-    max_keys: enough for the pattern's longest term, between 300 and 1,100, if left out. The others as for
-    `check_attention`. Raises CallError, or DiagnosticError for a bad file, when the module is imported.
+    The others as for `check_attention`. Raises CallError, or DiagnosticError for a bad file, when it is imported.
     """
 
     def check(attn: Any, pattern: Heads, shapes: int) -> None:
         if not callable(attn):
             raise CallError(f"expected the test to return the attention to check, got {attn!r}")
-        most = max_keys or min(LONG, max(SHORT, 2 * longest_term(pattern) + pattern.block + 1))
         check_attention(
             attn,
             pattern,
@@ -67,7 +62,7 @@ def for_patterns(
             sink=sink,
             probes=probes,
             examples=shapes,
-            max_keys=most,
+            max_keys=max_keys,
         )
 
     def decorate(make: Test) -> Test:

@@ -46,3 +46,16 @@ def test_any_callable_is_checked() -> None:
     check_attention(dense, resolved("pattern p { heads 2 causal attend full }"), dtype=torch.bfloat16, examples=20)
     with pytest.raises(AssertionError):
         check_attention(dense, resolved("pattern p { heads 2 causal attend ~sink(1) }"))
+
+
+def test_a_long_term_is_drawn_past_its_end() -> None:
+    attn = sparsec.compile("pattern p { heads 2 causal attend window(401) }", head_dim=8, target="torch")
+    with pytest.raises(AssertionError, match=r"(?s)error of the output.* 401 keys.*window\(400\)"):
+        check_attention(attn, resolved("pattern p { heads 2 causal attend window(400) }"))
+
+
+def test_a_term_too_long_to_show_is_named() -> None:
+    text = "pattern p { heads 2 causal attend window(2000) }"
+    attn = sparsec.compile(text, head_dim=8, target="torch")
+    with pytest.warns(UserWarning, match="2000 tokens long: up to 60 keys do not show where it ends"):
+        check_attention(attn, resolved(text), max_keys=60, examples=3)

@@ -1,0 +1,48 @@
+"""Times the patterns of `figures.sparse` with `sparsec bench` and writes results/NAME_*.json.
+
+    python tests/bench/run.py cpu_2core --machine "two cores of an Intel Xeon with AVX-512"
+
+Each figure is a ratio against peers in the same run; leave the machine alone meanwhile (ten minutes on two cores).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+HERE = Path(__file__).parent
+FORWARD, BACKWARD = ("--seq-len", "8192"), ("--seq-len", "4096", "--backward")
+CACHED = ("--seq-len", "32768", "--against", "sdpa")
+RUNS: dict[str, tuple[str, ...]] = {
+    "dense": ("dense", *FORWARD),
+    "sink_window": ("sink_window", *FORWARD),
+    "s2": ("s2", *FORWARD),
+    "dense_backward": ("dense", *BACKWARD, "--against", "sdpa"),
+    "s2_backward": ("s2", *BACKWARD, "--against", "sdpa"),
+    "s2_16_decode": ("s2_16", *CACHED, "--decode", "--repeats", "31"),
+    "s2_16_prefill_chunk": ("s2_16", *CACHED, "--prefill-chunk", "512"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="begins the files' names")
+    parser.add_argument("--machine", required=True, help="as the files and the README describe it")
+    parser.add_argument("--only", choices=RUNS, action="append", help="may be repeated")
+    given = parser.parse_args()
+    for run in given.only or RUNS:
+        pattern, *options = RUNS[run]
+        bench = ["bench", str(HERE / "figures.sparse"), "--pattern", pattern, *options, "--format", "json"]
+        done = subprocess.run([sys.executable, "-m", "sparsec", *bench], check=True, capture_output=True, text=True)
+        figures = {"cpu": given.machine, "torch": version("torch")} | json.loads(done.stdout)
+        (HERE / "results" / f"{given.name}_{run}.json").write_text(json.dumps(figures, indent=2) + "\n")
+        for each in figures["results"]:
+            print(run, json.dumps({key: each[key] for key in ("ms", "speed_up") if key in each}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
