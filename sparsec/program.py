@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from sparsec import sema
 from sparsec.diagnostics import codes_meaning as codes
+from sparsec.diagnostics.codes_text import more_problems
 from sparsec.diagnostics.model import CallError, Diagnostic, DiagnosticError, Severity
-from sparsec.diagnostics.source import SourceFile
+from sparsec.diagnostics.source import SourceFile, Span
 from sparsec.ir.classes import block_mask
 from sparsec.ir.normalise import BAND_LIMIT, Effort, TooManyBands, TooMuchEffort
 from sparsec.plan.cache import CacheLayout
@@ -22,6 +23,7 @@ from sparsec.sema.arguments import Given
 from sparsec.sema.kernels import unsupported_by_kernels
 from sparsec.sema.model import Documents, Heads
 from sparsec.syntax import parser
+from sparsec.syntax.lexer import MAX_DIAGNOSTICS
 
 if TYPE_CHECKING:
     import torch
@@ -51,9 +53,20 @@ def check(source: SourceFile) -> tuple[sema.CheckedFile | None, tuple[Diagnostic
     if problems:
         places = {problem.span.start for problem in problems}
         found = (problem for problem in sema.check_damaged(file) if problem.span.start not in places)
-        return None, (*problems, *found)
+        return None, _shown(source, (*problems, *found))
     checked, diagnostics = sema.check(file)
-    return checked, diagnostics if _has_error(diagnostics) else (*diagnostics, *_band_problems(checked))
+    if _has_error(diagnostics):
+        return checked, _shown(source, diagnostics)
+    return checked, (*diagnostics, *_band_problems(checked))
+
+
+def _shown(source: SourceFile, found: tuple[Diagnostic, ...]) -> tuple[Diagnostic, ...]:
+    """Of more errors than anybody reads the first, and at least how many more there are; the text's may say so too."""
+    errors = [diagnostic for diagnostic in found if diagnostic.severity is Severity.ERROR]
+    if len(errors) <= MAX_DIAGNOSTICS + 1:
+        return found
+    end = len(source.text)
+    return (*errors[:MAX_DIAGNOSTICS], more_problems(source, Span(end, end), len(found) - MAX_DIAGNOSTICS))
 
 
 def _has_error(diagnostics: Iterable[Diagnostic]) -> bool:

@@ -207,6 +207,7 @@ def _layers(
     found: list[Binding] = []
     reached: set[int] = set()
     for layer in range(count):
+        started.run.budget.spend()
         place.builtins["l"] = layer
         findings.note = f"for layer {layer}"
         arms, decided = possible_arms(model.arms, place, started.run)

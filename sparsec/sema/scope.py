@@ -25,7 +25,7 @@ SHORT = {
     Type.BLOCK_RANGE: "a range",
     Type.RUN_TIME_RANGE: "a range",
 }
-MAX_COMPARISONS = 20_000
+MAX_COMPARISONS = 1_000_000  # of a letter with another, in the search for names that are close
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,13 @@ class Scope:
         """`did you mean ...?`, if a candidate is close; none any more once MAX_COMPARISONS are made in a file."""
         if self.comparisons_left[0] <= 0:
             return None
-        considered = sorted(set(candidates))[: self.comparisons_left[0]]
-        self.comparisons_left[0] -= len(considered)
-        close = get_close_matches(name[:64], considered, n=1)
+        name, considered = name[:64], list[str]()
+        for candidate in sorted(set(candidates)):
+            self.comparisons_left[0] -= len(name) * len(candidate)
+            if self.comparisons_left[0] < 0:
+                break
+            considered.append(candidate)
+        close = get_close_matches(name, considered, n=1)
         return f"did you mean `{close[0]}`?" if close else None
 
 
