@@ -1,0 +1,104 @@
+"""Every pattern of every example -> its kernels for the CPU, or in Triton's interpreter.
+
+Invariant: patterns, head dimensions and dtypes, and their order, follow from the settings alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from findings import Settings
+from formulas import CASES
+
+import sparsec
+from sparsec.plan.cached import NoCache, cache_layout
+from sparsec.plan.kernel import KernelPlan
+from sparsec.runtime.cached_kernel import CachedKernel
+from sparsec.runtime.compile import DTYPES, Request, backward_plan, plan_request, triton_cached
+from sparsec.runtime.cpu import build_kernels
+from sparsec.runtime.cpu_backward import build_backwards
+from sparsec.runtime.cpu_cached import build_cached
+from sparsec.runtime.kernel import BackwardKernel, ForwardKernel
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+VARIANTS = tuple((head_dim, dtype) for head_dim in (20, 64) for dtype in DTYPES)
+AT_ONCE = 6
+"""Patterns of one library."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The kernels of one pattern, each library built when the first of its kernels is asked for.
+
+    `cached` is None where there is no cache.
+    """
+
+    name: str
+    number: int
+    request: Request
+    plan: KernelPlan
+    forward: Callable[[], ForwardKernel]
+    backward: Callable[[], BackwardKernel]
+    cached: Callable[[], CachedKernel] | None
+
+
+def kernels(settings: Settings) -> Iterator[Built]:
+    found = list(_requests(settings))
+    for first in range(0, len(found), AT_ONCE):
+        part = found[first : first + AT_ONCE]
+        make = _cpu if settings.target == "cpu" else _triton
+        for n, ((name, request), rest) in enumerate(zip(part, make([r for _, r in part], settings), strict=True)):
+            yield Built(name, first + n, request, *rest)
+
+
+def _requests(settings: Settings) -> Iterator[tuple[str, Request]]:
+    for n, case in enumerate(CASES):
+        if settings.patterns and case.pattern not in settings.patterns:
+            continue
+        pattern = sparsec.load(EXAMPLES / f"{case.file}.sparse").pattern(case.pattern, **case.params)
+        for m in range(settings.variants):
+            head_dim, dtype = VARIANTS[(5 * n + m) % len(VARIANTS)]  # 5 and 6 have no common factor
+            request = Request(pattern.resolve(case.heads, case.kv_heads), head_dim, dtype)
+            yield f"{case.file}.sparse {case.id}, head_dim {head_dim}, {dtype}", request
+
+
+def has_cache(request: Request) -> bool:
+    try:
+        cache_layout(request.pattern)
+    except NoCache:
+        return False
+    return True
+
+
+Makers = tuple[KernelPlan, Callable[[], ForwardKernel], Callable[[], BackwardKernel], Callable[[], CachedKernel] | None]
+
+
+def _cpu(part: Sequence[Request], settings: Settings) -> Iterator[Makers]:
+    """Several patterns a library."""
+    level = settings.optimise
+    plans = [plan_request(request, "cpu") for request in part]
+    held = [request for request in part if has_cache(request)]
+    forward = cache(lambda: build_kernels(plans, optimise=level))
+    backward = cache(lambda: build_backwards([backward_plan(request, "cpu") for request in part], optimise=level))
+    cached = build_cached([(r.pattern, r.head_dim, DTYPES[r.dtype]) for r in held], optimise=level)
+    for n, request in enumerate(part):
+        of_cache = partial(cached.__getitem__, held.index(request)) if request in held else None
+        yield plans[n], partial(_nth, forward, n), partial(_nth, backward, n), of_cache
+
+
+def _nth(made: Callable[[], Sequence[Any]], n: int) -> Any:
+    return made()[n]
+
+
+def _triton(part: Sequence[Request], settings: Settings) -> Iterator[Makers]:
+    from sparsec.runtime.triton import TritonKernel  # imported where it is used, for it is slow to import
+
+    for request in part:
+        plan = plan_request(request, "interpreter")
+        kernel = TritonKernel.of(plan, plan_backward=partial(backward_plan, request, "interpreter"))
+        of_cache = partial(triton_cached, request, "interpreter") if has_cache(request) else None
+        yield plan, lambda kernel=kernel: kernel, lambda kernel=kernel: kernel, of_cache  # type: ignore[misc]

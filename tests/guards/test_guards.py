@@ -1,0 +1,52 @@
+"""Every kernel of every example touches its own tensors alone: no finding of guard pages, nor of sanitizers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from findings import KERNELS, Job, Report, Settings, find, sanitizers
+from guarded import GUARD_PAGES, HEAP
+
+import sparsec
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+WITHOUT_CACHE = {"bigbird", "longformer", "packed_window", "packed_s2"}
+PASSES = ("forward", "backward")
+NIGHTLY = os.environ.get("SPARSEC_PROFILE") == "nightly"
+
+
+def check(reports: Iterable[Report], *, all_of: tuple[str, ...] = KERNELS) -> None:
+    """No finding, and of every pattern of every example the kernels `all_of` that it has."""
+    reports = list(reports)
+    findings = [finding for report in reports for finding in report.findings]
+    assert not findings, "\n\n".join(findings)
+    ran = {(name.split(",")[0].split("-")[0], kernel) for report in reports for name, kernel in report.kernels}
+    examples = [(path.name, name) for path in EXAMPLES.glob("*.sparse") for name in sparsec.load(path).patterns]
+    for kernel in all_of:
+        having = {f"{file} {name}" for file, name in examples if kernel in PASSES or name not in WITHOUT_CACHE}
+        assert {name for name, ran_kernel in ran if ran_kernel == kernel} == having
+    print("; ".join(f"{len(report.kernels)} kernels, {report.calls} calls" for report in reports))
+
+
+def test_cpu_kernels_keep_off_guard_pages() -> None:
+    settings = Settings("cpu", GUARD_PAGES, variants=3) if NIGHTLY else Settings("cpu", GUARD_PAGES, lengths=2)
+    check(find([Job(settings)]))
+
+
+def test_triton_kernels_keep_off_guard_pages() -> None:
+    """In the interpreter, which checks no bounds."""
+    some = () if NIGHTLY else ("bigbird", "bloom", "packed_s2")
+    reports = find([Job(Settings("triton", GUARD_PAGES, lengths=2 if NIGHTLY else 1, patterns=some))])
+    check(reports, all_of=KERNELS if NIGHTLY else ())
+    assert {kernel for _, kernel in reports[0].kernels} == set(KERNELS)
+
+
+@pytest.mark.skipif(not NIGHTLY, reason="SPARSEC_PROFILE=nightly builds every kernel with sanitizers")
+def test_sanitizers_find_nothing() -> None:
+    environment = sanitizers()
+    if environment is None:
+        pytest.skip("expected g++ with libasan, found none")
+    check(find([Job(Settings("cpu", (HEAP, "above"), lengths=4, optimise=1))], environment))
