@@ -124,7 +124,7 @@ def test_needed_keys_stay_in_their_slots() -> None:
                 at = stop
                 if at < length:
                     assert not walk.lost(needed[at, :at]), f"group {group}, after {at} keys"
-                    assert layout.first_lost(max(at - rollback, 0), at, length, rollback) is None
+                    assert layout.first_lost(max(at - rollback - 1, 0), at, length, rollback) is None
                     _check_truncation(walk, needed, at)
 
     check()
@@ -133,7 +133,7 @@ def test_needed_keys_stay_in_their_slots() -> None:
 
 def _check_truncation(walk: Walk, needed: torch.Tensor, at: int) -> None:
     """Where `first_lost` finds nothing, nothing is lost; where it names a key, no needed one before it is."""
-    for cut in range(0, at, 23):
+    for cut in (*range(0, at, 23), max(at - walk.rollback - 1, 0)):
         lost = walk.lost(needed[cut, :cut])
         named = walk.layout.first_lost(cut, at, walk.max_len, walk.rollback)
         assert not lost or (named is not None and named <= lost[0]), (cut, at, lost, named)

@@ -100,6 +100,19 @@ def test_truncate(attn: SparseAttention) -> None:
     torch.testing.assert_close(attn(*part(call, 0, 9), cache=cache), attn(*part(call, 0, 9)))
 
 
+def test_what_is_overwritten_stays_so_when_tokens_are_taken_back(attn: SparseAttention) -> None:
+    call = tokens(60)
+    cache = attn.new_cache(2, 80, rollback=5)
+    attn(*part(call, 0, 55), cache=cache)
+    for first in (52, 49):  # of the 55 that it had, 5 and one more
+        cache.truncate(first)
+        with pytest.raises(CallError, match="has been overwritten"):
+            cache.truncate(48)
+        torch.testing.assert_close(
+            attn(*part(call, first, first + 2), cache=cache), attn(*call)[:, :, first : first + 2]
+        )
+
+
 def test_no_cache_for_patterns_that_look_ahead() -> None:
     ahead = sparsec.compile("pattern p { attend window(4, ahead = 4) }", heads=1, head_dim=16, target="torch")
     with pytest.raises(DiagnosticError, match=r"E502.*`1 window\(4, ahead=4\)` lets a query attend to a later key"):
