@@ -20,9 +20,10 @@ from sparsec.plan.cache import CacheLayout, capacity_expr, laid_out, place_names
 from sparsec.plan.cached import CachedPlan
 from sparsec.sema.model import Heads
 from sparsec.testing.proof import meaning, misplaced
-from sparsec.testing.proof.claims import Failure, Question, integers_in
+from sparsec.testing.proof.claims import integers_in
 from sparsec.testing.proof.deciding import Claim, Subject, decide
 from sparsec.testing.proof.linear import Condition, Linear, Space, every, never, some
+from sparsec.testing.proof.questions import Failure, Question
 from sparsec.testing.proof.settings import POSITIONS
 from sparsec.testing.proof.shelves import Shelf, shelves
 from sparsec.testing.proof.solve import Model, Solver

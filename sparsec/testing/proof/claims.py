@@ -1,48 +1,30 @@
-"""What is claimed of a tile program, as questions: conditions that hold together exactly where the claim fails.
+"""A tile program in its setting -> what is claimed of it, as questions.
 
-Invariant: a claim is proved iff its failure is impossible; all unknowns of the setting range freely in it.
+Invariant: all that the program's docstring promises is asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from sparsec.ir import expr as x
 from sparsec.ir.tiles import Piece
+from sparsec.testing.proof.cuts import Cut, Impossible, bounded, covered
 from sparsec.testing.proof.linear import Condition, Linear, every, never, some
+from sparsec.testing.proof.questions import Failure, Question
 from sparsec.testing.proof.settings import POSITIONS, Setting
 from sparsec.testing.proof.stated import Scope
 from sparsec.testing.proof.visiting import certain, possible
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Where a claim fails: all of `given` holds and some of `cases`."""
-
-    given: tuple[Condition, ...]
-    cases: tuple[Condition, ...]
-
-    @property
-    def whole(self) -> tuple[Condition, ...]:
-        return (*self.given, some(self.cases))
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """`fails` states where the claim `name` fails, when it is asked."""
-
-    name: str
-    fails: Callable[[], Failure]
-
-
 def tile_questions(at: Setting) -> tuple[Question, ...]:
     """The claims of `ir.tiles.TileProgram`, beside its predicate's meaning."""
+    cut = Cut(at)
     return (
-        Question("coverage", lambda: _uncovered(at)),
-        Question("disjointness", lambda: _twice(at)),
+        Question("coverage", lambda: _uncovered(at), lambda impossible: covered(cut, _live(at), impossible)),
+        Question("disjointness", lambda: _twice(at), lambda impossible: _shown_apart(cut, impossible)),
         Question("fullness", lambda: _not_full(at)),
-        Question("bounds", lambda: _outside(at)),
+        Question("bounds", lambda: _outside(at), lambda impossible: bounded(cut, _vain(at), impossible)),
         Question("counts", lambda: _negative(at)),
         Question("int32", lambda: _wide(at)),
     )
@@ -62,7 +44,19 @@ def _alternatives(test: x.Bool) -> tuple[x.Bool, ...]:
 def _uncovered(at: Setting) -> Failure:
     """A live pair lies in a tile that no piece visits."""
     unvisited = (never(certain(at, piece).visits) for piece in _pieces(at))
-    return Failure((at.assumed, at.present, *unvisited), tuple(map(at.scope.truth, _alternatives(at.program.live))))
+    return Failure((at.assumed, at.present, *unvisited), _live(at))
+
+
+def _live(at: Setting) -> tuple[Condition, ...]:
+    return tuple(map(at.scope.truth, _alternatives(at.program.live)))
+
+
+def _shown_apart(cut: Cut, impossible: Impossible) -> bool:
+    """Whether no tile is visited twice whatever the ends of ranges are, in order."""
+    if not cut.named:
+        return False
+    twice = _twice(cut.free)
+    return impossible(Failure((*twice.given, *cut.facts(impossible)), twice.cases))
 
 
 def _twice(at: Setting) -> Failure:
@@ -97,9 +91,13 @@ def _negative(at: Setting) -> Failure:
 
 def _outside(at: Setting) -> Failure:
     """A visited tile has no column that exists."""
+    return Failure((at.assumed, _vain(at)), tuple(possible(at, piece).visits for piece in _pieces(at)))
+
+
+def _vain(at: Setting) -> Condition:
+    """The tile has no column that exists."""
     first = at.tile * at.width
-    touches = every((at.space.less(first, at.end), at.space.less(at.begin, first.plus(at.width))))
-    return Failure((at.assumed, never(touches)), tuple(possible(at, piece).visits for piece in _pieces(at)))
+    return never(every((at.space.less(first, at.end), at.space.less(at.begin, first.plus(at.width)))))
 
 
 def _wide(at: Setting) -> Failure:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from sparsec.testing.proof.claims import Failure, Question
 from sparsec.testing.proof.linear import Linear, every
+from sparsec.testing.proof.questions import Failure, Question
 from sparsec.testing.proof.solve import Model, Solver
 
 PROVED, REFUTED, OPEN = "proved", "refuted", "not proved"
@@ -59,9 +59,14 @@ def decide(subject: Subject, question: Question, timeout_s: float) -> Claim:
     def left() -> float:
         return timeout_s - (time.process_time() - started)
 
+    def impossible(failure: Failure) -> bool:
+        return subject.solver.ask(failure.whole, left() / 2, _ATTEMPTS) is False
+
+    status, values, shown = OPEN, None, ""
+    if question.shown(impossible):
+        return Claim(question.name, subject.about, PROVED, time.process_time() - started)
     fails = question.fails()
     answer = _answer(subject.solver, fails, left)
-    status, values, shown = OPEN, None, ""
     if answer is False:
         status = PROVED
     elif isinstance(answer, Model):

@@ -15,10 +15,11 @@ from sparsec.plan.kernel import HeadClass
 from sparsec.sema.model import Heads, Term
 from sparsec.testing.proof import counterexample, meaning
 from sparsec.testing.proof.caching import prove_cache
-from sparsec.testing.proof.claims import Failure, Question, tile_questions
+from sparsec.testing.proof.claims import tile_questions
 from sparsec.testing.proof.deciding import Claim, Subject, decide
 from sparsec.testing.proof.launches import Launch, cached, launches
 from sparsec.testing.proof.linear import Linear, every, never, some
+from sparsec.testing.proof.questions import Failure, Question
 from sparsec.testing.proof.settings import Case, Kind, Setting, setting
 from sparsec.testing.proof.solve import Model, Solver
 from sparsec.testing.proof.stated import Scope
