@@ -1,7 +1,8 @@
 """Key -> folder of built files on disk, private to the user, kept between processes.
 
-Invariant: a folder that `lookup` or `publish` returns belongs to this user and holds every file whole, as its digest
-says; a file is never seen half written. Whatever does not match is treated as absent and built again.
+Invariant: a folder that `lookup` or `publish` returns belongs to this user, who alone may write to it, and holds every
+file that was published under its key whole, as its digest says, and no other; a file is never seen half written.
+Whatever does not match is treated as absent and built again.
 """
 
 from __future__ import annotations
@@ -36,13 +37,21 @@ def lookup(key: str) -> Path | None:
 
 def publish(key: str, files: Mapping[str, bytes]) -> Path:
     """Stores `files` (plain names) under `key` in one step; returns their folder. Several writers at once are safe."""
+    sums = _sums(key, {_named(name): data for name, data in files.items()})
     root = _root(_configured_root())
     target = root / _checked(key)
     fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
-    sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {_named(name)}\n" for name, data in sorted(files.items()))
-    for name, data in (*files.items(), (_SUMS, sums.encode())):
-        _write(fresh / name, data)
-    _sync_folder(fresh)
+    try:
+        for name, data in (*files.items(), (_SUMS, sums)):
+            _write(fresh / name, data)
+        _sync_folder(fresh)
+        return _placed(fresh, target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)  # there is none once it stands in its place
+
+
+def _placed(fresh: Path, target: Path) -> Path:
+    """Renames `fresh` to `target`, unless a valid entry stands there by now."""
     while True:
         try:
             fresh.rename(target)
@@ -50,11 +59,10 @@ def publish(key: str, files: Mapping[str, bytes]) -> Path:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
             if (theirs := _valid(target)) is not None:
-                shutil.rmtree(fresh, ignore_errors=True)
                 return theirs
             _remove(target)
         else:
-            _sync_folder(root)
+            _sync_folder(target.parent)
             return target
 
 
@@ -84,23 +92,28 @@ def _root(wanted: Path) -> Path:
 
 
 def _valid(folder: Path) -> Path | None:
-    """`folder` if it is one of ours and every file in its list has the digest listed."""
+    """`folder` if it and its files are ours, and its list is the one of its name and of these files."""
     try:
-        if not _ours(folder, stat.S_ISDIR) or not _ours(folder / _SUMS, stat.S_ISREG):
+        paths = sorted(folder.iterdir()) if _ours(folder, stat.S_ISDIR) else []
+        if not all(_ours(path, stat.S_ISREG) for path in paths):
             return None
-        for line in (folder / _SUMS).read_text(encoding="ascii").splitlines():
-            digest, _, name = line.partition("  ")
-            path = folder / _named(name)
-            if not _ours(path, stat.S_ISREG) or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-                return None
-    except (OSError, ValueError):
+        files = {path.name: path.read_bytes() for path in paths}
+        if files.pop(_SUMS, None) != _sums(folder.name, files):
+            return None
+    except OSError:
         return None
     return folder
 
 
+def _sums(key: str, files: Mapping[str, bytes]) -> bytes:
+    """The list of an entry: its key, and the digest of each of its files."""
+    lines = (f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items()))
+    return "".join((f"# {key}\n", *lines)).encode()
+
+
 def _ours(path: Path, kind: Callable[[int], bool]) -> bool:
     found = path.lstat()
-    return kind(found.st_mode) and found.st_uid == os.getuid()
+    return kind(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
 
 
 def _remove(path: Path) -> None:
@@ -112,7 +125,7 @@ def _remove(path: Path) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
