@@ -16,8 +16,9 @@ from sparsec.diagnostics import codes_text as codes
 from sparsec.diagnostics.model import Diagnostic
 from sparsec.diagnostics.source import SourceFile
 from sparsec.syntax.build import span_of
-from sparsec.syntax.lexer import END, keywords, spellings
+from sparsec.syntax.lexer import keywords, spellings
 
+END = "$END"
 CLOSING = {"RPAR": "LPAR", "RSQB": "LSQB", "RBRACE": "LBRACE"}
 ITEM_STARTS = ("PARAM", "PATTERN", "MODEL")
 STATEMENT_STARTS = (

@@ -5,7 +5,6 @@ Invariant: every character of the text is in exactly one token, comment, stretch
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -15,7 +14,7 @@ from sparsec._resources import read_data
 from sparsec.diagnostics import codes_text as codes
 from sparsec.diagnostics.model import Diagnostic
 from sparsec.diagnostics.source import SourceFile, Span
-from sparsec.syntax.build import TreeBuilder
+from sparsec.syntax.build import TreeBuilder, span_of
 from sparsec.syntax.tree import Comment
 
 MAX_BYTES = 1 << 20
@@ -23,10 +22,7 @@ MAX_TOKENS = 1 << 15
 MAX_WORD = 128
 MAX_INTEGER = (1 << 31) - 1
 MAX_DIAGNOSTICS = 100
-END = "$END"
-"""The terminal behind the last token."""
 
-_WORDS = frozenset(("NAME", "INTEGER", "DECIMAL", "MALFORMED_NUMBER"))
 _CHARACTER_HINTS = {
     ";": "statements need no separator",
     "!": "negate with `not`, take a complement with `~`",
@@ -68,20 +64,6 @@ def spellings() -> dict[str, str]:
 def keywords() -> frozenset[str]:
     """The reserved words."""
     return frozenset(text for text in spellings().values() if text.isidentifier())
-
-
-@cache
-def _scanner() -> re.Pattern[str]:
-    """Every terminal but the keywords, which are names, as one expression: the first that fits, in lark's order."""
-    terminals = [t for t in grammar().terminals if t.pattern.value not in keywords()]
-    terminals.sort(key=lambda t: (-t.priority, -t.pattern.max_width, -len(t.pattern.value), t.name))
-    return re.compile("|".join(f"(?P<{t.name}>{t.pattern.to_regexp()})" for t in terminals))
-
-
-@cache
-def _kinds() -> dict[str, str]:
-    """The terminal of each keyword."""
-    return {text: name for name, text in spellings().items() if text in keywords()}
 
 
 @dataclass(slots=True)
@@ -129,46 +111,40 @@ def split(source: SourceFile, report: Report) -> Tokens | None:
     comments: list[Comment] = []
     mended: set[int] = set()
     left_out = False
-    pieces = read = 0
-    for found in _scanner().finditer(source.text):
-        start, stop = found.span()
-        assert start == read, "a text splits into tokens without gaps"
-        read, kind, text = stop, str(found.lastgroup), found[0]
-        if kind == "WHITE_SPACE":
+    pieces = 0
+    for token in grammar().lex(source.text, dont_ignore=True):
+        if token.type == "WHITE_SPACE":
             continue
+        span = span_of(token)
         pieces += 1
         if pieces > MAX_TOKENS:
-            report.add(codes.too_many_tokens(source, Span(start, stop), MAX_TOKENS))
+            report.add(codes.too_many_tokens(source, span, MAX_TOKENS))
             return None
-        match kind:
+        match token.type:
             case "COMMENT":
-                comments.append(_comment(source, text, start, report))
+                comments.append(_comment(source, token, span, report))
                 continue
             case "UNKNOWN":
-                report.add(_unknown(source, text, Span(start, stop)))
+                report.add(_unknown(source, str(token), span))
                 left_out = True
                 continue
-            case "NAME":
-                kind = _kinds().get(text, kind)
-        token = Token(kind, text, start_pos=start, end_pos=stop)
-        if kind in _WORDS:
-            token = _checked(source, token, Span(start, stop), report, mended)
+            case "MALFORMED_NUMBER" | "INTEGER" | "DECIMAL" | "NAME":
+                token = _checked(source, token, span, report, mended)
         if left_out:
-            mended.add(start)
+            mended.add(span.start)
         left_out = False
         tokens.append(token)
-    assert read == size, "every character is in a token"
     return Tokens(tuple(tokens), tuple(comments), frozenset(mended))
 
 
-def _comment(source: SourceFile, comment: str, start: int, report: Report) -> Comment:
-    nul = comment.find("\0")
+def _comment(source: SourceFile, token: Token, span: Span, report: Report) -> Comment:
+    nul = token.find("\0")
     if nul >= 0:
-        report.add(codes.nul_character(source, Span(start + nul, start + nul + 1)))
-    line_start = source.text.rfind("\n", 0, start) + 1
-    own_line = not source.text[line_start:start].strip(" \t\r")
-    text = comment[1:].rstrip()
-    return Comment(text, own_line, Span(start, start + 1 + len(text)))
+        report.add(codes.nul_character(source, Span(span.start + nul, span.start + nul + 1)))
+    line_start = source.text.rfind("\n", 0, span.start) + 1
+    own_line = not source.text[line_start : span.start].strip(" \t\r")
+    text = token[1:].rstrip()
+    return Comment(text, own_line, Span(span.start, span.start + 1 + len(text)))
 
 
 def _unknown(source: SourceFile, text: str, span: Span) -> Diagnostic:

@@ -1,8 +1,8 @@
 """Bytes -> SourceFile -> syntax tree, and every problem of the text.
 
-An automaton takes token by token. On an error the parser drops the statement at hand, skips to the next keyword that
-starts a statement, or to a brace or an item, and goes on. Invariant: each recovery either consumes a token or leaves
-the parser in a state that accepts the next one, so that any text ends.
+Lark's LALR tables drive the parse token by token. On an error the parser drops the statement at hand, skips to the next
+keyword that starts a statement, or to a brace or an item, and goes on. Invariant: each recovery either consumes a token
+or leaves the parser in a state that accepts the next one, so that any text ends.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from lark import Token
+from lark.parsers.lalr_analysis import Shift
 
 from sparsec.diagnostics import codes_text as codes
 from sparsec.diagnostics.model import Diagnostic
 from sparsec.diagnostics.source import SourceFile, Span
-from sparsec.syntax.automaton import Automaton
 from sparsec.syntax.build import span_of
 from sparsec.syntax.expected import (
     CLOSING,
+    END,
     ITEM_STARTS,
     OPERATORS,
     STATEMENT_STARTS,
@@ -28,7 +29,7 @@ from sparsec.syntax.expected import (
     keyword_for_name,
     keyword_like,
 )
-from sparsec.syntax.lexer import END, MAX_BYTES, Report, Tokens, keywords, split
+from sparsec.syntax.lexer import MAX_BYTES, Report, Tokens, grammar, keywords, split
 from sparsec.syntax.limits import MAX_NESTING, excess, expressions
 from sparsec.syntax.tree import Comment, File, Integer, Item, ParamItem
 
@@ -79,7 +80,7 @@ def recover(source: SourceFile) -> tuple[File, tuple[Diagnostic, ...]]:
 
 
 class _Reader:
-    """One pass over the tokens with an automaton whose stacks recovery cuts back."""
+    """One pass over the tokens with lark's parser state, whose two stacks recovery cuts back."""
 
     def __init__(self, source: SourceFile, tokens: Tokens, report: Report) -> None:
         end = span_of(tokens.tokens[-1]).stop if tokens.tokens else 0
@@ -87,7 +88,9 @@ class _Reader:
         self.tokens = (*tokens.tokens, Token(END, "", start_pos=end, end_pos=end))
         self.mended = tokens.mended
         self.report = report
-        self.parser = Automaton()
+        self.parser = grammar().parse_interactive()
+        self.state = self.parser.parser_state
+        self.table = self.state.parse_conf.states
         self.open: list[Token] = []  # the brackets that are open, outermost first: the item's brace, then ( and [
         self.statement: str | None = None  # the terminal that starts the statement at hand, `causal` aside
         self.item = 0  # where the item at hand starts
@@ -97,18 +100,21 @@ class _Reader:
     def read(self) -> tuple[tuple[Item, ...], set[int]]:
         """The items, and the start of each that lost a part."""
         index = 0
+        result: tuple[Item, ...] | None = None
         while index < len(self.tokens):
             token = self.tokens[index]
-            too_deep = token.type in _OPENING and len(self.open) > MAX_NESTING
-            if too_deep and self.parser.accepts(token.type):
+            if not self._accepts(token.type):
+                index = self._recover(index)
+                continue
+            if token.type in _OPENING and len(self.open) > MAX_NESTING:
                 self._add(index, codes.nesting_too_deep(self.source, span_of(token), MAX_NESTING))
                 index = self._resume(index, complete=False)
-            elif not self.parser.feed(token):
-                index = self._recover(index)
-            else:
-                self._track(token)
-                index += 1
-        return self.parser.result(), self.damaged
+                continue
+            result = self.parser.feed_token(token)
+            self._track(token)
+            index += 1
+        assert result is not None, "the end of the file was accepted without a result"
+        return result, self.damaged
 
     def _track(self, token: Token) -> None:
         if token.type in _OPENING:
@@ -121,6 +127,28 @@ class _Reader:
         elif token.type in STATEMENT_STARTS and token.type != "CAUSAL":
             self.statement = token.type
 
+    def _accepts(self, *kinds: str) -> bool:
+        """Whether the parser would take tokens of these kinds one after the other; its stacks stay as they are."""
+        below = len(self.state.state_stack)  # the part of the parser's stack that is left
+        above: list[int] = []  # the states on top of it
+        for kind in kinds:
+            while True:
+                state = above[-1] if above else self.state.state_stack[below - 1]
+                if kind not in self.table[state]:
+                    return False
+                action, target = self.table[state][kind]
+                if action is Shift:
+                    above.append(target)
+                    break
+                size = len(target.expansion)
+                below -= max(0, size - len(above))
+                del above[max(0, len(above) - size) :]
+                state = above[-1] if above else self.state.state_stack[below - 1]
+                above.append(self.table[state][target.origin.name][1])
+                if above[-1] == self.state.parse_conf.end_state:
+                    return True
+        return True
+
     def _add(self, index: int, diagnostic: Diagnostic) -> None:
         self.reported = index
         self.damaged.add(self.item)
@@ -130,18 +158,18 @@ class _Reader:
         """Reports the token that was not accepted and gives the index of the next token to feed."""
         token = self.tokens[index]
         in_body = bool(self.open) and self.open[0].type == "LBRACE"
-        complete = in_body and self.parser.accepts("RBRACE")
+        complete = in_body and self._accepts("RBRACE")
         follower = self.tokens[index + 1].type if token.type != END else END
-        if str(token) in keywords() and self.parser.accepts("NAME", follower):
+        if str(token) in keywords() and self._accepts("NAME", follower):
             self._add(index, keyword_for_name(self.source, token))
             name = Token("NAME", str(token), start_pos=token.start_pos, end_pos=token.end_pos)
-            self.parser.feed(name)
+            self.parser.feed_token(name)
             return index + 1
         if index != self.reported and span_of(token).start not in self.mended:
             place = self._place(index)
             meant = None if self.report.full else keyword_like(place)
-            if meant is not None and self.parser.accepts(meant.type, follower):
-                self.parser.feed(meant)
+            if meant is not None and self._accepts(meant.type, follower):
+                self.parser.feed_token(meant)
                 self._track(meant)
                 self._add(index, explain(place))
                 return index + 1
@@ -156,7 +184,8 @@ class _Reader:
 
     def _place(self, index: int) -> Place:
         before = self.tokens[index - 1] if index else None
-        accepts = frozenset() if self.report.full else self.parser.accepted()
+        row = () if self.report.full else self.table[self.state.position]
+        accepts = frozenset(kind for kind in row if kind.isupper() and self._accepts(kind))
         return Place(self.source, self.tokens[index], before, self.statement, tuple(self.open), accepts)
 
     def _resume(self, index: int, complete: bool) -> int:
@@ -164,23 +193,30 @@ class _Reader:
         if self.open and self.open[0].type == "LBRACE":
             index = self._next_statement(index)
             if not complete:
-                self.parser.cut("statement")
+                self._cut("statement")
             del self.open[1:]
             return index
         index = self._next_item(index)
-        self.parser.cut("item")
+        self._cut("item")
         self.open.clear()
         token = self.tokens[index]
         if token.type == "LBRACE":  # the body of an item whose head is broken
             at = span_of(token).start
-            self.parser.feed(Token("PATTERN", "pattern", start_pos=self.item, end_pos=self.item))
-            self.parser.feed(Token("NAME", "_", start_pos=at, end_pos=at))
+            self.parser.feed_token(Token("PATTERN", "pattern", start_pos=self.item, end_pos=self.item))
+            self.parser.feed_token(Token("NAME", "_", start_pos=at, end_pos=at))
         return index
 
     def _close_body(self, index: int) -> None:
         at = span_of(self.tokens[index - 1]).stop
-        self.parser.feed(Token("RBRACE", "}", start_pos=at, end_pos=at))
+        self.parser.feed_token(Token("RBRACE", "}", start_pos=at, end_pos=at))
         self.open.clear()
+
+    def _cut(self, rule: str) -> None:
+        """Drops what was read since the last state in which a `rule` may start."""
+        states, values = self.state.state_stack, self.state.value_stack
+        while rule not in self.table[states[-1]]:
+            states.pop()
+            values.pop()
 
     def _next_statement(self, index: int) -> int:
         """The first token from `index` on that starts a statement, closes the body, or starts an item."""
