@@ -8,19 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from generated import generated
 from names import IDENTIFIERS, PAYLOADS
 
 import sparsec
-from sparsec.codegen.cpp import emit_cpp, emit_cpp_backward
-from sparsec.codegen.cpp_cached import emit_cpp_cached
-from sparsec.codegen.triton import emit_triton, emit_triton_backward
-from sparsec.codegen.triton_cached import emit_triton_cached
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.program import Pattern
-from sparsec.runtime import artefact, cpu_cached
+from sparsec.runtime import artefact
 from sparsec.runtime.artefact import compile_to_directory, load_compiled
-from sparsec.runtime.compile import Request, backward_plan, cached_plans, plan_request
-from sparsec.runtime.manifest import Plans, launch_data, layout_data
 from sparsec.sema.node import RESERVED
 
 USES = 8
@@ -47,29 +42,9 @@ def pattern(names: tuple[str, ...], comment: str, filename: str = "<string>") ->
     return sparsec.parse(TEXT.format(*named, comment), filename).pattern(named[2])
 
 
-def generated(chosen: Pattern) -> Mapping[str, str]:
-    """Every text that is written for a pattern, by what it is."""
-    request = Request(chosen.resolve(), 32, torch.float32)
-    texts: dict[str, str] = {}
-    for target, forward, backward, cached in (
-        ("cpu", emit_cpp, emit_cpp_backward, emit_cpp_cached),
-        ("cuda:90", emit_triton, emit_triton_backward, emit_triton_cached),
-    ):
-        of_cache = (
-            cpu_cached.cached_plans(request.pattern, 32, "float32")
-            if target == "cpu"
-            else cached_plans(request, target)
-        )
-        plans = Plans(plan_request(request, target), backward_plan(request, target), of_cache)
-        assert plans.backward is not None
-        texts |= {f"{target} forward": forward(plans.forward), f"{target} backward": backward(plans.backward)}
-        texts |= {f"{target} cached": cached(*of_cache), f"{target} launch": repr(launch_data(plans))}
-    return texts | {"layout": json.dumps(layout_data(chosen.cache_layout()))}
-
-
 @pytest.fixture(scope="module")
 def innocent() -> Mapping[str, str]:
-    return generated(pattern((), "quiet"))
+    return generated(pattern((), "quiet").resolve(), torch.float32)
 
 
 def test_there_are_enough() -> None:
@@ -93,7 +68,8 @@ def test_generated_text_is_that_of_innocent_names(quarter: int, innocent: Mappin
     """A quarter of the payloads in the comments and in the file's name, and names of every sort."""
     comment = " ".join(PAYLOADS[quarter::4]).replace("\n", " ").replace("\0", " ")
     names = (*LONGEST, *IDENTIFIERS[quarter * 40 :])[: USES + 1]
-    assert generated(pattern(names, comment, filename="/".join(PAYLOADS[quarter::4]))) == innocent
+    chosen = pattern(names, comment, filename="/".join(PAYLOADS[quarter::4]))
+    assert generated(chosen.resolve(), torch.float32) == innocent
 
 
 LONGEST = tuple(name for name in IDENTIFIERS if len(name) == 128)
