@@ -172,6 +172,21 @@ def test_wrong_bounds_are_refuted(launch: str, change: Callable[[Piece], Piece],
         assert "full" in found.picture.splitlines()[-1] and "," in found.picture.split("is visited: ")[1]
 
 
+def test_the_shorter_way_proves_what_is_right_and_nothing_else() -> None:
+    launch, (head_class,) = classes_of("gradients of keys")
+
+    def shown(program: TileProgram) -> set[str]:
+        case = case_of(launch, replace(head_class, program=program))
+        subject, questions = questions_of(case, "cut", heads_of(PLAIN))
+        return {each.name for each in questions if each.shown(lambda f: subject.solver.ask(f.whole, 60) is False)}
+
+    assert shown(head_class.program) == {"coverage", "disjointness", "bounds"}
+    (late, *_) = with_pieces(head_class.program, one_tile_late, full=False)
+    assert "coverage" not in shown(late)
+    (twice, *_) = with_pieces(head_class.program, one_tile_more, full=True)
+    assert "disjointness" not in shown(twice)
+
+
 def test_a_wrong_predicate_is_refuted() -> None:
     launch, (head_class,) = classes_of("forward")
 

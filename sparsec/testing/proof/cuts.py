@@ -17,7 +17,7 @@ from itertools import pairwise
 from sparsec.ir.tiles import Piece
 from sparsec.testing.proof.linear import Condition, never
 from sparsec.testing.proof.questions import Failure
-from sparsec.testing.proof.settings import Setting
+from sparsec.testing.proof.settings import Kind, Setting
 from sparsec.testing.proof.stated import Scope
 from sparsec.testing.proof.visiting import certain, possible
 
@@ -35,8 +35,8 @@ class Cut:
 
     @cached_property
     def named(self) -> tuple[tuple[str, str], ...]:
-        """The names of both ends of each range, those to be visited first."""
-        return (*self._ends(""), *self._ends("full_"))
+        """The names of both ends of each range, those to be visited first; only transposed programs sort theirs."""
+        return (*self._ends(""), *self._ends("full_")) if self.at.kind is Kind.TRANSPOSED else ()
 
     def _ends(self, kind: str) -> tuple[tuple[str, str], ...]:
         lets = self.at.scope.lets
@@ -77,10 +77,12 @@ def pieces_of(at: Setting, *, contiguous: bool) -> tuple[Piece, ...]:
 
 def covered(cut: Cut, live: tuple[Condition, ...], impossible: Impossible) -> bool:
     """Whether live pairs lie in ranges or in strided or listed tiles, and all tiles of ranges are visited."""
+    if not cut.named:
+        return False
     at, free = cut.at, cut.free
     outside = map(never, cut.within(at, ("",)))
     unvisited = (never(certain(at, piece).visits) for piece in pieces_of(at, contiguous=False))
-    if not cut.named or not impossible(Failure((at.assumed, at.present, *outside, *unvisited), live)):
+    if not impossible(Failure((at.assumed, at.present, *outside, *unvisited), live)):
         return False
     skipped = (never(certain(free, piece).visits) for piece in pieces_of(at, contiguous=True))
     return impossible(Failure((*cut.facts(impossible), *skipped), cut.within(free, ("",))))
@@ -88,10 +90,12 @@ def covered(cut: Cut, live: tuple[Condition, ...], impossible: Impossible) -> bo
 
 def bounded(cut: Cut, vain: Condition, impossible: Impossible) -> bool:
     """Whether all tiles that are visited lie in ranges or are strided or listed ones, none of which is `vain`."""
+    if not cut.named:
+        return False
     at, free = cut.at, cut.free
     strided = (possible(at, piece).visits for piece in pieces_of(at, contiguous=False))
     inside = (*cut.within(at, ("", "full_")), *strided)
-    if not cut.named or not impossible(Failure((at.assumed, vain), inside)):
+    if not impossible(Failure((at.assumed, vain), inside)):
         return False
     outside = map(never, cut.within(free, ("", "full_")))
     visited = tuple(certain(free, piece).visits for piece in pieces_of(at, contiguous=True))
