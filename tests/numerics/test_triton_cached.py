@@ -231,11 +231,14 @@ def test_rows_of_other_lengths_and_padding(score: m.Score) -> None:
 
 
 @in_interpreter
-@pytest.mark.parametrize("splits", [1, 2, 17])
+@pytest.mark.parametrize(("splits", "merged"), [(1, 16), (2, 16), (17, 16), (2, 1)])
 @pytest.mark.parametrize("score", [m.Score(), m.Score(learned_sink=True)])
-def test_any_number_of_splits(splits: int, score: m.Score, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_number_of_splits(splits: int, merged: int, score: m.Score, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`merged`: how many are merged at a time; those that come later may have the largest scores."""
     monkeypatch.setattr(triton_cached, "decode_splits", lambda *_: splits)
+    monkeypatch.setattr(triton_cached, "MERGED", merged)
     walk = Walk(pattern(sink_window, 2, 1, score), batch=2)
+    walk.tensors[1] *= torch.linspace(0.1, 16.0, MAX_LEN)[:, None]
     for rows, counts in ((40, [40, 27]), (2, [2, 1])):
         walk.step(rows, counts)
     walk.check()
