@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from findings import Settings
@@ -122,7 +123,7 @@ def _pass(built: Built, kernel: str, shape: tuple[int, int, int, int], layout: i
     q = place.random(*of_queries, dtype=dtype, layout=layout)
     k, v = (place.random(*of_keys, dtype=dtype, layout=layout) for _ in "kv")
     bounds = place.integers([0, 0, n_q // 2, min(n_q // 2 + 1, n_q), n_q])
-    given = {
+    given: dict[str, Any] = {
         "q_offset": start,
         "scale": None,
         "lists": draw_tables(_specs(plan), n_q, start, q.device),
@@ -141,6 +142,7 @@ def _pass(built: Built, kernel: str, shape: tuple[int, int, int, int], layout: i
 
 def _cached(built: Built, kernel: str, settings: Settings) -> Iterator[tuple[str, Run]]:
     """Sequences that are empty, that become full, and one that is padded."""
+    assert built.cached is not None
     few = DECODE_ROWS if settings.target == "triton" else getattr(built.cached(), "few", 0)
     rows = few + 14
     made: tuple[Tokens, ...] = {

@@ -22,9 +22,8 @@ MOST = 10
 
 
 def job(asked: dict[str, Any]) -> dict[str, Any]:
-    settings = Settings(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in asked["settings"].items()}
-    )
+    given: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in asked["settings"].items()}
+    settings = Settings(**given)
     kernels: set[tuple[str, str]] = set()
     findings: list[str] = []
     first = made = 0
