@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from hypothesis import settings
 from torch import Tensor
 
-NIGHTLY_FACTOR = 50
+FACTORS = {"nightly": Fraction(50), "mutants": Fraction(1, 5)}
+"""How many times the examples of CI a profile draws."""
 
 
 def wanted(in_ci: int) -> int:
     """How many different patterns this run's profile asks for."""
-    return in_ci * (NIGHTLY_FACTOR if os.environ.get("SPARSEC_PROFILE") == "nightly" else 1)
+    return max(1, int(in_ci * FACTORS.get(os.environ.get("SPARSEC_PROFILE", "ci"), 1)))
 
 
 def examples(in_ci: int) -> settings:

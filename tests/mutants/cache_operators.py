@@ -1,0 +1,43 @@
+"""Operators on the KV cache: liveness, the layout and its slot maps, and the cache as an object."""
+
+from __future__ import annotations
+
+from mutant import Operator
+
+
+def _of(part: str, file: str, *operators: tuple[str, str, str]) -> tuple[Operator, ...]:
+    return tuple(Operator(name, part, f"sparsec/{file}.py", before, after) for name, before, after in operators)
+
+
+LIVENESS = _of(
+    "cache layout",
+    "ir/liveness",
+    ("reach one short", "return bound.unit - _integer(bound)", "return bound.unit - _integer(bound) - 1"),
+    ("region ends at its first row", "(*band.upper, *band.last_row)", "(*band.upper, *band.first_row)"),
+    ("region merged into a shorter-lived one",
+     "        and (outer.reach is None or (inner.reach is not None and inner.reach <= outer.reach))\n", ""),
+    ("shortest-lived region first", "-(region.reach or 0)", "(region.reach or 0)"),
+    ("region starts one late", "start = max(start, _integer(bound))", "start = _integer(bound) + 1"),
+)  # fmt: skip
+
+LAYOUT = _of(
+    "cache layout",
+    "plan/cache",
+    ("kept one key less", "lasting = x.at_most(", "lasting = x.less("),
+    ("one slot stored twice", "x.select(lasting, here, NOWHERE)", "here"),
+)  # fmt: skip
+
+CACHE = _of(
+    "cache",
+    "runtime/kv_cache",
+    ("truncation forgets what was overwritten", "torch.where(self.state[0] == 0, 0, self.state[1])",
+     "self.state[0].clone()"),
+    ("truncation counted from the present", "self.layout.first_lost(want, most,",
+     "self.layout.first_lost(want, have,"),
+    ("truncation on the host alone", "        self.lengths_tensor.copy_(self.state[0])\n", ""),
+    ("reordered without its lengths", "self.state[:, rows.cpu()]", "self.state[:, : len(rows)]"),
+    ("reordered without its values", "self.keys[there], self.values[there]",
+     "self.keys[there], self.values[: len(there)]"),
+)  # fmt: skip
+
+OPERATORS = (*LIVENESS, *LAYOUT, *CACHE)

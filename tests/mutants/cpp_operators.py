@@ -1,0 +1,61 @@
+"""Operators on the templates of the C++ kernels: forward, backward and over a cache."""
+
+from __future__ import annotations
+
+from mutant import Operator
+
+
+def _of(part: str, *operators: tuple[str, str, str, str]) -> tuple[Operator, ...]:
+    return tuple(
+        Operator(f"C++: {name}", part, file if "/" in file else f"templates/cpu/{file}.cpp.jinja", before, after)
+        for name, file, before, after in operators
+    )
+
+
+FORWARD = _of(
+    "C++ forward",
+    ("sums not rescaled", "softmax", "load(panel.o[d] + v * LANES) * factor[v])", "load(panel.o[d] + v * LANES))"),
+    ("total not rescaled", "softmax", "    panel.total[v] *= factor[v];\n", ""),
+    ("no mask", "softmax", "mask[r][v] ? sum[r][v] : splat(-INF)", "sum[r][v]"),
+    ("weights of -inf minus -inf", "softmax", "return peak == splat(-INF) ? vec{} : peak;", "return peak;"),
+    ("empty rows divided by zero", "panels", "inverse = total == 0.0f ? 0.0f : 1.0f / total", "inverse = 1.0f / total"),
+    ("LSE without its peak", "panels", "(panel.peak[v][lane] + std::log2(total))", "(std::log2(total))"),
+    ("tail keys past the end", "tiles", "minimum(tile * KEY_TILE + KEY_TILE, w.end) - w.first_key",
+     "tile * KEY_TILE + KEY_TILE - w.first_key"),
+    ("odd key counted twice", "tiles", "w.mask[n][v] = ivec{};", "w.mask[n][v] = w.mask[count - 1][v];"),
+    ("heads dealt out to groups in turn", "tasks", "const int64_t g = h / (HEADS / KV_HEADS);",
+     "const int64_t g = h % KV_HEADS;"),
+    ("stride of the head dim", "elements", "to[d] = widen(from[d * m.dim])", "to[d] = widen(from[d])"),
+    ("offset of the queries", "parts", "int(call.n_k), int(call.n_k), -call.q0, 0}",
+     "int(call.n_k), int(call.n_k), 0, 0}"),
+    ("bfloat16 cut off", "elements", "(b + 0x7fff + ((b >> 16) & 1)) >> 16", "b >> 16"),
+    ("draws of another row", "classes", "(row * list.blocks + block - list.first)", "(row * list.blocks + block)"),
+    ("division towards zero", "vectors", "return q - ((a - q * b < 0) & 1);", "return q;"),
+)  # fmt: skip
+
+SCORES = _of(
+    "C++ scores",
+    ("learned sink without weight", "panels", "panel.total[v] = splat(1.0f);", "panel.total[v] = vec{};"),
+    ("softcap's derivative left out", "gradients", "      gradient *= 1.0f - capped[c] * capped[c];\n", ""),
+    ("alibi slopes from head 0", "sparsec/codegen/cpp.py", "(head + 1)", "head"),
+)  # fmt: skip
+
+BACKWARD = _of(
+    "C++ backward",
+    ("gradient of the LSE with the other sign", "rows", "      total -= call.grad_lse[",
+     "      total += call.grad_lse["),
+    ("keys of the group's first head alone", "key_tasks", "h < (g + 1) * (HEADS / KV_HEADS)",
+     "h < g * (HEADS / KV_HEADS) + 1"),
+    ("dq of the first share alone", "rows", "share < shares.count", "share < 1"),
+    ("padding writes a query's dq", "query_tiles", "      w.live.dq[n] = w.nowhere;\n", ""),
+)  # fmt: skip
+
+CACHED = _of(
+    "C++ cached",
+    ("the first new key from the cache", "cached_tile", "key[n] < w.length;", "key[n] <= w.length;"),
+    ("shares merged without rescaling", "row_tasks", "o[d] = o[d] * before +", "o[d] = o[d] +"),
+    ("a key between two batches not stored", "store", "minimum(AT_ONCE, stop - first)",
+     "minimum(AT_ONCE - 1, stop - first)"),
+)  # fmt: skip
+
+OPERATORS = (*FORWARD, *SCORES, *BACKWARD, *CACHED)

@@ -1,0 +1,83 @@
+"""Operators on the lowering: terms to bands, the algebra of bands, tile programs and their transposes."""
+
+from __future__ import annotations
+
+from mutant import Operator
+
+
+def _of(folder: str, *operators: tuple[str, str, str, str]) -> tuple[Operator, ...]:
+    return tuple(
+        Operator(name, "lowering", f"sparsec/{folder}/{file}.py", before, after)
+        for name, file, before, after in operators
+    )
+
+
+TERMS = _of(
+    "ir",
+    ("window one longer", "lower", "query((1 - n) * unit, unit)", "query(-n * unit, unit)"),
+    ("window one shorter", "lower", "query((1 - n) * unit, unit)", "query((2 - n) * unit, unit)"),
+    ("window one less ahead", "lower", "(ahead + 1) * unit", "ahead * unit"),
+    ("causal without the diagonal", "lower", "Band(upper=(query(1),))", "Band(upper=(query(0),))"),
+    ("causal one too far", "lower", "Band(upper=(query(1),))", "Band(upper=(query(2),))"),
+    (
+        "sink one longer",
+        "lower",
+        "(Band(upper=(constant(n * (block if blocks else 1)),)),)",
+        "(Band(upper=(constant(n * (block if blocks else 1) + 1),)),)",
+    ),
+    ("stride phase", "lower", "period, phase, 1, moving=False", "period, (phase + 1) % period, 1, moving=False"),
+    ("dilated phase reversed", "lower", "-phase % period, 1, moving=True", "phase % period, 1, moving=True"),
+    ("chunk without those before", "lower", "query(-back * n, n)", "query(0, n)"),
+    ("rows without an end", "lower", "first_row=_edge(start, unit), last_row=_edge(stop, unit)",
+     "first_row=_edge(start, unit)"),
+    ("edge from the end in tokens", "lower", "end(edge.at * unit, unit)", "end(edge.at * unit)"),
+    ("global without its rows", "lower", "(Band(upper=(bound,)), Band(last_row=(bound,)))", "(Band(upper=(bound,)),)"),
+    ("stride's only key misplaced", "lower", "constant((phase + 1) * unit)", "constant(phase * unit + 1)"),
+)  # fmt: skip
+
+ALGEBRA = _of(
+    "ir",
+    ("complement's residues unmoved", "lower", "phase=(c.phase + c.width) % c.period", "phase=c.phase"),
+    ("complement keeps row bounds", "lower", "Band(last_row=(bound,)) for bound in band.first_row",
+     "Band(first_row=(bound,)) for bound in band.first_row"),
+    ("complement keeps a lower bound", "lower", "Band(upper=(bound,)) for bound in band.lower",
+     "Band(lower=(bound,)) for bound in band.lower"),
+    ("complement keeps list tests", "lower", "negated=not test.negated),)) for test",
+     "negated=test.negated),)) for test"),
+    ("intersection drops residues", "lower", "a.congruences + b.congruences", "a.congruences"),
+    ("residues join over a gap", "normalise", "if gap <= left.width:", "if gap <= left.width + 1:"),
+    ("joined residues counted twice", "normalise", "max(left.width, gap + right.width)", "left.width + right.width"),
+    ("remainder theorem reversed", "normalise", "_phase(b) - _phase(a)\n    if", "_phase(a) - _phase(b)\n    if"),
+    ("overlap's second run dropped", "normalise", ", (0, min(start + b.width - a.period, a.width))):", ",):"),
+    ("residue containment by phase alone", "normalise", "% b.period + a.width <= b.width", "% b.period < b.width"),
+    ("bands join over a gap", "normalise", "upper_before(left, right) and _touches(left, right)",
+     "upper_before(left, right)"),
+    ("containment without last rows", "normalise",
+     "        and all(any(never_above(n, o) for n in inner.last_row) for o in outer.last_row)\n", ""),
+    ("the weakest upper bound kept", "normalise",
+     "if not _beyond_end(b)], lambda x, y: never_above(y, x))", "if not _beyond_end(b)], never_above)"),
+    ("head constants known by the first head", "classes", "min(column), max(column)", "column[0], column[0]"),
+    ("transposed bounds exchanged", "transpose",
+     "in band.upper if b.base is Base.ROW),\n        upper=band.last_row + tuple(_exchanged(b) for b in band.lower",
+     "in band.lower if b.base is Base.ROW),\n        upper=band.last_row + tuple(_exchanged(b) for b in band.upper"),
+    ("transposed bound one unit low", "transpose", "(whole + 1) * bound.unit", "whole * bound.unit"),
+    ("reversed residue of width one", "transpose", "(1 - c.width - c.phase)", "-c.phase"),
+)  # fmt: skip
+
+TILES = _of(
+    "ir",
+    ("last tile dropped", "dense", "stop = scalars.ceil_tile(tokens.stop)", "stop = scalars.floor_tile(tokens.stop)"),
+    ("tiles of two bands doubled", "dense", 'scalars("start", scalars.maximum(tiles.start, reached))',
+     'scalars("start", tiles.start)'),
+    ("full from a partial tile", "dense", "scalars.ceil_tile(run_start)", "scalars.floor_tile(run_start)"),
+    ("unproved order of gated bands", "dense", "        return not a.lower", "        return True"),
+    ("unproved order from a negative row", "dense", "from_zero and _starts_at_zero(low)", "_starts_at_zero(low)"),
+    ("surely live by the wrong rows", "band_rows",
+     "lower(scalars, band, frame.last), upper(scalars, band, frame.first)",
+     "lower(scalars, band, frame.first), upper(scalars, band, frame.last)"),
+    ("maybe live up to the first row's bound", "band_rows", "upper(scalars, band, last))",
+     "upper(scalars, band, first))"),
+    ("residue of one block", "band_rows", "Int(c.period)), Int(c.width))", "Int(c.period)), Int(1))"),
+)  # fmt: skip
+
+OPERATORS = (*TERMS, *ALGEBRA, *TILES)

@@ -1,0 +1,61 @@
+"""Mutation operators as data: a text of one file that occurs there once -> a text that makes the compiler wrong.
+
+The tests that ought to notice are those of the operator's part: property tests, numerics against float64 and unit
+tests of behaviour. Golden files and comparisons of generated text are left out, since any change kills those.
+Invariant: an operator changes what is computed, or says in `equivalent` why it does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+INTERPRETED = {"TRITON_INTERPRET": "1"}
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "lowering": (
+        "tests/unit/ir",
+        "tests/property/test_tiles.py",
+        "tests/property/test_gradients.py::test_torch",
+    ),
+    "cache layout": (
+        "tests/property/test_cache_layout.py",
+        "tests/property/test_cache_machine.py::test_torch",
+        "tests/numerics/test_cpu_cached.py",
+    ),
+    "cache": ("tests/unit/runtime/test_kv_cache.py", "tests/property/test_cache_machine.py::test_torch"),
+    "C++ forward": ("tests/numerics/test_cpu_kernel.py",),
+    "C++ scores": ("tests/numerics/test_cpu_score.py",),
+    "C++ backward": ("tests/numerics/test_cpu_backward.py",),
+    "C++ cached": ("tests/numerics/test_cpu_cached.py",),
+    "Triton forward": ("tests/numerics/test_triton_kernel.py",),
+    "Triton scores": ("tests/numerics/test_triton_score.py",),
+    "Triton documents": ("tests/numerics/test_triton_documents.py",),
+    "Triton backward": ("tests/numerics/test_triton_backward.py",),
+    "Triton cached": ("tests/numerics/test_triton_cached.py",),
+}
+"""What pytest is given for an operator of each part; it stops at the first failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Replaces `before` by `after` in `file` (a path from the repository's root)."""
+
+    name: str
+    part: str
+    file: str
+    before: str
+    after: str
+    equivalent: str = ""
+    """Why nothing that is computed changes; empty for an operator that some test has to kill."""
+
+    def applied(self, root: Path) -> str:
+        """The file's text, mutated. Raises ValueError unless `before` occurs exactly once."""
+        text = (root / self.file).read_text(encoding="utf-8")
+        if (found := text.count(self.before)) != 1 or self.before == self.after:
+            raise ValueError(f"{self.name}: expected {self.before!r} once in {self.file}, got it {found} times")
+        return text.replace(self.before, self.after)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return INTERPRETED if self.part.startswith("Triton") else {}
