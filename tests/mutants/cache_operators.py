@@ -25,6 +25,10 @@ LAYOUT = _of(
     "plan/cache",
     ("kept one key less", "lasting = x.at_most(", "lasting = x.less("),
     ("one slot stored twice", "x.select(lasting, here, NOWHERE)", "here"),
+    ("slots of the first phases negative", "run), number_expr(region.skipped))", "run), ZERO)"),
+    ("ring one slot short", "x.minimum(reach, most)", "x.minimum(x.sub(reach, Int(1)), most)"),
+    ("ring without room to roll back", "x.add(ROLLBACK, Int(region.reach))", "Int(region.reach)"),
+    ("truncation may lose the oldest key", "length - region.reach + 1", "length - region.reach + 2"),
 )  # fmt: skip
 
 CACHE = _of(

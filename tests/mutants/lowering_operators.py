@@ -78,6 +78,13 @@ TILES = _of(
     ("maybe live up to the first row's bound", "band_rows", "upper(scalars, band, last))",
      "upper(scalars, band, first))"),
     ("residue of one block", "band_rows", "Int(c.period)), Int(c.width))", "Int(c.period)), Int(1))"),
+    ("strided tiles of two bands doubled", "strided", "x.both(when, x.negate(visits(scalars, other_band, tile)))",
+     "when"),
+    ("residue not counted from the origin", "strided", "offset if origin == ZERO else", "offset if origin else"),
+    ("run that begins before the tile unseen", "strided",
+     "x.add(x.sub(stop, start), x.sub(residue.width, ONE)))", "x.sub(stop, start))"),
+    ("drawn tiles doubled by dense ones", "listed", "    for interval in visited:", "    for interval in visited[1:]:"),
+    ("tiles drawn twice doubled", "listed", "    when = x.both(when, x.negate(seen))\n", ""),
 )  # fmt: skip
 
 OPERATORS = (*TERMS, *ALGEBRA, *TILES)
