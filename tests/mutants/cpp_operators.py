@@ -40,6 +40,13 @@ SCORES = _of(
     ("alibi slopes from head 0", "sparsec/codegen/cpp.py", "(head + 1)", "head"),
 )  # fmt: skip
 
+DOCUMENTS = _of(
+    "C++ documents",
+    ("document's keys from the start", "parts", "minimum(q1, end), begin, end, int(call.n_k)",
+     "minimum(q1, end), 0, end, int(call.n_k)"),
+    ("keys of the first document", "parts", "begin - call.q0, begin};", "begin - call.q0, 0};"),
+)  # fmt: skip
+
 BACKWARD = _of(
     "C++ backward",
     ("gradient of the LSE with the other sign", "rows", "      total -= call.grad_lse[",
@@ -58,4 +65,4 @@ CACHED = _of(
      "minimum(AT_ONCE - 1, stop - first)"),
 )  # fmt: skip
 
-OPERATORS = (*FORWARD, *SCORES, *BACKWARD, *CACHED)
+OPERATORS = (*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED)

@@ -26,6 +26,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "cache": ("tests/unit/runtime/test_kv_cache.py", "tests/property/test_cache_machine.py::test_torch"),
     "C++ forward": ("tests/numerics/test_cpu_kernel.py",),
     "C++ scores": ("tests/numerics/test_cpu_score.py",),
+    "C++ documents": ("tests/numerics/test_cpu_documents.py",),
     "C++ backward": ("tests/numerics/test_cpu_backward.py",),
     "C++ cached": ("tests/numerics/test_cpu_cached.py",),
     "Triton forward": ("tests/numerics/test_triton_kernel.py",),
