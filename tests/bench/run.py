@@ -41,7 +41,7 @@ def main() -> None:
         figures = {"cpu": given.machine, "torch": version("torch")} | json.loads(done.stdout)
         (HERE / "results" / f"{given.name}_{run}.json").write_text(json.dumps(figures, indent=2) + "\n")
         for each in figures["results"]:
-            print(run, json.dumps({key: each[key] for key in ("ms", "speed_up") if key in each}), flush=True)
+            print(run, json.dumps({key: each[key] for key in ("ms", "speed_up", "both_ms", "both_speed_up") if key in each}), flush=True)
 
 
 if __name__ == "__main__":
