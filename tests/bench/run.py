@@ -27,6 +27,8 @@ RUNS: dict[str, tuple[str, ...]] = {
     "s2_16_prefill_chunk": ("s2_16", *CACHED, "--prefill-chunk", "512"),
 }
 
+SHOWN = ("ms", "speed_up", "both_ms", "both_speed_up")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -41,7 +43,7 @@ def main() -> None:
         figures = {"cpu": given.machine, "torch": version("torch")} | json.loads(done.stdout)
         (HERE / "results" / f"{given.name}_{run}.json").write_text(json.dumps(figures, indent=2) + "\n")
         for each in figures["results"]:
-            print(run, json.dumps({key: each[key] for key in ("ms", "speed_up", "both_ms", "both_speed_up") if key in each}), flush=True)
+            print(run, json.dumps({key: value for key, value in each.items() if key in SHOWN}), flush=True)
 
 
 if __name__ == "__main__":
