@@ -5,11 +5,14 @@ Invariant: an error is raised before anything is written; on a device, nothing o
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
-from sparsec.runtime.cached_kernel import Cached, lengths_after
+from sparsec.runtime.cached_kernel import Cached, check_room
 from sparsec.runtime.draws import draw_tables
 from sparsec.runtime.kernel import LoadedKernel, registered
 
@@ -61,16 +64,14 @@ def attend_now(
     """What the operator does; `cache.counts` are on the CPU, `cache.state` is given. `checked`: see CachedKernel."""
     kernel, batch, new, counts, state = loaded.cached, q.shape[0], q.shape[2], cache.counts, cache.state
     assert state is not None
-    given = None if counts is None else counts.tolist()
-    if given is not None and (len(given) != batch or min(given) < 0 or max(given) > new):
+    given = [new] * batch if counts is None else counts.tolist()
+    if len(given) != batch or min(given) < 0 or max(given) > new:
         raise CallError(f"expected lengths from 0 to {new} for {batch} sequences, got {given}")
     if not kernel.advances:
-        given = [new] * batch if given is None else given
-        lengths_after(state[0].tolist(), given, cache.max_len)
+        check_room(state[0].tolist(), given, cache.max_len)
         if counts is not None:
-            counts = counts.to(q.device, torch.int32, non_blocking=True)
-            cache = Cached(cache.keys, cache.values, cache.lengths, counts, cache.places, state, cache.max_len)
-    if new > 1 and counts is None and not state[0].any() and not _captured(q):
+            cache = replace(cache, counts=counts.to(q.device, torch.int32, non_blocking=True))
+    if new > 1 and min(given) == new and not state[0].any() and not _captured(q):
         # Empty sequences, and all tokens theirs: the forward kernel serves, which is faster.
         out, lse = _first(loaded, q, k, v, sink, scale)
         kernel.store(k, v, cache)
@@ -78,8 +79,9 @@ def attend_now(
         out, lse = kernel.attend(q, k, v, cache, scale=scale, lists=lists, sink=sink, store=True, checked=checked)
     if not kernel.advances:
         cache.lengths.add_(cache.counted(new))
-        state[0] += torch.tensor(given)
-        torch.maximum(state[0], state[1], out=state[1])
+        record = state.numpy()  # torch's own operations on a few numbers take longer than a small step's kernel
+        record[0] += given
+        np.maximum(record[0], record[1], out=record[1])
     return out, lse
 
 

@@ -51,15 +51,14 @@ class Cached:
         return _whole(len(self.lengths), new, self.lengths.device) if self.counts is None else self.counts
 
 
-def lengths_after(lengths: Sequence[int], counts: Sequence[int], max_len: int) -> list[int]:
-    """The lengths once each sequence has `counts` more tokens. Raises CallError unless they fit."""
+def check_room(lengths: Sequence[int], counts: Sequence[int], max_len: int) -> None:
+    """Raises CallError unless `counts` more tokens fit in each sequence."""
     for row, (have, more) in enumerate(zip(lengths, counts, strict=True)):
         if have + more > max_len:
             raise CallError(
                 f"expected at most {max_len} tokens in the cache, got {have} + {more} in sequence {row}; "
                 "nothing was written"
             )
-    return [have + more for have, more in zip(lengths, counts, strict=True)]
 
 
 @lru_cache(maxsize=64)

@@ -21,7 +21,7 @@ from sparsec.diagnostics.model import CallError
 from sparsec.ir.tiles import ListSpec
 from sparsec.plan.cached import CachedPlan, plan_cached
 from sparsec.plan.target import tile_sizes
-from sparsec.runtime.cached_kernel import POSITION_LIMIT, Cached, lengths_after
+from sparsec.runtime.cached_kernel import POSITION_LIMIT, Cached, check_room
 from sparsec.runtime.cpu import TORCH_DTYPES, DrawList, check_call, compile_shared, scale_of
 from sparsec.sema.model import Heads
 
@@ -150,7 +150,7 @@ class CpuCached:
         status = next((status for entry in entries if (status := entry(call)) != 0), 0)
         if status == _BAD_LENGTHS:
             have, more = cache.numbers(new)
-            lengths_after(have, more, longest)
+            check_room(have, more, longest)
             raise CallError(
                 f"expected lengths from 0, counts from 0 to {new} and regions within {slots} slots, "
                 f"got {have}, {more} and {cache.places.tolist()}"

@@ -107,9 +107,14 @@ def longest_term(pattern: Heads) -> int:
     return max(_length(term, pattern.block) for term in pattern.terms)
 
 
+def past_longest(pattern: Heads) -> int:
+    """Keys that go past the pattern's longest window or period twice; SHORT at least."""
+    return max(SHORT, 2 * longest_term(pattern) + pattern.block + 1)
+
+
 def keys_for(pattern: Heads) -> int:
-    """How many keys cases have at most: past the pattern's longest window or period twice, within what can be held."""
-    most = max(SHORT, 2 * longest_term(pattern) + pattern.block + 1)
+    """How many keys cases have at most: `past_longest`, within what can be held."""
+    most = past_longest(pattern)
     if pattern.documents is not Documents.NONE:
         return min(most, math.isqrt(PACKED_PAIRS // pattern.heads))
     return min(most, LONGEST, max(SHORT, 8 * PAIRS // pattern.heads))

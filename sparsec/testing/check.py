@@ -14,14 +14,14 @@ from sparsec.diagnostics.model import CallError
 from sparsec.program import Pattern
 from sparsec.reference.mask import mask
 from sparsec.sema.model import Documents, Heads
-from sparsec.testing.cases import longest_term
+from sparsec.testing.cases import longest_term, past_longest
 from sparsec.testing.probes import check_forward
 from sparsec.testing.strategies import Shape, attention_inputs, document_bounds, shapes
 from sparsec.testing.text import sparse_text
 from sparsec.testing.tolerance import assert_close, expected_attention
 
-SHORT, LONG = 300, 1100
-"""Keys at least, and at most, where `max_keys` is left out: the reference is dense."""
+LONG = 1100
+"""Keys at most where `max_keys` is left out: the reference is dense."""
 
 
 class Attention(Protocol):
@@ -59,7 +59,7 @@ def check_attention(
     logits = sink if sink is not None else getattr(attn, "sink", None)
     if score.learned_sink and logits is None:
         raise CallError("expected sink= for a pattern with learned_sink, got none")
-    most = max_keys if max_keys is not None else enough_keys(meaning)
+    most = max_keys if max_keys is not None else min(LONG, past_longest(meaning))
     if longest_term(meaning) >= most:
         warnings.warn(
             f"a term of the pattern is {longest_term(meaning)} tokens long: up to {most} keys do not show where it "
@@ -113,8 +113,3 @@ def check_attention(
     except AssertionError as error:
         error.__notes__ = []  # hypothesis lists what was drawn, tensors too; the message has the case
         raise
-
-
-def enough_keys(pattern: Heads) -> int:
-    """Keys for the pattern's longest term to matter, within SHORT and LONG."""
-    return min(LONG, max(SHORT, 2 * longest_term(pattern) + pattern.block + 1))

@@ -93,7 +93,7 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
         raise CallError("expected a cache that stays where the model is, got a call to offload it")
 
 
-class SparseCache(Cache):  # type: ignore[misc]
+class SparseCache(Cache):  # type: ignore[misc]  # likewise
     """The cache of a model that a pattern was applied to; made by `generate()`, or by `new_cache`.
 
     `max_len`: columns that each sequence may have, padding included. `nbytes`: bytes of all keys and values held.

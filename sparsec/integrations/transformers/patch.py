@@ -85,8 +85,8 @@ def apply(
     patch.handle = decoder.register_forward_pre_hook(_Hook(patch), with_kwargs=True)
     decoder._sparsec = patch
     if hasattr(model, "_prepare_cache_for_generation"):
-        model._prepare_cache_for_generation = MethodType(_prepare_cache, model)  # type: ignore[assignment]
-    model.config.sparsec = {  # type: ignore[union-attr]
+        model._prepare_cache_for_generation = MethodType(_prepare_cache, model)  # type: ignore[assignment]  # a method
+    model.config.sparsec = {  # type: ignore[union-attr]  # a config takes any attribute
         "text": chosen.source.text,
         "filename": Path(chosen.source.name).name,
         "name": name,
@@ -124,8 +124,8 @@ def remove(model: AnyModel) -> AnyModel:
     patch.handle.remove()
     del decoder._sparsec
     model.__dict__.pop("_prepare_cache_for_generation", None)
-    decoder.set_attn_implementation(patch.before)  # type: ignore[operator]
-    del model.config.sparsec  # type: ignore[union-attr]
+    decoder.set_attn_implementation(patch.before)  # type: ignore[operator]  # a method that torch's __getattr__ hides
+    del model.config.sparsec  # type: ignore[union-attr]  # set by `apply`
     return model
 
 

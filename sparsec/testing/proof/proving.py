@@ -98,7 +98,7 @@ def _misread(at: Setting, case: Case, pattern: Heads) -> Failure:
         mine = every(space.equal(at.named[name], Linear(n)) for name, n in numbers.items() if name in at.named)
         literals = {name: Linear(n) for name, n in numbers.items()}
         lists = [(spec.width, *spec.lanes[numbers[spec.lane_row]]) for spec in case.program.lists]
-        scope = Scope(space, literals, {}, lambda ordinal, lists=lists: space.flag("draws", *lists[ordinal]), at.scope)  # type: ignore[misc]
+        scope = Scope(space, literals, {}, lambda ordinal, lists=lists: space.flag("draws", *lists[ordinal]), at.scope)  # type: ignore[misc]  # mypy infers no type for a default
         live = scope.truth(case.program.live)
         for term in terms:
             meant = meaning.holds(term, pair)
