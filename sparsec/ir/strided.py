@@ -154,13 +154,23 @@ def add_run(scalars: Scalars, pieces: list[Piece], tiles: Interval, band: Stride
 
 def _by_tile(scalars: Scalars, within: Interval, band: Strided) -> tuple[Expr, Expr, Bool]:
     """Trips and the tile of trip n, for runs that start and end on tiles: `width` tiles of every `period`."""
-    period, width = band.residue.period // scalars.column_tile, band.residue.width_limit // scalars.column_tile
-    first = scalars("first_tile", x.mod(scalars.floor_tile(band.residue.offset), Int(period), nonneg=True))
+    first, period, width = run_of_tiles(scalars, band.residue)
     skipped = scalars("skipped", tiles_before(scalars, within.start, first, period, width))
     count = x.sub(tiles_before(scalars, within.stop, first, period, width), skipped)
     trip = x.add(Var("n"), skipped)
     turn = x.mul(x.floor_div(trip, Int(width), nonneg=True), Int(period))
     return count, x.add(x.sub(x.add(turn, x.mod(trip, Int(width), nonneg=True)), Int(period)), first), TRUE
+
+
+def run_of_tiles(scalars: Scalars, residue: Residue) -> tuple[Expr, int, int]:
+    """First tile, period and width in tiles, of a residue whose runs start and end on tiles; 0 <= first < period."""
+    period, width = residue.period // scalars.column_tile, residue.width_limit // scalars.column_tile
+    return scalars("first_tile", x.mod(scalars.floor_tile(residue.offset), Int(period), nonneg=True)), period, width
+
+
+def _moved(tile: Expr, first: Expr, period: int) -> Expr:
+    """How many tiles it lies after tile first - period: 0 or more, of tiles from 0 on."""
+    return x.sub(x.add(tile, Int(period)), first)
 
 
 def _by_run(scalars: Scalars, within: Interval, band: Strided) -> tuple[Expr, Expr, Bool]:
@@ -189,7 +199,7 @@ def tiles_before(scalars: Scalars, tile: Expr, first: Expr, period: int, width: 
     """Tiles of the residue in [first - period, tile), for 0 <= first < period and tile >= 0."""
     if tile == ZERO:
         return ONE if width == 1 else x.minimum(x.sub(Int(period), first), Int(width))
-    moved = x.sub(x.add(tile, Int(period)), first)
+    moved = _moved(tile, first, period)
     if width == 1:
         return x.ceil_div(moved, Int(period), nonneg=True)
     turns = x.mul(x.floor_div(moved, Int(period), nonneg=True), Int(width))
@@ -207,7 +217,10 @@ def touches(scalars: Scalars, residue: Residue, tile: Expr, tokens: Interval) ->
 def visits(scalars: Scalars, band: Strided, tile: Expr) -> Bool:
     """Whether `add_strided` visits the tile for this band, outside the dense intervals."""
     result = x.both(x.at_most(band.may.start, tile), x.less(tile, band.may.stop))
-    for each in (band.residue, *band.others):
+    if band.exact:
+        first, period, width = run_of_tiles(scalars, band.residue)
+        result = x.both(result, x.less(x.mod(_moved(tile, first, period), Int(period), nonneg=True), Int(width)))
+    for each in band.others if band.exact else (band.residue, *band.others):
         result = x.both(result, touches(scalars, each, tile, band.tokens))
     return result
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vacuity import Coverage, wanted
+from vacuity import Coverage
 
 import sparsec
 from sparsec.reference.mask import mask
@@ -95,11 +95,11 @@ class Found(Coverage):
         self.kinds.update(kinds or {"plain"})
         self.kinds[str(call.inputs.q.dtype)] += 1
 
-    def check_kinds(self, in_ci: int, dtypes: tuple[str, ...]) -> None:
+    def check_kinds(self, patterns: int, dtypes: tuple[str, ...]) -> None:
         """`check`, and at least one pattern in twenty of each kind and of each of the dtypes."""
-        self.check(in_ci)
+        self.check(patterns)
         for kind in (*KINDS, *(f"torch.{dtype}" for dtype in dtypes)):
-            assert self.kinds[kind] >= wanted(in_ci) // 20, f"{kind} is drawn too seldom: {self.kinds}"
+            assert self.kinds[kind] >= patterns // 20, f"{kind} is drawn too seldom: {self.kinds}"
 
 
 def described(call: Call) -> str:
@@ -118,7 +118,7 @@ def chosen_calls(strategy: st.SearchStrategy[Call], count: int) -> list[Call]:
     telling: dict[str, Call] = {}
     others: dict[str, Call] = {}
 
-    @settings(max_examples=4 * wanted(count))
+    @settings(max_examples=4 * count)
     @given(strategy)
     def draw(call: Call) -> None:
         seen = call.visible.double().mean(dim=-1)
@@ -126,8 +126,8 @@ def chosen_calls(strategy: st.SearchStrategy[Call], count: int) -> list[Call]:
         (telling if part > 0.3 else others).setdefault(call.source.text, call)
 
     draw()
-    mixed = [*list(telling.values())[: wanted(count) * 4 // 5], *others.values(), *telling.values()]
-    return list({call.source.text: call for call in mixed}.values())[: wanted(count)]
+    mixed = [*list(telling.values())[: count * 4 // 5], *others.values(), *telling.values()]
+    return list({call.source.text: call for call in mixed}.values())[:count]
 
 
 def module_for(call: Call, target: str) -> SparseAttention:

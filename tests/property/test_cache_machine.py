@@ -24,7 +24,7 @@ from sparsec.sema import model as m
 from sparsec.sema.model import Heads
 from sparsec.testing import sparse_text
 
-RUNS, STEPS = 500, 50
+RUNS, STEPS = wanted(500, at_night=5_000), 50
 HEAD_DIM, MAX_LEN = 8, 100
 TOLERANCE = 2e-5
 """Of float32 attention to at most 100 unit-normal keys; a key missing, or one too many, changes far more."""
@@ -213,9 +213,7 @@ def run(machine: type[CacheMachine], runs: int) -> None:
     slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis leaves it untyped
         machine,
-        settings=settings(
-            max_examples=wanted(runs), stateful_step_count=STEPS, deadline=None, suppress_health_check=slow
-        ),
+        settings=settings(max_examples=runs, stateful_step_count=STEPS, deadline=None, suppress_health_check=slow),
     )
 
 

@@ -9,14 +9,14 @@ import sys
 import pytest
 from drawn_calls import EVERY_DTYPE, Call, Found, attend_of, calls, chosen_calls, cpu_modules, described, module_for
 from hypothesis import given, note
-from vacuity import examples
+from vacuity import examples, wanted
 
 from sparsec.runtime.module import SparseAttention
 from sparsec.testing.gradients import check_gradients
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 compiled = pytest.mark.skipif(INTERPRETED, reason="this process tests interpreted Triton alone")
-ON_TORCH, ON_CPU, ON_TRITON = 500, 150, 40
+ON_TORCH, ON_CPU, ON_TRITON = wanted(500, at_night=10_000), wanted(150, at_night=600), wanted(40, at_night=160)
 IN_ONE_LIBRARY = 10
 
 

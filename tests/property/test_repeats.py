@@ -21,7 +21,7 @@ pattern p {
 """
 """As in tests/unit/runtime/test_artefact.py, so that one build of the kernels serves both."""
 TOKENS, PREFILL = 75, 70
-REPEATS = wanted(30)
+REPEATS = wanted(30, at_night=1_000)
 THREADS = (1, 2, 3, 5)
 
 

@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass, replace
 
 import torch
 from hypothesis import given, note
-from vacuity import examples
+from vacuity import examples, wanted
 
 import sparsec
 from sparsec.reference.mask import mask
@@ -14,6 +14,8 @@ from sparsec.sema import model
 from sparsec.sema.model import Documents, Heads
 from sparsec.testing import patterns, shapes, sparse_text
 from sparsec.testing.strategies import Shape, Source, sources_with_meaning
+
+TEXTS = wanted(200, at_night=5_000)
 
 
 def without_origins(value: object) -> object:
@@ -28,7 +30,7 @@ def without_origins(value: object) -> object:
 
 
 def test_a_source_resolves_to_the_pattern_that_was_drawn() -> None:
-    @examples(200)
+    @examples(TEXTS)
     @given(sources_with_meaning(scored=True))
     def check(drawn: tuple[Source, Heads]) -> None:
         source, meaning = drawn
@@ -40,7 +42,7 @@ def test_a_source_resolves_to_the_pattern_that_was_drawn() -> None:
 
 
 def test_the_text_of_a_pattern_resolves_to_its_mask() -> None:
-    @examples(100)
+    @examples(TEXTS // 2)
     @given(patterns(scored=True), shapes())
     def check(scored: Heads, shape: Shape) -> None:
         text = sparse_text(scored)
@@ -57,7 +59,7 @@ def test_the_text_of_a_pattern_resolves_to_its_mask() -> None:
 def test_every_term_and_operator_is_drawn() -> None:
     seen: set[str] = set()
 
-    @examples(200)
+    @examples(TEXTS)
     @given(patterns())
     def check(pattern: Heads) -> None:
         seen.update(word for word in repr(pattern).replace("(", " ").replace("=", " ").split() if word[0].isupper())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, note, reject
 from hypothesis import strategies as st
-from vacuity import Coverage, examples
+from vacuity import Coverage, examples, wanted
 
 from sparsec.ir.normalise import TooManyBands
 from sparsec.plan.build import plan_kernels
@@ -15,7 +15,7 @@ from sparsec.testing import patterns, shapes, sparse_text
 from sparsec.testing.strategies import Shape
 from sparsec.testing.tiles import check_tiles
 
-PATTERNS = 500
+PATTERNS = wanted(500, at_night=30_000)
 TILES = st.sampled_from([(64, 64), (16, 16), (32, 64), (64, 32), (16, 64), (128, 64)])
 
 

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 from hypothesis import settings
 from torch import Tensor
 
-FACTORS = {"nightly": Fraction(50), "mutants": Fraction(1, 5)}
-"""How many times the examples of CI a profile draws."""
+PROFILE = os.environ.get("SPARSEC_PROFILE", "ci")
+NIGHTLY = PROFILE == "nightly"
 
 
-def wanted(in_ci: int) -> int:
-    """How many different patterns this run's profile asks for."""
-    return max(1, int(in_ci * FACTORS.get(os.environ.get("SPARSEC_PROFILE", "ci"), 1)))
+def wanted(in_ci: int, *, at_night: int) -> int:
+    """How many different patterns, texts or runs this run's profile asks for; a mutant meets a fifth of those of CI."""
+    if NIGHTLY:
+        return at_night
+    return max(1, in_ci // 5) if PROFILE == "mutants" else in_ci
 
 
-def examples(in_ci: int) -> settings:
-    """Enough examples for the patterns wanted: hypothesis repeats small ones."""
-    return settings(max_examples=wanted(in_ci) * 2)
+def examples(patterns: int) -> settings:
+    """Enough examples for so many different patterns: hypothesis repeats small ones."""
+    return settings(max_examples=2 * patterns)
 
 
 @dataclass(slots=True)
@@ -39,9 +40,9 @@ class Coverage:
         self.full += int((seen == mask.shape[-1]).sum())
         self.part += int(((seen > 0) & (seen < mask.shape[-1])).sum())
 
-    def check(self, in_ci: int) -> None:
-        """As many different patterns were drawn as wanted, and at least a fifth of the rows see a part."""
-        assert len(self.patterns) >= wanted(in_ci), f"{len(self.patterns)} patterns drawn, expected {wanted(in_ci)}"
+    def check(self, patterns: int) -> None:
+        """So many different patterns were drawn, and at least a fifth of the rows see a part."""
+        assert len(self.patterns) >= patterns, f"{len(self.patterns)} patterns drawn, expected {patterns}"
         rows = self.empty + self.full + self.part
         assert self.part >= rows / 5, f"of {rows} rows only {self.part} see a part of the keys"
         assert self.empty, "no row drawn sees nothing"

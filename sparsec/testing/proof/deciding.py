@@ -60,7 +60,8 @@ def decide(subject: Subject, question: Question, timeout_s: float) -> Claim:
         return timeout_s - (time.process_time() - started)
 
     def impossible(failure: Failure) -> bool:
-        return subject.solver.ask(failure.whole, left() / 2, _ATTEMPTS) is False
+        half = left() / 2
+        return _answer(subject.solver, failure, lambda: left() - half) is False
 
     status, values, shown = OPEN, None, ""
     if question.shown(impossible):

@@ -115,6 +115,8 @@ class Space:
         self.names: list[str] = []
         self.ranges: list[tuple[int, int]] = []
         self.rules: list[tuple[Condition, ...]] = []
+        self.hints: dict[int, tuple[tuple[int, tuple[Condition, ...]], ...]] = {}
+        """Of an unknown: others, and what is true of both, for questions that reach both."""
         self._divided: dict[tuple[Linear, int], tuple[Linear, Linear]] = {}
         self._wrapped: list[tuple[Linear, Linear, Linear]] = []
         self._chosen: dict[tuple[object, ...], Linear] = {}
@@ -192,22 +194,25 @@ class Space:
             quotient = self._new("quotient", low // divisor, high // divisor)
             left = self._new("remainder", 0, divisor - 1)
             bounds = AtLeastZero(left), AtLeastZero((left * -1).plus(divisor - 1))
-            rules = (IsZero(rest - quotient * divisor - left), *bounds, *self._in_step(rest, divisor, quotient))
-            self._rule((quotient, left), rules)
+            self._rule((quotient, left), (IsZero(rest - quotient * divisor - left), *bounds))
+            self.hints[_unknown(quotient)] = tuple(self._in_step(rest, divisor, quotient))
             self._divided[key] = quotient, left
         quotient, left = self._divided[key]
         return whole + quotient, left
 
-    def _in_step(self, value: Linear, divisor: int, quotient: Linear) -> Iterator[Condition]:
+    def _in_step(self, value: Linear, divisor: int, quotient: Linear) -> Iterator[tuple[int, tuple[Condition, ...]]]:
         """What the solver would be slow to find: quotients by one divisor are ordered as what is divided is."""
         for (other, by), (found, _) in self._divided.items():
             if by == divisor:
                 low, high = self.range_of(value - other)
+                known = [
+                    some((self.less(value, other), AtLeastZero(quotient - found))),
+                    some((self.less(other, value), AtLeastZero(found - quotient))),
+                ]
                 if high - low < 4 * divisor:
-                    yield AtLeastZero((quotient - found).plus(-(low // divisor)))
-                    yield AtLeastZero((found - quotient).plus(-(-high // divisor)))
-                yield some((self.less(value, other), AtLeastZero(quotient - found)))
-                yield some((self.less(other, value), AtLeastZero(found - quotient)))
+                    known.append(AtLeastZero((quotient - found).plus(-(low // divisor))))
+                    known.append(AtLeastZero((found - quotient).plus(-(-high // divisor))))
+                yield _unknown(found), tuple(known)
 
     def _on_grids(self, value: Linear, divisor: int) -> Iterator[tuple[Linear, Linear, int]]:
         """Ways to write the value as coarse * grid + fine, 0 <= fine < grid; the grid divides `divisor` (0: any)."""
@@ -287,4 +292,9 @@ class Space:
 
     def _rule(self, defined: tuple[Linear, ...], rules: tuple[Condition, ...]) -> None:
         for value in defined:
-            self.rules[value.terms[0][0]] = rules
+            self.rules[_unknown(value)] = rules
+
+
+def _unknown(value: Linear) -> int:
+    """The unknown that the value is."""
+    return value.terms[0][0]

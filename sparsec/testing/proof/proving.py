@@ -22,6 +22,7 @@ from sparsec.testing.proof.linear import Linear, every, never, some
 from sparsec.testing.proof.questions import Failure, Question
 from sparsec.testing.proof.settings import Case, Kind, Setting, setting
 from sparsec.testing.proof.solve import Model, Solver
+from sparsec.testing.proof.spans import with_spans
 from sparsec.testing.proof.stated import Scope
 
 
@@ -77,9 +78,11 @@ def prove_tiles(case: Case, about: str, pattern: Heads, *, timeout_s: float = 10
 
 def questions_of(case: Case, about: str, pattern: Heads) -> tuple[Subject, tuple[Question, ...]]:
     at = setting(case)
+    solver = Solver(at.space)
+    at = with_spans(at, solver)
     subject = Subject(
         about,
-        Solver(at.space),
+        solver,
         tuple(value for name, value in at.named.items() if name not in case.names),
         lambda claim, model: _confirmed(at, case, pattern, claim, model),
         lambda values: counterexample.picture(case, values),

@@ -6,11 +6,12 @@ Invariant: every call of a kernel that stays below 2**30 positions is a choice o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from sparsec.ir.expr import names_in
-from sparsec.ir.tiles import TileProgram
+from sparsec.ir.tiles import Piece, TileProgram
 from sparsec.testing.proof.linear import Condition, Linear, Space, every, some
 from sparsec.testing.proof.stated import Scope
 
@@ -40,7 +41,8 @@ class Case:
 class Setting:
     """One pair (i, j), in tile `tile` of columns; `present`: whether the pair's column exists.
 
-    `begin` and `end` bound the columns that exist, counted as tiles are; `named` is what a counterexample tells.
+    `begin` and `end` bound the columns that exist, counted as tiles are; `named` is what a counterexample tells;
+    `spans`: the names between which a piece's tiles lie, where that is shown (see `spans`).
     """
 
     kind: Kind
@@ -52,6 +54,7 @@ class Setting:
     begin: Linear
     end: Linear
     named: dict[str, Linear]
+    spans: Mapping[Piece, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def space(self) -> Space:
@@ -112,6 +115,14 @@ def setting(case: Case) -> Setting:
         lambda ordinal: space.flag("list", ordinal),
     )
     return Setting(kind, program, scope, every(assumed), tile, column, begin, end, values)
+
+
+def freed(at: Setting, names: Iterable[str]) -> Setting:
+    """The setting with any numbers for lets of these names, within the ranges that theirs have."""
+    space, scope = at.space, at.scope
+    lets = sorted(name for name in names if name in scope.lets)
+    numbers = {name: space.unknown(name, *space.range_of(scope.name(name))) for name in lets}
+    return replace(at, scope=Scope(space, at.named | numbers, scope.lets, scope.listed))
 
 
 def _names(program: TileProgram) -> frozenset[str]:

@@ -115,6 +115,10 @@ class Solver:
                 low, high = self.space.ranges[unknown]
                 made = self._unknown(unknown)
                 asserted += [made >= low, made <= high]
+        for unknown in sorted(reached & self.space.hints.keys()):
+            for other, conditions in self.space.hints[unknown]:
+                if other in reached:
+                    asserted += [self._bool(condition)[0] for condition in conditions]
         return asserted, reached
 
     def _unknown(self, unknown: int) -> z3.ArithRef:

@@ -71,10 +71,18 @@ def certain(at: Setting, piece: Piece) -> Trip:
 
 
 def _visits(at: Setting, piece: Piece, trip: Linear, **names: Linear) -> Condition:
+    span = at.spans.get(piece)
+    ours = in_loop(at, piece, trip) if span is None else in_span(at, span)
     scope = at.scope.having(n=trip, tile=at.tile, **names)
-    in_loop = at.space.within(trip, Linear(0), at.scope.value(piece.count))
-    here = at.space.equal(scope.value(piece.tile), at.tile)
-    return every((in_loop, here, scope.truth(piece.when)))
+    return every((ours, at.space.equal(scope.value(piece.tile), at.tile), scope.truth(piece.when)))
+
+
+def in_loop(at: Setting, piece: Piece, trip: Linear) -> Condition:
+    return at.space.within(trip, Linear(0), at.scope.value(piece.count))
+
+
+def in_span(at: Setting, span: tuple[str, str]) -> Condition:
+    return at.space.within(at.tile, at.scope.name(span[0]), at.scope.name(span[1]))
 
 
 def _without(value: Linear, *unknowns: Linear) -> Linear:
