@@ -20,7 +20,7 @@ from sparsec.sema import model as m
 from sparsec.sema.model import Heads
 from sparsec.testing import sparse_text
 
-PATTERNS = wanted(500, at_night=25_000)
+PATTERNS = wanted(500, at_night=10_000)
 STEPS = st.lists(st.sampled_from([1, 1, 2, 5, 30, 100]), min_size=1, max_size=12)
 
 

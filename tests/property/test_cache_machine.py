@@ -24,7 +24,7 @@ from sparsec.sema import model as m
 from sparsec.sema.model import Heads
 from sparsec.testing import sparse_text
 
-RUNS, STEPS = wanted(500, at_night=5_000), 50
+RUNS, STEPS = wanted(500, at_night=2_000), 50
 HEAD_DIM, MAX_LEN = 8, 100
 TOLERANCE = 2e-5
 """Of float32 attention to at most 100 unit-normal keys; a key missing, or one too many, changes far more."""

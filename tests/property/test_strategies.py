@@ -15,7 +15,7 @@ from sparsec.sema.model import Documents, Heads
 from sparsec.testing import patterns, shapes, sparse_text
 from sparsec.testing.strategies import Shape, Source, sources_with_meaning
 
-TEXTS = wanted(200, at_night=5_000)
+TEXTS = wanted(200, at_night=15_000)
 
 
 def without_origins(value: object) -> object:

@@ -16,7 +16,7 @@ from sparsec.testing.probes import check_forward
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 compiled = pytest.mark.skipif(INTERPRETED, reason="this process tests interpreted Triton alone")
-ON_TORCH, ON_CPU, ON_TRITON = wanted(500, at_night=10_000), wanted(150, at_night=600), wanted(40, at_night=160)
+ON_TORCH, ON_CPU, ON_TRITON = wanted(500, at_night=5_000), wanted(150, at_night=300), wanted(40, at_night=80)
 IN_ONE_LIBRARY = 10
 
 

@@ -15,7 +15,7 @@ from sparsec.testing import patterns, shapes, sparse_text
 from sparsec.testing.strategies import Shape
 from sparsec.testing.tiles import check_tiles
 
-PATTERNS = wanted(500, at_night=30_000)
+PATTERNS, SINGLE_TERMS = wanted(500, at_night=45_000), wanted(100, at_night=3_000)
 TILES = st.sampled_from([(64, 64), (16, 16), (32, 64), (64, 32), (16, 64), (128, 64)])
 
 
@@ -45,7 +45,7 @@ def test_single_terms_visit_no_tile_in_vain(tiles: tuple[int, int]) -> None:
     But for `dilated`: its distances may reach before key 0 from each of the few rows that a first tile has.
     """
 
-    @examples(PATTERNS // 5)
+    @examples(SINGLE_TERMS)
     @given(patterns(max_operators=0), shapes())
     def check(pattern: Heads, shape: Shape) -> None:
         note(f"{sparse_text(pattern)}{shape}")

@@ -69,8 +69,8 @@ class Cut:
         the tile lies in a range to be visited if it lies in a full one."""
         chain = [end for ends in self._ends("full_") for end in ends]
         starts = [first for first, _ in self._ends("")]
-        order = [partial(self._less, pair) for pair in dict.fromkeys((*self.named, *pairwise(chain)))]
-        in_turn = [partial(self._less, pair) for pair in pairwise(starts)]
+        order: list[Broken] = [partial(self._less, pair) for pair in dict.fromkeys((*self.named, *pairwise(chain)))]
+        in_turn: list[Broken] = [partial(self._less, pair) for pair in pairwise(starts)]
         found: list[Broken] = []
         for group in (order, in_turn, [self._astray]):
             if self._never(group, impossible):
