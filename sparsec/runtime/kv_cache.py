@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.cache import CacheLayout
-from sparsec.runtime.cached_kernel import Cached
+from sparsec.runtime.cached_kernel import POSITION_LIMIT, Cached
 
 LARGE_PAGE = 1 << 21
 """Bytes."""
@@ -48,9 +48,14 @@ class KVCache:
         for name, value, least in (("batch_size", batch_size, 1), ("max_len", max_len, 1), ("rollback", rollback, 0)):
             if value < least:
                 raise CallError(f"expected {name} of at least {least}, got {value}")
+        slots = layout.slots(max_len, rollback)
+        if slots > POSITION_LIMIT:
+            raise CallError(
+                f"expected at most {POSITION_LIMIT} slots, got {slots} for max_len {max_len} and rollback {rollback}"
+            )
         self.layout, self.batch_size, self.max_len, self.rollback = layout, batch_size, max_len, rollback
         self.kernel, self.lists = kernel, lists
-        shape = (batch_size, layout.slots(max_len, rollback), head_dim)
+        shape = (batch_size, slots, head_dim)
         self.keys, self.values = _arena(shape, dtype, device), _arena(shape, dtype, device)
         self.lengths_tensor = torch.zeros(batch_size, dtype=torch.int32, device=device)
         self.state = torch.zeros((2, batch_size), dtype=torch.int64)

@@ -31,6 +31,19 @@ LAYOUT = _of(
     ("truncation may lose the oldest key", "length - region.reach + 1", "length - region.reach + 2"),
 )  # fmt: skip
 
+PLAN = _of(
+    "cache layout",
+    "plan/cached",
+    ("cache of the group's first head alone", "for term in terms for band", "for term in list(terms)[:1] for band"),
+    ("groups' heads in turn", "pattern.terms[group * share : (group + 1) * share]",
+     "pattern.terms[group :: pattern.kv_heads]"),
+    ("found by another group's numbers", "layout.groups[head // share] for head in part.heads",
+     "layout.groups[head % pattern.kv_heads] for head in part.heads"),
+    ("stored by another group's numbers", "layout.groups[group] for group in members",
+     "layout.groups[group] for group in reversed(members)"),
+    ("head constants of the class's first heads", "tuple(values[n] for n in members)", "values[: len(members)]"),
+)  # fmt: skip
+
 CACHE = _of(
     "cache",
     "runtime/kv_cache",
@@ -44,4 +57,4 @@ CACHE = _of(
      "self.keys[there], self.values[: len(there)]"),
 )  # fmt: skip
 
-OPERATORS = (*LIVENESS, *LAYOUT, *CACHE)
+OPERATORS = (*LIVENESS, *LAYOUT, *PLAN, *CACHE)

@@ -83,6 +83,11 @@ TILES = _of(
     ("residue not counted from the origin", "strided", "offset if origin == ZERO else", "offset if origin else"),
     ("run that begins before the tile unseen", "strided",
      "x.add(x.sub(stop, start), x.sub(residue.width, ONE)))", "x.sub(stop, start))"),
+    ("aligned runs one tile wide", "strided", "nonneg=True), Int(width)))\n    for each", "nonneg=True), ONE))\n    for each"),
+    ("aligned residue's first run a tile late", "strided", "x.mod(scalars.floor_tile(residue.offset), Int(period)",
+     "x.mod(x.add(scalars.floor_tile(residue.offset), ONE), Int(period)"),
+    ("tiles before the first whole run", "strided", "x.minimum(x.sub(Int(period), first), Int(width))",
+     "x.sub(Int(period), first)"),
     ("drawn tiles doubled by dense ones", "listed", "    for interval in visited:", "    for interval in visited[1:]:"),
     ("tiles drawn twice doubled", "listed", "    when = x.both(when, x.negate(seen))\n", ""),
 )  # fmt: skip

@@ -45,6 +45,7 @@ PATTERNS = {
     "duo": heads(duo),
     "unlike_heads": heads(lambda h, g: duo(h, 1) if h in (1, 5, 7) else duo(h, 0)),  # packs of 1, 3 and 2
     "window_by_group": heads(lambda h, g: causal(m.Sink(5 + g, False), tokens(30 + 9 * g))),
+    "windows_beside_dense": heads(lambda h, g: m.Causal() if h == 1 else causal(m.Sink(4, False), tokens(30 + 5 * h))),
     "s2": heads(lambda h, g: causal(blocks(2), m.Stride(4, -g % 4, True))),
     "s2_by_head": heads(lambda h, g: causal(blocks(2), m.Stride(4, -h % 4, True))),
     "token_stride": heads(lambda h, g: causal(tokens(5), m.Stride(37, 3 + h, False))),

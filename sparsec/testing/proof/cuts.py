@@ -2,14 +2,14 @@
 
 A program names the ranges of tiles it has to visit (`from0` .. `to0`, ...) and those that are full, sorts and merges
 them, and loops over what comes out. A cut shows first what the ranges hold, then what the loops visit whatever numbers
-the ranges are, given no more of them than their order, which is shown too. Invariant: a cut only ever proves. The names
+the ranges are, given no more of them than facts about their order, shown too. Invariant: a cut only ever proves. The names
 say where to cut; that what is assumed of them holds is asked of the solver, and where it says no, nothing is proved.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
@@ -69,17 +69,18 @@ class Cut:
         the tile lies in a range to be visited if it lies in a full one."""
         chain = [end for ends in self._ends("full_") for end in ends]
         starts = [first for first, _ in self._ends("")]
-        order: list[Broken] = [partial(self._less, pair) for pair in dict.fromkeys((*self.named, *pairwise(chain)))]
-        in_turn: list[Broken] = [partial(self._less, pair) for pair in pairwise(starts)]
+        order = [partial(self._less, pair) for pair in dict.fromkeys((*self.named, *pairwise(chain)))]
+        in_turn = [partial(self._less, pair) for pair in pairwise(starts)]
         found: list[Broken] = []
-        for group in (order, in_turn, [self._astray]):
+        groups: tuple[Sequence[Broken], ...] = (order, in_turn, (self._astray,))
+        for group in groups:
             if self._never(group, impossible):
                 found += group
             elif group is order:
-                found += [broken for broken in group if self._never([broken], impossible)]
+                found += [broken for broken in group if self._never((broken,), impossible)]
         return tuple(never(broken(self.free)) for broken in found)
 
-    def _never(self, group: list[Broken], impossible: Impossible) -> bool:
+    def _never(self, group: Sequence[Broken], impossible: Impossible) -> bool:
         return impossible(Failure((self.at.assumed,), tuple(broken(self.at) for broken in group)))
 
     @staticmethod

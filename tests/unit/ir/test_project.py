@@ -48,6 +48,10 @@ TERMS: dict[str, tuple[m.Term, Pair]] = {
         m.Random(2, 3, 1),
         lambda i, j, nk: i >= 0 and any(j // TILE == split_mix(3, 1, i // TILE, t) % (i // TILE + 1) for t in range(2)),
     ),
+    "wide runs of blocks and draws": (
+        m.Union((m.Complement(m.Stride(4, 1, True)), m.Random(2, 3, 1))),
+        lambda i, j, nk: j // TILE % 4 != 1 or TERMS["random"][1](i, j, nk),
+    ),
     "sink and window": (
         m.Intersection((m.Causal(), m.Union((m.Sink(24, False), m.Window(30, 0, False))))),
         lambda i, j, nk: j <= i and (j < 24 or i - j < 30),
@@ -61,7 +65,7 @@ TERMS: dict[str, tuple[m.Term, Pair]] = {
         lambda i, j, nk: j <= i and (i - j < 33 or (i - j) % 32 == 0),
     ),
 }
-FULL_RUN_MASKED = ("random", "sink and window")
+FULL_RUN_MASKED = ("random", "wide runs of blocks and draws", "sink and window")
 """Transposed, these run some full tiles masked: a table of draws lists the keys of a query and not the other way round,
 and a key tile that straddles the sink's end is full by the sink for some keys and by the window for the others."""
 SHAPES = [(1, 1, 0), (100, 100, 0), (37, 129, 92), (129, 129, 0), (64, 200, 11), (33, 0, -33), (50, 20, -30)]

@@ -83,6 +83,9 @@ def test_refusals(attn: SparseAttention) -> None:
     for bad in ({"batch_size": 0}, {"max_len": 0}, {"rollback": -1}, {"max_len": 1 << 30}):
         with pytest.raises(CallError, match="expected"):
             attn.new_cache(**bad)
+    dense = sparsec.compile("pattern p { heads 4 kv 4  causal  attend full }", head_dim=8, target="torch")
+    with pytest.raises(CallError, match=f"at most {1 << 30} slots, got {1 << 31} for max_len {1 << 29}"):
+        dense.new_cache(max_len=1 << 29)
 
 
 def test_truncate(attn: SparseAttention) -> None:
