@@ -2,8 +2,9 @@
 
 A program names the ranges of tiles it has to visit (`from0` .. `to0`, ...) and those that are full, sorts and merges
 them, and loops over what comes out. A cut shows first what the ranges hold, then what the loops visit whatever numbers
-the ranges are, given no more of them than facts about their order, shown too. Invariant: a cut only ever proves. The names
-say where to cut; that what is assumed of them holds is asked of the solver, and where it says no, nothing is proved.
+the ranges are, given no more of them than facts about their order, which are shown too. Invariant: a cut only ever
+proves. The names say where to cut; that what is assumed of them holds is asked of the solver, and where it says no,
+nothing is proved.
 """
 
 from __future__ import annotations
