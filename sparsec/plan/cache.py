@@ -16,12 +16,13 @@ from typing import TypeVar
 
 from sparsec.ir import expr as x
 from sparsec.ir.bounds import Number, PerHead, number_expr
-from sparsec.ir.expr import TRUE, ZERO, Bool, Expr, Int, Var, evaluate
+from sparsec.ir.expr import TRUE, ZERO, Bool, Expr, Int, Var, evaluate, holds
 from sparsec.ir.liveness import Growth, Region, without_numbers
 
 NOWHERE = Int(-1)
 KEY, STOP = Var("j"), Var("stop")
 MAX_LEN, ROLLBACK = Var("max_len"), Var("rollback")
+LENGTH, NEWEST, CAPACITY = Var("length"), Var("newest"), Var("capacity")
 
 _Amount = TypeVar("_Amount")
 
@@ -64,10 +65,10 @@ class CacheLayout:
         for group, places in zip(self.groups, self.places(max_len, rollback), strict=True):
             for region, (_, slots) in zip(group, places, strict=True):
                 if region.reach is not None:
-                    first = first_with_index(region, index_end(region, newest) - slots)
-                    needed = _next_key(region, max(region.start, length - region.reach + 1))
-                    if needed < min(first, length):
-                        lost.append(needed)
+                    oldest = oldest_needed(region)
+                    values = {LENGTH.name: length, NEWEST.name: newest, CAPACITY.name: slots}
+                    if holds(oldest.lost, values):
+                        lost.append(evaluate(oldest.key, values))
         return min(lost, default=None)
 
 
@@ -123,36 +124,31 @@ def capacity_expr(region: Region) -> Expr:
     return x.maximum(Int(1), x.minimum(reach, most))
 
 
-def index_end(region: Region, length: int) -> int:
-    """How many keys below `length` the region holds over all time: one past the largest index among them."""
-    return evaluate(_index_end(region, Int(length)), {})
-
-
 def _index_end(region: Region, length: Expr) -> Expr:
     return _end(_numbers(region), x.maximum(Int(region.start), length))
 
 
-def first_with_index(region: Region, index: int) -> int:
-    """The key that has the index; the first one for an index below 0."""
-    if index <= 0:
-        return _next_key(region, region.start)
-    if region.residue is None:
-        return region.start + index
-    c = region.residue
-    assert isinstance(c.phase, int)
-    block, rest = divmod(index, c.unit)
-    period, run = divmod(block - max(0, c.phase + c.width - c.period), c.width)
-    return (c.phase + period * c.period + run) * c.unit + rest
+@dataclass(frozen=True, slots=True)
+class OldestNeeded:
+    """Of a ring: `key`, the first that a query of a sequence cut to LENGTH tokens may ask for, and whether it is among
+    those tokens and one of the NEWEST that the sequence has had has its slot, of CAPACITY (`lost`)."""
+
+    key: Expr
+    lost: Bool
 
 
-def _next_key(region: Region, key: int) -> int:
-    """The first key of the region's residue at or after `key`."""
-    if region.residue is None:
-        return key
+def oldest_needed(region: Region) -> OldestNeeded:
+    assert region.reach is not None
+    numbers = _numbers(region)
+    key = x.maximum(Int(region.start), x.sub(LENGTH, Int(region.reach - 1)))
     c = region.residue
-    assert isinstance(c.phase, int)
-    into = (key // c.unit - c.phase) % c.period
-    return key if into < c.width else (key // c.unit + c.period - into) * c.unit
+    if c is not None:
+        unit, block = Int(c.unit), x.floor_div(key, Int(c.unit), nonneg=True)
+        into = x.mod(x.sub(block, number_expr(c.phase)), Int(c.period))
+        later = x.mul(x.sub(x.add(block, Int(c.period)), into), unit)
+        key = x.select(x.less(into, Int(c.width)), key, later)
+    overwritten = x.less(_index(numbers, key), x.sub(_index_end(region, NEWEST), CAPACITY))
+    return OldestNeeded(key, x.both(x.less(key, LENGTH), overwritten))
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,14 +218,14 @@ def slot_map_of(group: tuple[RegionNumbers, ...]) -> SlotMap:
     kept: Expr = NOWHERE
     for n, region in reversed(list(enumerate(group))):
         base, slots = Var(f"base{n}"), Var(f"capacity{n}")
-        index, holds = _index(region), _holds(region)
+        index, held = _index(region, KEY), _holds(region)
         if region.shape.reach is None:
             here = x.select(x.less(index, slots), x.add(base, index), NOWHERE)
-            slot, kept = x.select(holds, here, slot), x.select(holds, here, kept)
+            slot, kept = x.select(held, here, slot), x.select(held, here, kept)
         else:
             here = x.add(base, x.mod(index, slots, nonneg=True))
             lasting = x.at_most(x.sub(_end(region, STOP), slots), index)
-            slot, kept = x.select(holds, here, slot), x.select(holds, x.select(lasting, here, NOWHERE), kept)
+            slot, kept = x.select(held, here, slot), x.select(held, x.select(lasting, here, NOWHERE), kept)
     return SlotMap(slot, kept)
 
 
@@ -246,11 +242,11 @@ def _holds(region: RegionNumbers) -> Bool:
     return test
 
 
-def _index(region: RegionNumbers) -> Expr:
+def _index(region: RegionNumbers, key: Expr) -> Expr:
     """The key's number among the region's keys; only asked of a key that the region holds."""
     if region.shape.residue is None:
-        return x.sub(KEY, number_expr(region.start))
-    return _residue_index(region, KEY)
+        return x.sub(key, number_expr(region.start))
+    return _residue_index(region, key)
 
 
 def _residue_index(region: RegionNumbers, key: Expr) -> Expr:

@@ -18,10 +18,11 @@ from vacuity import wanted
 
 import sparsec
 from sparsec.ir import expr as x
+from sparsec.ir.liveness import Region
 from sparsec.ir.normalise import TooManyBands
 from sparsec.ir.tiles import Piece, TileProgram
 from sparsec.plan.build import TooManyClasses
-from sparsec.plan.cache import CacheLayout
+from sparsec.plan.cache import CacheLayout, OldestNeeded, oldest_needed
 from sparsec.plan.cached import CachedPlan
 from sparsec.plan.kernel import HeadClass
 from sparsec.sema.model import Heads
@@ -41,7 +42,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 PATTERNS = [(path, name) for path in sorted(EXAMPLES.glob("*.sparse")) for name in sparsec.load(path).patterns]
 DRAWN = wanted(60, at_night=300)
 OF_TILES = {"coverage", "disjointness", "fullness", "bounds", "counts", "int32", "meaning"}
-OF_CACHES = {"causality", "storage", "injectivity", "slots", "regions", "int32"}
+OF_CACHES = {"causality", "storage", "injectivity", "truncation", "slots", "regions", "int32"}
 MODEST = "pattern p { heads 4 kv 2  block 16  causal  attend sink(4) | window(100) | stride(3b, phase = g) }"
 STRIDED = "pattern p { heads 2  block 64  causal  attend window(200) | dilated(5b, phase = h) }"
 PLAIN = "pattern p { heads 2  causal  attend sink(4) | window(200) }"
@@ -296,6 +297,26 @@ def test_wrong_slots_are_refuted(change: Callable[[CachedPlan], CachedPlan], cla
         assert at["j"] < at["other"] < at["max_len"]
         slots = [each.split("key ")[1] for each in found.picture.splitlines()[-1].split("; ")[1].split(", ")[1:]]
         assert slots[1].startswith(f"{at['other']} to slot")
+
+
+@pytest.mark.parametrize(("more", "cut"), [(-1, "too much"), (1, "too little")])
+def test_a_wrong_truncation_is_refuted(more: int, cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys of rings asked for one step less, or one more, than queries do."""
+
+    def misjudged(region: Region, right: Callable[[Region], OldestNeeded] = oldest_needed) -> OldestNeeded:
+        assert region.reach is not None
+        return right(replace(region, reach=region.reach + more))
+
+    for module in ("sparsec.plan.cache", "sparsec.testing.proof.caching"):
+        monkeypatch.setattr(f"{module}.oldest_needed", misjudged)
+    found = cache_claims(lambda plan: plan)["truncation"]
+    at = found.counterexample
+    assert found.status == "refuted" and at is not None
+    gone = at["newest"] - at["length"]
+    assert gone > at["rollback"] + 1 if cut == "too much" else gone <= at["rollback"] + 1
+    assert {name for name, claim in cache_claims(lambda plan: plan).items() if claim.status != "proved"} == {
+        "truncation"
+    }
 
 
 def test_a_query_that_looks_ahead_is_no_cache_s() -> None:

@@ -1,14 +1,16 @@
 """The plans over a KV cache -> claims about where keys lie, for all lengths, capacities and rollbacks.
 
 One sequence: calls have stored `newest` tokens, the sequence was then cut to `length` ones (by at most `rollback` + 1,
-which `KVCache.truncate` always does), and of the call at hand, which has nk tokens with its own, query i asks for key
-j. Another key that was stored after j is `other`. A capacity is a linear form in max_len and rollback; how a ring's
-remainder by it is stated, `linear.Space.wrapped` says. Slots and capacities are read from the trees that kernels and
-caches use. Invariant: whether a query needs a key is the language's formula of its term; the layout has no say in it.
+or by more where `CacheLayout.first_lost` finds no key lost), and of the call at hand, which has nk tokens with its own,
+query i asks for key j. Another key that was stored after j is `other`. A capacity is a linear form in max_len and
+rollback; how a ring's remainder by it is stated, `linear.Space.wrapped` says. Slots, capacities and what is lost are
+read from the trees that kernels and caches use. Invariant: whether a query needs a key is the language's formula of its
+term; the layout has no say in it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, pairwise, product
@@ -16,7 +18,7 @@ from itertools import chain, pairwise, product
 from sparsec.ir.expr import Expr, Select
 from sparsec.ir.liveness import Region
 from sparsec.ir.printer import head_ranges
-from sparsec.plan.cache import CacheLayout, capacity_expr, laid_out, place_names
+from sparsec.plan.cache import CAPACITY, CacheLayout, capacity_expr, laid_out, oldest_needed, place_names
 from sparsec.plan.cached import CachedPlan
 from sparsec.sema.model import Heads
 from sparsec.testing.proof import meaning, misplaced
@@ -55,6 +57,7 @@ def prove_cache(pattern: Heads, plans: tuple[CachedPlan, ...], *, timeout_s: flo
         Question("causality", lambda: _ahead(at, found)),
         Question("storage", lambda: _not_stored(at, found)),
         Question("injectivity", lambda: _shared(at, found)),
+        Question("truncation", lambda: _cut_short(at, found)),
         Question("slots", lambda: _outside(at, found)),
         Question("regions", lambda: _overlapping(at, layout)),
         Question("int32", lambda: _wide(at, found)),
@@ -109,7 +112,6 @@ class Setting:
     @property
     def asked(self) -> Condition:
         """Key j is one of the cache's, and query i one of the call's."""
-        cut = self.space.at_least((self.named["length"] + self.named["rollback"]).plus(1), self.named["newest"])
         return every(
             (
                 self.ordered("j", "length"),
@@ -117,8 +119,21 @@ class Setting:
                 self.ordered("i", "nk"),
                 self.at_most("nk", "max_len"),
                 self.at_most("length", "newest", "max_len"),
-                cut,
             )
+        )
+
+    @property
+    def cut_a_little(self) -> Condition:
+        """By at most `rollback` + 1 tokens."""
+        return self.space.at_least((self.named["length"] + self.named["rollback"]).plus(1), self.named["newest"])
+
+    def lost(self, shelf: Shelf) -> Condition:
+        """Whether some ring has lost a key, as `truncate` asks before it cuts."""
+        rings = zip(shelf.regions, self.places((shelf.regions,), self.named["base"])[0], strict=True)
+        return some(
+            self.scope((), **{CAPACITY.name: slots}).truth(oldest_needed(region).lost)
+            for region, (_, slots) in rings
+            if region.reach is not None
         )
 
 
@@ -144,21 +159,36 @@ def _not_stored(at: Setting, found: tuple[Shelf, ...]) -> Failure:
         for (reading, slot), (storing, kept) in product(at.slot(shelf), at.kept(shelf, "j")):
             there = every((at.space.at_least(slot, Linear(0)), at.space.equal(slot, kept)))
             lost.append(every((at.needed(shelf), reading, storing, never(there))))
-    return Failure((at.asked, at.ordered("j", "stop"), at.at_most("stop", "newest")), tuple(lost))
+    given = (at.asked, at.cut_a_little, at.ordered("j", "stop"), at.at_most("stop", "newest"))
+    return Failure(given, tuple(lost))
 
 
 def _shared(at: Setting, found: tuple[Shelf, ...]) -> Failure:
     """A needed key's slot is given to a later one, or two keys of one call are stored in one slot."""
     common = []
     for shelf in found:
-        later = at.kept(shelf, "other")
-        overwritten = every((at.asked, at.at_most("stop", "newest"), at.needed(shelf)))
+        asked = every((at.asked, at.cut_a_little, at.at_most("stop", "newest"), at.needed(shelf)))
         at_once = at.at_most("stop", "max_len")
-        for first, given in ((at.slot(shelf), overwritten), (at.kept(shelf, "j"), at_once)):
-            for (here, slot), (there, other) in product(first, later):
-                taken = every((at.space.at_least(slot, Linear(0)), at.space.equal(slot, other)))
-                common.append(every((given, here, there, taken)))
+        common += [every((asked, taken)) for taken in _taken(at, shelf, at.slot(shelf))]
+        common += [every((at_once, taken)) for taken in _taken(at, shelf, at.kept(shelf, "j"))]
     return Failure((at.ordered("j", "other", "stop"),), tuple(common))
+
+
+def _taken(at: Setting, shelf: Shelf, own: Choices) -> Iterator[Condition]:
+    """The slot of `own` is the one in which the other key is stored."""
+    for (here, slot), (there, other) in product(own, at.kept(shelf, "other")):
+        yield every((here, there, at.space.at_least(slot, Linear(0)), at.space.equal(slot, other)))
+
+
+def _cut_short(at: Setting, found: tuple[Shelf, ...]) -> Failure:
+    """A sequence is cut by more tokens though a key that it needs is lost, or cannot be cut by few."""
+    wrong = []
+    for shelf in found:
+        lost, later = at.lost(shelf), every((at.ordered("j", "other", "stop"), at.at_most("stop", "newest")))
+        unseen = every((at.asked, later, at.needed(shelf), never(lost)))
+        wrong += [every((unseen, taken)) for taken in _taken(at, shelf, at.slot(shelf))]
+        wrong.append(every((at.at_most("length", "newest", "max_len"), at.cut_a_little, lost)))
+    return Failure((), tuple(wrong))
 
 
 def _outside(at: Setting, found: tuple[Shelf, ...]) -> Failure:

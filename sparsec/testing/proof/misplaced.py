@@ -54,10 +54,16 @@ def fails(layout: CacheLayout, shelf: Shelf, claim: str, values: Values, block: 
         case "causality":
             return told if values["i"] < j < values["nk"] and _needed(shelf, values, block) else None
         case "storage":
-            at_fault = _asked(values) and j < stop <= values["newest"] and _needed(shelf, values, block)
-            return told if at_fault and not 0 <= place.slot(j) == place.kept(j, stop) else None
+            at_fault = _asked(values) and _cut_a_little(values) and j < stop <= values["newest"]
+            return (
+                told
+                if at_fault and _needed(shelf, values, block) and not 0 <= place.slot(j) == place.kept(j, stop)
+                else None
+            )
         case "injectivity":
             return _sharing(place, told, block)
+        case "truncation":
+            return _cut_short(layout, place, told, block)
         case "slots":
             strays = (slot for slot in (place.slot(j), place.kept(j, stop)) if slot >= 0)
             return told if any(not place.first <= slot < place.end for slot in strays) else None
@@ -95,22 +101,40 @@ def _needed(shelf: Shelf, values: Values, block: int) -> bool:
 def _asked(values: Values) -> bool:
     length, newest = values["length"], values["newest"]
     there = values["j"] < length <= values["i"] < values["nk"] <= values["max_len"]
-    return there and length <= newest <= min(values["max_len"], length + values["rollback"] + 1)
+    return there and length <= newest <= values["max_len"]
+
+
+def _cut_a_little(values: Values) -> bool:
+    return values["newest"] <= values["length"] + values["rollback"] + 1
 
 
 def _sharing(place: Place, values: dict[str, int], block: int) -> dict[str, int] | None:
     """With another key that takes the slot of key j while it is needed, or in one call with it."""
-    j, newest, stop = values["j"], values["newest"], values["stop"]
-    slot, kept = place.slot(j), place.kept(j, stop)
+    j, stop = values["j"], values["stop"]
+    kept = place.kept(j, stop)
     if kept >= 0 and stop <= values["max_len"]:
         for other in range(j + 1, min(stop, j + _TRIED)):
             if place.kept(other, stop) == kept:
                 return {**values, "other": other}
+    return _overwritten(place, values, block) if _cut_a_little(values) else None
+
+
+def _overwritten(place: Place, values: dict[str, int], block: int) -> dict[str, int] | None:
+    """With another key that has taken the slot of key j, which is needed."""
+    j, slot = values["j"], place.slot(values["j"])
     if slot >= 0 and _asked(values) and _needed(place.shelf, values, block):
-        for other in range(j + 1, min(newest, j + _TRIED)):
+        for other in range(j + 1, min(values["newest"], j + _TRIED)):
             if place.kept(other, other + 1) == slot:
                 return {**values, "other": other, "stop": other + 1}
     return None
+
+
+def _cut_short(layout: CacheLayout, place: Place, values: dict[str, int], block: int) -> dict[str, int] | None:
+    """A needed key is lost and the cut is made, or a cut that is always possible is refused."""
+    length, newest, max_len = values["length"], values["newest"], values["max_len"]
+    if layout.first_lost(length, newest, max_len, values["rollback"]) is None:
+        return _overwritten(place, values, block)
+    return values if length <= newest <= max_len and _cut_a_little(values) else None
 
 
 def _overlap(layout: CacheLayout, values: Values) -> bool:
