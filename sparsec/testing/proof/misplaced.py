@@ -54,12 +54,9 @@ def fails(layout: CacheLayout, shelf: Shelf, claim: str, values: Values, block: 
         case "causality":
             return told if values["i"] < j < values["nk"] and _needed(shelf, values, block) else None
         case "storage":
-            at_fault = _asked(values) and _cut_a_little(values) and j < stop <= values["newest"]
-            return (
-                told
-                if at_fault and _needed(shelf, values, block) and not 0 <= place.slot(j) == place.kept(j, stop)
-                else None
-            )
+            asked = _asked(values) and _cut_a_little(values) and _needed(shelf, values, block)
+            stored = 0 <= place.slot(j) == place.kept(j, stop)
+            return told if asked and j < stop <= values["newest"] and not stored else None
         case "injectivity":
             return _sharing(place, told, block)
         case "truncation":

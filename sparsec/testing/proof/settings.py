@@ -16,6 +16,8 @@ from sparsec.testing.proof.linear import Condition, Linear, Space, every, some
 from sparsec.testing.proof.stated import Scope
 
 POSITIONS = 1 << 30
+Span = tuple[str, str]
+"""Names of the tiles between which a loop runs."""
 
 
 class Kind(Enum):
@@ -42,7 +44,7 @@ class Setting:
     """One pair (i, j), in tile `tile` of columns; `present`: whether the pair's column exists.
 
     `begin` and `end` bound the columns that exist, counted as tiles are; `named` is what a counterexample tells;
-    `spans`: the names between which a piece's tiles lie, where that is shown (see `spans`).
+    `spans`: those that are shown (see `spans`).
     """
 
     kind: Kind
@@ -54,7 +56,7 @@ class Setting:
     begin: Linear
     end: Linear
     named: dict[str, Linear]
-    spans: Mapping[Piece, tuple[str, str]] = field(default_factory=dict)
+    spans: Mapping[Piece, Span] = field(default_factory=dict)
 
     @property
     def space(self) -> Space:

@@ -14,14 +14,11 @@ from sparsec.ir import expr as x
 from sparsec.ir.expr import names_in
 from sparsec.ir.tiles import Piece
 from sparsec.testing.proof.linear import Condition, every, never, some
-from sparsec.testing.proof.settings import Setting, freed
+from sparsec.testing.proof.settings import Setting, Span, freed
 from sparsec.testing.proof.solve import Solver
 from sparsec.testing.proof.visiting import in_loop, in_span, possible
 
 _SECONDS, _ATTEMPTS = 1.0, 4
-
-
-Span = tuple[str, str]
 
 
 def with_spans(at: Setting, solver: Solver) -> Setting:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sparsec.ir import expr as x
 from sparsec.ir.tiles import Piece
 from sparsec.testing.proof.linear import Condition, Linear, every, some
-from sparsec.testing.proof.settings import POSITIONS, Setting
+from sparsec.testing.proof.settings import POSITIONS, Setting, Span
 
 _TRIPS = 4 * POSITIONS
 
@@ -81,7 +81,7 @@ def in_loop(at: Setting, piece: Piece, trip: Linear) -> Condition:
     return at.space.within(trip, Linear(0), at.scope.value(piece.count))
 
 
-def in_span(at: Setting, span: tuple[str, str]) -> Condition:
+def in_span(at: Setting, span: Span) -> Condition:
     return at.space.within(at.tile, at.scope.name(span[0]), at.scope.name(span[1]))
 
 
