@@ -55,7 +55,7 @@ def _formatted(path: Path) -> tuple[bytes, bytes]:
 
 def _replace(path: Path, data: bytes) -> None:
     mode = path.stat().st_mode
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(prefix=".sparsec-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)

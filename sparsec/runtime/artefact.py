@@ -6,10 +6,13 @@ differs from the manifest's, and neither parses a pattern nor prints a kernel.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
+import os
 import platform
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -268,14 +271,16 @@ def _json(data: Mapping[str, Any]) -> bytes:
 
 
 def _publish(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Puts a whole folder in place: written beside it, then renamed."""
+    """Puts a whole folder in place: written beside it, then renamed, or exchanged with the one that is there."""
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as scratch:
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".sparsec-") as scratch:
         fresh, former = Path(scratch) / "fresh", Path(scratch) / "former"
         fresh.mkdir()
         for name, data in files.items():
             (fresh / name).write_bytes(data)
         if directory.exists():
+            if _exchanged(fresh, directory):
+                return
             directory.rename(former)
         try:
             fresh.rename(directory)
@@ -284,3 +289,12 @@ def _publish(directory: Path, files: Mapping[str, bytes]) -> None:
                 former.rename(directory)
             raise
         shutil.rmtree(former, ignore_errors=True)
+
+
+def _exchanged(a: Path, b: Path) -> bool:
+    """Whether both could be given each other's name in one step, of which nothing is left half done: Linux can."""
+    if sys.platform != "linux":
+        return False
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of <fcntl.h>, <linux/fs.h>
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    return rename is not None and rename(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0

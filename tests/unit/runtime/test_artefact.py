@@ -220,6 +220,50 @@ print("agree")
 """
 
 
+KILLED = """
+import itertools, os, sys
+from pathlib import Path
+from sparsec.runtime.artefact import _publish
+
+folder = Path(sys.argv[1]) / "model"
+old, new = ({name: text * 99 for name in ("manifest.json", "kernel.so")} for text in (b"old", b"new"))
+for step in itertools.count():
+    _publish(folder, old)
+    process = os.fork()
+    if not process:
+        steps = itertools.count()
+        kinds = "os.", "open", "ctypes.call"
+        sys.addaudithook(lambda event, _: event.startswith(kinds) and next(steps) == step and os._exit(9))
+        _publish(folder, new)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} in (old, new), step
+    if code == 0:
+        break
+    assert code == 9, (step, code)
+print(step)
+"""
+
+
+def test_killed_at_every_step_a_compile_leaves_the_older_folder_or_the_new_one(tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.mkdir()
+    b.mkdir()
+    if not artefact._exchanged(a, b):
+        pytest.skip("expected a system that exchanges two folders in one step")
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 10, "every call that changes the disk is a step"
+
+
+def test_where_folders_cannot_be_exchanged_they_are_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artefact, "_exchanged", lambda a, b: False)
+    for text in (b"old", b"new"):
+        artefact._publish(tmp_path / "model", {"kernel.so": text})
+        assert [path.name for path in tmp_path.iterdir()] == ["model"]
+        assert (tmp_path / "model" / "kernel.so").read_bytes() == text
+
+
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing")
 def test_a_folder_for_a_gpu_lists_its_kernels_and_runs_in_the_interpreter(tmp_path: Path) -> None:
     folder = written(tmp_path / "gpu", GPU_TEXT, target="cuda:80", dtype="float16")
