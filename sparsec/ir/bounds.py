@@ -12,8 +12,10 @@ from enum import Enum
 
 from sparsec.ir.expr import ZERO, Expr, Int, Var, add, ceil_div, floor_div, mul
 
-LIMIT = 1 << 30
-"""No sequence reaches this length, so a distance clamped to it means the same."""
+POSITION_LIMIT = 1 << 29
+"""Positions, lengths and the slots of a cache stay below it."""
+LIMIT = 2 * POSITION_LIMIT
+"""No two positions are as far apart, so a distance clamped to it means the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,11 @@ def query(offset: int, unit: int = 1) -> Bound:
     """unit * (i // unit) + offset."""
     if unit > LIMIT:  # i // unit is 0 or -1; negative rows lie below every key, as does offset - LIMIT
         unit = LIMIT
-    return Bound(Base.ROW, unit, max(-LIMIT, min(LIMIT, offset)))
+    if offset <= -(
+        (POSITION_LIMIT - 1) // unit * unit
+    ):  # then it is 0 or less for every row, and no key comes before key 0
+        return constant(0)
+    return Bound(Base.ROW, unit, min(LIMIT, offset))
 
 
 def end(offset: int, unit: int = 1) -> Bound:

@@ -2,7 +2,7 @@
 
 One tree, several readers: `evaluate` runs it here, `codegen.expr` prints it as C++ or Triton, a prover can state it.
 Invariants: `//` and `%` round toward minus infinity; divisors are positive; no value leaves the int32 range while
-positions and lengths stay below 2**30, apart from the products inside `Mul`, which the constructors keep small.
+positions and lengths stay below 2**29, apart from the products inside `Mul`, which the constructors keep small.
 """
 
 from __future__ import annotations

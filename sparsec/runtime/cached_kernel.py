@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
+from sparsec.ir.bounds import POSITION_LIMIT
 from sparsec.plan.cached import CachedPlan
-
-POSITION_LIMIT = 1 << 30
 
 
 @dataclass(slots=True, eq=False)

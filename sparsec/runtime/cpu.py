@@ -26,11 +26,11 @@ from sparsec.codegen.cpp import emit_cpp
 from sparsec.diagnostics.model import CallError, SparsecError
 from sparsec.plan.kernel import KernelPlan
 from sparsec.runtime.build_cache import build_key, lookup, publish
+from sparsec.runtime.positions import check_positions
 from sparsec.sema.model import Documents
 
 _LIBRARY = "kernel.so"
 _TIMEOUT_SECONDS = 300
-_POSITION_LIMIT = 1 << 30
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -239,8 +239,7 @@ def check_call(
     wanted = [(batch, plan.heads, q.shape[-2], plan.head_dim), *[(batch, plan.kv_heads, n_keys, plan.head_dim)] * 2]
     if [tuple(t.shape) for t in (q, k, v)] != wanted:
         raise CallError(f"expected q, k, v of shapes {wanted}, got {[tuple(t.shape) for t in (q, k, v)]}")
-    if max(abs(q_offset), abs(q_offset + q.shape[2]), n_keys) >= _POSITION_LIMIT:
-        raise CallError(f"expected positions below 2**30, got q_offset {q_offset}, Nq {q.shape[2]}, Nk {n_keys}")
+    check_positions(q_offset, q.shape[2], n_keys)
     if (sink is not None) != plan.learned_sink:
         raise CallError(
             f"expected {'a' if plan.learned_sink else 'no'} sink, got {'one' if sink is not None else 'none'}"

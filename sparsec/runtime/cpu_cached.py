@@ -18,10 +18,11 @@ from torch import Tensor
 
 from sparsec.codegen.cpp_cached import emit_cpp_cached, packs
 from sparsec.diagnostics.model import CallError
+from sparsec.ir.bounds import POSITION_LIMIT
 from sparsec.ir.tiles import ListSpec
 from sparsec.plan.cached import CachedPlan, plan_cached
 from sparsec.plan.target import tile_sizes
-from sparsec.runtime.cached_kernel import POSITION_LIMIT, Cached, check_room
+from sparsec.runtime.cached_kernel import Cached, check_room
 from sparsec.runtime.cpu import TORCH_DTYPES, DrawList, check_call, compile_shared, scale_of
 from sparsec.sema.model import Heads
 

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
+from sparsec.ir.bounds import POSITION_LIMIT
 from sparsec.plan.cache import CacheLayout
-from sparsec.runtime.cached_kernel import POSITION_LIMIT, Cached
+from sparsec.runtime.cached_kernel import Cached
 
 LARGE_PAGE = 1 << 21
 """Bytes."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from sparsec.diagnostics.model import CallError
+from sparsec.ir.bounds import POSITION_LIMIT
 from sparsec.plan.cache import CacheLayout
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.report import Report
@@ -18,8 +19,8 @@ from sparsec.runtime.cache_ops import attend_cached, attend_now, cache_tables
 from sparsec.runtime.kernel import ForwardKernel, registered
 from sparsec.runtime.kv_cache import KVCache
 from sparsec.runtime.ops import forward
+from sparsec.runtime.positions import check_positions
 
-LENGTH_LIMIT = 1 << 30
 """Positions stay below this, so that kernels may reckon in 32 bits."""
 
 
@@ -124,8 +125,7 @@ class SparseAttention(nn.Module):
             raise CallError("expected lengths with a cache alone, got them without one")
         self._check_documents(q, k, q_offset, cu_seqlens)
         offset = k.shape[2] - q.shape[2] if q_offset is None else q_offset
-        if abs(offset) + q.shape[2] >= LENGTH_LIMIT or k.shape[2] >= LENGTH_LIMIT:
-            raise CallError(f"expected positions below {LENGTH_LIMIT}, got q_offset {offset}, {k.shape[2]} keys")
+        check_positions(offset, q.shape[2], k.shape[2])
         sink = None if self.sink is None else self.sink.float()
         if not isinstance(self._kernel, str):  # plain differentiable torch, with no operator between
             out, lse = self._kernel.forward(
@@ -165,8 +165,8 @@ class SparseAttention(nn.Module):
         layout = self.layout
         for growth in layout.growth:
             warnings.warn(f"the cache keeps every key for {growth}", stacklevel=2)
-        if max_len >= LENGTH_LIMIT:
-            raise CallError(f"expected max_len below {LENGTH_LIMIT}, got {max_len}")
+        if max_len >= POSITION_LIMIT:
+            raise CallError(f"expected max_len below {POSITION_LIMIT}, got {max_len}")
         where = self._device if device is None else torch.device(device)
         assert isinstance(self._kernel, str)
         return KVCache(

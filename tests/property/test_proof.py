@@ -98,6 +98,25 @@ def test_claims_about_a_gpu_s_plans_are_proved() -> None:
     assert set(statuses(claims)) == {"proved"}
 
 
+@pytest.mark.parametrize(
+    "term",
+    [
+        "dilated(1000)",
+        "dilated(1073741824, phase = 1073741823)",
+        "window(1073741822)",
+        "window(3, ahead = 2147483647)",
+        "window(60000000b)",
+        "chunk(1000000000, back = 3)",
+        "chunk(1073741823, back = 1)",
+        "columns(-1073741823..)",
+        "rows(1073741824..)",
+    ],
+)
+def test_numbers_of_any_size_are_proved(term: str) -> None:
+    found = statuses(prove(heads_of(f"pattern p {{ heads 1  block 16  attend {term} }}"), timeout_s=20))
+    assert set(found) == {"proved"}, found
+
+
 # ---- Planted errors
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, pairwise, product
 
+from sparsec.ir.bounds import POSITION_LIMIT
 from sparsec.ir.expr import Expr, Select
 from sparsec.ir.liveness import Region
 from sparsec.ir.printer import head_ranges
@@ -26,7 +27,6 @@ from sparsec.testing.proof.claims import integers_in
 from sparsec.testing.proof.deciding import Claim, Subject, decide
 from sparsec.testing.proof.linear import Condition, Linear, Space, every, never, some
 from sparsec.testing.proof.questions import Failure, Question
-from sparsec.testing.proof.settings import POSITIONS
 from sparsec.testing.proof.shelves import Shelf, shelves
 from sparsec.testing.proof.solve import Model, Solver
 from sparsec.testing.proof.stated import Scope
@@ -34,9 +34,9 @@ from sparsec.testing.proof.stated import Scope
 Choices = tuple[tuple[Condition, Linear], ...]
 
 _LIMITS = {
-    **dict.fromkeys(("i", "j", "other", "length", "newest", "nk", "stop", "rollback"), (0, POSITIONS - 1)),
-    "max_len": (1, POSITIONS - 1),
-    "base": (0, POSITIONS),
+    **dict.fromkeys(("i", "j", "other", "length", "newest", "nk", "stop", "rollback"), (0, POSITION_LIMIT - 1)),
+    "max_len": (1, POSITION_LIMIT - 1),
+    "base": (0, POSITION_LIMIT),
 }
 
 
@@ -213,10 +213,10 @@ def _overlapping(at: Setting, layout: CacheLayout) -> Failure:
 
 
 def _wide(at: Setting, found: tuple[Shelf, ...]) -> Failure:
-    """A part of a slot's expression leaves int32, in a cache of at most 2**30 slots."""
+    """A part of a slot's expression leaves int32, in a cache of at most 2**29 slots."""
     wide = []
     for shelf in found:
-        room = at.space.at_least(Linear(POSITIONS), at.end(shelf))
+        room = at.space.at_least(Linear(POSITION_LIMIT), at.end(shelf))
         for tree, numbers in ((shelf.slot, shelf.read), (shelf.kept, shelf.stored)):
             scope = at.scope(numbers, **at.place_names(shelf))
             for value in dict.fromkeys(scope.value(node) for node in integers_in(tree)):

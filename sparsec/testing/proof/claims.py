@@ -12,7 +12,7 @@ from sparsec.ir.tiles import Piece
 from sparsec.testing.proof.cuts import Cut, Impossible, bounded, covered
 from sparsec.testing.proof.linear import Condition, Linear, every, never, some
 from sparsec.testing.proof.questions import Failure, Question
-from sparsec.testing.proof.settings import POSITIONS, Setting
+from sparsec.testing.proof.settings import Setting
 from sparsec.testing.proof.stated import Scope
 from sparsec.testing.proof.visiting import certain, possible
 
@@ -125,13 +125,7 @@ def _wide(at: Setting) -> Failure:
             check(scope, piece.when, trip.visits)
             seen.clear()
     check(at.scope, at.program.live, at.space.within(at.tile * at.width, Linear(0), at.end))
-    return Failure((at.assumed, _near(at)), tuple(found))
-
-
-def _near(at: Setting) -> Condition:
-    """No query lies 2**30 positions or more before the end of the keys."""
-    base = at.named.get("base", Linear(0))
-    return at.space.at_least(base.plus(POSITIONS), at.named["nk"])
+    return Failure((at.assumed,), tuple(found))
 
 
 def _fits(at: Setting, value: Linear) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sparsec.ir.bounds import POSITION_LIMIT
 from sparsec.ir.expr import evaluate
 from sparsec.plan.cache import CacheLayout, place_names
 from sparsec.testing.proof.claims import integers_in
@@ -68,7 +69,9 @@ def fails(layout: CacheLayout, shelf: Shelf, claim: str, values: Values, block: 
             names = {**place.names, "j": j, "stop": stop}
             trees = ((shelf.slot, shelf.read), (shelf.kept, shelf.stored))
             found = (evaluate(node, names | dict(numbers)) for tree, numbers in trees for node in integers_in(tree))
-            return told if place.end <= 1 << 30 and any(not -(2**31) <= value < 2**31 for value in found) else None
+            return (
+                told if place.end <= POSITION_LIMIT and any(not -(2**31) <= value < 2**31 for value in found) else None
+            )
         case "regions":
             return told if _overlap(layout, values) else None
     raise AssertionError(f"no claim is called {claim}")

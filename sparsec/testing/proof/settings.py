@@ -1,7 +1,7 @@
 """A tile program -> unknowns for one of its tiles of rows and one pair, and what may be assumed of them.
 
 Rows and columns are queries and keys, or, of a transposed program, keys and queries, as in `ir.scalars.Frame`.
-Invariant: every call of a kernel that stays below 2**30 positions is a choice of the unknowns.
+Invariant: every call of a kernel, in which |offset| + Nq and Nk stay below 2**29, is a choice of the unknowns.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from sparsec.ir.bounds import POSITION_LIMIT
 from sparsec.ir.expr import names_in
 from sparsec.ir.tiles import Piece, TileProgram
 from sparsec.testing.proof.linear import Condition, Linear, Space, every, some
 from sparsec.testing.proof.stated import Scope
 
-POSITIONS = 1 << 30
 Span = tuple[str, str]
 """Names of the tiles between which a loop runs."""
 
@@ -82,12 +82,12 @@ def setting(case: Case) -> Setting:
     rows, columns = program.query_tile, program.key_tile
     if transposed:
         rows, columns = columns, rows
-    least = 0 if transposed or kind is Kind.IN_DOCUMENT else -POSITIONS
-    row_tile = space.unknown("row tile", least // rows, POSITIONS // rows - 1) * rows
+    least = 0 if transposed or kind is Kind.IN_DOCUMENT else -POSITION_LIMIT
+    row_tile = space.unknown("row tile", least // rows, POSITION_LIMIT // rows - 1) * rows
     first, row, last = (row_tile + space.unknown(name, 0, rows - 1) for name in ("first", "row", "last"))
-    tile = space.unknown("tile", -2 * POSITIONS // columns, 2 * POSITIONS // columns)
+    tile = space.unknown("tile", -2 * POSITION_LIMIT // columns, 2 * POSITION_LIMIT // columns)
     column = tile * columns + space.unknown("column", 0, columns - 1)
-    n_keys = space.unknown("key tiles", 0, POSITIONS // program.key_tile - 1) * program.key_tile
+    n_keys = space.unknown("key tiles", 0, POSITION_LIMIT // program.key_tile - 1) * program.key_tile
     n_keys = n_keys + space.unknown("last keys", 0, program.key_tile - 1)
     assumed = [space.at_least(row, first), space.at_least(last, row)]
     values = {"nk": n_keys}
@@ -96,13 +96,15 @@ def setting(case: Case) -> Setting:
             begin, end = Linear(0), n_keys
             values |= {"i0": first, "i1": last, "i": row, "j": column}
         case Kind.IN_DOCUMENT:
-            begin, end = (space.unknown(name, 0, POSITIONS - 1) for name in ("begin", "end"))
+            begin, end = (space.unknown(name, 0, POSITION_LIMIT - 1) for name in ("begin", "end"))
             assumed += [space.at_least(first, begin), space.less(last, end), space.at_least(n_keys, end)]
             values |= {"i0": first, "i1": last, "i": row, "j": column, "begin": begin, "end": end}
         case Kind.TRANSPOSED:
-            base = space.unknown("base", -POSITIONS // columns, POSITIONS // columns - 1) * columns
-            begin, end = space.unknown("begin", 0, columns - 1), space.unknown("end", 1, 2 * POSITIONS)
-            assumed += [space.less(begin, end), space.at_least(Linear(POSITIONS), base + end), space.less(last, n_keys)]
+            base = space.unknown("base", -POSITION_LIMIT // columns, POSITION_LIMIT // columns - 1) * columns
+            begin, end = space.unknown("begin", 0, columns - 1), space.unknown("end", 1, POSITION_LIMIT + columns - 2)
+            offset, n_queries = base + begin, end - begin
+            assumed += [space.less(begin, end), space.less(last, n_keys)]
+            assumed += [space.less(n_queries + far, Linear(POSITION_LIMIT)) for far in (offset, offset * -1)]
             values |= {"j0": first, "j1": last, "j": row, "i": base + column, "base": base, "begin": begin, "end": end}
     read = [n for n, name in enumerate(case.names) if name in _names(program)]
     choices = dict.fromkeys(tuple(row[n] for n in read) for _, row in case.rows)

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparsec.ir import expr as x
+from sparsec.ir.bounds import POSITION_LIMIT
 from sparsec.ir.tiles import Piece
 from sparsec.testing.proof.linear import Condition, Linear, every, some
-from sparsec.testing.proof.settings import POSITIONS, Setting, Span
+from sparsec.testing.proof.settings import Setting, Span
 
-_TRIPS = 4 * POSITIONS
+_TRIPS = 4 * POSITION_LIMIT
 
 
 @dataclass(frozen=True, slots=True, eq=False)

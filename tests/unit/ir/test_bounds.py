@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from sparsec.ir.bounds import LIMIT, Base, Bound, PerHead, bound_expr, constant, end, never_above, query
+from sparsec.ir.bounds import LIMIT, POSITION_LIMIT, Base, Bound, PerHead, bound_expr, constant, end, never_above, query
 from sparsec.ir.expr import Int, evaluate
 
 UNITS = (1, 2, 3, 4, 6, 8)
@@ -49,4 +49,12 @@ def test_a_number_that_varies_by_head_is_compared_by_its_extremes() -> None:
 def test_distances_are_clamped(make: object) -> None:
     assert callable(make)
     assert make(1 << 40).offset == LIMIT
-    assert make(-(1 << 40)).offset == -LIMIT
+    assert make(-(1 << 40)).offset == (0 if make is query else -LIMIT)
+
+
+@pytest.mark.parametrize("unit", [1, 7, 600_000_000])
+def test_what_lies_before_every_key_for_every_query_is_key_0(unit: int) -> None:
+    largest = (POSITION_LIMIT - 1) // unit * unit
+    assert query(-(1 << 40), unit) == query(-largest, unit) == constant(0)
+    if largest:
+        assert query(1 - largest, unit) == Bound(Base.ROW, unit, 1 - largest)

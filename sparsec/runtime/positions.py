@@ -1,0 +1,15 @@
+"""Which positions a call may have: below a limit that lets kernels compute in 32 bits.
+
+Invariant: what `sparsec verify --prove` assumes of positions holds of every call that passes.
+"""
+
+from __future__ import annotations
+
+from sparsec.diagnostics.model import CallError
+from sparsec.ir.bounds import POSITION_LIMIT
+
+
+def check_positions(q_offset: int, n_queries: int, n_keys: int) -> None:
+    """Raises CallError for positions that are too large."""
+    if max(abs(q_offset) + n_queries, n_keys) >= POSITION_LIMIT:
+        raise CallError(f"expected positions below 2**29, got q_offset {q_offset}, Nq {n_queries}, Nk {n_keys}")
