@@ -38,8 +38,9 @@ def check_gradients(
     exactly. A second run has NaN in the keys and values that no query sees, and must give the same bits.
 
     A backward pass reads the output as it was stored; what storing rounds off shifts a row's gradients as a gradient
-    of its LSE would (FlashAttention's algorithm 4: both enter by the row's delta alone). So exact gradients of the
-    output that was stored, themselves rounded to q's dtype, are a second yardstick beside plain attention, and the
+    of its LSE would (FlashAttention's algorithm 4: both enter by the row's delta alone). It reads the LSE as a float32
+    at best, and what that rounds off multiplies a row's weights. So exact gradients of the output that was stored and
+    of the rounded exact LSE, themselves rounded to q's dtype, are a second yardstick beside plain attention, and the
     larger counts. From n rows a 16-bit yardstick is known to one part in sqrt(n), and may be short by twice that. A
     sink's gradient is float32: beyond the shift it is held to plain float32.
     """
@@ -49,14 +50,16 @@ def check_gradients(
     grad_lse = normal if through_lse else None
     with uninitialised_as_nan():
         out, lse, *found = _run(attend, q, k, v, sink, grad_out, grad_lse)
-    reference = partial(_by_reference, q, k, v, mask, score, sink, q_offset, grad_out)
+    reference = partial(_by_reference, q, k, v, mask, score, sink, q_offset)
     usual = normal if through_lse else torch.zeros_like(normal)
-    exact_out, exact_lse, *exact = reference(usual, torch.float64)
-    plain_out, plain_lse, *plain = reference(usual, q.dtype)
+    exact_out, exact_lse, *exact = reference(grad_out, usual, torch.float64)
+    plain_out, plain_lse, *plain = reference(grad_out, usual, q.dtype)
     assert_close(out, lse, Expected(exact_out, exact_lse, plain_out, plain_lse))
-    _, _, *stored = reference(usual - (grad_out * (out.double() - exact_out)).sum(dim=-1), torch.float64)
+    shifted = usual - (grad_out * (out.double() - exact_out)).sum(dim=-1)
+    grown = (exact_lse - exact_lse.float()).nan_to_num(0.0).exp()  # a row that sees no key has an LSE of -inf
+    _, _, *stored = reference(grad_out * grown[..., None], shifted * grown, torch.float64)
     if sink is not None and q.dtype != torch.float32:
-        plain[3] = reference(usual, torch.float32)[5]
+        plain[3] = reference(grad_out, usual, torch.float32)[5]
     rows = q.shape[0] * int(mask.any(dim=-1).sum())
     chance = 1 if q.dtype == torch.float32 else 1 + 2 / math.sqrt(max(rows, 1))
     for name, ours, right, usually, kept in zip(NAMES, found, exact, plain, stored, strict=False):

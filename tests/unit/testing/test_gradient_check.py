@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+import sparsec
+from sparsec.reference.mask import mask
 from sparsec.sema.model import Score
 from sparsec.testing.gradients import check_gradients
 
@@ -142,3 +144,24 @@ def test_a_planted_mistake_is_found(dtype: torch.dtype, shape: tuple[int, int], 
     for candidate in (wrong, replace(wrong, narrow=True)):
         with pytest.raises(AssertionError, match=f"error of the ({where}) is"):
             check(candidate, dtype, shape)
+
+
+LARGE = "pattern p { heads 4  block 64  scale 1.5  softcap 50  alibi  attend stride(64, phase = 22) }"
+"""One key a row: weights of 1, but for what a float32 of the LSE rounds off."""
+
+
+def test_a_kernel_that_reads_large_log_sum_exps_passes() -> None:
+    attn = sparsec.compile(LARGE, head_dim=HEAD_DIM, target="cpu")
+    pattern = sparsec.parse(LARGE).pattern().resolve()
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        q, k, v = (torch.randn(1, 4, 64, HEAD_DIM, generator=generator) for _ in range(3))
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, factor: float = 1.0) -> Any:
+            out, lse = attn(q, k, v, return_lse=True)
+            return out, torch.lerp(lse.detach(), lse, factor)
+
+        call = 3 * q, k, v, mask(pattern, 64, 64), pattern.score
+        check_gradients(attend, *call)
+        with pytest.raises(AssertionError, match="error of the dq is"):
+            check_gradients(lambda q, k, v: attend(q, k, v, 0.9999), *call)
