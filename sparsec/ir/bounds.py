@@ -64,9 +64,8 @@ def query(offset: int, unit: int = 1) -> Bound:
     """unit * (i // unit) + offset."""
     if unit > LIMIT:  # i // unit is 0 or -1; negative rows lie below every key, as does offset - LIMIT
         unit = LIMIT
-    if offset <= -(
-        (POSITION_LIMIT - 1) // unit * unit
-    ):  # then it is 0 or less for every row, and no key comes before key 0
+    largest = (POSITION_LIMIT - 1) // unit * unit
+    if offset <= -largest:  # then it is 0 or less for every row, and no key comes before key 0
         return constant(0)
     return Bound(Base.ROW, unit, min(LIMIT, offset))
 
