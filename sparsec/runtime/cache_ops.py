@@ -6,6 +6,7 @@ Invariant: an error is raised before anything is written; on a device, nothing o
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from sparsec.diagnostics.model import CallError
 from sparsec.runtime.cached_kernel import Cached, check_room
 from sparsec.runtime.draws import draw_tables
 from sparsec.runtime.kernel import LoadedKernel, registered
+from sparsec.runtime.tangents import library, refuse_tangents
 
 torch.library.define(
     "sparsec::attend_cached",
@@ -126,3 +128,19 @@ def _(
 
 
 attend_cached = torch.ops.sparsec.attend_cached
+
+
+def refuse_derivatives(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None) -> None:
+    """Raises CallError if a gradient is asked for, SparsecError for a derivative in forward mode."""
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        raise CallError("expected no gradients with a cache, got tensors that require them; use torch.no_grad()")
+    refuse_tangents((q, k, v, sink))
+
+
+def _without_derivatives(keyset: torch._C.DispatchKeySet, *arguments: Any) -> Any:
+    refuse_derivatives(*arguments[:4])
+    with torch._C._AutoDispatchBelowAutograd():
+        return attend_cached.default.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
+
+
+library.impl("attend_cached", _without_derivatives, "Autograd", with_keyset=True)

@@ -15,7 +15,7 @@ from sparsec.ir.bounds import POSITION_LIMIT
 from sparsec.plan.cache import CacheLayout
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.report import Report
-from sparsec.runtime.cache_ops import attend_cached, attend_now, cache_tables
+from sparsec.runtime.cache_ops import attend_cached, attend_now, cache_tables, refuse_derivatives
 from sparsec.runtime.kernel import ForwardKernel, registered
 from sparsec.runtime.kv_cache import KVCache
 from sparsec.runtime.ops import forward
@@ -193,8 +193,6 @@ class SparseAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         if q_offset is not None or cu_seqlens is not None:
             raise CallError("expected neither q_offset nor cu_seqlens with a cache, got one")
-        if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-            raise CallError("expected no gradients with a cache, got tensors that require them; use torch.no_grad()")
         batch, _, new, _ = q.shape
         if k.shape[2] != new or new < 1:
             raise CallError(f"expected as many queries as keys with a cache, got {new} and {k.shape[2]}")
@@ -205,6 +203,7 @@ class SparseAttention(nn.Module):
                 f"expected a cache for {batch} sequences on {q.device}, "
                 f"got one for {cache.batch_size} on {cache.keys.device}"
             )
+        refuse_derivatives(q, k, v, self.sink)
         counts = None
         if lengths is not None:
             counts = torch.as_tensor(lengths, dtype=torch.int32)

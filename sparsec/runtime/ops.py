@@ -16,6 +16,7 @@ from torch import Tensor
 from sparsec.diagnostics.model import SparsecError
 from sparsec.runtime.draws import draw_tables
 from sparsec.runtime.kernel import registered
+from sparsec.runtime.tangents import library
 
 torch.library.define(
     "sparsec::forward",
@@ -144,5 +145,5 @@ def _no_second_derivative(ctx: Any, *gradients: Tensor) -> tuple[None, ...]:
     raise SparsecError("expected a first derivative, got a second one: attention's backward pass has no gradient")
 
 
-torch.library.register_autograd("sparsec::forward", _gradients, setup_context=_setup)
-torch.library.register_autograd("sparsec::backward", _no_second_derivative)
+torch.library.register_autograd("sparsec::forward", _gradients, setup_context=_setup, lib=library)
+torch.library.register_autograd("sparsec::backward", _no_second_derivative, lib=library)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch._dynamo.backends.common import aot_autograd
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -196,6 +198,58 @@ def test_a_second_derivative_is_refused() -> None:
     (gradient,) = torch.autograd.grad(compiled()(q, k, v).sum(), q, create_graph=True)
     with pytest.raises(sparsec.SparsecError, match="a second one"):
         gradient.sum().backward()
+
+
+def directional(function: Callable[[torch.Tensor], torch.Tensor], at: torch.Tensor) -> torch.Tensor:
+    """The derivative in the direction of ones, as `torch.autograd.forward_ad` gives it."""
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(function(forward_ad.make_dual(at, torch.ones_like(at)))).tangent
+
+
+def by_jvp(function: Callable[[torch.Tensor], torch.Tensor], at: torch.Tensor) -> torch.Tensor:
+    return torch.func.jvp(function, (at,), (torch.ones_like(at),))[1]
+
+
+@pytest.mark.parametrize("derivative", [directional, by_jvp])
+def test_a_derivative_in_forward_mode_is_refused(derivative: Callable[..., torch.Tensor]) -> None:
+    attn, (q, k, v) = compiled("torch", TEXT.replace("causal", "causal  learned_sink")), tensors(70, 70)
+    assert attn.sink is not None
+
+    def cached(**given: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return attn(**({"q": q, "k": k, "v": v} | given), cache=attn.new_cache(2, 128))
+
+    for function, at in (
+        (lambda q: attn(q, k, v), q),
+        (lambda v: attn(q, k, v), v),
+        (lambda v: compiled("cpu")(q, k, v), v),
+        (lambda sink: torch.func.functional_call(attn, {"sink": sink}, (q, k, v)), attn.sink.detach()),
+        (lambda q: cached(q=q), q),
+        (lambda k: cached(k=k), k),
+    ):
+        with pytest.raises(sparsec.SparsecError, match=r"expected no forward-mode derivative .*, got a tangent"):
+            derivative(function, at)
+    with forward_ad.dual_level():
+        assert torch.equal(attn(q, k, v), cached())
+
+
+@pytest.mark.parametrize("derivative", [directional, by_jvp])
+def test_the_reference_has_derivatives_in_forward_mode(derivative: Callable[..., torch.Tensor]) -> None:
+    attn, (q, k, v) = compiled("reference", dtype=torch.float64), (t.double() for t in tensors(5, 9))
+    found, step = derivative(lambda q: attn(q, k, v), q), 1e-6
+    torch.testing.assert_close(found, (attn(q + step, k, v) - attn(q - step, k, v)) / (2 * step), atol=1e-8, rtol=0)
+
+
+def test_graphs_refuse_derivatives_in_forward_mode() -> None:
+    attn, (q, k, v) = compiled("torch"), tensors(20, 20)
+    cache = attn.new_cache(2, 20)
+    graph = torch.compile(attn, backend="aot_eager", fullgraph=True)
+    step = torch.compile(torch.no_grad()(lambda q: attn(q, k, v, cache=cache)), backend="aot_eager", fullgraph=True)
+    exported = torch.export.export(attn, (q, k, v)).module()
+    for function in (lambda q: graph(q, k, v), step, lambda q: exported(q, k, v)):
+        with pytest.raises(sparsec.SparsecError, match="expected no forward-mode derivative"):
+            directional(function, q)
+    assert cache.length == 0
 
 
 def test_flops_are_those_of_the_visited_tiles() -> None:
