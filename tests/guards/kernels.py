@@ -1,4 +1,4 @@
-"""Every pattern of every example -> its kernels for the CPU, or in Triton's interpreter.
+"""Every pattern of every example, and of `more.sparse` -> its kernels for the CPU, or in Triton's interpreter.
 
 Invariant: patterns, head dimensions and dtypes, and their order, follow from the settings alone.
 """
@@ -23,8 +23,10 @@ from sparsec.runtime.cpu import build_kernels
 from sparsec.runtime.cpu_backward import build_backwards
 from sparsec.runtime.cpu_cached import build_cached
 from sparsec.runtime.kernel import BackwardKernel, ForwardKernel
+from sparsec.sema.model import Heads
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+MORE = Path(__file__).with_name("more.sparse")
 VARIANTS = tuple((head_dim, dtype) for head_dim in (20, 64) for dtype in DTYPES)
 AT_ONCE = 6
 """Patterns of one library."""
@@ -56,14 +58,22 @@ def kernels(settings: Settings) -> Iterator[Built]:
 
 
 def _requests(settings: Settings) -> Iterator[tuple[str, Request]]:
-    for n, case in enumerate(CASES):
-        if settings.patterns and case.pattern not in settings.patterns:
+    for n, (name, pattern) in enumerate(_patterns()):
+        if settings.patterns and name.split(" ")[1].split("-")[0] not in settings.patterns:
             continue
-        pattern = sparsec.load(EXAMPLES / f"{case.file}.sparse").pattern(case.pattern, **case.params)
         for m in range(settings.variants):
             head_dim, dtype = VARIANTS[(5 * n + m) % len(VARIANTS)]  # 5 and 6 have no common factor
-            request = Request(pattern.resolve(case.heads, case.kv_heads), head_dim, dtype)
-            yield f"{case.file}.sparse {case.id}, head_dim {head_dim}, {dtype}", request
+            yield f"{name}, head_dim {head_dim}, {dtype}", Request(pattern, head_dim, dtype)
+
+
+def _patterns() -> Iterator[tuple[str, Heads]]:
+    """With names of the form "file pattern", or "file pattern-parameters"."""
+    for case in CASES:
+        pattern = sparsec.load(EXAMPLES / f"{case.file}.sparse").pattern(case.pattern, **case.params)
+        yield f"{case.file}.sparse {case.id}", pattern.resolve(case.heads, case.kv_heads)
+    more = sparsec.load(MORE)
+    for name in more.patterns:
+        yield f"{MORE.name} {name}", more.pattern(name).resolve()
 
 
 def has_cache(request: Request) -> bool:

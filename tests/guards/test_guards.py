@@ -1,30 +1,30 @@
-"""Every kernel of every example touches its own tensors alone: no finding of guard pages, nor of sanitizers."""
+"""Every kernel of the examples and of `more.sparse` touches its own tensors alone: guard pages and sanitizers say so."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 from findings import KERNELS, Job, Report, Settings, find, sanitizers
 from guarded import GUARD_PAGES, HEAP
+from kernels import EXAMPLES, MORE
 
 import sparsec
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-WITHOUT_CACHE = {"bigbird", "longformer", "packed_window", "packed_s2"}
+WITHOUT_CACHE = {"bigbird", "longformer", "packed_window", "packed_s2", "drawn_beside_dilated"}
 PASSES = ("forward", "backward")
 NIGHTLY = os.environ.get("SPARSEC_PROFILE") == "nightly"
 
 
 def check(reports: Iterable[Report], *, all_of: tuple[str, ...] = KERNELS) -> None:
-    """No finding, and of every pattern of every example the kernels `all_of` that it has."""
+    """No finding, and of every pattern of these files the kernels `all_of` that it has."""
     reports = list(reports)
     findings = [finding for report in reports for finding in report.findings]
     assert not findings, "\n\n".join(findings)
     ran = {(name.split(",")[0].split("-")[0], kernel) for report in reports for name, kernel in report.kernels}
-    examples = [(path.name, name) for path in EXAMPLES.glob("*.sparse") for name in sparsec.load(path).patterns]
+    files = (*EXAMPLES.glob("*.sparse"), MORE)
+    examples = [(path.name, name) for path in files for name in sparsec.load(path).patterns]
     for kernel in all_of:
         having = {f"{file} {name}" for file, name in examples if kernel in PASSES or name not in WITHOUT_CACHE}
         assert {name for name, ran_kernel in ran if ran_kernel == kernel} == having

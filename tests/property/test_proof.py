@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from vacuity import wanted
 
 import sparsec
+from sparsec.diagnostics.model import InternalError
 from sparsec.ir import expr as x
 from sparsec.ir.liveness import Region
 from sparsec.ir.normalise import TooManyBands
@@ -31,6 +32,7 @@ from sparsec.testing import patterns, sparse_text
 z3 = pytest.importorskip("z3")
 
 from sparsec.testing.proof import Claim, prove, solve  # noqa: E402  # they import z3
+from sparsec.testing.proof import launches as of_launches  # noqa: E402
 from sparsec.testing.proof.caching import prove_cache  # noqa: E402
 from sparsec.testing.proof.deciding import decide  # noqa: E402
 from sparsec.testing.proof.launches import Launch, cached, launches  # noqa: E402
@@ -41,8 +43,8 @@ from sparsec.testing.proof.spans import with_spans  # noqa: E402
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PATTERNS = [(path, name) for path in sorted(EXAMPLES.glob("*.sparse")) for name in sparsec.load(path).patterns]
 DRAWN = wanted(60, at_night=300)
-OF_TILES = {"coverage", "disjointness", "fullness", "bounds", "counts", "int32", "meaning"}
-OF_CACHES = {"causality", "storage", "injectivity", "truncation", "slots", "regions", "int32"}
+OF_TILES = {"coverage", "disjointness", "fullness", "bounds", "counts", "int32", "signs", "meaning"}
+OF_CACHES = {"causality", "storage", "injectivity", "truncation", "slots", "regions", "int32", "signs"}
 MODEST = "pattern p { heads 4 kv 2  block 16  causal  attend sink(4) | window(100) | stride(3b, phase = g) }"
 STRIDED = "pattern p { heads 2  block 64  causal  attend window(200) | dilated(5b, phase = h) }"
 PLAIN = "pattern p { heads 2  causal  attend sink(4) | window(200) }"
@@ -347,6 +349,135 @@ def test_a_query_that_looks_ahead_is_no_cache_s() -> None:
     assert at is not None and at["j"] == at["i"] + 1
 
 
+# ---- What claims read off a plan, or ask of trips that come to no tile
+
+FAR = x.Int(2**30 // 64 + 1)
+"""A tile past all positions, of 64 columns."""
+DRAWN_ONES = "pattern p { heads 1  block 64  causal  attend random(2, seed = 1) | window(32) }"
+CHUNKS = "pattern p { heads 1  attend chunk(100) }"
+
+
+def planted(tile: x.Expr, *, when: x.Bool = x.TRUE, contiguous: bool = False) -> Piece:
+    """A loop of five trips."""
+    return Piece(x.Int(5), tile, when, contiguous, None, "planted")
+
+
+@pytest.mark.parametrize(
+    ("piece", "claim"),
+    [
+        (planted(x.add(x.Var("n"), FAR), contiguous=True), "bounds"),
+        (planted(x.sub(x.Var("n"), FAR), contiguous=True), "bounds"),
+        (planted(x.add(x.Var("n"), x.mul(FAR, x.Int(8))), contiguous=True), "int32"),
+        (planted(x.Var("n"), when=x.Less(x.Mul(x.add(x.Var("n"), x.Int(2**28)), x.Int(8)), x.ZERO)), "int32"),
+    ],
+    ids=["a far tile", "a far tile before all", "columns past int32", "a test of tiles left out"],
+)
+@pytest.mark.parametrize("full", [False, True])
+def test_loops_that_come_to_no_tile_are_asked_too(piece: Piece, claim: str, full: bool) -> None:
+    """What a kernel computes at every trip, tests that are false in exact arithmetic among them."""
+    launch, (head_class,) = classes_of("forward", DRAWN_ONES)
+    own = head_class.program
+    more = replace(own, full=(*own.full, piece)) if full else replace(own, masked=(*own.masked, piece))
+    assert claim_about(launch, head_class, more, claim, DRAWN_ONES).status == "refuted"
+
+
+def test_tests_of_any_entry_are_asked() -> None:
+    """Of a table, of which the solver knows the range alone: what it finds need not be drawn anywhere."""
+    launch, (head_class,) = classes_of("forward", DRAWN_ONES)
+    large = x.Less(x.Mul(x.Var("entry"), x.Int(2**24)), x.ZERO)
+    changed = [
+        replace(piece, when=x.And(piece.when, large)) for piece in head_class.program.masked if piece.listed is not None
+    ]
+    program = replace(head_class.program, masked=tuple(changed))
+    assert changed and claim_about(launch, head_class, program, "int32", DRAWN_ONES).status != "proved"
+
+
+def rounded_up(part: Any) -> Any:
+    """Every division printed as C's, for whatever numbers."""
+    if isinstance(part, x.FloorDiv | x.Mod) and not part.nonneg:
+        return replace(part, left=rewritten(part.left, rounded_up), nonneg=True)
+    return None
+
+
+def test_divisions_of_negative_numbers_are_refuted() -> None:
+    launch, (head_class,) = classes_of("forward", CHUNKS)
+    program = head_class.program
+    for changed in (
+        replace(program, live=rewritten(program.live, rounded_up)),
+        replace(program, lets=tuple(replace(let, value=rewritten(let.value, rounded_up)) for let in program.lets)),
+    ):
+        assert changed != program
+        found = claim_about(launch, head_class, changed, "signs", CHUNKS)
+        assert found.status == "refuted" and found.counterexample is not None
+        assert found.counterexample["i0"] < 0
+    assert cache_claims(mapped(rounded_down_past_zero, stored=True))["signs"].status == "refuted"
+
+
+def rounded_down_past_zero(part: Any) -> Any:
+    """A stride's keys numbered from the next one on."""
+    if isinstance(part, x.FloorDiv) and part.right == x.Int(3):
+        return replace(part, left=x.sub(part.left, x.Int(1000)), nonneg=True)
+    return None
+
+
+def test_a_trip_past_its_table_is_refuted() -> None:
+    launch, (head_class,) = classes_of("forward", DRAWN_ONES)
+    listed = [piece for piece in head_class.program.masked if piece.listed is not None]
+    changed = replace(head_class.program, masked=tuple(map(one_tile_more, listed)))
+    assert listed and claim_about(launch, head_class, changed, "counts", DRAWN_ONES).status == "refuted"
+
+
+def test_programs_of_another_form_are_refused() -> None:
+    launch, (head_class,) = classes_of("forward", DRAWN_ONES)
+    program = head_class.program
+    twice = Piece(x.Int(4), x.floor_div(x.Var("n"), x.Int(2)), x.TRUE, True, None, "planted")
+    wrong = {
+        "come one after another": replace(program, masked=(*program.masked, twice)),
+        "blocks of 64": replace(program, lists=tuple(replace(spec, block=128) for spec in program.lists)),
+        "which tiles divide": replace(program, query_tile=128),
+    }
+    for said, changed in wrong.items():
+        with pytest.raises(InternalError, match=said):
+            claim_about(launch, head_class, changed, "coverage", DRAWN_ONES)
+
+
+def test_every_head_is_launched_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "pattern p { heads 2  causal  where h < 1 attend window(9)  otherwise attend sink(64) | stride(30) }"
+    plan_of, backward_of = of_launches.plan_request, of_launches.backward_plan
+    monkeypatch.setattr(of_launches, "plan_request", lambda *a: replace(plan_of(*a), classes=plan_of(*a).classes[:1]))
+    with pytest.raises(InternalError, match="forward: a head"):
+        prove(heads_of(text), gradients=False)
+    monkeypatch.undo()
+    twice = lambda *a: replace(backward_of(*a), transposed=backward_of(*a).transposed * 2)  # noqa: E731
+    monkeypatch.setattr(of_launches, "backward_plan", twice)
+    with pytest.raises(InternalError, match="gradients of keys: a head"):
+        prove(heads_of(text))
+
+
+def test_a_key_that_a_longer_cut_needs_is_stored() -> None:
+    """A call that keeps no key further before its end than queries see and rollback reaches, though a cut by more
+    tokens is allowed where it loses nothing."""
+    heads = heads_of("pattern p { heads 1  block 16  causal  attend window(50) & stride(4b) }")
+    capacity, sixteen = x.Var("capacity0"), x.Int(16)
+    rest, whole = x.mod(capacity, sixteen), x.mul(x.floor_div(capacity, sixteen), x.Int(64))
+    reach = x.Select(x.Less(rest, x.ONE), whole, x.add(whole, rest))
+    old = x.Less(reach, x.sub(x.Var("stop"), x.Var("j")))
+
+    def forgetful(plan: CachedPlan) -> CachedPlan:
+        kept = (replace(s, slots=replace(s.slots, kept=x.Select(old, x.Int(-1), s.slots.kept))) for s in plan.store)
+        return replace(plan, store=tuple(kept))
+
+    plans = tuple(map(forgetful, cached(heads, 64, "float32", "cpu")))
+    found = {claim.name: claim.status for claim in prove_cache(heads, plans)}
+    assert found["truncation"] != "proved"
+
+
+def test_a_ring_without_slots_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparsec.testing.proof.caching.capacity_expr", lambda region: x.Var("rollback"))
+    with pytest.raises(InternalError, match="divisor is positive"):
+        prove_cache(heads_of(MODEST), cached(heads_of(MODEST), 64, "float32", "cpu"))
+
+
 # ---- Time
 
 
@@ -358,4 +489,6 @@ def test_what_takes_too_long_is_not_proved(short: str, monkeypatch: pytest.Monke
     assert set(found) == {"proved", "not proved"}  # some claims fold to a truth that needs no solver
     kinds = {name.split(" ")[0] for name in found["not proved"]}
     assert {"coverage", "fullness", "meaning", "storage", "injectivity"} <= kinds
-    assert {name.split(" ")[0] for name in found["proved"]} <= {"counts", "int32", "bounds", "regions", "disjointness"}
+    assert {name.split(" ")[0] for name in found["proved"]} <= {
+        *("counts", "int32", "signs", "bounds", "regions", "disjointness")
+    }

@@ -23,8 +23,8 @@ from sparsec.plan.cache import CAPACITY, CacheLayout, capacity_expr, laid_out, o
 from sparsec.plan.cached import CachedPlan
 from sparsec.sema.model import Heads
 from sparsec.testing.proof import meaning, misplaced
-from sparsec.testing.proof.claims import integers_in
 from sparsec.testing.proof.deciding import Claim, Subject, decide
+from sparsec.testing.proof.integers import integers_in, unsigned_in
 from sparsec.testing.proof.linear import Condition, Linear, Space, every, never, some
 from sparsec.testing.proof.questions import Failure, Question
 from sparsec.testing.proof.shelves import Shelf, shelves
@@ -61,6 +61,7 @@ def prove_cache(pattern: Heads, plans: tuple[CachedPlan, ...], *, timeout_s: flo
         Question("slots", lambda: _outside(at, found)),
         Question("regions", lambda: _overlapping(at, layout)),
         Question("int32", lambda: _wide(at, found)),
+        Question("signs", lambda: _negative_quotients(at, found)),
     )
     return tuple(decide(subject, question, timeout_s) for question in questions)
 
@@ -95,6 +96,11 @@ class Setting:
     def kept(self, shelf: Shelf, key: str) -> Choices:
         """Where the key is stored by a call after which there are `stop` tokens."""
         return _choices(self.scope(shelf.stored, **self.place_names(shelf), j=self.named[key]), shelf.kept)
+
+    def maps(self, shelf: Shelf) -> Iterator[tuple[Expr, Scope]]:
+        """The expressions of both, and the names that they read."""
+        for tree, numbers in ((shelf.slot, shelf.read), (shelf.kept, shelf.stored)):
+            yield tree, self.scope(numbers, **self.place_names(shelf))
 
     def needed(self, shelf: Shelf) -> Condition:
         """Whether query i of some head asks for key j."""
@@ -154,13 +160,16 @@ def _ahead(at: Setting, found: tuple[Shelf, ...]) -> Failure:
 
 def _not_stored(at: Setting, found: tuple[Shelf, ...]) -> Failure:
     """A needed key was not stored by the call that it came with, or in another slot than the one that is read."""
-    lost = []
-    for shelf in found:
-        for (reading, slot), (storing, kept) in product(at.slot(shelf), at.kept(shelf, "j")):
-            there = every((at.space.at_least(slot, Linear(0)), at.space.equal(slot, kept)))
-            lost.append(every((at.needed(shelf), reading, storing, never(there))))
+    missing = (every((at.needed(shelf), where)) for shelf in found for where in _missed(at, shelf))
     given = (at.asked, at.cut_a_little, at.ordered("j", "stop"), at.at_most("stop", "newest"))
-    return Failure(given, tuple(lost))
+    return Failure(given, tuple(missing))
+
+
+def _missed(at: Setting, shelf: Shelf) -> Iterator[Condition]:
+    """Key j was not stored in the slot in which it is looked up."""
+    for (reading, slot), (storing, kept) in product(at.slot(shelf), at.kept(shelf, "j")):
+        there = every((at.space.at_least(slot, Linear(0)), at.space.equal(slot, kept)))
+        yield every((reading, storing, never(there)))
 
 
 def _shared(at: Setting, found: tuple[Shelf, ...]) -> Failure:
@@ -181,12 +190,14 @@ def _taken(at: Setting, shelf: Shelf, own: Choices) -> Iterator[Condition]:
 
 
 def _cut_short(at: Setting, found: tuple[Shelf, ...]) -> Failure:
-    """A sequence is cut by more tokens though a key that it needs is lost, or cannot be cut by few."""
+    """A sequence is cut by more tokens though a key that it needs is lost or was not kept, or cannot be cut by few."""
     wrong = []
     for shelf in found:
-        lost, later = at.lost(shelf), every((at.ordered("j", "other", "stop"), at.at_most("stop", "newest")))
-        unseen = every((at.asked, later, at.needed(shelf), never(lost)))
-        wrong += [every((unseen, taken)) for taken in _taken(at, shelf, at.slot(shelf))]
+        lost, since = at.lost(shelf), at.at_most("stop", "newest")
+        unseen = every((at.asked, since, at.needed(shelf), never(lost)))
+        came, later = every((unseen, at.ordered("j", "stop"))), every((unseen, at.ordered("j", "other", "stop")))
+        wrong += [every((came, missed)) for missed in _missed(at, shelf)]
+        wrong += [every((later, taken)) for taken in _taken(at, shelf, at.slot(shelf))]
         wrong.append(every((at.at_most("length", "newest", "max_len"), at.cut_a_little, lost)))
     return Failure((), tuple(wrong))
 
@@ -217,14 +228,22 @@ def _wide(at: Setting, found: tuple[Shelf, ...]) -> Failure:
     wide = []
     for shelf in found:
         room = at.space.at_least(Linear(POSITION_LIMIT), at.end(shelf))
-        for tree, numbers in ((shelf.slot, shelf.read), (shelf.kept, shelf.stored)):
-            scope = at.scope(numbers, **at.place_names(shelf))
+        for tree, scope in at.maps(shelf):
             for value in dict.fromkeys(scope.value(node) for node in integers_in(tree)):
                 low, high = at.space.range_of(value)
                 if low < -(2**31) or high >= 2**31:
                     inside = at.space.within(value, Linear(-(2**31)), Linear(2**31))
                     wide.append(every((room, never(inside))))
     return Failure((), tuple(wide))
+
+
+def _negative_quotients(at: Setting, found: tuple[Shelf, ...]) -> Failure:
+    """A division of a slot's expression that is printed for values from 0 on divides a lesser one."""
+    below = []
+    for tree, scope in chain.from_iterable(map(at.maps, found)):
+        for chosen, divided in unsigned_in(tree):
+            below.append(every((*map(scope.truth, chosen), at.space.less(scope.value(divided), Linear(0)))))
+    return Failure((), tuple(below))
 
 
 def _confirmed(

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sparsec.ir import expr as x
-from sparsec.ir.tiles import Piece
+from sparsec.ir.tiles import Piece, TileProgram
 from sparsec.testing.proof.cuts import Cut, Impossible, bounded, covered
-from sparsec.testing.proof.linear import Condition, Linear, every, never, some
+from sparsec.testing.proof.integers import Tree, integers_in, unsigned_in
+from sparsec.testing.proof.linear import YES, Condition, Linear, every, never, some
 from sparsec.testing.proof.questions import Failure, Question
 from sparsec.testing.proof.settings import Setting
 from sparsec.testing.proof.stated import Scope
-from sparsec.testing.proof.visiting import certain, possible
+from sparsec.testing.proof.visiting import any_trip, certain, possible
 
 
 def tile_questions(at: Setting) -> tuple[Question, ...]:
@@ -27,6 +28,7 @@ def tile_questions(at: Setting) -> tuple[Question, ...]:
         Question("bounds", lambda: _outside(at), lambda impossible: bounded(cut, _vain(at), impossible)),
         Question("counts", lambda: _negative(at)),
         Question("int32", lambda: _wide(at)),
+        Question("signs", lambda: _negative_quotients(at)),
     )
 
 
@@ -84,9 +86,20 @@ def _not_full(at: Setting) -> Failure:
 
 
 def _negative(at: Setting) -> Failure:
-    """A piece's count is negative."""
-    counts = (at.scope.value(piece.count) for piece in _pieces(at))
-    return Failure((at.assumed,), tuple(at.space.less(count, Linear(0)) for count in counts))
+    """A piece's count is negative, or its list has no entry for a trip."""
+    found = []
+    for piece in _pieces(at):
+        count = at.scope.value(piece.count)
+        found.append(at.space.less(count, Linear(0)))
+        if piece.listed is not None:
+            found.append(at.space.less(Linear(entries(at.program, piece.listed, at.width)), count))
+    return Failure((at.assumed,), tuple(found))
+
+
+def entries(program: TileProgram, listed: int, width: int) -> int:
+    """Tiles of `width` columns in one row of the list's table."""
+    spec = program.lists[listed]
+    return spec.width * (spec.block // width)
 
 
 def _outside(at: Setting) -> Failure:
@@ -101,53 +114,41 @@ def _vain(at: Setting) -> Condition:
 
 
 def _wide(at: Setting) -> Failure:
-    """An expression or a part of one leaves int32, for rows and columns of the tile, those past the end included."""
+    """What is computed leaves int32, or a part of it does, for columns past the end of a tile too."""
     found: list[Condition] = []
-    seen: set[x.Expr] = set()
-
-    def check(scope: Scope, tree: x.Expr | x.Bool, reached: Condition) -> None:
+    seen: set[tuple[x.Expr, Scope]] = set()
+    for tree, scope, reached in _computed(at, at.space.within(at.tile * at.width, Linear(0), at.end)):
         for node in integers_in(tree):
-            if node not in seen:
-                value = scope.value(node)
-                if not _fits(at, value):
-                    inside = at.space.within(value, Linear(-(2**31)), Linear(2**31))
-                    found.append(every((reached, never(inside))))
-                seen.add(node)
-
-    for let in at.program.lets:
-        check(at.scope, let.value, every(()))
-    for piece in _pieces(at):
-        check(at.scope, piece.count, every(()))
-        if piece.listed is None:
-            trip = possible(at, piece)
-            scope = at.scope.having(n=trip.number, tile=at.tile)
-            check(scope, piece.tile, trip.visits)
-            check(scope, piece.when, trip.visits)
-            seen.clear()
-    check(at.scope, at.program.live, at.space.within(at.tile * at.width, Linear(0), at.end))
+            if (node, scope) not in seen:
+                seen.add((node, scope))
+                inside = at.space.within(scope.value(node), Linear(-(2**31)), Linear(2**31))
+                found.append(every((reached, never(inside))))
     return Failure((at.assumed,), tuple(found))
 
 
-def _fits(at: Setting, value: Linear) -> bool:
-    low, high = at.space.range_of(value)
-    return low >= -(2**31) and high < 2**31
+def _negative_quotients(at: Setting) -> Failure:
+    """A division that is printed for values from 0 on divides a lesser one."""
+    found = []
+    for tree, scope, reached in _computed(at, at.present):
+        for chosen, divided in unsigned_in(tree):
+            below = at.space.less(scope.value(divided), Linear(0))
+            found.append(every((reached, *map(scope.truth, chosen), below)))
+    return Failure((at.assumed,), tuple(found))
 
 
-def integers_in(tree: x.Expr | x.Bool) -> Iterator[x.Expr]:
-    """The integer expressions within a tree."""
-    match tree:
-        case x.Truth() | x.Listed() | x.Int() | x.Var():
-            return
-        case x.Not(a):
-            yield from integers_in(a)
-        case x.And(a, b) | x.Or(a, b) | x.Less(a, b):
-            yield from integers_in(a)
-            yield from integers_in(b)
-        case x.Select(c, a, b):
-            yield tree
-            for part in (c, a, b):
-                yield from integers_in(part)
-        case _:
-            yield tree
-            yield from integers_in(tree.left)
-            yield from integers_in(tree.right)
+def _computed(at: Setting, paired: Condition) -> Iterator[tuple[Tree, Scope, Condition]]:
+    """What the program's kernels compute, and when: at every trip of a loop, of tiles that it leaves out too, and of
+    pairs where `paired` holds."""
+    for let in at.program.lets:
+        yield let.value, at.scope, YES
+    for piece in _pieces(at):
+        yield piece.count, at.scope, YES
+        scope, reached = any_trip(at, piece)
+        for tree in (piece.tile, first_column(at.width), piece.when):
+            yield tree, scope, reached
+    yield at.program.live, at.scope, paired
+
+
+def first_column(width: int) -> x.Expr:
+    """Of the tile at hand."""
+    return x.mul(x.Var("tile"), x.Int(width))

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from sparsec.ir.expr import TRUE, evaluate, holds
-from sparsec.ir.tiles import ListSpec, TileProgram
+from sparsec.ir.expr import evaluate, holds
+from sparsec.ir.tiles import ListSpec, Piece, TileProgram
 from sparsec.ir.walk import Visit, draws, transposed_visits, visits
 from sparsec.sema.model import Random, Term
 from sparsec.testing.proof import meaning
-from sparsec.testing.proof.claims import integers_in
+from sparsec.testing.proof.claims import entries, first_column
+from sparsec.testing.proof.integers import Tree, negative, wide
 from sparsec.testing.proof.linear import NO, YES, Condition, Linear, Space
 from sparsec.testing.proof.settings import Case, Kind
 
@@ -23,21 +24,25 @@ _ROWS, _COLUMNS = 12, 48
 Values = Mapping[str, int]
 
 
-class TooLong(Exception):
-    """The loops of a counterexample take too long to walk."""
+class Unwalkable(Exception):
+    """The loops of a counterexample take too long to walk, or read past their tables: the message completes "is
+    visited"."""
 
 
 def fails(case: Case, claim: str, values: Values, term: Term, block: int) -> bool:
-    """Whether the claim fails for these values of the program's inputs and constants. Raises TooLong."""
+    """Whether the claim fails for these values of the program's inputs and constants. Raises Unwalkable."""
     tile, size = values["tile"], _size(case)
     match claim:
         case "counts":
             scope = _lets(case.program, values)
-            return any(evaluate(p.count, scope) < 0 for p in (*case.program.full, *case.program.masked))
+            pieces = (*case.program.full, *case.program.masked)
+            return any(evaluate(p.count, scope) < 0 or _past_its_table(case, p, scope) for p in pieces)
         case "meaning":
             return _is_live(case, values) != is_meant(values, term, block)
         case "int32":
-            return any(not -(2**31) <= value < 2**31 for value in _every_value(case, values))
+            return any(wide(*each) for each in _computed(case, values))
+        case "signs":
+            return any(negative(*each) for each in _computed(case, values))
     found = _visits(case, values)
     match claim:
         case "coverage":
@@ -75,8 +80,8 @@ def picture(case: Case, values: Values) -> str:
         lines.append(f"{row} = {at:>6}  {marks}")
     try:
         how = [("full" if v.full else "masked") for v in _visits(case, values) if v.tile == values["tile"]]
-    except TooLong:
-        how = ["for too many trips to tell"]
+    except Unwalkable as error:
+        how = [str(error)]
     kind, span = "query" if transposed else "key", f"{left} .. {left + _COLUMNS - 1}"
     lines.append(f"{column} = {span}; {kind} tile {values['tile']} is visited: {', '.join(how) or 'never'}")
     return "\n".join(lines)
@@ -127,6 +132,13 @@ def is_meant(values: Values, term: Term, block: int) -> bool:
     return meaning.holds(term, at) is YES
 
 
+def _past_its_table(case: Case, piece: Piece, values: Values) -> bool:
+    """Whether a listed loop has more trips than its list has entries."""
+    if piece.listed is None:
+        return False
+    return evaluate(piece.count, values) > entries(case.program, piece.listed, _size(case))
+
+
 def _lets(program: TileProgram, values: Values) -> dict[str, int]:
     scope = dict(values)
     for let in program.lets:
@@ -136,8 +148,11 @@ def _lets(program: TileProgram, values: Values) -> dict[str, int]:
 
 def _visits(case: Case, values: Values) -> tuple[Visit, ...]:
     program, scope = case.program, _lets(case.program, values)
-    if sum(evaluate(piece.count, scope) for piece in (*program.full, *program.masked)) > TRIPS:
-        raise TooLong
+    pieces = (*program.full, *program.masked)
+    if sum(evaluate(piece.count, scope) for piece in pieces) > TRIPS:
+        raise Unwalkable("for too many trips to tell")
+    if any(_past_its_table(case, piece, scope) for piece in pieces):
+        raise Unwalkable("by what lies past a table's end")
     if case.kind is Kind.TRANSPOSED:
         queries = values["base"] + values["begin"], values["base"] + values["end"]
         return transposed_visits(program, values, (values["j0"], values["j1"] + 1), values["nk"], queries)
@@ -145,19 +160,28 @@ def _visits(case: Case, values: Values) -> tuple[Visit, ...]:
     return visits(program, values, (values["i0"], values["i1"] + 1), values["nk"], document)
 
 
-def _every_value(case: Case, values: Values) -> Iterator[int]:
-    """The values of all expressions and of their parts, for the pair and for every trip."""
+def _computed(case: Case, values: Values) -> Iterator[tuple[Tree, Values]]:
+    """What the kernel computes for the pair and for every trip, and the values of the names."""
     program, scope = case.program, _lets(case.program, values)
     for let in program.lets:
-        yield from (evaluate(node, scope) for node in integers_in(let.value))
+        yield let.value, scope
     for piece in (*program.full, *program.masked):
-        yield from (evaluate(node, scope) for node in integers_in(piece.count))
+        yield piece.count, scope
         if evaluate(piece.count, scope) > TRIPS:
-            raise TooLong
-        for n in range(evaluate(piece.count, scope) if piece.listed is None else 0):
-            trip = scope | {"n": n}
-            yield from (evaluate(node, trip) for node in integers_in(piece.tile))
+            raise Unwalkable("for too many trips to tell")
+        for n in range(evaluate(piece.count, scope)):
+            trip = scope | {"n": n, **_entry(case, piece, n, scope)}
             trip["tile"] = evaluate(piece.tile, trip)
-            if piece.when != TRUE:
-                yield from (evaluate(node, trip) for node in integers_in(piece.when))
-    yield from (evaluate(node, scope) for node in integers_in(program.live))
+            for tree in (piece.tile, first_column(_size(case)), piece.when):
+                yield tree, trip
+    yield program.live, scope
+
+
+def _entry(case: Case, piece: Piece, n: int, values: Values) -> dict[str, int]:
+    """What a trip reads from the table of draws, if there is anything."""
+    if piece.listed is None:
+        return {}
+    spec = case.program.lists[piece.listed]
+    drawn = draws(spec, values[spec.lane_row], values["i0"] // spec.block)
+    per_block = spec.block // _size(case)
+    return {"entry": drawn[n // per_block] if n // per_block < len(drawn) else -1}

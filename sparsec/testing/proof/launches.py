@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from sparsec.diagnostics.model import InternalError
 from sparsec.ir.normalise import TooManyBands
 from sparsec.plan.cached import CachedPlan, NoCache, cache_layout
 from sparsec.plan.kernel import HeadClass
@@ -31,7 +32,8 @@ def launches(
 ) -> tuple[Launch, ...]:
     """The launches, those of the `cached` plans included.
 
-    Raises TooManyBands or TooManyClasses; ValueError for a target of another form.
+    Raises TooManyBands or TooManyClasses; ValueError for a target of another form; InternalError for a launch that
+    leaves out a head or takes it twice.
     """
     request = _request(pattern, head_dim, dtype)
     forward = Kind.IN_DOCUMENT if pattern.documents is Documents.SEPARATE else Kind.FORWARD
@@ -43,6 +45,9 @@ def launches(
     ]
     for name, plan in zip(("cached chunks", "cached rows"), plans, strict=False):
         found.append(Launch(name, Kind.FORWARD, plan.attend.classes))
+    for launch in found:
+        if sorted(head for each in launch.classes for head in each.heads) != list(range(pattern.heads)):
+            raise InternalError(f"{launch.name}: a head is launched for once")
     return tuple(found)
 
 

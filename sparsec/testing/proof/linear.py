@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import gcd
 
+from sparsec.diagnostics.model import InternalError
+
 
 @dataclass(frozen=True, slots=True)
 class Linear:
@@ -232,7 +234,10 @@ class Space:
         values differ as soon as these differ by less than the divisor, which is for the solver to find. Beside it
         0 <= remainder < divisor, and values from 0 to the divisor are their own remainders. All of it is true, but does
         not define the remainder: what is proved is true, a model need not be one.
+        Raises InternalError for a divisor that may not be positive.
         """
+        if self.range_of(divisor)[0] < 1:
+            raise InternalError("a remainder's divisor is positive")
         for known, by, left in self._wrapped:
             if known == value and by == divisor:
                 return left

@@ -5,14 +5,14 @@ Invariant: nothing here reads what the solver was asked; `ir.expr.evaluate` and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sparsec.ir.bounds import POSITION_LIMIT
-from sparsec.ir.expr import evaluate
+from sparsec.ir.expr import Expr, evaluate
 from sparsec.plan.cache import CacheLayout, place_names
-from sparsec.testing.proof.claims import integers_in
 from sparsec.testing.proof.counterexample import is_meant
+from sparsec.testing.proof.integers import negative, wide
 from sparsec.testing.proof.shelves import Shelf
 
 Values = Mapping[str, int]
@@ -42,6 +42,11 @@ class Place:
     def slot(self, key: int) -> int:
         return evaluate(self.shelf.slot, {**self.names, **dict(self.shelf.read), "j": key})
 
+    def maps(self, key: int, stop: int) -> Iterator[tuple[Expr, Values]]:
+        """The expressions of `slot` and `kept`, and the values of the names that they read."""
+        for tree, numbers in ((self.shelf.slot, self.shelf.read), (self.shelf.kept, self.shelf.stored)):
+            yield tree, {**self.names, **dict(numbers), "j": key, "stop": stop}
+
     def kept(self, key: int, stop: int) -> int:
         return evaluate(self.shelf.kept, {**self.names, **dict(self.shelf.stored), "j": key, "stop": stop})
 
@@ -56,8 +61,7 @@ def fails(layout: CacheLayout, shelf: Shelf, claim: str, values: Values, block: 
             return told if values["i"] < j < values["nk"] and _needed(shelf, values, block) else None
         case "storage":
             asked = _asked(values) and _cut_a_little(values) and _needed(shelf, values, block)
-            stored = 0 <= place.slot(j) == place.kept(j, stop)
-            return told if asked and j < stop <= values["newest"] and not stored else None
+            return told if asked and not _stored(place, values) else None
         case "injectivity":
             return _sharing(place, told, block)
         case "truncation":
@@ -66,12 +70,9 @@ def fails(layout: CacheLayout, shelf: Shelf, claim: str, values: Values, block: 
             strays = (slot for slot in (place.slot(j), place.kept(j, stop)) if slot >= 0)
             return told if any(not place.first <= slot < place.end for slot in strays) else None
         case "int32":
-            names = {**place.names, "j": j, "stop": stop}
-            trees = ((shelf.slot, shelf.read), (shelf.kept, shelf.stored))
-            found = (evaluate(node, names | dict(numbers)) for tree, numbers in trees for node in integers_in(tree))
-            return (
-                told if place.end <= POSITION_LIMIT and any(not -(2**31) <= value < 2**31 for value in found) else None
-            )
+            return told if place.end <= POSITION_LIMIT and any(wide(*each) for each in place.maps(j, stop)) else None
+        case "signs":
+            return told if any(negative(*each) for each in place.maps(j, stop)) else None
         case "regions":
             return told if _overlap(layout, values) else None
     raise AssertionError(f"no claim is called {claim}")
@@ -108,6 +109,12 @@ def _cut_a_little(values: Values) -> bool:
     return values["newest"] <= values["length"] + values["rollback"] + 1
 
 
+def _stored(place: Place, values: Values) -> bool:
+    """Whether key j was stored where it is looked up; so it is said to be if no call stored it."""
+    j, stop = values["j"], values["stop"]
+    return not j < stop <= values["newest"] or 0 <= place.slot(j) == place.kept(j, stop)
+
+
 def _sharing(place: Place, values: dict[str, int], block: int) -> dict[str, int] | None:
     """With another key that takes the slot of key j while it is needed, or in one call with it."""
     j, stop = values["j"], values["stop"]
@@ -133,7 +140,8 @@ def _cut_short(layout: CacheLayout, place: Place, values: dict[str, int], block:
     """A needed key is lost and the cut is made, or a cut that is always possible is refused."""
     length, newest, max_len = values["length"], values["newest"], values["max_len"]
     if layout.first_lost(length, newest, max_len, values["rollback"]) is None:
-        return _overwritten(place, values, block)
+        missed = _asked(values) and _needed(place.shelf, values, block) and not _stored(place, values)
+        return values if missed else _overwritten(place, values, block)
     return values if length <= newest <= max_len and _cut_a_little(values) else None
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
+from sparsec.diagnostics.model import InternalError
+from sparsec.ir.bounds import POSITION_LIMIT
 from sparsec.ir.printer import head_ranges
 from sparsec.ir.tiles import TileProgram
 from sparsec.plan.kernel import HeadClass
@@ -78,6 +80,7 @@ def prove_tiles(case: Case, about: str, pattern: Heads, *, timeout_s: float = 10
 
 def questions_of(case: Case, about: str, pattern: Heads) -> tuple[Subject, tuple[Question, ...]]:
     at = setting(case)
+    _check_form(at, pattern.block)
     solver = Solver(at.space)
     at = with_spans(at, solver)
     subject = Subject(
@@ -88,6 +91,20 @@ def questions_of(case: Case, about: str, pattern: Heads) -> tuple[Subject, tuple
         lambda values: counterexample.picture(case, values),
     )
     return subject, (*tile_questions(at), Question("meaning", lambda: _misread(at, case, pattern)))
+
+
+def _check_form(at: Setting, block: int) -> None:
+    """Raises InternalError for a program that is not of the form that claims rely on without asking: a list's truth is
+    that of a whole tile, and a contiguous piece comes to one tile after another."""
+    for spec in at.program.lists:
+        if spec.block != block or block % at.program.query_tile or block % at.program.key_tile:
+            raise InternalError(f"a list of draws is one of blocks of {block}, which tiles divide")
+    trip = at.space.unknown("trip", 0, POSITION_LIMIT)
+    for piece in (*at.program.full, *at.program.masked):
+        if piece.contiguous:
+            first, other = (at.scope.having(n=n).value(piece.tile) for n in (Linear(0), trip))
+            if other - first != trip:
+                raise InternalError("the tiles of a contiguous piece come one after another")
 
 
 def _misread(at: Setting, case: Case, pattern: Heads) -> Failure:
@@ -128,6 +145,6 @@ def _confirmed(at: Setting, case: Case, pattern: Heads, claim: str, model: Model
             try:
                 if counterexample.fails(case, claim, mine, pattern.terms[head], pattern.block):
                     return mine
-            except counterexample.TooLong:
+            except counterexample.Unwalkable:
                 return None
     return None

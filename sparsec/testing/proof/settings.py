@@ -85,7 +85,7 @@ def setting(case: Case) -> Setting:
     least = 0 if transposed or kind is Kind.IN_DOCUMENT else -POSITION_LIMIT
     row_tile = space.unknown("row tile", least // rows, POSITION_LIMIT // rows - 1) * rows
     first, row, last = (row_tile + space.unknown(name, 0, rows - 1) for name in ("first", "row", "last"))
-    tile = space.unknown("tile", -2 * POSITION_LIMIT // columns, 2 * POSITION_LIMIT // columns)
+    tile = space.unknown("tile", -(2**31) // columns, (2**31 - 1) // columns)  # another's first column is no int32
     column = tile * columns + space.unknown("column", 0, columns - 1)
     n_keys = space.unknown("key tiles", 0, POSITION_LIMIT // program.key_tile - 1) * program.key_tile
     n_keys = n_keys + space.unknown("last keys", 0, program.key_tile - 1)

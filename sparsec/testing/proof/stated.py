@@ -59,7 +59,9 @@ class Scope:
                 return space.divided(self.value(a), self._number(b))[0]
             case x.Mod(a, b):
                 by = self.value(b)
-                return space.wrapped(self.value(a), by) if by.terms else space.divided(self.value(a), by.constant)[1]
+                return (
+                    space.wrapped(self.value(a), by) if by.terms else space.divided(self.value(a), self._number(b))[1]
+                )
             case x.Min(a, b):
                 return space.minimum(self.value(a), self.value(b))
             case x.Max(a, b):

@@ -1,5 +1,7 @@
 """The loops of a tile program -> when they visit the tile at hand: at some trip, and at the trip that has to.
 
+`any_trip` is for what kernels compute at every trip, whatever tile it comes to.
+
 Invariant: a trip is only ever guessed. `certain` holds at no tile that the piece does not visit, whatever the guess.
 """
 
@@ -12,6 +14,7 @@ from sparsec.ir.bounds import POSITION_LIMIT
 from sparsec.ir.tiles import Piece
 from sparsec.testing.proof.linear import Condition, Linear, every, some
 from sparsec.testing.proof.settings import Setting, Span
+from sparsec.testing.proof.stated import Scope
 
 _TRIPS = 4 * POSITION_LIMIT
 
@@ -69,6 +72,15 @@ def certain(at: Setting, piece: Piece) -> Trip:
     part = space.maximum(Linear(0), space.minimum(rest, Linear(width - 1)))
     trip = turn * width + part - skipped
     return Trip(trip, every((space.equal(part, rest), _visits(at, piece, trip))))
+
+
+def any_trip(at: Setting, piece: Piece) -> tuple[Scope, Condition]:
+    """Any trip: the names that the piece's test reads there, and whether the trip is one of the loop."""
+    names = {"n": at.space.unknown("trip", 0, _TRIPS)}
+    if piece.listed is not None:
+        names["entry"] = at.space.unknown("entry", -1, POSITION_LIMIT // at.program.lists[piece.listed].block)
+    tile = at.scope.having(**names).value(piece.tile)
+    return at.scope.having(**names, tile=tile), in_loop(at, piece, names["n"])
 
 
 def _visits(at: Setting, piece: Piece, trip: Linear, **names: Linear) -> Condition:
