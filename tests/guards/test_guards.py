@@ -1,4 +1,4 @@
-"""Every kernel of the examples and of `more.sparse` touches its own tensors alone: guard pages and sanitizers say so."""
+"""Every kernel of the examples and of `more.sparse` touches its own tensors alone; guard pages and sanitizers tell."""
 
 from __future__ import annotations
 
