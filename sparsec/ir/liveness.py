@@ -68,8 +68,10 @@ def regions(bands: tuple[Band, ...]) -> tuple[tuple[Region, ...], tuple[Growth, 
         kept = [old for old in kept if not _within(old, region)]
         if not any(_within(region, old) for old in kept):
             kept.append(region)
-    if sum(_density(region) for region in kept if region.grows) >= 1:
-        return (EVERYTHING,), tuple(dict.fromkeys(growth))
+    growing = [region for region in kept if region.grows]
+    if sum(map(_density, growing)) >= 1:
+        whole = replace(EVERYTHING, start=min(region.start for region in growing))
+        kept = [whole, *(region for region in kept if not _within(region, whole))]
     return tuple(sorted(kept, key=_lifetime)), tuple(dict.fromkeys(growth))
 
 

@@ -151,14 +151,18 @@ class KVCache:
                 raise CallError(
                     f"expected {name} {tensor.dtype} {list(expected)}, got {given.dtype} {list(given.shape)}"
                 )
-        if int(state["state"].max()) > self.max_len or int(state["state"].min()) < 0:
-            raise CallError(f"expected lengths of at most {self.max_len}, got {state['state'].tolist()}")
+        for name in ("lengths", "state"):
+            if int(state[name].max()) > self.max_len or int(state[name].min()) < 0:
+                raise CallError(f"expected {name} of at most {self.max_len}, got {state[name].tolist()}")
+        if bool((state["state"][0] > state["state"][1]).any()):
+            raise CallError(f"expected sequences no longer than they have been, got {state['state'].tolist()}")
         self.batch_size = batch
         device = self.keys.device
         self.keys, self.values, self.lengths_tensor = (
             state[name].to(device, copy=True).contiguous() for name in ("keys", "values", "lengths")
         )
         self.state = state["state"].to("cpu", copy=True)
+        self.refresh()
 
     def _with(self, tensors: Mapping[str, Tensor]) -> KVCache:
         copy = KVCache.__new__(KVCache)

@@ -101,6 +101,16 @@ STRIDE_IN_A_WINDOW = Heads(
 )
 
 
+LATE_COLUMNS = replace(
+    STRIDE_IN_A_WINDOW,
+    terms=(
+        m.Intersection(
+            (m.Causal(), m.Union((m.Columns(m.Edge(40, False), None, False), m.Window(9, 0, False), m.Sink(2, False))))
+        ),
+    ),
+)
+
+
 def test_needed_keys_stay_in_their_slots() -> None:
     seen: set[str] = set()
     evicting = 0
@@ -109,6 +119,7 @@ def test_needed_keys_stay_in_their_slots() -> None:
     @given(causal_patterns(), STEPS, st.integers(0, 20))
     @example(WINDOW_AND_STRIDE, [30, *[1] * 20, 100], 0)
     @example(STRIDE_IN_A_WINDOW, [1] * 40, 3)
+    @example(LATE_COLUMNS, [1] * 90, 2)
     def check(pattern: Heads, steps: list[int], rollback: int) -> None:
         nonlocal evicting
         note(sparse_text(pattern))

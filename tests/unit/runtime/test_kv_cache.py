@@ -134,6 +134,14 @@ def test_growth_is_said() -> None:
         drawn.new_cache(1, 100)
 
 
+def test_keys_before_all_that_is_asked_for_take_no_slot() -> None:
+    text = (
+        "pattern p { heads 1  block 16  causal  attend columns(500 ..) | (columns(1000 ..) & stride(2b)) | window(9) }"
+    )
+    attn = sparsec.compile(text, head_dim=16, target="torch")
+    assert attn.new_cache(1, 1100).keys.shape[1] == 600 + 9
+
+
 def test_state(attn: SparseAttention) -> None:
     call, cache = tokens(30), attn.new_cache(2, 40)
     attn(*part(call, 0, 20), cache=cache)
@@ -149,6 +157,13 @@ def test_state(attn: SparseAttention) -> None:
         loaded.load_state_dict({"keys": state["keys"]})
     with pytest.raises(CallError, match="expected keys"):
         loaded.load_state_dict({**state, "keys": state["keys"][:, :3]})
+    shorter = {**state, "state": torch.stack((state["state"][1], state["state"][1] - 1))}
+    with pytest.raises(CallError, match="no longer than they have been"):
+        loaded.load_state_dict(shorter)
+    with pytest.raises(CallError, match="expected lengths of at most 40"):
+        loaded.load_state_dict({**state, "lengths": state["lengths"] + 30})
+    loaded.load_state_dict({**state, "state": torch.zeros_like(state["state"])})  # as after replays of a graph
+    assert loaded.lengths == (20, 20)
     swapped = attn.new_cache(2, 40)
     swapped.load_state_dict(state)
     swapped.reorder([1, 0])
