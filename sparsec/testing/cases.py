@@ -16,7 +16,7 @@ from torch import Tensor
 from sparsec.diagnostics.model import CallError
 from sparsec.sema import model
 from sparsec.sema.model import Documents, Heads, Term
-from sparsec.testing.strategies import Inputs, Shape, document_bounds, shapes
+from sparsec.testing.strategies import Inputs, Shape, document_bounds, key_counts, shapes
 
 CHECKS = ("forward", "probes", "gradients", "cache")
 SHORT, LONGEST = 300, 12_288
@@ -51,11 +51,12 @@ class Case:
     def described(self) -> str:
         """The same for people."""
         if self.bounds:
-            return f"{self.keys} tokens in documents that start at {list(self.bounds)[:-1]}"
-        sequences = "1 sequence" if self.batch == 1 else f"{self.batch} sequences"
+            return f"{self.keys} token{'s' * (self.keys > 1)} in documents that start at {list(self.bounds)[:-1]}"
+        sequences = f"{self.batch} sequence" + "s" * (self.batch > 1)
         if self.chunks:
             return f"{sequences}, chunks of {list(self.chunks)} tokens"
-        return f"{sequences}, {self.queries} queries from position {self.offset}, {self.keys} keys"
+        queries, keys = "query" if self.queries == 1 else "queries", "key" + "s" * (self.keys != 1)
+        return f"{sequences}, {self.queries} {queries} from position {self.offset}, {self.keys} {keys}"
 
     @property
     def cu_seqlens(self) -> tuple[int, ...] | None:
@@ -120,11 +121,14 @@ def keys_for(pattern: Heads) -> int:
     return min(most, LONGEST, max(SHORT, 8 * PAIRS // pattern.heads))
 
 
+_BATCHES, _SEEDS = st.integers(1, 2), st.integers(0, 2**16)
+
+
 @st.composite
 def cases(draw: st.DrawFn, check: str, pattern: Heads) -> Case:
     """Half of the cases are short, the others may be long enough for every term to matter."""
     most = keys_for(pattern)
-    batch, seed = draw(st.integers(1, 2)), draw(st.integers(0, 2**16))
+    batch, seed = draw(_BATCHES), draw(_SEEDS)
     if check == "cache":
         return _walk(draw, pattern, batch, seed)
     shape = draw(st.one_of(shapes(max_keys=SHORT), shapes(max_keys=most)))
@@ -133,6 +137,19 @@ def cases(draw: st.DrawFn, check: str, pattern: Heads) -> Case:
         return Case(check, length, length, 0, seed=seed, bounds=draw(document_bounds(length)))
     fitting = _fitting(shape, pattern.heads * batch)
     return Case(check, fitting.n_q, fitting.n_k, fitting.q_offset, batch, seed)
+
+
+@st.composite
+def aligned_cases(draw: st.DrawFn, pattern: Heads, most: int) -> Case:
+    """Cases of a call that is given no offset, of `most` keys at most; half have a query for each key.
+
+    Lengths come first, and one choice gives the queries: a failing case shrinks to few keys, then to few queries.
+    """
+    n_k = max(1, draw(key_counts(most)))
+    if pattern.documents is not Documents.NONE:
+        return Case("forward", n_k, n_k, 0, bounds=draw(document_bounds(n_k)), seed=draw(_SEEDS))
+    n_q = min(n_k, draw(st.integers(1, 2 * n_k)))
+    return Case("forward", n_q, n_k, n_k - n_q, draw(_BATCHES), draw(_SEEDS))
 
 
 def _walk(draw: st.DrawFn, pattern: Heads, batch: int, seed: int) -> Case:

@@ -6,20 +6,19 @@ import warnings
 from typing import Protocol
 
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
 from sparsec.program import Pattern
 from sparsec.reference.mask import mask
-from sparsec.sema.model import Documents, Heads
-from sparsec.testing.cases import longest_term, past_longest
+from sparsec.sema.model import Heads
+from sparsec.testing.cases import Case, aligned_cases, longest_term, past_longest
 from sparsec.testing.probes import check_forward
-from sparsec.testing.strategies import Shape, attention_inputs, document_bounds, shapes
+from sparsec.testing.search import Search, at_least_one
 from sparsec.testing.text import sparse_text
-from sparsec.testing.tolerance import assert_close, expected_attention
+from sparsec.testing.tolerance import assert_close, expected_attention, out_and_lse
 
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 LONG = 1100
 """Keys at most where `max_keys` is left out: the reference is dense."""
 
@@ -46,70 +45,82 @@ def check_attention(
 ) -> None:
     """Raises AssertionError with the smallest failing case if `attn` is not the attention that `pattern` means.
 
-    The last query sees the last key (q_offset is Nk - Nq, at least 0). heads, kv_heads: where the pattern leaves them
-    out. head_dim: that of `attn` if it has one, else 64. sink: float32 [heads], for a pattern with `learned_sink`; that
-    of `attn` if left out. max_keys: enough for the pattern's longest term, between 300 and 1,100, if left out; a term
-    too long for it is warned of, for then nothing shows where it ends. Errors are held to the tolerance policy;
-    `probes` moreover counts the visible keys exactly, and has NaN in keys and values that no query sees. Shapes and
-    inputs are the same in every run.
+    The last query sees the last key (q_offset is Nk - Nq, at least 0). The output has to be like q, and the natural LSE
+    float32, or float64 for a float64 q. An exception of `attn` comes through, with the smallest case that raises one as
+    a note. heads, kv_heads: where the pattern leaves them out. head_dim: that of `attn` if it has one, else 64. sink:
+    float32 [heads], for a pattern with `learned_sink`; that of `attn` if left out. max_keys: enough for the pattern's
+    longest term, between 300 and 1,100, if left out; a term too long for it is warned of, for then nothing shows where
+    it ends. Errors are held to the tolerance policy; `probes` moreover counts the visible keys exactly, and has NaN in
+    keys and values that no query sees: dense masked attention does not pass, unless it selects before it multiplies,
+    for 0 times NaN is NaN. Shapes and inputs are the same in every run. Raises CallError for bad arguments.
     """
+    __tracebackhide__ = True  # pytest shows the caller's line, and that of `attn` which raised
+    if not callable(attn):
+        raise CallError(f"expected attention as a callable, got {attn!r:.80}")
+    if not isinstance(pattern, Pattern | Heads):
+        raise CallError(f"expected a Pattern, as Program.pattern() gives it, or its Heads, got {pattern!r:.80}")
     meaning = pattern if isinstance(pattern, Heads) else pattern.resolve(heads, kv_heads)
     width: int = head_dim if head_dim is not None else getattr(attn, "head_dim", 64)
-    score, packed = meaning.score, meaning.documents is not Documents.NONE
-    logits = sink if sink is not None else getattr(attn, "sink", None)
-    if score.learned_sink and logits is None:
-        raise CallError("expected sink= for a pattern with learned_sink, got none")
     most = max_keys if max_keys is not None else min(LONG, past_longest(meaning))
+    at_least_one("head_dim", width)
+    at_least_one("max_keys", most)
+    if dtype not in DTYPES:
+        raise CallError(f"expected dtype torch.float16, bfloat16, float32 or float64, got {dtype!r:.80}")
+    _check_device(device)
+    score = meaning.score
+    logits = _sink(meaning, sink if sink is not None else getattr(attn, "sink", None)) if score.learned_sink else None
     if longest_term(meaning) >= most:
         warnings.warn(
             f"a term of the pattern is {longest_term(meaning)} tokens long: up to {most} keys do not show where it "
             "ends; max_keys= draws more",
             stacklevel=2,
         )
-    logits = logits.detach().cpu() if logits is not None and score.learned_sink else None
+    raised: Exception | None = None
 
-    @settings(
-        max_examples=examples,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        report_multiple_bugs=False,
-        phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(st.data())
-    def check(data: st.DataObject) -> None:
-        n_k = max(1, data.draw(shapes(max_keys=most)).n_k)
-        n_q = n_k if packed else data.draw(st.one_of(st.just(n_k), st.integers(1, n_k)))
-        bounds = data.draw(document_bounds(n_k)) if packed else None
-        drawn = attention_inputs(
-            *(meaning.heads, meaning.kv_heads, Shape(n_q, n_k, n_k - n_q)),
-            head_dim=width,
-            dtype=dtype,
-            max_batch=1 if packed else 2,
-        )
-        inputs = data.draw(drawn)
+    def check(case: Case) -> None:
+        inputs, bounds = case.inputs(meaning, width, dtype), case.cu_seqlens
         more = {} if bounds is None else {"cu_seqlens": torch.tensor(bounds, dtype=torch.int32, device=device)}
 
         def attend(*given: Tensor) -> tuple[Tensor, Tensor]:
-            with torch.no_grad():
-                out, lse = attn(*(t.to(device) for t in given), return_lse=True, **more)
+            nonlocal raised
+            q, k, v = (t.to(device) for t in given)
+            try:
+                with torch.no_grad():
+                    returned: object = attn(q, k, v, return_lse=True, **more)
+            except Exception as error:
+                raised = error
+                raise
+            out, lse = out_and_lse(returned, q)
             return out.cpu(), lse.cpu()
 
-        visible = mask(meaning, n_q, n_k, cu_seqlens=bounds)
+        visible = mask(meaning, case.queries, case.keys, cu_seqlens=bounds)
         tensors = inputs.q, inputs.k, inputs.v
-        try:
-            if probes:
-                check_forward(attend, *tensors, visible, score, sink=logits, packed=packed)
-            else:
-                assert_close(*attend(*tensors), expected_attention(*tensors, visible, score, sink=logits))
-        except AssertionError as error:
-            case = f"batch {inputs.q.shape[0]}, {n_q} queries, {n_k} keys, head_dim {width}, {dtype}"
-            documents = "" if bounds is None else f", cu_seqlens {list(bounds)}"
-            raise AssertionError(f"{error}\n{case}{documents}\n{sparse_text(meaning)}") from None
+        if probes:
+            check_forward(attend, *tensors, visible, score, sink=logits, packed=bounds is not None)
+        else:
+            assert_close(*attend(*tensors), expected_attention(*tensors, visible, score, sink=logits), visible)
 
+    search = Search(check)
+    search.over(aligned_cases(meaning, most), examples=examples)
+    if search.case is None or search.error is None:
+        return
+    where = f"{search.case.described}, head_dim {width}, {dtype}{search.again}\n{sparse_text(meaning)}"
+    if isinstance(search.error, AssertionError) and search.error is not raised:
+        raise AssertionError(f"{search.error}\n{where}")
+    search.error.add_note(where)
+    raise search.error
+
+
+def _check_device(device: torch.device | str) -> None:
     try:
-        check()
-    except AssertionError as error:
-        error.__notes__ = []  # hypothesis lists what was drawn, tensors too; the message has the case
-        raise
+        torch.zeros(1).to(device).cpu()
+    except Exception as error:  # torch has a type for each way in which a device may be missing
+        raise CallError(f"expected a device that is available, got {device!r:.80}") from error
+
+
+def _sink(meaning: Heads, sink: object) -> Tensor:
+    """On the CPU, without gradients."""
+    if not isinstance(sink, Tensor) or sink.shape != (meaning.heads,):
+        given = list(sink.shape) if isinstance(sink, Tensor) else repr(sink)[:80]
+        raise CallError(f"expected sink= as a tensor [{meaning.heads}], for a pattern with learned_sink, got {given}")
+    return sink.detach().cpu()

@@ -20,6 +20,7 @@ from sparsec.program import Pattern, Program, load, parse
 from sparsec.sema.arguments import Given
 from sparsec.sema.model import Heads
 from sparsec.testing.check import check_attention
+from sparsec.testing.search import at_least_one
 
 SHAPES = 3
 
@@ -49,6 +50,12 @@ def for_patterns(
     patterns, over a few shapes each. params, heads, kv_heads: for the file's patterns, as `sparsec.compile` has them.
     The others as for `check_attention`. Raises CallError, or DiagnosticError for a bad file, when it is imported.
     """
+
+    at_least_one("examples", examples)
+    if not isinstance(source, Pattern | Path | str | SearchStrategy):
+        raise CallError(
+            f"expected a path, a text, a Pattern or a strategy, as in @for_patterns('file.sparse'), got {source!r:.80}"
+        )
 
     def check(attn: Any, pattern: Heads, shapes: int) -> None:
         if not callable(attn):

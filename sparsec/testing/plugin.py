@@ -5,6 +5,8 @@ Invariant: without `--sparse` it does nothing; importing it imports neither torc
 
 from __future__ import annotations
 
+import shlex
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -16,8 +18,11 @@ from sparsec.diagnostics.model import SparsecError
 from sparsec.program import Pattern, load
 
 if TYPE_CHECKING:
+    import torch
+
     from sparsec.testing.verify import Subject
 
+TARGETS = ("cpu", "triton", "torch")
 HEADS, HEAD_DIM = 8, 64
 """As `sparsec verify` has them where nothing else is said."""
 
@@ -25,8 +30,34 @@ HEADS, HEAD_DIM = 8, 64
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("sparsec", "attention patterns")
     group.addoption("--sparse", action="store_true", help="collect .sparse files, and verify their patterns")
-    group.addoption("--sparse-examples", type=int, default=20, metavar="N", help="cases drawn for each property")
-    group.addoption("--sparse-target", metavar="TARGET", help="cpu, triton or torch; the machine's best if left out")
+    group.addoption(
+        "--sparse-examples", type=_at_least_one, default=20, metavar="N", help="cases drawn for each property"
+    )
+    group.addoption(
+        "--sparse-target",
+        choices=TARGETS,
+        metavar="TARGET",
+        help="cpu, triton or torch; the machine's best if left out",
+    )
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Of a target that this machine cannot run one usage error, not one for each test."""
+    target = config.getoption("--sparse-target")
+    if not config.getoption("--sparse") or target is None:
+        return
+    from sparsec.testing.verify import check_runs
+
+    try:
+        check_runs(target, _device(target))
+    except SparsecError as error:
+        raise pytest.UsageError(f"--sparse-target {target}: {error}") from None
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -66,10 +97,9 @@ class PropertyItem(pytest.Item):
             pytest.skip(result.absent)
         if result.failure is not None:
             case = result.failure.case
-            raise AssertionError(
-                f"{result.failure.message}\n{case.described}\nto run it again: sparsec verify {self.path} --pattern "
-                f"{self.pattern.name} --target {subject.attn.target} --case {case}"
-            )
+            words = ["sparsec", "verify", str(self.path), "--pattern", self.pattern.name]
+            again = shlex.join([*words, "--target", subject.attn.target, "--case", str(case)])
+            raise AssertionError(f"{result.failure.message}\n{case.described}\nto run it again: {again}")
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Of a property that does not hold, what differs and no traceback."""
@@ -84,12 +114,16 @@ class PropertyItem(pytest.Item):
 @cache
 def _subject(pattern: Pattern, target: str | None) -> Subject:
     """Compiled once for the properties of a pattern."""
-    import torch
-
     from sparsec.runtime.compile import compile
     from sparsec.testing.verify import Subject
 
     heads = pattern.resolve(*((HEADS, None) if pattern.heads is None else (None, None)))
-    device = torch.device("cuda" if torch.cuda.is_available() and target != "cpu" else "cpu")
+    device = _device(target)
     attn = compile(pattern, heads=heads.heads, kv_heads=heads.kv_heads, head_dim=HEAD_DIM, device=device, target=target)
     return Subject.of(heads, attn, device)
+
+
+def _device(target: str | None) -> torch.device:
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() and target != "cpu" else "cpu")

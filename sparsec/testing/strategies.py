@@ -108,12 +108,17 @@ def sources_with_meaning(
     return _drawn(max_heads, max_operators, blocks, scored).map(lambda drawn: (_written(drawn), _resolved(drawn)))
 
 
+def key_counts(most: int) -> st.SearchStrategy[int]:
+    """How many keys a shape has: any number up to `most`, large ones and those at the edges of blocks more often."""
+    usual = st.integers(1, most)
+    edges = st.sampled_from([n for n in (0, 1, 15, 16, 17, 63, 64, 65, 128, 129) if n <= most])
+    return st.one_of(usual, usual, st.integers(most // 2, most), edges)
+
+
 @st.composite
 def shapes(draw: st.DrawFn, *, max_queries: int = 150, max_keys: int = 300) -> Shape:
     """Lengths and an offset: odd ones, below one block, more queries than keys, no keys, decode, prefill chunks."""
-    usual = st.integers(1, max_keys)
-    edges = st.sampled_from([n for n in (0, 1, 15, 16, 17, 63, 64, 65, 128, 129) if n <= max_keys])
-    n_k = draw(st.one_of(usual, usual, st.integers(max_keys // 2, max_keys), edges))
+    n_k = draw(key_counts(max_keys))
     n_q = draw(st.one_of(st.integers(1, max_queries), st.just(1), st.just(max(1, min(n_k, max_queries)))))
     aligned = n_k - n_q
     q_offset = draw(st.one_of(st.just(aligned), st.just(aligned), st.just(0), st.integers(0, n_k + 70)))

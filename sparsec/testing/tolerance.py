@@ -46,24 +46,73 @@ def expected_attention(
     return Expected(*exact, *plain)
 
 
-def assert_close(out: Tensor, lse: Tensor, expected: Expected) -> None:
+def out_and_lse(returned: object, q: Tensor) -> tuple[Tensor, Tensor]:
+    """What a call for q [B, H, Nq, D] returned, if it is (out, LSE); raises AssertionError if not.
+
+    The output has to be like q. The LSE is [B, H, Nq] on the same device, in float32, or in float64 for a float64 q.
+    """
+    lse = q.new_empty(q.shape[:3], dtype=torch.float64 if q.dtype == torch.float64 else torch.float32)
+    match returned:
+        case (Tensor() as out, Tensor() as sums):
+            if _described(out) == _described(q) and _described(sums) == _described(lse):
+                return out, sums
+    raise AssertionError(f"expected (out, LSE) of {_described((q, lse))}, got {_described(returned)}")
+
+
+def _described(value: object) -> str:
+    match value:
+        case Tensor():
+            return f"{value.dtype} {list(value.shape)}" + ("" if value.is_cpu else f" on {value.device}")
+        case tuple() | list() if len(value) < 5:
+            return f"({', '.join(map(_described, value))})"
+        case None:
+            return "None"
+        case _:
+            return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def assert_close(out: Tensor, lse: Tensor, expected: Expected, mask: Tensor | None = None) -> None:
     """Errors within `reference.tolerance.allowed_errors`, those of the LSE relative to 1 + its magnitude; no NaN.
 
-    Rows without a visible key are exactly 0, with LSE -inf.
+    Rows without a visible key are exactly 0, with LSE -inf. With `mask`, bool [heads, Nq, Nk], the message names a row.
     """
-    if bool(out.isnan().any()):
-        raise AssertionError("the output holds NaN")
-    if bool(lse.isnan().any()):
-        raise AssertionError("the log-sum-exp holds NaN")
     empty = expected.exact_lse == -math.inf
-    if not (torch.equal(lse == -math.inf, empty)):
-        raise AssertionError("the LSE is -inf in other rows than those that see no key")
-    if bool(out[empty].any()):
-        raise AssertionError("the output of a row that sees no key is not 0")
+    wrong = {
+        "the output holds NaN": out.isnan().any(dim=-1),
+        "the log-sum-exp holds NaN": lse.isnan(),
+        "the LSE is -inf in other rows than those that see no key": (lse == -math.inf) != empty,
+        "the output of a row that sees no key is not 0": out.bool().any(dim=-1) & empty,
+    }
+    for message, rows in wrong.items():
+        if bool(rows.any()):
+            raise AssertionError(f"{message}{_farthest(rows, mask)}")
     weight = (1 + expected.exact_lse.abs()).masked_fill(empty, 1)
-    assert_errors("output", _error(out, expected.exact), _error(expected.plain, expected.exact), dtype=out.dtype)
-    found, plain = (_error(actual, expected.exact_lse) / weight for actual in (lse, expected.plain_lse))
-    assert_errors("LSE", found, plain, dtype=out.dtype)
+    of_out = _error(out, expected.exact), _error(expected.plain, expected.exact)
+    of_lse = tuple(_error(actual, expected.exact_lse) / weight for actual in (lse, expected.plain_lse))
+    for what, (found, plain) in (("output", of_out), ("LSE", of_lse)):
+        try:
+            assert_errors(what, found, plain, dtype=out.dtype)
+        except AssertionError as error:
+            raise AssertionError(f"{error}{_farthest(found, mask)}") from None
+
+
+def _farthest(off: Tensor, mask: Tensor | None) -> str:
+    """The first row that is wrong, bool [batch, heads, Nq], or that of the largest error [batch, heads, Nq(, D)]."""
+    if mask is None:
+        return ""
+    batch, head, row = (int(n) for n in torch.unravel_index(off.double().argmax(), off.shape)[:3])
+    which = "first" if off.dtype == torch.bool else f"farthest off, by {float(off.max()):.3g}"
+    return f"\n{which}: sequence {batch}, head {head}, query {row}, which sees {_ranges(mask[head, row])}"
+
+
+def _ranges(row: Tensor, most: int = 8) -> str:
+    """The keys of a row of a mask, in half-open ranges."""
+    keys = row.nonzero().flatten()
+    if not len(keys):
+        return "no key"
+    breaks = (keys[1:] != keys[:-1] + 1).nonzero().flatten() + 1
+    runs = [f"{int(run[0])}..{int(run[-1]) + 1}" for run in torch.tensor_split(keys, breaks)]
+    return "keys " + ", ".join(runs[:most]) + (f" and {len(runs) - most} more runs" if len(runs) > most else "")
 
 
 def assert_errors(what: str, error: Tensor, *plain: Tensor, dtype: torch.dtype) -> None:

@@ -9,12 +9,9 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from hypothesis import HealthCheck, Phase, Verbosity, given, settings
-from hypothesis import seed as seeded
-from hypothesis.errors import Flaky
 from torch import Tensor
 from torch.func import functional_call
 
@@ -25,10 +22,10 @@ from sparsec.sema.model import Heads
 from sparsec.testing.cases import CHECKS, PAIRS, Case, cases
 from sparsec.testing.gradients import check_gradients
 from sparsec.testing.probes import Attend, check_forward
-from sparsec.testing.tolerance import Expected, assert_close, expected_attention
+from sparsec.testing.search import Report, Search
+from sparsec.testing.tolerance import Expected, assert_close, expected_attention, out_and_lse
 
 SHRINKING_SECONDS = 20.0
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +40,8 @@ class Subject:
 
     @classmethod
     def of(cls, pattern: Heads, attn: SparseAttention, device: torch.device) -> Subject:
-        """With a learned sink, if there is one, that differs from head to head."""
+        """With a learned sink, if there is one, that differs from head to head. Raises as `check_runs` does."""
+        check_runs(attn.target, device)
         sink = torch.linspace(-1.0, 1.5, pattern.heads).requires_grad_() if pattern.score.learned_sink else None
         return cls(pattern, attn, device, sink)
 
@@ -66,8 +64,17 @@ class Subject:
     def call(self, *qkv: Tensor, **more: object) -> tuple[Tensor, Tensor]:
         parameters = {} if self.sink is None else {"sink": self.sink.to(self.device)}
         moved = tuple(t.to(self.device) for t in qkv)
-        out, lse = functional_call(self.attn, parameters, moved, {"return_lse": True, **more})
+        returned = functional_call(self.attn, parameters, moved, {"return_lse": True, **more})
+        out, lse = out_and_lse(returned, moved[0])
         return out.cpu(), lse.cpu()
+
+
+def check_runs(target: str, device: torch.device) -> None:
+    """Raises CallError for a target that cannot run there: no property of a pattern would be at fault."""
+    if target == "triton":
+        from sparsec.runtime.triton import check_device  # imported where it is used, for it is slow to import
+
+        check_device(torch.empty(0, device=device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,32 +113,20 @@ def verify_one(
     """One property, a name among `cases.CHECKS`."""
     if absent := _absent(subject, check):
         return Result(check, absent=absent)
-    started = time.perf_counter()
-    search = _Search(subject, lambda text: report(f"{check}, {text} of {examples}"))
+    started, partial = time.perf_counter(), False
 
-    @seeded(seed)
-    @settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        report_multiple_bugs=False,
-        phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
-        verbosity=Verbosity.quiet,
-    )
-    @given(cases(check, subject.pattern))
-    def run(case: Case) -> None:
-        search.run(case)
+    def check_case(case: Case) -> None:
+        nonlocal partial
+        partial = partial or _sees_a_part(subject, case)
+        _check(subject, case)
 
-    try:
-        run()
-    except Flaky:
-        assert search.failure is not None, "only a failure can be flaky"
-        search.failure = Failure(search.failure.case, f"{search.failure.message}\nanother run of it did not fail")
-    except AssertionError:
-        assert search.failure is not None, "the run noted its failure"
+    search = Search(check_case, lambda text: report(f"{check}, {text} of {examples}"), SHRINKING_SECONDS)
+    search.over(cases(check, subject.pattern), examples=examples, seed=seed)
+    failure = None
+    if search.case is not None and search.error is not None:
+        failure = Failure(search.case, _message(search.error) + search.again)
     seconds = time.perf_counter() - started
-    return Result(check, search.examples, search.keys, seconds, search.failure, partial=search.partial)
+    return Result(check, search.examples, search.keys, seconds, failure, partial=partial)
 
 
 def run_case(subject: Subject, case: Case) -> Result:
@@ -144,45 +139,12 @@ def run_case(subject: Subject, case: Case) -> Result:
     if absent := _absent(subject, case.check):
         raise CallError(f"expected a property of this pattern, got {case.check}: {absent}")
     started = time.perf_counter()
-    message = _failing(subject, case)
-    failure = None if message is None else Failure(case, message)
+    failure = None
+    try:
+        _check(subject, case)
+    except Exception as error:
+        failure = Failure(case, _message(error))
     return Result(case.check, 1, case.keys, time.perf_counter() - started, failure, partial=True)
-
-
-@dataclass(slots=True)
-class _Search:
-    """What running one case after another has found."""
-
-    subject: Subject
-    report: Callable[[str], None]
-    examples: int = 0
-    keys: int = 0
-    partial: bool = False
-    failure: Failure | None = None
-    failed: set[Case] = field(default_factory=set)
-    deadline: float = 0.0
-
-    def run(self, case: Case) -> None:
-        """Raises AssertionError if the case fails; once shrinking has had its time, only cases that failed before do.
-
-        The last case to fail is the smallest: hypothesis runs it again at the end.
-        """
-        if not self.failed:
-            self.examples += 1
-            self.keys = max(self.keys, case.keys)
-            self.report(f"example {self.examples}")
-            self.partial = self.partial or _sees_a_part(self.subject, case)
-        elif case not in self.failed and time.perf_counter() > self.deadline:
-            return
-        else:
-            self.report(f"shrinking, {case.keys} keys")
-        message = _failing(self.subject, case)
-        if message is not None:
-            if not self.failed:
-                self.deadline = time.perf_counter() + SHRINKING_SECONDS
-            self.failed.add(case)
-            self.failure = Failure(case, message)
-            raise AssertionError(message)
 
 
 def _absent(subject: Subject, check: str) -> str:
@@ -202,17 +164,15 @@ def _sees_a_part(subject: Subject, case: Case) -> bool:
     return bool(((seen > 0) & (seen < case.keys)).any())
 
 
-def _failing(subject: Subject, case: Case) -> str | None:
-    """What differs; None if the case passes."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a cache grows, or that an operator of torch is not deterministic
-            _RUN[case.check](subject, case)
-    except AssertionError as error:
-        return str(error)
-    except Exception as error:  # whatever a valid call raises is a failure of the property
-        return f"{type(error).__name__}: {error}"
-    return None
+def _check(subject: Subject, case: Case) -> None:
+    """Raises AssertionError with what differs; whatever else a valid call raises is a failure of the property too."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a cache grows, or that an operator of torch is not deterministic
+        _RUN[case.check](subject, case)
+
+
+def _message(error: Exception) -> str:
+    return str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
 
 
 def _forward(subject: Subject, case: Case) -> None:
@@ -222,7 +182,7 @@ def _forward(subject: Subject, case: Case) -> None:
         out, lse = subject.attend(case)(*qkv)
         sink = None if subject.sink is None else subject.sink.detach()
         want = expected_attention(*qkv, visible, subject.pattern.score, sink=sink, q_offset=case.offset)
-    _assert_close(out, lse, want, visible)
+    assert_close(out, lse, want, visible)
 
 
 def _probes(subject: Subject, case: Case) -> None:
@@ -276,28 +236,6 @@ def _cache(subject: Subject, case: Case) -> None:
 def _joined(parts: list[Expected]) -> Expected:
     names = ("exact", "exact_lse", "plain", "plain_lse")
     return Expected(*(torch.cat([getattr(part, name) for part in parts], dim=2) for name in names))
-
-
-def _assert_close(out: Tensor, lse: Tensor, want: Expected, visible: Tensor) -> None:
-    try:
-        assert_close(out, lse, want)
-    except AssertionError as error:
-        off = (out.double() - want.exact).abs().nan_to_num(torch.inf).amax(dim=-1)
-        batch, head, row = (int(n) for n in torch.unravel_index(off.argmax(), off.shape))
-        raise AssertionError(
-            f"{error}\nfarthest off, by {float(off[batch, head, row]):.3g}: sequence {batch}, head {head}, "
-            f"query {row}, which sees {_ranges(visible[head, row])}"
-        ) from error
-
-
-def _ranges(row: Tensor, most: int = 8) -> str:
-    """The keys of a row of a mask, in half-open ranges."""
-    keys = row.nonzero().flatten()
-    if not len(keys):
-        return "no key"
-    breaks = (keys[1:] != keys[:-1] + 1).nonzero().flatten() + 1
-    runs = [f"{int(run[0])}..{int(run[-1]) + 1}" for run in torch.tensor_split(keys, breaks)]
-    return "keys " + ", ".join(runs[:most]) + (f" and {len(runs) - most} more runs" if len(runs) > most else "")
 
 
 _RUN: dict[str, Callable[[Subject, Case], None]] = {

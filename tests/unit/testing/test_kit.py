@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
+import sparsec
 from sparsec.diagnostics.model import CallError, DiagnosticError
-from sparsec.testing import for_patterns
+from sparsec.testing import for_patterns, plugin, verify
+from sparsec.testing.cases import Case
 
 ROOT = Path(__file__).parents[3]
 TESTS = """
@@ -86,6 +92,12 @@ def test_for_patterns_refuses_what_cannot_be_a_test(folder: Path) -> None:
         for_patterns(TWO)(lambda: None)
     with pytest.raises(CallError, match="got 'nope'"):
         for_patterns(folder / "two.sparse", name="nope", heads=1)(lambda pattern: None)
+    with pytest.raises(CallError, match=r"expected a path, a text, a Pattern or a strategy.*got Program"):
+        for_patterns(sparsec.parse(TWO))  # type: ignore[arg-type]
+    with pytest.raises(CallError, match=r"as in @for_patterns\('file\.sparse'\), got <function"):
+        for_patterns(lambda pattern: None)  # type: ignore[arg-type]
+    with pytest.raises(CallError, match="examples of at least 1, got 0"):
+        for_patterns(TWO, examples=0)
     with pytest.raises(DiagnosticError, match="E101"):
         for_patterns("pattern p { attend windw(3) }")(lambda pattern: None)
 
@@ -98,6 +110,44 @@ def test_the_plugin_collects_sparse_files_when_asked(folder: Path) -> None:
     (folder / "two.sparse").write_text("pattern p { attend windw(3) }")
     out = run_pytest(folder, "--sparse")
     assert "error[E101]" in out and "1 error" in out and "Traceback" not in out, out
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--sparse-examples", "0", "expected a whole number of at least 1, got '0'"),
+        ("--sparse-target", "foo", "invalid choice: 'foo'"),
+        pytest.param(
+            *("--sparse-target", "triton", "--sparse-target triton: expected tensors on a GPU"),
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="Triton runs here"),
+        ),
+    ],
+)
+def test_an_option_that_cannot_be_is_one_usage_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, option: str, value: str, message: str
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    out = run_pytest(folder, "--sparse", option, value)
+    assert out.count("ERROR") == 1 and message in out, out
+    assert "two.sparse" not in out and "Traceback" not in out, out
+
+
+def test_the_command_that_runs_a_failure_again_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("forward", 1, 3, 2)
+    result = verify.Result("forward", failure=verify.Failure(case, "what differs"))
+    monkeypatch.setattr(verify, "verify_one", lambda *_, **__: result)
+    monkeypatch.setattr(plugin, "_subject", lambda *_: SimpleNamespace(attn=SimpleNamespace(target="torch")))
+    item: Any = SimpleNamespace(
+        pattern=sparsec.parse("pattern p { attend full }").pattern(),
+        check="forward",
+        path=Path("f/one two's.sparse"),
+        config=SimpleNamespace(getoption=lambda name: None),
+    )
+    with pytest.raises(AssertionError, match="what differs") as raised:
+        plugin.PropertyItem.runtest(item)
+    command = str(raised.value).partition("to run it again: ")[2]
+    expected = ["f/one two's.sparse", "--pattern", "p", "--target", "torch", "--case", str(case)]
+    assert shlex.split(command) == ["sparsec", "verify", *expected]
 
 
 def test_the_plugin_is_registered_and_light() -> None:
