@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sparsec.diagnostics.arguments import integer
 from sparsec.diagnostics.model import CallError
 from sparsec.program import Pattern
 from sparsec.runtime.compile import compile
@@ -55,23 +56,23 @@ class SelfAttention(nn.Module):
         target: str | None = None,
     ) -> None:
         super().__init__()
-        if embed_dim < 1 or heads < 1:
-            raise CallError(f"expected embed_dim and heads of at least 1, got {embed_dim} and {heads}")
+        embed_dim, heads = integer("embed_dim", embed_dim, 1), integer("heads", heads, 1)
         if head_dim is None and embed_dim % heads:
             raise CallError(f"expected heads that divide embed_dim, or a head_dim, got {heads} heads for {embed_dim}")
-        size = embed_dim // heads if head_dim is None else head_dim
+        size = embed_dim // heads if head_dim is None else integer("head_dim", head_dim, 1)
         if rotary and size % 2:
             raise CallError(f"expected an even head_dim with rotary, got {size}")
         if rotary_base <= 0:
             raise CallError(f"expected rotary_base above 0, got {rotary_base}")
         dtype = torch.get_default_dtype() if dtype is None else dtype
+        where = torch.get_default_device() if device is None else device
         self.attention = compile(
             pattern,
             heads=heads,
             kv_heads=heads if kv_heads is None else kv_heads,
             head_dim=size,
             dtype=dtype if kernel_dtype is None else kernel_dtype,
-            device=torch.get_default_device() if device is None else device,
+            device=None if str(where) == "meta" else where,  # parameters that wait for their values; kernels do not
             target=target,
             name=name,
             params=params,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsec import sema
+from sparsec.diagnostics import arguments
 from sparsec.diagnostics import codes_meaning as codes
 from sparsec.diagnostics.codes_text import more_problems
 from sparsec.diagnostics.model import CallError, Diagnostic, DiagnosticError, Severity
@@ -35,8 +36,8 @@ CHECKED_PATTERNS, CHECKED_HEADS = 32, 128
 
 def load(path: str | Path) -> Program:
     """The program in the file at `path`. Raises DiagnosticError if it has errors, OSError if it cannot be read."""
-    path = Path(path)
-    source, problems = parser.read_file(path, str(path))
+    file = arguments.path(path)
+    source, problems = parser.read_file(file, str(file))
     if source is None:
         raise DiagnosticError(problems)
     return _program(source)
@@ -44,7 +45,7 @@ def load(path: str | Path) -> Program:
 
 def parse(text: str, filename: str = "<string>") -> Program:
     """The program in `text`; diagnostics call it `filename`. Raises DiagnosticError if it has errors."""
-    return _program(SourceFile(filename, text))
+    return _program(SourceFile(filename, arguments.instance("text", text, str)))
 
 
 def check(source: SourceFile) -> tuple[sema.CheckedFile | None, tuple[Diagnostic, ...]]:
@@ -210,6 +211,7 @@ class Pattern:
         """
         from sparsec.reference import mask
 
+        n_q, n_k = arguments.integer("n_q", n_q, 0), arguments.integer("n_k", n_k, 0)
         return mask(self.resolve(heads, kv_heads), n_q, n_k)
 
     def _resolve(self, heads: int | None, kv_heads: int | None) -> sema.Resolved:
@@ -238,16 +240,16 @@ class Model:
 
     def layer(self, layer: int) -> Pattern:
         """The pattern of layer `layer`, from 0; raises CallError if there is no such layer."""
-        if not 0 <= layer < len(self._layers):
-            raise CallError(f"model {self.name!r}: expected a layer from 0 to {len(self._layers) - 1}, got {layer}")
-        return self._layers[layer]
+        return self._layers[arguments.integer("layer", layer, 0, len(self) - 1)]
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {len(self)} layers)"
 
 
 def _pick(what: str, name: str | None, names: tuple[str, ...]) -> str:
-    shown = ", ".join(names) or "none"
+    if not names:
+        raise CallError(f"expected a file with a {what}, got one without")
+    shown = ", ".join(names)
     if name is None:
         if len(names) != 1:
             raise CallError(f"expected the name of a {what}, one of: {shown}; got no name")

@@ -27,6 +27,7 @@ from sparsec.codegen.cpp import emit_cpp, emit_cpp_backward
 from sparsec.codegen.cpp_cached import emit_cpp_cached
 from sparsec.codegen.triton import emit_triton, emit_triton_backward
 from sparsec.codegen.triton_cached import emit_triton_cached
+from sparsec.diagnostics.arguments import path
 from sparsec.diagnostics.model import CallError, DiagnosticError, SparsecError
 from sparsec.ir.normalise import TooManyBands
 from sparsec.plan.cache import CacheLayout
@@ -125,7 +126,7 @@ def load_compiled(directory: Path | str) -> SparseAttention:
     A library for the CPU is run as it is; a GPU's kernels go from their source through Triton, which keeps what it has
     built in a cache of its own.
     """
-    folder = Path(directory)
+    folder = path(directory)
     try:
         text = (folder / MANIFEST).read_bytes()
         manifest = json.loads(text)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.ir.normalise import TooManyBands
 from sparsec.plan.build import plan_backward, plan_kernels
@@ -29,12 +30,13 @@ from sparsec.plan.target import (
     tile_sizes,
     transposed_tile_sizes,
 )
-from sparsec.program import Pattern, load, parse
+from sparsec.program import Pattern, Program, load, parse
 from sparsec.runtime import cpu
 from sparsec.runtime import flops as flops  # registers the formulas
 from sparsec.runtime.cached_kernel import CachedKernel
 from sparsec.runtime.cpu_backward import CpuBackward
 from sparsec.runtime.cpu_cached import CpuCached
+from sparsec.runtime.devices import device_of
 from sparsec.runtime.kernel import BackwardKernel, ForwardKernel, LoadedKernel, register
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.reference_kernel import ReferenceKernel
@@ -70,7 +72,7 @@ class Request:
 
 
 def compile(
-    pattern: Pattern | Path | str,
+    pattern: Pattern | Program | Path | str,
     *,
     head_dim: int,
     heads: int | None = None,
@@ -83,23 +85,24 @@ def compile(
 ) -> SparseAttention:
     """Compiles a pattern into a `torch.nn.Module`.
 
-    pattern: a Pattern, a path (a Path, or a string that ends in `.sparse`), or source text; `name` and `params` choose
-    the pattern of a file and override its parameters. heads, kv_heads: needed where the file leaves them out.
+    pattern: a Pattern, a Program, a path (a Path, or a string that ends in `.sparse`), or source text; `name` and
+    `params` choose the pattern of a file and override its parameters.
+    heads, kv_heads: needed where the file leaves them out.
     dtype: float32, bfloat16 or float16. device: where it will run; the GPU if there is one, else the CPU.
     target: "cpu" (generated C++), "triton", "torch" (plain PyTorch) or "reference"; the device's best if left out.
     One module serves every batch size and every length. Raises DiagnosticError for a bad pattern, CallError for a bad
     argument, BuildError if the machine's compiler fails.
     """
-    chosen = pattern if isinstance(pattern, Pattern) else _pattern(pattern, name, params or {})
-    if isinstance(pattern, Pattern) and (name is not None or params):
-        raise CallError("expected name= and params= with a path or a text alone, got them with a Pattern")
-    where = torch.device(device) if device is not None else _default_device()
-    kind = target if target is not None else _default_target(where)
-    if kind not in TARGETS:
+    chosen = _pattern(pattern, name, params or {})
+    if target is not None and target not in TARGETS:
         raise CallError(f"expected a target among {', '.join(TARGETS)}, got {target!r}")
+    where = device_of(device) if device is not None else _default_device(target)
+    kind = target if target is not None else _default_target(where)
+    if kind == "cpu" and where.type != "cpu":
+        raise CallError(f"expected a CPU for target 'cpu', got device {where}")
     if dtype not in DTYPES and not (kind in ("torch", "reference") and dtype == torch.float64):
         raise CallError(f"expected dtype float32, bfloat16 or float16, got {dtype}")
-    check_supported(chosen, head_dim)
+    head_dim = check_supported(chosen, head_dim)
     try:
         return _module(request_for(chosen, head_dim, dtype, heads, kv_heads), kind, where)
     except TooManyBands as error:
@@ -109,28 +112,38 @@ def compile(
 def request_for(
     pattern: Pattern, head_dim: int, dtype: torch.dtype, heads: int | None, kv_heads: int | None
 ) -> Request:
-    return Request(
-        pattern.resolve(heads, kv_heads), head_dim, dtype, cache(lambda: pattern.cache_layout(heads, kv_heads))
-    )
+    return Request(pattern.resolve(heads, kv_heads), head_dim, dtype, partial(pattern.cache_layout, heads, kv_heads))
 
 
-def check_supported(pattern: Pattern, head_dim: int) -> None:
-    """Raises DiagnosticError for what no kernel takes, CallError for a bad head dimension."""
+def check_supported(pattern: Pattern, head_dim: int) -> int:
+    """The head dimension. Raises DiagnosticError for what no kernel takes, CallError for a bad head dimension."""
     problems = pattern.unsupported()
     if problems:
         raise DiagnosticError(problems)
-    if not 0 < head_dim <= HEAD_DIM_LIMIT:
-        raise CallError(f"expected head_dim between 1 and {HEAD_DIM_LIMIT}, got {head_dim}")
+    return integer("head_dim", head_dim, 1, HEAD_DIM_LIMIT)
 
 
-def _pattern(where: Path | str, name: str | None, params: Mapping[str, Given]) -> Pattern:
-    if isinstance(where, Path) or where.endswith(".sparse"):
-        return load(where).pattern(name, **params)
-    return parse(where).pattern(name, **params)
+def _pattern(given: Pattern | Program | Path | str, name: str | None, params: Mapping[str, Given]) -> Pattern:
+    instance("params", params, Mapping)  # type: ignore[type-abstract]  # it makes none
+    match given:
+        case Pattern() if name is not None or params:
+            raise CallError("expected name= and params= without a Pattern, which has its own, got them with one")
+        case Pattern():
+            return given
+        case Program():
+            return given.pattern(name, **params)
+        case Path():
+            return load(given).pattern(name, **params)
+        case str():
+            return (load if given.endswith(".sparse") else parse)(given).pattern(name, **params)
+    raise CallError(
+        f"expected a Pattern (as program.pattern(name) and model.layer(n) give), a Program, a path or a text, "
+        f"got {type(given).__name__}"
+    )
 
 
-def _default_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _default_device(target: str | None) -> torch.device:
+    return torch.device("cuda" if target != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _default_target(device: torch.device) -> str:

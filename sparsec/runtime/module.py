@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bounds import POSITION_LIMIT
 from sparsec.plan.cache import CacheLayout
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.report import Report
 from sparsec.runtime.cache_ops import attend_cached, attend_now, cache_tables, refuse_derivatives
+from sparsec.runtime.devices import device_of
 from sparsec.runtime.kernel import ForwardKernel, registered
 from sparsec.runtime.kv_cache import KVCache
 from sparsec.runtime.ops import forward
-from sparsec.runtime.positions import check_positions
-
-"""Positions stay below this, so that kernels may reckon in 32 bits."""
+from sparsec.runtime.positions import check_positions, position
 
 
 class SparseAttention(nn.Module):
@@ -72,6 +73,7 @@ class SparseAttention(nn.Module):
         cu_seqlens: Tensor | None = None,
         cache: KVCache | None = None,
         lengths: Tensor | Sequence[int] | None = None,
+        inputs: Mapping[str, Tensor] | None = None,
     ) -> Tensor: ...
 
     @overload
@@ -86,6 +88,7 @@ class SparseAttention(nn.Module):
         cu_seqlens: Tensor | None = None,
         cache: KVCache | None = None,
         lengths: Tensor | Sequence[int] | None = None,
+        inputs: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]: ...
 
     def forward(
@@ -99,6 +102,7 @@ class SparseAttention(nn.Module):
         cu_seqlens: Tensor | None = None,
         cache: KVCache | None = None,
         lengths: Tensor | Sequence[int] | None = None,
+        inputs: Mapping[str, Tensor] | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Attends.
 
@@ -111,9 +115,18 @@ class SparseAttention(nn.Module):
         both, and the cache keeps the new ones. Without gradients.
         lengths: with a cache, how many of the N tokens each sequence has, on the CPU; they are its last ones, and the
         rows before them are padding, whose output is 0 (None: N each).
+        inputs: the tensors of the inputs that the pattern declares; kernels take no such pattern, so there are none.
         Returns out, like q, and with `return_lse` also the natural-log LSE, float32 [B, heads, Nq]; a query that may
         attend to nothing has output 0 and LSE -inf (the sink, where there is one). Raises CallError.
         """
+        if not (isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)):
+            given = ", ".join(type(each).__name__ for each in (q, k, v))
+            raise CallError(f"expected q, k and v of type Tensor, got {given}")
+        if q.is_meta:
+            raise CallError("expected tensors on a CPU or a GPU, got q on meta, which holds no numbers")
+        if inputs is not None and (not isinstance(inputs, Mapping) or inputs):
+            names = sorted(map(str, inputs)) if isinstance(inputs, Mapping) else type(inputs).__name__
+            raise CallError(f"expected no inputs, since the pattern declares none, got {names}")
         if torch.is_autocast_enabled("cpu" if q.is_cpu else q.device.type):
             q, k, v = q.to(self.dtype), k.to(self.dtype), v.to(self.dtype)
         if not self._fits(q, k, v):
@@ -124,7 +137,7 @@ class SparseAttention(nn.Module):
         if lengths is not None:
             raise CallError("expected lengths with a cache alone, got them without one")
         self._check_documents(q, k, q_offset, cu_seqlens)
-        offset = k.shape[2] - q.shape[2] if q_offset is None else q_offset
+        offset = position("q_offset", k.shape[2] - q.shape[2] if q_offset is None else q_offset)
         check_positions(offset, q.shape[2], k.shape[2])
         sink = None if self.sink is None else self.sink.float()
         if not isinstance(self._kernel, str):  # plain differentiable torch, with no operator between
@@ -135,7 +148,7 @@ class SparseAttention(nn.Module):
             out, lse = forward(q, k, v, sink, cu_seqlens, self._kernel, offset, self.scale)
         return (out, lse) if return_lse else out
 
-    @property
+    @cached_property
     def layout(self) -> CacheLayout:
         """Which keys a cache keeps, and where.
 
@@ -152,7 +165,7 @@ class SparseAttention(nn.Module):
         """
         if self._make_report is None:
             raise CallError("expected a module that sparsec.compile made, got one without its pattern")
-        return self._make_report(seq_len)
+        return self._make_report(integer("seq_len", seq_len, 1))
 
     def new_cache(
         self, batch_size: int = 1, max_len: int = 4096, *, rollback: int = 0, device: torch.device | str | None = None
@@ -165,9 +178,11 @@ class SparseAttention(nn.Module):
         layout = self.layout
         for growth in layout.growth:
             warnings.warn(f"the cache keeps every key for {growth}", stacklevel=2)
-        if max_len >= POSITION_LIMIT:
-            raise CallError(f"expected max_len below {POSITION_LIMIT}, got {max_len}")
-        where = self._device if device is None else torch.device(device)
+        batch_size, rollback = integer("batch_size", batch_size, 1), integer("rollback", rollback, 0)
+        max_len = integer("max_len", max_len, 1, POSITION_LIMIT - 1)
+        where = self._device if device is None else device_of(device)
+        if self.target == "cpu" and where.type != "cpu":
+            raise CallError(f"expected a CPU for target 'cpu', got device {where}")
         assert isinstance(self._kernel, str)
         return KVCache(
             layout,
@@ -193,6 +208,7 @@ class SparseAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         if q_offset is not None or cu_seqlens is not None:
             raise CallError("expected neither q_offset nor cu_seqlens with a cache, got one")
+        instance("cache", cache, KVCache)
         batch, _, new, _ = q.shape
         if k.shape[2] != new or new < 1:
             raise CallError(f"expected as many queries as keys with a cache, got {new} and {k.shape[2]}")
@@ -206,7 +222,7 @@ class SparseAttention(nn.Module):
         refuse_derivatives(q, k, v, self.sink)
         counts = None
         if lengths is not None:
-            counts = torch.as_tensor(lengths, dtype=torch.int32)
+            counts = _counts(lengths)
             if counts.shape != (batch,) or counts.device.type != "cpu":
                 raise CallError(f"expected lengths [{batch}] on the CPU, got {list(counts.shape)} on {counts.device}")
         sink = None if self.sink is None else self.sink.detach().float()
@@ -239,6 +255,7 @@ class SparseAttention(nn.Module):
             raise CallError(f"expected {expected}, got {'none' if cu_seqlens is None else 'some'}")
         if cu_seqlens is None:
             return
+        instance("cu_seqlens", cu_seqlens, Tensor)
         if cu_seqlens.dim() != 1 or cu_seqlens.dtype != torch.int32 or cu_seqlens.device != q.device:
             shape = f"{cu_seqlens.dtype} {list(cu_seqlens.shape)} on {cu_seqlens.device}"
             raise CallError(f"expected cu_seqlens int32 [documents + 1] on {q.device}, got {shape}")
@@ -281,3 +298,13 @@ class SparseAttention(nn.Module):
             f"heads={self.heads}, kv_heads={self.kv_heads}, head_dim={self.head_dim}, dtype={self.dtype}, "
             f"target={self.target!r}"
         )
+
+
+def _counts(lengths: Tensor | Sequence[int]) -> Tensor:
+    try:
+        counts = torch.as_tensor(lengths)
+    except (TypeError, ValueError, RuntimeError):
+        counts = torch.empty(0)
+    if counts.is_floating_point() or counts.is_complex():
+        raise CallError(f"expected lengths of integers, got {lengths!r:.80}")
+    return counts.to(torch.int32)

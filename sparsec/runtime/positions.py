@@ -5,8 +5,17 @@ Invariant: what `sparsec verify --prove` assumes of positions holds of every cal
 
 from __future__ import annotations
 
+import torch
+
+from sparsec.diagnostics.arguments import integer
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bounds import POSITION_LIMIT
+
+
+def position(name: str, given: int) -> int:
+    """`given`, an integer or a graph's symbol of one; raises CallError for anything else."""
+    counts = isinstance(given, int | torch.SymInt) and not isinstance(given, bool)
+    return given if counts else integer(name, given)
 
 
 def check_positions(q_offset: int, n_queries: int, n_keys: int) -> None:
