@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from sparsec.cli.options import FILE, open_source
+from sparsec.cli.tables import count
 from sparsec.diagnostics.model import Diagnostic, DiagnosticError, Severity
 from sparsec.diagnostics.render import render_json, render_text
 from sparsec.program import check as check_source
@@ -43,10 +44,6 @@ def _problems(path: Path) -> tuple[Diagnostic, ...]:
 
 
 def _summary(files: int, errors: int, warnings: int) -> str:
-    counts = [_count(errors, "error")] if errors else []
-    counts += [_count(warnings, "warning")] if warnings else []
-    return f"{_count(files, 'file')}: {', '.join(counts) or 'no problems'}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    counts = [count(errors, "error")] if errors else []
+    counts += [count(warnings, "warning")] if warnings else []
+    return f"{count(files, 'file')}: {', '.join(counts) or 'no problems'}"

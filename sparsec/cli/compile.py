@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,10 +22,24 @@ if TYPE_CHECKING:
     from sparsec.runtime.manifest import Proof
 
 
+ARCHITECTURES = (
+    *("cuda:80", "cuda:86", "cuda:87", "cuda:89", "cuda:90", "cuda:100", "cuda:103", "cuda:120", "cuda:121"),
+    *("hip:gfx908", "hip:gfx90a", "hip:gfx942", "hip:gfx950"),
+)
+"""Those that Triton and its assemblers build for; any other ends in pages of their intermediate code, or an abort."""
+
+
+class _Folder(click.Path):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not value:
+            self.fail("expected the name of a folder, got an empty one", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @click.command("compile")
 @file_argument
 @click.option(
-    "-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder to write."
+    "-o", "--output", required=True, type=_Folder(file_okay=False, path_type=Path), help="The folder to write."
 )
 @click.option(
     "--target",
@@ -63,8 +77,11 @@ def compile_pattern(
     _check_target(target)
     pattern = choose(open_program(file), name, settings)
     counts = resolve(pattern, heads, kv_heads)
-    from sparsec.runtime.artefact import compile_to_directory  # it imports torch
+    from sparsec.runtime import cpu  # it imports torch
+    from sparsec.runtime.artefact import compile_to_directory
 
+    if target == "cpu" and not cpu.has_compiler():
+        raise SparsecError("expected a C++ compiler ($CXX, g++ or clang++) for target cpu, found none; install one")
     with progress() as report:
         manifest = compile_to_directory(
             pattern,
@@ -140,3 +157,6 @@ def _check_target(target: str) -> None:
         raise click.BadParameter(str(error), param_hint="'--target'") from error
     if interpreted:
         raise click.BadParameter("the interpreter builds nothing", param_hint="'--target'")
+    if target != "cpu" and target not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise click.BadParameter(f"expected cpu or one of {known}, got {target!r}", param_hint="'--target'")

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from sparsec.cli.options import DEFAULT_HEADS, DTYPES, choose, file_argument, open_program, pattern_options
-from sparsec.cli.tables import percent, table
+from sparsec.cli.tables import count, percent, table
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.ir.printer import head_ranges
 from sparsec.plan.cost import CachePrice, Geometry
@@ -95,7 +95,7 @@ def as_text(title: str, found: Report) -> str:
     at = found.geometry
     lines = [
         f"{title}: {at.heads} query heads on {at.kv_heads} KV heads, head dim {at.head_dim}, {at.dtype}, "
-        f"{found.tokens} tokens",
+        f"{count(found.tokens, 'token')}",
         "",
         _computed(found),
     ]

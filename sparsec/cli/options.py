@@ -80,11 +80,13 @@ def choose(program: Program, name: str | None, settings: tuple[str, ...], *, or_
     if name is None and or_first and len(program.patterns) > 1:
         name, *others = program.patterns
         click.echo(f"taking the first pattern, {name}; --pattern takes another: {', '.join(others)}", err=True)
-    params = {}
+    params: dict[str, str] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not key or not equals or not text:
             raise click.BadParameter(f"expected NAME=VALUE, got {setting!r}", param_hint="'--set'")
+        if key.strip() in params:
+            raise click.BadParameter(f"expected each name once, got {key.strip()!r} twice", param_hint="'--set'")
         params[key.strip()] = text.strip()
     return program.pattern(name, **params)
 

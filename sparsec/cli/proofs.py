@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from sparsec.cli.tables import duration, table
@@ -33,6 +34,12 @@ def extras() -> Iterator[None]:
             raise
         wanted = f"pip install 'sparsec[{_EXTRAS[package]}]'"
         raise CallError(f"expected the package {package}, which is not installed: {wanted}") from error
+
+
+def check_prover() -> None:
+    """Raises CallError where z3 is missing."""
+    with extras():
+        import_module("sparsec.testing.proof")
 
 
 def claims_about(

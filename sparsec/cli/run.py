@@ -19,7 +19,7 @@ from sparsec.cli.options import (
 )
 from sparsec.cli.progress import progress
 from sparsec.cli.show import LENGTH_LIMIT, covered, picture
-from sparsec.cli.tables import duration, percent, table
+from sparsec.cli.tables import count, duration, percent, table
 
 if TYPE_CHECKING:
     from sparsec.integrations.peers import Comparison
@@ -69,8 +69,9 @@ def run(
         )
         compiled = time.perf_counter() - started
     click.echo(
-        f"{pattern.name}: {seq_len} tokens, {found.heads} heads on {found.kv_heads} KV heads, head dim {head_dim}, "
-        f"{dtype} on {case.device}; target {attn.target}, compiled in {duration(compiled)}\n"
+        f"{pattern.name}: {count(seq_len, 'token')}, {count(found.heads, 'head')} on "
+        f"{count(found.kv_heads, 'KV head')}, head dim {head_dim}, {dtype} on {case.device}; "
+        f"target {attn.target}, compiled in {duration(compiled)}\n"
     )
     against = ["sdpa"] if no_flex else list(PEERS)
     for line in simplifications(found, against):

@@ -12,7 +12,7 @@ import click
 from sparsec.cli.options import choose, file_argument, open_program, pattern_options, resolve
 from sparsec.cli.picture import draw, shades_for
 from sparsec.cli.picture_svg import draw_html, draw_svg
-from sparsec.cli.tables import percent
+from sparsec.cli.tables import count, percent
 from sparsec.plan.build import plan_kernels
 from sparsec.plan.coverage import HeadCoverage, coverage
 from sparsec.sema.model import Documents, Heads
@@ -49,7 +49,7 @@ def show(
     found = resolve(pattern, heads, kv_heads)
     if head is not None and head >= found.heads:
         raise click.BadParameter(f"expected a head below {found.heads}, got {head}", param_hint="'--head'")
-    title = f"{pattern.name}: {seq_len} queries, {seq_len} keys"
+    title = f"{pattern.name}: {count(seq_len, 'query')}, {count(seq_len, 'key')}"
     if form == "text":
         text = f"{title}\n\n{picture(found, seq_len, only=head)}\n"
     else:

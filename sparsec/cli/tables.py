@@ -19,6 +19,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(head), "  ".join("-" * width for width in widths), *map(line, rows)])
 
 
+def count(number: int, what: str) -> str:
+    """`1 file`, `2 files`; `what` in the singular, `query` too."""
+    several = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{number} {what if number == 1 else several}"
+
+
 def duration(seconds: float) -> str:
     """Three significant digits: `79.1 ms`, `1.24 s`."""
     return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"

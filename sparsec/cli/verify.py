@@ -16,8 +16,9 @@ import click
 
 from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolve
 from sparsec.cli.progress import progress
-from sparsec.cli.proofs import claims_about, claims_text, extras
+from sparsec.cli.proofs import check_prover, claims_about, claims_text, extras
 from sparsec.cli.tables import duration, table
+from sparsec.diagnostics.arguments import integer
 from sparsec.program import Pattern
 from sparsec.sema.model import Heads
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from sparsec.testing.verify import Failure, Result
 
 EXAMPLES = 20
+SEED_LIMIT = 2**64 - 1
 _NAMES = {"forward": "output and LSE", "probes": "exact probes", "gradients": "gradients", "cache": "cache walk"}
 
 
@@ -61,7 +63,11 @@ class Verdict:
     help="Cases drawn for each property; 0 for none.",
 )
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed draws the same cases."
+    "--seed",
+    type=click.IntRange(0, SEED_LIMIT),
+    default=0,
+    show_default=True,
+    help="The same seed draws the same cases.",
 )
 @click.option("--case", "case_text", metavar="CASE", help="Run this case alone, as a failure prints it.")
 @click.option("--prove", is_flag=True, help="Prove the plan's claims for all lengths too; needs z3.")
@@ -95,6 +101,8 @@ def verify(
     """
     if not (examples or case_text or prove):
         raise click.UsageError("expected --prove with --examples 0, which tests nothing")
+    if prove:
+        check_prover()
     program = open_program(file)
     patterns = [choose(program, each, settings) for each in ((name,) if name is not None else program.patterns)]
     if case_text is not None and len(patterns) > 1:
@@ -154,9 +162,13 @@ class _Tested:
         with extras():
             from sparsec.testing import cases, verify
         import sparsec
+        from sparsec.runtime.positions import check_positions
 
         meaning, name, where = self.meaning, self.pattern.name, self.where
         case = None if case_text is None else cases.parse_case(case_text)
+        if case is not None:
+            check_positions(case.offset, case.queries, case.keys)
+            integer("seed", case.seed, 0, SEED_LIMIT)
         self.report(f"compiling {name}")
         attn = sparsec.compile(
             self.pattern,

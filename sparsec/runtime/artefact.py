@@ -116,7 +116,10 @@ def compile_to_directory(
         proof,
     )
     progress("writing")
-    _publish(directory, {**files, MANIFEST: _json({"format": FORMAT, **asdict(manifest)})})
+    try:
+        _publish(directory, {**files, MANIFEST: _json({"format": FORMAT, **asdict(manifest)})})
+    except OSError as error:  # of the scratch folder, of which the caller knows nothing
+        raise OSError(error.errno, error.strerror, str(directory)) from error
     return manifest
 
 

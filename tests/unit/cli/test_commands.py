@@ -211,6 +211,7 @@ def test_show_takes_the_first_pattern_and_says_so(two: Path) -> None:
         (("--set", "nope=3"), "nope"),
         (("--set", "w=full"), "w"),
         (("--set", "w"), "NAME=VALUE"),
+        (("--set", "w=3", "--set", " w=9"), "expected each name once, got 'w' twice"),
         (("--heads", "6", "--kv-heads", "4"), "divide"),
         (("--heads", "0"), "heads"),
         (("--head", "8"), "below 8"),
@@ -224,6 +225,11 @@ def test_wrong_options(good: Path, arguments: tuple[str, ...], message: str) -> 
     assert result.exit_code == 2
     assert message in result.stderr
     assert result.stdout == ""
+
+
+def test_one_is_one(good: Path) -> None:
+    assert invoke("show", good, "--seq-len", "1").stdout.startswith("p: 1 query, 1 key\n")
+    assert "bfloat16, 1 token\n" in invoke("explain", good, "--seq-len", "1").stdout
 
 
 @pytest.mark.parametrize("name", ["show", "run", "verify", "bench"])

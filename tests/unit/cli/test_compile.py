@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from click.testing import CliRunner, Result
 import sparsec
 from sparsec.cli import proofs
 from sparsec.cli.main import commands
-from sparsec.runtime import artefact
+from sparsec.runtime import artefact, cpu
 
 
 def compiled(*arguments: str | Path) -> Result:
@@ -87,6 +88,41 @@ def test_without_the_option_there_is_no_proof_and_without_gradients_none_of_them
     (found,) = asked
     chosen = {key: found[key] for key in ("head_dim", "dtype", "target", "gradients")}
     assert chosen == {"head_dim": 32, "dtype": "float16", "target": "cuda:90", "gradients": False}
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-o", ""), "expected the name of a folder, got an empty one"),
+        (("-o", "built", "--target", "hip:gfx000"), "hip:gfx950, got 'hip:gfx000'"),
+        (("-o", "built", "--target", "cuda:999"), "hip:gfx950, got 'cuda:999'"),
+    ],
+)
+def test_wrong_usage(file: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = compiled(file, *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in " ".join(result.stderr.split())
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+def test_without_a_compiler_no_other_target_is_advised(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "find_compiler", lambda: None)
+    result = compiled(file, "-o", file.with_name("built"))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "expected a C++ compiler ($CXX, g++ or clang++) for target cpu, found none" in result.stderr
+    assert "torch" not in result.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_named_as_it_was_given(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(file.with_name(".sparsec-1")))
+
+    monkeypatch.setattr(artefact, "_build_cpu", lambda *_: ((), {}))
+    monkeypatch.setattr(artefact.tempfile, "TemporaryDirectory", refuse)
+    result = compiled(file, "-o", file.with_name("built"))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1] == f"error: {file.with_name('built')}: Permission denied"
 
 
 @pytest.mark.usefixtures("nothing_is_built")

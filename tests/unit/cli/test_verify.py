@@ -11,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 import sparsec
@@ -108,6 +109,10 @@ def test_json(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "message"),
     [
         (("--case", "forward,queries=0"), "expected a case as a failure prints it"),
+        (("--case", f"forward,queries=3,keys=5,offset={2**29 - 3}"), "expected positions below 2**29, got q_offset"),
+        (("--case", f"forward,queries=3,keys=5,offset=-{10**24}"), "expected positions below 2**29, got q_offset"),
+        (("--case", f"forward,queries=3,keys=5,offset=2,seed={2**64}"), f"seed between 0 and {2**64 - 1}, got"),
+        (("--seed", str(2**64)), "seed"),
         (("--examples", "-1"), "examples"),
         (("--examples", "0"), "expected --prove with --examples 0"),
         (("--set", "nope=3"), "nope"),
@@ -154,6 +159,30 @@ def test_without_z3_the_message_names_the_extra(file: Path, monkeypatch: pytest.
     result = verify(file, *SMALL, "--prove", "--examples", "0")
     assert result.exit_code == 2
     assert "expected the package z3, which is not installed: pip install 'sparsec[prove]'" in result.stderr
+
+
+def test_without_z3_no_case_is_run_first(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("expected the prover to be looked for before anything is compiled")
+
+    for name in [name for name in sys.modules if name.startswith("sparsec.testing.proof")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sparsec, "compile", refuse, raising=False)
+    monkeypatch.setitem(sys.modules, "z3", None)
+    result = verify(file, *SMALL, "--prove")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "expected the package z3, which is not installed" in result.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU runs Triton")
+def test_triton_without_a_gpu_is_one_message(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    triton = pytest.importorskip("sparsec.runtime.triton")
+    monkeypatch.setattr(triton, "interpreted", lambda: False)
+    result = verify(file, *SMALL, "--target", "triton", "--examples", "1")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        "error: expected tensors on a GPU, got the CPU's: there Triton runs only under TRITON_INTERPRET=1\n"
+    )
 
 
 def claims(monkeypatch: pytest.MonkeyPatch, *statuses: str) -> dict[str, Any]:
