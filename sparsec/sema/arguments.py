@@ -25,13 +25,16 @@ Given = int | bool | str | range | Sequence["int | range"]
 
 EXAMPLES = {
     Type.INTEGER: "64",
-    Type.BLOCKS: '"8b"',
-    Type.BOOLEAN: "True",
+    Type.BLOCKS: "8b",
+    Type.BOOLEAN: "true",
     Type.LIST: "[0, 3]",
-    Type.BLOCK_LIST: '"[1b, 4b]"',
-    Type.RANGE: '"0..4"',
-    Type.BLOCK_RANGE: '"0..4b"',
+    Type.BLOCK_LIST: "[1b, 4b]",
+    Type.RANGE: "0..4",
+    Type.BLOCK_RANGE: "0..4b",
 }
+"""As the language writes them."""
+_PYTHON = {Type.INTEGER: "64", Type.BOOLEAN: "True", Type.LIST: "[0, 3]"}
+"""Those that Python writes without a string."""
 
 
 def split_arguments(
@@ -74,7 +77,7 @@ def convert(parameter: Parameter, given: Given) -> Value:
         case _:
             fits, value = False, 0
     if not fits:
-        raise _wrong(parameter, repr(given)[:60])
+        raise _wrong(parameter, given, repr(given)[:60])
     for number in _integers(value):
         if abs(number) > LIMIT:
             raise CallError(f"parameter {parameter.name!r}: expected integers up to {LIMIT}, got {number}")
@@ -93,8 +96,10 @@ def _integers(value: Value) -> tuple[int, ...]:
     return (value,) if isinstance(value, int) else ()
 
 
-def _wrong(parameter: Parameter, shown: str, why: str | None = None) -> CallError:
-    expected = f"{parameter.type.value} such as {EXAMPLES[parameter.type]}"
+def _wrong(parameter: Parameter, given: object, shown: str, why: str | None = None) -> CallError:
+    written = EXAMPLES[parameter.type]
+    example = written if isinstance(given, str) else _PYTHON.get(parameter.type, f'"{written}"')
+    expected = f"{parameter.type.value} such as {example}"
     detail = f" ({why})" if why else ""
     return CallError(f"parameter {parameter.name!r}: expected {expected}, got {shown}{detail}")
 
@@ -107,7 +112,7 @@ def _read(parameter: Parameter, text: str) -> Value:
     file, syntax_problems = parse(source)
     problems.extend(syntax_problems)
     if file is None or problems or len(file.items) != 1 or not isinstance(file.items[0], tree.ParamItem):
-        raise _wrong(parameter, shown, problems[0].message if problems else None)
+        raise _wrong(parameter, text, shown, problems[0].message if problems else None)
     scope = Scope(source, problems.append, "in the value of a parameter", Depends.NOTHING)
     node = check(file.items[0].parameter.default, scope)
     run = Evaluator(
@@ -116,7 +121,7 @@ def _read(parameter: Parameter, text: str) -> Value:
     fits = fits_parameter(node, parameter, scope) and not problems
     value = evaluate(node, Place(source, {}, {}), run) if fits else None
     if value is None or isinstance(value, RunTime | Sized):
-        raise _wrong(parameter, shown, problems[0].message if problems else None)
+        raise _wrong(parameter, text, shown, problems[0].message if problems else None)
     return value
 
 

@@ -102,6 +102,7 @@ def test_overrides(given: dict[str, object], text: list[str]) -> None:
     [
         ({"evry": "8b"}, "did you mean 'every'"),
         ({"every": 8}, 'expected a length in blocks such as "8b", got 8'),
+        ({"every": "8k"}, "expected a length in blocks such as 8b, got '8k'"),
         ({"every": "8"}, "expected a length in blocks"),
         ({"every": True}, "expected a length in blocks"),
         ({"every": "window(3)"}, "expected a length in blocks"),
@@ -117,6 +118,15 @@ def test_overrides(given: dict[str, object], text: list[str]) -> None:
 def test_wrong_overrides(given: dict[str, object], message: str) -> None:
     with pytest.raises(CallError, match=message):
         sparsec.parse(S2).pattern(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("True", "true, got 'True'"), (1, "True, got 1")],
+)
+def test_a_boolean_is_written_as_it_was_given(given: object, expected: str) -> None:
+    with pytest.raises(CallError, match=f"expected a boolean such as {expected}"):
+        sparsec.parse("pattern p(on = true) { attend full }").pattern(on=given)  # type: ignore[arg-type]
 
 
 def test_values_that_a_call_makes_wrong() -> None:
