@@ -123,7 +123,7 @@ class KVCache:
         """Makes sequence n a copy of sequence index[n], as beam search does; the batch gets len(index) sequences."""
         rows = torch.as_tensor(index, dtype=torch.int64)
         if rows.dim() != 1 or not len(rows) or bool(((rows < 0) | (rows >= self.batch_size)).any()):
-            raise CallError(f"expected indices of sequences 0..{self.batch_size}, got {rows.tolist()}")
+            raise CallError(f"expected indices of sequences from 0 to {self.batch_size - 1}, got {rows.tolist()}")
         there = rows.to(self.keys.device)
         self.keys, self.values = self.keys[there], self.values[there]
         self.lengths_tensor, self.state = self.lengths_tensor[there], self.state[:, rows.cpu()]
