@@ -53,7 +53,7 @@ def check(source: SourceFile) -> tuple[sema.CheckedFile | None, tuple[Diagnostic
     file, problems = parser.recover(source)
     if problems:
         places = {problem.span.start for problem in problems}
-        found = (problem for problem in sema.check_damaged(file) if problem.span.start not in places)
+        found = (problem for problem in sema.check_damaged(file, places) if problem.span.start not in places)
         return None, _shown(source, (*problems, *found))
     checked, diagnostics = sema.check(file)
     if _has_error(diagnostics):

@@ -59,7 +59,7 @@ def _named_items(file: tree.File, scope: Scope) -> dict[str, tree.Item]:
     items: dict[str, tree.Item] = {}
     taken: dict[str, Span] = {}
     for position, item in enumerate(file.items):
-        name = item.parameter.name if isinstance(item, tree.ParamItem) else item.name
+        name = name_of(item)
         what = {tree.ParamItem: "parameter", tree.PatternItem: "pattern", tree.ModelItem: "model"}[type(item)]
         defined = check_definition(name, what, taken, scope)
         items[name.text if defined else f"{name.text} ({position})"] = item
@@ -104,6 +104,31 @@ def _used_names(item: tree.PatternItem) -> Iterator[tree.Name]:
     for statement in item.statements:
         for expr in expressions(statement) if not isinstance(statement, tree.UseStatement) else ():
             yield from (name for name in _names(expr) if name.text not in own)
+
+
+def name_of(item: tree.Item) -> tree.Name:
+    return item.parameter.name if isinstance(item, tree.ParamItem) else item.name
+
+
+def intact(file: tree.File) -> frozenset[str]:
+    """The names of patterns that the parser read in full, with all items that they use, directly or through others."""
+    uses: dict[str, set[str]] = {}
+    for item in file.items:
+        if isinstance(item, tree.ModelItem):
+            continue
+        used = uses.setdefault(name_of(item).text, set())
+        if isinstance(item, tree.ParamItem):
+            used.update(name.text for name in _names(item.parameter.default))
+        else:
+            used.update(name.text for name in _used_names(item))
+            used.update(name.text for parameter in item.parameters for name in _names(parameter.default))
+    graph = nx.DiGraph([(used, name) for name, names in uses.items() for used in names])
+    graph.add_nodes_from(uses)
+    hurt: set[str] = set()
+    for item in file.items:
+        if item.broken and (name := name_of(item).text) in graph:
+            hurt |= {name, *nx.descendants(graph, name)}
+    return frozenset(uses.keys() - hurt)
 
 
 def _names(root: tree.Expr) -> Iterator[tree.Name]:

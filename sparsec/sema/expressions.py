@@ -6,6 +6,7 @@ part in no further complaint. Recursion follows brackets (bounded by the parser)
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from sparsec.diagnostics import codes_meaning as codes
@@ -229,9 +230,14 @@ def _associative(binary: tree.Binary, operands: list[Node], scope: Scope) -> Nod
         hint = f"write `{'or' if binary.op == '|' else 'and'}` between booleans"
     if wanted is Type.BOOLEAN and any(operand.type is Type.TERM for operand in operands):
         hint = f"write `{'|' if binary.op == 'or' else '&'}` between sets of pairs"
-    if not expect_all(operands, (wanted,), f"an operand of `{binary.op}`", scope, hint):
+    if not expect_all(_known(operands), (wanted,), f"an operand of `{binary.op}`", scope, hint):
         return error(binary.span)
     return make(binary.op, wanted, binary.span, tuple(operands), scope)
+
+
+def _known(operands: Iterable[Node]) -> list[Node]:
+    """Those that are not in error, whose types are another question."""
+    return [operand for operand in operands if operand.type is not Type.UNKNOWN]
 
 
 def _binary(expr: tree.Binary, left: Node, right: Node, scope: Scope) -> Node:
@@ -242,7 +248,7 @@ def _binary(expr: tree.Binary, left: Node, right: Node, scope: Scope) -> Node:
     if op == "in":
         return _membership(expr, left, right, scope)
     if op == "-" and Type.TERM in (left.type, right.type):
-        sets = expect_all((left, right), (Type.TERM,), role, scope)
+        sets = expect_all(_known((left, right)), (Type.TERM,), role, scope)
         return make("difference", Type.TERM, expr.span, (left, right), scope) if sets else error(expr.span)
     types = (*LENGTHS, Type.BOOLEAN) if op in ("==", "!=") else LENGTHS
     hint = "write `|` for the union of sets" if op == "+" and Type.TERM in (left.type, right.type) else None

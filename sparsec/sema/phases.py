@@ -6,14 +6,15 @@ gives; a pattern that passes can still fail to instantiate for other parameters 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sparsec.diagnostics import codes_meaning as codes
 from sparsec.diagnostics.model import CallError, Diagnostic, DiagnosticError, Severity
 from sparsec.diagnostics.source import Span
 from sparsec.sema.arguments import Given, split_arguments
-from sparsec.sema.check import check_structure
+from sparsec.sema.check import check_structure, intact, name_of
 from sparsec.sema.checked import CheckedFile, CheckedModel, CheckedPattern
 from sparsec.sema.evaluate import evaluate, integer
 from sparsec.sema.instantiate import (
@@ -84,17 +85,31 @@ def check(file: tree.File) -> tuple[CheckedFile, tuple[Diagnostic, ...]]:
     return checked, tuple(sorted(found, key=lambda diagnostic: (diagnostic.span.start, diagnostic.code)))
 
 
-def check_damaged(file: tree.File) -> tuple[Diagnostic, ...]:
-    """The problems of a recovered file that are surely none of the consequences of what the parser left out."""
+def check_damaged(file: tree.File, faults: Iterable[int]) -> tuple[Diagnostic, ...]:
+    """The problems of a recovered file that are surely none of the consequences of what the parser left out.
+
+    `faults`: where the text is wrong.
+    """
     structural: list[Diagnostic] = []
-    check_structure(file, structural)
+    checked = check_structure(file, structural)
     broken = [item.span for item in file.items if item.broken]
 
-    def sure(diagnostic: Diagnostic) -> bool:
-        inside = any(span.start <= diagnostic.span.start < span.stop for span in broken)
-        return diagnostic.code in SURE_INSIDE if inside else diagnostic.code not in UNSURE_OUTSIDE
+    def within_broken(position: int) -> bool:
+        return any(span.start <= position < span.stop for span in broken)
 
-    return tuple(filter(sure, structural))
+    named = all(map(within_broken, faults)) and not any(name_of(item).text == tree.NAMELESS for item in file.items)
+    unsure = UNSURE_OUTSIDE - {codes.UNKNOWN_NAME.code} if named else UNSURE_OUTSIDE
+
+    def sure(diagnostic: Diagnostic) -> bool:
+        inside = within_broken(diagnostic.span.start)
+        return diagnostic.code in SURE_INSIDE if inside else diagnostic.code not in unsure
+
+    findings, budget, sound = Findings(checked), Budget(), intact(file)
+    with suppress(OverBudget):
+        for name, pattern in checked.patterns.items():
+            if name in sound:
+                _check_values(checked, Binding(pattern.name), findings, budget, sound=False, warn=False)
+    return (*filter(sure, structural), *findings.found.values())
 
 
 def instantiate(

@@ -78,6 +78,9 @@ class Scope:
         return f"did you mean `{close[0]}`?" if close else None
 
 
+SETS = frozenset({"|", "&", "~", "difference"})
+
+
 def error(span: Span) -> Node:
     return Node("error", Type.UNKNOWN, span)
 
@@ -92,10 +95,13 @@ def make(
     depth: int = 1,
     value: str = "",
 ) -> Node:
-    """A Node over `args` with its dependence and depth; `error` if an argument is one or the depth passes its limit."""
+    """A Node over `args` with its dependence and depth; `error` if the depth passes its limit, or an argument is one.
+
+    A set with a part in error is kept, so that its other parts are still looked at.
+    """
     for arg in args:
         if arg is not None:
-            if arg.type is Type.UNKNOWN:
+            if arg.type is Type.UNKNOWN and op not in SETS:
                 return error(span)
             depends |= arg.depends
             depth = max(depth, arg.depth + 1)

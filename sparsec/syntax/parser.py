@@ -31,7 +31,7 @@ from sparsec.syntax.expected import (
 )
 from sparsec.syntax.lexer import MAX_BYTES, Report, Tokens, grammar, keywords, split
 from sparsec.syntax.limits import MAX_NESTING, excess, expressions
-from sparsec.syntax.tree import Comment, File, Integer, Item, ParamItem
+from sparsec.syntax.tree import NAMELESS, Comment, File, Integer, Item, ParamItem
 
 _OPENING = frozenset(CLOSING.values())
 
@@ -203,7 +203,7 @@ class _Reader:
         if token.type == "LBRACE":  # the body of an item whose head is broken
             at = span_of(token).start
             self.parser.feed_token(Token("PATTERN", "pattern", start_pos=self.item, end_pos=self.item))
-            self.parser.feed_token(Token("NAME", "_", start_pos=at, end_pos=at))
+            self.parser.feed_token(Token("NAME", NAMELESS, start_pos=at, end_pos=at))
         return index
 
     def _close_body(self, index: int) -> None:

@@ -266,6 +266,9 @@ class ModelItem:
 
 Item = ParamItem | PatternItem | ModelItem
 
+NAMELESS = "_"
+"""The name of an item whose head could not be read."""
+
 
 @dataclass(frozen=True, slots=True)
 class File:
