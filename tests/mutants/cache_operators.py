@@ -17,6 +17,8 @@ LIVENESS = _of(
     ("region merged into a shorter-lived one",
      "        and (outer.reach is None or (inner.reach is not None and inner.reach <= outer.reach))\n", ""),
     ("shortest-lived region first", "-(region.reach or 0)", "(region.reach or 0)"),
+    ("all keys from the latest start", "min(region.start for", "max(region.start for"),
+    ("recent keys before the start forgotten", ", *(region for region in kept if not _within(region, whole))]", "]"),
     ("region starts one late", "start = max(start, _integer(bound))", "start = _integer(bound) + 1"),
 )  # fmt: skip
 

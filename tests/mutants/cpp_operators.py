@@ -29,7 +29,7 @@ FORWARD = _of(
     ("offset of the queries", "parts", "int(call.n_k), int(call.n_k), -call.q0, 0}",
      "int(call.n_k), int(call.n_k), 0, 0}"),
     ("bfloat16 cut off", "elements", "(b + 0x7fff + ((b >> 16) & 1)) >> 16", "b >> 16"),
-    ("draws of another row", "classes", "(row * list.blocks + block - list.first)", "(row * list.blocks + block)"),
+    ("draws of another row", "classes", "(block - list.first, 0,", "(block, 0,"),
     ("division towards zero", "vectors", "return q - ((a - q * b < 0) & 1);", "return q;"),
 )  # fmt: skip
 
@@ -65,4 +65,10 @@ CACHED = _of(
      "minimum(AT_ONCE - 1, stop - first)"),
 )  # fmt: skip
 
-OPERATORS = (*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED)
+GUARDED = _of(
+    "C++ guarded",
+    ("draws outside their table", "classes", "std::clamp<int64_t>(block - list.first, 0, list.blocks - 1)",
+     "block - list.first"),
+)  # fmt: skip
+
+OPERATORS = (*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *GUARDED)
