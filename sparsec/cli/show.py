@@ -49,7 +49,7 @@ def show(
     found = resolve(pattern, heads, kv_heads)
     if head is not None and head >= found.heads:
         raise click.BadParameter(f"expected a head below {found.heads}, got {head}", param_hint="'--head'")
-    title = f"{pattern.name}: {count(seq_len, 'query')}, {count(seq_len, 'key')}"
+    title = f"{pattern.name}: {count(seq_len, 'query', 'queries')}, {count(seq_len, 'key')}"
     if form == "text":
         text = f"{title}\n\n{picture(found, seq_len, only=head)}\n"
     else:

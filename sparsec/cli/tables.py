@@ -19,10 +19,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(head), "  ".join("-" * width for width in widths), *map(line, rows)])
 
 
-def count(number: int, what: str) -> str:
-    """`1 file`, `2 files`; `what` in the singular, `query` too."""
-    several = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
-    return f"{number} {what if number == 1 else several}"
+def count(number: int, what: str, several: str = "") -> str:
+    """`1 file`, `2 files`; `several` where the plural takes more than an s."""
+    return f"{number} {what if number == 1 else several or what + 's'}"
 
 
 def duration(seconds: float) -> str:
