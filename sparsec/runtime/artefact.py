@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,7 @@ def load_compiled(directory: Path | str) -> SparseAttention:
         (lambda: backward) if backward is not None else _no_gradient,
         (lambda: cached) if cached is not None else None,
         device=torch.device("cuda" if kind == "triton" and torch.cuda.is_available() else "cpu"),
-        make_layout=lambda: _layout(layout),
+        make_layout=partial(_layout, layout),
         identity=hashlib.sha256(text).hexdigest(),
     )
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from contextlib import suppress
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from sparsec.diagnostics.arguments import integer
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bounds import POSITION_LIMIT
 from sparsec.plan.cache import CacheLayout
@@ -94,7 +95,7 @@ class KVCache:
         sequence has had. Raises CallError, and changes nothing, if a key that the shorter sequence needs has been
         overwritten.
         """
-        wanted = [length] * self.batch_size if isinstance(length, int) else list(length)
+        wanted = [integer("length", n) for n in (length if isinstance(length, Sized) else [length] * self.batch_size)]
         if len(wanted) != self.batch_size or min(wanted) < 0:
             raise CallError(f"expected a length of at least 0, or {self.batch_size} of them, got {length}")
         kept = [min(have, want) for have, want in zip(self.lengths, wanted, strict=True)]

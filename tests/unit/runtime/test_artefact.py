@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -78,6 +79,7 @@ def test_a_folder_gives_the_compiled_module_back_bit_for_bit(folder: Path, monke
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
     torch.testing.assert_close(found[-2:], found[:2], atol=1e-5, rtol=0)
     assert (loaded.source, loaded.layout) == (compiled.source, compiled.layout)
+    assert pickle.loads(pickle.dumps(loaded)).layout == loaded.layout
 
 
 def test_layout_says_which_keys_each_group_keeps(folder: Path) -> None:

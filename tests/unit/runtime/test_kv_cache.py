@@ -99,6 +99,9 @@ def test_truncate(attn: SparseAttention) -> None:
     assert cache.length == 60
     with pytest.raises(CallError, match="or 2 of them"):
         cache.truncate([1, 2, 3])
+    for given in (1.5, "3", True, [1, 2.0]):
+        with pytest.raises(CallError, match="expected an integer for length, got"):
+            cache.truncate(given)  # type: ignore[arg-type]  # what no caller should give
     cache.truncate(0)
     torch.testing.assert_close(attn(*part(call, 0, 9), cache=cache), attn(*part(call, 0, 9)))
 
