@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
+EXAMPLES, MORE = HERE.parents[1] / "examples", HERE / "more.sparse"
 KERNELS = ("forward", "backward", "chunk", "rows", "store")
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
-from findings import Settings
+from findings import EXAMPLES, MORE, Settings
 from formulas import CASES
 
 import sparsec
@@ -25,8 +24,6 @@ from sparsec.runtime.cpu_cached import build_cached
 from sparsec.runtime.kernel import BackwardKernel, ForwardKernel
 from sparsec.sema.model import Heads
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-MORE = Path(__file__).with_name("more.sparse")
 VARIANTS = tuple((head_dim, dtype) for head_dim in (20, 64) for dtype in DTYPES)
 AT_ONCE = 6
 """Patterns of one library."""

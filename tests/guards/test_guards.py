@@ -6,9 +6,8 @@ import os
 from collections.abc import Iterable
 
 import pytest
-from findings import KERNELS, Job, Report, Settings, find, sanitizers
+from findings import EXAMPLES, KERNELS, MORE, Job, Report, Settings, find, sanitizers
 from guarded import GUARD_PAGES, HEAP
-from kernels import EXAMPLES, MORE
 
 import sparsec
 
