@@ -174,7 +174,7 @@ def test_models() -> None:
     assert layers.layer(2) is layers.layer(3)
     assert leaves(layers.layer(5).resolve().terms[0])[0] == "window(6b)"
     assert len(program.model(layers_=9)) == 9
-    with pytest.raises(CallError, match="from 0 to 5, got 6"):
+    with pytest.raises(CallError, match="between 0 and 5, got 6"):
         layers.layer(6)
     with pytest.raises(CallError, match="'layer_'"):
         program.model(layer_=3)
