@@ -167,3 +167,12 @@ def test_sparsec_nn_loads_on_first_use() -> None:
     code = "import sys, sparsec; before = 'torch' in sys.modules; print(before, sparsec.nn.SelfAttention.__name__)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.stdout.split() == ["False", "SelfAttention"], run.stderr
+
+
+def test_parameters_may_wait_for_their_values() -> None:
+    with torch.device("meta"):
+        waiting = layer()
+    assert waiting.q_proj.weight.is_meta
+    found = waiting.to_empty(device="cpu")
+    found.load_state_dict(layer().state_dict())
+    assert torch.equal(found(tokens()), layer()(tokens()))
