@@ -80,10 +80,14 @@ def described(region: Region) -> str:
     if c is not None:
         keys = f"{c.width} of every {c.period} {'keys' if c.unit == 1 else f'blocks of {c.unit} keys'}"
     if region.stop is not None:
-        limit = f"keys {region.start}..{region.stop}" if region.start else f"the first {region.stop} keys"
+        limit = f"keys {region.start}..{region.stop}" if region.start else f"the first {_keys(region.stop)}"
         keys = limit if c is None else f"{keys}, of {limit}"
     elif region.start:
         keys = f"{keys} from {region.start}"
     if region.reach is not None:
-        keys = f"the latest {region.reach} keys" if keys == "every key" else f"{keys}, of the latest {region.reach}"
+        keys = f"the latest {_keys(region.reach)}" if keys == "every key" else f"{keys}, of the latest {region.reach}"
     return keys
+
+
+def _keys(number: int) -> str:
+    return "key" if number == 1 else f"{number} keys"

@@ -72,6 +72,8 @@ def test_words_for_regions() -> None:
     texts = {
         "window(5)": "the latest 5 keys",
         "sink(7)": "the first 7 keys",
+        "sink(1)": "the first key",
+        "columns(10 ..)": "every key from 10",
         "stride(4b, phase=2)": "1 of every 4 blocks of 64 keys",
         "stride(4b) & window(100)": "1 of every 4 blocks of 64 keys, of the latest 100",
         "columns(10 .. 20)": "keys 10..20",

@@ -137,12 +137,17 @@ def test_growth_is_said() -> None:
         drawn.new_cache(1, 100)
 
 
-def test_keys_before_all_that_is_asked_for_take_no_slot() -> None:
-    text = (
-        "pattern p { heads 1  block 16  causal  attend columns(500 ..) | (columns(1000 ..) & stride(2b)) | window(9) }"
-    )
-    attn = sparsec.compile(text, head_dim=16, target="torch")
-    assert attn.new_cache(1, 1100).keys.shape[1] == 600 + 9
+@pytest.mark.parametrize(
+    ("terms", "slots"),
+    [
+        ("columns(500 ..) | (columns(1000 ..) & stride(2b)) | window(9)", 600 + 9),
+        ("columns(500 ..) | stride(2b) | window(9)", 1100),
+    ],
+    ids=["late", "early"],
+)
+def test_keys_before_all_that_is_asked_for_take_no_slot(terms: str, slots: int) -> None:
+    attn = sparsec.compile(f"pattern p {{ heads 1  block 16  causal  attend {terms} }}", head_dim=16, target="torch")
+    assert attn.new_cache(1, 1100).keys.shape[1] == slots
 
 
 def test_state(attn: SparseAttention) -> None:
