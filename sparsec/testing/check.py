@@ -8,13 +8,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sparsec.diagnostics.arguments import integer
 from sparsec.diagnostics.model import CallError
 from sparsec.program import Pattern
 from sparsec.reference.mask import mask
 from sparsec.sema.model import Heads
 from sparsec.testing.cases import Case, aligned_cases, longest_term, past_longest
 from sparsec.testing.probes import check_forward
-from sparsec.testing.search import Search, at_least_one
+from sparsec.testing.search import Search
 from sparsec.testing.text import sparse_text
 from sparsec.testing.tolerance import assert_close, expected_attention, out_and_lse
 
@@ -62,8 +63,8 @@ def check_attention(
     meaning = pattern if isinstance(pattern, Heads) else pattern.resolve(heads, kv_heads)
     width: int = head_dim if head_dim is not None else getattr(attn, "head_dim", 64)
     most = max_keys if max_keys is not None else min(LONG, past_longest(meaning))
-    at_least_one("head_dim", width)
-    at_least_one("max_keys", most)
+    integer("head_dim", width, 1)
+    integer("max_keys", most, 1)
     if dtype not in DTYPES:
         raise CallError(f"expected dtype torch.float16, bfloat16, float32 or float64, got {dtype!r:.80}")
     _check_device(device)

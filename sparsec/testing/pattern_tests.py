@@ -15,12 +15,12 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
+from sparsec.diagnostics.arguments import integer
 from sparsec.diagnostics.model import CallError
 from sparsec.program import Pattern, Program, load, parse
 from sparsec.sema.arguments import Given
 from sparsec.sema.model import Heads
 from sparsec.testing.check import check_attention
-from sparsec.testing.search import at_least_one
 
 SHAPES = 3
 
@@ -51,7 +51,7 @@ def for_patterns(
     The others as for `check_attention`. Raises CallError, or DiagnosticError for a bad file, when it is imported.
     """
 
-    at_least_one("examples", examples)
+    integer("examples", examples, 1)
     if not isinstance(source, Pattern | Path | str | SearchStrategy):
         raise CallError(
             f"expected a path, a text, a Pattern or a strategy, as in @for_patterns('file.sparse'), got {source!r:.80}"

@@ -15,7 +15,7 @@ from hypothesis import seed as seeded
 from hypothesis.errors import Flaky
 from hypothesis.strategies import SearchStrategy
 
-from sparsec.diagnostics.model import CallError
+from sparsec.diagnostics.arguments import integer
 from sparsec.testing.cases import Case
 
 Report = Callable[[str], None]
@@ -46,7 +46,7 @@ class Search:
 
     def over(self, drawn: SearchStrategy[Case], *, examples: int, seed: int = 0) -> None:
         """Runs so many of the cases drawn; the same seed draws the same."""
-        at_least_one("examples", examples)
+        integer("examples", examples, 1)
 
         @seeded(seed)
         @settings(
@@ -96,9 +96,3 @@ class Search:
         else:
             return
         raise _Failed
-
-
-def at_least_one(name: str, given: object) -> None:
-    """Raises CallError unless `given` is a whole number from 1 on."""
-    if not isinstance(given, int) or given < 1:
-        raise CallError(f"expected {name} of at least 1, got {given!r:.80}")
