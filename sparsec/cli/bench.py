@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from sparsec.cli.measure import PEERS, Measurement, measure
+from sparsec.cli.measure import DENSE, PEERS, USUAL, Measurement, launched_lines, measure
 from sparsec.cli.measure_cached import CachedFigures, cached_table, measure_cached
 from sparsec.cli.measure_gradients import GRADIENT_PEERS, Gradients, gradients_table, measure_gradients
 from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolve
@@ -35,7 +35,8 @@ from sparsec.cli.tables import duration, percent, table
 @click.option("--device", help="cpu, cuda or cuda:1; the GPU if left out and there is one.")
 @click.option(
     "--against",
-    help=f"Any of {', '.join(PEERS)}, with --backward eager too, with commas; or none. All if left out.",
+    help=f"Any of {', '.join(PEERS)}, with --backward eager too, with commas; or none. On a GPU sdpa stands for flash "
+    "and cudnn. If left out: sdpa, flex and, with --backward, eager.",
 )
 @click.option("--backward", is_flag=True, help="Time forward and backward together, and backward alone.")
 @click.option("--decode", is_flag=True, help="Time one token over the KV cache; peers keep every key.")
@@ -66,7 +67,8 @@ def bench(
 
     The ideal speed-up is dense pairs over live pairs; "of ideal" is the speed-up over dense SDPA as a share of it. "of
     matmul" is the useful rate (4 x head dim x live pairs) as a share of torch.mm: in float32 on a CPU, in the same
-    dtype on a GPU.
+    dtype on a GPU. There times are of replayed CUDA graphs, without the host's share; a call that no graph holds is
+    named.
 
     Example: sparsec bench examples/mistral.sparse --seq-len 8192 --seq-len 16384 --against sdpa
     """
@@ -75,15 +77,16 @@ def bench(
     new = 1 if decode else prefill_chunk
     if new is not None and new > min(lengths):
         raise click.UsageError(f"expected a chunk of at most --seq-len {min(lengths)} tokens, got {new}")
-    peers = _peers(against, GRADIENT_PEERS if backward else PEERS)
+    named = _peers(against, GRADIENT_PEERS if backward else PEERS, (*USUAL, "eager") if backward else USUAL)
     pattern = choose(open_program(file), name, settings, or_first=True)
     found = resolve(pattern, heads, kv_heads)
     with progress() as report:
         report("importing torch")
         import sparsec
-        from sparsec.integrations.peers import make_case, simplifications
+        from sparsec.integrations.peers import make_case, peers_on, simplifications
 
         cases = [make_case(found, batch, length, head_dim, dtype, device) for length in lengths]
+        peers = peers_on(cases[0].device, named)
         report(f"compiling {pattern.name}")
         attn = sparsec.compile(
             pattern,
@@ -126,9 +129,9 @@ def bench(
         click.echo(gradients_table(gradients, peers) if backward else _table(measured, peers))
 
 
-def _peers(text: str | None, known: Collection[str]) -> tuple[str, ...]:
+def _peers(text: str | None, known: Collection[str], usual: tuple[str, ...]) -> tuple[str, ...]:
     if text is None:
-        return tuple(known)
+        return usual
     names = () if text == "none" else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     if any(name not in known for name in names):
         raise click.BadParameter(f"expected names among {', '.join(known)}, got {text!r}", param_hint="'--against'")
@@ -158,7 +161,11 @@ def _table(measured: list[Measurement], peers: tuple[str, ...]) -> str:
             )
         )
     of = "the causal pairs" if all(each.causal for each in measured) else "the pairs that a dense kernel computes"
-    lines = [table(head, rows), "", f"live: share of {of}; sdpa: dense" + (" causal" if measured[0].causal else "")]
+    dense = ", ".join(name for name in peers if name in DENSE)
+    lines = [table(head, rows), "", f"live: share of {of}"]
+    if dense:
+        lines[-1] += f"; {dense}: dense" + (" causal" if measured[0].causal else "")
+    lines += launched_lines(measured)
     compiled = [each.flex_compile_seconds for each in measured if each.flex_compile_seconds is not None]
     if compiled:
         lines.append(f"compiling FlexAttention, not counted: {', '.join(map(duration, compiled))}")

@@ -5,7 +5,7 @@ Invariant: every time of a Measurement comes from the same rounds of one process
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,16 +13,28 @@ from sparsec.cli.show import covered
 from sparsec.plan.coverage import HeadCoverage
 
 if TYPE_CHECKING:
+    from sparsec.cli.measure_cached import CachedFigures
+    from sparsec.cli.measure_gradients import Gradients
     from sparsec.integrations.peers import Case, Comparison
     from sparsec.runtime.module import SparseAttention
 
-PEERS = {"sdpa": "SDPA dense", "flex": "FlexAttention"}
+PEERS = {
+    "sdpa": "SDPA dense",
+    "flash": "SDPA dense, FlashAttention",
+    "cudnn": "SDPA dense, cuDNN",
+    "flex": "FlexAttention",
+    "flex64": "FlexAttention, blocks of 64",
+}
+USUAL = ("sdpa", "flex")
+"""Those that run if none is named; on a GPU SDPA runs as `flash` and `cudnn`."""
+DENSE = ("sdpa", "flash", "cudnn")
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """Seconds of sparsec and of each peer that ran; `absent` says why another did not.
 
+    `launched`: whose times have the host's launches in them, since a GPU's graph could not hold the call.
     `dense_pairs` and `live_pairs` count over all heads and the batch; dense is causal if the pattern is.
     """
 
@@ -30,6 +42,7 @@ class Measurement:
     seconds: float
     peers: dict[str, float]
     absent: dict[str, str]
+    launched: tuple[str, ...]
     flex_compile_seconds: float | None
     live_pairs: float
     dense_pairs: float
@@ -46,8 +59,9 @@ class Measurement:
 
     @property
     def achieved(self) -> float | None:
-        """The speed-up over SDPA as a share of `ideal`."""
-        return self.peers["sdpa"] / self.seconds / self.ideal if "sdpa" in self.peers else None
+        """The speed-up over the fastest dense peer as a share of `ideal`."""
+        dense = [self.peers[name] for name in DENSE if name in self.peers]
+        return min(dense) / self.seconds / self.ideal if dense else None
 
     def as_dict(self) -> dict[str, object]:
         """For JSON: milliseconds, ratios and GFLOP/s."""
@@ -57,6 +71,7 @@ class Measurement:
             "peers_ms": {name: seconds * 1e3 for name, seconds in self.peers.items()},
             "speed_up": {name: seconds / self.seconds for name, seconds in self.peers.items()},
             "absent": self.absent,
+            "host_time_in": self.launched,
             "flex_compile_s": self.flex_compile_seconds,
             "live_fraction": self.live_pairs / self.dense_pairs,
             "live_exact": self.exact,
@@ -67,6 +82,12 @@ class Measurement:
             "sgemm_gflops": self.sgemm_gflops,
             "share_of_sgemm": self.gflops / self.sgemm_gflops,
         }
+
+
+def launched_lines(measured: Sequence[Measurement | Gradients | CachedFigures]) -> list[str]:
+    """In words, whose times have the host's launches in them."""
+    names = dict.fromkeys(name for each in measured for name in each.launched)
+    return [f"the host's time to launch is in that of: {', '.join(names)}"] if names else []
 
 
 def measure(
@@ -80,8 +101,9 @@ def measure(
     found: tuple[HeadCoverage, ...] | None = None,
 ) -> Measurement:
     """Times `attn` and the peers in `against`; with `check`, compares its output with float64 first."""
-    from sparsec.integrations.flex import FlexUnavailable, compile_flex
-    from sparsec.integrations.peers import compare, dense, matrix_product, median_seconds
+    from sparsec.integrations.clock import median_seconds
+    from sparsec.integrations.peer_calls import Passes, peer_calls
+    from sparsec.integrations.peers import compare, matrix_product
 
     pattern = case.pattern
     report("counting live pairs")
@@ -93,18 +115,8 @@ def measure(
         report("comparing with float64")
         comparison = compare(pattern, q, k, v, attend(q, k, v))
     calls: dict[str, Callable[[], object]] = {"sparsec": lambda: attend(q, k, v)}
-    absent: dict[str, str] = {}
-    flex_seconds = None
-    if "sdpa" in against:
-        calls["sdpa"] = dense(q, k, v, causal=causal, scale=pattern.score.scale)
-    if "flex" in against:
-        report("compiling FlexAttention")
-        try:
-            flex = compile_flex(pattern, q, k, v)
-        except FlexUnavailable as error:
-            absent["flex"] = str(error)
-        else:
-            calls["flex"], flex_seconds = flex.call, flex.compile_seconds
+    peers = peer_calls(pattern, (q, k, v), against, passes=Passes.FORWARD, causal=causal, report=report)
+    calls |= peers.calls
     calls["sgemm"], product_flops = matrix_product(case.dtype, case.device)
     report(f"timing {', '.join(calls)} at {case.length} tokens, {repeats} rounds")
     times = median_seconds(calls, repeats=repeats, device=case.device)
@@ -112,15 +124,16 @@ def measure(
     pairs = case.length * (case.length + 1) / 2 if causal else case.length**2
     return Measurement(
         length=case.length,
-        seconds=times["sparsec"],
-        peers={name: times[name] for name in PEERS if name in times},
-        absent=absent,
-        flex_compile_seconds=flex_seconds,
+        seconds=times["sparsec"].seconds,
+        peers={name: times[name].seconds for name in PEERS if name in times},
+        absent=peers.absent,
+        launched=tuple(name for name, taken in times.items() if taken.host),
+        flex_compile_seconds=peers.flex_compile_seconds,
         live_pairs=live,
         dense_pairs=case.batch * pattern.heads * pairs,
         causal=causal,
         exact=all(head.exact for head in found),
-        gflops=4 * case.head_dim * live / times["sparsec"] / 1e9,
-        sgemm_gflops=product_flops / times["sgemm"] / 1e9,
+        gflops=4 * case.head_dim * live / times["sparsec"].seconds / 1e9,
+        sgemm_gflops=product_flops / times["sgemm"].seconds / 1e9,
         comparison=comparison,
     )

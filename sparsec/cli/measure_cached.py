@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sparsec.cli.measure import PEERS
+from sparsec.cli.measure import PEERS, launched_lines
 from sparsec.cli.tables import table
 
 if TYPE_CHECKING:
@@ -22,15 +22,17 @@ if TYPE_CHECKING:
 class CachedFigures:
     """Seconds of one call of `new` tokens, the last of `length`, by sparsec and by each peer that ran.
 
-    `live_keys`: those that the last query attends to, over the KV heads, a key that several heads of one share counted
-    once; `dense_keys`: all of them. Bytes are of keys and values: `live_bytes` those of the live keys of a batch,
-    `cache_bytes` and `dense_bytes` what the caches hold; `copy_bytes_per_second` is what `Tensor.copy_` reads.
+    `launched`: as of Measurement. `live_keys`: those that the last query attends to, over the KV heads, a key that
+    several heads of one share counted once; `dense_keys`: all of them. Bytes are of keys and values: `live_bytes` those
+    of the live keys of a batch, `cache_bytes` and `dense_bytes` what the caches hold; `copy_bytes_per_second` is what
+    `Tensor.copy_` reads.
     """
 
     length: int
     new: int
     seconds: dict[str, float]
     absent: dict[str, str]
+    launched: tuple[str, ...]
     live_keys: int
     dense_keys: int
     live_bytes: int
@@ -56,6 +58,7 @@ class CachedFigures:
             "ms": {name: seconds * 1e3 for name, seconds in self.seconds.items()},
             "speed_up": {name: seconds / self.seconds["sparsec"] for name, seconds in self.seconds.items()},
             "absent": self.absent,
+            "host_time_in": self.launched,
             "ideal_speed_up": self.ideal,
             "cache_bytes": self.cache_bytes,
             "dense_cache_bytes": self.dense_bytes,
@@ -74,29 +77,23 @@ def measure_cached(
     report: Callable[[str], None],
 ) -> CachedFigures:
     """Times calls of `new` tokens that end at about `case.length` tokens. Raises as `SparseAttention.new_cache`."""
-    from sparsec.integrations.flex import FlexUnavailable, compile_flex
-    from sparsec.integrations.peers import copying, median_seconds, over_dense_cache
+    from sparsec.integrations.clock import CALLS_BESIDE_ROUNDS, median_seconds
+    from sparsec.integrations.peer_calls import Passes, peer_calls
+    from sparsec.integrations.peers import copying
     from sparsec.reference import mask
 
     pattern, length = case.pattern, case.length
     report("filling the cache")
     q, k, v = case.inputs()
     few = [t[:, :, length - new :].contiguous() for t in (q, k, v)]
-    cache = attn.new_cache(case.batch, length + new * (repeats + 2), device=case.device)
+    cache = attn.new_cache(case.batch, length + new * (repeats + CALLS_BESIDE_ROUNDS), device=case.device)
     cache.keys.normal_()
     cache.values.normal_()
     cache.lengths_tensor.fill_(length - new)
     cache.refresh()
     calls: dict[str, Callable[[], object]] = {"sparsec": lambda: attn(*few, cache=cache)}
-    absent: dict[str, str] = {}
-    if "sdpa" in against:
-        calls["sdpa"] = over_dense_cache(few[0], k, v, scale=pattern.score.scale)
-    if "flex" in against:
-        report("compiling FlexAttention")
-        try:
-            calls["flex"] = compile_flex(pattern, few[0], k, v).call
-        except FlexUnavailable as error:
-            absent["flex"] = str(error)
+    found = peer_calls(pattern, (few[0], k, v), against, passes=Passes.CACHED, causal=True, report=report)
+    calls |= found.calls
     calls["copy"] = copying(k)
     report(f"timing {', '.join(calls)} at {length} tokens, {repeats} rounds")
     times = median_seconds(calls, repeats=repeats, device=case.device)
@@ -107,14 +104,15 @@ def measure_cached(
     return CachedFigures(
         length=length,
         new=new,
-        seconds={name: times[name] for name in ("sparsec", *PEERS) if name in times},
-        absent=absent,
+        seconds={name: times[name].seconds for name in ("sparsec", *PEERS) if name in times},
+        absent=found.absent,
+        launched=tuple(name for name, taken in times.items() if taken.host),
         live_keys=live,
         dense_keys=dense_keys,
         live_bytes=live * key_bytes,
         cache_bytes=case.batch * attn.layout.slots(length) * key_bytes,
         dense_bytes=dense_keys * key_bytes,
-        copy_bytes_per_second=2 * k.nbytes / times["copy"],
+        copy_bytes_per_second=2 * k.nbytes / times["copy"].seconds,
     )
 
 
@@ -140,7 +138,8 @@ def cached_table(measured: list[CachedFigures], peers: tuple[str, ...]) -> str:
                 f"{each.share_of_copy:.2f}",
             )
         )
-    lines = [table(head, rows), "", "sdpa, flex: over a dense cache, storing nothing; ideal: dense keys over live ones"]
+    lines = [table(head, rows), "", "peers: over a dense cache, storing nothing; ideal: dense keys over live ones"]
+    lines += launched_lines(measured)
     lines += dict.fromkeys(
         f"{PEERS[name]} did not run: {why}" for each in measured for name, why in each.absent.items()
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sparsec.cli.measure import PEERS
+from sparsec.cli.measure import PEERS, launched_lines
 from sparsec.cli.show import covered
 from sparsec.cli.tables import table
 
@@ -26,13 +26,14 @@ GRADIENT_PEERS = {**PEERS, "eager": "eager masked attention"}
 class Gradients:
     """Seconds of sparsec and of each peer that ran; `absent` says why another did not.
 
-    `ideal` is dense pairs over live pairs, dense causal if the pattern is.
+    `launched`: as of Measurement, by call. `ideal` is dense pairs over live pairs, dense causal if the pattern is.
     """
 
     length: int
     both: dict[str, float]
     backward: dict[str, float]
     absent: dict[str, str]
+    launched: tuple[str, ...]
     ideal: float
 
     def as_dict(self) -> dict[str, object]:
@@ -44,6 +45,7 @@ class Gradients:
             "both_speed_up": {name: seconds / self.both["sparsec"] for name, seconds in self.both.items()},
             "backward_speed_up": {name: seconds / self.backward["sparsec"] for name, seconds in self.backward.items()},
             "absent": self.absent,
+            "host_time_in": self.launched,
             "ideal_speed_up": self.ideal,
         }
 
@@ -52,32 +54,20 @@ def measure_gradients(
     attn: SparseAttention, case: Case, against: Collection[str], *, repeats: int, report: Callable[[str], None]
 ) -> Gradients:
     """Times the forward and backward passes of `attn` and of the peers in `against`."""
-    from sparsec.integrations.flex import FlexUnavailable
-    from sparsec.integrations.peers import PeerAbsent, dense, eager, flex_with_gradients, median_seconds, passes
+    from sparsec.integrations.clock import median_seconds
+    from sparsec.integrations.peer_calls import Passes, peer_calls
+    from sparsec.integrations.peers import passes
 
     report("counting live pairs")
     found = covered(case.pattern, case.length)
     causal = all(head.causal for head in found)
     live = sum(len(head.heads) * head.live_pairs for head in found)
     pairs = case.length * (case.length + 1) / 2 if causal else case.length**2
-    leaves = tuple(each.requires_grad_() for each in case.inputs())
-    q, k, v = leaves
+    q, k, v = leaves = tuple(each.requires_grad_() for each in case.inputs())
     attend = case.call(attn)
     forwards: dict[str, Callable[[], Tensor]] = {"sparsec": lambda: attend(q, k, v)}
-    absent: dict[str, str] = {}
-    if "sdpa" in against:
-        forwards["sdpa"] = dense(q, k, v, causal=causal, scale=case.pattern.score.scale)
-    if "flex" in against:
-        report("compiling FlexAttention, forward and backward")
-        try:
-            forwards["flex"] = flex_with_gradients(case.pattern, q, k, v)
-        except FlexUnavailable as error:
-            absent["flex"] = str(error)
-    if "eager" in against:
-        try:
-            forwards["eager"] = eager(case.pattern, q, k, v)
-        except PeerAbsent as error:
-            absent["eager"] = str(error)
+    peers = peer_calls(case.pattern, (q, k, v), against, passes=Passes.GRADIENTS, causal=causal, report=report)
+    forwards |= peers.calls
     calls: dict[str, Callable[[], object]] = {}
     for name, forward in forwards.items():
         calls[f"{name} both"], calls[f"{name} backward"] = passes(forward, leaves)
@@ -85,9 +75,10 @@ def measure_gradients(
     times = median_seconds(calls, repeats=repeats, device=case.device)
     return Gradients(
         length=case.length,
-        both={name: times[f"{name} both"] for name in forwards},
-        backward={name: times[f"{name} backward"] for name in forwards},
-        absent=absent,
+        both={name: times[f"{name} both"].seconds for name in forwards},
+        backward={name: times[f"{name} backward"].seconds for name in forwards},
+        absent=peers.absent,
+        launched=tuple(name for name, taken in times.items() if taken.host),
         ideal=case.pattern.heads * pairs / max(live, 1),
     )
 
@@ -104,7 +95,8 @@ def gradients_table(measured: list[Gradients], peers: tuple[str, ...]) -> str:
                 ran = name in times
                 cells += [f"{times[name] * 1e3:.3g}", f"{times[name] / times['sparsec']:.2f}x"] if ran else ["-", "-"]
             rows.append((str(each.length), passes, *cells, f"{each.ideal:.2f}x"))
-    reasons = dict.fromkeys(
+    reasons = launched_lines(measured)
+    reasons += dict.fromkeys(
         f"{GRADIENT_PEERS[name]} did not run: {why}" for each in measured for name, why in each.absent.items()
     )
     return "\n".join([table(head, rows), *([""] if reasons else []), *reasons])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparsec.cli.measure import PEERS, Measurement, measure
+from sparsec.cli.measure import DENSE, PEERS, USUAL, Measurement, measure
 from sparsec.cli.options import (
     choose,
     file_argument,
@@ -73,7 +73,7 @@ def run(
         f"{count(found.kv_heads, 'KV head')}, head dim {head_dim}, {dtype} on {case.device}; "
         f"target {attn.target}, compiled in {duration(compiled)}\n"
     )
-    against = ["sdpa"] if no_flex else list(PEERS)
+    against = [name for name in USUAL if name != "flex" or not no_flex]
     for line in simplifications(found, against):
         click.echo(f"{line}\n")
     click.echo(picture(found, seq_len, limit=PICTURES))
@@ -99,7 +99,7 @@ def _verdict(comparison: Comparison) -> str:
 def _times(measured: Measurement) -> str:
     rows = [("sparsec", duration(measured.seconds), "")]
     for name, seconds in measured.peers.items():
-        label = PEERS[name] + (" causal" if name == "sdpa" and measured.causal else "")
+        label = PEERS[name] + (" causal" if name in DENSE and measured.causal else "")
         rows.append((label, duration(seconds), f"{seconds / measured.seconds:.2f}x"))
     lines = [table(("", "time", "sparsec is faster by"), rows), ""]
     if measured.achieved is not None:

@@ -38,9 +38,10 @@ class Flex:
     compile_seconds: float
 
 
-def compile_flex(pattern: Heads, q: Tensor, k: Tensor, v: Tensor) -> Flex:
+def compile_flex(pattern: Heads, q: Tensor, k: Tensor, v: Tensor, *, block: int = 128) -> Flex:
     """FlexAttention under torch.compile on q [B, H, Nq, D] and k, v [B, G, Nk, D]. Raises FlexUnavailable.
 
+    block: of its block mask, in tokens; below its own 128, the forward kernel's tiles are made to fit.
     `documents` are taken to be one that fills the sequence; a learned sink is left out.
     """
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
@@ -56,14 +57,18 @@ def compile_flex(pattern: Heads, q: Tensor, k: Tensor, v: Tensor) -> Flex:
             q.shape[2],
             k.shape[2],
             device=str(q.device),
+            BLOCK_SIZE=block,
             _compile=True,
         )
         attend: Any = torch.compile(flex_attention, dynamic=False)
         scale, shared = pattern.score.scale, pattern.kv_heads < pattern.heads
         bend = score_mod(pattern, k.shape[2] - q.shape[2], q.device)
+        tiles = {"fwd_BLOCK_M": block, "fwd_BLOCK_N": block, "fwd_num_warps": 4} if block < 128 else None
 
         def call() -> Tensor:
-            out: Tensor = attend(q, k, v, score_mod=bend, block_mask=mask, scale=scale, enable_gqa=shared)
+            out: Tensor = attend(
+                q, k, v, score_mod=bend, block_mask=mask, scale=scale, enable_gqa=shared, kernel_options=tiles
+            )
             return out
 
         call()

@@ -5,24 +5,27 @@ Invariant: nothing of size Nq x Nk is built but by `eager`; the sampled rows are
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sparsec.diagnostics.model import CallError, SparsecError
-from sparsec.integrations.flex import FlexUnavailable, compile_flex
+from sparsec.integrations.flex import Flex, FlexUnavailable, compile_flex
 from sparsec.reference import attention, mask
 from sparsec.reference.tolerance import allowed_errors
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema.model import Documents, Heads
 
 SAMPLE_BLOCKS, SAMPLE_ROWS = 4, 32
+DENSE = ("sdpa", "flash", "cudnn")
+"""The peers that compute every pair."""
+_BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
 EAGER_LIMIT = 1 << 25
 """Scores of all heads and the batch up to which eager attention is run: it keeps several tensors of that size."""
 
@@ -107,7 +110,7 @@ def simplifications(pattern: Heads, against: Collection[str]) -> tuple[str, ...]
         found.append("learned sink: 0")
     bends = [name for name, has in (("softcap", score.softcap is not None), ("alibi", score.alibi)) if has]
     sink = ["learned sink"] if score.learned_sink else []
-    for name, lacks in (("sdpa", bends + sink), ("flex", sink)):
+    for name, lacks in (*((name, bends + sink) for name in DENSE), ("flex", sink), ("flex64", sink)):
         if name in against and lacks:
             found.append(f"{name} runs without: {', '.join(lacks)}")
     return tuple(found)
@@ -154,24 +157,56 @@ def _error(differences: list[Tensor]) -> Error:
     return Error(float(every.max()), float(every.mean()))
 
 
-def dense(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float | None) -> Callable[[], Tensor]:
-    """PyTorch's scaled_dot_product_attention on the same tensors without the pattern."""
-    shared = k.shape[1] < q.shape[1]
-    return lambda: torch.nn.functional.scaled_dot_product_attention(
-        q, k, v, is_causal=causal, scale=scale, enable_gqa=shared
-    )
+def peers_on(device: torch.device, against: Collection[str]) -> tuple[str, ...]:
+    """`against`, with "sdpa" on a GPU replaced by its backends there, so that each time names what ran."""
+    backends = tuple(_BACKENDS) if device.type == "cuda" else ("sdpa",)
+    return tuple(dict.fromkeys(peer for name in against for peer in (backends if name == "sdpa" else (name,))))
 
 
-def over_dense_cache(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None) -> Callable[[], Tensor]:
-    """PyTorch's scaled_dot_product_attention of the last queries, q, to all keys, causally."""
-    shared, new, length = k.shape[1] < q.shape[1], q.shape[2], k.shape[2]
+def dense(
+    q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float | None, backend: str = "sdpa"
+) -> Callable[[], Tensor]:
+    """PyTorch's scaled_dot_product_attention on the same tensors without the pattern, by `backend` alone.
+
+    Backends: "sdpa" (PyTorch's choice), "flash", "cudnn". Raises PeerAbsent where that one does not run.
+    """
+    return _scaled_dot_product(q, k, v, None, causal, scale, backend)
+
+
+def over_dense_cache(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float | None, backend: str = "sdpa"
+) -> Callable[[], Tensor]:
+    """The same of the last queries, q, to all keys, causally."""
+    new, length = q.shape[2], k.shape[2]
     live = None
     if new > 1:
         rows = torch.arange(length - new, length, device=q.device)
         live = torch.arange(length, device=q.device)[None, :] <= rows[:, None]
-    return lambda: torch.nn.functional.scaled_dot_product_attention(
-        q, k, v, attn_mask=live, scale=scale, enable_gqa=shared
-    )
+    return _scaled_dot_product(q, k, v, live, False, scale, backend)
+
+
+def _scaled_dot_product(
+    q: Tensor, k: Tensor, v: Tensor, live: Tensor | None, causal: bool, scale: float | None, backend: str
+) -> Callable[[], Tensor]:
+    shared = k.shape[1] < q.shape[1]
+
+    def attend() -> Tensor:
+        with _only(backend):
+            return torch.nn.functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=live, is_causal=causal, scale=scale, enable_gqa=shared
+            )
+
+    if backend != "sdpa":
+        try:
+            attend()
+        except RuntimeError as error:
+            reason = next(iter(str(error).strip().splitlines()), "")
+            raise PeerAbsent(f"{type(error).__name__}: {reason}"[:200]) from error
+    return attend
+
+
+def _only(backend: str) -> AbstractContextManager[object]:
+    return sdpa_kernel([_BACKENDS[backend]]) if backend in _BACKENDS else nullcontext()
 
 
 def copying(tensor: Tensor) -> Callable[[], Tensor]:
@@ -194,30 +229,37 @@ def eager(pattern: Heads, q: Tensor, k: Tensor, v: Tensor) -> Callable[[], Tenso
     return lambda: attend()[0]
 
 
-def flex_with_gradients(pattern: Heads, q: Tensor, k: Tensor, v: Tensor) -> Callable[[], Tensor]:
+def flex_with_gradients(pattern: Heads, q: Tensor, k: Tensor, v: Tensor, *, block: int = 128) -> Flex:
     """`compile_flex` after a first backward pass. Raises FlexUnavailable, on a CPU always: it has no backward there."""
     if q.device.type == "cpu":
         raise FlexUnavailable("it has no backward pass on a CPU")
-    flex = compile_flex(pattern, q, k, v)
+    flex = compile_flex(pattern, q, k, v, block=block)
+    started = time.perf_counter()
     try:
         torch.autograd.grad(flex.call().sum(), (q, k, v))
     except Exception as error:  # as in compile_flex
         reason = next(iter(str(error).strip().splitlines()), "")
         raise FlexUnavailable(f"{type(error).__name__}: {reason}"[:200]) from error
-    return flex.call
+    return replace(flex, compile_seconds=flex.compile_seconds + time.perf_counter() - started)
 
 
 def passes(
     forward: Callable[[], Tensor], leaves: tuple[Tensor, ...]
 ) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Calls that run `forward` and its gradients of `leaves`, and the gradients alone on a graph that is kept."""
-    kept = forward()
-    gradient = torch.randn(kept.shape, generator=torch.Generator(kept.device).manual_seed(1), device=kept.device)
-    gradient = gradient.to(kept.dtype)
-    return (
-        lambda: torch.autograd.grad(forward(), leaves, gradient),
-        lambda: torch.autograd.grad(kept, leaves, gradient, retain_graph=True),
-    )
+    """Calls that run `forward` and its gradients of `leaves`, and the gradients alone.
+
+    The second keeps the autograd graph of its first call, for gradients run on the stream that the outputs came from.
+    """
+    q = leaves[0]
+    gradient = torch.randn(q.shape, generator=torch.Generator(q.device).manual_seed(1), device=q.device).to(q.dtype)
+    kept: list[Tensor] = []
+
+    def backward() -> object:
+        if not kept:
+            kept.append(forward())
+        return torch.autograd.grad(kept[0], leaves, gradient, retain_graph=True)
+
+    return lambda: torch.autograd.grad(forward(), leaves, gradient), backward
 
 
 def matrix_product(dtype: torch.dtype, device: torch.device) -> tuple[Callable[[], Tensor], float]:
@@ -228,41 +270,3 @@ def matrix_product(dtype: torch.dtype, device: torch.device) -> tuple[Callable[[
     size, dtype = (1024, torch.float32) if device.type == "cpu" else (8192, dtype)
     left, right = (torch.randn((size, size), device=device).to(dtype) for _ in range(2))
     return lambda: torch.mm(left, right), 2.0 * size**3
-
-
-def median_seconds(
-    calls: Mapping[str, Callable[[], object]], *, repeats: int, device: torch.device
-) -> dict[str, float]:
-    """The median time of each call over `repeats` rounds; every round runs each call once. One round warms up."""
-    clock = _gpu_clock(device) if device.type == "cuda" else _cpu_seconds
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(repeats + 1):
-        for name, call in calls.items():
-            taken = clock(call)
-            if turn:
-                times[name].append(taken)
-    return {name: statistics.median(taken) for name, taken in times.items()}
-
-
-def _cpu_seconds(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
-
-
-def _gpu_clock(device: torch.device) -> Callable[[Callable[[], object]], float]:
-    """Times a call between two events; the fill before it empties the cache and gives the host time to launch."""
-    scratch = torch.empty(1 << 28, dtype=torch.uint8, device=device)
-
-    def seconds(call: Callable[[], object]) -> float:
-        event: Any = torch.cuda.Event
-        start, stop = event(enable_timing=True), event(enable_timing=True)
-        torch.cuda.synchronize(device)
-        scratch.zero_()
-        start.record()
-        call()
-        stop.record()
-        torch.cuda.synchronize(device)
-        return float(start.elapsed_time(stop)) / 1000
-
-    return seconds

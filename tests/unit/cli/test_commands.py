@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from sparsec import __version__
 from sparsec.cli.main import commands
 from sparsec.diagnostics.model import InternalError
-from sparsec.integrations import flex, peers
+from sparsec.integrations import flex, peer_calls, peers
 
 GOOD = "pattern p(w = 64) { causal  attend window(w) | sink(4) }\n"
 BAD = "pattern p { attend windw(3) }\npattern q { attend window(0) }\n"
@@ -266,10 +266,10 @@ def test_run_fails_when_the_error_is_too_large(good: Path, monkeypatch: pytest.M
 
 
 def test_run_says_why_flex_attention_did_not_run(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise flex.FlexUnavailable("no C++ compiler")
 
-    monkeypatch.setattr(flex, "compile_flex", refuse)
+    monkeypatch.setattr(peer_calls, "compile_flex", refuse)
     result = invoke("run", good, "--seq-len", "200", "--head-dim", "16")
     assert result.exit_code == 0, result.output
     assert "FlexAttention did not run: no C++ compiler" in result.stdout

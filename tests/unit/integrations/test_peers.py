@@ -9,7 +9,7 @@ import torch
 
 import sparsec
 from sparsec.diagnostics.model import CallError
-from sparsec.integrations.peers import compare, dense, eager, make_case, median_seconds, simplifications
+from sparsec.integrations.peers import compare, dense, eager, make_case, simplifications
 from sparsec.reference import attention, mask
 from sparsec.sema.model import Heads
 
@@ -83,15 +83,6 @@ def test_what_is_left_out_is_said() -> None:
     )
     assert simplifications(resolved("pattern p { softcap 2 attend full }"), ("flex",)) == ()
     assert simplifications(resolved(), ("sdpa", "flex")) == ()
-
-
-def test_rounds_run_every_call_once_and_the_first_is_not_counted() -> None:
-    order: list[str] = []
-    found = median_seconds(
-        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repeats=2, device=torch.device("cpu")
-    )
-    assert order == ["a", "b"] * 3
-    assert set(found) == {"a", "b"}
 
 
 @pytest.mark.parametrize("device", ["nonsense", "meta", "cuda:77"])
