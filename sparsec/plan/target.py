@@ -1,11 +1,13 @@
 """Target name and head dimension -> tile sizes, warps and pipeline stages: the only place that knows machines.
 
 A target is `cpu`, `cuda:<compute capability>` (`cuda:90`), `hip:<architecture>` (`hip:gfx942`) or `interpreter`
-(Triton's, for tests). Invariant: the figures depend on nothing but the arguments; no device is asked.
+(Triton's, for tests). What a sweep measured best (`PICKS`) comes before the rules below. Invariant: the figures depend
+on nothing but the arguments and that table; no device is asked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -23,13 +25,49 @@ class Family(Enum):
     CDNA = "cdna"
 
 
+class Kind(Enum):
+    """The kernels that have tiles of their own: of a forward pass, of its gradients, and over a KV cache."""
+
+    FORWARD = "forward"
+    GRAD_QUERIES = "grad_queries"
+    GRAD_KEYS = "grad_keys"
+    CHUNK = "chunk"
+    DECODE = "decode"
+
+
 @dataclass(frozen=True, slots=True)
 class LaunchShape:
-    """How one kernel is compiled; `tma`: keys and values come through tensor descriptors where their strides allow."""
+    """How one kernel is compiled.
+
+    `tma`: keys and values come through tensor descriptors where their strides allow. `maxnreg`: the most registers a
+    thread may have, on NVIDIA's GPUs; None leaves it to the assembler.
+    """
 
     warps: int
     stages: int
     tma: bool
+    maxnreg: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """Tiles and launch of one kind of kernel. Of Kind.DECODE, `query_tile` is DECODE_ROWS."""
+
+    query_tile: int
+    key_tile: int
+    warps: int
+    stages: int
+    maxnreg: int | None = None
+
+
+PICKS: Mapping[tuple[Family, Kind, int, str], Pick] = {}
+"""By family, kind, head dimension (64, 128, 256) and dtype: what `tests/gpu/picks.py` reads out of a card's sweep."""
+
+
+def pick_of(target: str, kind: Kind, head_dim: int, dtype: str) -> Pick | None:
+    """The pick that serves a head dimension: that of the nearest one of the table above it, if over half of that."""
+    above = next((dim for dim in (64, 128, 256) if dim // 2 < head_dim <= dim), 0)
+    return PICKS.get((family(target), kind, above, dtype))
 
 
 def family(target: str) -> Family:
@@ -63,9 +101,31 @@ def shared_memory_bytes(target: str) -> int:
 
 def tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, int, int, int]:
     """(query_tile, key_tile, warps, stages) to plan for; a pattern's blocks may make tiles smaller (`launch_shape`)."""
-    query_tile, key_tile = _tiles(family(target), head_dim, dtype)
+    query_tile, key_tile = _picked_tiles(target, Kind.FORWARD, head_dim, dtype) or _tiles(
+        family(target), head_dim, dtype
+    )
     shape = launch_shape(target, head_dim, dtype, query_tile, key_tile)
     return query_tile, key_tile, shape.warps, shape.stages
+
+
+def _picked_tiles(target: str, kind: Kind, head_dim: int, dtype: str) -> tuple[int, int] | None:
+    pick = pick_of(target, kind, head_dim, dtype)
+    return None if pick is None else (pick.query_tile, pick.key_tile)
+
+
+def _picked_shape(
+    target: str, kind: Kind, head_dim: int, dtype: str, query_tile: int, key_tile: int
+) -> LaunchShape | None:
+    """None for tiles of another size: a pattern's blocks made them smaller, and what was measured says nothing."""
+    pick = pick_of(target, kind, head_dim, dtype)
+    if pick is None or (pick.query_tile, pick.key_tile) != (query_tile, key_tile):
+        return None
+    tma = kind not in (Kind.CHUNK, Kind.DECODE) and _descriptors(family(target), dtype)
+    return LaunchShape(pick.warps, pick.stages, tma, pick.maxnreg)
+
+
+def _descriptors(of: Family, dtype: str) -> bool:
+    return of in (Family.HOPPER, Family.BLACKWELL) and dtype != "float32"
 
 
 def _tiles(of: Family, head_dim: int, dtype: str) -> tuple[int, int]:
@@ -89,7 +149,13 @@ def _tiles(of: Family, head_dim: int, dtype: str) -> tuple[int, int]:
 
 
 def launch_shape(target: str, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> LaunchShape:
-    """Warps and stages for tiles of the given sizes: a warp has 16 rows, as tensor cores take them."""
+    """Warps and stages for tiles of the given sizes."""
+    picked = _picked_shape(target, Kind.FORWARD, head_dim, dtype, query_tile, key_tile)
+    return picked or _shape(target, head_dim, dtype, query_tile, key_tile)
+
+
+def _shape(target: str, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> LaunchShape:
+    """A warp has 16 rows, as tensor cores take them."""
     of = family(target)
     if of is Family.CDNA:
         return LaunchShape(min(4, max(1, query_tile // 16)), 2, False)
@@ -103,17 +169,19 @@ def launch_shape(target: str, head_dim: int, dtype: str, query_tile: int, key_ti
     narrow = dtype == "float32" or (of is Family.AMPERE and head_dim > 128)
     rows_of_a_warp = 16 if not narrow else 8 if dtype != "float32" or head_dim <= 64 else 4
     warps = min(8, max(1, query_tile // rows_of_a_warp))
-    return LaunchShape(warps, stages, of in (Family.HOPPER, Family.BLACKWELL) and dtype != "float32")
+    return LaunchShape(warps, stages, _descriptors(of, dtype))
 
 
 def backward_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, int]:
     """(query_tile, key_tile) to plan the queries' gradients for.
 
-    The largest that spill no registers up to head dimension 128, as for the forward pass.
+    By the rule, the largest that spill no registers up to head dimension 128, as for the forward pass.
     """
+    if picked := _picked_tiles(target, Kind.GRAD_QUERIES, head_dim, dtype):
+        return picked
     match family(target):
-        case Family.CPU | Family.INTERPRETER:
-            return tile_sizes(target, head_dim, dtype)[:2]
+        case (Family.CPU | Family.INTERPRETER) as of:
+            return _tiles(of, head_dim, dtype)
         case _ if dtype == "float32":
             return (32, 32) if head_dim <= 64 else (32, 16)
         case Family.AMPERE if head_dim <= 128:
@@ -132,9 +200,11 @@ def transposed_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, 
 
     Their kernels hold two sums of a key tile's size, so their query tiles are small.
     """
+    if picked := _picked_tiles(target, Kind.GRAD_KEYS, head_dim, dtype):
+        return picked
     match family(target):
-        case Family.CPU | Family.INTERPRETER:
-            return tile_sizes(target, head_dim, dtype)[:2]
+        case (Family.CPU | Family.INTERPRETER) as of:
+            return _tiles(of, head_dim, dtype)
         case _ if dtype == "float32":
             return (32, 32) if head_dim <= 64 else (16, 32)
         case _ if head_dim > 128:
@@ -154,6 +224,9 @@ def backward_shape(
     target: str, head_dim: int, dtype: str, query_tile: int, key_tile: int, *, of_keys: bool
 ) -> LaunchShape:
     """Warps and stages of a gradient kernel: of queries, which goes over key tiles, or of keys and values."""
+    kind = Kind.GRAD_KEYS if of_keys else Kind.GRAD_QUERIES
+    if picked := _picked_shape(target, kind, head_dim, dtype, query_tile, key_tile):
+        return picked
     of = family(target)
     rows = key_tile if of_keys else query_tile
     if of is Family.CDNA:
@@ -164,29 +237,34 @@ def backward_shape(
     # Four warps even for few keys: they share the columns, which one warp could not hold beside two sums.
     fewest = 4 if of_keys else 1
     warps = min(8, max(fewest, rows // (4 if dtype == "float32" or head_dim > 128 else 8 if narrow else 16)))
-    tma = of in (Family.HOPPER, Family.BLACKWELL) and dtype != "float32"
-    return LaunchShape(warps, 2 if head_dim <= 128 else 1, tma)
+    return LaunchShape(warps, 2 if head_dim <= 128 else 1, _descriptors(of, dtype))
 
 
 def cached_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, int]:
     """(query_tile, key_tile) to plan attention of a chunk of queries over a cache for, spilling nothing likewise."""
+    if picked := _picked_tiles(target, Kind.CHUNK, head_dim, dtype):
+        return picked
     of = family(target)
     if of not in (Family.CPU, Family.INTERPRETER, Family.CDNA):
         if dtype == "float32" and head_dim > 64:
             return 32, 16
         if head_dim > 128:
             return (64 if of is Family.AMPERE else 128), 32
-    return tile_sizes(target, head_dim, dtype)[:2]
+    return _tiles(of, head_dim, dtype)
 
 
 def cached_shape(target: str, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> LaunchShape:
     """Warps and stages of a chunk's kernel: keys lie in two places, so there is no descriptor of them."""
-    shape = launch_shape(target, head_dim, dtype, query_tile, key_tile)
+    if picked := _picked_shape(target, Kind.CHUNK, head_dim, dtype, query_tile, key_tile):
+        return picked
+    shape = _shape(target, head_dim, dtype, query_tile, key_tile)
     return LaunchShape(shape.warps, shape.stages, False)
 
 
 def decode_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, int]:
     """(query_tile, key_tile) to plan attention of at most DECODE_ROWS queries over a cache for."""
+    if picked := _picked_tiles(target, Kind.DECODE, head_dim, dtype):
+        return picked
     if family(target) in (Family.CPU, Family.INTERPRETER):
         return DECODE_ROWS, 32
     if dtype == "float32":
@@ -203,6 +281,8 @@ def decode_rows(target: str, head_dim: int, dtype: str) -> int:
 
 def decode_shape(target: str, head_dim: int, dtype: str, rows: int, key_tile: int) -> LaunchShape:
     """Warps and stages of a decode kernel, which waits for keys and values: two programs a multiprocessor find room."""
+    if picked := _picked_shape(target, Kind.DECODE, head_dim, dtype, rows, key_tile):
+        return picked
     if family(target) is Family.CDNA:
         return LaunchShape(4, 1, False)
     if dtype == "float32":

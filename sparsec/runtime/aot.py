@@ -214,6 +214,8 @@ def _compile(kernel: Any, request: _Request) -> KernelArtefact:
     }
     constants = {name: value for name, value in constants.items() if name in signature}
     options = {"num_warps": shape.warps, "num_stages": shape.stages, "enable_fp_fusion": FP_FUSION}
+    if shape.maxnreg is not None:
+        options["maxnreg"] = shape.maxnreg
     try:
         built = triton.compile(ASTSource(kernel, signature, constants, attributes), target=gpu, options=options)
     except Exception as error:

@@ -99,7 +99,7 @@ class TritonCached:
             own = {"table": on_device(head_table(head_class), q.device), "tiles": tiles, **_draws(tables)}
             shape = cached_shape(target, plan.head_dim, plan.dtype, size, head_class.program.key_tile)
             programs = q.shape[0] * tiles * len(head_class.heads)
-            launch(getattr(module, f"attend_{n}"), programs, given | own, shape.warps, shape.stages)
+            launch(getattr(module, f"attend_{n}"), programs, given | own, shape.warps, shape.stages, shape.maxnreg)
 
     def _decode(self, module: Any, given: dict[str, object], q: Tensor, cache: Cached, lists: Sequence[Tensor]) -> None:
         plan, target = self.decode_plan.attend, target_of(q.device)
@@ -118,7 +118,7 @@ class TritonCached:
             own |= {"table": on_device(share.table, q.device), "members": on_device(share.members, q.device)}
             shape = decode_shape(target, head_dim, plan.dtype, share.rows, head_class.program.key_tile)
             programs = batch * tiles * len(share.members) * share.splits
-            launch(getattr(module, f"decode_{n}"), programs, given | own, shape.warps, shape.stages)
+            launch(getattr(module, f"decode_{n}"), programs, given | own, shape.warps, shape.stages, shape.maxnreg)
         if most > 1:
             splits = {head: share.splits for share in shares for head in share.heads}
             table = on_device((tuple(splits[head] for head in range(heads)),), q.device)

@@ -122,14 +122,17 @@ class Call:
                     if tma
                     else tensor
                 )
-        launch(kernel, programs, given, shape.warps, shape.stages)
+        launch(kernel, programs, given, shape.warps, shape.stages, shape.maxnreg)
 
 
-def launch(kernel: Any, programs: int, given: Mapping[str, object], warps: int, stages: int) -> None:
+def launch(
+    kernel: Any, programs: int, given: Mapping[str, object], warps: int, stages: int, maxnreg: int | None = None
+) -> None:
     """Runs `programs` programs with those of the given arguments that the kernel names."""
     if programs:
         named = {name: given[name] for name in kernel.arg_names}
-        kernel[(programs,)](**named, num_warps=warps, num_stages=stages, enable_fp_fusion=FP_FUSION)
+        limit = {} if maxnreg is None else {"maxnreg": maxnreg}  # AMD's compiler knows no such option
+        kernel[(programs,)](**named, num_warps=warps, num_stages=stages, enable_fp_fusion=FP_FUSION, **limit)
 
 
 def row_sums(

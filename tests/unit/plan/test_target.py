@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
+from unittest.mock import patch
+
 import pytest
 
-from sparsec.plan.target import Family, family, launch_shape, shared_memory_bytes, tile_sizes
+from sparsec.plan.target import (
+    Family,
+    Kind,
+    LaunchShape,
+    Pick,
+    backward_shape,
+    backward_tile_sizes,
+    cached_shape,
+    cached_tile_sizes,
+    decode_shape,
+    decode_tile_sizes,
+    family,
+    launch_shape,
+    shared_memory_bytes,
+    tile_sizes,
+    transposed_tile_sizes,
+)
 
 GPUS = ("cuda:80", "cuda:86", "cuda:90", "cuda:100", "cuda:120", "hip:gfx942")
 
@@ -58,3 +77,57 @@ def test_descriptors_where_the_target_has_them() -> None:
 @pytest.mark.parametrize("query_tile", [16, 32, 64, 128])
 def test_small_tiles_get_few_warps(query_tile: int) -> None:
     assert launch_shape("cuda:90", 128, "bfloat16", query_tile, 64).warps == query_tile // 16
+
+
+TILES = {
+    Kind.FORWARD: lambda *given: tile_sizes(*given)[:2],
+    Kind.GRAD_QUERIES: backward_tile_sizes,
+    Kind.GRAD_KEYS: transposed_tile_sizes,
+    Kind.CHUNK: cached_tile_sizes,
+    Kind.DECODE: decode_tile_sizes,
+}
+SHAPES = {
+    Kind.FORWARD: launch_shape,
+    Kind.GRAD_QUERIES: partial(backward_shape, of_keys=False),
+    Kind.GRAD_KEYS: partial(backward_shape, of_keys=True),
+    Kind.CHUNK: cached_shape,
+    Kind.DECODE: decode_shape,
+}
+OTHER = Pick(16, 256, 2, 7, 96)
+
+
+@pytest.mark.parametrize("picked", Kind)
+@pytest.mark.parametrize(("head_dim", "of"), [(33, 64), (64, 64), (72, 128), (128, 128), (129, 256), (256, 256)])
+def test_a_pick_comes_before_the_rules_for_its_kind_alone(picked: Kind, head_dim: int, of: int) -> None:
+    given = "cuda:90", head_dim, "bfloat16"
+    ruled = {kind: TILES[kind](*given) for kind in Kind}
+    shapes = {kind: SHAPES[kind](*given, *ruled[kind]) for kind in Kind}
+    with patch("sparsec.plan.target.PICKS", {(Family.HOPPER, picked, of, "bfloat16"): OTHER}):
+        for kind in Kind:
+            assert TILES[kind](*given) == ((16, 256) if kind is picked else ruled[kind])
+            assert SHAPES[kind](*given, *ruled[kind]) == shapes[kind]  # tiles of another size
+        tma = picked not in (Kind.CHUNK, Kind.DECODE)
+        assert SHAPES[picked](*given, 16, 256) == LaunchShape(2, 7, tma, 96)
+        assert SHAPES[picked](*given, 32, 256) != LaunchShape(2, 7, tma, 96)
+        if picked is Kind.FORWARD:
+            assert tile_sizes(*given) == (16, 256, 2, 7)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("cuda:80", 64, "bfloat16"),
+        ("cuda:100", 64, "bfloat16"),
+        ("cuda:90", 64, "float16"),
+        ("cuda:90", 64, "float32"),
+        ("cuda:90", 32, "bfloat16"),
+        ("cuda:90", 65, "bfloat16"),
+        ("cuda:90", 257, "bfloat16"),
+    ],
+)
+def test_a_pick_serves_no_other_target_dtype_or_head_dimension(given: tuple[str, int, str]) -> None:
+    ruled = {kind: TILES[kind](*given) for kind in Kind}
+    shapes = {kind: SHAPES[kind](*given, 16, 256) for kind in Kind}
+    with patch("sparsec.plan.target.PICKS", {(Family.HOPPER, kind, 64, "bfloat16"): OTHER for kind in Kind}):
+        assert {kind: TILES[kind](*given) for kind in Kind} == ruled
+        assert {kind: SHAPES[kind](*given, 16, 256) for kind in Kind} == shapes
