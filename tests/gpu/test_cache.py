@@ -21,6 +21,14 @@ SOURCES = {
     "tokens": "pattern p { causal attend window(100) | stride(7, phase = 3) }",
 }
 HEADS, KV_HEADS = 8, 2
+CASES = (
+    *((name, 128, torch.bfloat16) for name in SOURCES),
+    *((name, 64, torch.bfloat16) for name in ("s2", "duo")),
+    *(("s2", head_dim, dtype) for dtype in (torch.float16, torch.float32) for head_dim in (64, 128)),
+    ("bent", 64, torch.float32),
+    ("random", 64, torch.float16),
+    ("s2", 256, torch.bfloat16),
+)
 BOUNDS = (0, 700, 701, 702, 712, 728, 1111, 1112, 1200)
 
 
@@ -42,9 +50,7 @@ def drawn(n: int, head_dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Te
 
 
 @pytest.mark.filterwarnings("ignore:the cache keeps every key")
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
-@pytest.mark.parametrize("head_dim", [64, 128])
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize(("name", "head_dim", "dtype"), CASES, ids=lambda value: str(value).removeprefix("torch."))
 @torch.no_grad()
 def test_walk(name: str, head_dim: int, dtype: torch.dtype) -> None:
     attn, call = made(name, head_dim, dtype), drawn(BOUNDS[-1], head_dim, dtype)
