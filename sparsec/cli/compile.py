@@ -48,6 +48,7 @@ class _Folder(click.Path):
     help="cpu, cuda:<compute capability> (cuda:80, cuda:90, cuda:100) or hip:<architecture> (hip:gfx942).",
 )
 @click.option("--inference", is_flag=True, help="Leave out the kernels of the gradients.")
+@click.option("--no-spills", is_flag=True, help="Exit with 1 if a kernel spills registers, rather than warn.")
 @click.option("--prove", is_flag=True, help="Write nothing unless z3 proves the plan's claims for all lengths.")
 @pattern_options
 @kernel_options
@@ -56,6 +57,7 @@ def compile_pattern(
     output: Path,
     target: str,
     inference: bool,
+    no_spills: bool,
     prove: bool,
     name: str | None,
     settings: tuple[str, ...],
@@ -69,8 +71,9 @@ def compile_pattern(
     The kernels are those of the forward pass, of attention over a KV cache where the pattern has one, and of the
     gradients. layout.json says which keys each KV group keeps. sparsec.load_compiled(DIR) makes a module of the folder.
 
-    No target needs a GPU. Exits with 1 if a kernel spills registers, needs more shared memory than the target has, or
-    uses no tensor cores where it should; and, with --prove, if a claim is not proved, nothing being written then.
+    No target needs a GPU. Exits with 1 if a kernel needs more shared memory than the target has, or uses no tensor
+    cores where it should; and, with --prove, if a claim is not proved, nothing being written then. A kernel that spills
+    registers is right, but slower: the table says how much, and a warning, which is an error with --no-spills.
 
     Example: sparsec compile examples/s2.sparse -o build/s2 --target cuda:90 --head-dim 128 --dtype bfloat16
     """
@@ -118,6 +121,11 @@ def compile_pattern(
         click.echo(f"\n{len(manifest.proof.claims)} claims, for all lengths, proved by {manifest.proof.solver}")
     click.echo(f"\nwritten to {click.format_filename(output)}")
     problems = [problem for kernel in manifest.kernels for problem in kernel.problems]
+    spills = [warning for kernel in manifest.kernels for warning in kernel.warnings]
+    if no_spills:
+        problems, spills = [*problems, *spills], []
+    for spill in spills:
+        click.echo(f"warning: {spill}", err=True)
     for problem in problems:
         click.echo(f"error: {problem}", err=True)
     click.get_current_context().exit(1 if problems else 0)

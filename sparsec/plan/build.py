@@ -85,6 +85,7 @@ def head_class_of(band_class: BandClass, program: TileProgram) -> HeadClass:
         (*band_class.constants, *lane_rows(band_class)),
         program,
         tuple(dict.fromkeys(band.origin for band in band_class.bands)),
+        light=len(program.full) > 0 and len(program.masked) <= 2,
     )
 
 

@@ -13,12 +13,16 @@ from sparsec.sema.model import Documents
 
 @dataclass(frozen=True, slots=True)
 class HeadClass:
-    """Query heads whose bands are equal up to the head constants; one tile program serves them all."""
+    """Query heads whose bands are equal up to the head constants; one tile program serves them all.
+
+    `light`: the program has a loop of full tiles and at most two masked pieces, whose bounds take few registers.
+    """
 
     heads: tuple[int, ...]
     constants: tuple[tuple[str, tuple[int, ...]], ...]
     program: TileProgram
     origins: tuple[str, ...]
+    light: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,10 @@ class KernelPlan:
     documents: Documents = Documents.NONE
     """SEPARATE: the programs read `begin` and `end`, the document's first key and one past its last, and a query tile
     holds rows of one document. RESTART: the same, with i, j and nk counted within the document, so begin is 0."""
+
+    def light(self, head_class: HeadClass) -> bool:
+        """Whether the forward kernel of a class is of those that need few registers: light, and scored plainly."""
+        return head_class.light and (self.softcap is not None) + self.alibi + self.learned_sink <= 1
 
 
 @dataclass(frozen=True, slots=True)

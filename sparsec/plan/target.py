@@ -8,7 +8,7 @@ on nothing but the arguments and that table; no device is asked.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 DECODE_ROWS = 16
@@ -148,10 +148,17 @@ def _tiles(of: Family, head_dim: int, dtype: str) -> tuple[int, int]:
     raise AssertionError(f"no tiles for {of}")
 
 
-def launch_shape(target: str, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> LaunchShape:
-    """Warps and stages for tiles of the given sizes."""
-    picked = _picked_shape(target, Kind.FORWARD, head_dim, dtype, query_tile, key_tile)
-    return picked or _shape(target, head_dim, dtype, query_tile, key_tile)
+def launch_shape(
+    target: str, head_dim: int, dtype: str, query_tile: int, key_tile: int, *, light: bool = False
+) -> LaunchShape:
+    """Warps and stages for tiles of the given sizes; `light`: as `KernelPlan.light` says."""
+    if picked := _picked_shape(target, Kind.FORWARD, head_dim, dtype, query_tile, key_tile):
+        return picked
+    shape = _shape(target, head_dim, dtype, query_tile, key_tile)
+    # Two programs a multiprocessor where one of eight warps needs little more than half the registers: none spills.
+    if light and family(target) is Family.HOPPER and dtype != "float32" and head_dim <= 64 and shape.warps == 8:
+        return replace(shape, maxnreg=128)
+    return shape
 
 
 def _shape(target: str, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> LaunchShape:
@@ -257,8 +264,7 @@ def cached_shape(target: str, head_dim: int, dtype: str, query_tile: int, key_ti
     """Warps and stages of a chunk's kernel: keys lie in two places, so there is no descriptor of them."""
     if picked := _picked_shape(target, Kind.CHUNK, head_dim, dtype, query_tile, key_tile):
         return picked
-    shape = _shape(target, head_dim, dtype, query_tile, key_tile)
-    return LaunchShape(shape.warps, shape.stages, False)
+    return replace(_shape(target, head_dim, dtype, query_tile, key_tile), tma=False)
 
 
 def decode_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, int]:

@@ -62,6 +62,14 @@ class KernelArtefact:
     files: tuple[tuple[str, bytes], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What is wrong with a kernel: `problems` make it unfit, `warnings` tell of spills, which make it slower."""
+
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 class AheadOfTimeError(SparsecError):
     """Triton or its assembler refused a kernel."""
 
@@ -78,7 +86,7 @@ def compile_ahead(
     built = []
     for n, head_class in enumerate(plan.classes):
         tiles = head_class.program.query_tile, head_class.program.key_tile
-        shape = launch_shape(target, plan.head_dim, plan.dtype, *tiles)
+        shape = launch_shape(target, plan.head_dim, plan.dtype, *tiles, light=plan.light(head_class))
         built.append(_compile(getattr(module, f"forward_{n}"), _Request(plan, target, gpu, shape, tiles, allow_tf32)))
     return tuple(built)
 
@@ -129,22 +137,22 @@ def compile_ahead_cached(
     return tuple(built)
 
 
-def check(artefact: KernelArtefact) -> tuple[str, ...]:
-    """What a machine without a GPU can tell is wrong with the kernel; empty if nothing is."""
-    failures = []
+def check(artefact: KernelArtefact) -> Findings:
+    """What a machine without a GPU can tell is wrong with the kernel."""
+    problems, warnings = [], []
     if artefact.spill_bytes or artefact.stack_bytes:
-        failures.append(
+        warnings.append(
             f"{artefact.name} for {artefact.target} spills registers: {artefact.spill_bytes} bytes spilled, "
             f"{artefact.stack_bytes} bytes of stack a thread"
         )
     limit = shared_memory_bytes(artefact.target)
     if artefact.shared_bytes > limit:
-        failures.append(
+        problems.append(
             f"{artefact.name} for {artefact.target} needs {artefact.shared_bytes} bytes of shared memory, over {limit}"
         )
     if artefact.tensor_core == 0 and artefact.dtype != "float32" and artefact.name not in _MOVERS:
-        failures.append(f"{artefact.name} for {artefact.target} has no tensor-core instruction")
-    return tuple(failures)
+        problems.append(f"{artefact.name} for {artefact.target} has no tensor-core instruction")
+    return Findings(tuple(problems), tuple(warnings))
 
 
 def _gpu_target(target: str) -> GPUTarget:

@@ -203,6 +203,7 @@ def _build_gpu(plans: Plans, target: str, progress: Callable[[str], None]) -> _B
         progress(f"compiling {_SAID[part]} for {target}")
         files[f"{part}.py"] = source.encode()
         for artefact in ahead(source):
+            found = aot.check(artefact)
             files.update(artefact.files)
             records.append(
                 KernelRecord(
@@ -213,7 +214,8 @@ def _build_gpu(plans: Plans, target: str, progress: Callable[[str], None]) -> _B
                     artefact.shared_bytes,
                     artefact.tensor_core,
                     artefact.tma,
-                    aot.check(artefact),
+                    found.problems,
+                    found.warnings,
                 )
             )
 

@@ -29,7 +29,7 @@ _PLAIN_FIELDS = ("heads", "kv_heads", "head_dim", "dtype", "scale", "softcap", "
 class KernelRecord:
     """One kernel. Registers per thread, bytes per thread or program; None where a target has no such figure.
 
-    `problems` holds what makes it unfit: spills, too much shared memory, no tensor-core instruction.
+    `problems` holds what makes it unfit: too much shared memory, no tensor-core instruction. `warnings` tell of spills.
     """
 
     name: str
@@ -40,6 +40,7 @@ class KernelRecord:
     tensor_core_instructions: int | None = None
     tma_instructions: int | None = None
     problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +172,7 @@ def _class_data(head_class: HeadClass) -> dict[str, Any]:
         "query_tile": program.query_tile,
         "key_tile": program.key_tile,
         "lists": [asdict(spec) for spec in program.lists],
+        "light": head_class.light,
     }
 
 
@@ -181,4 +183,4 @@ def _head_class(data: Mapping[str, Any]) -> HeadClass:
     )
     program = TileProgram(data["query_tile"], data["key_tile"], (), (), (), FALSE, lists)
     constants = tuple((name, tuple(values)) for name, values in data["constants"].items())
-    return HeadClass(tuple(data["heads"]), constants, program, ())
+    return HeadClass(tuple(data["heads"]), constants, program, (), data.get("light", False))

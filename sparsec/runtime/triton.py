@@ -140,7 +140,8 @@ class TritonKernel:
         module, target = load_module(self.source), target_of(q.device)
         for n, (head_class, tables) in enumerate(with_lists(self.plan.classes, lists)):
             tiles = head_class.program.query_tile, head_class.program.key_tile
-            shape = launch_shape(target, self.plan.head_dim, self.plan.dtype, *tiles)
+            light = self.plan.light(head_class)
+            shape = launch_shape(target, self.plan.head_dim, self.plan.dtype, *tiles, light=light)
             kernel = getattr(module, f"forward_{n}")
             call.query_tiles(kernel, head_class, shape, tables, tensors, {"keys": k, "values": v})
         return out.to(q.dtype), lse

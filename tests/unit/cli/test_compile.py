@@ -19,6 +19,7 @@ import sparsec
 from sparsec.cli import proofs
 from sparsec.cli.main import commands
 from sparsec.runtime import artefact, cpu
+from sparsec.runtime.manifest import KernelRecord
 
 
 def compiled(*arguments: str | Path) -> Result:
@@ -103,6 +104,41 @@ def test_wrong_usage(file: Path, arguments: tuple[str, ...], message: str) -> No
     result = compiled(file, *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in " ".join(result.stderr.split())
+
+
+SPILL = "grad_keys_0 for cuda:90 spills registers: 52 bytes spilled, 48 bytes of stack a thread"
+TOO_MUCH = "forward_0 for cuda:90 needs 300000 bytes of shared memory, over 232448"
+
+
+@pytest.mark.parametrize(
+    ("problems", "options", "status", "said"),
+    [
+        ((), (), 0, [f"warning: {SPILL}"]),
+        ((), ("--no-spills",), 1, [f"error: {SPILL}"]),
+        ((TOO_MUCH,), (), 1, [f"warning: {SPILL}", f"error: {TOO_MUCH}"]),
+        ((TOO_MUCH,), ("--no-spills",), 1, [f"error: {TOO_MUCH}", f"error: {SPILL}"]),
+    ],
+)
+def test_a_spill_is_a_warning_unless_asked_for_none(
+    file: Path,
+    problems: tuple[str, ...],
+    options: tuple[str, ...],
+    status: int,
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kernels = (
+        KernelRecord("forward_0", 168, 0, 0, 300_000, 24, 12, problems),
+        KernelRecord("grad_keys_0", 255, 52, 48, 100_000, 24, 12, (), (SPILL,)),
+    )
+    monkeypatch.setattr(artefact, "_build_gpu", lambda *_: (kernels, {}))
+    target = file.with_name("built")
+    result = compiled(file, "-o", target, "--target", "cuda:90", *options)
+    assert result.exit_code == status
+    assert [line for line in result.stderr.splitlines() if line.startswith(("warning:", "error:"))] == said
+    assert ["grad_keys_0", "255", "52", "48", "100000", "24"] in [line.split() for line in result.stdout.splitlines()]
+    written = json.loads((target / "manifest.json").read_text())["kernels"]
+    assert [(kernel["problems"], kernel["warnings"]) for kernel in written] == [([*problems], []), ([], [SPILL])]
 
 
 @pytest.mark.usefixtures("nothing_is_built")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from unittest.mock import patch
 
@@ -77,6 +78,29 @@ def test_descriptors_where_the_target_has_them() -> None:
 @pytest.mark.parametrize("query_tile", [16, 32, 64, 128])
 def test_small_tiles_get_few_warps(query_tile: int) -> None:
     assert launch_shape("cuda:90", 128, "bfloat16", query_tile, 64).warps == query_tile // 16
+
+
+@pytest.mark.parametrize(
+    ("target", "head_dim", "dtype", "query_tile", "light", "limit"),
+    [
+        ("cuda:90", 64, "bfloat16", 128, True, 128),
+        ("cuda:90", 8, "float16", 128, True, 128),
+        ("cuda:90", 64, "bfloat16", 128, False, None),
+        ("cuda:90", 64, "bfloat16", 64, True, None),
+        ("cuda:90", 72, "bfloat16", 128, True, None),
+        ("cuda:90", 64, "float32", 128, True, None),
+        ("cuda:80", 64, "bfloat16", 128, True, None),
+        ("cuda:100", 64, "bfloat16", 128, True, None),
+        ("hip:gfx942", 64, "bfloat16", 128, True, None),
+    ],
+)
+def test_registers_are_limited_for_light_programs_of_eight_warps_on_hopper(
+    target: str, head_dim: int, dtype: str, query_tile: int, light: bool, limit: int | None
+) -> None:
+    shape = launch_shape(target, head_dim, dtype, query_tile, 64, light=light)
+    assert shape.maxnreg == limit
+    assert replace(shape, maxnreg=None) == launch_shape(target, head_dim, dtype, query_tile, 64)
+    assert cached_shape(target, head_dim, dtype, query_tile, 64).maxnreg is None
 
 
 TILES = {
