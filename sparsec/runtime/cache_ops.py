@@ -1,6 +1,7 @@
 """The custom operator `sparsec::attend_cached`: attention over a KV cache, which it then extends.
 
-Invariant: an error is raised before anything is written; on a device, nothing of the call waits for it.
+Invariant: an error is raised before anything is written; on a device, nothing of the call waits for it, and a captured
+call leaves the host's record as it is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
 from sparsec.runtime.cached_kernel import Cached, check_room
+from sparsec.runtime.devices import captured, current
 from sparsec.runtime.draws import draw_tables
 from sparsec.runtime.kernel import LoadedKernel, registered
 from sparsec.runtime.tangents import library, refuse_tangents
@@ -45,7 +47,8 @@ def _attend_cached(
 ) -> tuple[Tensor, Tensor]:
     """Attends as `cached_kernel.CachedKernel.attend` does, stores k and v, and counts them.
 
-    `counts`: int32 [B] on the CPU, the tokens of each sequence among the N (None: all of them). `state`: see KVCache.
+    `counts`: int32 [B] on the CPU or on q's device, the tokens of each sequence among the N (None: all of them).
+    `state`: see KVCache.
     """
     cache = Cached(keys, values, lengths, counts, places, state, max_len)
     return attend_now(registered(kernel), q, k, v, sink, cache, tuple(lists), scale)
@@ -63,28 +66,56 @@ def attend_now(
     *,
     checked: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """What the operator does; `cache.counts` are on the CPU, `cache.state` is given. `checked`: see CachedKernel."""
+    """What the operator does; `cache.state` is given. `checked`: see CachedKernel."""
     kernel, batch, new, counts, state = loaded.cached, q.shape[0], q.shape[2], cache.counts, cache.state
     assert state is not None
-    given = [new] * batch if counts is None else counts.tolist()
+    told = counts is None or counts.is_cpu
+    given = [new] * batch if counts is None or not told else counts.tolist()
     if len(given) != batch or min(given) < 0 or max(given) > new:
         raise CallError(f"expected lengths from 0 to {new} for {batch} sequences, got {given}")
+    recorded = captured(q.device)
     if not kernel.advances:
         check_room(state[0].tolist(), given, cache.max_len)
         if counts is not None:
-            cache = replace(cache, counts=counts.to(q.device, torch.int32, non_blocking=True))
-    if new > 1 and min(given) == new and not state[0].any() and not _captured(q):
+            cache = replace(cache, counts=_there(counts, new, q.device, recorded))
+    if new > 1 and told and min(given) == new and not state[0].any() and not recorded:
         # Empty sequences, and all tokens theirs: the forward kernel serves, which is faster.
         out, lse = _first(loaded, q, k, v, sink, scale)
         kernel.store(k, v, cache)
     else:
         out, lse = kernel.attend(q, k, v, cache, scale=scale, lists=lists, sink=sink, store=True, checked=checked)
     if not kernel.advances:
-        cache.lengths.add_(cache.counted(new))
-        record = state.numpy()  # torch's own operations on a few numbers take longer than a small step's kernel
-        record[0] += given
-        np.maximum(record[0], record[1], out=record[1])
+        cache.lengths.add_(new if cache.counts is None else cache.counts)
+        if not recorded:  # nothing has happened yet
+            _count(state.numpy(), given, told)
     return out, lse
+
+
+def _there(counts: Tensor, new: int, device: torch.device, recorded: bool) -> Tensor:
+    """The counts on the kernel's device, with nothing to wait for."""
+    if not counts.is_cpu:
+        return counts.to(torch.int32).clamp(0, new)  # the host has not seen them, and a kernel must not read past q
+    if device.type != "cuda":
+        return counts.to(device, torch.int32)
+    if recorded:
+        raise CallError(
+            f"expected lengths as a tensor on {device} in a CUDA graph capture, got them on the CPU, "
+            "where no replay would find them"
+        )
+    with current(device):
+        return counts.to(torch.int32).pin_memory().to(device, non_blocking=True)
+
+
+def _count(state: np.ndarray[Any, Any], given: list[int], told: bool) -> None:
+    """Adds to a cache's state; by numpy, for torch's operations on a few numbers take longer than a small kernel.
+
+    Where the host was not told the lengths, or was not before, the most that they may be stands in state[0], above
+    state[1]: a sign for KVCache.
+    """
+    told = told and bool((state[0] <= state[1]).all())
+    state[0] += given
+    if told:
+        np.maximum(state[0], state[1], out=state[1])
 
 
 def cache_tables(kernel: str, max_len: int, device: torch.device) -> tuple[Tensor, ...]:
@@ -94,15 +125,10 @@ def cache_tables(kernel: str, max_len: int, device: torch.device) -> tuple[Tenso
     return draw_tables(specs, max_len, 0, device)
 
 
-def _captured(q: Tensor) -> bool:
-    """Whether the call is being recorded: a replay will meet other lengths."""
-    return q.is_cuda and torch.cuda.is_current_stream_capturing()
-
-
 def _first(
     loaded: LoadedKernel, q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, scale: float | None
 ) -> tuple[Tensor, Tensor]:
-    lists = draw_tables(loaded.lists, q.shape[2], 0, q.device)
+    lists = loaded.draws.tables(q.shape[2], 0, q.device)
     return loaded.forward.forward(q, k, v, q_offset=0, scale=scale, lists=lists, sink=sink)
 
 

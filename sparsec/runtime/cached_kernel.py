@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -47,7 +46,9 @@ class Cached:
 
     def counted(self, new: int) -> Tensor:
         """`counts` of a call of `new` tokens."""
-        return _whole(len(self.lengths), new, self.lengths.device) if self.counts is None else self.counts
+        if self.counts is not None:
+            return self.counts
+        return torch.full((len(self.lengths),), new, dtype=torch.int32, device=self.lengths.device)
 
 
 def check_room(lengths: Sequence[int], counts: Sequence[int], max_len: int) -> None:
@@ -58,12 +59,6 @@ def check_room(lengths: Sequence[int], counts: Sequence[int], max_len: int) -> N
                 f"expected at most {max_len} tokens in the cache, got {have} + {more} in sequence {row}; "
                 "nothing was written"
             )
-
-
-@lru_cache(maxsize=64)
-def _whole(batch: int, new: int, device: torch.device) -> Tensor:
-    """int32 [batch], each `new`; nothing writes to it."""
-    return torch.full((batch,), new, dtype=torch.int32, device=device)
 
 
 class CachedKernel(Protocol):

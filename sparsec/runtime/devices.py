@@ -1,13 +1,21 @@
-"""What a caller names as a device -> a device of this machine.
+"""What a caller names as a device -> a device of this machine, and what a kernel keeps on each.
 
-Invariant: it holds data; `meta` does not.
+Invariant: a device holds data (`meta` does not); what is kept there is made outside of CUDA graph captures and is
+whole before anybody has it, so that every stream and every graph may read it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Generic, TypeVar
+
 import torch
+from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
+
+_T = TypeVar("_T")
 
 
 def device_of(given: torch.device | str | int) -> torch.device:
@@ -19,3 +27,47 @@ def device_of(given: torch.device | str | int) -> torch.device:
     if found is None or found.type == "meta":
         raise CallError(f"expected a device of this machine, such as cpu or cuda:0, got {given!r:.80}")
     return found
+
+
+def current(device: torch.device) -> AbstractContextManager[object]:
+    """Within it, `device` is the current one: launches and questions about streams go there."""
+    if device.type != "cuda" or torch.cuda.current_device() == device.index:
+        return nullcontext()
+    return torch.cuda.device(device)
+
+
+def captured(device: torch.device) -> bool:
+    """Whether work for the device is being recorded into a CUDA graph, not done."""
+    if device.type != "cuda":
+        return False
+    with current(device):
+        return torch.cuda.is_current_stream_capturing()
+
+
+def stream(device: torch.device) -> int:
+    """The handle of the device's current stream; 0 on a CPU."""
+    return int(torch.cuda.current_stream(device).cuda_stream) if device.type == "cuda" else 0
+
+
+def constant(rows: Sequence[object], device: torch.device, dtype: torch.dtype = torch.int32) -> Tensor:
+    """Numbers of the host as a tensor. It waits for the copy; so it belongs into what `PerDevice` makes."""
+    return torch.tensor(rows, dtype=dtype, device=device)
+
+
+class PerDevice(Generic[_T]):
+    """What `make` makes of a device, once, at the first use there; it lives as long as its owner."""
+
+    def __init__(self, make: Callable[[torch.device], _T]) -> None:
+        self.make = make
+        self._made: dict[torch.device, _T] = {}
+
+    def on(self, device: torch.device) -> _T:
+        """Raises CallError where the first use is in a CUDA graph capture: no tensor made there outlives the graph."""
+        found = self._made.get(device)
+        if found is None:
+            if captured(device):
+                raise CallError(
+                    f"expected a first call of this kind on {device} before one is captured in a CUDA graph, got none"
+                )
+            found = self._made.setdefault(device, self.make(device))
+        return found

@@ -10,9 +10,9 @@ from typing import Protocol
 from torch import Tensor
 
 from sparsec.diagnostics.model import InternalError
-from sparsec.ir.tiles import ListSpec
 from sparsec.plan.kernel import KernelPlan
 from sparsec.runtime.cached_kernel import CachedKernel
+from sparsec.runtime.draws import Draws
 
 
 class ForwardKernel(Protocol):
@@ -75,9 +75,9 @@ class LoadedKernel:
     make_cached: Callable[[], CachedKernel]
 
     @cached_property
-    def lists(self) -> tuple[ListSpec, ...]:
-        """The specs of the draw tables that the kernels take, class by class."""
-        return tuple(spec for head_class in self.plan.classes for spec in head_class.program.lists)
+    def draws(self) -> Draws:
+        """The draw tables that the kernels take, class by class."""
+        return Draws(tuple(spec for head_class in self.plan.classes for spec in head_class.program.lists))
 
     @cached_property
     def backward(self) -> BackwardKernel:

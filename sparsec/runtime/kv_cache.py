@@ -1,7 +1,7 @@
 """`KVCache`: the keys and values that a compiled pattern may still need, for a batch of sequences.
 
-Invariant: `state` on the host says what `lengths` on the device says, after every call made outside a CUDA graph; all
-that changes is in tensors of fixed shapes.
+Invariant: `state` on the host says what `lengths` on the device says, after every call made outside a CUDA graph, or
+that it does not know it yet; all that changes is in tensors of fixed shapes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class KVCache:
     Attributes: `layout` (which keys are kept), `batch_size`, `max_len` (tokens a sequence may have), `rollback` (how
     many of the latest tokens `truncate` may always take back), `keys` and `values` (the arenas, [batch, slots, head
     dim]), `lengths_tensor` (int32 [batch], on the cache's device), `state` (int64 [2, batch] on the CPU: tokens of each
-    sequence, and the most that it has had since it was last empty).
+    sequence, and the most that it has had since it was last empty; after calls with `lengths` on a device the first is
+    the most that it may be, above the second, until somebody asks for it).
     """
 
     def __init__(
@@ -75,13 +76,14 @@ class KVCache:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Tokens of each sequence."""
+        """Tokens of each sequence. It waits for the device after a call whose `lengths` were there."""
+        self._settle()
         return tuple(self.state[0].tolist())
 
     @property
     def length(self) -> int:
-        """Tokens of the longest sequence."""
-        return int(self.state[0].max())
+        """Tokens of the longest sequence; see `lengths`."""
+        return max(self.lengths)
 
     @property
     def nbytes(self) -> int:
@@ -95,6 +97,7 @@ class KVCache:
         sequence has had. Raises CallError, and changes nothing, if a key that the shorter sequence needs has been
         overwritten.
         """
+        self._settle()
         wanted = [integer("length", n) for n in (length if isinstance(length, Sized) else [length] * self.batch_size)]
         if len(wanted) != self.batch_size or min(wanted) < 0:
             raise CallError(f"expected a length of at least 0, or {self.batch_size} of them, got {length}")
@@ -135,8 +138,14 @@ class KVCache:
         self.state[0] = self.lengths_tensor.to("cpu", torch.int64)
         self.state[1] = torch.maximum(self.state[0], self.state[1])
 
+    def _settle(self) -> None:
+        """Reads the lengths back if the host was not told them."""
+        if bool((self.state[0] > self.state[1]).any()):
+            self.refresh()
+
     def state_dict(self) -> dict[str, Tensor]:
         """All that the cache holds, as contiguous tensors: keys, values, lengths, state."""
+        self._settle()
         return {"keys": self.keys, "values": self.values, "lengths": self.lengths_tensor, "state": self.state}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

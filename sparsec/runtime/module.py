@@ -24,6 +24,8 @@ from sparsec.runtime.kv_cache import KVCache
 from sparsec.runtime.ops import forward
 from sparsec.runtime.positions import check_positions, position
 
+_CPU = torch.device("cpu")
+
 
 class SparseAttention(nn.Module):
     """Attention with a compiled pattern; made by `sparsec.compile`, from a registered kernel's digest or the reference.
@@ -113,8 +115,14 @@ class SparseAttention(nn.Module):
         then 1, and the sequences are packed end to end (Nq = Nk).
         cache: of `new_cache`; q, k and v are then N >= 1 tokens that follow those in it (Nq = Nk = N), the queries see
         both, and the cache keeps the new ones. Without gradients.
-        lengths: with a cache, how many of the N tokens each sequence has, on the CPU; they are its last ones, and the
-        rows before them are padding, whose output is 0 (None: N each).
+        lengths: with a cache, how many of the N tokens each sequence has, integers [B]; they are its last ones, and the
+        rows before them are padding, whose output is 0 (None: N each). Numbers on q's device are read there and nowhere
+        else: those outside 0..N count as the nearest of them, and until `cache.lengths` is read the host takes them for
+        N each, for which there must be room.
+        A CUDA graph may capture a call after a first one like it. Each replay reads q, k, v, cu_seqlens and lengths
+        where they lie then, and the cache as it is then, which `cache.refresh` tells the host of; q_offset, shapes and
+        whether there are lengths are those of the capture, and lengths must be on q's device. A replay that gives a
+        sequence more than `max_len` tokens is the caller's to avoid.
         inputs: the tensors of the inputs that the pattern declares; kernels take no such pattern, so there are none.
         Returns out, like q, and with `return_lse` also the natural-log LSE, float32 [B, heads, Nq]; a query that may
         attend to nothing has output 0 and LSE -inf (the sink, where there is one). Raises CallError.
@@ -223,8 +231,9 @@ class SparseAttention(nn.Module):
         counts = None
         if lengths is not None:
             counts = _counts(lengths)
-            if counts.shape != (batch,) or counts.device.type != "cpu":
-                raise CallError(f"expected lengths [{batch}] on the CPU, got {list(counts.shape)} on {counts.device}")
+            if counts.shape != (batch,) or counts.device not in (_CPU, q.device):
+                where = "the CPU" if q.is_cpu else f"the CPU or {q.device}"
+                raise CallError(f"expected lengths [{batch}] on {where}, got {list(counts.shape)} on {counts.device}")
         sink = None if self.sink is None else self.sink.detach().float()
         assert isinstance(self._kernel, str)
         if not torch.compiler.is_compiling() and not is_in_torch_dispatch_mode() and type(q) is Tensor:

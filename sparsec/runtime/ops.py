@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from sparsec.diagnostics.model import SparsecError
-from sparsec.runtime.draws import draw_tables
 from sparsec.runtime.kernel import registered
 from sparsec.runtime.tangents import library
 
@@ -43,7 +42,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     """Attention by the kernel registered under digest `kernel`: (out, LSE) as of `kernel.ForwardKernel`."""
     loaded = registered(kernel)
-    lists = draw_tables(loaded.lists, q.shape[2], q_offset, q.device)
+    lists = loaded.draws.tables(q.shape[2], q_offset, q.device)
     return loaded.forward.forward(
         q, k, v, q_offset=q_offset, scale=scale, lists=lists, sink=sink, cu_seqlens=cu_seqlens
     )
@@ -80,7 +79,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(dq, dk, dv, dsink); dsink is empty where there is no sink."""
     loaded = registered(kernel)
-    lists = draw_tables(loaded.lists, q.shape[2], q_offset, q.device)
+    lists = loaded.draws.tables(q.shape[2], q_offset, q.device)
     dq, dk, dv, dsink = loaded.backward.backward(
         grad_out,
         grad_lse,

@@ -10,7 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.machinery import SourceFileLoader
 from types import CodeType, ModuleType
@@ -25,11 +25,13 @@ from torch import Tensor
 from sparsec.codegen.triton import adds_up, emit_triton, emit_triton_backward
 from sparsec.diagnostics.model import CallError, InternalError
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
-from sparsec.plan.target import backward_shape, launch_shape
+from sparsec.plan.target import backward_shape, family, launch_shape
 from sparsec.runtime.build_cache import build_key, lookup, publish
-from sparsec.runtime.draws import draw_tables
-from sparsec.runtime.triton_call import FP_FUSION, Call, row_sums, with_rows
+from sparsec.runtime.devices import PerDevice
+from sparsec.runtime.draws import Draws
+from sparsec.runtime.triton_call import FP_FUSION, PLAIN, Call, ClassEntry, Entry, aligned, row_sums, with_rows
 
+LOG2_E = math.log2(math.e)
 _MODULE_FILE = "kernels.py"
 
 
@@ -62,21 +64,64 @@ def load_module(source: str) -> ModuleType:
 
 
 def target_of(device: torch.device) -> str:
-    """The target name of a device: `cuda:90`, `hip:gfx942`, or `interpreter` for the CPU."""
+    """The target name of a device: `cuda:90`, `hip:gfx942`, or `interpreter` for the CPU.
+
+    Raises CallError for a GPU that no tiles are known for.
+    """
     if device.type == "cpu":
         return "interpreter"
     properties = torch.cuda.get_device_properties(device)
+    found = f"cuda:{properties.major}{properties.minor}"
     if torch.version.hip:
-        return f"hip:{properties.gcnArchName.split(':')[0]}"
-    return f"cuda:{properties.major}{properties.minor}"
+        found = f"hip:{properties.gcnArchName.split(':')[0]}"
+    try:
+        family(found)
+    except ValueError as error:
+        raise CallError(f"expected a GPU of compute capability 8.0 or later, got {device}, a {found}") from error
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class GradientEntries:
+    """The gradients' kernels on one device."""
+
+    row_sums: Entry
+    queries: tuple[ClassEntry, ...]
+    keys: tuple[ClassEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
-    """The backward plan and the source of its kernels."""
+    """The backward plan, the source of its kernels, these on each device, and the tables that `grad_keys` reads."""
 
     plan: BackwardPlan
     source: str
+    entries: PerDevice[GradientEntries]
+    draws: Draws
+    adds_up: bool
+
+    @classmethod
+    def of(cls, plan: BackwardPlan, source: str, allow_tf32: bool) -> Gradients:
+        specs = tuple(spec for head_class in plan.transposed for spec in head_class.program.lists)
+        made = PerDevice(lambda device: _gradient_entries(plan, source, allow_tf32, device))
+        return cls(plan, source, made, Draws(specs), adds_up(plan))
+
+
+def _gradient_entries(plan: BackwardPlan, source: str, allow_tf32: bool, device: torch.device) -> GradientEntries:
+    module, fixed = load_module(source), constants(plan.forward, allow_tf32)
+    shape = partial(backward_shape, target_of(device), plan.forward.head_dim, plan.forward.dtype)
+
+    def entries(name: str, classes: tuple[HeadClass, ...], of_keys: bool) -> Iterator[ClassEntry]:
+        for n, head_class in enumerate(classes):
+            how = shape(head_class.program.query_tile, head_class.program.key_tile, of_keys=of_keys)
+            kernel = getattr(module, f"{name}_{n}")
+            yield ClassEntry.of(kernel, device, how, plan.forward, head_class, fixed, of_keys=of_keys)
+
+    return GradientEntries(
+        Entry(module.row_sums, device, PLAIN, {}),
+        tuple(entries("grad_queries", plan.forward.classes, False)),
+        tuple(entries("grad_keys", plan.transposed, True)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +135,10 @@ class TritonKernel:
     source: str
     allow_tf32: bool = False
     gradients: Callable[[], Gradients] | None = None
+    entries: PerDevice[tuple[ClassEntry, ...]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "entries", PerDevice(self._entries_on))
 
     @classmethod
     def of(
@@ -101,14 +150,25 @@ class TritonKernel:
         def gradients() -> Gradients:
             assert plan_backward is not None
             made = plan_backward()
-            return Gradients(made, emit_triton_backward(made))
+            return Gradients.of(made, emit_triton_backward(made), allow_tf32)
 
         return cls(plan, emit_triton(plan), allow_tf32, None if plan_backward is None else gradients)
 
     @classmethod
     def load(cls, plan: KernelPlan, source: str, gradients: tuple[BackwardPlan, str] | None) -> TritonKernel:
         """The kernels of `source`, which `emit_triton` made, and of the gradients' plan and source, where given."""
-        return cls(plan, source, gradients=None if gradients is None else lambda: Gradients(*gradients))
+        made = None if gradients is None else Gradients.of(*gradients, allow_tf32=False)
+        return cls(plan, source, gradients=None if made is None else lambda: made)
+
+    def _entries_on(self, device: torch.device) -> tuple[ClassEntry, ...]:
+        plan, target = self.plan, target_of(device)
+        module, fixed = load_module(self.source), constants(plan, self.allow_tf32)
+        made = []
+        for n, head_class in enumerate(plan.classes):
+            tiles = head_class.program.query_tile, head_class.program.key_tile
+            shape = launch_shape(target, plan.head_dim, plan.dtype, *tiles, light=plan.light(head_class))
+            made.append(ClassEntry.of(getattr(module, f"forward_{n}"), device, shape, plan, head_class, fixed))
+        return tuple(made)
 
     def forward(
         self,
@@ -127,23 +187,20 @@ class TritonKernel:
         Raises CallError for tensors on the CPU outside the interpreter.
         """
         check_device(q)
-        scale = scale_of(self.plan, scale)
-        out = new_like(q, zero=cu_seqlens is not None)
-        lse = torch.full(q.shape[:3], -math.inf, dtype=torch.float32, device=q.device)
+        scale, packed = scale_of(self.plan, scale), cu_seqlens is not None
+        out = new_like(q, zero=packed)
+        lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
+        if packed:  # a row may be in no document
+            lse.fill_(-math.inf)
         if q.numel() == 0:
             return out.to(q.dtype), lse
         q, scale = with_positive_scale(q, scale)
         q, k, v = (with_rows(tensor) for tensor in (q, k, v))
         strided = {"q": q, "k": k, "v": v, "out": out}
-        call = Call.of(self.plan, strided, q_offset, cu_seqlens, constants(self.plan, scale, self.allow_tf32))
-        tensors = {"q": q, "out": out, "lse": lse, "sink": sink}
-        module, target = load_module(self.source), target_of(q.device)
-        for n, (head_class, tables) in enumerate(with_lists(self.plan.classes, lists)):
-            tiles = head_class.program.query_tile, head_class.program.key_tile
-            light = self.plan.light(head_class)
-            shape = launch_shape(target, self.plan.head_dim, self.plan.dtype, *tiles, light=light)
-            kernel = getattr(module, f"forward_{n}")
-            call.query_tiles(kernel, head_class, shape, tables, tensors, {"keys": k, "values": v})
+        call = Call.of(self.plan, strided, q_offset, cu_seqlens, scale * LOG2_E)
+        tensors = {"q": q, "out": out, "lse": lse, "sink": None if sink is None else aligned(sink)}
+        for entry, tables in zip(self.entries.on(q.device), with_lists(self.plan.classes, lists), strict=True):
+            call.query_tiles(entry, tables, tensors, {"keys": k, "values": v})
         return out.to(q.dtype), lse
 
     def backward(
@@ -167,36 +224,24 @@ class TritonKernel:
         if self.gradients is None:
             raise InternalError("a kernel made without the plan of its gradients was asked for them")
         made = self.gradients()
-        plan, source = made.plan, made.source
-        packed, adds = cu_seqlens is not None, adds_up(plan)
+        plan, packed, adds = made.plan, cu_seqlens is not None, made.adds_up
         dq = new_like(q, zero=packed)
         dk, dv = (new_like(t, zero=packed or adds or q.numel() == 0, wide=adds) for t in (k, v))
         if q.numel() == 0:
             return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), None if sink is None else torch.zeros_like(sink)
-        types = q.dtype, k.dtype, v.dtype
+        types, entries = (q.dtype, k.dtype, v.dtype), made.entries.on(q.device)
         q, k, v, g, out = (with_rows(tensor) for tensor in (q, k, v, grad_out, out))
-        module, target = load_module(source), target_of(q.device)
-        log_sum, delta, dsink = row_sums(module.row_sums, g, out, lse.contiguous(), grad_lse, sink)
+        sink = None if sink is None else aligned(sink)
+        log_sum, delta, dsink = row_sums(entries.row_sums, g, out, aligned(lse.contiguous()), grad_lse, sink)
         strided = {"q": q, "k": k, "v": v, "g": g}
-        numbers = constants(self.plan, scale_of(self.plan, scale), self.allow_tf32)
-        call = Call.of(plan.forward, strided, q_offset, cu_seqlens, numbers)
-        shape = partial(backward_shape, target, self.plan.head_dim, self.plan.dtype)
+        call = Call.of(plan.forward, strided, q_offset, cu_seqlens, scale_of(self.plan, scale) * LOG2_E)
         tensors: dict[str, Tensor | None] = {**strided, "log_sum": log_sum, "delta": delta}
         tensors |= {"grad_q": dq, "grad_k": dk, "grad_v": dv}
-        for n, (head_class, tables) in enumerate(with_lists(plan.forward.classes, lists)):
-            tiles = head_class.program.query_tile, head_class.program.key_tile
-            kernel = getattr(module, f"grad_queries_{n}")
-            call.query_tiles(
-                kernel, head_class, shape(*tiles, of_keys=False), tables, tensors, {"keys": k, "values": v}
-            )
-        specs = tuple(spec for head_class in plan.transposed for spec in head_class.program.lists)
-        lists = draw_tables(specs, q.shape[2], q_offset, q.device)
-        for n, (head_class, tables) in enumerate(with_lists(plan.transposed, lists)):
-            tiles = head_class.program.query_tile, head_class.program.key_tile
-            kernel = getattr(module, f"grad_keys_{n}")
-            call.key_tiles(
-                kernel, head_class, shape(*tiles, of_keys=True), tables, tensors, {"queries": q, "gradients": g}
-            )
+        for entry, tables in zip(entries.queries, with_lists(plan.forward.classes, lists), strict=True):
+            call.query_tiles(entry, tables, tensors, {"keys": k, "values": v})
+        lists = made.draws.tables(q.shape[2], q_offset, q.device)
+        for entry, tables in zip(entries.keys, with_lists(plan.transposed, lists), strict=True):
+            call.key_tiles(entry, tables, tensors, {"queries": q, "gradients": g})
         return dq.to(types[0]), dk.to(types[1]), dv.to(types[2]), dsink
 
 
@@ -212,11 +257,10 @@ def with_positive_scale(q: Tensor, scale: float) -> tuple[Tensor, float]:
     return (q * 0.0, 1.0) if scale == 0.0 else (-q, -scale)
 
 
-def constants(plan: KernelPlan, scale: float, allow_tf32: bool) -> dict[str, object]:
-    """Arguments that follow from the plan and the scale alone."""
+def constants(plan: KernelPlan, allow_tf32: bool) -> dict[str, object]:
+    """Arguments that follow from the plan alone."""
     return {
-        "scale_log2": scale * math.log2(math.e),
-        "cap_log2": (plan.softcap or 1.0) * math.log2(math.e),
+        "cap_log2": (plan.softcap or 1.0) * LOG2_E,
         "OPERAND": tl.float32 if interpreted() else getattr(tl, plan.dtype),
         "PRECISION": "tf32" if allow_tf32 and torch.version.hip is None else "ieee",
     }
@@ -233,10 +277,10 @@ def new_like(tensor: Tensor, *, zero: bool, wide: bool = False) -> Tensor:
     return (torch.zeros if zero else torch.empty)(tensor.shape, dtype=dtype, device=tensor.device)
 
 
-def with_lists(classes: tuple[HeadClass, ...], lists: Sequence[Tensor]) -> Iterator[tuple[HeadClass, Sequence[Tensor]]]:
-    """Each class with the tables of its own lists."""
+def with_lists(classes: tuple[HeadClass, ...], lists: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+    """Of each class the tables of its own lists."""
     first = 0
     for head_class in classes:
         past = first + len(head_class.program.lists)
-        yield head_class, lists[first:past]
+        yield lists[first:past]
         first = past

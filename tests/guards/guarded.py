@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
 
@@ -20,7 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from sparsec.runtime import draws
+from sparsec.runtime.devices import PerDevice
 
 GUARD_PAGES = ("above", "below")
 """Tensors end just below a page that may be neither read nor written, or start just above one."""
@@ -79,13 +78,7 @@ class _Guarding(TorchFunctionMode):
 
 @contextmanager
 def guarding(side: str) -> Iterator[None]:
-    """Within it, tensors that torch allocates, and tables of draws, are placed."""
-    call = sys.modules.get("sparsec.runtime.triton_call")
-    if call is not None:
-        call.on_device.cache_clear()  # tables of another side
-    if side == HEAP:
-        yield
-        return
-    table = draws._table
-    with patch.object(draws, "_table", lambda *key: placed(table(*key), side)), _Guarding(side):
+    """Within it, tensors that torch allocates are placed, and kernels keep none from one call to the next."""
+    anew = patch.object(PerDevice, "on", lambda kept, device: kept.make(device))
+    with anew, nullcontext() if side == HEAP else _Guarding(side):
         yield

@@ -237,6 +237,7 @@ def test_any_number_of_splits(splits: int, merged: int, score: m.Score, monkeypa
     """`merged`: how many are merged at a time; those that come later may have the largest scores."""
     monkeypatch.setattr(triton_cached, "decode_splits", lambda *_: splits)
     monkeypatch.setattr(triton_cached, "MERGED", merged)
+    kernel_of.cache_clear()  # kernels keep both
     walk = Walk(pattern(sink_window, 2, 1, score), batch=2)
     walk.tensors[1] *= torch.linspace(0.1, 16.0, MAX_LEN)[:, None]
     for rows, counts in ((40, [40, 27]), (2, [2, 1])):

@@ -1,0 +1,225 @@
+"""A machine with GPUs that is not there: CPU tensors that say they lie on `cuda:0` or `cuda:1`, and what CUDA would do.
+
+Torch's operations are computed on the CPU; kernels are recorded, not run. Invariant: what a real card punishes with wrong
+numbers or a crash raises Fault here: a launch on another device than its tensors', a read of what another stream may
+not have written yet, an allocation of a graph read outside it, and, in a capture, a wait or a copy from pageable
+memory. Outside of captures `copies` and `waits` tell of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, ClassVar
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from triton.runtime.jit import JITFunction
+
+aten = torch.ops.aten
+_WAITING = (aten._local_scalar_dense, aten.nonzero, aten.equal, aten.is_nonzero, aten.masked_select, aten.unique_dim)
+
+class Fault(AssertionError):
+    """What a card would punish."""
+
+
+class OnCard(Tensor):
+    """`inside`: the numbers. `stream`: whose order its last writing is in, None once that is surely done; `graph`: the
+    capture that it was allocated in."""
+
+    inside: Tensor
+    stream: int | None
+    graph: int | None
+    __torch_function__: ClassVar[Any] = torch._C._disabled_torch_function_impl  # type: ignore[misc]  # a method there
+
+    @staticmethod
+    def of(inside: Tensor, device: torch.device, stream: int | None = None, graph: int | None = None) -> OnCard:
+        shape, like = inside.shape, {"dtype": inside.dtype, "device": device}
+        made: OnCard = Tensor._make_wrapper_subclass(OnCard, shape, strides=inside.stride(), **like)  # type: ignore[attr-defined]
+        made.inside, made.stream, made.graph = inside, stream, graph
+        return made
+
+    def data_ptr(self) -> int:
+        return self.inside.data_ptr()
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise Fault(f"{func} outside of the machine")
+
+    def __repr__(self) -> str:  # type: ignore[override]  # torch's takes what it does not need
+        return f"OnCard({list(self.shape)}, {self.device})"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """`tensors`: by name; held here, so that what a graph needs is asked by `owned`."""
+
+    name: str
+    device: int
+    stream: int
+    programs: int
+    given: Mapping[str, Any]
+    options: Mapping[str, Any]
+
+
+@dataclass
+class Machine(TorchDispatchMode):
+    """`capabilities`: of its GPUs."""
+
+    capabilities: tuple[tuple[int, int], ...] = ((9, 0), (9, 0))
+    launches: list[Launch] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)
+    """From the host, with a wait, unless they say `pinned`."""
+    waits: list[str] = field(default_factory=list)
+    refuse: BaseException | None = None
+    """What Triton raises at a launch."""
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.device, self.streams, self.capture = 0, [0] * len(self.capabilities), None
+        self.pinned: set[int] = set()
+
+    @contextmanager
+    def running(self) -> Iterator[Machine]:
+        changed = {
+            "_lazy_init": lambda: None,
+            "is_available": lambda: True,
+            "current_device": lambda: self.device,
+            "device": self._on_device,
+            "current_stream": lambda device: SimpleNamespace(cuda_stream=self.streams[device.index]),
+            "is_current_stream_capturing": lambda: self.capture is not None and self.capture[0] == self.device,
+            "get_device_properties": self._properties,
+        }
+        with ExitStack() as stack:
+            for name, value in changed.items():
+                stack.enter_context(patch.object(torch.cuda, name, value))
+            stack.enter_context(patch.object(JITFunction, "run", lambda kernel, **given: self._launched(kernel, given)))
+            stack.enter_context(self)
+            yield self
+
+    def put(self, tensor: Tensor, index: int = 0) -> OnCard:
+        """The tensor as a user's, there before anything else."""
+        return OnCard.of(tensor, torch.device("cuda", index))
+
+    @contextmanager
+    def on_stream(self, stream: int, index: int = 0) -> Iterator[None]:
+        """Work for that device goes to that stream, which no other waits for."""
+        before, self.streams[index] = self.streams[index], stream
+        yield
+        self.streams[index] = before
+
+    @contextmanager
+    def captured(self, graph: int = 1, index: int = 0) -> Iterator[None]:
+        """As `torch.cuda.graph` does: all that was asked for is done before."""
+        self.capture = index, graph
+        try:
+            with self.on_stream(100 + graph, index), self._on_device(index):
+                yield
+        finally:
+            self.capture = None
+
+    @contextmanager
+    def _on_device(self, device: torch.device | int) -> Iterator[None]:
+        before, self.device = self.device, device if isinstance(device, int) else device.index
+        yield
+        self.device = before
+
+    def _properties(self, device: torch.device) -> SimpleNamespace:
+        major, minor = self.capabilities[device.index]
+        return SimpleNamespace(major=major, minor=minor, multi_processor_count=132)
+
+    def _launched(self, kernel: Any, given: dict[str, Any]) -> None:
+        if self.refuse is not None:
+            raise self.refuse
+        (programs,), _ = given.pop("grid"), given.pop("warmup")
+        options = {name: given.pop(name) for name in list(given) if name not in kernel.arg_names}
+        for name, value in given.items():
+            tensor = getattr(value, "base", value)
+            if isinstance(tensor, Tensor):
+                if not isinstance(tensor, OnCard) or tensor.device.index != self.device:
+                    raise Fault(f"{kernel.__name__} on cuda:{self.device}: {name} is on {tensor.device}")
+                self._reads(tensor, f"{kernel.__name__}: {name}")
+        self.launches.append(
+            Launch(kernel.__name__, self.device, self.streams[self.device], programs, dict(given), options)
+        )
+
+    def _graph(self, index: int) -> int | None:
+        return None if self.capture is None or self.capture[0] != index else self.capture[1]
+
+    def _reads(self, tensor: OnCard, what: str) -> None:
+        index = tensor.device.index
+        if tensor.graph is not None and tensor.graph != self._graph(index):
+            raise Fault(f"{what} was allocated in a capture and is read outside it")
+        if tensor.stream not in (None, self.streams[index]) and self._graph(index) is None:
+            raise Fault(f"{what} was made on stream {tensor.stream} and is read on {self.streams[index]}")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func.namespace == "sparsec":
+            with self:
+                return func._op_dk(torch._C.DispatchKey.CUDA, *args, **kwargs)
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        there = [t for t in tensors if isinstance(t, OnCard)]
+        devices = {t.device for t in there}
+        asked = kwargs.get("device")
+        if asked is not None and asked.type == "cuda":
+            devices.add(torch.device("cuda", self.device if asked.index is None else asked.index))
+            kwargs["device"] = torch.device("cpu")
+        if not devices:
+            return self._on_host(func, args, kwargs)
+        if len(devices) > 1:
+            raise Fault(f"{func}: tensors on {devices}")
+        device = devices.pop()
+        for tensor in there:
+            self._reads(tensor, str(func))
+        host = [t for t in tensors if not isinstance(t, OnCard) and t.dim()]
+        done = bool(host) and self._copied(func, host[0], kwargs, device)
+        if func.overloadpacket in _WAITING or (asked is not None and asked.type == "cpu"):
+            self._waited(f"{func} of {device}")
+        inside = tree_map_only(OnCard, lambda t: t.inside, (args, kwargs))
+        found = func(*inside[0], **inside[1])
+        if (asked is not None and asked.type == "cpu") or (func is aten.copy_.default and not isinstance(args[0], OnCard)):
+            return found
+        if func._schema.name.endswith("_") and isinstance(args[0], OnCard):
+            args[0].stream = self.streams[device.index]
+            return args[0]
+        return tree_map_only(Tensor, lambda t: self._made(t, there, device, done), found)
+
+    def _made(self, inside: Tensor, given: list[OnCard], device: torch.device, done: bool) -> OnCard:
+        """What an operation gave: a view of what was given, or new."""
+        storage = inside.untyped_storage().data_ptr()
+        for other in given:
+            if storage and other.inside.untyped_storage().data_ptr() == storage:
+                return OnCard.of(inside, device, other.stream, other.graph)
+        return OnCard.of(inside, device, None if done else self.streams[device.index], self._graph(device.index))
+
+    def _on_host(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        if func.overloadpacket is aten.is_pinned:
+            return args[0].data_ptr() in self.pinned
+        if func.overloadpacket is aten._pin_memory:
+            made = args[0].clone()
+            self.pinned.add(made.data_ptr())
+            return made
+        return func(*args, **kwargs)
+
+    def _copied(self, func: Any, host: Tensor, kwargs: Mapping[str, Any], device: torch.device) -> bool:
+        """A copy from the host; whether it is done when it returns."""
+        if func.overloadpacket not in (aten._to_copy, aten.copy_):
+            raise Fault(f"{func}: a tensor of the CPU beside one of {device}")
+        pinned = host.data_ptr() in self.pinned and bool(kwargs.get("non_blocking"))
+        self.copies.append(f"{'pinned ' if pinned else ''}{list(host.shape)} to {device}")
+        if self.capture is not None:
+            raise Fault(f"{func}: a copy from the host in a capture")
+        if not pinned:
+            self.waits.append(f"{func} to {device}")
+        return not pinned
+
+    def _waited(self, what: str) -> None:
+        if self.capture is not None:
+            raise Fault(f"{what}: a wait in a capture")
+        self.waits.append(what)
