@@ -16,8 +16,8 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from card import REHEARSAL, Card, card, first_line, free, state_under, synchronize
 from cases import DENSE, FLEX, Row, rows
+from gpu import REHEARSAL, Card, card, first_line, free, state_under, synchronize
 from picks import picks_of
 from results import Results, read
 from step import arguments

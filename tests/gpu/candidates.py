@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from card import REHEARSAL
+from gpu import REHEARSAL
 
 from sparsec.plan.target import (
     DECODE_ROWS,

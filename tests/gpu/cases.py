@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from card import REHEARSAL
+from gpu import REHEARSAL
 
 import sparsec
 from sparsec.integrations.peers import Case

@@ -8,8 +8,8 @@ Invariant: each call runs once before the profiler is let on, so that nothing is
 from __future__ import annotations
 
 import torch
-from card import REHEARSAL, card, synchronize
 from cases import rows
+from gpu import REHEARSAL, card, synchronize
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
-from card import REHEARSAL, card, first_line, state
 from day import NO_CARD
+from gpu import REHEARSAL, card, first_line, state
 from results import write
 from step import arguments
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 import torch
-from card import REHEARSAL, card, synchronize
+from gpu import REHEARSAL, card, synchronize
 
 import sparsec
 

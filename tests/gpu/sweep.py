@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 import torch
 from candidates import Candidate, candidates
-from card import REHEARSAL, Card, card, first_line, free
+from gpu import REHEARSAL, Card, card, first_line, free
 from results import Results
 from step import Given, arguments
 from torch import Tensor

@@ -1,6 +1,6 @@
 """The day's script on this machine: all of it on CPU tensors in the interpreter, and with each step failing in turn.
 
-`card.py` and the tools of NVIDIA are stand-ins here: what no GPU is needed for (that every step runs from the first
+`gpu.py` and the tools of NVIDIA are stand-ins here: what no GPU is needed for (that every step runs from the first
 line to the last, ends in time and writes its file) is what these tests hold.
 """
 

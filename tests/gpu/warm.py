@@ -15,8 +15,8 @@ from multiprocessing import get_context
 
 import torch
 from bench import flex_call
-from card import card, first_line
 from cases import FLEX, Row, rows
+from gpu import card, first_line
 from step import arguments
 
 WORKERS = int(os.environ.get("SPARSEC_GPU_WARMERS", "4"))
