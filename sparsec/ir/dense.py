@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from sparsec.ir import expr as x
 from sparsec.ir.band_rows import maybe_live, surely_live
 from sparsec.ir.bounds import Base, Bound, highest, never_above
@@ -70,21 +72,37 @@ def in_start_order(scalars: Scalars, intervals: list[Interval]) -> list[Interval
     """The intervals in order of their starts, by exchanges; used where no order is proved for every row."""
     items = list(intervals)
     origin = " | ".join(dict.fromkeys(i.origin for i in items))
-    for n in range(len(items)):
-        for m in range(n + 1, len(items)):
-            a, b = items[n], items[m]
-            swap = x.less(b.start, a.start)
-            items[n] = Interval(
-                scalars("low", x.minimum(a.start, b.start)),
-                scalars("low_end", x.select(swap, b.stop, a.stop)),
-                origin,
-            )
-            items[m] = Interval(
-                scalars("high", x.maximum(a.start, b.start)),
-                scalars("high_end", x.select(swap, a.stop, b.stop)),
-                origin,
-            )
+    for n, m in exchanges(len(items)):
+        a, b = items[n], items[m]
+        swap = x.less(b.start, a.start)
+        items[n] = Interval(
+            scalars("low", x.minimum(a.start, b.start)),
+            scalars("low_end", x.select(swap, b.stop, a.stop)),
+            origin,
+        )
+        items[m] = Interval(
+            scalars("high", x.maximum(a.start, b.start)),
+            scalars("high_end", x.select(swap, a.stop, b.stop)),
+            origin,
+        )
     return items
+
+
+def exchanges(count: int) -> Iterator[tuple[int, int]]:
+    """Pairs (low, high) of places that sort any `count` values when exchanged in turn where they stand the wrong way.
+
+    Batcher's merge exchange (Knuth, The Art of Computer Programming, volume 3, algorithm 5.2.2M).
+    """
+    top = 1 << max(count - 1, 0).bit_length() >> 1
+    step = top
+    while step:
+        width, residue, distance = top, 0, step
+        while True:
+            yield from ((low, low + distance) for low in range(count - distance) if low & step == residue)
+            if width == step:
+                break
+            distance, width, residue = width - step, width >> 1, step
+        step >>= 1
 
 
 def in_order(dense: tuple[Band, ...], *, from_zero: bool) -> tuple[tuple[Band, ...], bool]:
@@ -92,23 +110,28 @@ def in_order(dense: tuple[Band, ...], *, from_zero: bool) -> tuple[tuple[Band, .
 
     `from_zero`: no column lies before position 0; queries may, where there are more of them than keys.
     """
-    remaining = list(dense)
-    result: list[Band] = []
+    later = [{m for m, b in enumerate(dense) if a is not b and not _starts_before(a, b, from_zero)} for a in dense]
+    remaining = list(range(len(dense)))
+    result: list[int] = []
     while remaining:
-        least = next((b for b in remaining if all(_starts_before(b, o, from_zero) for o in remaining)), None)
+        least = next((n for n in remaining if later[n].isdisjoint(remaining)), None)
         if least is None:
-            return (*result, *remaining), False
+            return tuple(dense[n] for n in (*result, *remaining)), False
         remaining.remove(least)
         result.append(least)
-    return tuple(result), True
+    return tuple(dense[n] for n in result), True
 
 
 def _starts_before(a: Band, b: Band, from_zero: bool) -> bool:
-    """Whether a.lower <= b.lower is proved for the rows at which each is evaluated; `from_zero`: both at least 0."""
-    if (a.gated or b.gated) and any(bound.base is Base.ROW for band in (a, b) for bound in band.lower):
-        return not a.lower
+    """Whether a.lower <= b.lower is proved for the rows at which each is evaluated; `from_zero`: both at least 0.
+
+    Each is evaluated at its own first row of the tile, and a band of which the tile has no row may stand anywhere.
+    """
+    rows = all(any(never_above(first, other) for other in b.first_row) for first in a.first_row)
     return all(
-        (from_zero and _starts_at_zero(low)) or any(never_above(low, other) for other in b.lower) for low in a.lower
+        (from_zero and _starts_at_zero(low))
+        or any(never_above(low, other) and (rows or low.base is not Base.ROW) for other in b.lower)
+        for low in a.lower
     )
 
 

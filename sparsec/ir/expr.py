@@ -265,19 +265,23 @@ def negate(operand: Bool) -> Bool:
     return Not(operand)
 
 
-def names_in(tree: Expr | Bool) -> frozenset[str]:
+def names_in(tree: Expr | Bool) -> set[str]:
     """The names of the variables that an expression or condition reads."""
-    match tree:
-        case Var(name):
-            return frozenset((name,))
-        case Int() | Truth() | Listed():
-            return frozenset()
-        case Not(a):
-            return names_in(a)
-        case Select(c, a, b):
-            return names_in(c) | names_in(a) | names_in(b)
-        case _:
-            return names_in(tree.left) | names_in(tree.right)
+    found: set[str] = set()
+    pending = [tree]
+    while pending:
+        match pending.pop():
+            case Var(name):
+                found.add(name)
+            case Int() | Truth() | Listed():
+                pass
+            case Not(a):
+                pending.append(a)
+            case Select(c, a, b):
+                pending += (c, a, b)
+            case node:
+                pending += (node.left, node.right)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,52 @@ def ordinal_of(test: ListTest, lists: list[tuple[ListSpec, Draws]]) -> int:
     return next(n for n, (_, draws) in enumerate(lists) if draws == test.draws)
 
 
+def reach(
+    scalars: Scalars, band: Band, lists: list[tuple[ListSpec, Draws]], tests: tuple[ListTest, ...]
+) -> tuple[Interval, Bool]:
+    """The tiles that the band's bounds allow; and whether tile `tile` is one that holds a token of each congruence of
+    the band and that passes `tests`."""
+    tile = Var("tile")
+    tokens, some = maybe_live(scalars, band)
+    some = x.both(some, x.less(tokens.start, tokens.stop))
+    start = scalars("from", scalars.floor_tile(tokens.start))
+    stop = scalars("to", x.select(some, scalars.ceil_tile(tokens.stop), start))
+    inside = x.both(x.at_most(start, tile), x.less(tile, stop))
+    for c in band.congruences:
+        inside = x.both(inside, touches(scalars, residue_of(scalars, c), tile, tokens))
+    for test in tests:
+        drawn: Bool = x.Listed(ordinal_of(test, lists))
+        inside = x.both(inside, x.negate(drawn) if test.negated else drawn)
+    return Interval(start, stop, band.origin), inside
+
+
+def add_scan(
+    scalars: Scalars,
+    pieces: Pieces,
+    bands: tuple[Band, ...],
+    lists: list[tuple[ListSpec, Draws]],
+    visited: list[Interval],
+) -> None:
+    """Adds the tiles of many strided and listed bands in one loop that asks of every tile whether some band reaches it.
+
+    Loops of their own would each have to leave out the tiles of all bands before.
+    """
+    tile = Var("tile")
+    first, *others = (reach(scalars, band, lists, band.lists) for band in bands)
+    tiles, when = first
+    start, stop = tiles.start, tiles.stop
+    for more, inside in others:
+        start = scalars("scan_from", scalars.minimum(start, more.start))
+        stop = scalars("scan_to", scalars.maximum(stop, more.stop))
+        when = x.either(when, inside)
+    for interval in visited:
+        when = x.both(when, x.negate(x.both(x.at_most(interval.start, tile), x.less(tile, interval.stop))))
+    origin = " | ".join(dict.fromkeys(band.origin for band in bands))
+    pieces.masked.append(
+        Piece(scalars("count", x.sub(stop, start)), x.add(start, Var("n")), when, True, None, origin)
+    )
+
+
 def add_listed(
     scalars: Scalars,
     pieces: Pieces,
@@ -51,20 +97,10 @@ def add_listed(
 ) -> Bool:
     """Adds the drawn tiles that nothing else visits; returns `seen` extended by this band's tiles."""
     tile = Var("tile")
-    tests = [t for t in band.lists if not t.negated]
-    ordinal = ordinal_of(tests[0], lists)
+    first_test = next(t for t in band.lists if not t.negated)
+    ordinal = ordinal_of(first_test, lists)
     spec, _ = lists[ordinal]
-    tokens, some = maybe_live(scalars, band)
-    some = x.both(some, x.less(tokens.start, tokens.stop))
-    start = scalars("from", scalars.floor_tile(tokens.start))
-    stop = scalars("to", x.select(some, scalars.ceil_tile(tokens.stop), start))
-    inside = x.both(x.at_most(start, tile), x.less(tile, stop))
-    for c in band.congruences:
-        inside = x.both(inside, touches(scalars, residue_of(scalars, c), tile, tokens))
-    for test in band.lists:
-        if test is not tests[0]:
-            drawn: Bool = x.Listed(ordinal_of(test, lists))
-            inside = x.both(inside, x.negate(drawn) if test.negated else drawn)
+    _, inside = reach(scalars, band, lists, tuple(test for test in band.lists if test is not first_test))
     when = inside
     for interval in visited:
         when = x.both(when, x.negate(x.both(x.at_most(interval.start, tile), x.less(tile, interval.stop))))

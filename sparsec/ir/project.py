@@ -13,8 +13,8 @@ from sparsec.ir.band_rows import band_predicate, maybe_live
 from sparsec.ir.classes import BandClass
 from sparsec.ir.dense import full_intervals, in_order, visited_intervals
 from sparsec.ir.expr import FALSE, TRUE, ZERO, Bool, Let, Var, names_in
-from sparsec.ir.listed import add_listed, list_specs
-from sparsec.ir.nodes import Band
+from sparsec.ir.listed import add_listed, add_scan, list_specs
+from sparsec.ir.nodes import Band, Draws
 from sparsec.ir.scalars import DOCUMENT, FORWARD, TRANSPOSED, Interval, Scalars, gaps
 from sparsec.ir.strided import (
     Pieces,
@@ -27,7 +27,10 @@ from sparsec.ir.strided import (
     strided,
     touches,
 )
-from sparsec.ir.tiles import Piece, TileProgram
+from sparsec.ir.tiles import ListSpec, Piece, TileProgram
+
+CONDITION_LIMIT = 64
+"""Conditions, at most, that keep the loops of strided and listed bands off each other's tiles and the dense ones'."""
 
 
 def project(mask: BandClass, query_tile: int, key_tile: int, *, in_document: bool = False) -> TileProgram:
@@ -58,16 +61,11 @@ def _project(mask: BandClass, scalars: Scalars) -> TileProgram:
     visited = visited_intervals(scalars, dense, ordered, closed)
     surely = full_intervals(scalars, dense, ordered)
     _add_dense(scalars, pieces, visited, surely, _sole_filter(scalars, mask.bands, dense))
-    earlier: list[Strided] = []
-    for band in sparse:
-        described = strided(scalars, band)
-        within = closed and closed_by(band, dense[-1])
-        right = not (within and begins_within(dense[-1], band))
-        add_strided(scalars, pieces, described, gaps(visited)[: -1 if within else None], tuple(earlier), right)
-        earlier.append(described)
-    seen: Bool = FALSE
-    for band in listed:
-        seen = add_listed(scalars, pieces, band, lists, visited, tuple(earlier), seen)
+    scanned = (*sparse, *listed)
+    if len(scanned) * (len(scanned) + len(visited)) > CONDITION_LIMIT:
+        add_scan(scalars, pieces, scanned, lists, visited)
+    else:
+        _add_each(scalars, pieces, sparse, listed, lists, visited, dense[-1] if closed else None)
     live: Bool = FALSE
     for band in mask.bands:
         live = x.either(live, band_predicate(band, tuple(draws for _, draws in lists), frame))
@@ -80,6 +78,28 @@ def _project(mask: BandClass, scalars: Scalars) -> TileProgram:
         live,
         tuple(spec for spec, _ in lists),
     )
+
+
+def _add_each(
+    scalars: Scalars,
+    pieces: Pieces,
+    sparse: tuple[Band, ...],
+    listed: tuple[Band, ...],
+    lists: list[tuple[ListSpec, Draws]],
+    visited: list[Interval],
+    closing: Band | None,
+) -> None:
+    """Adds loops for each strided and each listed band; `closing`: the last dense band, if its tiles reach its end."""
+    earlier: list[Strided] = []
+    for band in sparse:
+        described = strided(scalars, band)
+        within = closing is not None and closed_by(band, closing)
+        right = closing is None or not (within and begins_within(closing, band))
+        add_strided(scalars, pieces, described, gaps(visited)[: -1 if within else None], tuple(earlier), right)
+        earlier.append(described)
+    seen: Bool = FALSE
+    for band in listed:
+        seen = add_listed(scalars, pieces, band, lists, visited, tuple(earlier), seen)
 
 
 def _add_dense(scalars: Scalars, pieces: Pieces, visited: list[Interval], surely: list[Interval], when: Bool) -> None:

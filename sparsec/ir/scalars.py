@@ -6,12 +6,15 @@ were asked for, for every tile of rows.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from sparsec.ir import expr as x
 from sparsec.ir.expr import ZERO, Expr, Int, Let, Var
 
 NK = Var("nk")
+PUSHED_LIMIT = 16
+"""Values of a maximum, at most, that a division is pushed to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +67,19 @@ class Scalars:
         self.items: list[Let] = []
         self.known: dict[Expr, Var] = {}
         self.values: dict[str, Expr] = {}
+        self.taken: Counter[str] = Counter()
+        self.signs: dict[Var, bool] = {}
+        self.widths: dict[Var, int] = {}
 
     def __call__(self, name: str, value: Expr) -> Expr:
         if isinstance(value, Int | Var):
             return value
         if value not in self.known:
-            taken = sum(let.name.rstrip("0123456789") == name for let in self.items)
-            self.known[value] = Var(f"{name}{taken}")
-            self.items.append(Let(f"{name}{taken}", value))
-            self.values[f"{name}{taken}"] = value
+            var = Var(f"{name}{self.taken[name]}")
+            self.taken[name] += 1
+            self.known[value] = var
+            self.items.append(Let(var.name, value))
+            self.values[var.name] = value
         return self.known[value]
 
     def definition(self, value: Expr) -> Expr:
@@ -80,8 +87,15 @@ class Scalars:
         return self.values.get(value.name, value) if isinstance(value, Var) else value
 
     def nonneg(self, value: Expr) -> bool:
-        """Whether the value is known to be at least 0."""
-        match self.definition(value):
+        """Whether the value is known to be at least 0; asked once of each let, for lets share what they are made of."""
+        if not isinstance(value, Var):
+            return self._nonneg(value)
+        if value not in self.signs:
+            self.signs[value] = self._nonneg(self.definition(value))
+        return self.signs[value]
+
+    def _nonneg(self, value: Expr) -> bool:
+        match value:
             case Int(number):
                 return number >= 0
             case Var("nk" | "n" | "begin" | "end"):
@@ -108,9 +122,20 @@ class Scalars:
             return ZERO
         return x.minimum(a, b)
 
+    def width(self, value: Expr) -> int:
+        """How many values the maxima and minima of `value` are taken of, through its lets."""
+        match value:
+            case Var():
+                if value not in self.widths:
+                    self.widths[value] = self.width(self.values[value.name]) if value.name in self.values else 1
+                return self.widths[value]
+            case x.Max(a, b) | x.Min(a, b):
+                return self.width(a) + self.width(b)
+        return 1
+
     def floor_tile(self, token: Expr) -> Expr:
         """token // column_tile, pushed through maxima and minima, where it often cancels against a multiple."""
-        match self.definition(token):
+        match self._few(token):
             case x.Max(a, b):
                 return self.maximum(self.floor_tile(a), self.floor_tile(b))
             case x.Min(a, b):
@@ -121,13 +146,17 @@ class Scalars:
 
     def ceil_tile(self, token: Expr) -> Expr:
         """ceil(token / column_tile), likewise."""
-        match self.definition(token):
+        match self._few(token):
             case x.Max(a, b):
                 return self.maximum(self.ceil_tile(a), self.ceil_tile(b))
             case x.Min(a, b):
                 return self.minimum(self.ceil_tile(a), self.ceil_tile(b))
             case value:
                 return x.ceil_div(value, Int(self.column_tile), nonneg=self.nonneg(value))
+
+    def _few(self, token: Expr) -> Expr:
+        """What `token` stands for; itself if that is a maximum or minimum of so many values that a copy each is dear."""
+        return token if self.width(token) > PUSHED_LIMIT else self.definition(token)
 
     def meet(self, tiles: Interval, gap: Gap) -> Interval:
         """The tiles of the interval that lie in the gap; start equals stop where that is plain."""
