@@ -171,8 +171,8 @@ def _view(
         lane="j" if transposed else "i",
         other="i" if transposed else "j",
         softcap="" if plan.softcap is None else _real(plan.softcap),
-        alibi=plan.alibi,
-        slopes=tuple(_real(2 ** (-8 * (head + 1) / plan.heads) / log(2)) for head in range(plan.heads)),
+        alibi=bool(plan.slopes),
+        slopes=tuple(_real(slope / log(2)) for slope in plan.slopes),
         learned_sink=plan.learned_sink,
         documents=plan.documents.value,
     )

@@ -63,7 +63,7 @@ def module_view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...]) 
         group_size=plan.heads // plan.kv_heads,
         softcap=plan.softcap is not None,
         series=plan.softcap is not None and plan.dtype == "float32",
-        alibi=plan.alibi,
+        alibi=bool(plan.slopes),
         sink=plan.learned_sink,
         documents=plan.documents.name.lower(),
         accumulate=adds_up(BackwardPlan(plan, transposed)),

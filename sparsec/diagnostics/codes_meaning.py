@@ -111,14 +111,14 @@ TOO_MANY_ARGUMENTS = Code(
 REPEATED_ARGUMENT = Code("E206", "one argument given twice", "`{name}` is given twice", "keep one of the two")
 DECIMAL_NOT_HERE = Code(
     "E207",
-    "a decimal outside `scale` and `softcap`",
-    "a decimal may stand only in `scale` and `softcap`",
+    "a decimal outside `scale`, `softcap` and lists of slopes",
+    "a decimal may stand only in `scale`, `softcap` and a list of slopes for `alibi`",
     "write an integer here",
 )
 FRACTION_NOT_HERE = Code(
     "E208",
-    "`/` outside `scale` and `softcap`",
-    "`/` makes a decimal, and a decimal may stand only in `scale` and `softcap`",
+    "`/` outside `scale`, `softcap` and lists of slopes",
+    "`/` makes a decimal, and a decimal may stand only in `scale`, `softcap` and a list of slopes for `alibi`",
     "write `//` to divide integers",
 )
 RUN_TIME_LENGTH = Code(
@@ -266,15 +266,28 @@ TOO_DEEP = Code(
 )
 BAD_SCORE = Code(
     "E413",
-    "a scale or softcap that is not positive",
+    "a scale or softcap that is not positive, or a slope below zero",
     "{what} is {value}",
-    "write a finite number greater than zero, such as 1/128",
+    "write {wanted}",
 )
 TOO_MANY_BANDS = Code(
     "E414",
     "a set that needs too many bands",
     "the set of one head does not simplify to {limit} bands or fewer",
     "write it with fewer unions, differences and complements of unlike terms",
+)
+
+NO_ELEMENT = Code(
+    "E415",
+    "an index outside a list",
+    "index {index} is outside {list}",
+    "count from 0, and give the list an element for each index",
+)
+SLOPE_COUNT = Code(
+    "E416",
+    "slopes of `alibi` that are not one for each head",
+    "`alibi` lists {slopes} slopes, for {heads}",
+    "list one slope for each query head, or write `alibi` alone for the published ones",
 )
 
 # What the language has and the kernels do not take

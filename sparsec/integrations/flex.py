@@ -80,15 +80,15 @@ def compile_flex(pattern: Heads, q: Tensor, k: Tensor, v: Tensor, *, block: int 
 
 def score_mod(pattern: Heads, q_offset: int, device: torch.device) -> ScoreMod | None:
     """The soft cap and the slopes of ALiBi, queries starting at q_offset; None if the pattern has neither."""
-    softcap, alibi = pattern.score.softcap, pattern.score.alibi
-    if softcap is None and not alibi:
+    softcap, of_heads = pattern.score.softcap, pattern.score.slopes(pattern.heads)
+    if softcap is None and not of_heads:
         return None
-    slopes = torch.exp2(-8 * torch.arange(1, pattern.heads + 1, device=device) / pattern.heads)
+    slopes = torch.tensor(of_heads, dtype=torch.float32, device=device)
 
     def bent(score: Tensor, b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
         if softcap is not None:
             score = softcap * torch.tanh(score / softcap)
-        return score - slopes[h] * (q + q_offset - kv).abs() if alibi else score
+        return score - slopes[h] * (q + q_offset - kv).abs() if of_heads else score
 
     return bent
 

@@ -108,7 +108,7 @@ def simplifications(pattern: Heads, against: Collection[str]) -> tuple[str, ...]
         found.append("documents: one that fills the sequence")
     if score.learned_sink:
         found.append("learned sink: 0")
-    bends = [name for name, has in (("softcap", score.softcap is not None), ("alibi", score.alibi)) if has]
+    bends = [name for name, has in (("softcap", score.softcap is not None), ("alibi", bool(score.alibi))) if has]
     sink = ["learned sink"] if score.learned_sink else []
     for name, lacks in (*((name, bends + sink) for name in DENSE), ("flex", sink), ("flex64", sink)):
         if name in against and lacks:
@@ -124,8 +124,7 @@ def compare(pattern: Heads, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> Com
     length, score = q.shape[2], pattern.score
     per_group = pattern.heads // pattern.kv_heads
     parts = [(slice(g * per_group, (g + 1) * per_group), slice(g, g + 1)) for g in range(pattern.kv_heads)]
-    if score.alibi:  # a head's slope depends on how many heads there are
-        parts = [(slice(None), slice(None))]
+    slopes = score.slopes(pattern.heads)
     plainly = replace(pattern, documents=Documents.NONE)
     sink = q.new_zeros(pattern.heads, dtype=torch.float32) if score.learned_sink else None
     size = min(SAMPLE_ROWS, length)
@@ -142,7 +141,7 @@ def compare(pattern: Heads, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> Com
                 live[heads],
                 score.scale,
                 softcap=score.softcap,
-                alibi=score.alibi,
+                alibi=slopes[heads],
                 sink=None if sink is None else sink[heads],
                 q_offset=start,
             )

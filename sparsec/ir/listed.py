@@ -81,9 +81,7 @@ def add_scan(
     for interval in visited:
         when = x.both(when, x.negate(x.both(x.at_most(interval.start, tile), x.less(tile, interval.stop))))
     origin = " | ".join(dict.fromkeys(band.origin for band in bands))
-    pieces.masked.append(
-        Piece(scalars("count", x.sub(stop, start)), x.add(start, Var("n")), when, True, None, origin)
-    )
+    pieces.masked.append(Piece(scalars("count", x.sub(stop, start)), x.add(start, Var("n")), when, True, None, origin))
 
 
 def add_listed(

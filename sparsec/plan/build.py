@@ -39,7 +39,7 @@ def plan_kernels(pattern: Heads, *, head_dim: int, dtype: str, query_tile: int, 
             for band_class in mask.classes
         ),
         pattern.score.softcap,
-        pattern.score.alibi,
+        pattern.score.slopes(pattern.heads),
         pattern.score.learned_sink,
         pattern.documents,
     )

@@ -104,7 +104,7 @@ def plan_cached(pattern: Heads, *, head_dim: int, dtype: str, query_tile: int, k
         pattern.score.scale,
         tuple(classes),
         pattern.score.softcap,
-        pattern.score.alibi,
+        pattern.score.slopes(pattern.heads),
         pattern.score.learned_sink,
     )
     return CachedPlan(attend, tuple(slots), store_classes(layout), layout)

@@ -37,8 +37,8 @@ class KernelPlan:
     classes: tuple[HeadClass, ...]
     softcap: float | None = None
     """x: the score s = scale * q.k becomes x * tanh(s / x)."""
-    alibi: bool = False
-    """Adds -2**(-8 * (h + 1) / heads) * abs(i - j) to the score, after the softcap."""
+    slopes: tuple[float, ...] = ()
+    """Of each head: slopes[h] * abs(i - j) is taken from the score, after the softcap. Empty without `alibi`."""
     learned_sink: bool = False
     """One more logit for each query head in the soft-max's denominator (and in the LSE), with no value."""
     documents: Documents = Documents.NONE

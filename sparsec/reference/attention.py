@@ -5,9 +5,12 @@ Invariant: a query whose row is empty has output 0 and log-sum-exp -inf, never N
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from sparsec.diagnostics.model import CallError
+from sparsec.sema.model import Score
 
 
 def attention(
@@ -18,7 +21,7 @@ def attention(
     scale: float | None = None,
     *,
     softcap: float | None = None,
-    alibi: bool = False,
+    alibi: bool | Sequence[float] = False,
     sink: torch.Tensor | None = None,
     q_offset: int | None = None,
     dtype: torch.dtype = torch.float64,
@@ -27,8 +30,9 @@ def attention(
 
     q [B, H, Nq, D]; k [B, G, Nk, D]; v [B, G, Nk, Dv]; G divides H; mask bool [H, Nq, Nk] or broadcastable to it;
     `scale` is 1/sqrt(D) if left out. lse is the natural logarithm of the sum of exp(score) over the row, the score
-    being scale * q.k, then x * tanh(s / x) with `softcap` x, then minus 2^(-8(h+1)/H) * |i - j| with `alibi` (queries
-    start at `q_offset`, Nk - Nq if left out). `sink` [H]: one more logit a head in the sum, with no value.
+    being scale * q.k, then x * tanh(s / x) with `softcap` x, then minus a head's slope times |i - j| with `alibi`: H
+    slopes, or True for the published ones (queries start at `q_offset`, Nk - Nq if left out). `sink` [H]: one more
+    logit a head in the sum, with no value. Raises CallError for head counts, or slopes, that do not fit.
     """
     heads, kv_heads = q.shape[1], k.shape[1]
     if heads % kv_heads:
@@ -39,8 +43,11 @@ def attention(
     scores = (q.to(dtype) @ keys.transpose(-1, -2)) * scale
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
-    if alibi:
-        scores = scores - _alibi(heads, q.shape[2], k.shape[2], q_offset).to(scores)
+    slopes = Score(alibi=alibi if isinstance(alibi, bool) else tuple(alibi)).slopes(heads)
+    if slopes:
+        if len(slopes) != heads:
+            raise CallError(f"expected a slope for each of {heads} heads, got {len(slopes)}")
+        scores = scores - _distances(slopes, q.shape[2], k.shape[2], q_offset).to(scores)
     scores = scores.masked_fill(~mask, float("-inf"))
     seen = mask.any(dim=-1).expand(scores.shape[:-1])
     if sink is not None:
@@ -55,9 +62,8 @@ def attention(
     return weights @ torch.where(used, values, torch.zeros_like(values)), lse
 
 
-def _alibi(heads: int, n_q: int, n_k: int, q_offset: int | None) -> torch.Tensor:
-    """2^(-8(h+1)/H) * |i - j|, float64 [H, Nq, Nk] (Press et al. 2022, for any number of heads)."""
+def _distances(slopes: tuple[float, ...], n_q: int, n_k: int, q_offset: int | None) -> torch.Tensor:
+    """Each head's slope times |i - j|, float64 [H, Nq, Nk]."""
     start = n_k - n_q if q_offset is None else q_offset
     i, j = torch.arange(start, start + n_q)[:, None], torch.arange(n_k)[None, :]
-    slopes = torch.exp2(-8 * torch.arange(1, heads + 1, dtype=torch.float64) / heads)
-    return slopes[:, None, None] * (i - j).abs()
+    return torch.tensor(slopes, dtype=torch.float64)[:, None, None] * (i - j).abs()

@@ -19,9 +19,9 @@ from sparsec.plan.cached import CachedPlan, store_classes
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
 from sparsec.sema.model import Documents
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST, LAYOUT = "manifest.json", "layout.json"
-_PLAIN_FIELDS = ("heads", "kv_heads", "head_dim", "dtype", "scale", "softcap", "alibi", "learned_sink")
+_PLAIN_FIELDS = ("heads", "kv_heads", "head_dim", "dtype", "scale", "softcap", "learned_sink")
 """Of a KernelPlan: what JSON holds as it is."""
 
 
@@ -153,12 +153,14 @@ def plans_of(launch: Mapping[str, Any], layout: CacheLayout | str) -> Plans:
 
 def _plan_data(plan: KernelPlan) -> dict[str, Any]:
     plain = {name: getattr(plan, name) for name in _PLAIN_FIELDS}
+    plain["slopes"] = list(plan.slopes)
     return {**plain, "documents": plan.documents.value, "classes": [_class_data(c) for c in plan.classes]}
 
 
 def _plan(data: Mapping[str, Any]) -> KernelPlan:
     return KernelPlan(
         **{name: data[name] for name in _PLAIN_FIELDS},
+        slopes=tuple(data["slopes"]),
         documents=Documents(data["documents"]),
         classes=tuple(_head_class(c) for c in data["classes"]),
     )

@@ -137,10 +137,7 @@ class Score:
     def of(plan: KernelPlan, q: Tensor, scale: float | None) -> Score:
         given = scale if scale is not None else plan.scale
         wide = wide_type(q)
-        slopes = None
-        if plan.alibi:
-            head = torch.arange(1, plan.heads + 1, device=q.device, dtype=wide)
-            slopes = torch.exp2(-8 * head / plan.heads)
+        slopes = torch.tensor(plan.slopes, device=q.device, dtype=wide) if plan.slopes else None
         return Score(given if given is not None else 1 / math.sqrt(q.shape[-1]), plan.softcap, slopes, wide)
 
     def of_block(self, queries: Tensor, keys: Tensor, block: Block, heads: EqualHeads) -> tuple[Tensor, Tensor | None]:

@@ -27,7 +27,7 @@ from sparsec.diagnostics.model import CallError, InternalError
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
 from sparsec.plan.target import backward_shape, family, launch_shape
 from sparsec.runtime.build_cache import build_key, lookup, publish
-from sparsec.runtime.devices import PerDevice
+from sparsec.runtime.devices import PerDevice, constant
 from sparsec.runtime.draws import Draws
 from sparsec.runtime.triton_call import FP_FUSION, PLAIN, Call, ClassEntry, Entry, aligned, row_sums, with_rows
 
@@ -108,7 +108,7 @@ class Gradients:
 
 
 def _gradient_entries(plan: BackwardPlan, source: str, allow_tf32: bool, device: torch.device) -> GradientEntries:
-    module, fixed = load_module(source), constants(plan.forward, allow_tf32)
+    module, fixed = load_module(source), constants(plan.forward, allow_tf32, device)
     shape = partial(backward_shape, target_of(device), plan.forward.head_dim, plan.forward.dtype)
 
     def entries(name: str, classes: tuple[HeadClass, ...], of_keys: bool) -> Iterator[ClassEntry]:
@@ -162,7 +162,7 @@ class TritonKernel:
 
     def _entries_on(self, device: torch.device) -> tuple[ClassEntry, ...]:
         plan, target = self.plan, target_of(device)
-        module, fixed = load_module(self.source), constants(plan, self.allow_tf32)
+        module, fixed = load_module(self.source), constants(plan, self.allow_tf32, device)
         made = []
         for n, head_class in enumerate(plan.classes):
             tiles = head_class.program.query_tile, head_class.program.key_tile
@@ -257,9 +257,11 @@ def with_positive_scale(q: Tensor, scale: float) -> tuple[Tensor, float]:
     return (q * 0.0, 1.0) if scale == 0.0 else (-q, -scale)
 
 
-def constants(plan: KernelPlan, allow_tf32: bool) -> dict[str, object]:
-    """Arguments that follow from the plan alone."""
+def constants(plan: KernelPlan, allow_tf32: bool, device: torch.device) -> dict[str, object]:
+    """Arguments that follow from the plan alone; made once a device, for the slopes are copied there."""
+    slopes = [slope / math.log(2) for slope in plan.slopes]  # for scores that are exponents of 2
     return {
+        "head_slopes": constant(slopes, device, torch.float32) if slopes else None,
         "cap_log2": (plan.softcap or 1.0) * LOG2_E,
         "OPERAND": tl.float32 if interpreted() else getattr(tl, plan.dtype),
         "PRECISION": "tf32" if allow_tf32 and torch.version.hip is None else "ieee",

@@ -161,7 +161,7 @@ class TritonCached:
 
     def _entries_on(self, device: torch.device) -> Entries:
         module, target, plan = load_module(self.source), target_of(device), self.plan.attend
-        fixed, chunk = constants(plan, self.allow_tf32), []
+        fixed, chunk = constants(plan, self.allow_tf32, device), []
         for n, head_class in enumerate(plan.classes):
             size, table = head_class.program.query_tile, constant(head_table(head_class), device)
             shape = cached_shape(target, plan.head_dim, plan.dtype, size, head_class.program.key_tile)

@@ -21,7 +21,7 @@ from sparsec.sema.values import Budget, Evaluator, Place, RangeValue, RunTime, V
 from sparsec.syntax import tree
 from sparsec.syntax.parser import parse
 
-Given = int | bool | str | range | Sequence["int | range"]
+Given = int | bool | str | range | Sequence["int | float | range"]
 
 EXAMPLES = {
     Type.INTEGER: "64",
@@ -29,11 +29,12 @@ EXAMPLES = {
     Type.BOOLEAN: "true",
     Type.LIST: "[0, 3]",
     Type.BLOCK_LIST: "[1b, 4b]",
+    Type.DECIMAL_LIST: "[0.5, 0.25]",
     Type.RANGE: "0..4",
     Type.BLOCK_RANGE: "0..4b",
 }
 """As the language writes them."""
-_PYTHON = {Type.INTEGER: "64", Type.BOOLEAN: "True", Type.LIST: "[0, 3]"}
+_PYTHON = {Type.INTEGER: "64", Type.BOOLEAN: "True", Type.LIST: "[0, 3]", Type.DECIMAL_LIST: "[0.5, 0.25]"}
 """Those that Python writes without a string."""
 
 
@@ -73,6 +74,7 @@ def convert(parameter: Parameter, given: Given) -> Value:
         case list() | tuple():
             fits = parameter.type is Type.LIST and all(_is_item(item) for item in given)
             fits = fits or (parameter.type is Type.BLOCK_LIST and not given)
+            fits = fits or (parameter.type is Type.DECIMAL_LIST and all(_is_decimal(item) for item in given))
             value = tuple(RangeValue(item.start, item.stop) if isinstance(item, range) else item for item in given)
         case _:
             fits, value = False, 0
@@ -88,7 +90,11 @@ def _is_item(item: object) -> bool:
     return (isinstance(item, int) and not isinstance(item, bool)) or (isinstance(item, range) and item.step == 1)
 
 
-def _integers(value: Value) -> tuple[int, ...]:
+def _is_decimal(item: object) -> bool:
+    return isinstance(item, int | float) and not isinstance(item, bool)
+
+
+def _integers(value: Value | float) -> tuple[int, ...]:
     if isinstance(value, tuple):
         return tuple(number for item in value for number in _integers(item))
     if isinstance(value, RangeValue):

@@ -44,6 +44,7 @@ class CheckedPattern:
     arms: tuple[Arm, ...]
     scale: Node | None
     softcap: Node | None
+    slopes: Node | None
     references: tuple[Node, ...]
 
 

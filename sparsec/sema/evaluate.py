@@ -51,6 +51,25 @@ def boolean(node: Node, place: Place, run: Evaluator) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
+def decimal(node: Node, place: Place, run: Evaluator) -> float | None:
+    """The value of a Node of type DECIMAL."""
+    args = [arg for arg in node.args if arg is not None]
+    match node.op:
+        case "decimal":
+            return float(str(node.value))
+        case "negate":
+            value = decimal(args[0], place, run)
+            return -value if value is not None else None
+        case "ratio":
+            numbers = [integer(arg, place, run) for arg in args]
+            if len(numbers) == 2 and numbers[1] == 0:
+                run.problem(codes.DIVISION_BY_ZERO, args[1].span)
+                return None
+            numerator, denominator = numbers[0], numbers[1] if len(numbers) == 2 else 1
+            return numerator / denominator if numerator is not None and denominator is not None else None
+    return None
+
+
 def _operation(node: Node, place: Place, run: Evaluator) -> Value | None:
     args = tuple(arg for arg in node.args if arg is not None)
     match node.op:
@@ -58,6 +77,10 @@ def _operation(node: Node, place: Place, run: Evaluator) -> Value | None:
             return evaluate(args[0], place, run)
         case "pattern":
             return run.pattern(run, node, place)
+        case "list" if node.type is Type.DECIMAL_LIST:
+            run.budget.spend(len(args))
+            decimals = tuple(decimal(arg, place, run) for arg in args)
+            return tuple(value for value in decimals if value is not None) if None not in decimals else None
         case "list":
             items = [_not_empty(evaluate(arg, place, run), arg, run) for arg in args]
             return tuple(item for item in items if isinstance(item, int | RangeValue)) if None not in items else None
@@ -68,6 +91,8 @@ def _operation(node: Node, place: Place, run: Evaluator) -> Value | None:
         case "not":
             truth = boolean(args[0], place, run)
             return None if truth is None else not truth
+        case "index":
+            return _element(args[0], args[1], place, run)
         case "in":
             return _membership(args[0], args[1], place, run)
         case "|" | "&" | "difference" | "~":
@@ -156,6 +181,37 @@ def _membership(item: Node, container: Node, place: Place, run: Evaluator) -> bo
     return any(_holds(member, value) for member in members)
 
 
+def _element(items: Node, at: Node, place: Place, run: Evaluator) -> int | None:
+    where, index = evaluate(items, place, run), integer(at, place, run)
+    if not isinstance(where, tuple) or index is None:
+        return None
+    left: int | None = index if index >= 0 else None
+    for item in where:
+        run.budget.spend()
+        size = _size(item)
+        if left is None or size is None:
+            break
+        if left < size:
+            start = item.start if isinstance(item, RangeValue) else item
+            assert isinstance(start, int), "a list that may be indexed holds integers"
+            return start + left
+        left -= size
+    sizes = [_size(item) for item in where]
+    count = sum(size for size in sizes if size is not None)
+    shown = f"a list of {count} element{'s' * (count != 1)}" if None not in sizes else "a list with an open range"
+    run.problem(codes.NO_ELEMENT, at.span, index=index, list=shown)
+    return None
+
+
+def _size(item: int | float | RangeValue) -> int | None:
+    """How many elements of a list an item stands for; None for a range without a start."""
+    if not isinstance(item, RangeValue):
+        return 1
+    if not isinstance(item.start, int):
+        return None
+    return item.stop - item.start if isinstance(item.stop, int) else LIMIT + 1 - item.start
+
+
 def _not_empty(value: Value | None, node: Node, run: Evaluator) -> Value | None:
     """`value`, unless it is a range of plain numbers (whose negative ends are just numbers) that holds none."""
     if not isinstance(value, RangeValue) or not isinstance(value.start, int) or not isinstance(value.stop, int):
@@ -166,7 +222,7 @@ def _not_empty(value: Value | None, node: Node, run: Evaluator) -> Value | None:
     return None
 
 
-def _holds(member: Value | None, value: int) -> bool:
+def _holds(member: Value | float | None, value: int) -> bool:
     if isinstance(member, RangeValue):
         above = not isinstance(member.start, int) or member.start <= value
         return above and (not isinstance(member.stop, int) or value < member.stop)

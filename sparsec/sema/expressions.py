@@ -50,6 +50,8 @@ def check(expr: tree.Expr, scope: Scope) -> Node:
             return _range(expr, scope)
         case tree.ListExpr():
             return _list(expr, scope)
+        case tree.Index():
+            return _index(expr, scope)
         case tree.Call():
             return _call(expr, scope)
         case tree.Unary():
@@ -58,15 +60,15 @@ def check(expr: tree.Expr, scope: Scope) -> Node:
             return _chain(expr, scope)
 
 
-def check_decimal(expr: tree.Expr, scope: Scope) -> Node:
-    """The Node of a `scale` or `softcap` value: a decimal, an integer, or a fraction of two integers."""
+def check_decimal(expr: tree.Expr, scope: Scope, role: str = "the value") -> Node:
+    """The Node of a value of the score's statements: a decimal, an integer, or a fraction of two integers."""
     if isinstance(expr, tree.Decimal):
         return Node("decimal", Type.DECIMAL, expr.span, value=expr.text)
     if isinstance(expr, tree.Unary) and expr.op == "-":
-        return make("negate", Type.DECIMAL, expr.span, (check_decimal(expr.operand, scope),), scope)
+        return make("negate", Type.DECIMAL, expr.span, (check_decimal(expr.operand, scope, role),), scope)
     parts = (expr.left, expr.right) if isinstance(expr, tree.Binary) and expr.op == "/" else (expr,)
     checked = tuple(check(part, scope) for part in parts)
-    if not expect_all(checked, (Type.INTEGER,), "the value", scope):
+    if not expect_all(checked, (Type.INTEGER,), role, scope):
         return error(expr.span)
     return make("ratio", Type.DECIMAL, expr.span, checked, scope)
 
@@ -85,6 +87,10 @@ def _name(expr: tree.Name, scope: Scope) -> Node:
         bound = scope.names[name]
         if bound.op in ("param", "file_param", "input"):
             return replace(bound, span=expr.span)
+        if (reason := _beyond(bound, scope)) is not None:
+            meaning = f"a `let` that depends on `{reason}`"
+            scope.report(codes.NAME_NOT_HERE.at(scope.source, expr.span, name=name, meaning=meaning, where=scope.where))
+            return error(expr.span)
         return make("let", bound.type, expr.span, (bound,), scope)
     if name in scope.later:
         scope.report(codes.USED_BEFORE_LET.at(scope.source, expr.span, name=name))
@@ -92,6 +98,12 @@ def _name(expr: tree.Name, scope: Scope) -> Node:
     if name in scope.patterns:
         return check_pattern_call(expr, [], expr.span, scope)
     return unknown_name(expr, scope)
+
+
+def _beyond(bound: Node, scope: Scope) -> str | None:
+    """A built-in name that the value of a `let` depends on and that has no value in this scope."""
+    missing = (name for name, (depends, _) in BUILT_IN_VALUES.items() if depends & bound.depends & ~scope.available)
+    return next(missing, None)
 
 
 def _range(expr: tree.RangeExpr, scope: Scope) -> Node:
@@ -117,7 +129,16 @@ def _range(expr: tree.RangeExpr, scope: Scope) -> Node:
     return make("range", Type.BLOCK_RANGE if unit is Type.BLOCKS else Type.RANGE, expr.span, (start, stop), scope)
 
 
+def _is_decimal(expr: tree.Expr) -> bool:
+    while isinstance(expr, tree.Unary) and expr.op == "-":
+        expr = expr.operand
+    return isinstance(expr, tree.Decimal) or (isinstance(expr, tree.Binary) and expr.op == "/")
+
+
 def _list(expr: tree.ListExpr, scope: Scope) -> Node:
+    if any(map(_is_decimal, expr.items)):
+        decimals = tuple(check_decimal(item, scope, "an element of a list of decimals") for item in expr.items)
+        return make("list", Type.DECIMAL_LIST, expr.span, decimals, scope)
     items = tuple(check(item, scope) for item in expr.items)
     if not expect_all(items, (*LENGTHS, *RANGES), "an element of a list", scope):
         return error(expr.span)
@@ -129,6 +150,16 @@ def _list(expr: tree.ListExpr, scope: Scope) -> Node:
         scope.report(codes.MIXED_UNITS.at(scope.source, fixed[first].span, left=left, right=right))
         return error(expr.span)
     return make("list", Type.BLOCK_LIST if any(in_blocks) else Type.LIST, expr.span, items, scope)
+
+
+def _index(expr: tree.Index, scope: Scope) -> Node:
+    items, at = check(expr.items, scope), check(expr.at, scope)
+    if False in [
+        expect(items, LISTS, "what is indexed", scope),
+        expect(at, (Type.INTEGER,), "an index", scope),
+    ]:
+        return error(expr.span)
+    return make("index", Type.BLOCKS if items.type is Type.BLOCK_LIST else Type.INTEGER, expr.span, (items, at), scope)
 
 
 def _call(expr: tree.Call, scope: Scope) -> Node:

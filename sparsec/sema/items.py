@@ -35,7 +35,10 @@ KEYWORD: dict[type[tree.Statement], str] = {
 REPEATABLE = ("attend", "let", "input", "use")
 IN_MODEL = ("layers", "let", "use")
 IN_PATTERN = tuple(keyword for keyword in KEYWORD.values() if keyword not in ("layers", "use"))
-PARAMETER_TYPES = (Type.INTEGER, Type.BLOCKS, Type.BOOLEAN, Type.LIST, Type.BLOCK_LIST, Type.RANGE, Type.BLOCK_RANGE)
+PARAMETER_TYPES = (
+    *(Type.INTEGER, Type.BLOCKS, Type.BOOLEAN, Type.LIST, Type.BLOCK_LIST, Type.DECIMAL_LIST),
+    *(Type.RANGE, Type.BLOCK_RANGE),
+)
 CONSTANT = Depends.NOTHING
 IN_ARMS = Depends.HEAD | Depends.GROUP | Depends.COUNTS | Depends.BLOCK
 
@@ -103,6 +106,8 @@ def check_pattern(
                 values.setdefault(type(statement), (_integer(statement.size, "the block size", constant),))
             case tree.ScaleStatement() | tree.SoftcapStatement():
                 values.setdefault(type(statement), (check_decimal(statement.value, constant),))
+            case tree.AlibiStatement(slopes) if slopes is not None:
+                values.setdefault(type(statement), (_slopes(slopes, constant),))
             case _:
                 pass
     if not any(isinstance(statement, tree.AttendStatement) for statement in item.statements):
@@ -125,6 +130,7 @@ def check_pattern(
         arms=tuple(arms),
         scale=values.get(tree.ScaleStatement, (None,))[0],
         softcap=values.get(tree.SoftcapStatement, (None,))[0],
+        slopes=values.get(tree.AlibiStatement, (None,))[0],
         references=_references([arm.body for arm in arms]),
     )
 
@@ -226,6 +232,14 @@ def _let(statement: tree.LetStatement, taken: dict[str, Span], scope: Scope) -> 
     if check_definition(statement.name, "let", taken, scope):
         scope.names[statement.name.text] = value
     return value
+
+
+def _slopes(expr: tree.Expr, scope: Scope) -> Node:
+    """A list of decimals; integers are decimals too."""
+    node = check(expr, scope)
+    if node.type is Type.LIST or expect(node, (Type.DECIMAL_LIST,), "what `alibi` takes", scope):
+        return node
+    return error(node.span)
 
 
 def _integer(expr: tree.Expr, role: str, scope: Scope) -> Node:

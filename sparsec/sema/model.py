@@ -206,12 +206,29 @@ class Documents(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What changes the score and never the set. `scale` None means 1/sqrt(head dim)."""
+    """What changes the score and never the set. `scale` None means 1/sqrt(head dim).
+
+    `alibi`: whether the score loses a head's slope for each token between query and key, or the slopes, one a head.
+    """
 
     scale: float | None = None
     softcap: float | None = None
-    alibi: bool = False
+    alibi: bool | tuple[float, ...] = False
     learned_sink: bool = False
+
+    def slopes(self, heads: int) -> tuple[float, ...]:
+        """The slope of each of `heads` query heads, all at least 0; empty without `alibi`."""
+        if isinstance(self.alibi, tuple):
+            return self.alibi
+        return published_slopes(heads) if self.alibi else ()
+
+
+def published_slopes(heads: int) -> tuple[float, ...]:
+    """ALiBi's slopes (Press et al. 2022): the powers of 2^(-8/n) for n heads, n a power of two; for another number those
+    of the largest power of two below it, then every other one of twice as many."""
+    n = 1 << (heads.bit_length() - 1)
+    first = tuple(2.0 ** (-8 * (t + 1) / n) for t in range(n))
+    return first + tuple(2.0 ** (-8 * (2 * t + 1) / (2 * n)) for t in range(heads - n))
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ class Type(Enum):
     BOOLEAN = "a boolean"
     LIST = "a list of integers"
     BLOCK_LIST = "a list of block lengths"
+    DECIMAL_LIST = "a list of decimals"
     RANGE = "a range"
     BLOCK_RANGE = "a range of blocks"
     TERM = "a set of pairs"
@@ -64,7 +65,7 @@ class Node:
     """One checked operation.
 
     `op` is `const` (value: int or bool), `builtin` (value: h, g, ...), `param` and `file_param` (value: name),
-    `input` (value: name), `list`, `range` (an open end is None), an operator, `negate`, `min`, `max`, `tokens`,
+    `input` (value: name), `list`, `index` (a list, an integer), `range` (an open end is None), an operator, `negate`, `min`, `max`, `tokens`,
     a built-in term (args in the order of its signature, None where left out), `pattern` (value: name; args in the
     order of its parameters, None for a default), `decimal` (value: its digits), `ratio`, or `error`.
     """

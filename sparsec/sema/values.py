@@ -34,7 +34,7 @@ class RangeValue:
     stop: int | RunTime | None
 
 
-Value = int | bool | tuple["int | RangeValue", ...] | RangeValue | RunTime | Sized
+Value = int | bool | tuple["int | float | RangeValue", ...] | RangeValue | RunTime | Sized
 
 
 class Problem(Protocol):

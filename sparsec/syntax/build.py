@@ -128,7 +128,7 @@ class TreeBuilder(Transformer[Token, Any]):
         return tree.SoftcapStatement(children[1], _span(children))
 
     def alibi(self, children: Children) -> tree.AlibiStatement:
-        return tree.AlibiStatement(_span(children))
+        return tree.AlibiStatement(children[1] if len(children) == 2 else None, _span(children))
 
     def learned_sink(self, children: Children) -> tree.LearnedSinkStatement:
         return tree.LearnedSinkStatement(_span(children))
@@ -171,6 +171,9 @@ class TreeBuilder(Transformer[Token, Any]):
 
     def list(self, children: Children) -> tree.ListExpr:
         return tree.ListExpr(_expressions(children), _span(children))
+
+    def index(self, children: Children) -> tree.Index:
+        return tree.Index(children[0], children[2], _span(children))
 
     def parenthesised(self, children: Children) -> tree.Expr:
         inner: tree.Expr = replace(children[1], span=_span(children))

@@ -7,7 +7,7 @@ not have been accepted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from lark import Token
@@ -64,6 +64,9 @@ def explain(place: Place) -> Diagnostic:
         return codes.unmatched_bracket(source, span, found)
     if (keyword := keyword_like(place)) is not None:
         return codes.misspelt_keyword(source, span, found, str(keyword))
+    if place.statement == "ALIBI" and place.before is not None:  # a statement's misspelt keyword reads as its list
+        if (keyword := keyword_like(replace(place, token=place.before))) is not None:
+            return codes.misspelt_keyword(source, span_of(place.before), str(place.before), str(keyword))
     return codes.unexpected_token(source, span, in_words(accepts), found, _hint(place), _notes(place))
 
 
@@ -85,7 +88,7 @@ def in_words(accepts: frozenset[str]) -> str:
         rest -= set(STATEMENT_STARTS)
         phrases.append("a statement")
     if operator:
-        rest -= {*OPERATORS, "LPAR"}
+        rest -= {*OPERATORS, "LPAR", "LSQB"}
         phrases.append("an operator")
     if item:
         rest -= {*ITEM_STARTS, END}

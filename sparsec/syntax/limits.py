@@ -24,6 +24,7 @@ from sparsec.syntax.tree import (
     DocumentsStatement,
     Expr,
     HeadsStatement,
+    Index,
     InputStatement,
     Integer,
     LayersStatement,
@@ -52,6 +53,8 @@ def parts(expr: Expr) -> tuple[Expr, ...]:
             return tuple(end for end in (start, stop) if end is not None)
         case ListExpr(items):
             return items
+        case Index(items, at):
+            return (items, at)
         case Call(_, arguments):
             return tuple(argument.value for argument in arguments)
         case Unary(_, operand):
@@ -73,7 +76,9 @@ def expressions(statement: Statement) -> tuple[Expr, ...]:
             return (value,)
         case AttendStatement(condition, _, value) | UseStatement(condition, _, value):
             return (value,) if condition is None else (condition, value)
-        case CausalStatement() | DocumentsStatement() | InputStatement() | AlibiStatement() | LearnedSinkStatement():
+        case AlibiStatement(slopes):
+            return () if slopes is None else (slopes,)
+        case CausalStatement() | DocumentsStatement() | InputStatement() | LearnedSinkStatement():
             return ()
         case _:
             assert_never(statement)
@@ -84,7 +89,7 @@ def excess(source: SourceFile, root: Expr) -> Diagnostic | None:
     pending: list[tuple[Expr, int, int]] = [(root, 1, 0)]
     while pending:
         expr, depth, nesting = pending.pop()
-        nesting += isinstance(expr, Call | ListExpr | Unary)
+        nesting += isinstance(expr, Call | Index | ListExpr | Unary)
         if nesting > MAX_NESTING:
             return codes.nesting_too_deep(source, expr.span, MAX_NESTING)
         if depth > MAX_DEPTH:

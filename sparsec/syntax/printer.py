@@ -26,6 +26,7 @@ from sparsec.syntax.tree import (
     Expr,
     File,
     HeadsStatement,
+    Index,
     InputStatement,
     Integer,
     Item,
@@ -81,8 +82,8 @@ def print_statement(statement: Statement, lead: int = 0) -> str:
             return f"scale {print_expr(value)}"
         case SoftcapStatement(value):
             return f"softcap {print_expr(value)}"
-        case AlibiStatement():
-            return "alibi"
+        case AlibiStatement(slopes):
+            return "alibi" if slopes is None else f"alibi {print_expr(slopes)}"
         case LearnedSinkStatement():
             return "learned_sink"
         case LayersStatement(layers):
@@ -220,6 +221,8 @@ def _loose(expr: Expr) -> tuple[str, int]:
             return "true" if value else "false", _ATOM
         case ListExpr(items):
             return f"[{', '.join(_expr(item, _ELEMENT) for item in items)}]", _ATOM
+        case Index(items, at):
+            return f"{_expr(items, _ATOM)}[{print_expr(at)}]", _ATOM
         case Call(callee, arguments):
             return f"{callee.text}({', '.join(map(_argument, arguments))})", _ATOM
         case RangeExpr(start, stop):

@@ -61,6 +61,15 @@ class ListExpr:
 
 
 @dataclass(frozen=True, slots=True)
+class Index:
+    """`xs[e]`: one element of a list."""
+
+    items: Expr
+    at: Expr
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
 class Argument:
     """A call's argument; `name` is None for a positional one."""
 
@@ -101,7 +110,7 @@ class Binary:
     op_span: Span
 
 
-Expr = Integer | Decimal | Boolean | Name | RangeExpr | ListExpr | Call | Unary | Binary
+Expr = Integer | Decimal | Boolean | Name | RangeExpr | ListExpr | Index | Call | Unary | Binary
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +195,9 @@ class SoftcapStatement:
 
 @dataclass(frozen=True, slots=True)
 class AlibiStatement:
+    """`alibi`, or `alibi slopes` with a list or the name of one."""
+
+    slopes: Name | ListExpr | None
     span: Span
 
 

@@ -173,7 +173,9 @@ def _drawn(draw: st.DrawFn, max_heads: int, max_operators: int, blocks: tuple[in
     if scored:
         documents = draw(st.sampled_from([Documents.NONE, *Documents]))
         softcap, scale = draw(st.sampled_from([None, None, 0.75, 2.0, 50.0])), draw(st.sampled_from([None, 0.25, 1.5]))
-        score = Score(scale, softcap, draw(st.booleans()), draw(st.booleans()))
+        slopes = st.tuples(*[st.sampled_from([0.0, 0.03125, 0.3, 1.0])] * heads)
+        alibi = draw(st.one_of(st.just(False), st.just(True), slopes))
+        score = Score(scale, softcap, alibi, draw(st.booleans()))
     return Drawn(heads, kv_heads, block, causal, split, first, second, documents, score)
 
 

@@ -28,7 +28,11 @@ def score_lines(documents: Documents, score: Score) -> list[str]:
     """The statements about documents and the score, a line each."""
     lines = [] if documents is Documents.NONE else [documents.value]
     lines += [f"{name} {value!r}" for name in ("scale", "softcap") if (value := getattr(score, name)) is not None]
-    lines += [name for name in ("alibi", "learned_sink") if getattr(score, name)]
+    if score.alibi:
+        slopes = f" [{', '.join(map(repr, score.alibi))}]" if isinstance(score.alibi, tuple) else ""
+        lines.append(f"alibi{slopes}")
+    if score.learned_sink:
+        lines.append("learned_sink")
     return [f"    {line}" for line in lines]
 
 

@@ -23,7 +23,7 @@ FORWARD = _of(
 SCORES = _of(
     "Triton scores",
     ("softcap's derivative", "tile_loop", "(1.0 - bent * bent)", "(1.0 - bent)"),
-    ("alibi slopes from head 0", "tile_loop", "(head + 1) * -8.0", "head * -8.0"),
+    ("alibi slopes from head 0", "tile_loop", "tl.load(head_slopes + head)", "tl.load(head_slopes)"),
 )  # fmt: skip
 
 DOCUMENTS = _of(

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from dense_gradients import slopes_of
 from torch import Tensor
 
 NAMES = ("out", "lse", "dq", "dk", "dv", "dsink")
@@ -19,7 +20,7 @@ class Formula:
     distance: Tensor | None = None
     scale: float | None = None
     softcap: float | None = None
-    alibi: bool = False
+    alibi: bool | tuple[float, ...] = False
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None) -> tuple[Tensor, Tensor]:
         """(out, LSE) in the inputs' dtype; a row that sees nothing has 0, and -inf or its sink."""
@@ -29,7 +30,7 @@ class Formula:
         if self.softcap is not None:
             scores = self.softcap * torch.tanh(scores / self.softcap)
         if self.alibi:
-            slope = torch.tensor([2 ** (-8 * (h + 1) / heads) for h in range(heads)], dtype=torch.float64)
+            slope = torch.tensor(slopes_of(self.alibi, heads), dtype=torch.float64)
             scores = scores - (slope[:, None, None] * self.distance).to(scores.dtype)
         scores = scores.masked_fill(~self.mask, -math.inf)
         empty = ~self.mask.any(dim=-1).expand(q.shape[:3])

@@ -5,6 +5,7 @@ Invariant: nothing here imports sparsec.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,11 +18,14 @@ Mask = Callable[[int, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Softcap x: s -> x * tanh(s / x). Alibi: minus 2**(-8 (h + 1) / H) * |i - j|. `sink` [H]: one more logit."""
+    """Softcap x: s -> x * tanh(s / x). Alibi: minus a head's slope times |i - j|, the published ones where True.
+
+    `sink` [H]: one more logit.
+    """
 
     scale: float | None = None
     softcap: float | None = None
-    alibi: bool = False
+    alibi: bool | tuple[float, ...] = False
     sink: Tensor | None = None
 
 
@@ -36,6 +40,18 @@ class Results:
     dv: Tensor
     dsink: Tensor | None
     seen: Tensor
+
+
+def published_slopes(heads: int) -> list[float]:
+    """ALiBi's slopes as its authors' code finds them: by way of the next powers of two below and above."""
+    n = 2 ** math.floor(math.log2(heads))
+    start = 2.0 ** -(2.0 ** (3 - math.log2(n)))
+    below = [start ** (t + 1) for t in range(n)]
+    return below if n == heads else below + published_slopes(2 * n)[0::2][: heads - n]
+
+
+def slopes_of(alibi: bool | tuple[float, ...], heads: int) -> list[float]:
+    return published_slopes(heads) if alibi is True else list(alibi or ())
 
 
 def mask_of(mask: Mask, heads: int, nq: int, nk: int, start: int) -> Tensor:
@@ -56,7 +72,7 @@ def dense(
         logits = score.softcap * torch.tanh(logits / score.softcap)
     if score.alibi:
         far = (torch.arange(start, start + nq)[:, None] - torch.arange(nk)[None, :]).abs()
-        slopes = 2.0 ** (-8.0 * torch.arange(1, q.shape[1] + 1, dtype=torch.float64) / q.shape[1])
+        slopes = torch.tensor(slopes_of(score.alibi, q.shape[1]), dtype=torch.float64)
         logits = logits - slopes[:, None, None] * far
     logits = logits.masked_fill(~seen, -torch.inf)
     if sink is not None:

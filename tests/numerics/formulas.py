@@ -196,7 +196,7 @@ CASES = (
     Case("gpt_oss", "gpt_oss_full", {}, 8, 1, dense, learned_sink=True),
     Case("gemma2", "gemma2_window", {"local": 45}, 16, 8, sink_and_window(0, 45), softcap=50.0),
     Case("gemma2", "gemma2_full", {}, 16, 8, dense, softcap=50.0),
-    Case("bloom", "bloom", {}, 4, 4, dense, alibi=True),
+    Case("bloom", "bloom", {}, 12, 12, dense, alibi=True),
     Case("packed", "packed_window", {"local": 33}, 4, 2, sink_and_window(4, 33), restart=True),
     Case("packed", "packed_s2", {"local": "1b", "every": "4b"}, 4, 2, s2(1, 4, by="group"), restart=True),
 )  # fmt: skip

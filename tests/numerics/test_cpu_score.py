@@ -19,7 +19,10 @@ from sparsec.runtime.cpu_backward import CpuBackward, build_backwards
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
 
-SCORES = ("softcap 2", "alibi", "learned_sink", "softcap 0.7 alibi learned_sink", "scale 1/3 softcap 30 alibi")
+SCORES = (
+    *("softcap 2", "alibi", "learned_sink", "softcap 0.7 alibi learned_sink", "scale 1/3 softcap 30 alibi"),
+    "alibi [0.3, 0, 1/64, 2]",
+)
 SHAPES = ((130, 130, 0), (77, 200, 123), (110, 40, -30), (40, 0, 0))  # Nq, Nk, q0
 
 
@@ -40,7 +43,7 @@ def formula(score: str, n_q: int, n_k: int, q0: int) -> Formula:
         distance=(i - j).abs(),
         scale=1 / 3 if "scale" in words else None,
         softcap=float(words[words.index("softcap") + 1]) if "softcap" in words else None,
-        alibi="alibi" in words,
+        alibi=(0.3, 0.0, 1 / 64, 2.0) if "[" in score else "alibi" in words,
     )
 
 

@@ -209,7 +209,15 @@ def test_a_long_chunk_after_single_tokens() -> None:
 
 
 @in_interpreter
-@pytest.mark.parametrize("score", [m.Score(alibi=True, softcap=3.0), m.Score(learned_sink=True), m.Score(scale=-0.5)])
+@pytest.mark.parametrize(
+    "score",
+    [
+        m.Score(alibi=True, softcap=3.0),
+        m.Score(alibi=(0.7, 0.05)),
+        m.Score(learned_sink=True),
+        m.Score(scale=-0.5),
+    ],
+)
 def test_score_modifiers(score: m.Score) -> None:
     walked(pattern(sink_window, 2, 1, score), (35, 3))
 

@@ -31,6 +31,7 @@ SCORES = {
     "softcap": m.Score(softcap=1.5),
     "wide softcap": m.Score(softcap=500.0),
     "alibi": m.Score(alibi=True),
+    "slopes": m.Score(alibi=(0.0, 0.3)),
     "sink": m.Score(learned_sink=True),
     "softcap and scale": m.Score(scale=-0.7, softcap=2.0),
     "all": m.Score(scale=0.4, softcap=3.0, alibi=True, learned_sink=True),

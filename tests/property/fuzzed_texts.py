@@ -27,7 +27,7 @@ pattern s2(local = 16b, every = [0, 3, 4..8]) {
     otherwise attend full  # rest
     scale 1/128
     softcap 0.5e-3
-    alibi
+    alibi [0.5, 1/128, 0]
     learned_sink
 }
 model m(x = true) { layers 32 where l < 2 use s2(local = 8b) otherwise use dense }
@@ -102,7 +102,8 @@ class _Author:
         self.lets = []
         lines = [choice(("heads 4 kv 2",) * 6 + ("heads 6", "", "heads H", "heads 300 kv 1"))]
         lines.append(choice(("",) * 9 + ("block 16", "block 128", "block 24")))
-        lines += [line for line in ("causal", "alibi", "learned_sink", "scale 1/128", "softcap 2") if chance() < 0.2]
+        alibi = choice(("alibi", "alibi [0.5, 0, 1/3, 2]", "alibi listed", "alibi [1/0, -1, 2, 1e99]"))
+        lines += [line for line in ("causal", alibi, "learned_sink", "scale 1/128", "softcap 2") if chance() < 0.2]
         if chance() < 0.1:
             lines.append(choice(("documents", "documents restart", "input i : columns", "input i : length")))
         for _ in range(choice((0, 0, 1, 3))):
@@ -145,7 +146,7 @@ class _Author:
         if self.draw.random() < 0.05:
             return f"{self.draw.choice(('min', 'max'))}({self.integer(0)}, tokens(wide))"
         if self.draw.random() < 0.08:
-            return self.draw.choice(("0", "2147483647", "-h", "g"))
+            return self.draw.choice(("0", "2147483647", "-h", "g", "listed[h]", "[4, 1..n][g]"))
         return self.draw.choice(("1", "4", "64", "n", "n", "H", "B", "h + 1", "g + 1"))
 
     def condition(self, depth: int) -> str:

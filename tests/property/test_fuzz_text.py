@@ -166,6 +166,7 @@ def _compound(inner: st.SearchStrategy[tree.Expr]) -> st.SearchStrategy[tree.Exp
         st.builds(tree.Binary, st.sampled_from(OPERATORS), inner, inner, st.just(AT), st.just(AT)),
         st.builds(tree.Unary, st.sampled_from(("-", "~", "not")), inner, st.just(AT)),
         st.builds(tree.ListExpr, some, st.just(AT)),
+        st.builds(tree.Index, inner, inner, st.just(AT)),
         st.builds(tree.Call, names, arguments, st.just(AT)),
         st.builds(tree.RangeExpr, inner, st.none() | inner, st.just(AT)),
         st.builds(tree.RangeExpr, st.none(), inner, st.just(AT)),
@@ -176,6 +177,7 @@ exprs: st.SearchStrategy[tree.Expr] = st.recursive(atoms, _compound, max_leaves=
 calls = st.builds(
     tree.Call, names, st.lists(st.builds(tree.Argument, names, exprs, st.just(AT))).map(tuple), st.just(AT)
 )
+lists = st.builds(tree.ListExpr, st.lists(exprs, max_size=3).map(tuple), st.just(AT))
 arms = st.one_of(st.tuples(exprs, st.just(False)), st.tuples(st.none(), st.booleans()))
 statements: st.SearchStrategy[tree.Statement] = st.one_of(
     st.builds(tree.HeadsStatement, exprs, st.none() | exprs, st.just(AT)),
@@ -187,7 +189,7 @@ statements: st.SearchStrategy[tree.Statement] = st.one_of(
     st.builds(tree.InputStatement, names, names, st.just(AT)),
     st.builds(tree.ScaleStatement, exprs, st.just(AT)),
     st.builds(tree.SoftcapStatement, exprs, st.just(AT)),
-    st.builds(tree.AlibiStatement, st.just(AT)),
+    st.builds(tree.AlibiStatement, st.none() | names | lists, st.just(AT)),
     st.builds(tree.LearnedSinkStatement, st.just(AT)),
     st.builds(tree.LayersStatement, exprs, st.just(AT)),
     st.builds(lambda arm, used: tree.UseStatement(*arm, used, AT), arms, names | calls),

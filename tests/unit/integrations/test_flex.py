@@ -72,18 +72,20 @@ def test_bounds_that_do_not_fit(documents: str, n_q: int, bounds: Sequence[int] 
         mask_mod(pattern, n_q, 9, torch.device("cpu"), cu_seqlens=bounds)
 
 
-@pytest.mark.parametrize("modifiers", ["", "softcap 2", "alibi", "softcap 0.5 alibi"])
+@pytest.mark.parametrize("modifiers", ["", "softcap 2", "alibi", "alibi [0.5, 0, 2, 0.1, 0.3, 1]", "softcap 0.5 alibi"])
 def test_score(modifiers: str) -> None:
     """Through the reference: the log-sum-exp of the scores that FlexAttention would see."""
-    pattern = sparsec.parse(f"pattern p {{ {modifiers} attend causal }}").pattern().resolve(4, 4)
-    q, k = torch.randn(1, 4, 30, 8), torch.randn(1, 4, 50, 8)
+    pattern = sparsec.parse(f"pattern p {{ {modifiers} attend causal }}").pattern().resolve(6, 6)
+    q, k = torch.randn(1, 6, 30, 8), torch.randn(1, 6, 50, 8)
     bend, scores = score_mod(pattern, 20, torch.device("cpu")), q @ k.mT / 8**0.5
     if bend is not None:
         batch, head, i, j = torch.meshgrid(*map(torch.arange, scores.shape), indexing="ij")
         scores = bend(scores, batch, head, i, j)
     live = mask(pattern, 30, 50)
     _, expected = attention(q, k, k, live, softcap=pattern.score.softcap, alibi=pattern.score.alibi)
-    torch.testing.assert_close(scores.masked_fill(~live, -torch.inf).logsumexp(-1).double(), expected)
+    torch.testing.assert_close(
+        scores.masked_fill(~live, -torch.inf).logsumexp(-1).double(), expected, rtol=1e-5, atol=1e-6
+    )
     assert (bend is None) == (not modifiers)
 
 
