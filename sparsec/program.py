@@ -7,6 +7,7 @@ Invariant: a Program exists only for a file without errors; what remains to fail
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,8 @@ from sparsec.diagnostics import codes_meaning as codes
 from sparsec.diagnostics.codes_text import more_problems
 from sparsec.diagnostics.model import CallError, Diagnostic, DiagnosticError, Severity
 from sparsec.diagnostics.source import SourceFile, Span
-from sparsec.ir.classes import block_mask
 from sparsec.ir.normalise import BAND_LIMIT, Effort, TooManyBands, TooMuchEffort
+from sparsec.plan.build import CLASS_LIMIT, TooManyClasses, limited_mask
 from sparsec.plan.cache import CacheLayout
 from sparsec.plan.cached import NoCache, cache_layout
 from sparsec.sema.arguments import Given
@@ -75,7 +76,10 @@ def _has_error(diagnostics: Iterable[Diagnostic]) -> bool:
 
 
 def _band_problems(checked: sema.CheckedFile) -> Iterator[Diagnostic]:
-    """The patterns with too many bands, of those whose heads the file gives; stops when it takes too long to tell."""
+    """The patterns with too many bands, or heads of too many kinds, of those whose heads the file gives.
+
+    Stops when it takes too long to tell.
+    """
     effort = Effort(CHECK_EFFORT)
     for name in checked.pattern_names[:CHECKED_PATTERNS]:
         binding = sema.Binding(name)
@@ -84,15 +88,19 @@ def _band_problems(checked: sema.CheckedFile) -> Iterator[Diagnostic]:
             if heads is None or heads > CHECKED_HEADS or unsupported_by_kernels(checked, name):
                 continue
             if (settled := sema.settled_heads(checked, binding)) is not None:
-                block_mask(settled, effort=effort)
+                limited_mask(settled, effort=effort)
         except TooMuchEffort:
             return
-        except TooManyBands:
-            yield _too_many_bands(checked, name)
+        except (TooManyBands, TooManyClasses) as error:
+            yield _refusal(checked, name, error)
 
 
-def _too_many_bands(checked: sema.CheckedFile, name: str) -> Diagnostic:
-    return codes.TOO_MANY_BANDS.at(checked.source, checked.patterns[name].span, limit=BAND_LIMIT)
+def _refusal(checked: sema.CheckedFile, name: str, error: TooManyBands | TooManyClasses) -> Diagnostic:
+    source, span = checked.source, checked.patterns[name].span
+    if isinstance(error, TooManyClasses):
+        return codes.TOO_MANY_CLASSES.at(source, span, name=name, count=error.classes, limit=CLASS_LIMIT)
+    what = "the set of one head" if error.group is None else f"what the heads of KV group {error.group} see together"
+    return codes.TOO_MANY_BANDS.at(source, span, what=what, limit=BAND_LIMIT)
 
 
 def _program(source: SourceFile) -> Program:
@@ -171,9 +179,13 @@ class Pattern:
         found = (diagnostic for resolved in self._resolved.values() for diagnostic in resolved.warnings)
         return tuple(dict.fromkeys(found))
 
-    def too_many_bands(self) -> Diagnostic:
-        """The error for a pattern that the lowering refuses."""
-        return _too_many_bands(self._checked, self.name)
+    @contextmanager
+    def refusals(self) -> Iterator[None]:
+        """Inside, a DiagnosticError takes the place of TooManyBands and TooManyClasses of this pattern."""
+        try:
+            yield
+        except (TooManyBands, TooManyClasses) as error:
+            raise DiagnosticError((_refusal(self._checked, self.name, error),)) from error
 
     def cache_layout(self, heads: int | None = None, kv_heads: int | None = None) -> CacheLayout:
         """Which keys a KV cache of this pattern keeps, and where.
@@ -182,15 +194,14 @@ class Pattern:
         that packs documents.
         """
         try:
-            return cache_layout(self.resolve(heads, kv_heads))
+            with self.refusals():
+                return cache_layout(self.resolve(heads, kv_heads))
         except NoCache as error:
             span, hint = self._checked.patterns[self.name].span, None
             if self.resolve(heads, kv_heads).documents is not Documents.NONE:
                 hint = "give each document a cache of its own, with the pattern without `documents`"
             problem = codes.NO_CACHE.at(self.source, span, hint=hint, name=self.name, why=str(error))
             raise DiagnosticError((problem,)) from error
-        except TooManyBands as error:
-            raise DiagnosticError((self.too_many_bands(),)) from error
 
     def cache_warnings(self, heads: int | None = None, kv_heads: int | None = None) -> tuple[Diagnostic, ...]:
         """A warning for each term that makes a cache grow for want of a closed form; raises as `cache_layout` does."""

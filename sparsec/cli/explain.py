@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from sparsec.cli.options import DEFAULT_HEADS, DTYPES, choose, file_argument, open_program, pattern_options
+from sparsec.cli.options import DTYPES, choose, file_argument, open_program, parsed, pattern_options, resolve
+from sparsec.cli.show import of_pairs
 from sparsec.cli.tables import count, percent, table
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.ir.printer import head_ranges
@@ -47,8 +48,8 @@ def explain(
     program = open_program(file)
     if model is not None and name is not None:
         raise click.UsageError("expected --pattern or --model, got both")
-    if name is None and settings == () and (model is not None or len(program.models) == 1):
-        title, parts = _of_model(program.model(model), heads, kv_heads)
+    if model is not None or (name is None and len(program.models) == 1):
+        title, parts = _of_model(program.model(model, **parsed(settings)), heads, kv_heads)
     else:
         title, parts = _of_pattern(choose(program, name, settings, or_first=True), heads, kv_heads)
     counts = {(part.heads.heads, part.heads.kv_heads) for part in parts}
@@ -71,16 +72,12 @@ def _of_model(model: Model, heads: int | None, kv_heads: int | None) -> tuple[st
 
 
 def _part(pattern: Pattern, layers: tuple[int, ...], heads: int | None, kv_heads: int | None) -> Part:
-    problems = pattern.unsupported()
-    if problems:
-        raise DiagnosticError(problems)
-    if pattern.heads is None and heads is None:
-        heads = DEFAULT_HEADS
+    found = resolve(pattern, heads, kv_heads)
     try:
-        layout = pattern.cache_layout(heads, kv_heads)
+        layout = pattern.cache_layout(found.heads, found.kv_heads)
     except DiagnosticError:
         layout = None  # a pattern that no cache serves still has a cost
-    return Part(pattern.name, layers, pattern.resolve(heads, kv_heads), layout)
+    return Part(pattern.name, layers, found, layout)
 
 
 def as_json(title: str, found: Report) -> str:
@@ -101,7 +98,7 @@ def as_text(title: str, found: Report) -> str:
     ]
     for part in found.parts:
         if part.cache is None:
-            lines += ["", f"{part.name} has no KV cache: it is not causal, or packs documents."]
+            lines += ["", f"{part.name} has no KV cache: it is not causal, packs documents, or is E414."]
             continue
         groups = [
             [head_ranges(group.groups), "; ".join(group.keeps) or "nothing", f"{group.slots}"] for group in part.groups
@@ -124,7 +121,8 @@ def _share(part: PartReport) -> list[str]:
     share = part.live_pairs / part.dense_pairs
     ideal = f"{1 / share:.3g}x" if share else "-"
     about = "" if part.exact else "~"
-    return [part.name, str(len(part.layers)), about + percent(share), ideal, f"{part.flops / 1e12:.3g} TFLOP"]
+    live = f"{about}{percent(share)} of {of_pairs(part.causal)}"
+    return [part.name, str(len(part.layers)), live, ideal, f"{part.flops / 1e12:.3g} TFLOP"]
 
 
 def _prices(prices: tuple[CachePrice, ...]) -> str:

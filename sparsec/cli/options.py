@@ -13,6 +13,7 @@ import click
 
 from sparsec.diagnostics.model import DiagnosticError
 from sparsec.diagnostics.source import SourceFile
+from sparsec.plan.build import limited_mask
 from sparsec.program import Pattern, Program, parse
 from sparsec.sema.model import Heads
 from sparsec.syntax.parser import read_file
@@ -80,6 +81,11 @@ def choose(program: Program, name: str | None, settings: tuple[str, ...], *, or_
     if name is None and or_first and len(program.patterns) > 1:
         name, *others = program.patterns
         click.echo(f"taking the first pattern, {name}; --pattern takes another: {', '.join(others)}", err=True)
+    return program.pattern(name, **parsed(settings))
+
+
+def parsed(settings: tuple[str, ...]) -> dict[str, str]:
+    """The values of `--set` by name."""
     params: dict[str, str] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -88,17 +94,19 @@ def choose(program: Program, name: str | None, settings: tuple[str, ...], *, or_
         if key.strip() in params:
             raise click.BadParameter(f"expected each name once, got {key.strip()!r} twice", param_hint="'--set'")
         params[key.strip()] = text.strip()
-    return program.pattern(name, **params)
+    return params
 
 
 def resolve(pattern: Pattern, heads: int | None, kv_heads: int | None) -> Heads:
     """The pattern for the counts of the options, the file, or DEFAULT_HEADS.
 
-    Raises DiagnosticError if the set itself is known only at run time.
+    Raises DiagnosticError if the set itself is known only at run time, or is more than the kernels take.
     """
     if heads is None and pattern.heads is None:
         heads = DEFAULT_HEADS if kv_heads is None else max(DEFAULT_HEADS // kv_heads, 1) * kv_heads
     found = pattern.resolve(heads, kv_heads)
     if problems := pattern.unsupported():
         raise DiagnosticError(problems)
+    with pattern.refusals():
+        limited_mask(found)
     return found

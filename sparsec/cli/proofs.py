@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sparsec.cli.tables import duration, table
-from sparsec.diagnostics.model import CallError, DiagnosticError
-from sparsec.ir.normalise import TooManyBands
+from sparsec.diagnostics.model import CallError
 from sparsec.program import Pattern
 from sparsec.sema.model import Heads
 
@@ -48,7 +47,7 @@ def claims_about(
     with extras():
         from sparsec.testing.proof import prove
 
-        try:
+        with pattern.refusals():
             return prove(
                 meaning,
                 head_dim=head_dim,
@@ -57,8 +56,6 @@ def claims_about(
                 gradients=gradients,
                 timeout_s=CLAIM_SECONDS,
             )
-        except TooManyBands as error:
-            raise DiagnosticError((pattern.too_many_bands(),)) from error
 
 
 def claims_text(claims: tuple[Claim, ...]) -> str:

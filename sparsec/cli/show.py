@@ -14,7 +14,7 @@ from sparsec.cli.picture import draw, shades_for
 from sparsec.cli.picture_svg import draw_html, draw_svg
 from sparsec.cli.tables import count, percent
 from sparsec.plan.build import plan_kernels
-from sparsec.plan.coverage import HeadCoverage, coverage
+from sparsec.plan.coverage import HeadCoverage, coverage, dense_pairs
 from sparsec.sema.model import Documents, Heads
 
 TILE = 64
@@ -91,8 +91,10 @@ def live_line(found: tuple[HeadCoverage, ...], length: int) -> str:
 
 def live_fraction(found: tuple[HeadCoverage, ...], length: int) -> tuple[float, str]:
     """The share of live pairs, and what of: the causal pairs if no head looks ahead, else all pairs."""
-    heads = sum(len(head.heads) for head in found)
-    live = sum(len(head.heads) * head.live_pairs for head in found)
-    if all(head.causal for head in found):
-        return live / (heads * length * (length + 1) / 2), "the causal pairs"
-    return live / (heads * length * length), "all pairs"
+    dense, causal = dense_pairs(found, length)
+    return sum(len(head.heads) * head.live_pairs for head in found) / dense, of_pairs(causal)
+
+
+def of_pairs(causal: bool) -> str:
+    """The pairs that a share is of."""
+    return "the causal pairs" if causal else "all pairs"

@@ -273,7 +273,7 @@ BAD_SCORE = Code(
 TOO_MANY_BANDS = Code(
     "E414",
     "a set that needs too many bands",
-    "the set of one head does not simplify to {limit} bands or fewer",
+    "{what} does not simplify to {limit} bands or fewer",
     "write it with fewer unions, differences and complements of unlike terms",
 )
 
@@ -288,6 +288,12 @@ SLOPE_COUNT = Code(
     "slopes of `alibi` that are not one for each head",
     "`alibi` lists {slopes} slopes, for {heads}",
     "list one slope for each query head, or write `alibi` alone for the published ones",
+)
+TOO_MANY_CLASSES = Code(
+    "E417",
+    "heads of too many kinds",
+    "the heads of pattern `{name}` are of {count} kinds, over the limit of {limit}",
+    "let more heads agree in terms and periods: heads of one kind differ in windows, columns, phases and lanes alone",
 )
 
 # What the language has and the kernels do not take

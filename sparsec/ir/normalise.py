@@ -18,7 +18,11 @@ BAND_LIMIT = 64
 
 
 class TooManyBands(SparsecError):
-    """A term expands to more than BAND_LIMIT bands."""
+    """The set of one head, or of the heads of KV group `group` together, expands to more than BAND_LIMIT bands."""
+
+    def __init__(self, message: str, group: int | None = None) -> None:
+        super().__init__(message)
+        self.group = group
 
 
 class TooMuchEffort(TooManyBands):
@@ -46,7 +50,7 @@ def normalise(bands: Iterable[Band], effort: Effort) -> tuple[Band, ...]:
         if tightened is not None:
             _insert(kept, tightened, effort)
         if len(kept) > BAND_LIMIT:
-            raise TooManyBands(f"expected at most {BAND_LIMIT} bands for a head, got more")
+            raise TooManyBands(f"expected at most {BAND_LIMIT} bands, got more")
     return tuple(kept)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from sparsec.diagnostics.model import SparsecError
 from sparsec.ir.classes import BandClass, BlockMask, block_mask
 from sparsec.ir.listed import lane_rows
+from sparsec.ir.normalise import Effort
 from sparsec.ir.project import project, project_transposed
 from sparsec.ir.tiles import TileProgram
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
@@ -18,7 +19,11 @@ CLASS_LIMIT = 64
 
 
 class TooManyClasses(SparsecError):
-    """The heads of a pattern differ in more ways than CLASS_LIMIT kernels can serve."""
+    """The heads of a pattern are of `classes` kinds, more than CLASS_LIMIT kernels can serve."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(f"expected at most {CLASS_LIMIT} kinds of heads, got {classes}")
+        self.classes = classes
 
 
 def plan_kernels(pattern: Heads, *, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> KernelPlan:
@@ -67,14 +72,11 @@ def plan_backward(
     )
 
 
-def limited_mask(pattern: Heads, *, transposed: bool = False) -> BlockMask:
+def limited_mask(pattern: Heads, *, transposed: bool = False, effort: Effort | None = None) -> BlockMask:
     """The pattern's IR. Raises TooManyBands or TooManyClasses."""
-    mask = block_mask(pattern, transposed=transposed)
+    mask = block_mask(pattern, transposed=transposed, effort=effort)
     if len(mask.classes) > CLASS_LIMIT:
-        raise TooManyClasses(
-            f"expected at most {CLASS_LIMIT} kinds of heads (equal up to windows, phases and columns), "
-            f"got {len(mask.classes)}"
-        )
+        raise TooManyClasses(len(mask.classes))
     return mask
 
 

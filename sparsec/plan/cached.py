@@ -13,7 +13,7 @@ from sparsec.ir.classes import BandClass
 from sparsec.ir.liveness import Growth, Region, is_causal, regions
 from sparsec.ir.lower import lower
 from sparsec.ir.nodes import Band
-from sparsec.ir.normalise import Effort, normalise
+from sparsec.ir.normalise import Effort, TooManyBands, normalise
 from sparsec.ir.project import project
 from sparsec.plan.build import fitting_tiles, head_class_of, limited_mask
 from sparsec.plan.cache import CacheLayout, SlotMap, shape_of, shared_numbers, slot_map_of
@@ -68,7 +68,10 @@ def cache_layout(pattern: Heads) -> CacheLayout:
     growth: list[Growth] = []
     for group in range(pattern.kv_heads):
         terms = dict.fromkeys(pattern.terms[group * share : (group + 1) * share])
-        bands = normalise((band for term in terms for band in lowered[term]), effort)
+        try:
+            bands = normalise((band for term in terms for band in lowered[term]), effort)
+        except TooManyBands as error:
+            raise type(error)(f"{error} for the heads of KV group {group} together", group) from error
         for band in bands:
             if not is_causal(band):
                 raise NoCache(f"`{band.origin or 'its set'}` lets a query attend to a later key")

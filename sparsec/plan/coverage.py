@@ -61,6 +61,15 @@ def coverage(
     return tuple(sorted(found, key=lambda head: head.heads))
 
 
+def dense_pairs(found: tuple[HeadCoverage, ...], length: int) -> tuple[int, bool]:
+    """The pairs of dense attention that these heads, all of a pattern's, are held against, and whether it is causal.
+
+    Causal if no head looks ahead.
+    """
+    causal = all(head.causal for head in found)
+    return sum(len(head.heads) for head in found) * (length * (length + 1) // 2 if causal else length**2), causal
+
+
 def _distinct(head_class: HeadClass) -> list[tuple[tuple[int, ...], dict[str, int]]]:
     """The class's heads that also share their constants, with these."""
     groups: dict[tuple[int, ...], list[int]] = {}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from sparsec.plan.build import plan_kernels
 from sparsec.plan.cache import CacheLayout
 from sparsec.plan.cost import LENGTHS, CachePrice, Geometry, GroupPrice, group_prices, price
-from sparsec.plan.coverage import coverage
+from sparsec.plan.coverage import coverage, dense_pairs
 from sparsec.sema.model import Documents, Heads
 
 TILE = 64
@@ -29,7 +29,8 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class PartReport:
-    """`live_pairs`: of all heads of one layer (an estimate unless `exact`); `dense_pairs`: of causal dense attention.
+    """`live_pairs`: of all heads of one layer (an estimate unless `exact`); `dense_pairs`: of dense attention, `causal`
+    if no head looks ahead.
 
     `flops` are of a forward pass over the live pairs of one layer. `growth`: why the cache grows, where it need not.
     """
@@ -38,6 +39,7 @@ class PartReport:
     layers: tuple[int, ...]
     live_pairs: float
     dense_pairs: int
+    causal: bool
     exact: bool
     flops: float
     groups: tuple[GroupPrice, ...]
@@ -79,12 +81,14 @@ def _part(part: Part, geometry: Geometry, tokens: int) -> PartReport:
     plan = plan_kernels(heads, head_dim=geometry.head_dim, dtype="float32", query_tile=TILE, key_tile=TILE)
     covered = coverage(plan, tokens, (1, 1))
     live = sum(each.live_pairs * len(each.heads) for each in covered)
+    dense, causal = dense_pairs(covered, tokens)
     layout = part.layout
     return PartReport(
         part.name,
         part.layers,
         live,
-        geometry.heads * tokens * (tokens + 1) // 2,
+        dense,
+        causal,
         all(each.exact for each in covered),
         4 * geometry.head_dim * live,
         () if layout is None else group_prices(layout, tokens),

@@ -29,7 +29,7 @@ from sparsec.codegen.cpp_cached import emit_cpp_cached
 from sparsec.codegen.triton import emit_triton, emit_triton_backward
 from sparsec.codegen.triton_cached import emit_triton_cached
 from sparsec.diagnostics.arguments import path
-from sparsec.diagnostics.model import CallError, DiagnosticError, SparsecError
+from sparsec.diagnostics.model import CallError, SparsecError
 from sparsec.ir.normalise import TooManyBands
 from sparsec.plan.cache import CacheLayout
 from sparsec.plan.cached import NoCache
@@ -96,11 +96,9 @@ def compile_to_directory(
         raise CallError(f"expected a new folder or one that sparsec wrote, got {directory}, which holds other files")
     check_supported(pattern, head_dim)
     progress("lowering")
-    try:
+    with pattern.refusals():
         request = Request(pattern.resolve(heads, kv_heads), head_dim, names[dtype])
         plans, layout = _plans(request, target, gradients)
-    except TooManyBands as error:
-        raise DiagnosticError((pattern.too_many_bands(),)) from error
     proof = None
     if prove is not None:
         progress("proving")

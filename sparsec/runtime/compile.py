@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -16,7 +17,6 @@ import torch
 
 from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError, DiagnosticError
-from sparsec.ir.normalise import TooManyBands
 from sparsec.plan.build import plan_backward, plan_kernels
 from sparsec.plan.cache import CacheLayout
 from sparsec.plan.cached import CachedPlan, NoCache, cache_layout, plan_cached
@@ -59,16 +59,19 @@ class Request:
     dtype: torch.dtype
     layout: Callable[[], CacheLayout] | None = None
     """The layout of its KV cache, with the file's diagnostics where there is none."""
+    refusals: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Where plans are made: what they refuse becomes the file's diagnostics."""
 
     def report(self, tokens: int) -> Report:
         """What the pattern costs at a length."""
         pattern = self.pattern
-        try:
-            layout = cache_layout(pattern)
-        except NoCache:
-            layout = None
         at = Geometry(pattern.heads, pattern.kv_heads, self.head_dim, DTYPES.get(self.dtype, "float32"))
-        return report((Part("", (0,), pattern, layout),), at, tokens)
+        with self.refusals():
+            try:
+                layout = cache_layout(pattern)
+            except NoCache:
+                layout = None
+            return report((Part("", (0,), pattern, layout),), at, tokens)
 
 
 def compile(
@@ -103,16 +106,15 @@ def compile(
     if dtype not in DTYPES and not (kind in ("torch", "reference") and dtype == torch.float64):
         raise CallError(f"expected dtype float32, bfloat16 or float16, got {dtype}")
     head_dim = check_supported(chosen, head_dim)
-    try:
+    with chosen.refusals():
         return _module(request_for(chosen, head_dim, dtype, heads, kv_heads), kind, where)
-    except TooManyBands as error:
-        raise DiagnosticError((chosen.too_many_bands(),)) from error
 
 
 def request_for(
     pattern: Pattern, head_dim: int, dtype: torch.dtype, heads: int | None, kv_heads: int | None
 ) -> Request:
-    return Request(pattern.resolve(heads, kv_heads), head_dim, dtype, partial(pattern.cache_layout, heads, kv_heads))
+    layout = partial(pattern.cache_layout, heads, kv_heads)
+    return Request(pattern.resolve(heads, kv_heads), head_dim, dtype, layout, pattern.refusals)
 
 
 def check_supported(pattern: Pattern, head_dim: int) -> int:
@@ -174,14 +176,15 @@ def backward_plan(request: Request, target: str) -> BackwardPlan:
     """The plan of the gradients for a target name of `plan.target`."""
     dtype = DTYPES.get(request.dtype, "float32")
     query_tile, key_tile = backward_tile_sizes(target, request.head_dim, dtype)
-    return plan_backward(
-        request.pattern,
-        head_dim=request.head_dim,
-        dtype=dtype,
-        query_tile=query_tile,
-        key_tile=key_tile,
-        transposed_tiles=transposed_tile_sizes(target, request.head_dim, dtype),
-    )
+    with request.refusals():
+        return plan_backward(
+            request.pattern,
+            head_dim=request.head_dim,
+            dtype=dtype,
+            query_tile=query_tile,
+            key_tile=key_tile,
+            transposed_tiles=transposed_tile_sizes(target, request.head_dim, dtype),
+        )
 
 
 def _module(request: Request, kind: str, device: torch.device) -> SparseAttention:

@@ -54,6 +54,9 @@ def split_arguments(
             names = (*known, *checked.parameters)
             close = get_close_matches(name[:64], names, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"its parameters: {', '.join(names) or 'none'}"
+            others = [p.name for p in checked.patterns.values() if any(own.name == name for own in p.parameters)]
+            if others and not close:
+                hint += f"; it is one of pattern {', '.join(others[:3])}"
             raise CallError(f"{owner} has no parameter {name!r}: {hint}")
         (own_values if name in known else file_values)[name] = convert(parameter, value)
     return own_values, file_values

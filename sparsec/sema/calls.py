@@ -56,7 +56,7 @@ def check_pattern_call(callee: tree.Name, arguments: Arguments, span: Span, scop
 
 
 def fits_parameter(arg: Node, parameter: Parameter, scope: Scope) -> bool:
-    """Whether `arg` has the parameter's type; a literal 0 fits either unit, `[]` any list, and integers are decimals."""
+    """Whether `arg` has the parameter's type; 0 fits either unit, `[]` any list, and integers are decimals."""
     empty = arg.op == "list" and not arg.args and parameter.type is Type.BLOCK_LIST
     integers = arg.type is Type.LIST and parameter.type is Type.DECIMAL_LIST
     if empty or integers or (is_zero(arg) and parameter.type in LENGTHS):

@@ -224,8 +224,8 @@ class Score:
 
 
 def published_slopes(heads: int) -> tuple[float, ...]:
-    """ALiBi's slopes (Press et al. 2022): the powers of 2^(-8/n) for n heads, n a power of two; for another number those
-    of the largest power of two below it, then every other one of twice as many."""
+    """ALiBi's slopes (Press et al. 2022): for n heads, n a power of two, the powers of 2^(-8/n); for another number
+    those of the largest power of two below it, then every other one of twice as many."""
     n = 1 << (heads.bit_length() - 1)
     first = tuple(2.0 ** (-8 * (t + 1) / n) for t in range(n))
     return first + tuple(2.0 ** (-8 * (2 * t + 1) / (2 * n)) for t in range(heads - n))

@@ -65,9 +65,10 @@ class Node:
     """One checked operation.
 
     `op` is `const` (value: int or bool), `builtin` (value: h, g, ...), `param` and `file_param` (value: name),
-    `input` (value: name), `list`, `index` (a list, an integer), `range` (an open end is None), an operator, `negate`, `min`, `max`, `tokens`,
-    a built-in term (args in the order of its signature, None where left out), `pattern` (value: name; args in the
-    order of its parameters, None for a default), `decimal` (value: its digits), `ratio`, or `error`.
+    `input` (value: name), `list`, `index` (args: a list, an integer), `range` (an open end is None), an operator,
+    `negate`, `min`, `max`, `tokens`, a built-in term (args in the order of its signature, None where left out),
+    `pattern` (value: name; args in the order of its parameters, None for a default), `decimal` (value: its digits),
+    `ratio`, or `error`.
     """
 
     op: str

@@ -64,9 +64,11 @@ def explain(place: Place) -> Diagnostic:
         return codes.unmatched_bracket(source, span, found)
     if (keyword := keyword_like(place)) is not None:
         return codes.misspelt_keyword(source, span, found, str(keyword))
-    if place.statement == "ALIBI" and place.before is not None:  # a statement's misspelt keyword reads as its list
-        if (keyword := keyword_like(replace(place, token=place.before))) is not None:
-            return codes.misspelt_keyword(source, span_of(place.before), str(place.before), str(keyword))
+    before = place.before
+    if place.statement == "ALIBI" and before is not None:  # the next statement's misspelt keyword reads as its list
+        meant = keyword_like(replace(place, token=before))
+        if meant is not None:
+            return codes.misspelt_keyword(source, span_of(before), str(before), str(meant))
     return codes.unexpected_token(source, span, in_words(accepts), found, _hint(place), _notes(place))
 
 

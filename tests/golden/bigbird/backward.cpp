@@ -468,9 +468,9 @@ inline const int32_t* draws(const sparsec_list& list, int row, int block, int wi
 
 inline bool drawn(const int32_t* draws, int width, int block) { return std::find(draws, draws + width, block) != draws + width; }
 
-// 5 global(2b)
-// 5 window(2b, ahead=1b)
-// 5 random(3, seed=0, lane=0)
+// line 5: global(2b)
+// line 5: window(2b, ahead=1b)
+// line 5: random(3, seed=0, lane=0)
 void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
   [[maybe_unused]] const int j0 = w.j0, j1 = w.j1, nk = w.n_k, base = w.origin, begin = w.begin, end = w.end;
   static const int c0_of_head[HEADS] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -531,98 +531,98 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int from3 = (begin >> 6);
   const int to3 = ((begin < end) ? ((end + 63) >> 6) : from3);
   bool listed_0 = false;  // of the tile at hand
-  // 5 global(2b)
+  // line 5: global(2b)
   for (int n = 0, count = count0; n < count; ++n) {
     const int tile = full_from0 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_full(w, tile);
   }
-  // 5 global(2b)
+  // line 5: global(2b)
   for (int n = 0, count = count1; n < count; ++n) {
     const int tile = full_from1 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_full(w, tile);
   }
-  // 5 window(2b, ahead=1b)
+  // line 5: window(2b, ahead=1b)
   for (int n = 0, count = count2; n < count; ++n) {
     const int tile = full_from2 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_full(w, tile);
   }
   const auto live = [&]([[maybe_unused]] ivec j, [[maybe_unused]] int i) -> ivec { return ((((j < 128) | truth(i < 128)) | (((j >> 6) * 64 - 64 < i + 1) & (i < (j >> 6) * 64 + 128))) | truth(listed_0)); };
-  // 5 global(2b)
+  // line 5: global(2b)
   for (int n = 0, count = count3; n < count; ++n) {
     const int tile = from0 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // 5 global(2b)
+  // line 5: global(2b)
   for (int n = 0, count = count4; n < count; ++n) {
     const int tile = at0 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // 5 global(2b)
+  // line 5: global(2b)
   for (int n = 0, count = count5; n < count; ++n) {
     const int tile = at1 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // 5 global(2b)
+  // line 5: global(2b)
   for (int n = 0, count = count6; n < count; ++n) {
     const int tile = at2 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // 5 global(2b)
+  // line 5: global(2b)
   for (int n = 0, count = count7; n < count; ++n) {
     const int tile = start0 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // 5 global(2b)
+  // line 5: global(2b)
   for (int n = 0, count = count8; n < count; ++n) {
     const int tile = at3 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // 5 global(2b)
+  // line 5: global(2b)
   for (int n = 0, count = count9; n < count; ++n) {
     const int tile = at4 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // 5 global(2b)
+  // line 5: global(2b)
   for (int n = 0, count = count10; n < count; ++n) {
     const int tile = at5 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // 5 window(2b, ahead=1b)
+  // line 5: window(2b, ahead=1b)
   for (int n = 0, count = count11; n < count; ++n) {
     const int tile = start1 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // 5 window(2b, ahead=1b)
+  // line 5: window(2b, ahead=1b)
   for (int n = 0, count = count12; n < count; ++n) {
     const int tile = at6 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // 5 window(2b, ahead=1b)
+  // line 5: window(2b, ahead=1b)
   for (int n = 0, count = count13; n < count; ++n) {
     const int tile = at7 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // 5 window(2b, ahead=1b)
+  // line 5: window(2b, ahead=1b)
   for (int n = 0, count = count14; n < count; ++n) {
     const int tile = at8 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // 5 random(3, seed=0, lane=0)
+  // line 5: random(3, seed=0, lane=0)
   for (int n = 0, count = ((end + 63) >> 6); n < count; ++n) {
     const int tile = n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));

@@ -398,9 +398,9 @@ inline const int32_t* draws(const sparsec_list& list, int row, int block, int wi
 
 inline bool drawn(const int32_t* draws, int width, int block) { return std::find(draws, draws + width, block) != draws + width; }
 
-// 5 global(2b)
-// 5 window(2b, ahead=1b)
-// 5 random(3, seed=0, lane=0)
+// line 5: global(2b)
+// line 5: window(2b, ahead=1b)
+// line 5: random(3, seed=0, lane=0)
 void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
   [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
   static const int c0_of_head[HEADS] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -444,25 +444,25 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int full_to3 = (nk >> 6);
   const int32_t* draws_0 = draws(lists[0], row0, (i0 >> 6), 3);
   bool listed_0 = false;  // of the tile at hand
-  // 5 global(2b)
+  // line 5: global(2b)
   for (int n = 0, count = full_to0; n < count; ++n) {
     const int tile = n;
     listed_0 = drawn(draws_0, 3, tile);
     attend_full(w, tile);
   }
-  // 5 global(2b)
+  // line 5: global(2b)
   for (int n = 0, count = count0; n < count; ++n) {
     const int tile = full_to0 + n;
     listed_0 = drawn(draws_0, 3, tile);
     attend_full(w, tile);
   }
-  // 5 window(2b, ahead=1b)
+  // line 5: window(2b, ahead=1b)
   for (int n = 0, count = count1; n < count; ++n) {
     const int tile = full_from0 + n;
     listed_0 = drawn(draws_0, 3, tile);
     attend_full(w, tile);
   }
-  // 5 random(3, seed=0, lane=0)
+  // line 5: random(3, seed=0, lane=0)
   for (int n = 0, count = 3; n < count; ++n) {
     const int entry = draws_0[n];
     const int tile = entry;
@@ -471,61 +471,61 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
     attend_full(w, tile);
   }
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return (((truth(j < 128) | (i < 128)) | (((i >> 6) * 64 - 64 < j + 1) & (j < (i >> 6) * 64 + 128))) | truth(listed_0)); };
-  // 5 global(2b)
+  // line 5: global(2b)
   for (int n = 0, count = count2; n < count; ++n) {
     const int tile = full_to0 + n;
     listed_0 = drawn(draws_0, 3, tile);
     attend_masked(w, tile, live);
   }
-  // 5 global(2b)
+  // line 5: global(2b)
   for (int n = 0, count = count3; n < count; ++n) {
     const int tile = full_to1 + n;
     listed_0 = drawn(draws_0, 3, tile);
     attend_masked(w, tile, live);
   }
-  // 5 global(2b)
+  // line 5: global(2b)
   for (int n = 0, count = count4; n < count; ++n) {
     const int tile = full_to2 + n;
     listed_0 = drawn(draws_0, 3, tile);
     attend_masked(w, tile, live);
   }
-  // 5 global(2b)
+  // line 5: global(2b)
   for (int n = 0, count = count5; n < count; ++n) {
     const int tile = at0 + n;
     listed_0 = drawn(draws_0, 3, tile);
     attend_masked(w, tile, live);
   }
-  // 5 global(2b)
+  // line 5: global(2b)
   for (int n = 0, count = count6; n < count; ++n) {
     const int tile = at1 + n;
     listed_0 = drawn(draws_0, 3, tile);
     attend_masked(w, tile, live);
   }
-  // 5 global(2b)
+  // line 5: global(2b)
   for (int n = 0, count = count7; n < count; ++n) {
     const int tile = at2 + n;
     listed_0 = drawn(draws_0, 3, tile);
     attend_masked(w, tile, live);
   }
-  // 5 window(2b, ahead=1b)
+  // line 5: window(2b, ahead=1b)
   for (int n = 0, count = count8; n < count; ++n) {
     const int tile = at3 + n;
     listed_0 = drawn(draws_0, 3, tile);
     attend_masked(w, tile, live);
   }
-  // 5 window(2b, ahead=1b)
+  // line 5: window(2b, ahead=1b)
   for (int n = 0, count = count9; n < count; ++n) {
     const int tile = at4 + n;
     listed_0 = drawn(draws_0, 3, tile);
     attend_masked(w, tile, live);
   }
-  // 5 window(2b, ahead=1b)
+  // line 5: window(2b, ahead=1b)
   for (int n = 0, count = count10; n < count; ++n) {
     const int tile = at5 + n;
     listed_0 = drawn(draws_0, 3, tile);
     attend_masked(w, tile, live);
   }
-  // 5 random(3, seed=0, lane=0)
+  // line 5: random(3, seed=0, lane=0)
   for (int n = 0, count = 3; n < count; ++n) {
     const int entry = draws_0[n];
     const int tile = entry;

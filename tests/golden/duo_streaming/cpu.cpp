@@ -390,8 +390,8 @@ __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live
 }
 
 // ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
-// 11 sink(64) & 10 causal
-// 11 window(256) & 10 causal
+// line 11: sink(64) & line 10: causal
+// line 11: window(256) & line 10: causal
 void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
   [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
   const int hi0 = maximum(minimum(minimum(nk, 64), i1 + 1), 0);
@@ -414,33 +414,33 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int count3 = maximum(minimum(stop0, full_from0) - at0, 0);
   const int at1 = maximum(start0, full_to1);
   const int count4 = maximum(stop0 - at1, 0);
-  // 11 sink(64) & 10 causal
+  // line 11: sink(64) & line 10: causal
   for (int n = 0, count = full_to0; n < count; ++n) {
     const int tile = n;
     attend_full(w, tile);
   }
-  // 11 window(256) & 10 causal
+  // line 11: window(256) & line 10: causal
   for (int n = 0, count = count0; n < count; ++n) {
     const int tile = full_from0 + n;
     attend_full(w, tile);
   }
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return ((truth(j < 64) & (j < i + 1)) | ((i - 255 < j + 1) & (j < i + 1))); };
-  // 11 sink(64) & 10 causal
+  // line 11: sink(64) & line 10: causal
   for (int n = 0, count = count1; n < count; ++n) {
     const int tile = full_to0 + n;
     attend_masked(w, tile, live);
   }
-  // 11 sink(64) & 10 causal
+  // line 11: sink(64) & line 10: causal
   for (int n = 0, count = count2; n < count; ++n) {
     const int tile = full_to1 + n;
     attend_masked(w, tile, live);
   }
-  // 11 window(256) & 10 causal
+  // line 11: window(256) & line 10: causal
   for (int n = 0, count = count3; n < count; ++n) {
     const int tile = at0 + n;
     attend_masked(w, tile, live);
   }
-  // 11 window(256) & 10 causal
+  // line 11: window(256) & line 10: causal
   for (int n = 0, count = count4; n < count; ++n) {
     const int tile = at1 + n;
     attend_masked(w, tile, live);

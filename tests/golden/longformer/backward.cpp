@@ -460,8 +460,8 @@ __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live
 }
 
 // ---- Head classes: which query tiles the keys j0 .. j1 visit, in full or through a mask.
-// 5 window(513, ahead=512) & 5 dilated(2)
-// 5 global(1)
+// line 5: window(513, ahead=512) & line 5: dilated(2)
+// line 5: global(1)
 void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
   [[maybe_unused]] const int j0 = w.j0, j1 = w.j1, nk = w.n_k, base = w.origin, begin = w.begin, end = w.end;
   const int from0 = ((j0 < minimum(j1, 0) + 1) ? minimum((begin >> 6), (end >> 6)) : 0);
@@ -501,66 +501,66 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int count9 = maximum(minimum(stop2, full_from1) - at4, 0);
   const int at5 = maximum(start1, full_to1);
   const int count10 = maximum(stop2 - at5, 0);
-  // 5 global(1)
+  // line 5: global(1)
   for (int n = 0, count = count0; n < count; ++n) {
     const int tile = full_from0 + n;
     attend_full(w, tile);
   }
-  // 5 global(1)
+  // line 5: global(1)
   for (int n = 0, count = count1; n < count; ++n) {
     const int tile = full_from1 + n;
     attend_full(w, tile);
   }
   const auto live = [&]([[maybe_unused]] ivec j, [[maybe_unused]] int i) -> ivec { return (((((j - 512 < i + 1) & (i < j + 513)) & (((i - j) & 1) < 1)) | (j < 1)) | truth(i < 1)); };
-  // 5 global(1)
+  // line 5: global(1)
   for (int n = 0, count = count2; n < count; ++n) {
     const int tile = from0 + n;
     attend_masked(w, tile, live);
   }
-  // 5 global(1)
+  // line 5: global(1)
   for (int n = 0, count = count3; n < count; ++n) {
     const int tile = at0 + n;
     attend_masked(w, tile, live);
   }
-  // 5 global(1)
+  // line 5: global(1)
   for (int n = 0, count = count4; n < count; ++n) {
     const int tile = at1 + n;
     attend_masked(w, tile, live);
   }
-  // 5 global(1)
+  // line 5: global(1)
   for (int n = 0, count = count5; n < count; ++n) {
     const int tile = start0 + n;
     attend_masked(w, tile, live);
   }
-  // 5 global(1)
+  // line 5: global(1)
   for (int n = 0, count = count6; n < count; ++n) {
     const int tile = at2 + n;
     attend_masked(w, tile, live);
   }
-  // 5 global(1)
+  // line 5: global(1)
   for (int n = 0, count = count7; n < count; ++n) {
     const int tile = at3 + n;
     attend_masked(w, tile, live);
   }
-  // 5 window(513, ahead=512) & 5 dilated(2)
+  // line 5: window(513, ahead=512) & line 5: dilated(2)
   for (int n = 0, count = count8; n < count; ++n) {
     const int tile = start1 + n;
     attend_masked(w, tile, live);
   }
-  // 5 window(513, ahead=512) & 5 dilated(2)
+  // line 5: window(513, ahead=512) & line 5: dilated(2)
   for (int n = 0, count = count9; n < count; ++n) {
     const int tile = at4 + n;
     attend_masked(w, tile, live);
   }
-  // 5 window(513, ahead=512) & 5 dilated(2)
+  // line 5: window(513, ahead=512) & line 5: dilated(2)
   for (int n = 0, count = count10; n < count; ++n) {
     const int tile = at5 + n;
     attend_masked(w, tile, live);
   }
 }
 
-// 6 window(257, ahead=256)
-// 6 global(1)
+// line 6: window(257, ahead=256)
+// line 6: global(1)
 void visit_class_1(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
   [[maybe_unused]] const int j0 = w.j0, j1 = w.j1, nk = w.n_k, base = w.origin, begin = w.begin, end = w.end;
   const int from0 = ((j0 < minimum(j1, 0) + 1) ? minimum((begin >> 6), (end >> 6)) : 0);
@@ -613,78 +613,78 @@ void visit_class_1(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int count13 = maximum(minimum(stop2, full_from2) - at7, 0);
   const int at8 = maximum(start1, full_to2);
   const int count14 = maximum(stop2 - at8, 0);
-  // 6 global(1)
+  // line 6: global(1)
   for (int n = 0, count = count0; n < count; ++n) {
     const int tile = full_from0 + n;
     attend_full(w, tile);
   }
-  // 6 global(1)
+  // line 6: global(1)
   for (int n = 0, count = count1; n < count; ++n) {
     const int tile = full_from1 + n;
     attend_full(w, tile);
   }
-  // 6 window(257, ahead=256)
+  // line 6: window(257, ahead=256)
   for (int n = 0, count = count2; n < count; ++n) {
     const int tile = full_from2 + n;
     attend_full(w, tile);
   }
   const auto live = [&]([[maybe_unused]] ivec j, [[maybe_unused]] int i) -> ivec { return ((((j - 256 < i + 1) & (i < j + 257)) | (j < 1)) | truth(i < 1)); };
-  // 6 global(1)
+  // line 6: global(1)
   for (int n = 0, count = count3; n < count; ++n) {
     const int tile = from0 + n;
     attend_masked(w, tile, live);
   }
-  // 6 global(1)
+  // line 6: global(1)
   for (int n = 0, count = count4; n < count; ++n) {
     const int tile = at0 + n;
     attend_masked(w, tile, live);
   }
-  // 6 global(1)
+  // line 6: global(1)
   for (int n = 0, count = count5; n < count; ++n) {
     const int tile = at1 + n;
     attend_masked(w, tile, live);
   }
-  // 6 global(1)
+  // line 6: global(1)
   for (int n = 0, count = count6; n < count; ++n) {
     const int tile = at2 + n;
     attend_masked(w, tile, live);
   }
-  // 6 global(1)
+  // line 6: global(1)
   for (int n = 0, count = count7; n < count; ++n) {
     const int tile = start0 + n;
     attend_masked(w, tile, live);
   }
-  // 6 global(1)
+  // line 6: global(1)
   for (int n = 0, count = count8; n < count; ++n) {
     const int tile = at3 + n;
     attend_masked(w, tile, live);
   }
-  // 6 global(1)
+  // line 6: global(1)
   for (int n = 0, count = count9; n < count; ++n) {
     const int tile = at4 + n;
     attend_masked(w, tile, live);
   }
-  // 6 global(1)
+  // line 6: global(1)
   for (int n = 0, count = count10; n < count; ++n) {
     const int tile = at5 + n;
     attend_masked(w, tile, live);
   }
-  // 6 window(257, ahead=256)
+  // line 6: window(257, ahead=256)
   for (int n = 0, count = count11; n < count; ++n) {
     const int tile = start1 + n;
     attend_masked(w, tile, live);
   }
-  // 6 window(257, ahead=256)
+  // line 6: window(257, ahead=256)
   for (int n = 0, count = count12; n < count; ++n) {
     const int tile = at6 + n;
     attend_masked(w, tile, live);
   }
-  // 6 window(257, ahead=256)
+  // line 6: window(257, ahead=256)
   for (int n = 0, count = count13; n < count; ++n) {
     const int tile = at7 + n;
     attend_masked(w, tile, live);
   }
-  // 6 window(257, ahead=256)
+  // line 6: window(257, ahead=256)
   for (int n = 0, count = count14; n < count; ++n) {
     const int tile = at8 + n;
     attend_masked(w, tile, live);

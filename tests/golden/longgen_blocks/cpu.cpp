@@ -390,9 +390,9 @@ __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live
 }
 
 // ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
-// 13 sink(1b) & 12 causal
-// 13 window(16b) & 12 causal
-// 13 stride(16b) & 12 causal
+// line 13: sink(1b) & line 12: causal
+// line 13: window(16b) & line 12: causal
+// line 13: stride(16b) & line 12: causal
 void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
   [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
   const int hi0 = maximum(minimum(minimum(nk, 64), i1 + 1), 0);
@@ -421,38 +421,38 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int until2 = maximum(until1, to0);
   const int skipped0 = ((to0 + 31) >> 4);
   const int count5 = ((until2 + 31) >> 4) - skipped0;
-  // 13 sink(1b) & 12 causal
+  // line 13: sink(1b) & line 12: causal
   for (int n = 0, count = full_to0; n < count; ++n) {
     const int tile = n;
     attend_full(w, tile);
   }
-  // 13 window(16b) & 12 causal
+  // line 13: window(16b) & line 12: causal
   for (int n = 0, count = count0; n < count; ++n) {
     const int tile = full_from0 + n;
     attend_full(w, tile);
   }
-  // 13 stride(16b) & 12 causal
+  // line 13: stride(16b) & line 12: causal
   for (int n = 0, count = count5; n < count; ++n) {
     const int tile = (n + skipped0) * 16 - 16;
     attend_full(w, tile);
   }
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return (((truth(j < 64) & (j < i + 1)) | (((i >> 6) * 64 - 960 < j + 1) & (j < i + 1))) | ((j < i + 1) & truth(((j >> 6) & 15) < 1))); };
-  // 13 sink(1b) & 12 causal
+  // line 13: sink(1b) & line 12: causal
   for (int n = 0, count = count1; n < count; ++n) {
     const int tile = full_to0 + n;
     attend_masked(w, tile, live);
   }
-  // 13 sink(1b) & 12 causal
+  // line 13: sink(1b) & line 12: causal
   for (int n = 0, count = count2; n < count; ++n) {
     const int tile = full_to1 + n;
     attend_masked(w, tile, live);
   }
-  // 13 window(16b) & 12 causal
+  // line 13: window(16b) & line 12: causal
   for (int n = 0, count = count3; n < count; ++n) {
     const int tile = at0 + n;
     attend_masked(w, tile, live);
   }
-  // 13 window(16b) & 12 causal
+  // line 13: window(16b) & line 12: causal
   for (int n = 0, count = count4; n < count; ++n) {
     const int tile = at1 + n;
     attend_masked(w, tile, live);

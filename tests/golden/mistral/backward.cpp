@@ -460,7 +460,7 @@ __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live
 }
 
 // ---- Head classes: which query tiles the keys j0 .. j1 visit, in full or through a mask.
-// 4 window(4096) & 3 causal
+// line 4: window(4096) & line 3: causal
 void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
   [[maybe_unused]] const int j0 = w.j0, j1 = w.j1, nk = w.n_k, base = w.origin, begin = w.begin, end = w.end;
   const int lo0 = maximum(begin, j0 - base);
@@ -474,18 +474,18 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int count1 = maximum(minimum(stop0, full_from0) - from0, 0);
   const int at0 = maximum(from0, full_to0);
   const int count2 = maximum(stop0 - at0, 0);
-  // 4 window(4096) & 3 causal
+  // line 4: window(4096) & line 3: causal
   for (int n = 0, count = count0; n < count; ++n) {
     const int tile = full_from0 + n;
     attend_full(w, tile);
   }
   const auto live = [&]([[maybe_unused]] ivec j, [[maybe_unused]] int i) -> ivec { return ((j < i + 1) & (i < j + 4096)); };
-  // 4 window(4096) & 3 causal
+  // line 4: window(4096) & line 3: causal
   for (int n = 0, count = count1; n < count; ++n) {
     const int tile = from0 + n;
     attend_masked(w, tile, live);
   }
-  // 4 window(4096) & 3 causal
+  // line 4: window(4096) & line 3: causal
   for (int n = 0, count = count2; n < count; ++n) {
     const int tile = at0 + n;
     attend_masked(w, tile, live);

@@ -390,7 +390,7 @@ __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live
 }
 
 // ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
-// 4 window(4096) & 3 causal
+// line 4: window(4096) & line 3: causal
 void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
   [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
   const int lo0 = maximum(0, i0 - 4095);
@@ -404,18 +404,18 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int count1 = maximum(minimum(stop0, full_from0) - from0, 0);
   const int at0 = maximum(from0, full_to0);
   const int count2 = maximum(stop0 - at0, 0);
-  // 4 window(4096) & 3 causal
+  // line 4: window(4096) & line 3: causal
   for (int n = 0, count = count0; n < count; ++n) {
     const int tile = full_from0 + n;
     attend_full(w, tile);
   }
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return ((i - 4095 < j + 1) & (j < i + 1)); };
-  // 4 window(4096) & 3 causal
+  // line 4: window(4096) & line 3: causal
   for (int n = 0, count = count1; n < count; ++n) {
     const int tile = from0 + n;
     attend_masked(w, tile, live);
   }
-  // 4 window(4096) & 3 causal
+  // line 4: window(4096) & line 3: causal
   for (int n = 0, count = count2; n < count; ++n) {
     const int tile = at0 + n;
     attend_masked(w, tile, live);

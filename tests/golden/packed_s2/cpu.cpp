@@ -390,8 +390,8 @@ __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live
 }
 
 // ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
-// 14 window(8b) & 12 causal
-// 14 stride(8b) & 12 causal
+// line 14: window(8b) & line 12: causal
+// line 14: stride(8b) & line 12: causal
 void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
   [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
   static const int c0_of_head[HEADS] = {0, 0, 7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1};
@@ -412,23 +412,23 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int until1 = minimum(until0, full_to1);
   const int first_tile0 = (c0 & 7);
   const int count3 = ((until1 + 8 - first_tile0 + 7) >> 3) - 1;
-  // 14 window(8b) & 12 causal
+  // line 14: window(8b) & line 12: causal
   for (int n = 0, count = count0; n < count; ++n) {
     const int tile = full_from0 + n;
     attend_full(w, tile);
   }
-  // 14 stride(8b) & 12 causal
+  // line 14: stride(8b) & line 12: causal
   for (int n = 0, count = count3; n < count; ++n) {
     const int tile = (n + 1) * 8 - 8 + first_tile0;
     attend_full(w, tile);
   }
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return ((((i >> 6) * 64 - 448 < j + 1) & (j < i + 1)) | ((j < i + 1) & truth((((j >> 6) - c0) & 7) < 1))); };
-  // 14 window(8b) & 12 causal
+  // line 14: window(8b) & line 12: causal
   for (int n = 0, count = count1; n < count; ++n) {
     const int tile = from0 + n;
     attend_masked(w, tile, live);
   }
-  // 14 window(8b) & 12 causal
+  // line 14: window(8b) & line 12: causal
   for (int n = 0, count = count2; n < count; ++n) {
     const int tile = at0 + n;
     attend_masked(w, tile, live);

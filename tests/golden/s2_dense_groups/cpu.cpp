@@ -390,8 +390,8 @@ __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live
 }
 
 // ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
-// 9 window(16b) & 7 causal & 29 causal
-// 9 stride(16b) & 7 causal & 29 causal
+// line 9: window(16b) & line 7: causal & line 29: causal
+// line 9: stride(16b) & line 7: causal & line 29: causal
 void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
   [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
   static const int c0_of_head[HEADS] = {0, 0, 15, 15, 14, 14, 13, 13, 12, 12, 11, 11, 10, 10, 0, 0};
@@ -412,43 +412,43 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int until1 = minimum(until0, full_to1);
   const int first_tile0 = (c0 & 15);
   const int count3 = ((until1 + 16 - first_tile0 + 15) >> 4) - 1;
-  // 9 window(16b) & 7 causal & 29 causal
+  // line 9: window(16b) & line 7: causal & line 29: causal
   for (int n = 0, count = count0; n < count; ++n) {
     const int tile = full_from0 + n;
     attend_full(w, tile);
   }
-  // 9 stride(16b) & 7 causal & 29 causal
+  // line 9: stride(16b) & line 7: causal & line 29: causal
   for (int n = 0, count = count3; n < count; ++n) {
     const int tile = (n + 1) * 16 - 16 + first_tile0;
     attend_full(w, tile);
   }
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return ((((i >> 6) * 64 - 960 < j + 1) & (j < i + 1)) | ((j < i + 1) & truth((((j >> 6) - c0) & 15) < 1))); };
-  // 9 window(16b) & 7 causal & 29 causal
+  // line 9: window(16b) & line 7: causal & line 29: causal
   for (int n = 0, count = count1; n < count; ++n) {
     const int tile = from0 + n;
     attend_masked(w, tile, live);
   }
-  // 9 window(16b) & 7 causal & 29 causal
+  // line 9: window(16b) & line 7: causal & line 29: causal
   for (int n = 0, count = count2; n < count; ++n) {
     const int tile = at0 + n;
     attend_masked(w, tile, live);
   }
 }
 
-// 30 full & 29 causal
+// line 30: full & line 29: causal
 void visit_class_1(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
   [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
   const int hi0 = maximum(minimum(nk, i1 + 1), 0);
   const int to0 = ((0 < hi0) ? maximum(minimum(((nk + 63) >> 6), ((i1 + 64) >> 6)), 0) : 0);
   const int full_to0 = maximum(minimum((nk >> 6), ((i0 + 1) >> 6)), 0);
   const int count0 = maximum(to0 - full_to0, 0);
-  // 30 full & 29 causal
+  // line 30: full & line 29: causal
   for (int n = 0, count = full_to0; n < count; ++n) {
     const int tile = n;
     attend_full(w, tile);
   }
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return j < i + 1; };
-  // 30 full & 29 causal
+  // line 30: full & line 29: causal
   for (int n = 0, count = count0; n < count; ++n) {
     const int tile = full_to0 + n;
     attend_masked(w, tile, live);

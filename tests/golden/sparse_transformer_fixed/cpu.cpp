@@ -390,8 +390,8 @@ __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live
 }
 
 // ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
-// 14 chunk(128) & 13 causal
-// 14 stride(8b, phase=7) & 13 causal
+// line 14: chunk(128) & line 13: causal
+// line 14: stride(8b, phase=7) & line 13: causal
 void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
   [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
   const int hi0 = maximum(minimum(nk, i1 + 1), 0);
@@ -409,23 +409,23 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int until0 = minimum(to1, from0);
   const int until1 = minimum(until0, full_to1);
   const int count3 = ((until1 + 8) >> 3) - 1;
-  // 14 chunk(128) & 13 causal
+  // line 14: chunk(128) & line 13: causal
   for (int n = 0, count = count0; n < count; ++n) {
     const int tile = full_from0 + n;
     attend_full(w, tile);
   }
-  // 14 stride(8b, phase=7) & 13 causal
+  // line 14: stride(8b, phase=7) & line 13: causal
   for (int n = 0, count = count3; n < count; ++n) {
     const int tile = (n + 1) * 8 - 1;
     attend_full(w, tile);
   }
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return ((((i >> 7) * 128 < j + 1) & (j < i + 1)) | ((j < i + 1) & truth((((j >> 4) - 7) & 7) < 1))); };
-  // 14 chunk(128) & 13 causal
+  // line 14: chunk(128) & line 13: causal
   for (int n = 0, count = count1; n < count; ++n) {
     const int tile = from0 + n;
     attend_masked(w, tile, live);
   }
-  // 14 chunk(128) & 13 causal
+  // line 14: chunk(128) & line 13: causal
   for (int n = 0, count = count2; n < count; ++n) {
     const int tile = at0 + n;
     attend_masked(w, tile, live);

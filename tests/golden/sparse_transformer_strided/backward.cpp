@@ -460,8 +460,8 @@ __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live
 }
 
 // ---- Head classes: which query tiles the keys j0 .. j1 visit, in full or through a mask.
-// 6 window(128) & 5 causal
-// 6 dilated(128) & 5 causal
+// line 6: window(128) & line 5: causal
+// line 6: dilated(128) & line 5: causal
 void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
   [[maybe_unused]] const int j0 = w.j0, j1 = w.j1, nk = w.n_k, base = w.origin, begin = w.begin, end = w.end;
   const int lo0 = maximum(begin, j0 - base);
@@ -486,29 +486,29 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int until1 = maximum(to1, at1);
   const int run1 = ((at1 * 64 - (offset0 + (width0 - 1)) + 127) >> 7);
   const int count4 = ((at1 < until1) ? maximum(((until1 * 64 - offset0 + 127) >> 7) - run1, 0) * 2 : 0);
-  // 6 window(128) & 5 causal
+  // line 6: window(128) & line 5: causal
   for (int n = 0, count = count0; n < count; ++n) {
     const int tile = full_from0 + n;
     attend_full(w, tile);
   }
   const auto live = [&]([[maybe_unused]] ivec j, [[maybe_unused]] int i) -> ivec { return (((j < i + 1) & (i < j + 128)) | ((j < i + 1) & (((i - j) & 127) < 1))); };
-  // 6 window(128) & 5 causal
+  // line 6: window(128) & line 5: causal
   for (int n = 0, count = count1; n < count; ++n) {
     const int tile = from0 + n;
     attend_masked(w, tile, live);
   }
-  // 6 window(128) & 5 causal
+  // line 6: window(128) & line 5: causal
   for (int n = 0, count = count2; n < count; ++n) {
     const int tile = at0 + n;
     attend_masked(w, tile, live);
   }
-  // 6 dilated(128) & 5 causal
+  // line 6: dilated(128) & line 5: causal
   for (int n = 0, count = count3; n < count; ++n) {
     const int tile = ((offset0 + (run0 + (n >> 1)) * 128) >> 6) + (n & 1);
     if (!((((maximum(tile * 64, lo0) < offset0 + (run0 + (n >> 1)) * 128 + width0) & (offset0 + (run0 + (n >> 1)) * 128 < end)) & ((from1 < tile + 1) & (tile < until0))))) continue;
     attend_masked(w, tile, live);
   }
-  // 6 dilated(128) & 5 causal
+  // line 6: dilated(128) & line 5: causal
   for (int n = 0, count = count4; n < count; ++n) {
     const int tile = ((offset0 + (run1 + (n >> 1)) * 128) >> 6) + (n & 1);
     if (!((((maximum(tile * 64, lo0) < offset0 + (run1 + (n >> 1)) * 128 + width0) & (offset0 + (run1 + (n >> 1)) * 128 < end)) & ((at1 < tile + 1) & (tile < until1))))) continue;

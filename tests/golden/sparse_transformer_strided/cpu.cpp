@@ -390,8 +390,8 @@ __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live
 }
 
 // ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
-// 6 window(128) & 5 causal
-// 6 dilated(128) & 5 causal
+// line 6: window(128) & line 5: causal
+// line 6: dilated(128) & line 5: causal
 void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
   [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
   const int hi0 = maximum(minimum(nk, i1 + 1), 0);
@@ -410,23 +410,23 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int until0 = minimum(to1, from0);
   const int run0 = ((0 - (offset0 + (width0 - 1)) + 127) >> 7);
   const int count3 = ((0 < until0) ? maximum(((until0 * 64 - offset0 + 127) >> 7) - run0, 0) * 2 : 0);
-  // 6 window(128) & 5 causal
+  // line 6: window(128) & line 5: causal
   for (int n = 0, count = count0; n < count; ++n) {
     const int tile = full_from0 + n;
     attend_full(w, tile);
   }
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return (((i - 127 < j + 1) & (j < i + 1)) | ((j < i + 1) & (((j - i) & 127) < 1))); };
-  // 6 window(128) & 5 causal
+  // line 6: window(128) & line 5: causal
   for (int n = 0, count = count1; n < count; ++n) {
     const int tile = from0 + n;
     attend_masked(w, tile, live);
   }
-  // 6 window(128) & 5 causal
+  // line 6: window(128) & line 5: causal
   for (int n = 0, count = count2; n < count; ++n) {
     const int tile = at0 + n;
     attend_masked(w, tile, live);
   }
-  // 6 dilated(128) & 5 causal
+  // line 6: dilated(128) & line 5: causal
   for (int n = 0, count = count3; n < count; ++n) {
     const int tile = ((offset0 + (run0 + (n >> 1)) * 128) >> 6) + (n & 1);
     if (!((((maximum(tile * 64, 0) < offset0 + (run0 + (n >> 1)) * 128 + width0) & (offset0 + (run0 + (n >> 1)) * 128 < hi0)) & ((0 < tile + 1) & (tile < until0))))) continue;

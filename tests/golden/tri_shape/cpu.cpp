@@ -390,9 +390,9 @@ __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live
 }
 
 // ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
-// 5 sink(1024) & 4 causal
-// 5 window(4096) & 4 causal
-// 5 rows(-100..) & 4 causal
+// line 5: sink(1024) & line 4: causal
+// line 5: window(4096) & line 4: causal
+// line 5: rows(-100..) & line 4: causal
 void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
   [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
   const int hi0 = maximum(minimum(minimum(nk, 1024), i1 + 1), 0);
@@ -431,63 +431,63 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int count9 = maximum(minimum(stop1, full_from0) - at4, 0);
   const int at5 = maximum(start0, full_to2);
   const int count10 = maximum(stop1 - at5, 0);
-  // 5 sink(1024) & 4 causal
+  // line 5: sink(1024) & line 4: causal
   for (int n = 0, count = full_to0; n < count; ++n) {
     const int tile = n;
     attend_full(w, tile);
   }
-  // 5 rows(-100..) & 4 causal
+  // line 5: rows(-100..) & line 4: causal
   for (int n = 0, count = count0; n < count; ++n) {
     const int tile = full_to0 + n;
     attend_full(w, tile);
   }
-  // 5 window(4096) & 4 causal
+  // line 5: window(4096) & line 4: causal
   for (int n = 0, count = count1; n < count; ++n) {
     const int tile = full_from0 + n;
     attend_full(w, tile);
   }
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return (((truth(j < 1024) & (j < i + 1)) | ((i - 4095 < j + 1) & (j < i + 1))) | ((j < i + 1) & (nk - 100 < i + 1))); };
-  // 5 sink(1024) & 4 causal
+  // line 5: sink(1024) & line 4: causal
   for (int n = 0, count = count2; n < count; ++n) {
     const int tile = full_to0 + n;
     attend_masked(w, tile, live);
   }
-  // 5 sink(1024) & 4 causal
+  // line 5: sink(1024) & line 4: causal
   for (int n = 0, count = count3; n < count; ++n) {
     const int tile = full_to1 + n;
     attend_masked(w, tile, live);
   }
-  // 5 sink(1024) & 4 causal
+  // line 5: sink(1024) & line 4: causal
   for (int n = 0, count = count4; n < count; ++n) {
     const int tile = full_to2 + n;
     attend_masked(w, tile, live);
   }
-  // 5 rows(-100..) & 4 causal
+  // line 5: rows(-100..) & line 4: causal
   for (int n = 0, count = count5; n < count; ++n) {
     const int tile = at0 + n;
     attend_masked(w, tile, live);
   }
-  // 5 rows(-100..) & 4 causal
+  // line 5: rows(-100..) & line 4: causal
   for (int n = 0, count = count6; n < count; ++n) {
     const int tile = at1 + n;
     attend_masked(w, tile, live);
   }
-  // 5 rows(-100..) & 4 causal
+  // line 5: rows(-100..) & line 4: causal
   for (int n = 0, count = count7; n < count; ++n) {
     const int tile = at2 + n;
     attend_masked(w, tile, live);
   }
-  // 5 window(4096) & 4 causal
+  // line 5: window(4096) & line 4: causal
   for (int n = 0, count = count8; n < count; ++n) {
     const int tile = at3 + n;
     attend_masked(w, tile, live);
   }
-  // 5 window(4096) & 4 causal
+  // line 5: window(4096) & line 4: causal
   for (int n = 0, count = count9; n < count; ++n) {
     const int tile = at4 + n;
     attend_masked(w, tile, live);
   }
-  // 5 window(4096) & 4 causal
+  // line 5: window(4096) & line 4: causal
   for (int n = 0, count = count10; n < count; ++n) {
     const int tile = at5 + n;
     attend_masked(w, tile, live);

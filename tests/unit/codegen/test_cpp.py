@@ -18,7 +18,7 @@ from sparsec.runtime.cpu import compile_shared, has_compiler
 ROW, KEY, C = Var("i"), Var("j"), Var("c")
 
 
-def plan(live: x.Bool = x.TRUE, origin: str = "1 full") -> KernelPlan:
+def plan(live: x.Bool = x.TRUE, origin: str = "line 1: full") -> KernelPlan:
     tiles = x.ceil_div(Var("nk"), Int(32), nonneg=True)
     piece = Piece(tiles, Var("n"), x.TRUE, True, None, origin)
     program = TileProgram(16, 32, (), (), (piece,), live, ())
@@ -109,7 +109,7 @@ def test_the_gradients_find_their_tables_by_the_draws_of_a_head() -> None:
     """Forward and transposed classes may group heads, and order rows, in their own ways."""
 
     def drawing(heads: tuple[int, ...], rows: tuple[int, ...], lanes: tuple[tuple[int, int], ...]) -> HeadClass:
-        piece = Piece(Int(3), Var("n"), x.Listed(0), True, None, "1 random")
+        piece = Piece(Int(3), Var("n"), x.Listed(0), True, None, "line 1: random")
         program = TileProgram(16, 16, (), (), (piece,), x.Listed(0), (ListSpec(2, 32, lanes, "row0"),))
         return HeadClass(heads, (("row0", rows),), program, ())
 

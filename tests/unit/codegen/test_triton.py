@@ -116,7 +116,7 @@ def test_one_kernel_a_class() -> None:
     source = emit_triton(plan())
     functions = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
     assert [name for name in functions if name.startswith("forward_")] == ["forward_0", "forward_1"]
-    assert "# 6 window(4b)" in source
+    assert "# line 6: window(4b)" in source
     assert source == emit_triton(plan())
 
 

@@ -121,7 +121,7 @@ def test_what_is_overwritten_stays_so_when_tokens_are_taken_back(attn: SparseAtt
 
 def test_no_cache_for_patterns_that_look_ahead() -> None:
     ahead = sparsec.compile("pattern p { attend window(4, ahead = 4) }", heads=1, head_dim=16, target="torch")
-    with pytest.raises(DiagnosticError, match=r"E502.*`1 window\(4, ahead=4\)` lets a query attend to a later key"):
+    with pytest.raises(DiagnosticError, match=r"E502.*`line 1: window\(4, ahead=4\)` lets a query attend to a later"):
         ahead.new_cache()
     packed = sparsec.compile("pattern p { causal documents attend full }", heads=1, head_dim=16, target="torch")
     with pytest.raises(DiagnosticError, match="packed"):

@@ -95,7 +95,7 @@ def test_a_value_that_is_no_list_of_slopes(given: object, message: str) -> None:
 @pytest.mark.parametrize("given", [[-0.5], [float("nan")], [float("inf")], [1e31]])
 def test_slopes_that_no_kernel_takes(given: list[float]) -> None:
     pattern = sparsec.parse("pattern p(m = [0.5]) { alibi m attend full }")
-    with pytest.raises(DiagnosticError, match="E413.*the slope of head 0 is"):
+    with pytest.raises(DiagnosticError, match=r"E413.*the slope of head 0 is"):
         pattern.pattern("p", m=given).resolve()
 
 
