@@ -59,7 +59,7 @@ def check(source: SourceFile) -> tuple[sema.CheckedFile | None, tuple[Diagnostic
     checked, diagnostics = sema.check(file)
     if _has_error(diagnostics):
         return checked, _shown(source, diagnostics)
-    return checked, (*diagnostics, *_band_problems(checked))
+    return checked, (*diagnostics, *_band_problems(checked), *_cannot_run(checked))
 
 
 def _shown(source: SourceFile, found: tuple[Diagnostic, ...]) -> tuple[Diagnostic, ...]:
@@ -93,6 +93,13 @@ def _band_problems(checked: sema.CheckedFile) -> Iterator[Diagnostic]:
             return
         except (TooManyBands, TooManyClasses) as error:
             yield _refusal(checked, name, error)
+
+
+def _cannot_run(checked: sema.CheckedFile) -> Iterator[Diagnostic]:
+    """A warning for each pattern that the kernels do not take."""
+    for name in checked.pattern_names:
+        if reasons := unsupported_by_kernels(checked, name):
+            yield codes.CANNOT_RUN.at(checked.source, checked.patterns[name].span, name=name, why=reasons[0].message)
 
 
 def _refusal(checked: sema.CheckedFile, name: str, error: TooManyBands | TooManyClasses) -> Diagnostic:

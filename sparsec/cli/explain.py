@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from sparsec.cli.options import DTYPES, choose, file_argument, open_program, parsed, pattern_options, resolve
+from sparsec.cli.options import choose, dtype_option, file_argument, open_program, parsed, pattern_options, resolve
 from sparsec.cli.show import of_pairs
 from sparsec.cli.tables import count, percent, table
 from sparsec.diagnostics.model import CallError, DiagnosticError
@@ -27,7 +27,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 @click.option("--model", metavar="NAME", help="Which model of the file; its only one if neither is named.")
 @click.option("--seq-len", type=click.IntRange(1, LENGTH_LIMIT), default=131_072, show_default=True, metavar="N")
 @click.option("--head-dim", type=click.IntRange(1, 1024), default=128, show_default=True)
-@click.option("--dtype", type=click.Choice(DTYPES), default="bfloat16", show_default=True)
+@dtype_option("bfloat16")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def explain(
     file: Path,

@@ -20,10 +20,33 @@ from sparsec.syntax.parser import read_file
 
 DEFAULT_HEADS = 8
 DTYPES = ("float32", "bfloat16", "float16")
+SHORT_DTYPES = {"fp32": "float32", "float": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class DtypeChoice(click.Choice[str]):
+    """PyTorch's names of the dtypes that kernels take, and the usual short ones."""
+
+    def __init__(self) -> None:
+        super().__init__(DTYPES)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        name = str(value).removeprefix("torch.")
+        return super().convert(SHORT_DTYPES.get(name, name), param, ctx)
+
+
+def dtype_option(default: str) -> Callable[[_Command], _Command]:
+    """--dtype."""
+    return click.option(
+        "--dtype",
+        type=DtypeChoice(),
+        default=default,
+        show_default=True,
+        help=f"Or a short name: {', '.join(SHORT_DTYPES)}.",
+    )
 
 
 def file_argument(command: _Command) -> _Command:
@@ -54,9 +77,8 @@ def pattern_options(command: _Command) -> _Command:
 
 def kernel_options(command: _Command) -> _Command:
     """--head-dim, --dtype."""
-    dtype = click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True)
     head_dim = click.option("--head-dim", type=click.IntRange(1, 1024), default=64, show_default=True)
-    return head_dim(dtype(command))
+    return head_dim(dtype_option("float32")(command))
 
 
 def open_source(path: Path) -> SourceFile:

@@ -343,5 +343,11 @@ CACHE_GROWS = Code(
     "the KV cache of pattern `{name}` keeps every key for `{term}`: {why}",
     "bound how far back the term reaches, such as `& window(4k)`, if the cache has to stay small",
 )
+CANNOT_RUN = Code(
+    "W606",
+    "a pattern that nothing can run",
+    "pattern `{name}` is sound, and nothing can run it: {why}",
+    "write the set with terms known at compile time to run it",
+)
 
 MEANING_CODES: tuple[Code, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Code))

@@ -9,6 +9,9 @@ from __future__ import annotations
 from sparsec.diagnostics.model import Diagnostic, Severity
 from sparsec.diagnostics.source import SourceFile, Span
 
+IMPORT_HINT = "put the patterns and models of the other file into this one"
+COMMENT_HINT = "`//` divides numbers: a comment starts with `#`"
+
 
 def _error(
     code: str, source: SourceFile, span: Span, message: str, hint: str | None = None, notes: tuple[str, ...] = ()
@@ -67,6 +70,11 @@ def integer_too_large(source: SourceFile, span: Span, text: str) -> Diagnostic:
 def name_too_long(source: SourceFile, span: Span, limit: int) -> Diagnostic:
     """E008: a name or number longer than the limit."""
     return _error("E008", source, span, f"a word of more than {limit} characters", "choose a shorter one")
+
+
+def import_statement(source: SourceFile, span: Span) -> Diagnostic:
+    """E009: an `import`."""
+    return _error("E009", source, span, "a file cannot import another one", IMPORT_HINT)
 
 
 def unexpected_token(

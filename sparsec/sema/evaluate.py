@@ -168,6 +168,8 @@ def _logical(any_of: bool, args: tuple[Node, ...], place: Place, run: Evaluator)
         truth = boolean(arg, place, run)
         if truth is any_of:
             return truth if not unknown else None
+        if truth is None and run.certain:
+            return None
         unknown = unknown or truth is None
     return None if unknown else not any_of
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from sparsec.diagnostics import codes_meaning as codes
+from sparsec.diagnostics import codes_text
 from sparsec.sema.calls import check_pattern_call, check_term_call
 from sparsec.sema.node import BUILT_IN_VALUES, FUNCTIONS, LIMIT, TERMS, Depends, Node, Type
 from sparsec.sema.scope import (
@@ -282,7 +283,8 @@ def _binary(expr: tree.Binary, left: Node, right: Node, scope: Scope) -> Node:
         sets = expect_all(_known((left, right)), (Type.TERM,), role, scope)
         return make("difference", Type.TERM, expr.span, (left, right), scope) if sets else error(expr.span)
     types = (*LENGTHS, Type.BOOLEAN) if op in ("==", "!=") else LENGTHS
-    hint = "write `|` for the union of sets" if op == "+" and Type.TERM in (left.type, right.type) else None
+    hints = {"+": "write `|` for the union of sets", "//": codes_text.COMMENT_HINT}
+    hint = hints.get(op) if Type.TERM in (left.type, right.type) else None
     if not expect_all((left, right), types, role, scope, hint):
         return error(expr.span)
     type_: Type | None

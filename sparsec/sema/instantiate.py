@@ -159,6 +159,17 @@ def survey(started: Instantiation, instance: Instance) -> None:
     _set_of(started, anywhere, set())
 
 
+def probe(started: Instantiation, instance: Instance) -> None:
+    """Evaluates query head 0, which is there whatever the head counts: its problems are those of every count."""
+    first = _anywhere(started, instance)
+    known = {"h": 0, "g": 0, "H": instance.declared[0], "G": instance.declared[1]}
+    first.place.builtins.update({name: value for name, value in known.items() if value is not None})
+    started.run.certain = True
+    started.findings.note = "for query head 0, whatever the head counts"
+    _set_of(started, first, set())
+    started.findings.note, started.run.certain = None, False
+
+
 def _anywhere(started: Instantiation, instance: Instance) -> Instance:
     """The instance at a place where neither the head nor the head counts are known."""
     builtins = {} if instance.block is None else {"B": instance.block}
@@ -176,6 +187,8 @@ def possible_arms(arms: tuple[Arm, ...], place: Place, run: Evaluator) -> tuple[
             possible.append(index)
         if holds:
             return possible, True
+        if holds is None and run.certain:
+            break
     return possible, False
 
 
@@ -258,6 +271,8 @@ def _set_of(started: Instantiation, instance: Instance, reached: set[int]) -> Si
     """The set of the head at the instance's place, `causal` applied; the index of its arm is added to `reached`."""
     pattern, place, run = instance.pattern, instance.place, started.run
     arms, decided = possible_arms(pattern.arms, place, run)
+    if run.certain and arms and not decided:
+        return None
     values = [evaluate(pattern.arms[index].body, place, run) for index in arms]
     if not arms and pattern.arms:
         head = place.builtins.get("h")

@@ -26,6 +26,7 @@ from sparsec.sema.instantiate import (
     instance_of,
     over_budget,
     possible_arms,
+    probe,
     report_unreached,
     survey,
 )
@@ -260,6 +261,7 @@ def _check_values(
         counts = _counts_for_check(pattern, instance)
         if counts is None:
             survey(started, instance)
+            probe(started, instance)
         else:
             found = heads_of(started, instance, *counts)
             if found is not None and warn and sound:

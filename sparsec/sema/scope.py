@@ -25,6 +25,10 @@ SHORT = {
     Type.BLOCK_RANGE: "a range",
     Type.RUN_TIME_RANGE: "a range",
 }
+POSITIONS = ("i", "j", "qb", "kb", "Nq", "Nk")
+POSITIONS_HINT = (
+    "terms compare positions: `causal` is j <= i, `window(n)` is 0 <= i - j < n, `columns(a .. b)` is a <= j < b"
+)
 MAX_COMPARISONS = 1_000_000  # of a letter with another, in the search for names that are close
 
 
@@ -162,6 +166,6 @@ def unknown_name(expr: tree.Name, scope: Scope, what: str = "value, term or patt
         return error(expr.span)
     values = [name for name, (depends, _) in BUILT_IN_VALUES.items() if depends & scope.available]
     candidates = (*scope.names, *scope.later, *scope.patterns, *TERMS, *FUNCTIONS, *values)
-    hint = scope.suggestion(expr.text, candidates)
+    hint = POSITIONS_HINT if expr.text in POSITIONS else scope.suggestion(expr.text, candidates)
     scope.report(codes.UNKNOWN_NAME.at(scope.source, expr.span, hint=hint, what=what, name=expr.text))
     return error(expr.span)

@@ -87,7 +87,8 @@ class Evaluator:
 
     `pattern` gives the set of a named pattern at a place; `contained` gathers, for each pair of joined terms, the
     facts of the warning that one contains the other, None as soon as that fails for one head; `idle` is the Node
-    that the warning points at.
+    that the warning points at. `certain`: what may not count, since something before it is not known, is not
+    evaluated, so that every problem found is one whatever the rest turns out to be.
     """
 
     problem: Problem
@@ -95,6 +96,7 @@ class Evaluator:
     pattern: Callable[[Evaluator, Node, Place], Sized | None]
     input_ordinals: Mapping[str, int]
     budget: Budget
+    certain: bool = False
     terms: Terms = field(default_factory=Terms)
     contained: dict[tuple[int, int], dict[str, str] | None] = field(default_factory=dict)
     idle: dict[tuple[int, int], Node] = field(default_factory=dict)

@@ -117,6 +117,12 @@ def keyword_like(place: Place) -> Token | None:
 def _hint(place: Place) -> str | None:
     kind, accepts = place.token.type, place.accepts
     operator = "BAR" in accepts
+    if kind == "FLOOR_DIV":
+        return codes.COMMENT_HINT
+    if kind == "LBRACE" and "LSQB" in accepts and not operator:
+        return "a list stands in brackets: `[0, 1]`"
+    if place.token == "import" and "PATTERN" in accepts:
+        return codes.IMPORT_HINT
     if kind in COMPARISONS and operator:
         return "comparisons do not chain: join two with `and`"
     if kind == "EQUAL" and "EQ" in accepts:
@@ -129,6 +135,9 @@ def _hint(place: Place) -> str | None:
         return f"write `{place.token}` once" if kind == "BAR" else "write `&` once, or `and` in a condition"
     if kind in STATEMENT_STARTS and "PATTERN" in accepts:
         return "a statement stands in an item: `pattern name { ... }`"
+    at = span_of(place.token).start
+    if "//" in place.source.text[place.source.text.rfind("\n", 0, at) + 1 : at]:
+        return codes.COMMENT_HINT
     if kind in OPERANDS and operator and place.statement in ("ATTEND", "LET"):
         return "join two terms with `|`, `&` or `-`"
     return None

@@ -128,6 +128,10 @@ def split(source: SourceFile, report: Report) -> Tokens | None:
                 report.add(_unknown(source, str(token), span))
                 left_out = True
                 continue
+            case "IMPORT":
+                report.add(codes.import_statement(source, span))
+                left_out = True
+                continue
             case "MALFORMED_NUMBER" | "INTEGER" | "DECIMAL" | "NAME":
                 token = _checked(source, token, span, report, mended)
         if left_out:

@@ -177,6 +177,8 @@ class _Reader:
             unsaid = self.report.full
             self._add(index, codes.unexpected_token(self.source, span_of(token), "", "") if unsaid else explain(place))
         self.damaged.add(self.item)
+        if token.type == "FLOOR_DIV":  # meant as a comment: nothing on its line is read
+            return self._next_line(index)
         if complete and token.type in (END, *ITEM_STARTS):
             self._close_body(index)
             return index
@@ -230,6 +232,14 @@ class _Reader:
             index += 1
         return index
 
+    def _next_line(self, index: int) -> int:
+        """The first token on a later line than that of the token at `index`."""
+        end = self.source.text.find("\n", span_of(self.tokens[index]).start)
+        stop = end if end >= 0 else len(self.source.text)
+        while self.tokens[index].type != END and span_of(self.tokens[index]).start < stop:
+            index += 1
+        return index
+
     def _stands_alone(self, index: int) -> bool:
         """Whether a `causal` is the statement: no operand of what stands beside it."""
         before, after = self.tokens[index - 1].type, self.tokens[index + 1].type
@@ -238,8 +248,8 @@ class _Reader:
 
     def _next_item(self, index: int) -> int:
         """The first token from `index` on that starts an item, or a body before any."""
-        while self.tokens[index].type not in (END, *ITEM_STARTS, "LBRACE"):
-            index += 1
+        while (kind := self.tokens[index].type) not in (END, *ITEM_STARTS, "LBRACE"):
+            index = self._next_line(index) if kind == "FLOOR_DIV" else index + 1
         return index
 
 

@@ -134,7 +134,8 @@ def split_mix(counter: int) -> int:
 def bigbird(marked: int, near: int, drawn: int, seed: int) -> Callable[[Pairs], Mask]:
     def formula(p: Pairs) -> Mask:
         qb, kb = p.i // 64, p.j // 64
-        seen = (np.abs(qb - kb) <= near) | (qb < marked) | (kb < marked) | (p.h < 0)
+        last = -(-p.nk // 64) - marked
+        seen = (np.abs(qb - kb) <= near) | (qb < marked) | (kb < marked) | (qb >= last) | (kb >= last) | (p.h < 0)
         for h in range(p.heads):
             for row, block in enumerate(qb.flatten().tolist()):
                 for t in range(drawn):
@@ -185,7 +186,8 @@ CASES = (
     Case("tri_shape", "tri_shape", {"start": 20, "local": 32, "last": 25}, 2, 1, tri_shape(20, 32, 25)),
     Case("longformer", "longformer", {"reach": 20, "marked": 3, "gap": 3}, 4, 2, longformer(20, 3, (0, 1), 3)),
     Case("bigbird", "bigbird", {"marked": "1b", "drawn": 1}, 4, 2, bigbird(1, 1, 1, 0)),
-    Case("bigbird", "bigbird", {"near": "0b", "draw": 7}, 2, 2, bigbird(2, 0, 3, 7)),
+    Case("bigbird", "bigbird", {"marked": "2b", "near": "0b", "drawn": 2}, 2, 1, bigbird(2, 0, 2, 0)),
+    Case("bigbird", "bigbird", {"near": "0b", "draw": 7}, 2, 2, bigbird(1, 0, 3, 7)),
     Case("sparse_transformer", "sparse_transformer_strided", {"step": 24}, 2, 1, strided(24)),
     Case("sparse_transformer", "sparse_transformer_fixed", {"section": "3b"}, 2, 1, fixed(48, 16)),
     Case("sparse_transformer", "sparse_transformer_fixed", {}, 2, 1, fixed(128, 16)),

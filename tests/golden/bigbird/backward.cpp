@@ -468,9 +468,11 @@ inline const int32_t* draws(const sparsec_list& list, int row, int block, int wi
 
 inline bool drawn(const int32_t* draws, int width, int block) { return std::find(draws, draws + width, block) != draws + width; }
 
-// line 5: global(2b)
-// line 5: window(2b, ahead=1b)
-// line 5: random(3, seed=0, lane=0)
+// line 5: global(1b)
+// line 5: columns(-1b..)
+// line 5: rows(-1b..)
+// line 6: window(2b, ahead=1b)
+// line 6: random(3, seed=0, lane=0)
 void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
   [[maybe_unused]] const int j0 = w.j0, j1 = w.j1, nk = w.n_k, base = w.origin, begin = w.begin, end = w.end;
   static const int c0_of_head[HEADS] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -479,154 +481,411 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   [[maybe_unused]] const int row0 = row0_of_head[head];
   static const int table0_of_head[HEADS] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
   [[maybe_unused]] const int table0 = table0_of_head[head];
-  const int from0 = ((j0 < minimum(j1, 127) + 1) ? minimum((begin >> 6), (end >> 6)) : 0);
-  const int to0 = maximum(from0, ((j0 < minimum(j1, 127) + 1) ? ((begin < end) ? ((end + 63) >> 6) : minimum((begin >> 6), (end >> 6))) : 0));
-  const int hi0 = maximum(minimum(end, 128 - base), 0);
+  const int from0 = ((j0 < minimum(j1, 63) + 1) ? minimum((begin >> 6), (end >> 6)) : 0);
+  const int to0 = maximum(from0, ((j0 < minimum(j1, 63) + 1) ? ((begin < end) ? ((end + 63) >> 6) : minimum((begin >> 6), (end >> 6))) : 0));
+  const int hi0 = maximum(minimum(end, 64 - base), 0);
   const int from1 = minimum((begin >> 6), (end >> 6));
-  const int to1 = maximum(from1, ((begin < hi0) ? maximum(minimum(((end + 63) >> 6), ((128 - base + 63) >> 6)), 0) : minimum((begin >> 6), (end >> 6))));
-  const int lo0 = maximum(begin, (j0 >> 6) * 64 - 64 - base);
+  const int to1 = maximum(from1, ((begin < hi0) ? maximum(minimum(((end + 63) >> 6), ((64 - base + 63) >> 6)), 0) : minimum((begin >> 6), (end >> 6))));
+  const int from2 = ((maximum(j0, ((nk + 63) >> 6) * 64 - 64) < j1 + 1) ? minimum((begin >> 6), (end >> 6)) : 0);
+  const int to2 = maximum(from2, ((maximum(j0, ((nk + 63) >> 6) * 64 - 64) < j1 + 1) ? ((begin < end) ? ((end + 63) >> 6) : minimum((begin >> 6), (end >> 6))) : 0));
+  const int lo0 = maximum(begin, ((nk + 63) >> 6) * 64 - 64 - base);
+  const int from3 = minimum(maximum((begin >> 6), ((((nk + 63) >> 6) * 64 - 64 - base) >> 6)), (end >> 6));
+  const int to3 = maximum(from3, ((lo0 < end) ? ((end + 63) >> 6) : minimum(maximum((begin >> 6), ((((nk + 63) >> 6) * 64 - 64 - base) >> 6)), (end >> 6))));
+  const int lo1 = maximum(begin, (j0 >> 6) * 64 - 64 - base);
   const int hi1 = maximum(minimum(end, (j0 >> 6) * 64 + 128 - base), 0);
-  const int from2 = minimum(maximum((begin >> 6), (((j0 >> 6) * 64 - 64 - base) >> 6)), (end >> 6));
-  const int to2 = maximum(from2, ((lo0 < hi1) ? maximum(minimum(((end + 63) >> 6), (((j0 >> 6) * 64 + 128 - base + 63) >> 6)), 0) : minimum(maximum((begin >> 6), (((j0 >> 6) * 64 - 64 - base) >> 6)), (end >> 6))));
-  const int stop0 = maximum(from0, to0);
-  const int start0 = maximum(from1, stop0);
-  const int stop1 = maximum(start0, to1);
-  const int start1 = maximum(from2, stop1);
-  const int stop2 = maximum(start1, to2);
-  const int sure_lo0 = ((j1 < 128) ? begin : 0);
-  const int sure_hi0 = ((j1 < 128) ? maximum(begin, end) : 0);
+  const int from4 = minimum(maximum((begin >> 6), (((j0 >> 6) * 64 - 64 - base) >> 6)), (end >> 6));
+  const int to4 = maximum(from4, ((lo1 < hi1) ? maximum(minimum(((end + 63) >> 6), (((j0 >> 6) * 64 + 128 - base + 63) >> 6)), 0) : minimum(maximum((begin >> 6), (((j0 >> 6) * 64 - 64 - base) >> 6)), (end >> 6))));
+  const int low0 = minimum(from0, from1);
+  const int low_end0 = ((from1 < from0) ? to1 : to0);
+  const int high0 = maximum(from0, from1);
+  const int high_end0 = ((from1 < from0) ? to0 : to1);
+  const int low1 = minimum(low0, from2);
+  const int low_end1 = ((from2 < low0) ? to2 : low_end0);
+  const int high1 = maximum(low0, from2);
+  const int high_end1 = ((from2 < low0) ? low_end0 : to2);
+  const int low2 = minimum(low1, from3);
+  const int low_end2 = ((from3 < low1) ? to3 : low_end1);
+  const int high2 = maximum(low1, from3);
+  const int high_end2 = ((from3 < low1) ? low_end1 : to3);
+  const int low3 = minimum(low2, from4);
+  const int low_end3 = ((from4 < low2) ? to4 : low_end2);
+  const int high3 = maximum(low2, from4);
+  const int high_end3 = ((from4 < low2) ? low_end2 : to4);
+  const int low4 = minimum(high0, high1);
+  const int low_end4 = ((high1 < high0) ? high_end1 : high_end0);
+  const int high4 = maximum(high0, high1);
+  const int high_end4 = ((high1 < high0) ? high_end0 : high_end1);
+  const int low5 = minimum(low4, high2);
+  const int low_end5 = ((high2 < low4) ? high_end2 : low_end4);
+  const int high5 = maximum(low4, high2);
+  const int high_end5 = ((high2 < low4) ? low_end4 : high_end2);
+  const int low6 = minimum(low5, high3);
+  const int low_end6 = ((high3 < low5) ? high_end3 : low_end5);
+  const int high6 = maximum(low5, high3);
+  const int high_end6 = ((high3 < low5) ? low_end5 : high_end3);
+  const int low7 = minimum(high4, high5);
+  const int low_end7 = ((high5 < high4) ? high_end5 : high_end4);
+  const int high7 = maximum(high4, high5);
+  const int high_end7 = ((high5 < high4) ? high_end4 : high_end5);
+  const int low8 = minimum(low7, high6);
+  const int low_end8 = ((high6 < low7) ? high_end6 : low_end7);
+  const int high8 = maximum(low7, high6);
+  const int high_end8 = ((high6 < low7) ? low_end7 : high_end6);
+  const int low9 = minimum(high7, high8);
+  const int low_end9 = ((high8 < high7) ? high_end8 : high_end7);
+  const int high9 = maximum(high7, high8);
+  const int high_end9 = ((high8 < high7) ? high_end7 : high_end8);
+  const int stop0 = maximum(low3, low_end3);
+  const int start0 = maximum(low6, stop0);
+  const int stop1 = maximum(start0, low_end6);
+  const int start1 = maximum(low8, stop1);
+  const int stop2 = maximum(start1, low_end8);
+  const int start2 = maximum(low9, stop2);
+  const int stop3 = maximum(start2, low_end9);
+  const int start3 = maximum(high9, stop3);
+  const int stop4 = maximum(start3, high_end9);
+  const int sure_lo0 = ((j1 < 64) ? begin : 0);
+  const int sure_hi0 = ((j1 < 64) ? maximum(begin, end) : 0);
   const int sure_hi1 = maximum(begin, hi0);
-  const int full_from0 = ((((j1 < 128) ? begin : 0) + 63) >> 6);
-  const int full_to0 = maximum(full_from0, (sure_hi0 >> 6));
-  const int run_lo0 = ((begin < sure_hi0 + 1) ? sure_lo0 : begin);
-  const int run_hi0 = maximum(sure_hi0, sure_hi1);
-  const int full_from1 = maximum(((((begin < sure_hi0 + 1) ? sure_lo0 : begin) + 63) >> 6), full_to0);
-  const int full_to1 = maximum(full_from1, maximum((sure_hi0 >> 6), maximum((begin >> 6), maximum(minimum((end >> 6), ((128 - base) >> 6)), 0))));
-  const int full_from2 = maximum(((((lo0 < run_hi0 + 1) ? run_lo0 : lo0) + 63) >> 6), full_to1);
-  const int full_to2 = maximum(full_from2, maximum(maximum((sure_hi0 >> 6), maximum((begin >> 6), maximum(minimum((end >> 6), ((128 - base) >> 6)), 0))), maximum(maximum((begin >> 6), (((j0 >> 6) * 64 - 64 - base) >> 6)), maximum(minimum((end >> 6), (((j0 >> 6) * 64 + 128 - base) >> 6)), 0))));
+  const int sure_lo1 = ((((nk + 63) >> 6) * 64 - 64 < j0 + 1) ? begin : 0);
+  const int sure_hi2 = ((((nk + 63) >> 6) * 64 - 64 < j0 + 1) ? maximum(begin, end) : 0);
+  const int sure_hi3 = maximum(lo0, end);
+  const int sure_hi4 = maximum(lo1, hi1);
+  const int low10 = minimum(sure_lo0, begin);
+  const int low_end10 = ((begin < sure_lo0) ? sure_hi1 : sure_hi0);
+  const int high10 = maximum(sure_lo0, begin);
+  const int high_end10 = ((begin < sure_lo0) ? sure_hi0 : sure_hi1);
+  const int low11 = minimum(low10, sure_lo1);
+  const int low_end11 = ((sure_lo1 < low10) ? sure_hi2 : low_end10);
+  const int high11 = maximum(low10, sure_lo1);
+  const int high_end11 = ((sure_lo1 < low10) ? low_end10 : sure_hi2);
+  const int low12 = minimum(low11, lo0);
+  const int low_end12 = ((lo0 < low11) ? sure_hi3 : low_end11);
+  const int high12 = maximum(low11, lo0);
+  const int high_end12 = ((lo0 < low11) ? low_end11 : sure_hi3);
+  const int low13 = minimum(low12, lo1);
+  const int low_end13 = ((lo1 < low12) ? sure_hi4 : low_end12);
+  const int high13 = maximum(low12, lo1);
+  const int high_end13 = ((lo1 < low12) ? low_end12 : sure_hi4);
+  const int low14 = minimum(high10, high11);
+  const int low_end14 = ((high11 < high10) ? high_end11 : high_end10);
+  const int high14 = maximum(high10, high11);
+  const int high_end14 = ((high11 < high10) ? high_end10 : high_end11);
+  const int low15 = minimum(low14, high12);
+  const int low_end15 = ((high12 < low14) ? high_end12 : low_end14);
+  const int high15 = maximum(low14, high12);
+  const int high_end15 = ((high12 < low14) ? low_end14 : high_end12);
+  const int low16 = minimum(low15, high13);
+  const int low_end16 = ((high13 < low15) ? high_end13 : low_end15);
+  const int high16 = maximum(low15, high13);
+  const int high_end16 = ((high13 < low15) ? low_end15 : high_end13);
+  const int low17 = minimum(high14, high15);
+  const int low_end17 = ((high15 < high14) ? high_end15 : high_end14);
+  const int high17 = maximum(high14, high15);
+  const int high_end17 = ((high15 < high14) ? high_end14 : high_end15);
+  const int low18 = minimum(low17, high16);
+  const int low_end18 = ((high16 < low17) ? high_end16 : low_end17);
+  const int high18 = maximum(low17, high16);
+  const int high_end18 = ((high16 < low17) ? low_end17 : high_end16);
+  const int low19 = minimum(high17, high18);
+  const int low_end19 = ((high18 < high17) ? high_end18 : high_end17);
+  const int high19 = maximum(high17, high18);
+  const int high_end19 = ((high18 < high17) ? high_end17 : high_end18);
+  const int full_from0 = minimum(minimum(minimum(minimum(((((j1 < 64) ? begin : 0) + 63) >> 6), ((begin + 63) >> 6)), ((((((nk + 63) >> 6) * 64 - 64 < j0 + 1) ? begin : 0) + 63) >> 6)), maximum(((begin + 63) >> 6), ((((nk + 63) >> 6) * 64 - 64 - base + 63) >> 6))), maximum(((begin + 63) >> 6), (((j0 >> 6) * 64 - 64 - base + 63) >> 6)));
+  const int full_to0 = maximum(full_from0, (low_end13 >> 6));
+  const int run_lo0 = ((low16 < low_end13 + 1) ? low13 : low16);
+  const int run_hi0 = maximum(low_end13, low_end16);
+  const int full_from1 = maximum(((((low16 < low_end13 + 1) ? low13 : low16) + 63) >> 6), full_to0);
+  const int full_to1 = maximum(full_from1, maximum((low_end13 >> 6), (low_end16 >> 6)));
+  const int run_lo1 = ((low18 < run_hi0 + 1) ? run_lo0 : low18);
+  const int run_hi1 = maximum(run_hi0, low_end18);
+  const int full_from2 = maximum(((((low18 < run_hi0 + 1) ? run_lo0 : low18) + 63) >> 6), full_to1);
+  const int full_to2 = maximum(full_from2, maximum(maximum((low_end13 >> 6), (low_end16 >> 6)), (low_end18 >> 6)));
+  const int run_lo2 = ((low19 < run_hi1 + 1) ? run_lo1 : low19);
+  const int run_hi2 = maximum(run_hi1, low_end19);
+  const int full_from3 = maximum(((((low19 < run_hi1 + 1) ? run_lo1 : low19) + 63) >> 6), full_to2);
+  const int full_to3 = maximum(full_from3, maximum(maximum(maximum((low_end13 >> 6), (low_end16 >> 6)), (low_end18 >> 6)), (low_end19 >> 6)));
+  const int full_from4 = maximum(((((high19 < run_hi2 + 1) ? run_lo2 : high19) + 63) >> 6), full_to3);
+  const int full_to4 = maximum(full_from4, maximum(maximum(maximum(maximum((low_end13 >> 6), (low_end16 >> 6)), (low_end18 >> 6)), (low_end19 >> 6)), (high_end19 >> 6)));
   const int count0 = maximum(full_to0 - full_from0, 0);
   const int count1 = maximum(full_to1 - full_from1, 0);
   const int count2 = maximum(full_to2 - full_from2, 0);
-  const int count3 = maximum(minimum(stop0, full_from0) - from0, 0);
-  const int at0 = maximum(from0, full_to0);
-  const int count4 = maximum(minimum(stop0, full_from1) - at0, 0);
-  const int at1 = maximum(from0, full_to1);
-  const int count5 = maximum(minimum(stop0, full_from2) - at1, 0);
-  const int at2 = maximum(from0, full_to2);
-  const int count6 = maximum(stop0 - at2, 0);
-  const int count7 = maximum(minimum(stop1, full_from0) - start0, 0);
-  const int at3 = maximum(start0, full_to0);
-  const int count8 = maximum(minimum(stop1, full_from1) - at3, 0);
-  const int at4 = maximum(start0, full_to1);
-  const int count9 = maximum(minimum(stop1, full_from2) - at4, 0);
-  const int at5 = maximum(start0, full_to2);
-  const int count10 = maximum(stop1 - at5, 0);
-  const int count11 = maximum(minimum(stop2, full_from0) - start1, 0);
-  const int at6 = maximum(start1, full_to0);
-  const int count12 = maximum(minimum(stop2, full_from1) - at6, 0);
-  const int at7 = maximum(start1, full_to1);
-  const int count13 = maximum(minimum(stop2, full_from2) - at7, 0);
-  const int at8 = maximum(start1, full_to2);
-  const int count14 = maximum(stop2 - at8, 0);
-  const int from3 = (begin >> 6);
-  const int to3 = ((begin < end) ? ((end + 63) >> 6) : from3);
+  const int count3 = maximum(full_to3 - full_from3, 0);
+  const int count4 = maximum(full_to4 - full_from4, 0);
+  const int count5 = maximum(minimum(stop0, full_from0) - low3, 0);
+  const int at0 = maximum(low3, full_to0);
+  const int count6 = maximum(minimum(stop0, full_from1) - at0, 0);
+  const int at1 = maximum(low3, full_to1);
+  const int count7 = maximum(minimum(stop0, full_from2) - at1, 0);
+  const int at2 = maximum(low3, full_to2);
+  const int count8 = maximum(minimum(stop0, full_from3) - at2, 0);
+  const int at3 = maximum(low3, full_to3);
+  const int count9 = maximum(minimum(stop0, full_from4) - at3, 0);
+  const int at4 = maximum(low3, full_to4);
+  const int count10 = maximum(stop0 - at4, 0);
+  const int count11 = maximum(minimum(stop1, full_from0) - start0, 0);
+  const int at5 = maximum(start0, full_to0);
+  const int count12 = maximum(minimum(stop1, full_from1) - at5, 0);
+  const int at6 = maximum(start0, full_to1);
+  const int count13 = maximum(minimum(stop1, full_from2) - at6, 0);
+  const int at7 = maximum(start0, full_to2);
+  const int count14 = maximum(minimum(stop1, full_from3) - at7, 0);
+  const int at8 = maximum(start0, full_to3);
+  const int count15 = maximum(minimum(stop1, full_from4) - at8, 0);
+  const int at9 = maximum(start0, full_to4);
+  const int count16 = maximum(stop1 - at9, 0);
+  const int count17 = maximum(minimum(stop2, full_from0) - start1, 0);
+  const int at10 = maximum(start1, full_to0);
+  const int count18 = maximum(minimum(stop2, full_from1) - at10, 0);
+  const int at11 = maximum(start1, full_to1);
+  const int count19 = maximum(minimum(stop2, full_from2) - at11, 0);
+  const int at12 = maximum(start1, full_to2);
+  const int count20 = maximum(minimum(stop2, full_from3) - at12, 0);
+  const int at13 = maximum(start1, full_to3);
+  const int count21 = maximum(minimum(stop2, full_from4) - at13, 0);
+  const int at14 = maximum(start1, full_to4);
+  const int count22 = maximum(stop2 - at14, 0);
+  const int count23 = maximum(minimum(stop3, full_from0) - start2, 0);
+  const int at15 = maximum(start2, full_to0);
+  const int count24 = maximum(minimum(stop3, full_from1) - at15, 0);
+  const int at16 = maximum(start2, full_to1);
+  const int count25 = maximum(minimum(stop3, full_from2) - at16, 0);
+  const int at17 = maximum(start2, full_to2);
+  const int count26 = maximum(minimum(stop3, full_from3) - at17, 0);
+  const int at18 = maximum(start2, full_to3);
+  const int count27 = maximum(minimum(stop3, full_from4) - at18, 0);
+  const int at19 = maximum(start2, full_to4);
+  const int count28 = maximum(stop3 - at19, 0);
+  const int count29 = maximum(minimum(stop4, full_from0) - start3, 0);
+  const int at20 = maximum(start3, full_to0);
+  const int count30 = maximum(minimum(stop4, full_from1) - at20, 0);
+  const int at21 = maximum(start3, full_to1);
+  const int count31 = maximum(minimum(stop4, full_from2) - at21, 0);
+  const int at22 = maximum(start3, full_to2);
+  const int count32 = maximum(minimum(stop4, full_from3) - at22, 0);
+  const int at23 = maximum(start3, full_to3);
+  const int count33 = maximum(minimum(stop4, full_from4) - at23, 0);
+  const int at24 = maximum(start3, full_to4);
+  const int count34 = maximum(stop4 - at24, 0);
+  const int from5 = (begin >> 6);
+  const int to5 = ((begin < end) ? ((end + 63) >> 6) : from5);
   bool listed_0 = false;  // of the tile at hand
-  // line 5: global(2b)
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
   for (int n = 0, count = count0; n < count; ++n) {
     const int tile = full_from0 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_full(w, tile);
   }
-  // line 5: global(2b)
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
   for (int n = 0, count = count1; n < count; ++n) {
     const int tile = full_from1 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_full(w, tile);
   }
-  // line 5: window(2b, ahead=1b)
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
   for (int n = 0, count = count2; n < count; ++n) {
     const int tile = full_from2 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_full(w, tile);
   }
-  const auto live = [&]([[maybe_unused]] ivec j, [[maybe_unused]] int i) -> ivec { return ((((j < 128) | truth(i < 128)) | (((j >> 6) * 64 - 64 < i + 1) & (i < (j >> 6) * 64 + 128))) | truth(listed_0)); };
-  // line 5: global(2b)
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
   for (int n = 0, count = count3; n < count; ++n) {
-    const int tile = from0 + n;
+    const int tile = full_from3 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_full(w, tile);
+  }
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count4; n < count; ++n) {
+    const int tile = full_from4 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_full(w, tile);
+  }
+  const auto live = [&]([[maybe_unused]] ivec j, [[maybe_unused]] int i) -> ivec { return ((((((j < 64) | truth(i < 64)) | (((nk + 63) >> 6) * 64 - 64 < j + 1)) | truth(((nk + 63) >> 6) * 64 - 64 < i + 1)) | (((j >> 6) * 64 - 64 < i + 1) & (i < (j >> 6) * 64 + 128))) | truth(listed_0)); };
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count5; n < count; ++n) {
+    const int tile = low3 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // line 5: global(2b)
-  for (int n = 0, count = count4; n < count; ++n) {
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count6; n < count; ++n) {
     const int tile = at0 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // line 5: global(2b)
-  for (int n = 0, count = count5; n < count; ++n) {
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count7; n < count; ++n) {
     const int tile = at1 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // line 5: global(2b)
-  for (int n = 0, count = count6; n < count; ++n) {
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count8; n < count; ++n) {
     const int tile = at2 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // line 5: global(2b)
-  for (int n = 0, count = count7; n < count; ++n) {
-    const int tile = start0 + n;
-    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
-    attend_masked(w, tile, live);
-  }
-  // line 5: global(2b)
-  for (int n = 0, count = count8; n < count; ++n) {
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count9; n < count; ++n) {
     const int tile = at3 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // line 5: global(2b)
-  for (int n = 0, count = count9; n < count; ++n) {
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count10; n < count; ++n) {
     const int tile = at4 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // line 5: global(2b)
-  for (int n = 0, count = count10; n < count; ++n) {
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count11; n < count; ++n) {
+    const int tile = start0 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_masked(w, tile, live);
+  }
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count12; n < count; ++n) {
     const int tile = at5 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // line 5: window(2b, ahead=1b)
-  for (int n = 0, count = count11; n < count; ++n) {
-    const int tile = start1 + n;
-    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
-    attend_masked(w, tile, live);
-  }
-  // line 5: window(2b, ahead=1b)
-  for (int n = 0, count = count12; n < count; ++n) {
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count13; n < count; ++n) {
     const int tile = at6 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // line 5: window(2b, ahead=1b)
-  for (int n = 0, count = count13; n < count; ++n) {
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count14; n < count; ++n) {
     const int tile = at7 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // line 5: window(2b, ahead=1b)
-  for (int n = 0, count = count14; n < count; ++n) {
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count15; n < count; ++n) {
     const int tile = at8 + n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
     attend_masked(w, tile, live);
   }
-  // line 5: random(3, seed=0, lane=0)
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count16; n < count; ++n) {
+    const int tile = at9 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_masked(w, tile, live);
+  }
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count17; n < count; ++n) {
+    const int tile = start1 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_masked(w, tile, live);
+  }
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count18; n < count; ++n) {
+    const int tile = at10 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_masked(w, tile, live);
+  }
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count19; n < count; ++n) {
+    const int tile = at11 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_masked(w, tile, live);
+  }
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count20; n < count; ++n) {
+    const int tile = at12 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_masked(w, tile, live);
+  }
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count21; n < count; ++n) {
+    const int tile = at13 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_masked(w, tile, live);
+  }
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count22; n < count; ++n) {
+    const int tile = at14 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_masked(w, tile, live);
+  }
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count23; n < count; ++n) {
+    const int tile = start2 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_masked(w, tile, live);
+  }
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count24; n < count; ++n) {
+    const int tile = at15 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_masked(w, tile, live);
+  }
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count25; n < count; ++n) {
+    const int tile = at16 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_masked(w, tile, live);
+  }
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count26; n < count; ++n) {
+    const int tile = at17 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_masked(w, tile, live);
+  }
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count27; n < count; ++n) {
+    const int tile = at18 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_masked(w, tile, live);
+  }
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count28; n < count; ++n) {
+    const int tile = at19 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_masked(w, tile, live);
+  }
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count29; n < count; ++n) {
+    const int tile = start3 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_masked(w, tile, live);
+  }
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count30; n < count; ++n) {
+    const int tile = at20 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_masked(w, tile, live);
+  }
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count31; n < count; ++n) {
+    const int tile = at21 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_masked(w, tile, live);
+  }
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count32; n < count; ++n) {
+    const int tile = at22 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_masked(w, tile, live);
+  }
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count33; n < count; ++n) {
+    const int tile = at23 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_masked(w, tile, live);
+  }
+  // line 5: global(1b) | line 5: columns(-1b..) | line 5: rows(-1b..) | line 6: window(2b, ahead=1b)
+  for (int n = 0, count = count34; n < count; ++n) {
+    const int tile = at24 + n;
+    listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
+    attend_masked(w, tile, live);
+  }
+  // line 6: random(3, seed=0, lane=0)
   for (int n = 0, count = ((end + 63) >> 6); n < count; ++n) {
     const int tile = n;
     listed_0 = drawn(draws(lists[table0], row0, ((base + tile * 64) >> 6), 3), 3, (j0 >> 6));
-    if (!(((((((from3 < tile + 1) & (tile < to3)) & !((from0 < tile + 1) & (tile < stop0))) & !((start0 < tile + 1) & (tile < stop1))) & !((start1 < tile + 1) & (tile < stop2))) & listed_0))) continue;
+    if (!(((((((((from5 < tile + 1) & (tile < to5)) & !((low3 < tile + 1) & (tile < stop0))) & !((start0 < tile + 1) & (tile < stop1))) & !((start1 < tile + 1) & (tile < stop2))) & !((start2 < tile + 1) & (tile < stop3))) & !((start3 < tile + 1) & (tile < stop4))) & listed_0))) continue;
     attend_masked(w, tile, live);
   }
 }

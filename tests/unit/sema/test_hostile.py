@@ -18,7 +18,8 @@ def lines(count: int, line: str) -> str:
 
 
 def test_resolve_is_bounded() -> None:
-    text = "pattern p0 { attend window(h + 1) }\n" + lines(30, "pattern p{i} {{ attend p{before} | p{before} }}")
+    doubled = "pattern p{i} {{ where h == 0 attend full  otherwise attend p{before} | p{before} }}"
+    text = "pattern p0 { attend window(h + 1) }\n" + lines(30, doubled)
     checked = program.parse(text)
     start = time.process_time()
     with pytest.raises(DiagnosticError, match="E41"):

@@ -92,7 +92,7 @@ def test_named_patterns() -> None:
     ],
 )
 def test_overrides(given: dict[str, object], text: list[str]) -> None:
-    arms = "where flag attend sink(n) | window(far)\n", "where h in some attend none\n"
+    arms = "where flag attend sink(n) | window(far)\n", "where flag or h in some attend none\n"
     source = "pattern p(n = 4, far = 2b, flag = true, some = [1]) {{ {} }}".format(arms["flag" in given])
     assert first(source, **given) == text
 
