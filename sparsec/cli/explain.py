@@ -98,7 +98,7 @@ def as_text(title: str, found: Report) -> str:
     ]
     for part in found.parts:
         if part.cache is None:
-            lines += ["", f"{part.name} has no KV cache: it is not causal, packs documents, or is E414."]
+            lines += ["", f"{part.name} has no KV cache: it is not causal, packs documents, or has too many bands."]
             continue
         groups = [
             [head_ranges(group.groups), "; ".join(group.keeps) or "nothing", f"{group.slots}"] for group in part.groups

@@ -17,6 +17,7 @@ import torch
 
 from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError, DiagnosticError
+from sparsec.ir.normalise import TooManyBands
 from sparsec.plan.build import plan_backward, plan_kernels
 from sparsec.plan.cache import CacheLayout
 from sparsec.plan.cached import CachedPlan, NoCache, cache_layout, plan_cached
@@ -66,12 +67,11 @@ class Request:
         """What the pattern costs at a length."""
         pattern = self.pattern
         at = Geometry(pattern.heads, pattern.kv_heads, self.head_dim, DTYPES.get(self.dtype, "float32"))
-        with self.refusals():
-            try:
-                layout = cache_layout(pattern)
-            except NoCache:
-                layout = None
-            return report((Part("", (0,), pattern, layout),), at, tokens)
+        try:
+            layout = cache_layout(pattern)
+        except (NoCache, TooManyBands):
+            layout = None
+        return report((Part("", (0,), pattern, layout),), at, tokens)
 
 
 def compile(

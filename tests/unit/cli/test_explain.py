@@ -1,0 +1,106 @@
+"""`sparsec explain`: what a pattern is held against, and which item of a file `--set` speaks to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sparsec.cli.main import commands
+from sparsec.cli.options import DTYPES, SHORT_DTYPES
+
+FILE = """
+param far = 2
+
+pattern local(size = 16) { causal  attend window(size) }
+pattern dense { causal  attend full }
+model m(size = 64) {
+    layers 4
+    where l == 0 use dense
+    otherwise    use local(size = far * size)
+}
+"""
+
+
+def explain(path: Path, *arguments: str) -> Result:
+    result = CliRunner().invoke(commands, ["explain", str(path), *arguments], prog_name="sparsec")
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def priced(path: Path, *arguments: str) -> list[dict[str, object]]:
+    result = explain(path, "--seq-len", "256", "--heads", "1", "--format", "json", *arguments)
+    assert result.exit_code == 0, result.output
+    found: list[dict[str, object]] = json.loads(result.stdout)["parts"]
+    return found
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "p.sparse"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("body", "live", "dense", "causal"),
+    [
+        ("attend full", 256 * 256, 256 * 256, False),
+        ("causal attend full", 256 * 257 // 2, 256 * 257 // 2, True),
+        ("attend window(1, ahead = 1)", 2 * 256 - 1, 256 * 256, False),
+        ("causal attend window(1)", 256, 256 * 257 // 2, True),
+    ],
+)
+def test_live_pairs_are_shares_of_what_the_pattern_could_see(
+    tmp_path: Path, body: str, live: int, dense: int, causal: bool
+) -> None:
+    (part,) = priced(written(tmp_path, f"pattern e {{ {body} }}"))
+    assert (part["live_pairs"], part["dense_pairs"], part["causal"]) == (live, dense, causal)
+
+
+def test_the_share_is_named(tmp_path: Path) -> None:
+    path = written(tmp_path, "pattern e { attend full }")
+    assert "100% of all pairs              1x" in explain(path, "--seq-len", "256").stdout
+    path = written(tmp_path, "pattern e { causal attend full }")
+    assert "100% of the causal pairs              1x" in explain(path, "--seq-len", "256").stdout
+
+
+@pytest.mark.parametrize("named", [("--model", "m"), ()])
+def test_settings_of_a_model(tmp_path: Path, named: tuple[str, ...]) -> None:
+    path = written(tmp_path, FILE)
+
+    def windows(*settings: str) -> list[object]:
+        return [part["live_pairs"] for part in priced(path, *named, *settings)]
+
+    def window(size: int) -> int:
+        return sum(min(i + 1, size) for i in range(256))
+
+    dense = 256 * 257 // 2
+    assert windows() == [dense, window(128)]
+    assert windows("--set", "size=8") == [dense, window(16)]
+    assert windows("--set", "size=8", "--set", "far=3") == [dense, window(24)]
+
+
+def test_a_setting_that_the_model_lacks(tmp_path: Path) -> None:
+    path = written(tmp_path, FILE.replace("m(size = 64)", "m").replace("far * size", "far"))
+    result = explain(path, "--model", "m", "--set", "size=8")
+    assert result.exit_code == 2
+    assert "model 'm' has no parameter 'size': its parameters: far; it is one of pattern local" in result.stderr
+    assert [part["live_pairs"] for part in priced(path, "--pattern", "local", "--set", "size=1")] == [256]
+
+
+@pytest.mark.parametrize(("given", "name"), [*SHORT_DTYPES.items(), *((name, name) for name in DTYPES)])
+def test_short_names_of_dtypes(tmp_path: Path, given: str, name: str) -> None:
+    path = written(tmp_path, "pattern e { attend full }")
+    assert f"head dim 128, {name}, 64 tokens" in explain(path, "--seq-len", "64", "--dtype", given).stdout
+
+
+@pytest.mark.parametrize("command", ["explain", "run", "bench", "verify", "compile"])
+def test_every_command_takes_them(tmp_path: Path, command: str) -> None:
+    """Refused for the missing file, not for the dtype."""
+    for given in SHORT_DTYPES:
+        result = CliRunner().invoke(commands, [command, str(tmp_path / "none.sparse"), "--dtype", given])
+        assert result.exit_code == 2 and "--dtype" not in result.stderr, result.stderr
+    result = CliRunner().invoke(commands, [command, str(written(tmp_path, FILE)), "--dtype", "fp8"])
+    assert "'fp8' is not one of 'float32', 'bfloat16', 'float16'" in result.stderr
