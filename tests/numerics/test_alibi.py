@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from dense_gradients import Score, dense, mask_of, slopes_of
@@ -9,7 +11,9 @@ from torch import Tensor
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
 import sparsec
+from sparsec.plan.build import plan_kernels
 from sparsec.runtime.cpu import has_compiler
+from sparsec.runtime.manifest import Plans, launch_data, plans_of
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema.model import published_slopes
 
@@ -61,6 +65,13 @@ def walked(attn: SparseAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     for start, stop in ((0, 50), (50, 51), (51, 52), (52, LENGTH)):
         parts.append(attn(*(t[:, :, start:stop] for t in (q, k, v)), cache=cache))
     return torch.cat(parts, dim=2)
+
+
+def test_a_manifest_keeps_slopes_to_the_bit() -> None:
+    pattern = sparsec.parse("pattern p { alibi [0.1, 1/3, 1e-30] causal attend full }").pattern().resolve()
+    plan = plan_kernels(pattern, head_dim=16, dtype="float32", query_tile=64, key_tile=64)
+    data = json.loads(json.dumps(launch_data(Plans(plan, None, None))))
+    assert plans_of(data, "no cache").forward.slopes == plan.slopes == (0.1, 1 / 3, 1e-30)
 
 
 def test_the_formula_in_these_tests_is_that_of_transformers() -> None:

@@ -1,4 +1,4 @@
-"""What `check` can tell without head counts: head 0 is there for each of them, and whatever fails there always fails."""
+"""What `check` can tell without head counts: head 0 is always there, and what fails there fails for every count."""
 
 from __future__ import annotations
 
