@@ -47,7 +47,7 @@ class KernelPlan:
 
     def light(self, head_class: HeadClass) -> bool:
         """Whether the forward kernel of a class is of those that need few registers: light, and scored plainly."""
-        return head_class.light and (self.softcap is not None) + self.alibi + self.learned_sink <= 1
+        return head_class.light and (self.softcap is not None) + bool(self.slopes) + self.learned_sink <= 1
 
 
 @dataclass(frozen=True, slots=True)
