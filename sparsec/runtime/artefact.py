@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -36,17 +36,9 @@ from sparsec.plan.cached import NoCache
 from sparsec.program import Pattern
 from sparsec.runtime import cpu, cpu_cached
 from sparsec.runtime.cached_kernel import CachedKernel
-from sparsec.runtime.compile import (
-    DTYPES,
-    Request,
-    backward_plan,
-    cached_plans,
-    check_supported,
-    module_of,
-    plan_request,
-)
+from sparsec.runtime.compile import backward_plan, cached_plans, check_supported, module_of, plan_request
 from sparsec.runtime.cpu_backward import CpuBackward
-from sparsec.runtime.kernel import BackwardKernel, ForwardKernel
+from sparsec.runtime.kernel import BackwardKernel, ForwardKernel, LoadedKernel
 from sparsec.runtime.manifest import (
     FORMAT,
     LAYOUT,
@@ -61,6 +53,7 @@ from sparsec.runtime.manifest import (
     plans_of,
 )
 from sparsec.runtime.module import SparseAttention
+from sparsec.runtime.request import DTYPES, Request, name_of, request_of
 
 _CPU_KERNELS = {"forward": ("forward",), "backward": ("backward",), "cached": cpu_cached.Entries._fields}
 _SAID = {"forward": "the forward pass", "backward": "the gradients", "cached": "the KV cache"}
@@ -108,6 +101,7 @@ def compile_to_directory(
     manifest = Manifest(
         target,
         pattern.name,
+        name_of(request, target),
         _versions(target),
         launch_data(plans),
         kernels,
@@ -137,6 +131,7 @@ def load_compiled(directory: Path | str) -> SparseAttention:
         files = _checked(folder, manifest["files"])
         layout = layout_of(json.loads(files[LAYOUT]))
         plans = plans_of(manifest["launch"], layout)
+        request = replace(request_of(manifest["request"])[0], file_layout=partial(_layout, layout))
         kind = "cpu" if manifest["target"] == "cpu" else "triton"
         forward, backward, cached = (_load_cpu if kind == "cpu" else _load_triton)(plans, folder, files)
     except CallError:
@@ -144,20 +139,28 @@ def load_compiled(directory: Path | str) -> SparseAttention:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         said = f"{type(error).__name__}: {error}"
         raise CallError(f"expected a folder that sparsec compile wrote, got {folder} ({said})") from error
-    return module_of(
-        kind,
-        plans.forward,
+    kernels = LoadedKernel(
         forward,
         (lambda: backward) if backward is not None else _no_gradient,
-        (lambda: cached) if cached is not None else None,
-        device=torch.device("cuda" if kind == "triton" and torch.cuda.is_available() else "cpu"),
-        make_layout=partial(_layout, layout),
-        identity=hashlib.sha256(text).hexdigest(),
+        plans.forward,
+        (lambda: cached) if cached is not None else _no_cache,
+    )
+    name = name_of(request, manifest["target"], hashlib.sha256(text).hexdigest())
+    return module_of(
+        kind,
+        name,
+        kernels,
+        request,
+        torch.device("cuda" if kind == "triton" and torch.cuda.is_available() else "cpu"),
     )
 
 
 def _no_gradient() -> BackwardKernel:
     raise SparsecError("expected a forward pass alone: the folder was compiled with --inference, without gradients")
+
+
+def _no_cache() -> CachedKernel:
+    raise CallError("expected a folder with kernels for a cache, got one without")
 
 
 def _layout(layout: CacheLayout | str) -> CacheLayout:

@@ -51,7 +51,7 @@ def _attend_cached(
     `state`: see KVCache.
     """
     cache = Cached(keys, values, lengths, counts, places, state, max_len)
-    return attend_now(registered(kernel), q, k, v, sink, cache, tuple(lists), scale)
+    return attend_now(registered(kernel, q.device), q, k, v, sink, cache, tuple(lists), scale)
 
 
 def attend_now(
@@ -119,8 +119,8 @@ def _count(state: np.ndarray[Any, Any], given: list[int], told: bool) -> None:
 
 
 def cache_tables(kernel: str, max_len: int, device: torch.device) -> tuple[Tensor, ...]:
-    """The tables of draws of every query block that a cache may come to, for the kernel of that digest."""
-    plan = registered(kernel).cached.plan.attend
+    """The tables of draws of every query block that a cache may come to, for the kernel of that name."""
+    plan = registered(kernel, device).cached.plan.attend
     specs = tuple(spec for head_class in plan.classes for spec in head_class.program.lists)
     return draw_tables(specs, max_len, 0, device)
 

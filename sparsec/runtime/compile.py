@@ -5,11 +5,8 @@ The way down: Program.pattern -> Pattern.resolve -> plan_kernels -> emit_cpp or 
 
 from __future__ import annotations
 
-import hashlib
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
 
@@ -19,11 +16,8 @@ from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.ir.normalise import TooManyBands
 from sparsec.plan.build import plan_backward, plan_kernels
-from sparsec.plan.cache import CacheLayout
-from sparsec.plan.cached import CachedPlan, NoCache, cache_layout, plan_cached
-from sparsec.plan.cost import Geometry
+from sparsec.plan.cached import CachedPlan, plan_cached
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
-from sparsec.plan.report import Part, Report, report
 from sparsec.plan.target import (
     backward_tile_sizes,
     cached_tile_sizes,
@@ -38,40 +32,16 @@ from sparsec.runtime.cached_kernel import CachedKernel
 from sparsec.runtime.cpu_backward import CpuBackward
 from sparsec.runtime.cpu_cached import CpuCached
 from sparsec.runtime.devices import device_of
-from sparsec.runtime.kernel import BackwardKernel, ForwardKernel, LoadedKernel, register
+from sparsec.runtime.kernel import LoadedKernel, register
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.reference_kernel import ReferenceKernel
+from sparsec.runtime.request import DTYPES, HEAD_DIM_LIMIT, Request, name_of, request_of
 from sparsec.runtime.torch_blocks import TorchBackward, TorchKernel
 from sparsec.runtime.torch_cached import TorchCached
 from sparsec.sema.arguments import Given
-from sparsec.sema.model import Documents, Heads
+from sparsec.sema.model import Documents
 
 TARGETS = ("cpu", "triton", "torch", "reference")
-DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
-HEAD_DIM_LIMIT = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to compile, checked: everything but the machine."""
-
-    pattern: Heads
-    head_dim: int
-    dtype: torch.dtype
-    layout: Callable[[], CacheLayout] | None = None
-    """The layout of its KV cache, with the file's diagnostics where there is none."""
-    refusals: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Where plans are made: what they refuse becomes the file's diagnostics."""
-
-    def report(self, tokens: int) -> Report:
-        """What the pattern costs at a length."""
-        pattern = self.pattern
-        at = Geometry(pattern.heads, pattern.kv_heads, self.head_dim, DTYPES.get(self.dtype, "float32"))
-        try:
-            layout = cache_layout(pattern)
-        except (NoCache, TooManyBands):
-            layout = None
-        return report((Part("", (0,), pattern, layout),), at, tokens)
 
 
 def compile(
@@ -189,44 +159,60 @@ def backward_plan(request: Request, target: str) -> BackwardPlan:
 
 def _module(request: Request, kind: str, device: torch.device) -> SparseAttention:
     if kind == "reference":
-        pattern, score = request.pattern, request.pattern.score
-        kernel = ReferenceKernel(pattern)
+        pattern = request.pattern
         return SparseAttention(
             heads=pattern.heads,
             kv_heads=pattern.kv_heads,
             head_dim=request.head_dim,
             dtype=request.dtype,
             target=kind,
-            scale=score.scale,
-            kernel=kernel,
-            learned_sink=score.learned_sink,
+            scale=pattern.score.scale,
+            kernel=ReferenceKernel(pattern),
+            learned_sink=pattern.score.learned_sink,
             documents=pattern.documents is not Documents.NONE,
-            make_report=request.report,
+            request=request,
         )
+    target = kind
+    if kind == "triton":
+        from sparsec.runtime import triton  # imported where it is used, for it is slow to import
+
+        target = triton.target_of(device)
+    return module_of(kind, name_of(request, target), _kernels(request, kind, device), request, device)
+
+
+def _kernels(request: Request, kind: str, device: torch.device) -> LoadedKernel:
+    """The kernels of a request for "cpu", "torch" or "triton"; those of gradients and of a cache come later."""
     if kind == "triton":
         from sparsec.runtime import triton  # imported where it is used, for it is slow to import
 
         name = triton.target_of(device)
         plan = plan_request(request, name)
         built = triton.TritonKernel.of(plan, plan_backward=lambda: backward_plan(request, name))
-        return module_of(kind, plan, built, lambda: built, lambda: triton_cached(request, name), request, device)
-    plan = plan_request(request, "cpu")
-    forward: ForwardKernel = cpu.CpuKernel.of(plan) if kind == "cpu" else TorchKernel(plan)
-    backward = CpuBackward.of if kind == "cpu" else TorchBackward
-    cached = partial(CpuCached.of, dtype=DTYPES[request.dtype]) if kind == "cpu" else TorchCached.of
-    return module_of(
-        kind,
+        return LoadedKernel(built, lambda: built, plan, lambda: triton_cached(request, name))
+    plan, pattern, head_dim = plan_request(request, "cpu"), request.pattern, request.head_dim
+    if kind == "torch":
+        return LoadedKernel(
+            TorchKernel(plan),
+            lambda: TorchBackward(backward_plan(request, "cpu")),
+            plan,
+            lambda: TorchCached.of(pattern, head_dim),
+        )
+    return LoadedKernel(
+        cpu.CpuKernel.of(plan),
+        lambda: CpuBackward.of(backward_plan(request, "cpu")),
         plan,
-        forward,
-        lambda: backward(backward_plan(request, "cpu")),
-        lambda: cached(request.pattern, request.head_dim),
-        request,
-        device,
+        lambda: CpuCached.of(pattern, head_dim, DTYPES[request.dtype]),
     )
 
 
-def _no_cache() -> CachedKernel:
-    raise CallError("expected a module that sparsec.compile made, got one without kernels for a cache")
+def rebuilt(name: str, device: torch.device | None) -> LoadedKernel:
+    """The kernels of a name that another process gave, for tensors of a device (None: the target's own kind).
+
+    Raises CallError for a string that is no name, and as `compile` does.
+    """
+    request, target = request_of(name)
+    kind = target if target in ("cpu", "torch") else "triton"
+    return _kernels(request, kind, device or _default_device(kind))
 
 
 def cached_plans(request: Request, target: str) -> tuple[CachedPlan, CachedPlan]:
@@ -252,43 +238,20 @@ def triton_cached(request: Request, target: str) -> CachedKernel:
 
 
 def module_of(
-    kind: str,
-    plan: KernelPlan,
-    kernel: ForwardKernel,
-    make_backward: Callable[[], BackwardKernel],
-    make_cached: Callable[[], CachedKernel] | None = None,
-    request: Request | None = None,
-    device: torch.device | None = None,
-    *,
-    make_layout: Callable[[], CacheLayout] | None = None,
-    identity: str = "",
+    kind: str, name: str, kernels: LoadedKernel, request: Request, device: torch.device | None = None
 ) -> SparseAttention:
-    """The module around the kernel of a plan; `request`: what it was made for, where that is known.
-
-    `make_layout`: the cache's, where there is no request. `identity` tells kernels of the same plan and source apart.
-    """
-    source = str(getattr(kernel, "source", ""))
-    accepted = request.dtype if request else next(kind for kind, name in DTYPES.items() if name == plan.dtype)
+    """The module around the kernels of a request for target `kind`, which it makes known by their name."""
+    plan = kernels.plan
     return SparseAttention(
         heads=plan.heads,
         kv_heads=plan.kv_heads,
         head_dim=plan.head_dim,
-        dtype=accepted,
+        dtype=request.dtype,
         target=kind,
         scale=plan.scale,
-        kernel=register(
-            _digest(kind, source, repr(plan), identity),
-            LoadedKernel(kernel, make_backward, plan, make_cached or _no_cache),
-        ),
-        source=source,
-        plan=plan,
+        kernel=register(name, kernels),
         learned_sink=plan.learned_sink,
         documents=plan.documents is not Documents.NONE,
         device=device,
-        make_layout=request.layout if request else make_layout,
-        make_report=request.report if request else None,
+        request=request,
     )
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

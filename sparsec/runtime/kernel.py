@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from sparsec.diagnostics.model import InternalError
 from sparsec.plan.kernel import KernelPlan
 from sparsec.runtime.cached_kernel import CachedKernel
 from sparsec.runtime.draws import Draws
+from sparsec.runtime.request import DIGEST_LENGTH
 
 
 class ForwardKernel(Protocol):
@@ -74,6 +75,11 @@ class LoadedKernel:
     plan: KernelPlan
     make_cached: Callable[[], CachedKernel]
 
+    @property
+    def source(self) -> str:
+        """The generated text of the forward kernel, empty without one."""
+        return str(getattr(self.forward, "source", ""))
+
     @cached_property
     def draws(self) -> Draws:
         """The draw tables that the kernels take, class by class."""
@@ -89,17 +95,25 @@ class LoadedKernel:
 
 
 _KERNELS: dict[str, LoadedKernel] = {}
-# The one piece of process-wide state: operators take only tensors and plain values, so a graph names its kernel by the
-# digest of what it was made from. An entry never changes, for equal digests mean equal kernels.
+# The one piece of process-wide state: operators take only tensors and plain values, so a graph names its kernel by what
+# it is made from (`runtime.request`). The keys are the names' digests, which a step of decoding finds sooner. An entry
+# never changes, for equal digests mean equal kernels.
 
 
-def register(digest: str, kernel: LoadedKernel) -> str:
-    """Makes `kernel` known under `digest` for the life of the process; returns the digest."""
-    _KERNELS.setdefault(digest, kernel)
-    return digest
+def register(name: str, kernel: LoadedKernel) -> str:
+    """Makes `kernel` known under `name` for the life of the process; returns the name."""
+    _KERNELS.setdefault(name[:DIGEST_LENGTH], kernel)
+    return name
 
 
-def registered(digest: str) -> LoadedKernel:
-    if digest not in _KERNELS:
-        raise InternalError(f"kernel {digest[:12]} is not loaded in this process; compile its pattern first")
-    return _KERNELS[digest]
+def registered(name: str, device: torch.device | None = None) -> LoadedKernel:
+    """The kernel of a name, built now for tensors of `device` where this process has not seen it: it came from another.
+
+    Raises CallError for a string that is no name, and as `sparsec.compile` does.
+    """
+    found = _KERNELS.get(name[:DIGEST_LENGTH])
+    if found is None:
+        from sparsec.runtime.compile import rebuilt  # which imports this module
+
+        found = _KERNELS.setdefault(name[:DIGEST_LENGTH], rebuilt(name, device))
+    return found

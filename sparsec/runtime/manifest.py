@@ -65,11 +65,13 @@ class Proof:
 class Manifest:
     """What `manifest.json` says; `launch` is `launch_data` of the plans, `files` each file's SHA-256 by its name.
 
-    `proof`: None where none was asked for.
+    `request`: the name of the kernels, as of `runtime.request`, from which other processes build them. `proof`: None
+    where none was asked for.
     """
 
     target: str
     pattern: str
+    request: str
     versions: Mapping[str, str]
     launch: Mapping[str, Any]
     kernels: tuple[KernelRecord, ...]

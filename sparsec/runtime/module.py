@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +19,22 @@ from sparsec.plan.cache import CacheLayout
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.report import Report
 from sparsec.runtime.cache_ops import attend_cached, attend_now, cache_tables, refuse_derivatives
+from sparsec.runtime.derivatives import forward
 from sparsec.runtime.devices import device_of
-from sparsec.runtime.kernel import ForwardKernel, registered
+from sparsec.runtime.kernel import registered
 from sparsec.runtime.kv_cache import KVCache
-from sparsec.runtime.ops import forward
 from sparsec.runtime.positions import check_positions, position
+from sparsec.runtime.reference_kernel import ReferenceKernel
+from sparsec.runtime.request import Request, request_of
 
 _CPU = torch.device("cpu")
 
 
 class SparseAttention(nn.Module):
-    """Attention with a compiled pattern; made by `sparsec.compile`, from a registered kernel's digest or the reference.
+    """Attention with a compiled pattern; made by `sparsec.compile`, from the name of a kernel or the reference.
+
+    It can be copied, pickled and exported: what it takes along is its parameters and that name, a description of the
+    pattern. Another process builds the kernels from it at the first call, or finds them in its build cache.
 
     Attributes: `heads`, `kv_heads`, `head_dim`, `dtype`, `target` ("cpu", "triton", "torch" or "reference"), `scale`
     (None: 1/sqrt(head_dim)), `source` (the generated source; empty for "torch" and "reference") and `plan` (None for
@@ -46,21 +52,18 @@ class SparseAttention(nn.Module):
         dtype: torch.dtype,
         target: str,
         scale: float | None,
-        kernel: str | ForwardKernel,
-        source: str = "",
-        plan: KernelPlan | None = None,
+        kernel: str | ReferenceKernel,
         learned_sink: bool = False,
         documents: bool = False,
         device: torch.device | None = None,
-        make_layout: Callable[[], CacheLayout] | None = None,
-        make_report: Callable[[int], Report] | None = None,
+        request: Request | None = None,
     ) -> None:
         super().__init__()
         self.sink = nn.Parameter(torch.zeros(heads)) if learned_sink else None
         self.documents = documents
         self.heads, self.kv_heads, self.head_dim, self.dtype = heads, kv_heads, head_dim, dtype
-        self.target, self.scale, self.source, self.plan = target, scale, source, plan
-        self._kernel, self._make_layout, self._make_report = kernel, make_layout, make_report
+        self.target, self.scale, self._kernel = target, scale, kernel
+        self._request = request
         self._device = device or torch.device("cpu")
 
     @overload
@@ -156,24 +159,50 @@ class SparseAttention(nn.Module):
             out, lse = forward(q, k, v, sink, cu_seqlens, self._kernel, offset, self.scale)
         return (out, lse) if return_lse else out
 
+    @property
+    def plan(self) -> KernelPlan | None:
+        return registered(self._kernel, self._device).plan if isinstance(self._kernel, str) else None
+
+    @property
+    def source(self) -> str:
+        return registered(self._kernel, self._device).source if isinstance(self._kernel, str) else ""
+
     @cached_property
     def layout(self) -> CacheLayout:
         """Which keys a cache keeps, and where.
 
         Raises DiagnosticError for a pattern that no cache serves, CallError for a module without one.
         """
-        if self._make_layout is None:
+        if not isinstance(self._kernel, str):
             raise CallError(f"expected a target with a cache, got {self.target!r}")
-        return self._make_layout()
+        return self._described().layout()
 
     def explain(self, seq_len: int) -> Report:
-        """What the pattern costs for `seq_len` queries on as many keys, and what its KV cache holds, against dense.
+        """What the pattern costs for `seq_len` queries on as many keys, and what its KV cache holds, against dense."""
+        return self._described().report(integer("seq_len", seq_len, 1))
 
-        Raises CallError for a module that `sparsec.compile` has not made.
-        """
-        if self._make_report is None:
-            raise CallError("expected a module that sparsec.compile made, got one without its pattern")
-        return self._make_report(integer("seq_len", seq_len, 1))
+    def _described(self) -> Request:
+        """What it was made for; a module that has travelled reads it off its kernel."""
+        if self._request is None:
+            match self._kernel:
+                case str(name):
+                    self._request = request_of(name)[0]
+                case ReferenceKernel(pattern):
+                    self._request = Request(pattern, self.head_dim, self.dtype)
+        return self._request
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_request", "layout")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({"_request": None, **state})  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SparseAttention:
+        copied = self.__new__(type(self))
+        memo[id(self)] = copied
+        copied.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        copied._request = self._request  # with the file's diagnostics
+        return copied
 
     def new_cache(
         self, batch_size: int = 1, max_len: int = 4096, *, rollback: int = 0, device: torch.device | str | None = None
@@ -239,7 +268,7 @@ class SparseAttention(nn.Module):
         if not torch.compiler.is_compiling() and not is_in_torch_dispatch_mode() and type(q) is Tensor:
             # Nobody watches operators; on a CPU, dispatch would take as long as a third of a step's kernel.
             found = cache.seen(counts), cache.lists, self.scale
-            return attend_now(registered(self._kernel), q, k, v, sink, *found, checked=True)
+            return attend_now(registered(self._kernel, q.device), q, k, v, sink, *found, checked=True)
         out, lse = attend_cached(
             q,
             k,

@@ -1,4 +1,4 @@
-"""The custom operators `sparsec::forward` and `sparsec::backward`: what autograd and `torch.compile` see of a kernel.
+"""The custom operators `sparsec::forward` and `sparsec::backward`: what torch and `torch.compile` see of a kernel.
 
 Invariant: outputs are new contiguous tensors, whatever the strides of the inputs; the fakes say exactly that.
 
@@ -8,14 +8,10 @@ takes longer than the call.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from sparsec.diagnostics.model import SparsecError
 from sparsec.runtime.kernel import registered
-from sparsec.runtime.tangents import library
 
 torch.library.define(
     "sparsec::forward",
@@ -40,8 +36,8 @@ def _forward(
     q_offset: int,
     scale: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """Attention by the kernel registered under digest `kernel`: (out, LSE) as of `kernel.ForwardKernel`."""
-    loaded = registered(kernel)
+    """Attention by the kernel of the name `kernel`: (out, LSE) as of `kernel.ForwardKernel`."""
+    loaded = registered(kernel, q.device)
     lists = loaded.draws.tables(q.shape[2], q_offset, q.device)
     return loaded.forward.forward(
         q, k, v, q_offset=q_offset, scale=scale, lists=lists, sink=sink, cu_seqlens=cu_seqlens
@@ -78,7 +74,7 @@ def _backward(
     scale: float | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(dq, dk, dv, dsink); dsink is empty where there is no sink."""
-    loaded = registered(kernel)
+    loaded = registered(kernel, q.device)
     lists = loaded.draws.tables(q.shape[2], q_offset, q.device)
     dq, dk, dv, dsink = loaded.backward.backward(
         grad_out,
@@ -122,27 +118,3 @@ def _lse_type(q: Tensor) -> torch.dtype:
 
 forward = torch.ops.sparsec.forward
 backward = torch.ops.sparsec.backward
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, sink, cu_seqlens, ctx.kernel, ctx.q_offset, ctx.scale = inputs
-    ctx.save_for_backward(q, k, v, *output, sink, cu_seqlens)
-    ctx.set_materialize_grads(False)
-
-
-def _gradients(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
-    q, k, v, out, lse, sink, cu_seqlens = ctx.saved_tensors
-    if grad_out is None:
-        grad_out = torch.zeros_like(out)
-    dq, dk, dv, dsink = backward(
-        grad_out, grad_lse, q, k, v, out, lse, sink, cu_seqlens, ctx.kernel, ctx.q_offset, ctx.scale
-    )
-    return dq, dk, dv, None if sink is None else dsink, None, None, None, None
-
-
-def _no_second_derivative(ctx: Any, *gradients: Tensor) -> tuple[None, ...]:
-    raise SparsecError("expected a first derivative, got a second one: attention's backward pass has no gradient")
-
-
-torch.library.register_autograd("sparsec::forward", _gradients, setup_context=_setup, lib=library)
-torch.library.register_autograd("sparsec::backward", _no_second_derivative, lib=library)

@@ -17,11 +17,12 @@ import sparsec
 from sparsec.plan.cached import NoCache, cache_layout
 from sparsec.plan.kernel import KernelPlan
 from sparsec.runtime.cached_kernel import CachedKernel
-from sparsec.runtime.compile import DTYPES, Request, backward_plan, plan_request, triton_cached
+from sparsec.runtime.compile import backward_plan, plan_request, triton_cached
 from sparsec.runtime.cpu import build_kernels
 from sparsec.runtime.cpu_backward import build_backwards
 from sparsec.runtime.cpu_cached import build_cached
 from sparsec.runtime.kernel import BackwardKernel, ForwardKernel
+from sparsec.runtime.request import DTYPES, Request
 from sparsec.sema.model import Heads
 
 VARIANTS = tuple((head_dim, dtype) for head_dim in (20, 64) for dtype in DTYPES)

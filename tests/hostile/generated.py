@@ -16,8 +16,9 @@ from sparsec.codegen.triton import emit_triton, emit_triton_backward
 from sparsec.codegen.triton_cached import emit_triton_cached
 from sparsec.plan.cached import NoCache, cache_layout
 from sparsec.runtime import cpu_cached
-from sparsec.runtime.compile import Request, backward_plan, cached_plans, plan_request
+from sparsec.runtime.compile import backward_plan, cached_plans, plan_request
 from sparsec.runtime.manifest import Plans, launch_data, layout_data
+from sparsec.runtime.request import Request
 from sparsec.sema.model import Heads
 
 HEAD_DIM = 32

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 import sparsec
-from sparsec.runtime.compile import Request, module_of, plan_request
+from sparsec.runtime.compile import module_of, plan_request
 from sparsec.runtime.cpu_cached import build_cached
-from sparsec.runtime.kernel import BackwardKernel
+from sparsec.runtime.kernel import BackwardKernel, LoadedKernel
 from sparsec.runtime.module import SparseAttention
+from sparsec.runtime.request import Request, name_of
 from sparsec.runtime.torch_blocks import TorchKernel
 from sparsec.runtime.torch_cached import TorchCached
 
@@ -98,7 +99,12 @@ def modules(target: str) -> dict[tuple[str, str], SparseAttention]:
     found = {}
     for example, request, kernel in zip(CAUSAL, requests, kernels, strict=True):
         plan = plan_request(request, "cpu")
-        found[example] = module_of(target, plan, TorchKernel(plan), no_backward, lambda kernel=kernel: kernel, request)  # type: ignore[misc]
+        found[example] = module_of(
+            target,
+            name_of(request, target, "forward on torch"),
+            LoadedKernel(TorchKernel(plan), no_backward, plan, lambda kernel=kernel: kernel),  # type: ignore[misc]
+            request,
+        )
     return found
 
 

@@ -9,10 +9,11 @@ from torch import float32
 
 from sparsec.ir.normalise import TooManyBands
 from sparsec.plan.cached import NoCache, cache_layout
-from sparsec.runtime.compile import Request, module_of, plan_request
+from sparsec.runtime.compile import module_of, plan_request
 from sparsec.runtime.cpu_cached import build_cached
-from sparsec.runtime.kernel import BackwardKernel
+from sparsec.runtime.kernel import BackwardKernel, LoadedKernel
 from sparsec.runtime.module import SparseAttention
+from sparsec.runtime.request import Request, name_of
 from sparsec.runtime.torch_blocks import TorchKernel
 from sparsec.runtime.torch_cached import TorchCached
 from sparsec.sema.model import Causal, Documents, Heads, Intersection
@@ -40,19 +41,19 @@ def causal_patterns(blocks: tuple[int, ...] = (16, 32)) -> st.SearchStrategy[Hea
 def torch_module(pattern: Heads, head_dim: int) -> SparseAttention:
     request = Request(pattern, head_dim, float32, lambda: cache_layout(pattern))
     plan = plan_request(request, "interpreter")
-    return module_of("torch", plan, TorchKernel(plan), _no_backward, lambda: TorchCached.of(pattern, head_dim), request)
+    kernels = LoadedKernel(TorchKernel(plan), _no_backward, plan, lambda: TorchCached.of(pattern, head_dim))
+    return module_of("torch", name_of(request, "torch", "small tiles"), kernels, request)
 
 
 def cpu_modules(chosen: list[Heads], head_dim: int) -> list[SparseAttention]:
     """One library for all; the first call of an empty cache runs on the torch target."""
-    kernels = build_cached([(pattern, head_dim, "float32") for pattern in chosen], optimise=1)
+    built = build_cached([(pattern, head_dim, "float32") for pattern in chosen], optimise=1)
     modules = []
-    for pattern, kernel in zip(chosen, kernels, strict=True):
+    for pattern, kernel in zip(chosen, built, strict=True):
         request = Request(pattern, head_dim, float32, lambda pattern=pattern: cache_layout(pattern))  # type: ignore[misc]
         plan = plan_request(request, "cpu")
-        modules.append(
-            module_of("cpu", plan, TorchKernel(plan), _no_backward, lambda kernel=kernel: kernel, request)  # type: ignore[misc]
-        )
+        kernels = LoadedKernel(TorchKernel(plan), _no_backward, plan, lambda kernel=kernel: kernel)  # type: ignore[misc]
+        modules.append(module_of("cpu", name_of(request, "cpu", "forward on torch"), kernels, request))
     return modules
 
 

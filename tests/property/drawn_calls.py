@@ -13,10 +13,14 @@ from vacuity import Coverage
 
 import sparsec
 from sparsec.reference.mask import mask
-from sparsec.runtime.compile import Request, backward_plan, module_of, plan_request
+from sparsec.runtime.build_cache import build_key
+from sparsec.runtime.cached_kernel import CachedKernel
+from sparsec.runtime.compile import backward_plan, module_of, plan_request
 from sparsec.runtime.cpu import build_kernels
 from sparsec.runtime.cpu_backward import build_backwards
+from sparsec.runtime.kernel import LoadedKernel
 from sparsec.runtime.module import SparseAttention
+from sparsec.runtime.request import Request, name_of
 from sparsec.sema.model import Documents, Heads
 from sparsec.testing import attention_inputs, document_bounds, shapes
 from sparsec.testing.probes import Attend
@@ -151,10 +155,16 @@ def cpu_modules(part: list[Call], *, gradients: bool = False) -> list[SparseAtte
     kernels = build_kernels([plan_request(request, "cpu") for request in requests], optimise=1)
     plans = [backward_plan(request, "cpu") for request in requests] if gradients else []
     backwards = build_backwards(plans, optimise=1) if gradients else [None] * len(part)
-    return [
-        with_sink(module_of("cpu", kernel.plan, kernel, lambda backward=backward: backward))  # type: ignore[misc]
-        for kernel, backward in zip(kernels, backwards, strict=True)
-    ]
+    modules = []
+    for request, kernel, backward in zip(requests, kernels, backwards, strict=True):
+        name = name_of(request, "cpu", build_key(kernel.source, str(gradients)))
+        loaded = LoadedKernel(kernel, lambda backward=backward: backward, kernel.plan, _no_cache)  # type: ignore[misc]
+        modules.append(with_sink(module_of("cpu", name, loaded, request)))
+    return modules
+
+
+def _no_cache() -> CachedKernel:
+    raise AssertionError("a call of its own needs no cache")
 
 
 def with_sink(module: SparseAttention) -> SparseAttention:

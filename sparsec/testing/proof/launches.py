@@ -12,7 +12,8 @@ from sparsec.plan.cached import CachedPlan, NoCache, cache_layout
 from sparsec.plan.kernel import HeadClass
 from sparsec.plan.target import Family, family
 from sparsec.runtime import cpu_cached
-from sparsec.runtime.compile import DTYPES, Request, backward_plan, cached_plans, plan_request
+from sparsec.runtime.compile import backward_plan, cached_plans, plan_request
+from sparsec.runtime.request import DTYPES, Request
 from sparsec.sema.model import Documents, Heads
 from sparsec.testing.proof.settings import Kind
 

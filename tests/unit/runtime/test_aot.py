@@ -29,7 +29,8 @@ from sparsec.runtime.aot import (
     compile_ahead,
     compile_ahead_backward,
 )
-from sparsec.runtime.compile import Request, backward_plan
+from sparsec.runtime.compile import backward_plan
+from sparsec.runtime.request import Request
 from sparsec.sema import model as m
 
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing")

@@ -1,0 +1,118 @@
+"""What autograd and `torch.func` see of the operators: their gradients, and how `vmap` batches them.
+
+Invariant: gradients are the same numbers under any nesting of `grad`, `vjp`, `jacrev` and `vmap`; a second derivative
+is an error, and so is one in forward mode (`runtime.tangents`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import Function, forward_ad
+
+from sparsec.diagnostics.model import SparsecError
+from sparsec.runtime.ops import backward, forward
+from sparsec.runtime.tangents import library
+
+__all__ = ["forward"]
+
+
+class _Forward(Function):
+    @staticmethod
+    def forward(ctx: Any, keyset: torch._C.DispatchKeySet, *inputs: Any) -> tuple[Tensor, Tensor]:
+        q, k, v, sink, cu_seqlens, ctx.kernel, ctx.q_offset, ctx.scale = inputs
+        out, lse = _below(forward.default, keyset, inputs)
+        ctx.save_for_backward(q, k, v, out, lse, sink, cu_seqlens)
+        ctx.set_materialize_grads(False)
+        return out, lse
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
+        q, k, v, out, lse, sink, cu_seqlens = ctx.saved_tensors
+        if grad_out is None:
+            grad_out = torch.zeros_like(out)
+        dq, dk, dv, dsink = backward(
+            grad_out, grad_lse, q, k, v, out, lse, sink, cu_seqlens, ctx.kernel, ctx.q_offset, ctx.scale
+        )
+        return None, dq, dk, dv, None if sink is None else dsink, None, None, None, None
+
+
+class _Backward(Function):
+    @staticmethod
+    def forward(ctx: Any, keyset: torch._C.DispatchKeySet, *inputs: Any) -> tuple[Tensor, ...]:
+        found: tuple[Tensor, ...] = _below(backward.default, keyset, inputs)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, ...]:
+        raise SparsecError("expected a first derivative, got a second one: attention's backward pass has no gradient")
+
+
+def _below(operator: Any, keyset: torch._C.DispatchKeySet, inputs: tuple[Any, ...]) -> Any:
+    """The operator past autograd: itself, or the next transform of `torch.func`, which records in its turn."""
+    with torch._C._AutoDispatchBelowAutograd():
+        if not torch._C._are_functorch_transforms_active():
+            return operator.redispatch(keyset & torch._C._after_autograd_keyset, *inputs)
+        with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):  # which a Function's forward has turned off
+            return operator.redispatch(keyset & torch._C._after_autograd_keyset, *inputs)
+
+
+def _differentiable(operator: Any, function: type[Function]) -> Callable[..., Any]:
+    """The operator's kernel at the Autograd key.
+
+    `Function.apply` asks for rules of its own where transforms of `torch.func` are active. Here the dispatcher has
+    peeled off the outer ones already, and this level alone is recorded, as an operator of torch's own records it.
+    """
+
+    def recorded(keyset: torch._C.DispatchKeySet, *inputs: Any) -> Any:
+        if not (torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs)):
+            return _below(operator, keyset, inputs)
+        if not torch._C._are_functorch_transforms_active():
+            return function.apply(keyset, *inputs)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        with enable_single_level_autograd_function():
+            return super(Function, function).apply(keyset, *inputs)  # type: ignore[misc]  # torch's C code has it
+
+    return recorded
+
+
+library.impl("forward", _differentiable(forward.default, _Forward), "Autograd", with_keyset=True)
+library.impl("backward", _differentiable(backward.default, _Backward), "Autograd", with_keyset=True)
+
+
+_Rule = Callable[..., tuple[tuple[Tensor, ...], tuple[int | None, ...]]]
+
+
+def _batching(operator: Any, batched: int, *, sums: bool) -> _Rule:
+    """The rule of `vmap`: samples are more sequences of the batch; where they cannot be, each has a call of its own.
+
+    The first `batched` arguments have a batch of sequences, the next two, sink and cu_seqlens, have none. `sums`: the
+    operator sums over the batch what it gives for a sink.
+    """
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
+        samples, mapped = info.batch_size, [dim is not None for dim in in_dims]
+        moved = [t.movedim(dim, 0) if dim is not None else t for t, dim in zip(inputs, in_dims, strict=True)]
+        sink, cu_seqlens = moved[batched : batched + 2]
+        if cu_seqlens is not None or (sink is not None and (sums or mapped[batched])):
+            calls = [
+                operator(*(t[n] if own else t for t, own in zip(moved, mapped, strict=True))) for n in range(samples)
+            ]
+            return tuple(torch.stack(parts) for parts in zip(*calls, strict=True)), (0,) * len(calls[0])
+        folded = [
+            t if t is None else (t if own else t.expand(samples, *t.shape)).flatten(0, 1)
+            for t, own in zip(moved[:batched], mapped, strict=False)
+        ]
+        found = operator(*folded, *moved[batched:])
+        # The gradient of a sink that is not there has no batch.
+        outputs = tuple(t.unflatten(0, (samples, len(t) // samples)) if t.dim() > 1 else t for t in found)
+        return outputs, tuple(0 if t.dim() > 1 else None for t in found)
+
+    return rule
+
+
+torch.library.register_vmap("sparsec::forward", _batching(forward, 3, sums=False))
+torch.library.register_vmap("sparsec::backward", _batching(backward, 7, sums=True))

@@ -1,0 +1,118 @@
+"""What to compile, and its name: a string that says all that a kernel is built from, in a graph or in a pickle.
+
+Invariant: a name is data alone, and says nothing of a machine but its kind. It may come from anybody: what
+`request_of` gives back is within the limits of the language, or it raises CallError.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sparsec import __version__
+from sparsec.diagnostics.model import CallError
+from sparsec.ir.normalise import TooManyBands
+from sparsec.plan.cache import CacheLayout
+from sparsec.plan.cached import NoCache, cache_layout
+from sparsec.plan.cost import Geometry
+from sparsec.plan.report import Part, Report, report
+from sparsec.plan.target import family
+from sparsec.sema.model import Heads
+from sparsec.sema.record import heads_data, heads_of
+
+DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+HEAD_DIM_LIMIT = 1024
+DIGEST_LENGTH = 64
+_FORMAT = 1
+_TEXT_LIMIT = 1 << 25
+"""Bytes of a name's text: some times what the largest pattern takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to compile, checked: everything but the machine."""
+
+    pattern: Heads
+    head_dim: int
+    dtype: torch.dtype
+    file_layout: Callable[[], CacheLayout] | None = None
+    """The layout of its KV cache, with the file's diagnostics where there is none; None where the file is not there."""
+    refusals: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Where plans are made: what they refuse becomes the file's diagnostics."""
+
+    def layout(self) -> CacheLayout:
+        """The layout of its KV cache. Raises DiagnosticError, or CallError without the file, where there is none."""
+        if self.file_layout is not None:
+            return self.file_layout()
+        try:
+            return cache_layout(self.pattern)
+        except (NoCache, TooManyBands) as error:
+            raise CallError(f"expected a pattern that a KV cache serves, got one without: {error}") from error
+
+    def report(self, tokens: int) -> Report:
+        """What the pattern costs at a length."""
+        pattern = self.pattern
+        at = Geometry(pattern.heads, pattern.kv_heads, self.head_dim, DTYPES.get(self.dtype, "float32"))
+        try:
+            layout = cache_layout(pattern)
+        except (NoCache, TooManyBands):
+            layout = None
+        return report((Part("", (0,), pattern, layout),), at, tokens)
+
+
+def name_of(request: Request, target: str, artefact: str = "") -> str:
+    """The name of the kernels of `request` for a target: "torch", or one of `plan.target`.
+
+    `artefact`: what tells kernels that a folder holds from those that are built here, such as a digest.
+    """
+    data = {
+        "format": _FORMAT,
+        "sparsec": __version__,
+        "target": target,
+        "head_dim": request.head_dim,
+        "dtype": str(request.dtype).removeprefix("torch."),
+        "artefact": artefact,
+        "pattern": heads_data(request.pattern),
+    }
+    text = json.dumps(data, separators=(",", ":")).encode()
+    return f"{hashlib.sha256(text).hexdigest()}{base64.b64encode(zlib.compress(text, 9)).decode()}"
+
+
+def request_of(name: str) -> tuple[Request, str]:
+    """The request and the target of a name that `name_of` gave. Raises CallError for any other string."""
+    try:
+        unpacked = zlib.decompressobj()
+        text = unpacked.decompress(base64.b64decode(name[DIGEST_LENGTH:], validate=True), _TEXT_LIMIT)
+        if hashlib.sha256(text).hexdigest() != name[:DIGEST_LENGTH]:
+            raise ValueError("its digest is of another content")
+        return _read(json.loads(text))
+    except (ValueError, zlib.error, RecursionError) as error:
+        raise CallError(f"expected the name of a kernel of sparsec, got {name!r:.40} ({error})") from error
+
+
+def _read(data: Any) -> tuple[Request, str]:
+    """Raises ValueError."""
+    if not isinstance(data, dict):
+        raise ValueError(f"expected its values by name, got {data!r:.40}")
+    if data.get("format") != _FORMAT:
+        other = f"{data.get('format')!r:.40} of sparsec {data.get('sparsec')!r:.40}"
+        raise ValueError(f"format {_FORMAT} is read by sparsec {__version__}, and this is {other}")
+    target, head_dim = data.get("target"), data.get("head_dim")
+    if not isinstance(target, str):
+        raise ValueError(f"expected a target, got {target!r:.40}")
+    if target != "torch":
+        family(target)
+    if not isinstance(head_dim, int) or isinstance(head_dim, bool) or not 1 <= head_dim <= HEAD_DIM_LIMIT:
+        raise ValueError(f"expected head_dim from 1 to {HEAD_DIM_LIMIT}, got {head_dim!r:.40}")
+    dtypes = {name: dtype for dtype, name in DTYPES.items()} | ({"float64": torch.float64} if target == "torch" else {})
+    if data.get("dtype") not in dtypes:
+        raise ValueError(f"expected dtype {', '.join(dtypes)}, got {data.get('dtype')!r:.40}")
+    return Request(heads_of(data.get("pattern")), head_dim, dtypes[data["dtype"]]), target

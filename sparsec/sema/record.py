@@ -1,0 +1,232 @@
+"""A resolved pattern to plain data for JSON, and back: how a pattern leaves the process that read it.
+
+Invariant: what `heads_of` accepts keeps every invariant of `sema.model` and the limits of the language, whoever wrote
+the data; it raises ValueError for anything else. Names, spans and texts stay behind, so no byte of a user's text does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from sparsec.sema import model
+from sparsec.sema.model import Documents, Edge, Heads, Origin, Score, Term
+from sparsec.sema.node import LIMIT, MAX_DEPTH, MAX_DRAWS, MAX_HEADS
+from sparsec.sema.terms import Leaf, printed
+from sparsec.sema.values import MAX_LEAVES, MAX_STEPS
+
+_DEPTH = MAX_DEPTH + 2  # a leaf is two levels of a term, and `causal` is met around the whole of it
+_LEAVES = MAX_LEAVES + 1
+_ALL_LEAVES = 4 * MAX_STEPS  # of all heads together: evaluation pays one step for four
+_LEAF_KINDS: Mapping[str, type[Leaf]] = {
+    kind.__name__: kind
+    for kind in (
+        *(model.Full, model.Nothing, model.Causal, model.Window, model.Sink, model.Stride, model.Dilated),
+        *(model.Chunk, model.Columns, model.Rows, model.Global, model.Random),
+    )
+}
+
+
+def heads_data(pattern: Heads) -> dict[str, Any]:
+    """`pattern` as lists, numbers and strings; equal terms once.
+
+    `nodes`: each a kind and its values, where a number in the place of a term is an earlier node; `terms`: the node of
+    each head. Raises ValueError for a pattern with run-time inputs.
+    """
+    if pattern.inputs:
+        raise ValueError("expected a pattern without run-time inputs, got one with them")
+    nodes: dict[str, int] = {}
+    rows: list[list[Any]] = []
+    made: dict[int, int] = {}  # of a term's identity: `pattern` keeps them all alive
+
+    def node(term: Term) -> int:
+        if id(term) not in made:
+            row = _row(term, node)
+            number = nodes.setdefault(repr(row), len(rows))
+            if number == len(rows):
+                rows.append(row)
+            made[id(term)] = number
+        return made[id(term)]
+
+    terms = [node(term) for term in pattern.terms]
+    return {
+        "heads": pattern.heads,
+        "kv_heads": pattern.kv_heads,
+        "block": pattern.block,
+        "documents": pattern.documents.value,
+        "score": asdict(pattern.score),
+        "nodes": rows,
+        "terms": terms,
+    }
+
+
+def _row(term: Term, node: Callable[[Term], int]) -> list[Any]:
+    match term:
+        case model.Union(terms) | model.Intersection(terms):
+            return [type(term).__name__, [node(each) for each in terms]]
+        case model.Difference(left, right):
+            return ["Difference", node(left), node(right)]
+        case model.Complement(inner):
+            return ["Complement", node(inner)]
+        case model.At(inner, origin):
+            return ["At", node(inner), origin.line]
+    values = (getattr(term, field.name) for field in fields(term))
+    return [type(term).__name__, *(value.at if isinstance(value, Edge) else value for value in values)]
+
+
+def heads_of(data: Any) -> Heads:
+    """What `heads_data` was made from. Raises ValueError for other data."""
+    names = ("heads", "kv_heads", "block", "documents", "score", "nodes", "terms")
+    given = _mapping("a pattern", data, names)
+    heads = _integer("heads", given["heads"], 1, MAX_HEADS)
+    kv_heads = _integer("kv_heads", given["kv_heads"], 1, heads)
+    block = _integer("block", given["block"], 16, 1024)
+    if heads % kv_heads or block & (block - 1):
+        raise ValueError(f"expected kv_heads that divide {heads} and a power of 2, got {kv_heads} and {block}")
+    built = _Nodes(block)
+    for row in _list("nodes", given["nodes"]):
+        built.add(row)
+    numbers = [_integer("a term", number, 0, len(built.terms) - 1) for number in _list("terms", given["terms"])]
+    if len(numbers) != heads or sum(built.leaves[n] for n in set(numbers)) > _ALL_LEAVES:
+        raise ValueError(f"expected {heads} terms of at most {_ALL_LEAVES} leaves together, got {len(numbers)}")
+    score = _score(given["score"])
+    slopes = score.slopes(heads)
+    if slopes and (len(slopes) != heads or min(slopes) < 0):
+        raise ValueError(f"expected {heads} slopes of at least 0, got {slopes!r:.80}")
+    return Heads(
+        heads,
+        kv_heads,
+        tuple(built.terms[number] for number in numbers),
+        block,
+        (),
+        Documents(given["documents"]),
+        score,
+    )
+
+
+class _Nodes:
+    """The terms read so far. Each refers to earlier ones alone, so there is no cycle; leaves count as in a tree."""
+
+    def __init__(self, block: int) -> None:
+        self.block = block
+        self.terms: list[Term] = []
+        self.leaves: list[int] = []
+        self.depths: list[int] = []
+
+    def add(self, row: Any) -> None:
+        kind, *values = _list("a node", row) or [None]
+        inner: list[int] = []
+        match kind, values:
+            case (("Union" | "Intersection"), [list(numbers)]) if numbers:
+                inner = [self._earlier(number) for number in numbers]
+                terms = tuple(self.terms[number] for number in inner)
+                term: Term = model.Union(terms) if kind == "Union" else model.Intersection(terms)
+            case "Difference", [left, right]:
+                inner = [self._earlier(left), self._earlier(right)]
+                term = model.Difference(*(self.terms[number] for number in inner))
+            case "Complement", [number]:
+                inner = [self._earlier(number)]
+                term = model.Complement(self.terms[inner[0]])
+            case "At", [number, line]:
+                inner = [self._earlier(number)]
+                leaf = self.terms[inner[0]]
+                if isinstance(leaf, model.Union | model.Intersection | model.Difference | model.Complement | model.At):
+                    raise ValueError(f"expected a leaf at a line, got {type(leaf).__name__}")
+                term = model.At(leaf, Origin(_integer("a line", line, 1, LIMIT), printed(leaf)))
+            case str(), _ if kind in _LEAF_KINDS:
+                term = _leaf(kind, values, self.block)
+            case _:
+                raise ValueError(f"expected a term, got {row!r:.80}")
+        leaves = sum(self.leaves[number] for number in inner) or 1
+        depth = 1 + max((self.depths[number] for number in inner), default=0)
+        if leaves > _LEAVES or depth > _DEPTH:
+            raise ValueError(f"expected a term of at most {_LEAVES} leaves and {_DEPTH} levels, got {leaves}, {depth}")
+        self.terms.append(term)
+        self.leaves.append(leaves)
+        self.depths.append(depth)
+
+    def _earlier(self, number: Any) -> int:
+        return _integer("a term", number, 0, len(self.terms) - 1)
+
+
+def _leaf(kind: str, values: Sequence[Any], block: int) -> Leaf:
+    names = [field.name for field in fields(_LEAF_KINDS[kind])]
+    if len(values) != len(names):
+        raise ValueError(f"expected {kind} with {names}, got {len(values)} values")
+    given = dict(zip(names, values, strict=True))
+    if not isinstance(given.get("blocks", False), bool):
+        raise ValueError(f"expected a boolean, got {given['blocks']!r:.80}")
+    most = LIMIT // block if given.get("blocks") else LIMIT
+
+    def number(name: str, least: int, limit: int = most) -> int:
+        return _integer(f"{name} of {kind}", given[name], least, limit)
+
+    match kind:
+        case "Full":
+            return model.Full()
+        case "Nothing":
+            return model.Nothing()
+        case "Causal":
+            return model.Causal()
+        case "Window":
+            return model.Window(number("n", 1), number("ahead", 0), given["blocks"])
+        case "Sink":
+            return model.Sink(number("n", 0), given["blocks"])
+        case "Global":
+            return model.Global(number("n", 0), given["blocks"])
+        case "Stride":
+            return model.Stride(number("period", 1), number("phase", 0, number("period", 1) - 1), given["blocks"])
+        case "Dilated":
+            return model.Dilated(number("period", 1), number("phase", 0, number("period", 1) - 1), given["blocks"])
+        case "Chunk":
+            return model.Chunk(number("n", 1), number("back", 0))
+        case "Random":
+            return model.Random(number("k", 1, MAX_DRAWS), number("seed", -LIMIT), number("lane", -LIMIT))
+    start, stop = (None if given[name] is None else number(name, -most) for name in ("start", "stop"))
+    if stop is not None and (stop == 0 or ((start or 0) >= stop and ((start or 0) < 0) == (stop < 0))):
+        raise ValueError(f"expected a range with something in it, got {start}..{stop}")
+    first, last = (None if at is None else Edge(at, at < 0) for at in (start, stop))
+    return (model.Columns if kind == "Columns" else model.Rows)(first, last, given["blocks"])
+
+
+def _score(data: Any) -> Score:
+    hints = get_type_hints(Score)
+    given = _mapping("a score", data, tuple(hints))
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        value = tuple(value) if isinstance(value, list) else value
+        numbers = value if isinstance(value, tuple) else (value,)
+        hint = hints[name]
+        kinds = {get_origin(kind) or kind for kind in (get_args(hint) if isinstance(hint, UnionType) else (hint,))}
+        if type(value) not in kinds or not all(_plain(each, name) for each in numbers):
+            raise ValueError(f"expected {name} of {hint}, got {value!r:.80}")
+        found[name] = value
+    return Score(**found)
+
+
+def _plain(value: Any, name: str) -> bool:
+    """Whether a score's value is none, a truth or a finite number, above 0 where it divides or multiplies."""
+    if value is None or isinstance(value, bool):
+        return True
+    return isinstance(value, float) and math.isfinite(value) and (value > 0 or name not in ("scale", "softcap"))
+
+
+def _mapping(what: str, data: Any, names: tuple[str, ...]) -> Mapping[str, Any]:
+    if not isinstance(data, dict) or set(data) != set(names):
+        raise ValueError(f"expected {what} with {', '.join(names)}, got {data!r:.80}")
+    return data
+
+
+def _list(what: str, data: Any) -> list[Any]:
+    if not isinstance(data, list):
+        raise ValueError(f"expected {what} as a list, got {data!r:.80}")
+    return data
+
+
+def _integer(what: str, value: Any, least: int, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"expected {what} from {least} to {most}, got {value!r:.80}")
+    return value

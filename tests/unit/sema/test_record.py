@@ -1,0 +1,151 @@
+"""Resolved patterns as data: what comes back is what went, and nothing that the language forbids comes in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sparsec
+from sparsec.sema.record import heads_data, heads_of
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+TEXT = """
+pattern p {
+    heads 4 kv 2  block 16  causal  scale 1/7  softcap 3  alibi  learned_sink  documents
+    attend (window(9) | stride(3b, phase = h) & columns(3 .. -4)) - ~(random(2, seed = -5) | chunk(8) & global(2b))
+}
+"""
+
+
+def data() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.dumps(heads_data(sparsec.parse(TEXT).pattern().resolve())))
+    return found
+
+
+def examples() -> list[tuple[str, str]]:
+    return [(file.name, name) for file in sorted(EXAMPLES.glob("*.sparse")) for name in sparsec.load(file).patterns]
+
+
+@pytest.mark.parametrize("example", examples(), ids=lambda example: example[1])
+def test_examples_come_back_whole(example: tuple[str, str]) -> None:
+    pattern = sparsec.load(EXAMPLES / example[0]).pattern(example[1])
+    resolved = pattern.resolve(pattern.heads or 32, pattern.kv_heads or 8)
+    back = heads_of(json.loads(json.dumps(heads_data(resolved))))
+    assert back == resolved
+    assert len({id(term) for term in back.terms}) == len(set(resolved.terms)), "equal heads share one term"
+
+
+def test_every_construct_comes_back() -> None:
+    assert heads_of(data()) == sparsec.parse(TEXT).pattern().resolve()
+
+
+def test_inputs_do_not_leave() -> None:
+    pattern = sparsec.parse("pattern p { heads 1  input listed : columns  attend listed }").pattern()
+    with pytest.raises(ValueError, match="run-time inputs"):
+        heads_data(pattern.resolve())
+
+
+def test_a_shared_term_is_written_once() -> None:
+    pattern = sparsec.parse("pattern p { heads 4096  causal  attend window(9) | sink(4) }").pattern()
+    assert len(heads_data(pattern.resolve())["nodes"]) == 7
+
+
+def with_node(*row: Any) -> Callable[[dict[str, Any]], None]:
+    """Puts the last head's term to a node of its own."""
+
+    def change(given: dict[str, Any]) -> None:
+        given["nodes"].append(list(row))
+        given["terms"][-1] = len(given["nodes"]) - 1
+
+    return change
+
+
+def doubled(times: int) -> Callable[[dict[str, Any]], None]:
+    def change(given: dict[str, Any]) -> None:
+        for _ in range(times):
+            last = len(given["nodes"]) - 1
+            given["nodes"].append(["Union", [last, last]])
+
+    return change
+
+
+def nested(given: dict[str, Any]) -> None:
+    for _ in range(1000):
+        given["nodes"].append(["Complement", len(given["nodes"]) - 1])
+
+
+def put(**changed: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda given: given.update(changed)
+
+
+def scored(**changed: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda given: given["score"].update(changed)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        with_node("Input", 0),
+        with_node("Window", 0, 0, False),
+        with_node("Window", 1, -1, False),
+        with_node("Window", 1, 0, 1),
+        with_node("Window", True, 0, False),
+        with_node("Window", 1.0, 0, False),
+        with_node("Window", 1 << 31, 0, False),
+        with_node("Window", 1 << 27, 0, True),
+        with_node("Window", 1),
+        with_node("Sink", -1, False),
+        with_node("Stride", 0, 0, False),
+        with_node("Stride", 3, 3, False),
+        with_node("Dilated", 3, -1, False),
+        with_node("Chunk", 0, 0),
+        with_node("Columns", 3, 3, False),
+        with_node("Columns", None, 0, False),
+        with_node("Rows", -3, -5, False),
+        with_node("Columns", "0", None, False),
+        with_node("Random", 0, 0, 0),
+        with_node("Random", 4097, 0, 0),
+        with_node("Union", []),
+        with_node("Union", [999]),
+        with_node("Union", [-1]),
+        with_node("At", 0, "1 */ system();"),
+        with_node("Complement", None),
+        with_node("__class__"),
+        with_node(),
+        doubled(60),
+        nested,
+        put(heads=5),
+        put(heads=4097),
+        put(heads=0),
+        put(kv_heads=3),
+        put(block=24),
+        put(block=2048),
+        put(documents="all"),
+        put(documents=[]),
+        put(terms=[0, 0, 0]),
+        put(terms=[0, 0, 0, 10**6]),
+        put(nodes=None),
+        put(more=1),
+        scored(scale=0.0),
+        scored(scale=float("inf")),
+        scored(scale="1"),
+        scored(softcap=float("nan")),
+        scored(alibi=1),
+        scored(more=1),
+    ],
+)
+def test_what_the_language_forbids_is_refused(change: Callable[[dict[str, Any]], None]) -> None:
+    given = data()
+    change(given)
+    with pytest.raises(ValueError):
+        heads_of(given)
+
+
+@pytest.mark.parametrize("given", [None, [], "pattern", {}, {"heads": 1}])
+def test_other_data_is_refused(given: Any) -> None:
+    with pytest.raises(ValueError, match="expected a pattern with"):
+        heads_of(given)
