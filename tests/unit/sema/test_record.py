@@ -51,7 +51,7 @@ def test_inputs_do_not_leave() -> None:
 
 def test_a_shared_term_is_written_once() -> None:
     pattern = sparsec.parse("pattern p { heads 4096  causal  attend window(9) | sink(4) }").pattern()
-    assert len(heads_data(pattern.resolve())["nodes"]) == 7
+    assert len(heads_data(pattern.resolve())["nodes"]) == 8
 
 
 def with_node(*row: Any) -> Callable[[dict[str, Any]], None]:
