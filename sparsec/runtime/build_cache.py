@@ -20,9 +20,15 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from sparsec.diagnostics.model import SparsecError
+
 _SUMS = "SHA256SUMS"
 _KEY = re.compile(r"[0-9a-f]{64}\Z")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
+
+
+class BuildError(SparsecError):
+    """Nothing can be built here: no compiler, one that failed (the message says how), or no room for files."""
 
 
 def build_key(*parts: str) -> str:
@@ -32,20 +38,41 @@ def build_key(*parts: str) -> str:
 
 def lookup(key: str) -> Path | None:
     """The folder published under `key`, its files just checked against their digests; None if there is none."""
-    return _valid(_root(_configured_root()) / _checked(key))
+    found = (_valid(root / _checked(key)) for root in _roots(_configured_root()))
+    return next((folder for folder in found if folder is not None), None)
 
 
 def publish(key: str, files: Mapping[str, bytes]) -> Path:
-    """Stores `files` (plain names) under `key` in one step; returns their folder. Several writers at once are safe."""
+    """Stores `files` (plain names) under `key` in one step; returns their folder. Several writers at once are safe.
+
+    Where the cache's folder has no room they go to a temporary one, with one warning. Raises BuildError.
+    """
     sums = _sums(key, {_named(name): data for name, data in files.items()})
-    root = _root(_configured_root())
-    target = root / _checked(key)
+    roots = _roots(_configured_root())
+    while True:
+        try:
+            return _published(roots[-1], _checked(key), {**files, _SUMS: sums})
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if len(roots) > 1 or roots[0] != _configured_root():
+                raise BuildError(f"expected room for a build in {roots[-1]}, got an error: {reason}") from error
+            roots.append(_temporary(str(roots[0]), reason))
+
+
+def discard(key: str) -> None:
+    """Takes an entry away, if there is one, so that another can be published under its key."""
+    for root in _roots(_configured_root()):
+        if (root / _checked(key)).exists():
+            _remove(root / key)
+
+
+def _published(root: Path, key: str, files: Mapping[str, bytes]) -> Path:
     fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
     try:
-        for name, data in (*files.items(), (_SUMS, sums)):
+        for name, data in files.items():
             _write(fresh / name, data)
         _sync_folder(fresh)
-        return _placed(fresh, target)
+        return _placed(fresh, root / key)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)  # there is none once it stands in its place
 
@@ -66,29 +93,47 @@ def _placed(fresh: Path, target: Path) -> Path:
             return target
 
 
-def _configured_root() -> Path:
+def _configured_root() -> Path | None:
+    """None for a user without a home folder who names no other."""
     chosen = os.environ.get("SPARSEC_CACHE_DIR")
-    if chosen:
-        return Path(chosen).absolute()
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "sparsec"
+    try:
+        if chosen:
+            return Path(chosen).absolute()
+        return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "sparsec"
+    except (RuntimeError, OSError):  # no HOME and no entry for the user; a relative path in a folder that is gone
+        return None
 
 
 @cache
-def _root(wanted: Path) -> Path:
-    """`wanted` made private, or a fresh temporary folder, with one warning, if it cannot be trusted or written."""
+def _roots(wanted: Path | None) -> list[Path]:
+    """`wanted` made private, or a fresh temporary folder, with one warning, if it cannot be trusted or used.
+
+    A later failure to write appends a temporary folder, for the rest of the process.
+    """
+    if wanted is None:
+        return [_temporary("a home folder", "the user has none; SPARSEC_CACHE_DIR names another folder")]
     try:
         wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = wanted.lstat()
         if stat.S_ISLNK(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
             raise PermissionError(errno.EPERM, "it has to be a folder that nobody else owns or may write to")
         wanted.chmod(0o700)
+        if os.statvfs(wanted).f_flag & getattr(os, "ST_NOEXEC", 0):
+            raise PermissionError(errno.EPERM, "its mount lets nothing be run: noexec")
         with tempfile.TemporaryFile(dir=wanted):
-            return wanted
+            return [wanted]
     except OSError as error:
-        reason = error.strerror or str(error)
-        warnings.warn(f"sparsec cannot keep builds in {wanted} ({reason}); they last for this process", stacklevel=4)
+        return [_temporary(str(wanted), error.strerror or str(error))]
+
+
+def _temporary(wanted: str, reason: str) -> Path:
+    """Raises BuildError where there is no temporary folder."""
+    warnings.warn(f"sparsec cannot keep builds in {wanted} ({reason}); they last for this process", stacklevel=5)
+    try:
         return Path(tempfile.mkdtemp(prefix="sparsec-"))
+    except OSError as error:
+        raise BuildError(f"expected a temporary folder for what is built, got an error: {error}") from error
 
 
 def _valid(folder: Path) -> Path | None:

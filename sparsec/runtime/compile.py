@@ -6,7 +6,7 @@ The way down: Program.pattern -> Pattern.resolve -> plan_kernels -> emit_cpp or 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 
@@ -14,7 +14,6 @@ import torch
 
 from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError, DiagnosticError
-from sparsec.ir.normalise import TooManyBands
 from sparsec.plan.build import plan_backward, plan_kernels
 from sparsec.plan.cached import CachedPlan, plan_cached
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
@@ -32,7 +31,7 @@ from sparsec.runtime.cached_kernel import CachedKernel
 from sparsec.runtime.cpu_backward import CpuBackward
 from sparsec.runtime.cpu_cached import CpuCached
 from sparsec.runtime.devices import device_of
-from sparsec.runtime.kernel import LoadedKernel, register
+from sparsec.runtime.kernel import BackwardKernel, LoadedKernel, register
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.reference_kernel import ReferenceKernel
 from sparsec.runtime.request import DTYPES, HEAD_DIM_LIMIT, Request, name_of, request_of
@@ -77,7 +76,7 @@ def compile(
         raise CallError(f"expected dtype float32, bfloat16 or float16, got {dtype}")
     head_dim = check_supported(chosen, head_dim)
     with chosen.refusals():
-        return _module(request_for(chosen, head_dim, dtype, heads, kv_heads), kind, where)
+        return _module(request_for(chosen, head_dim, dtype, heads, kv_heads), kind, where, anyhow=target is None)
 
 
 def request_for(
@@ -119,18 +118,12 @@ def _default_device(target: str | None) -> torch.device:
 
 
 def _default_target(device: torch.device) -> str:
-    if device.type == "cuda":
-        return "triton"
-    if device.type == "cpu" and cpu.has_compiler():
-        return "cpu"
-    if device.type == "cpu":
-        _warn_once("no C++ compiler was found; sparsec falls back to target='torch', which is slower")
-    return "torch"
+    return {"cuda": "triton", "cpu": "cpu"}.get(device.type, "torch")
 
 
 @cache
 def _warn_once(message: str) -> None:
-    warnings.warn(message, stacklevel=4)
+    warnings.warn(message, stacklevel=6)
 
 
 def plan_request(request: Request, target: str) -> KernelPlan:
@@ -157,7 +150,7 @@ def backward_plan(request: Request, target: str) -> BackwardPlan:
         )
 
 
-def _module(request: Request, kind: str, device: torch.device) -> SparseAttention:
+def _module(request: Request, kind: str, device: torch.device, *, anyhow: bool) -> SparseAttention:
     if kind == "reference":
         pattern = request.pattern
         return SparseAttention(
@@ -177,11 +170,17 @@ def _module(request: Request, kind: str, device: torch.device) -> SparseAttentio
         from sparsec.runtime import triton  # imported where it is used, for it is slow to import
 
         target = triton.target_of(device)
-    return module_of(kind, name_of(request, target), _kernels(request, kind, device), request, device)
+    kernels = _kernels(request, kind, device, anyhow=anyhow)
+    if isinstance(kernels.forward, TorchKernel):
+        kind = target = "torch"
+    return module_of(kind, name_of(request, target), kernels, request, device)
 
 
-def _kernels(request: Request, kind: str, device: torch.device) -> LoadedKernel:
-    """The kernels of a request for "cpu", "torch" or "triton"; those of gradients and of a cache come later."""
+def _kernels(request: Request, kind: str, device: torch.device, *, anyhow: bool) -> LoadedKernel:
+    """The kernels of a request for "cpu", "torch" or "triton"; those of gradients and of a cache come later.
+
+    `anyhow`: those of "torch" take the place of such of "cpu" as cannot be built for want of a compiler.
+    """
     if kind == "triton":
         from sparsec.runtime import triton  # imported where it is used, for it is slow to import
 
@@ -190,18 +189,33 @@ def _kernels(request: Request, kind: str, device: torch.device) -> LoadedKernel:
         built = triton.TritonKernel.of(plan, plan_backward=lambda: backward_plan(request, name))
         return LoadedKernel(built, lambda: built, plan, lambda: triton_cached(request, name))
     plan, pattern, head_dim = plan_request(request, "cpu"), request.pattern, request.head_dim
-    if kind == "torch":
-        return LoadedKernel(
-            TorchKernel(plan),
-            lambda: TorchBackward(backward_plan(request, "cpu")),
-            plan,
-            lambda: TorchCached.of(pattern, head_dim),
-        )
+
+    def backward() -> BackwardKernel:
+        made = CpuBackward.of(backward_plan(request, "cpu"))
+        return made if available(made.entry) else TorchBackward(made.plan)
+
+    def cached() -> CachedKernel:
+        made = CpuCached.of(pattern, head_dim, DTYPES[request.dtype])
+        return made if available(made.entries) else TorchCached.of(pattern, head_dim)
+
+    def available(library: Callable[[], object]) -> bool:
+        """Whether it is there, or will be: with a compiler it is built when it is first called."""
+        if not anyhow or cpu.has_compiler():
+            return True
+        try:
+            library()
+        except cpu.NoCompiler:
+            _warn_once("no C++ compiler was found; sparsec falls back to target='torch', which is slower")
+            return False
+        return True
+
+    if kind == "cpu" and available(lambda: cpu.CpuKernel.of(plan)):
+        return LoadedKernel(cpu.CpuKernel.of(plan), backward, plan, cached)
     return LoadedKernel(
-        cpu.CpuKernel.of(plan),
-        lambda: CpuBackward.of(backward_plan(request, "cpu")),
+        TorchKernel(plan),
+        lambda: TorchBackward(backward_plan(request, "cpu")),
         plan,
-        lambda: CpuCached.of(pattern, head_dim, DTYPES[request.dtype]),
+        lambda: TorchCached.of(pattern, head_dim),
     )
 
 
@@ -212,7 +226,7 @@ def rebuilt(name: str, device: torch.device | None) -> LoadedKernel:
     """
     request, target = request_of(name)
     kind = target if target in ("cpu", "torch") else "triton"
-    return _kernels(request, kind, device or _default_device(kind))
+    return _kernels(request, kind, device or _default_device(kind), anyhow=True)
 
 
 def cached_plans(request: Request, target: str) -> tuple[CachedPlan, CachedPlan]:

@@ -23,19 +23,22 @@ from torch import Tensor
 
 import sparsec
 from sparsec.codegen.cpp import emit_cpp
-from sparsec.diagnostics.model import CallError, SparsecError
+from sparsec.diagnostics.model import CallError
 from sparsec.plan.kernel import KernelPlan
-from sparsec.runtime.build_cache import build_key, lookup, publish
+from sparsec.runtime.build_cache import BuildError as BuildError
+from sparsec.runtime.build_cache import build_key, discard, lookup, publish
 from sparsec.runtime.positions import check_positions
 from sparsec.sema.model import Documents
 
+NATIVE = "native"
 _LIBRARY = "kernel.so"
+_ALIAS = "entry"
 _TIMEOUT_SECONDS = 300
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class BuildError(SparsecError):
-    """The machine has no C++ compiler, or it failed; the message holds what it said."""
+class NoCompiler(BuildError):
+    """The machine has no C++ compiler, and the build cache no kernel that one has built."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +50,12 @@ class Compiler:
 
 
 def find_compiler() -> Compiler | None:
-    """$CXX, else g++, else clang++; asked by `stat` alone, never run."""
+    """$CXX, else g++, else clang++; asked by `stat` alone, never run. Raises BuildError for a $CXX of no words."""
     for candidate in (os.environ.get("CXX", ""), "g++", "clang++"):
-        words = shlex.split(candidate)
+        try:
+            words = shlex.split(candidate)
+        except ValueError as error:
+            raise BuildError(f"expected $CXX as the words of a command, got {candidate!r} ({error})") from error
         if not words or shutil.which(words[0]) is None:
             continue
         programs = [Path(found).resolve() for word in words if (found := shutil.which(word)) is not None]
@@ -62,29 +68,61 @@ def has_compiler() -> bool:
     return find_compiler() is not None
 
 
-def compile_shared(source: str, *, optimise: int = 3) -> Path:
-    """The shared library of C++ `source` for this machine, from the build cache or built now (-O`optimise`).
+def compile_shared(source: str, *, optimise: int = 3, processor: str = NATIVE) -> Path:
+    """The shared library of C++ `source`, from the build cache or built now (-O`optimise`).
 
-    Raises BuildError.
+    `processor`: this machine's, or one of `plan.target.CPU_LEVELS`. Without a compiler a library that any one has built
+    here serves. Raises NoCompiler, BuildError.
     """
     compiler = find_compiler()
+    flags = _flags(optimise, processor)
+    parts = (source, repr(flags), _machine(), sparsec.__version__)
+    alias = build_key("any compiler", *parts)
     if compiler is None:
-        raise BuildError(
-            "expected a C++ compiler ($CXX, g++ or clang++), found none; install one or use target='torch'"
-        )
-    flags = _flags(optimise)
-    key = build_key(source, compiler.identity, repr(flags), _machine(), sparsec.__version__)
+        folder = _aliased(alias)
+        if folder is None:
+            raise NoCompiler(
+                "expected a C++ compiler ($CXX, g++ or clang++), found none; install one or use target='torch'"
+            )
+        return folder / _LIBRARY
+    key = build_key(source, compiler.identity, *parts[1:])
     folder = lookup(key)
     if folder is None:
-        with tempfile.TemporaryDirectory(prefix="sparsec-") as scratch:
-            _run_compiler(compiler.command, flags, source, Path(scratch))
-            built = (Path(scratch) / _LIBRARY).read_bytes()
+        try:
+            with tempfile.TemporaryDirectory(prefix="sparsec-") as scratch:
+                _run_compiler(compiler.command, flags, source, Path(scratch))
+                built = (Path(scratch) / _LIBRARY).read_bytes()
+        except OSError as error:
+            raise BuildError(f"expected room to build in {tempfile.tempdir}, got an error: {error}") from error
         folder = publish(key, {_LIBRARY: built, "kernel.cpp": source.encode()})
+    if _aliased(alias) is None:
+        discard(alias)  # one whose library is gone
+        publish(alias, {_ALIAS: key.encode()})
     return folder / _LIBRARY
 
 
-def _flags(optimise: int) -> tuple[str, ...]:
-    native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
+def _aliased(alias: str) -> Path | None:
+    """The entry that another one names."""
+    found = lookup(alias)
+    return None if found is None else lookup((found / _ALIAS).read_text(encoding="ascii"))
+
+
+def open_library(library: Path) -> ctypes.CDLL:
+    """Loads a library of the build cache or of a folder, whose digest was checked. Raises BuildError."""
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise BuildError(
+            f"expected a library that this system loads, got {library} ({error}); "
+            "SPARSEC_CACHE_DIR names another folder, such as one of a mount without noexec"
+        ) from error
+
+
+def _flags(optimise: int, processor: str) -> tuple[str, ...]:
+    arm = platform.machine() in ("aarch64", "arm64")
+    if processor != NATIVE and arm:
+        raise BuildError(f"expected an x86-64 machine to build for {processor}, got {platform.machine()}")
+    native = "-mcpu=native" if arm else f"-march={processor}"
     # No -ffast-math: a masked score is an infinity, and a NaN has to show.
     exact = ("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
     return ("-std=c++17", f"-O{int(optimise)}", native, *exact, "-shared", "-fPIC", "-fopenmp")
@@ -158,7 +196,7 @@ class CpuKernel:
     @staticmethod
     def load(plan: KernelPlan, source: str, library: Path) -> CpuKernel:
         """The kernel of `plan` from a library that `compile_shared(source)` made, `source` being `emit_cpp(plan)`."""
-        return CpuKernel(plan, source, ctypes.CDLL(str(library)).sparsec_forward)
+        return CpuKernel(plan, source, open_library(library).sparsec_forward)
 
     def forward(
         self,
@@ -274,7 +312,7 @@ def build_kernels(plans: Sequence[KernelPlan], *, optimise: int = 3) -> tuple[Cp
     """The kernels of several plans, built as one library. Raises BuildError."""
     symbols = ["sparsec"] if len(plans) == 1 else [f"sparsec_{n}" for n in range(len(plans))]
     source = "\n".join(emit_cpp(plan, symbol=symbol) for plan, symbol in zip(plans, symbols, strict=True))
-    library = ctypes.CDLL(str(compile_shared(source, optimise=optimise)))
+    library = open_library(compile_shared(source, optimise=optimise))
     return tuple(
         CpuKernel(plan, source, library[f"{symbol}_forward"]) for plan, symbol in zip(plans, symbols, strict=True)
     )

@@ -17,7 +17,7 @@ from torch import Tensor
 from sparsec.codegen.cpp import emit_cpp_backward
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.kernel import BackwardPlan
-from sparsec.runtime.cpu import DrawList, check_call, compile_shared, draw_lists, scale_of
+from sparsec.runtime.cpu import DrawList, check_call, compile_shared, draw_lists, open_library, scale_of
 
 Entry = Callable[[object], int]
 
@@ -51,7 +51,7 @@ class CpuBackward:
 
         @cache
         def entry() -> Entry:
-            found: Entry = ctypes.CDLL(str(compile_shared(emit_cpp_backward(plan)))).sparsec_backward
+            found: Entry = open_library(compile_shared(emit_cpp_backward(plan))).sparsec_backward
             return found
 
         return CpuBackward(plan, entry)
@@ -59,7 +59,7 @@ class CpuBackward:
     @staticmethod
     def load(plan: BackwardPlan, library: Path) -> CpuBackward:
         """The kernel of `plan` from a library that `compile_shared(emit_cpp_backward(plan))` made."""
-        found: Entry = ctypes.CDLL(str(library)).sparsec_backward
+        found: Entry = open_library(library).sparsec_backward
         return CpuBackward(plan, lambda: found)
 
     def backward(
@@ -126,7 +126,7 @@ def build_backwards(plans: Sequence[BackwardPlan], *, optimise: int = 3) -> tupl
     """The gradients' kernels of several plans, built now as one library. Raises BuildError."""
     symbols = [f"sparsec_{n}" for n in range(len(plans))]
     source = "\n".join(emit_cpp_backward(plan, symbol=symbol) for plan, symbol in zip(plans, symbols, strict=True))
-    library = ctypes.CDLL(str(compile_shared(source, optimise=optimise)))
+    library = open_library(compile_shared(source, optimise=optimise))
     return tuple(_loaded(plan, library[f"{symbol}_backward"]) for plan, symbol in zip(plans, symbols, strict=True))
 
 

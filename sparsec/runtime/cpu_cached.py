@@ -23,7 +23,7 @@ from sparsec.ir.tiles import ListSpec
 from sparsec.plan.cached import CachedPlan, plan_cached
 from sparsec.plan.target import tile_sizes
 from sparsec.runtime.cached_kernel import Cached, check_room
-from sparsec.runtime.cpu import TORCH_DTYPES, DrawList, check_call, compile_shared, scale_of
+from sparsec.runtime.cpu import TORCH_DTYPES, DrawList, check_call, compile_shared, open_library, scale_of
 from sparsec.sema.model import Heads
 
 ROWS = 3
@@ -66,7 +66,7 @@ class CpuCached:
     @staticmethod
     def load(chunks: CachedPlan, rows: CachedPlan, source: str, library: Path) -> CpuCached:
         """The kernels from a library that `compile_shared(source)` made, `source` being `emit_cpp_cached` of plans."""
-        loaded = ctypes.CDLL(str(library))
+        loaded = open_library(library)
         return _kernel(chunks, rows, source, lambda: loaded, "sparsec")
 
     def attend(
@@ -197,7 +197,7 @@ def build_cached(requests: Sequence[tuple[Heads, int, str]], *, optimise: int = 
 
     @cache
     def library() -> ctypes.CDLL:
-        return ctypes.CDLL(str(compile_shared(source, optimise=optimise)))
+        return open_library(compile_shared(source, optimise=optimise))
 
     return tuple(_kernel(*pair, source, library, symbol) for pair, symbol in zip(plans, symbols, strict=True))
 

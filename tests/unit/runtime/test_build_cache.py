@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
 import pytest
 
 from sparsec.runtime import cpu
-from sparsec.runtime.build_cache import _root, build_key, lookup, publish
+from sparsec.runtime.build_cache import BuildError, _roots, build_key, lookup, publish
 
 KEY = build_key("source", "flags")
 FILES = {"kernel.so": b"\x7fELF" * 1000, "kernel.cpp": b"int main;"}
@@ -159,7 +161,7 @@ def test_folders_given_to_another_user(root: Path) -> None:
     os.chown(folder / "kernel.so", 12345, 12345)
     assert lookup(KEY) is None and publish(KEY, FILES) == lookup(KEY)
     os.chown(root, 12345, 12345)
-    _root.cache_clear()
+    _roots.cache_clear()
     with pytest.warns(UserWarning, match="cannot keep builds"):
         assert lookup(KEY) is None
 
@@ -168,7 +170,7 @@ KILLED = """
 import itertools, os, sys
 from pathlib import Path
 from sparsec.runtime import cpu
-from sparsec.runtime.build_cache import _root, build_key, lookup, publish
+from sparsec.runtime.build_cache import _roots, build_key, lookup, publish
 
 KEY, FILES, damage = build_key("k"), {"kernel.so": b"code" * 999, "kernel.cpp": b"text"}, sys.argv[1]
 
@@ -234,16 +236,75 @@ def test_killed_at_every_step_of_publishing(root: Path, state: str) -> None:
     assert [path.name for path in root.iterdir() if not path.name.startswith(".")] == [build_key("k")]
 
 
-def test_a_failed_writer_leaves_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def failing(monkeypatch: pytest.MonkeyPatch, where: Path) -> None:
+    """Makes what is written below a folder fail, as on a full disk."""
+    honest = os.fsync
+
     def full(handle: int) -> None:
-        raise OSError(errno.ENOSPC, "no space left")
+        if Path(f"/proc/self/fd/{handle}").readlink().is_relative_to(where):
+            raise OSError(errno.ENOSPC, "no space left")
+        honest(handle)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="no space"):
+
+
+def test_a_failed_writer_leaves_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, Path("/"))
+    with pytest.warns(UserWarning, match="no space"), pytest.raises(BuildError, match=r"expected room .*no space"):
         publish(KEY, FILES)
     with pytest.raises(ValueError, match="plain file name"):
         publish(KEY, {"../x": b""})
     assert list(root.iterdir()) == []
+
+
+def test_a_full_folder_gives_way_to_a_temporary_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = publish(build_key("before"), FILES)
+    failing(monkeypatch, root)
+    with pytest.warns(UserWarning, match=r"cannot keep builds in .*no space") as caught:
+        folder = publish(KEY, FILES)
+    assert len(caught) == 1 and root not in folder.parents
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert lookup(KEY) == folder == publish(KEY, FILES)
+        assert lookup(build_key("before")) == kept
+    assert list(root.iterdir()) == [kept]
+
+
+def test_a_user_without_a_home_has_a_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SPARSEC_CACHE_DIR", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nobody(_: int) -> None:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    _roots.cache_clear()
+    with pytest.warns(UserWarning, match="cannot keep builds in a home folder .* SPARSEC_CACHE_DIR") as caught:
+        folder = publish(KEY, FILES)
+    assert len(caught) == 1 and lookup(KEY) == folder
+    assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+
+
+def test_a_mount_that_runs_nothing_gives_way_to_a_temporary_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = os.statvfs
+
+    def statvfs(path: Path) -> os.statvfs_result:
+        found = honest(path)
+        return os.statvfs_result((*found[:8], found.f_flag | os.ST_NOEXEC, *found[9:]))
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    with pytest.warns(UserWarning, match="cannot keep builds in .* noexec"):
+        assert root not in publish(KEY, FILES).parents
+
+
+def test_without_a_temporary_folder_there_is_one_clear_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(**_: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    root.write_text("in the way")
+    monkeypatch.setattr(tempfile, "mkdtemp", none)
+    with pytest.warns(UserWarning, match="cannot keep"), pytest.raises(BuildError, match="expected a temporary folder"):
+        publish(KEY, FILES)
 
 
 @pytest.mark.parametrize("file", ["kernel.so", "kernel.cpp", "SHA256SUMS"])
