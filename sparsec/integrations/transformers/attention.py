@@ -6,6 +6,7 @@ Invariant: a layer attends through the `Call` that the model's hook made of the 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from sparsec.diagnostics.model import CallError
 from sparsec.integrations.transformers.cache import SparseCache
 from sparsec.integrations.transformers.padding import Spans
+from sparsec.integrations.transformers.trial import NoCall, Trial
 from sparsec.program import Pattern
 from sparsec.runtime.compile import compile
 from sparsec.runtime.module import SparseAttention
@@ -27,7 +29,10 @@ IMPLEMENTATION = "sparsec"
 
 @dataclass(slots=True)
 class Kernels:
-    """A pattern for given head counts, compiled for each dtype, device and scale that a call brings."""
+    """A pattern for given head counts, compiled for each dtype, device and scale that a call brings.
+
+    A copy, and what is loaded from a file, compiles its own.
+    """
 
     pattern: Pattern
     heads: int
@@ -45,6 +50,13 @@ class Kernels:
             found = self.compiled[dtype, device, scale] = self._compile(dtype, device)
             found.scale = scale
         return found
+
+    def __getstate__(self) -> tuple[Pattern, int, int, int, Score, str | None]:
+        return self.pattern, self.heads, self.kv_heads, self.head_dim, self.score, self.target
+
+    def __setstate__(self, state: tuple[Pattern, int, int, int, Score, str | None]) -> None:
+        self.pattern, self.heads, self.kv_heads, self.head_dim, self.score, self.target = state
+        self.compiled = {}
 
     def _scale(self, scaling: float | None) -> float | None:
         own = self.head_dim**-0.5 if self.score.scale is None else self.score.scale
@@ -72,16 +84,18 @@ class Kernels:
 class Call:
     """One call of a model.
 
-    kernels: of each layer. cache: None without one. counts: with a cache, the tokens of each row among the new columns
-    (None: all). spans: without a cache, the tokens of each row (None: all, or padding that nobody sees).
-    replace_window: whether the patterns stand for the model's own windows.
+    kernels: of each layer. cache: None without one. counts: with a cache, int32 [rows] on the CPU, the tokens of each
+    row among the new columns (None: all). spans: without a cache, the tokens of each row (None: all, or padding that
+    nobody sees). replace_window: whether the patterns stand for the model's own windows. attended: how often each layer
+    has attended so far, with a cache.
     """
 
     kernels: tuple[Kernels, ...]
     cache: SparseCache | None
-    counts: tuple[int, ...] | None
+    counts: Tensor | None
     spans: Spans | None
     replace_window: bool
+    attended: list[int]
 
 
 def attend(
@@ -92,19 +106,24 @@ def attend(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    sparsec_call: Call | None = None,
+    sparsec_call: Call | Trial | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """An attention function of transformers: query [B, H, N, D]; key, value [B, G, N, D]; returns [B, N, H, D]."""
+    if isinstance(sparsec_call, Trial):
+        return sparsec_call.attend(module, query, key, value, attention_mask, scaling, kwargs)
     if sparsec_call is None:
-        raise CallError(
+        raise NoCall(
             "expected a model that a pattern was applied to, and that hands keyword arguments down to its attention; "
             "got neither, or one whose config alone names sparsec: call apply, or restore, on this model itself"
         )
     call, index = sparsec_call, module.layer_idx
     assert isinstance(index, int)
     kernels = call.kernels[index]
-    _check(call, kernels.score, attention_mask, dropout, kwargs)
+    if dropout > 0:
+        raise CallError(f"expected no dropout of attention weights, got {dropout}; set config.attention_dropout to 0")
+    mask = None if attention_mask is None else attention_mask.shape
+    check_asked(kernels.score, mask, kwargs, replace_window=call.replace_window)
     device = query.device
     autocast = torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if autocast else query.dtype
@@ -112,7 +131,9 @@ def attend(
     if kernels.score.learned_sink and attn.sink is not module.sinks:
         attn.sink = module.sinks  # type: ignore[assignment]  # the model's parameter, which it may have replaced
     if call.cache is not None:
-        out = call.cache.layers[index].attend(attn, query, key, value, call.counts)
+        nth = call.attended[index]
+        call.attended[index] = nth + 1
+        out = call.cache.layers[index].attend(attn, nth, query, key, value, call.counts)
     elif query.shape[2] != key.shape[2]:
         raise CallError(f"expected as many queries as keys without a cache, got {query.shape[2]} and {key.shape[2]}")
     elif call.spans is None:
@@ -132,22 +153,20 @@ def _attend_spans(attn: SparseAttention, q: Tensor, k: Tensor, v: Tensor, spans:
     return out
 
 
-def _check(call: Call, score: Score, attention_mask: Tensor | None, dropout: float, kwargs: dict[str, Any]) -> None:
-    """Refuses what a model asks of its attention and a kernel does not do."""
-    if attention_mask is not None:
+def check_asked(score: Score, mask: Sequence[int] | None, options: Mapping[str, Any], *, replace_window: bool) -> None:
+    """Refuses what a model asks of its attention and a kernel does not do; `mask`: the shape of an attention mask."""
+    if mask is not None:
         raise CallError("expected an attention_mask [batch, tokens], got another: the pattern says who sees whom")
-    if dropout > 0:
-        raise CallError(f"expected no dropout of attention weights, got {dropout}; set config.attention_dropout to 0")
-    if kwargs.get("sliding_window") is not None and not call.replace_window:
-        raise CallError(f"expected replace_window=True for a model with a window, got {kwargs['sliding_window']}")
-    if kwargs.get("softcap") is not None and kwargs["softcap"] != score.softcap:
-        raise CallError(f"expected a pattern with the model's softcap {kwargs['softcap']}, got {score.softcap}")
-    if kwargs.get("s_aux") is not None and not score.learned_sink:
+    if options.get("sliding_window") is not None and not replace_window:
+        raise CallError(f"expected replace_window=True for a model with a window, got {options['sliding_window']}")
+    if options.get("softcap") is not None and options["softcap"] != score.softcap:
+        raise CallError(f"expected a pattern with the model's softcap {options['softcap']}, got {score.softcap}")
+    if options.get("s_aux") is not None and not score.learned_sink:
         raise CallError("expected a pattern with learned_sink for a model with sinks, got one without")
-    if kwargs.get("is_causal") is False:
+    if options.get("is_causal") is False:
         raise CallError("expected a causal call, got is_causal=False")
-    for name, given in kwargs.items():
-        if isinstance(given, Tensor) and name not in KNOWN_TENSORS:
+    for name, given in options.items():
+        if isinstance(given, Tensor | torch.Size) and name not in KNOWN_TENSORS:
             raise CallError(f"expected a model whose attention takes q, k and v alone, got {name} too")
 
 

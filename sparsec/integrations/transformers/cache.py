@@ -1,24 +1,30 @@
-"""`SparseCache`: a transformers cache whose layers hold a sparsec `KVCache` each.
+"""`SparseCache`: a transformers cache whose layers hold a sparsec `KVCache` for each time that they attend in a forward.
 
-Invariant: `columns` counts what the model was fed, padding included; the `KVCache` counts tokens alone.
+Invariant: `columns` counts what the model was fed, padding included; every `KVCache` counts tokens alone, the same ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from sparsec.diagnostics.model import CallError
+from sparsec.runtime.cache_growth import grown
 from sparsec.runtime.kv_cache import KVCache
 from sparsec.runtime.module import SparseAttention
 
+SPARE = 64
+"""Columns that a cache which grows gets beyond those that are asked for, at least."""
+
 
 class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers comes without types here
-    """One layer: its `KVCache`, made at the first call, for that call's batch size, dtype and device."""
+    """One layer. `kvs`: the `KVCache` of each call of its attention in a forward, in order. `reached`: whether the
+    model has handed it keys and values since that was last set to False."""
 
     is_compileable = False
     is_sliding = False
@@ -28,17 +34,35 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
     def __init__(self, max_len: int, rollback: int) -> None:
         super().__init__()
         self.max_len, self.rollback = max_len, rollback
-        self.kv: KVCache | None = None
+        self.kvs: list[KVCache] = []
         self.columns = 0
+        self.reached = False
 
-    @torch.compiler.disable(reason="attention over a cache reads lengths on the host, so it runs between graphs")  # type: ignore[no-untyped-call, untyped-decorator]
-    def attend(self, attn: SparseAttention, q: Tensor, k: Tensor, v: Tensor, counts: Sequence[int] | None) -> Tensor:
-        """Attention of q to what is held and to k, v, which are then held too; shapes, and `counts` for `lengths`, as
-        for `SparseAttention.forward`."""
-        if self.kv is None or (self.columns == 0 and self.kv.batch_size != q.shape[0]):
-            self.kv = attn.new_cache(q.shape[0], self.max_len, rollback=self.rollback, device=q.device)
-        out: Tensor = attn(q, k, v, cache=self.kv, lengths=counts)
-        self.columns += q.shape[2]
+    @property
+    def kv(self) -> KVCache | None:
+        """The first `KVCache`; None before the first call."""
+        return self.kvs[0] if self.kvs else None
+
+    @torch.compiler.disable(reason="a cache is made at the first call")  # type: ignore[no-untyped-call, untyped-decorator]
+    def prepare(self, attn: SparseAttention, nth: int, batch: int, device: torch.device) -> None:
+        """Makes the empty cache of the nth call in a forward, unless there is a fitting one."""
+        if not self._fits(attn, nth, batch, device):
+            self.kvs[nth : nth + 1] = [attn.new_cache(batch, self.max_len, rollback=self.rollback, device=device)]
+
+    def _fits(self, attn: SparseAttention, nth: int, batch: int, device: torch.device) -> bool:
+        if nth >= len(self.kvs):
+            return False
+        have = self.kvs[nth]
+        return have.batch_size == batch and have.keys.dtype == attn.dtype and have.keys.device == device
+
+    def attend(
+        self, attn: SparseAttention, nth: int, q: Tensor, k: Tensor, v: Tensor, counts: Tensor | None
+    ) -> Tensor:
+        """Attention, the nth of a forward, of q to what is held and to k, v, which are then held too; shapes, and
+        `counts` for `lengths`, as for `SparseAttention.forward`."""
+        if self.columns == 0 and not self._fits(attn, nth, q.shape[0], q.device):
+            self.prepare(attn, nth, q.shape[0], q.device)
+        out: Tensor = attn(q, k, v, cache=self.kvs[nth], lengths=counts)
         return out
 
     @property
@@ -48,10 +72,11 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Hands both on: the attention function attends first, and stores them after."""
+        self.reached = True
         return key_states, value_states
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing to do: `attend` knows the module that the cache is for."""
+        """Nothing to do: `prepare` knows the module that the cache is for."""
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.columns + query_length, 0
@@ -64,47 +89,80 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
 
     get_max_cache_shape = get_max_length  # its name before transformers 5.10
 
+    def grow(self, max_len: int) -> None:
+        """Room for `max_len` columns, no fewer than there are."""
+        self.max_len = max_len
+        self.kvs = [grown(kv, max_len) for kv in self.kvs]
+
     def reset(self) -> None:
         self.columns = 0
-        if self.kv is not None:
-            self.kv.reset()
+        self._each(KVCache.reset)
 
     def crop(self, tokens: int) -> None:
         """Takes back -tokens columns, or all beyond `tokens` of them; raises as `KVCache.truncate` does."""
         removed = -tokens if tokens <= 0 else max(0, self.columns - tokens)
-        if removed == 0 or self.kv is None:
+        if removed == 0 or not self.kvs:
             return
-        self.kv.truncate([max(0, length - removed) for length in self.kv.lengths])
+        self._each(lambda kv: kv.truncate([max(0, length - removed) for length in kv.lengths]))
         self.columns = max(0, self.columns - removed)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        if self.kv is not None:
-            self.kv.reorder(beam_idx)
+        self._each(lambda kv: kv.reorder(beam_idx))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        if self.kv is not None:
-            self.kv.reorder(torch.arange(self.kv.batch_size).repeat_interleave(repeats))
+        self._each(lambda kv: kv.reorder(torch.arange(kv.batch_size).repeat_interleave(repeats)))
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        if self.kv is not None:
-            self.kv.reorder(torch.arange(self.kv.batch_size)[indices.cpu()])
+        self._each(lambda kv: kv.reorder(torch.arange(kv.batch_size)[indices.cpu()]))
 
     def offload(self) -> None:
         raise CallError("expected a cache that stays where the model is, got a call to offload it")
+
+    def _each(self, change: Callable[[KVCache], None]) -> None:
+        for kv in self.kvs:
+            change(kv)
 
 
 class SparseCache(Cache):  # type: ignore[misc]  # likewise
     """The cache of a model that a pattern was applied to; made by `generate()`, or by `new_cache`.
 
-    `max_len`: columns that each sequence may have, padding included. `nbytes`: bytes of all keys and values held.
+    `max_len`: columns that each sequence may have, padding included; a cache that `grows` gets more when it has to.
+    `nbytes`: bytes of all keys and values held. `taken`: whether a decoder got it since that was last set to False.
     """
 
-    def __init__(self, layers: int, max_len: int, rollback: int = 0) -> None:
+    def __init__(self, layers: int, max_len: int, rollback: int = 0, *, grows: bool = False) -> None:
         for name, value, least in (("max_len", max_len, 1), ("rollback", rollback, 0)):
             if value < least:
                 raise CallError(f"expected {name} of at least {least}, got {value}")
-        self.max_len = max_len
+        self.max_len, self.grows, self.taken = max_len, grows, False
         super().__init__(layers=[SparseCacheLayer(max_len, rollback) for _ in range(layers)])
+
+    def begin(self, new: int) -> None:
+        """Before a forward of `new` columns: checks that the layers hold the same tokens, and makes room if it may."""
+        columns = self.layers[0].columns
+        held = [kv.state[0].numpy() for layer in self.layers for kv in layer.kvs]
+        if held and (held[0].max() > columns or not all(np.array_equal(each, held[0]) for each in held)):
+            raise CallError(
+                "expected a cache whose layers all hold the tokens of the calls that ended, got one that a call has "
+                "left half filled; reset() empties it"
+            )
+        for layer in self.layers:
+            layer.reached = False
+        needed = columns + new
+        if self.grows and needed > self.max_len:
+            self.max_len = needed + max(SPARE, needed // 4)
+            for layer in self.layers:
+                layer.grow(self.max_len)
+
+    def end(self, new: int) -> None:
+        """After a forward of `new` columns."""
+        for layer in self.layers:
+            layer.columns += new
+
+    @property
+    def reached(self) -> bool:
+        """Whether a layer's keys and values have come to this cache since `begin`."""
+        return any(layer.reached for layer in self.layers)
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -115,7 +173,7 @@ class SparseCache(Cache):  # type: ignore[misc]  # likewise
     @property
     def nbytes(self) -> int:
         """Bytes of all keys and values, once the first call has made room for them."""
-        return sum(layer.kv.nbytes for layer in self.layers if layer.kv is not None)
+        return sum(kv.nbytes for layer in self.layers for kv in layer.kvs)
 
     @property
     def batch_size(self) -> int:

@@ -1,4 +1,4 @@
-"""A model and the patterns of its layers -> the kernels of each layer, or a CallError that says what does not fit.
+"""What a model asks of its attention and the patterns of its layers -> the kernels of each layer, or a CallError that says what does not fit.
 
 Invariant: what the model's own attention does beside soft-max over causal pairs is in the pattern, or refused.
 """
@@ -12,7 +12,8 @@ from typing import Any
 from torch import nn
 
 from sparsec.diagnostics.model import CallError
-from sparsec.integrations.transformers.attention import Kernels
+from sparsec.integrations.transformers.attention import Kernels, check_asked
+from sparsec.integrations.transformers.trial import Asked
 from sparsec.program import Pattern
 from sparsec.sema.model import Edge
 
@@ -25,40 +26,38 @@ def decoder_of(model: Any) -> nn.Module:
     if getattr(config, "is_encoder_decoder", False):
         raise CallError(f"expected a causal LM, got the encoder-decoder {type(model).__name__}")
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else getattr(model, "base_model", model)
-    assert isinstance(decoder, nn.Module)
+    if not isinstance(decoder, nn.Module) or not hasattr(decoder, "set_attn_implementation"):
+        raise CallError(f"expected a causal LM with a decoder, got {type(model).__name__} without")
     return decoder
 
 
-def attention_layers(decoder: nn.Module) -> tuple[nn.Module, ...]:
-    """The attention modules of a decoder, one a layer, in order."""
-    found: dict[int, nn.Module] = {}
-    for module in decoder.modules():
-        layer = getattr(module, "layer_idx", None)
-        if isinstance(layer, int) and hasattr(module, "is_causal"):
-            found[layer] = module
-    count = getattr(decoder.config, "num_hidden_layers", None)
-    if not found or list(found) != list(range(len(found))) or len(found) != count:
-        raise CallError(f"expected self-attention in each of {count} layers, got it in layers {sorted(found)}")
-    return tuple(found.values())
-
-
 def fit(
-    decoder: nn.Module, patterns: Sequence[Pattern], *, replace_window: bool, target: str | None
+    decoder: nn.Module,
+    layers: Sequence[Sequence[Asked]],
+    patterns: Sequence[Pattern],
+    *,
+    replace_window: bool,
+    target: str | None,
 ) -> tuple[Kernels, ...]:
-    """The kernels of each layer, `patterns[l]` being layer l's. Layers with equal patterns share theirs, but those with
-    a learned sink, for their sinks differ. Raises CallError, and DiagnosticError for a pattern that is not causal."""
-    modules = attention_layers(decoder)
-    if len(patterns) != len(modules):
-        raise CallError(f"expected patterns for {len(modules)} layers, got {len(patterns)}")
+    """The kernels of each layer: layers[l] is what layer l asks of its attention in a forward, patterns[l] its pattern.
+
+    Layers of one pattern and shape share theirs, but those with a learned sink, for their sinks differ. Raises
+    CallError, and DiagnosticError for a pattern that is not causal.
+    """
     made: list[Kernels] = []
-    shared: dict[int, Kernels] = {}
-    for layer, (module, pattern) in enumerate(zip(modules, patterns, strict=True)):
-        kernels = shared.get(id(pattern))
+    shared: dict[tuple[int, int, int, int], Kernels] = {}
+    for layer, (calls, pattern) in enumerate(zip(layers, patterns, strict=True)):
+        (_, heads, _, head_dim), kv_heads = calls[0].query, calls[0].key[1]
+        if any((each.query, each.key) != (calls[0].query, calls[0].key) for each in calls):
+            raise CallError(f"expected attention of one shape in layer {layer}, got {[each.query for each in calls]}")
+        key = (id(pattern), heads, kv_heads, head_dim)
+        kernels = shared.get(key)
         if kernels is None:
-            kernels = _kernels(module, decoder.config, pattern, target)
+            kernels = _kernels(heads, kv_heads, head_dim, pattern, target)
             if not kernels.score.learned_sink:
-                shared[id(pattern)] = kernels
-        _check_layer(module, decoder.config, kernels, layer, replace_window)
+                shared[key] = kernels
+        for each in calls:
+            _check_layer(each, decoder.config, kernels, layer, replace_window)
         made.append(kernels)
     return tuple(made)
 
@@ -76,18 +75,15 @@ def _has_end(node: object) -> bool:
     return is_dataclass(node) and any(_has_end(getattr(node, part.name)) for part in fields(node))
 
 
-def _kernels(module: nn.Module, config: Any, pattern: Pattern, target: str | None) -> Kernels:
-    heads = config.num_attention_heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    head_dim = getattr(module, "head_dim", None) or getattr(config, "head_dim", None) or config.hidden_size // heads
+def _kernels(heads: int, kv_heads: int, head_dim: int, pattern: Pattern, target: str | None) -> Kernels:
     score = pattern.resolve(heads, kv_heads).score
     pattern.cache_layout(heads, kv_heads)  # says what is wrong with a pattern that is not causal, or packs documents
     return Kernels(pattern, heads, kv_heads, head_dim, score, target)
 
 
-def _check_layer(module: nn.Module, config: Any, kernels: Kernels, layer: int, replace_window: bool) -> None:
-    score, name = kernels.score, kernels.pattern.name
-    if not module.is_causal or getattr(config, "is_causal", True) is False:
+def _check_layer(asked: Asked, config: Any, kernels: Kernels, layer: int, replace_window: bool) -> None:
+    module, score, name = asked.module, kernels.score, kernels.pattern.name
+    if not getattr(module, "is_causal", True) or getattr(config, "is_causal", True) is False:
         raise CallError(f"expected causal attention, got attention in both directions in layer {layer}")
     if getattr(module, "is_cross_attention", False) or getattr(config, "add_cross_attention", False):
         raise CallError(f"expected self-attention, got cross-attention in layer {layer}")
@@ -104,6 +100,10 @@ def _check_layer(module: nn.Module, config: Any, kernels: Kernels, layer: int, r
     if (sinks is not None) != score.learned_sink:
         has = "with learned_sink, for the model has sinks" if sinks is not None else "without learned_sink"
         raise CallError(f"expected pattern {name!r} {has}; got one {'with' if score.learned_sink else 'without'} it")
+    try:
+        check_asked(score, asked.attention_mask, asked.options, replace_window=replace_window)
+    except CallError as error:
+        raise CallError(f"{error}, in layer {layer} ({type(module).__name__})") from error
 
 
 def _own_window(config: Any, layer: int) -> str | None:

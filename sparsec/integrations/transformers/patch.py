@@ -1,4 +1,4 @@
-"""`apply`: a pattern into a model, by one hook on its decoder and one method of its `generate()`.
+"""`apply`: a pattern into a model, by hooks on it and its decoder and one method of its `generate()`.
 
 Invariant: parameters and module tree stay the model's own, so that state dicts, training and saving do not change.
 """
@@ -9,17 +9,16 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MethodType
 from typing import Any, TypeVar
 
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from sparsec.diagnostics.model import CallError
-from sparsec.integrations.transformers.attention import IMPLEMENTATION, Call, Kernels
+from sparsec.integrations.transformers.attention import IMPLEMENTATION
 from sparsec.integrations.transformers.cache import SparseCache
-from sparsec.integrations.transformers.fit import attention_layers, counts_from_end, decoder_of, fit
-from sparsec.integrations.transformers.padding import new_tokens, token_spans
+from sparsec.integrations.transformers.fit import counts_from_end, decoder_of, fit
+from sparsec.integrations.transformers.hooks import AfterDecoder, AfterModel, BeforeDecoder, BeforeModel, Patch
+from sparsec.integrations.transformers.trial import cache_argument, try_out
 from sparsec.program import Pattern, Program, load, parse
 from sparsec.sema.arguments import Given
 
@@ -62,30 +61,42 @@ def apply(
     if rollback < 0:
         raise CallError(f"expected rollback of at least 0, got {rollback}")
     decoder: Any = decoder_of(model)
-    patterns = _patterns(chosen, name, given, len(attention_layers(decoder)))
-    kernels = fit(decoder, patterns, replace_window=replace_window, target=target)
-    for module, each in zip(attention_layers(decoder), kernels, strict=True):
-        device = next(module.parameters()).device
-        if device.type != "meta":  # a build takes seconds, and its errors belong here: not in the first call
-            each.of(decoder.dtype, device, getattr(module, "scaling", None))
-    if _patch_of(decoder) is not None:
-        remove(model)
-    before = decoder.config._attn_implementation
-    decoder.set_attn_implementation(IMPLEMENTATION)
-    if decoder.config._attn_implementation != IMPLEMENTATION:
-        raise CallError(f"expected a model that uses transformers' AttentionInterface, got {type(model).__name__}")
-    patch = _Patch(
+    layers = try_out(decoder, IMPLEMENTATION)
+    patterns = _patterns(chosen, name, given, len(layers))
+    kernels = fit(decoder, layers, patterns, replace_window=replace_window, target=target)
+    cache_name = cache_argument(decoder.forward)
+    assert cache_name is not None
+    patch = Patch(
         kernels=kernels,
+        modules=tuple(calls[0].module for calls in layers),
+        attends=tuple(len(calls) for calls in layers),
+        scalings=tuple(calls[0].scaling for calls in layers),
         arguments=tuple(inspect.signature(decoder.forward).parameters),
+        cache_name=cache_name,
         ends=any(counts_from_end(each) for each in kernels),
         replace_window=replace_window,
         rollback=rollback,
-        before=before,
     )
-    patch.handle = decoder.register_forward_pre_hook(_Hook(patch), with_kwargs=True)
+    for module, each, scaling in zip(patch.modules, kernels, patch.scalings, strict=True):
+        device = next(module.parameters()).device
+        if device.type != "meta":  # a build takes seconds, and its errors belong here: not in the first call
+            each.of(decoder.dtype, device, scaling)
+    if _patch_of(decoder) is not None:
+        remove(model)
+    patch.before = decoder.config._attn_implementation
+    decoder.set_attn_implementation(IMPLEMENTATION)
+    patch.handles = (
+        decoder.register_forward_pre_hook(BeforeDecoder(patch), with_kwargs=True),
+        decoder.register_forward_hook(AfterDecoder(patch), with_kwargs=True),
+    )
+    if model is not decoder:
+        patch.handles += (
+            model.register_forward_pre_hook(BeforeModel(), with_kwargs=True),
+            model.register_forward_hook(AfterModel(), with_kwargs=True),
+        )
     decoder._sparsec = patch
     if hasattr(model, "_prepare_cache_for_generation"):
-        model._prepare_cache_for_generation = MethodType(_prepare_cache, model)  # type: ignore[assignment]  # a method
+        model._prepare_cache_for_generation = _PrepareCache(model)  # type: ignore[assignment]  # a method
     model.config.sparsec = {  # type: ignore[union-attr]  # a config takes any attribute
         "text": chosen.source.text,
         "filename": Path(chosen.source.name).name,
@@ -120,8 +131,8 @@ def remove(model: AnyModel) -> AnyModel:
     """Gives a model its own attention back, and takes the pattern out of its config."""
     decoder = decoder_of(model)
     patch = _applied(decoder)
-    assert patch.handle is not None
-    patch.handle.remove()
+    for handle in patch.handles:
+        handle.remove()
     del decoder._sparsec
     model.__dict__.pop("_prepare_cache_for_generation", None)
     decoder.set_attn_implementation(patch.before)  # type: ignore[operator]  # a method that torch's __getattr__ hides
@@ -130,7 +141,8 @@ def remove(model: AnyModel) -> AnyModel:
 
 
 def new_cache(model: nn.Module, max_len: int, *, rollback: int | None = None) -> SparseCache:
-    """An empty cache for `model(..., past_key_values=cache)`: prefill in one call or in chunks, then token by token.
+    """An empty cache for a model's calls (its argument is `cache`, before transformers 5.24 `past_key_values`): prefill
+    in one call or in chunks, then token by token.
 
     max_len: columns that each sequence may have, padding included. rollback: see `apply`, whose value is the default.
     """
@@ -138,102 +150,43 @@ def new_cache(model: nn.Module, max_len: int, *, rollback: int | None = None) ->
     return SparseCache(len(patch.kernels), max_len, patch.rollback if rollback is None else rollback)
 
 
-@dataclass(slots=True)
-class _Patch:
-    """What `apply` did to a decoder; `arguments` are the names of its forward's, in order."""
-
-    kernels: tuple[Kernels, ...]
-    arguments: tuple[str, ...]
-    ends: bool
-    replace_window: bool
-    rollback: int
-    before: str
-    handle: RemovableHandle | None = None
-
-
 @dataclass(frozen=True, slots=True)
-class _Hook:
-    """Before a decoder's forward: checks the call, and hands a `Call` down to its attention functions."""
+class _PrepareCache:
+    """`GenerationMixin._prepare_cache_for_generation` of a model, with a SparseCache where that makes a cache."""
 
-    patch: _Patch
+    model: Any
 
-    def __call__(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        named = {**dict(zip(self.patch.arguments, args, strict=False)), **kwargs}
-        cache = named.get("past_key_values")
-        _check_call(decoder, named, cache)
-        tokens = named["input_ids"] if named.get("input_ids") is not None else named.get("inputs_embeds")
-        if tokens is None:
-            raise CallError("expected input_ids or inputs_embeds, got neither")
-        batch, new = tokens.shape[:2]
-        counts = spans = None
-        mask = named.get("attention_mask")
-        if cache is None:
-            named["use_cache"] = False  # the model would make a cache of its own
-            spans = token_spans(mask, batch, new)
-            if spans is not None and not self.patch.ends and all(first == 0 for first, _ in spans):
-                spans = None  # padding that follows the tokens is seen by nobody
-        else:
-            columns = cache.get_seq_length()
-            counts = new_tokens(mask, cache.lengths if columns else (0,) * batch, columns, new)
-        named["sparsec_call"] = Call(self.patch.kernels, cache, counts, spans, self.patch.replace_window)
-        return (), named
-
-
-REFUSED = ("cu_seq_lens_q", "cu_seq_lens_k", "block_sequence_ids")
-"""Arguments that pack sequences into one, or join tokens into blocks."""
+    def __call__(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        model = self.model
+        original = type(model)._prepare_cache_for_generation
+        call = inspect.signature(original).bind(model, generation_config, model_kwargs, *args, **kwargs).arguments
+        if generation_config.cache_implementation not in (None, "dynamic", "dynamic_full"):
+            kind = generation_config.cache_implementation
+            raise CallError(f"expected no cache_implementation, for the pattern has its own cache, got {kind!r}")
+        patch = _applied(decoder_of(model))
+        name = cache_argument(model.forward) or patch.cache_name
+        given = model_kwargs.get(name)
+        if given is not None and not isinstance(given, SparseCache):
+            raise CallError(f"expected a cache of new_cache(model, max_len), got {type(given).__name__}")
+        if given is not None or generation_config.use_cache is False:
+            return original(model, generation_config, model_kwargs, *args, **kwargs)
+        rollback, room = patch.rollback, call["max_cache_length"]
+        mode = getattr(call.get("generation_mode"), "value", None)
+        if mode == "assisted_generation" or getattr(generation_config, "is_assistant", False):
+            rollback = max(rollback, ASSISTED_ROLLBACK)
+            room += rollback  # a draft may go on past the end
+        # It grows for a host that feeds more than it says: virtual tokens before the prompt, for one.
+        model_kwargs[name] = SparseCache(len(patch.kernels), room, rollback, grows=True)
+        return None
 
 
-def _check_call(decoder: nn.Module, named: Mapping[str, Any], cache: Any) -> None:
-    if cache is None and named.get("use_cache"):
-        raise CallError("expected past_key_values=new_cache(model, max_len) with use_cache=True, got no cache")
-    if cache is not None and not isinstance(cache, SparseCache):
-        raise CallError(f"expected past_key_values of new_cache(model, max_len), got {type(cache).__name__}")
-    if cache is not None and decoder.training and getattr(decoder, "gradient_checkpointing", False):
-        raise CallError("expected no cache with gradient checkpointing, got one")
-    wanted = named.get("output_attentions")
-    if wanted or (wanted is None and getattr(decoder.config, "output_attentions", False)):
-        raise CallError("expected output_attentions=False, for no attention weights are made, got True")
-    for name in REFUSED:
-        if named.get(name) is not None:
-            raise CallError(f"expected one sequence a row, got {name}")
-    if named.get("is_causal") is False:
-        raise CallError("expected a causal call, got is_causal=False")
-    positions = named.get("position_ids")
-    alone = (
-        cache is None and named.get("attention_mask") is None
-    )  # then transformers looks for packed sequences in them
-    if alone and positions is not None and positions.dim() == 2 and bool((positions.diff() != 1).any()):
-        raise CallError("expected position_ids that count up by 1, as one sequence a row has, got others")
-
-
-def _prepare_cache(model: Any, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-    """`GenerationMixin._prepare_cache_for_generation`, with a SparseCache where that makes a cache."""
-    original = type(model)._prepare_cache_for_generation
-    call = inspect.signature(original).bind(model, generation_config, model_kwargs, *args, **kwargs).arguments
-    if generation_config.cache_implementation not in (None, "dynamic", "dynamic_full"):
-        kind = generation_config.cache_implementation
-        raise CallError(f"expected no cache_implementation, for the pattern has its own cache, got {kind!r}")
-    given = model_kwargs.get("past_key_values")
-    if given is not None and not isinstance(given, SparseCache):
-        raise CallError(f"expected past_key_values of new_cache(model, max_len), got {type(given).__name__}")
-    if given is not None or generation_config.use_cache is False:
-        return original(model, generation_config, model_kwargs, *args, **kwargs)
-    rollback, room = _applied(decoder_of(model)).rollback, call["max_cache_length"]
-    mode = getattr(call.get("generation_mode"), "value", None)
-    if mode == "assisted_generation" or getattr(generation_config, "is_assistant", False):
-        rollback = max(rollback, ASSISTED_ROLLBACK)
-        room += rollback  # a draft may go on past the end
-    model_kwargs["past_key_values"] = new_cache(model, room, rollback=rollback)
-    return None
-
-
-def _patch_of(decoder: nn.Module) -> _Patch | None:
+def _patch_of(decoder: nn.Module) -> Patch | None:
     found = getattr(decoder, "_sparsec", None)
-    assert found is None or isinstance(found, _Patch)
+    assert found is None or isinstance(found, Patch)
     return found
 
 
-def _applied(decoder: nn.Module) -> _Patch:
+def _applied(decoder: nn.Module) -> Patch:
     patch = _patch_of(decoder)
     if patch is None:
         raise CallError("expected a model that a pattern was applied to, got one without")

@@ -1,0 +1,177 @@
+"""A call of a model -> the `Call` that its layers attend through, and a check that they did.
+
+Invariant: a cache that a call is given reaches the decoder, its layers and each layer's attention, or CallError is
+raised: a call that left it out would answer as if nothing had been said before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers.cache_utils import Cache
+
+from sparsec.diagnostics.model import CallError
+from sparsec.integrations.transformers.attention import Call, Kernels
+from sparsec.integrations.transformers.cache import SPARE, SparseCache
+from sparsec.integrations.transformers.padding import new_tokens, token_spans
+from sparsec.integrations.transformers.trial import Trial
+
+REFUSED = ("cu_seq_lens_q", "cu_seq_lens_k", "block_sequence_ids")
+"""Arguments that pack sequences into one, or join tokens into blocks."""
+
+
+@dataclass(slots=True)
+class Patch:
+    """What `apply` did to a decoder.
+
+    modules: the attention of each layer. attends: how often each attends in a forward. scalings: the scale of its
+    scores. arguments: the names of the decoder's arguments, in order. cache_name: that of its cache. ends: whether a
+    pattern has a bound that counts from the end. before: the attention implementation that the decoder had.
+    """
+
+    kernels: tuple[Kernels, ...]
+    modules: tuple[nn.Module, ...]
+    attends: tuple[int, ...]
+    scalings: tuple[float | None, ...]
+    arguments: tuple[str, ...]
+    cache_name: str
+    ends: bool
+    replace_window: bool
+    rollback: int
+    before: str = ""
+    handles: tuple[RemovableHandle, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BeforeModel:
+    """Before the forward of a model around a decoder: waits for the decoder to get the cache that the model is given.
+
+    `AfterModel` looks whether it did.
+    """
+
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for each in (*args, *kwargs.values()):
+            if isinstance(each, SparseCache):
+                each.taken = False
+
+
+@dataclass(frozen=True, slots=True)
+class AfterModel:
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        for each in (*args, *kwargs.values()):
+            if isinstance(each, SparseCache) and not each.taken:
+                raise CallError(f"expected a model that hands its cache to its decoder, got {type(model).__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class BeforeDecoder:
+    """Before a decoder's forward: checks the call, and hands a `Call` down to its attention functions."""
+
+    patch: Patch
+
+    def __call__(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        if isinstance(kwargs.get("sparsec_call"), Trial):
+            return args, kwargs
+        named = {**dict(zip(self.patch.arguments, args, strict=False)), **kwargs}
+        cache = self._cache(named)
+        check_call(decoder, named, cache)
+        tokens = named["input_ids"] if named.get("input_ids") is not None else named.get("inputs_embeds")
+        if tokens is None:
+            raise CallError("expected input_ids or inputs_embeds, got neither")
+        counts = spans = None
+        mask = named.get("attention_mask")
+        if cache is not None:
+            counts = _begin(self.patch, cache, tokens, mask)
+        else:
+            named["use_cache"] = False  # the model would make a cache of its own
+            spans = token_spans(mask, tokens.shape[0], tokens.shape[1])
+            if spans is not None and not self.patch.ends and all(first == 0 for first, _ in spans):
+                spans = None  # padding that follows the tokens is seen by nobody
+        attended = [0] * len(self.patch.kernels)
+        named["sparsec_call"] = Call(self.patch.kernels, cache, counts, spans, self.patch.replace_window, attended)
+        return (), named
+
+    def _cache(self, named: dict[str, Any]) -> SparseCache | None:
+        """The cache among the arguments, by whatever name it comes; a new one, put among them, if one is asked for."""
+        name = self.patch.cache_name
+        found = [each for each in named.values() if isinstance(each, Cache)]
+        if named.get(name) is not None and not isinstance(named[name], Cache):
+            found.append(named[name])
+        if not found and named.get("use_cache"):
+            # A host that drops its cache to compute all again, or a call that wants one to go on from.
+            found = [SparseCache(len(self.patch.kernels), SPARE, self.patch.rollback, grows=True)]
+            named[name] = found[0]
+        if not found:
+            return None
+        if len(found) > 1 or not isinstance(found[0], SparseCache):
+            kinds = " and ".join(type(each).__name__ for each in found)
+            raise CallError(f"expected a cache of new_cache(model, max_len), got {kinds}")
+        return found[0]
+
+
+@dataclass(frozen=True, slots=True)
+class AfterDecoder:
+    """After a decoder's forward: checks that its cache was used, and counts what it holds now."""
+
+    patch: Patch
+
+    def __call__(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        call = kwargs["sparsec_call"]
+        if isinstance(call, Trial) or call.cache is None:
+            return
+        if not call.cache.reached:
+            raise CallError(f"expected a decoder that hands its cache to its layers, got {type(decoder).__name__}")
+        if tuple(call.attended) != self.patch.attends:
+            raise CallError(
+                f"expected layers that attend {list(self.patch.attends)} times in a forward, got {call.attended}"
+            )
+        tokens = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
+        call.cache.end(tokens.shape[1])
+
+
+@torch.compiler.disable(reason="lengths and masks are read on the host")  # type: ignore[no-untyped-call, untyped-decorator]
+def _begin(patch: Patch, cache: SparseCache, tokens: Tensor, mask: Any) -> Tensor | None:
+    """Makes the cache ready for `tokens` [batch, new, ...]; how many of them are tokens of each row, as for `Call`."""
+    batch, new = tokens.shape[:2]
+    columns = cache.get_seq_length()
+    cache.begin(new)
+    cache.taken = True
+    if columns == 0:
+        for module, kernels, layer, attends, scaling in zip(
+            patch.modules, patch.kernels, cache.layers, patch.attends, patch.scalings, strict=True
+        ):
+            weight = next(each for each in module.parameters() if each.is_floating_point())
+            if weight.device.type == "meta":
+                continue  # weights that come for the forward alone: the first call makes the cache
+            autocast = torch.is_autocast_enabled(weight.device.type)
+            dtype = torch.get_autocast_dtype(weight.device.type) if autocast else weight.dtype
+            attn = kernels.of(dtype, weight.device, scaling)
+            for nth in range(attends):
+                layer.prepare(attn, nth, batch, weight.device)
+    counts = new_tokens(mask, cache.lengths if columns else (0,) * batch, columns, new)
+    return None if counts is None else torch.tensor(counts, dtype=torch.int32)
+
+
+def check_call(decoder: nn.Module, named: Mapping[str, Any], cache: SparseCache | None) -> None:
+    """Refuses what a call asks for and a pattern does not give."""
+    if cache is not None and decoder.training and getattr(decoder, "gradient_checkpointing", False):
+        raise CallError("expected no cache with gradient checkpointing, got one")
+    wanted = named.get("output_attentions")
+    if wanted or (wanted is None and getattr(decoder.config, "output_attentions", False)):
+        raise CallError("expected output_attentions=False, for no attention weights are made, got True")
+    for name in REFUSED:
+        if named.get(name) is not None:
+            raise CallError(f"expected one sequence a row, got {name}")
+    if named.get("is_causal") is False:
+        raise CallError("expected a causal call, got is_causal=False")
+    positions = named.get("position_ids")
+    alone = (
+        cache is None and named.get("attention_mask") is None
+    )  # then transformers looks for packed sequences in them
+    if alone and positions is not None and positions.dim() == 2 and bool((positions.diff() != 1).any()):
+        raise CallError("expected position_ids that count up by 1, as one sequence a row has, got others")

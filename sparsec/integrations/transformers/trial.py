@@ -1,0 +1,193 @@
+"""A decoder -> what its layers ask of their attention, seen in two forwards of a few tokens without any pattern.
+
+Invariant: the decoder is as it was before, whatever its forward does.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsec.diagnostics.model import CallError
+from sparsec.integrations.transformers.cache import SparseCache
+
+TOKENS = 4
+"""In the first forward; the second has one more token, with a cache that claims to hold these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One call of a layer's attention: shapes of q and of v, [batch, heads, tokens, head dim], and what came with it.
+
+    attention_mask: its shape. options: the keyword arguments, a tensor's shape in its place.
+    """
+
+    module: nn.Module
+    query: tuple[int, ...]
+    key: tuple[int, ...]
+    value: tuple[int, ...]
+    attention_mask: tuple[int, ...] | None
+    scaling: float | None
+    options: dict[str, Any]
+
+
+class NoCall(CallError):
+    """Attention that was handed neither a `Call` nor a `Trial`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Stands where a `Call` does, and notes what is asked; each layer's calls in order."""
+
+    layers: dict[int, list[Asked]] = field(default_factory=dict)
+
+    def attend(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Any,
+        scaling: float | None,
+        options: dict[str, Any],
+    ) -> tuple[Tensor, None]:
+        """Notes the call; its output is of the right shape, and means nothing."""
+        layer = getattr(module, "layer_idx", None)
+        if not isinstance(layer, int):
+            raise CallError(f"expected attention that knows its layer_idx, got {type(module).__name__} without")
+        mask = None if attention_mask is None else tuple(getattr(attention_mask, "shape", (0,)))
+        shown = {name: each.shape if isinstance(each, Tensor) else each for name, each in options.items()}
+        shapes = tuple(query.shape), tuple(key.shape), tuple(value.shape)
+        self.layers.setdefault(layer, []).append(Asked(module, *shapes, mask, scaling, shown))
+        batch, heads, tokens, _ = query.shape
+        return query.new_zeros(batch, tokens, heads, value.shape[-1]), None
+
+
+def cache_argument(forward: Callable[..., Any]) -> str | None:
+    """The name under which a forward takes its cache: that of the parameter that is annotated as one."""
+    for name, parameter in inspect.signature(forward).parameters.items():
+        if "Cache" in str(parameter.annotation) or name in ("cache", "past_key_values"):
+            return name
+    return None
+
+
+def try_out(decoder: nn.Module, implementation: str) -> tuple[tuple[Asked, ...], ...]:
+    """What each layer asks of its attention in one forward, in order.
+
+    Raises CallError, and says what is missing, for a decoder that does not attend through transformers'
+    AttentionInterface, in every layer and alike with a cache and without, or whose forward fails.
+    """
+    name = cache_argument(decoder.forward)
+    if name is None:
+        raise CallError(f"expected a decoder that takes a cache, got {type(decoder).__name__}")
+    count = _layer_count(decoder)
+    cache = SparseCache(count, TOKENS + 1)
+    cache.end(TOKENS)  # claims to hold them
+    with _attending_by(decoder, implementation), _evaluated(decoder), torch.no_grad():
+        ids = _ids(decoder)
+        alone = _forward(decoder, input_ids=ids, use_cache=False)
+        following = _forward(decoder, input_ids=ids[:, :1], use_cache=True, **{name: cache})
+    if not alone or sorted(alone) != list(range(count)):
+        raise CallError(
+            f"expected self-attention in each of {count} layers of {type(decoder).__name__}, through transformers' "
+            f"AttentionInterface, got it in layers {sorted(alone)}"
+        )
+    if {layer: len(calls) for layer, calls in alone.items()} != {n: len(calls) for n, calls in following.items()}:
+        raise CallError(f"expected the same attention with a cache as without, got another in {type(decoder).__name__}")
+    if not cache.reached:
+        raise CallError(f"expected a decoder that hands its cache to its layers, got {type(decoder).__name__}")
+    return tuple(tuple(alone[layer]) for layer in range(count))
+
+
+def _forward(decoder: Any, **arguments: Any) -> dict[int, list[Asked]]:
+    trial, kind = Trial(), type(decoder).__name__
+    with_cache = "with a cache " if arguments["use_cache"] else ""
+    try:
+        decoder(**arguments, sparsec_call=trial)
+    except NoCall as error:
+        raise CallError(f"expected {kind} to hand keyword arguments down to its attention, got one that does not") from error
+    except CallError:
+        raise
+    except Exception as error:  # whatever a host raises, the model does not fit
+        what = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise CallError(
+            f"expected {kind} to run {with_cache}on input_ids alone and to hand keyword arguments down to its "
+            f"attention, got {what}"
+        ) from error
+    for layer, calls in trial.layers.items():
+        for asked in calls:
+            _check_shapes(asked, layer, arguments["input_ids"].shape[1])
+    return trial.layers
+
+
+def _check_shapes(asked: Asked, layer: int, tokens: int) -> None:
+    kind, (_, heads, queries, head_dim) = type(asked.module).__name__, asked.query
+    kv_heads, keys = asked.key[1:3]
+    if asked.value[3] != head_dim or asked.key[3] != head_dim:
+        raise CallError(
+            f"expected queries, keys and values of one head dimension, got {head_dim}, {asked.key[3]} and "
+            f"{asked.value[3]} in layer {layer} ({kind}), as multi-head latent attention has"
+        )
+    if queries != tokens or keys != tokens or asked.value[2] != tokens:
+        raise CallError(
+            f"expected self-attention among the {tokens} tokens of a call, got {queries} queries, {keys} keys and "
+            f"{asked.value[2]} values in layer {layer} ({kind})"
+        )
+    if asked.value[1] != kv_heads or heads % kv_heads:
+        raise CallError(
+            f"expected heads that share keys and values evenly, got {heads} heads, {kv_heads} of keys and "
+            f"{asked.value[1]} of values in layer {layer} ({kind})"
+        )
+
+
+def _layer_count(decoder: Any) -> int:
+    config = decoder.config
+    found = getattr(config, "num_hidden_layers", None)
+    return int(found) if found is not None else len(list(getattr(decoder, "layers", ())))
+
+
+def _ids(decoder: Any) -> Tensor:
+    """TOKENS tokens of one sequence, none of them one that the config gives a meaning of its own."""
+    embeddings = decoder.get_input_embeddings()
+    weight = getattr(embeddings, "weight", None)
+    if weight is None:
+        raise CallError(f"expected a decoder with an embedding of its tokens, got {type(decoder).__name__} without")
+    special = {value for name, value in vars(decoder.config).items() if "token" in name and isinstance(value, int)}
+    plain = next(number for number in range(len(special) + 1) if number not in special)
+    return torch.full((1, TOKENS), plain, device=weight.device)
+
+
+@contextmanager
+def _attending_by(decoder: Any, implementation: str) -> Iterator[None]:
+    """With another attention implementation; raises CallError if there is no way to set it."""
+    before = decoder.config._attn_implementation
+    missing = CallError(f"expected a model that uses transformers' AttentionInterface, got {type(decoder).__name__}")
+    try:
+        try:
+            decoder.set_attn_implementation(implementation)
+        except (ValueError, NotImplementedError) as error:
+            raise missing from error
+        if decoder.config._attn_implementation != implementation:
+            raise missing
+        yield
+    finally:
+        decoder.set_attn_implementation(before)
+
+
+@contextmanager
+def _evaluated(decoder: nn.Module) -> Iterator[None]:
+    """In eval mode, module by module."""
+    training = [module for module in decoder.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
