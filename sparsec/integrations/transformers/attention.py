@@ -84,13 +84,14 @@ class Kernels:
 class Call:
     """One call of a model.
 
-    kernels: of each layer. cache: None without one. counts: with a cache, int32 [rows] on the CPU, the tokens of each
+    kernels: of each layer. new: the columns that the call brings. cache: None without one. counts: with a cache, int32 [rows] on the CPU, the tokens of each
     row among the new columns (None: all). spans: without a cache, the tokens of each row (None: all, or padding that
     nobody sees). replace_window: whether the patterns stand for the model's own windows. attended: how often each layer
     has attended so far, with a cache.
     """
 
     kernels: tuple[Kernels, ...]
+    new: int
     cache: SparseCache | None
     counts: Tensor | None
     spans: Spans | None
@@ -130,17 +131,20 @@ def attend(
     attn = kernels.of(dtype, device, scaling)
     if kernels.score.learned_sink and attn.sink is not module.sinks:
         attn.sink = module.sinks  # type: ignore[assignment]  # the model's parameter, which it may have replaced
+    fewer = call.new - query.shape[2]
+    if key.shape[2] != call.new or fewer < 0:
+        raise CallError(f"expected {call.new} queries and keys, got {query.shape[2]} and {key.shape[2]}")
+    if fewer:  # the last ones alone, where a model needs no others
+        query = nn.functional.pad(query, (0, 0, fewer, 0))
     if call.cache is not None:
         nth = call.attended[index]
         call.attended[index] = nth + 1
         out = call.cache.layers[index].attend(attn, nth, query, key, value, call.counts)
-    elif query.shape[2] != key.shape[2]:
-        raise CallError(f"expected as many queries as keys without a cache, got {query.shape[2]} and {key.shape[2]}")
     elif call.spans is None:
         out = attn(query, key, value)
     else:
         out = _attend_spans(attn, query, key, value, call.spans)
-    return out.transpose(1, 2).contiguous(), None
+    return out[:, :, fewer:].transpose(1, 2).contiguous(), None
 
 
 def _attend_spans(attn: SparseAttention, q: Tensor, k: Tensor, v: Tensor, spans: Spans) -> Tensor:

@@ -28,7 +28,6 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
 
     is_compileable = False
     is_sliding = False
-    is_croppable = False  # beyond `rollback` tokens it is not
     supports_early_init = False
 
     def __init__(self, max_len: int, rollback: int) -> None:
@@ -64,6 +63,11 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
             self.prepare(attn, nth, q.shape[0], q.device)
         out: Tensor = attn(q, k, v, cache=self.kvs[nth], lengths=counts)
         return out
+
+    @property
+    def is_croppable(self) -> bool:
+        """Whether `crop` takes tokens back at all; how many surely, `rollback` says."""
+        return self.rollback > 0
 
     @property
     def lengths(self) -> tuple[int, ...]:

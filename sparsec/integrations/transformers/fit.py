@@ -25,7 +25,9 @@ def decoder_of(model: Any) -> nn.Module:
         raise CallError(f"expected a model of transformers, got {type(model).__name__}")
     if getattr(config, "is_encoder_decoder", False):
         raise CallError(f"expected a causal LM, got the encoder-decoder {type(model).__name__}")
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else getattr(model, "base_model", model)
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    if not hasattr(decoder, "set_attn_implementation"):  # a head that is named decoder, for one
+        decoder = getattr(model, "base_model", model)
     if not isinstance(decoder, nn.Module) or not hasattr(decoder, "set_attn_implementation"):
         raise CallError(f"expected a causal LM with a decoder, got {type(model).__name__} without")
     return decoder

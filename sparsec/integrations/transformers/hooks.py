@@ -92,8 +92,10 @@ class BeforeDecoder:
             spans = token_spans(mask, tokens.shape[0], tokens.shape[1])
             if spans is not None and not self.patch.ends and all(first == 0 for first, _ in spans):
                 spans = None  # padding that follows the tokens is seen by nobody
-        attended = [0] * len(self.patch.kernels)
-        named["sparsec_call"] = Call(self.patch.kernels, cache, counts, spans, self.patch.replace_window, attended)
+        kernels, attended = self.patch.kernels, [0] * len(self.patch.kernels)
+        named["sparsec_call"] = Call(
+            kernels, tokens.shape[1], cache, counts, spans, self.patch.replace_window, attended
+        )
         return (), named
 
     def _cache(self, named: dict[str, Any]) -> SparseCache | None:
@@ -130,8 +132,7 @@ class AfterDecoder:
             raise CallError(
                 f"expected layers that attend {list(self.patch.attends)} times in a forward, got {call.attended}"
             )
-        tokens = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
-        call.cache.end(tokens.shape[1])
+        call.cache.end(call.new)
 
 
 @torch.compiler.disable(reason="lengths and masks are read on the host")  # type: ignore[no-untyped-call, untyped-decorator]

@@ -61,7 +61,7 @@ def apply(
     if rollback < 0:
         raise CallError(f"expected rollback of at least 0, got {rollback}")
     decoder: Any = decoder_of(model)
-    layers = try_out(decoder, IMPLEMENTATION)
+    layers = try_out(model, decoder, IMPLEMENTATION)
     patterns = _patterns(chosen, name, given, len(layers))
     kernels = fit(decoder, layers, patterns, replace_window=replace_window, target=target)
     cache_name = cache_argument(decoder.forward)

@@ -77,49 +77,75 @@ def cache_argument(forward: Callable[..., Any]) -> str | None:
     return None
 
 
-def try_out(decoder: nn.Module, implementation: str) -> tuple[tuple[Asked, ...], ...]:
-    """What each layer asks of its attention in one forward, in order.
+def try_out(model: Any, decoder: Any, implementation: str) -> tuple[tuple[Asked, ...], ...]:
+    """What each layer of `decoder` asks of its attention in one forward of `model`, in order.
 
-    Raises CallError, and says what is missing, for a decoder that does not attend through transformers'
+    Raises CallError, and says what is missing, for a model that does not attend through transformers'
     AttentionInterface, in every layer and alike with a cache and without, or whose forward fails.
     """
-    name = cache_argument(decoder.forward)
-    if name is None:
-        raise CallError(f"expected a decoder that takes a cache, got {type(decoder).__name__}")
-    count = _layer_count(decoder)
+    kind, count = type(decoder).__name__, _layer_count(decoder)
+    name = cache_argument(model.forward)
+    if name is None or cache_argument(decoder.forward) is None:
+        raise CallError(f"expected a model that takes a cache, got {type(model).__name__}")
     cache = SparseCache(count, TOKENS + 1)
     cache.end(TOKENS)  # claims to hold them
-    with _attending_by(decoder, implementation), _evaluated(decoder), torch.no_grad():
+    with _attending_by(decoder, implementation), _evaluated(model), torch.no_grad():
         ids = _ids(decoder)
-        alone = _forward(decoder, input_ids=ids, use_cache=False)
-        following = _forward(decoder, input_ids=ids[:, :1], use_cache=True, **{name: cache})
-    if not alone or sorted(alone) != list(range(count)):
-        raise CallError(
-            f"expected self-attention in each of {count} layers of {type(decoder).__name__}, through transformers' "
-            f"AttentionInterface, got it in layers {sorted(alone)}"
+        alone = _forward(model, decoder, input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        if sorted(alone) != list(range(count)) or not alone:
+            raise CallError(
+                f"expected self-attention in each of {count} layers of {kind}, through transformers' "
+                f"AttentionInterface, got it in layers {sorted(alone)}"
+            )
+        mask = torch.ones_like(ids[:, :1]).expand(1, TOKENS + 1)
+        following = _forward(
+            model, decoder, input_ids=ids[:, :1], attention_mask=mask, use_cache=True, **{name: cache}
         )
-    if {layer: len(calls) for layer, calls in alone.items()} != {n: len(calls) for n, calls in following.items()}:
-        raise CallError(f"expected the same attention with a cache as without, got another in {type(decoder).__name__}")
+    if not cache.taken:
+        raise CallError(f"expected a model that hands its cache to its decoder, got {type(model).__name__}")
     if not cache.reached:
-        raise CallError(f"expected a decoder that hands its cache to its layers, got {type(decoder).__name__}")
+        raise CallError(f"expected a decoder that hands its cache to its layers, got {kind}")
+    if [len(alone[layer]) for layer in range(count)] != [len(following.get(layer, ())) for layer in range(count)]:
+        raise CallError(f"expected the same attention with a cache as without, got another in {kind}")
     return tuple(tuple(alone[layer]) for layer in range(count))
 
 
-def _forward(decoder: Any, **arguments: Any) -> dict[int, list[Asked]]:
+@dataclass(frozen=True, slots=True)
+class _BeforeDecoder:
+    """Hands a trial down in place of a `Call`."""
+
+    trial: Trial
+
+    def __call__(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        mask = kwargs.get("attention_mask")
+        if mask is not None and (not isinstance(mask, Tensor) or mask.dim() != 2):
+            given = f"one of shape {list(mask.shape)}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
+            raise CallError(
+                f"expected a model that hands its attention_mask [batch, tokens] on to its decoder, got {given}"
+            )
+        for each in (*args, *kwargs.values()):
+            if isinstance(each, SparseCache):
+                each.taken = True
+        return args, {**kwargs, "sparsec_call": self.trial}
+
+
+def _forward(model: Any, decoder: Any, **arguments: Any) -> dict[int, list[Asked]]:
     trial, kind = Trial(), type(decoder).__name__
-    with_cache = "with a cache " if arguments["use_cache"] else ""
+    handle = decoder.register_forward_pre_hook(_BeforeDecoder(trial), prepend=True, with_kwargs=True)
     try:
-        decoder(**arguments, sparsec_call=trial)
+        model(**arguments)
     except NoCall as error:
         raise CallError(f"expected {kind} to hand keyword arguments down to its attention, got one that does not") from error
     except CallError:
         raise
     except Exception as error:  # whatever a host raises, the model does not fit
         what = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        with_cache = "with a cache of new_cache" if arguments["use_cache"] else "without a cache"
         raise CallError(
-            f"expected {kind} to run {with_cache}on input_ids alone and to hand keyword arguments down to its "
-            f"attention, got {what}"
+            f"expected {kind} to run {with_cache}, on token ids and with no attention mask of its own, got {what}"
         ) from error
+    finally:
+        handle.remove()
     for layer, calls in trial.layers.items():
         for asked in calls:
             _check_shapes(asked, layer, arguments["input_ids"].shape[1])
