@@ -27,9 +27,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
+from sweep.causal_models import DRAFTS, PLAIN, VOCABULARY, entries, make
+
 import sparsec
 from sparsec.integrations.transformers import apply, new_cache
-from sweep.causal_models import DRAFTS, PLAIN, VOCABULARY, entries, make
 
 FULL, SPARSE = "full", "window(5) | sink(2)"
 LENGTH, NEW = 24, 6

@@ -470,75 +470,65 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int hi0 = maximum(minimum(end, j1 + 1024 - base), 0);
   const int from1 = minimum(maximum((begin >> 6), ((j0 - base) >> 6)), (end >> 6));
   const int to1 = maximum(from1, ((lo0 < hi0) ? maximum(minimum(((end + 63) >> 6), ((j1 + 1024 - base + 63) >> 6)), 0) : minimum(maximum((begin >> 6), ((j0 - base) >> 6)), (end >> 6))));
-  const int low0 = minimum(from0, from1);
-  const int low_end0 = ((from1 < from0) ? to1 : to0);
-  const int high0 = maximum(from0, from1);
-  const int high_end0 = ((from1 < from0) ? to0 : to1);
-  const int stop0 = maximum(low0, low_end0);
-  const int start0 = maximum(high0, stop0);
-  const int stop1 = maximum(start0, high_end0);
+  const int stop0 = maximum(from0, to0);
+  const int start0 = maximum(from1, stop0);
+  const int stop1 = maximum(start0, to1);
   const int lo1 = maximum(begin, j1 - base);
   const int sure_lo0 = ((j1 < 64) ? lo1 : 0);
   const int sure_hi0 = ((j1 < 64) ? maximum(lo1, end) : 0);
-  const int hi1 = maximum(minimum(end, j0 + 1024 - base), 0);
-  const int sure_hi1 = maximum(lo1, hi1);
-  const int low1 = minimum(sure_lo0, lo1);
-  const int low_end1 = ((lo1 < sure_lo0) ? sure_hi1 : sure_hi0);
-  const int high1 = maximum(sure_lo0, lo1);
-  const int high_end1 = ((lo1 < sure_lo0) ? sure_hi0 : sure_hi1);
-  const int full_from0 = minimum(((((j1 < 64) ? lo1 : 0) + 63) >> 6), maximum(((begin + 63) >> 6), ((j1 - base + 63) >> 6)));
-  const int full_to0 = maximum(full_from0, (low_end1 >> 6));
-  const int full_from1 = maximum(((((high1 < low_end1 + 1) ? low1 : high1) + 63) >> 6), full_to0);
-  const int full_to1 = maximum(full_from1, maximum((low_end1 >> 6), (high_end1 >> 6)));
+  const int full_from0 = ((((j1 < 64) ? lo1 : 0) + 63) >> 6);
+  const int full_to0 = maximum(full_from0, (sure_hi0 >> 6));
+  const int full_from1 = maximum(((((lo1 < sure_hi0 + 1) ? sure_lo0 : lo1) + 63) >> 6), full_to0);
+  const int full_to1 = maximum(full_from1, maximum((sure_hi0 >> 6), maximum(maximum((begin >> 6), ((j1 - base) >> 6)), maximum(minimum((end >> 6), ((j0 + 1024 - base) >> 6)), 0))));
   const int count0 = maximum(full_to0 - full_from0, 0);
   const int count1 = maximum(full_to1 - full_from1, 0);
-  const int count2 = maximum(minimum(stop0, full_from0) - low0, 0);
-  const int at0 = maximum(low0, full_to0);
+  const int count2 = maximum(minimum(stop0, full_from0) - from0, 0);
+  const int at0 = maximum(from0, full_to0);
   const int count3 = maximum(minimum(stop0, full_from1) - at0, 0);
-  const int at1 = maximum(low0, full_to1);
+  const int at1 = maximum(from0, full_to1);
   const int count4 = maximum(stop0 - at1, 0);
   const int count5 = maximum(minimum(stop1, full_from0) - start0, 0);
   const int at2 = maximum(start0, full_to0);
   const int count6 = maximum(minimum(stop1, full_from1) - at2, 0);
   const int at3 = maximum(start0, full_to1);
   const int count7 = maximum(stop1 - at3, 0);
-  // line 6: sink(64) & line 5: causal | line 6: window(1024) & line 5: causal
+  // line 6: sink(64) & line 5: causal
   for (int n = 0, count = count0; n < count; ++n) {
     const int tile = full_from0 + n;
     attend_full(w, tile);
   }
-  // line 6: sink(64) & line 5: causal | line 6: window(1024) & line 5: causal
+  // line 6: window(1024) & line 5: causal
   for (int n = 0, count = count1; n < count; ++n) {
     const int tile = full_from1 + n;
     attend_full(w, tile);
   }
   const auto live = [&]([[maybe_unused]] ivec j, [[maybe_unused]] int i) -> ivec { return (((j < i + 1) & (j < 64)) | ((j < i + 1) & (i < j + 1024))); };
-  // line 6: sink(64) & line 5: causal | line 6: window(1024) & line 5: causal
+  // line 6: sink(64) & line 5: causal
   for (int n = 0, count = count2; n < count; ++n) {
-    const int tile = low0 + n;
+    const int tile = from0 + n;
     attend_masked(w, tile, live);
   }
-  // line 6: sink(64) & line 5: causal | line 6: window(1024) & line 5: causal
+  // line 6: sink(64) & line 5: causal
   for (int n = 0, count = count3; n < count; ++n) {
     const int tile = at0 + n;
     attend_masked(w, tile, live);
   }
-  // line 6: sink(64) & line 5: causal | line 6: window(1024) & line 5: causal
+  // line 6: sink(64) & line 5: causal
   for (int n = 0, count = count4; n < count; ++n) {
     const int tile = at1 + n;
     attend_masked(w, tile, live);
   }
-  // line 6: sink(64) & line 5: causal | line 6: window(1024) & line 5: causal
+  // line 6: window(1024) & line 5: causal
   for (int n = 0, count = count5; n < count; ++n) {
     const int tile = start0 + n;
     attend_masked(w, tile, live);
   }
-  // line 6: sink(64) & line 5: causal | line 6: window(1024) & line 5: causal
+  // line 6: window(1024) & line 5: causal
   for (int n = 0, count = count6; n < count; ++n) {
     const int tile = at2 + n;
     attend_masked(w, tile, live);
   }
-  // line 6: sink(64) & line 5: causal | line 6: window(1024) & line 5: causal
+  // line 6: window(1024) & line 5: causal
   for (int n = 0, count = count7; n < count; ++n) {
     const int tile = at3 + n;
     attend_masked(w, tile, live);

@@ -472,74 +472,66 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int to0 = maximum(from0, ((lo0 < hi0) ? maximum(minimum(((end + 63) >> 6), (((j0 >> 6) * 64 + 1024 - base + 63) >> 6)), 0) : minimum(maximum((begin >> 6), ((j0 - base) >> 6)), (end >> 6))));
   const int from1 = ((((c0 * 64 + 63 - j0) & 1023) < j1 - j0 + 64) ? minimum(maximum((begin >> 6), ((j0 - base) >> 6)), (end >> 6)) : 0);
   const int to1 = maximum(from1, ((((c0 * 64 + 63 - j0) & 1023) < j1 - j0 + 64) ? ((lo0 < end) ? ((end + 63) >> 6) : minimum(maximum((begin >> 6), ((j0 - base) >> 6)), (end >> 6))) : 0));
-  const int low0 = minimum(from0, from1);
-  const int low_end0 = ((from1 < from0) ? to1 : to0);
-  const int high0 = maximum(from0, from1);
-  const int high_end0 = ((from1 < from0) ? to0 : to1);
-  const int stop0 = maximum(low0, low_end0);
-  const int start0 = maximum(high0, stop0);
-  const int stop1 = maximum(start0, high_end0);
+  const int stop0 = maximum(from0, to0);
+  const int start0 = maximum(from1, stop0);
+  const int stop1 = maximum(start0, to1);
   const int lo1 = maximum(begin, j1 - base);
   const int sure_hi0 = maximum(lo1, hi0);
   const int sure_lo0 = ((((j0 - c0 * 64) & 1023) + (j1 - j0) < 64) ? lo1 : 0);
   const int sure_hi1 = ((((j0 - c0 * 64) & 1023) + (j1 - j0) < 64) ? maximum(lo1, end) : 0);
-  const int low1 = minimum(lo1, sure_lo0);
-  const int low_end1 = ((sure_lo0 < lo1) ? sure_hi1 : sure_hi0);
-  const int high1 = maximum(lo1, sure_lo0);
-  const int high_end1 = ((sure_lo0 < lo1) ? sure_hi0 : sure_hi1);
-  const int full_from0 = minimum(maximum(((begin + 63) >> 6), ((j1 - base + 63) >> 6)), ((((((j0 - c0 * 64) & 1023) + (j1 - j0) < 64) ? lo1 : 0) + 63) >> 6));
-  const int full_to0 = maximum(full_from0, (low_end1 >> 6));
-  const int full_from1 = maximum(((((high1 < low_end1 + 1) ? low1 : high1) + 63) >> 6), full_to0);
-  const int full_to1 = maximum(full_from1, maximum((low_end1 >> 6), (high_end1 >> 6)));
+  const int full_from0 = maximum(((begin + 63) >> 6), ((j1 - base + 63) >> 6));
+  const int full_to0 = maximum(full_from0, maximum(maximum((begin >> 6), ((j1 - base) >> 6)), maximum(minimum((end >> 6), (((j0 >> 6) * 64 + 1024 - base) >> 6)), 0)));
+  const int full_from1 = maximum(((((sure_lo0 < sure_hi0 + 1) ? lo1 : sure_lo0) + 63) >> 6), full_to0);
+  const int full_to1 = maximum(full_from1, maximum(maximum(maximum((begin >> 6), ((j1 - base) >> 6)), maximum(minimum((end >> 6), (((j0 >> 6) * 64 + 1024 - base) >> 6)), 0)), (sure_hi1 >> 6)));
   const int count0 = maximum(full_to0 - full_from0, 0);
   const int count1 = maximum(full_to1 - full_from1, 0);
-  const int count2 = maximum(minimum(stop0, full_from0) - low0, 0);
-  const int at0 = maximum(low0, full_to0);
+  const int count2 = maximum(minimum(stop0, full_from0) - from0, 0);
+  const int at0 = maximum(from0, full_to0);
   const int count3 = maximum(minimum(stop0, full_from1) - at0, 0);
-  const int at1 = maximum(low0, full_to1);
+  const int at1 = maximum(from0, full_to1);
   const int count4 = maximum(stop0 - at1, 0);
   const int count5 = maximum(minimum(stop1, full_from0) - start0, 0);
   const int at2 = maximum(start0, full_to0);
   const int count6 = maximum(minimum(stop1, full_from1) - at2, 0);
   const int at3 = maximum(start0, full_to1);
   const int count7 = maximum(stop1 - at3, 0);
-  // line 9: window(16b) & line 7: causal | line 9: stride(16b) & line 7: causal
+  // line 9: window(16b) & line 7: causal
   for (int n = 0, count = count0; n < count; ++n) {
     const int tile = full_from0 + n;
     attend_full(w, tile);
   }
-  // line 9: window(16b) & line 7: causal | line 9: stride(16b) & line 7: causal
+  // line 9: stride(16b) & line 7: causal
   for (int n = 0, count = count1; n < count; ++n) {
     const int tile = full_from1 + n;
     attend_full(w, tile);
   }
   const auto live = [&]([[maybe_unused]] ivec j, [[maybe_unused]] int i) -> ivec { return (((j < i + 1) & (i < (j >> 6) * 64 + 1024)) | ((j < i + 1) & ((((j >> 6) - c0) & 15) < 1))); };
-  // line 9: window(16b) & line 7: causal | line 9: stride(16b) & line 7: causal
+  // line 9: window(16b) & line 7: causal
   for (int n = 0, count = count2; n < count; ++n) {
-    const int tile = low0 + n;
+    const int tile = from0 + n;
     attend_masked(w, tile, live);
   }
-  // line 9: window(16b) & line 7: causal | line 9: stride(16b) & line 7: causal
+  // line 9: window(16b) & line 7: causal
   for (int n = 0, count = count3; n < count; ++n) {
     const int tile = at0 + n;
     attend_masked(w, tile, live);
   }
-  // line 9: window(16b) & line 7: causal | line 9: stride(16b) & line 7: causal
+  // line 9: window(16b) & line 7: causal
   for (int n = 0, count = count4; n < count; ++n) {
     const int tile = at1 + n;
     attend_masked(w, tile, live);
   }
-  // line 9: window(16b) & line 7: causal | line 9: stride(16b) & line 7: causal
+  // line 9: stride(16b) & line 7: causal
   for (int n = 0, count = count5; n < count; ++n) {
     const int tile = start0 + n;
     attend_masked(w, tile, live);
   }
-  // line 9: window(16b) & line 7: causal | line 9: stride(16b) & line 7: causal
+  // line 9: stride(16b) & line 7: causal
   for (int n = 0, count = count6; n < count; ++n) {
     const int tile = at2 + n;
     attend_masked(w, tile, live);
   }
-  // line 9: window(16b) & line 7: causal | line 9: stride(16b) & line 7: causal
+  // line 9: stride(16b) & line 7: causal
   for (int n = 0, count = count7; n < count; ++n) {
     const int tile = at3 + n;
     attend_masked(w, tile, live);

@@ -474,59 +474,34 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int lo1 = maximum(maximum(begin, nk - 100 - base), j0 - base);
   const int from2 = minimum(maximum(maximum((begin >> 6), ((nk - 100 - base) >> 6)), ((j0 - base) >> 6)), (end >> 6));
   const int to2 = maximum(from2, ((lo1 < end) ? ((end + 63) >> 6) : minimum(maximum(maximum((begin >> 6), ((nk - 100 - base) >> 6)), ((j0 - base) >> 6)), (end >> 6))));
-  const int low0 = minimum(from0, from1);
-  const int low_end0 = ((from1 < from0) ? to1 : to0);
-  const int high0 = maximum(from0, from1);
-  const int high_end0 = ((from1 < from0) ? to0 : to1);
-  const int low1 = minimum(low0, from2);
-  const int low_end1 = ((from2 < low0) ? to2 : low_end0);
-  const int high1 = maximum(low0, from2);
-  const int high_end1 = ((from2 < low0) ? low_end0 : to2);
-  const int low2 = minimum(high0, high1);
-  const int low_end2 = ((high1 < high0) ? high_end1 : high_end0);
-  const int high2 = maximum(high0, high1);
-  const int high_end2 = ((high1 < high0) ? high_end0 : high_end1);
-  const int stop0 = maximum(low1, low_end1);
-  const int start0 = maximum(low2, stop0);
-  const int stop1 = maximum(start0, low_end2);
-  const int start1 = maximum(high2, stop1);
-  const int stop2 = maximum(start1, high_end2);
+  const int stop0 = maximum(from0, to0);
+  const int start0 = maximum(from1, stop0);
+  const int stop1 = maximum(start0, to1);
+  const int start1 = maximum(from2, stop1);
+  const int stop2 = maximum(start1, to2);
   const int lo2 = maximum(begin, j1 - base);
   const int sure_lo0 = ((j1 < 1024) ? lo2 : 0);
   const int sure_hi0 = ((j1 < 1024) ? maximum(lo2, end) : 0);
   const int hi1 = maximum(minimum(end, j0 + 4096 - base), 0);
   const int sure_hi1 = maximum(lo2, hi1);
   const int lo3 = maximum(maximum(begin, nk - 100 - base), j1 - base);
-  const int sure_hi2 = maximum(lo3, end);
-  const int low3 = minimum(sure_lo0, lo2);
-  const int low_end3 = ((lo2 < sure_lo0) ? sure_hi1 : sure_hi0);
-  const int high3 = maximum(sure_lo0, lo2);
-  const int high_end3 = ((lo2 < sure_lo0) ? sure_hi0 : sure_hi1);
-  const int low4 = minimum(low3, lo3);
-  const int low_end4 = ((lo3 < low3) ? sure_hi2 : low_end3);
-  const int high4 = maximum(low3, lo3);
-  const int high_end4 = ((lo3 < low3) ? low_end3 : sure_hi2);
-  const int low5 = minimum(high3, high4);
-  const int low_end5 = ((high4 < high3) ? high_end4 : high_end3);
-  const int high5 = maximum(high3, high4);
-  const int high_end5 = ((high4 < high3) ? high_end3 : high_end4);
-  const int full_from0 = minimum(minimum(((((j1 < 1024) ? lo2 : 0) + 63) >> 6), maximum(((begin + 63) >> 6), ((j1 - base + 63) >> 6))), maximum(maximum(((begin + 63) >> 6), ((nk - 100 - base + 63) >> 6)), ((j1 - base + 63) >> 6)));
-  const int full_to0 = maximum(full_from0, (low_end4 >> 6));
-  const int run_lo0 = ((low5 < low_end4 + 1) ? low4 : low5);
-  const int run_hi0 = maximum(low_end4, low_end5);
-  const int full_from1 = maximum(((((low5 < low_end4 + 1) ? low4 : low5) + 63) >> 6), full_to0);
-  const int full_to1 = maximum(full_from1, maximum((low_end4 >> 6), (low_end5 >> 6)));
-  const int full_from2 = maximum(((((high5 < run_hi0 + 1) ? run_lo0 : high5) + 63) >> 6), full_to1);
-  const int full_to2 = maximum(full_from2, maximum(maximum((low_end4 >> 6), (low_end5 >> 6)), (high_end5 >> 6)));
+  const int full_from0 = ((((j1 < 1024) ? lo2 : 0) + 63) >> 6);
+  const int full_to0 = maximum(full_from0, (sure_hi0 >> 6));
+  const int run_lo0 = ((lo2 < sure_hi0 + 1) ? sure_lo0 : lo2);
+  const int run_hi0 = maximum(sure_hi0, sure_hi1);
+  const int full_from1 = maximum(((((lo2 < sure_hi0 + 1) ? sure_lo0 : lo2) + 63) >> 6), full_to0);
+  const int full_to1 = maximum(full_from1, maximum((sure_hi0 >> 6), maximum(maximum((begin >> 6), ((j1 - base) >> 6)), maximum(minimum((end >> 6), ((j0 + 4096 - base) >> 6)), 0))));
+  const int full_from2 = maximum(((((lo3 < run_hi0 + 1) ? run_lo0 : lo3) + 63) >> 6), full_to1);
+  const int full_to2 = maximum(full_from2, maximum(maximum((sure_hi0 >> 6), maximum(maximum((begin >> 6), ((j1 - base) >> 6)), maximum(minimum((end >> 6), ((j0 + 4096 - base) >> 6)), 0))), maximum(maximum(maximum((begin >> 6), ((nk - 100 - base) >> 6)), ((j1 - base) >> 6)), (end >> 6))));
   const int count0 = maximum(full_to0 - full_from0, 0);
   const int count1 = maximum(full_to1 - full_from1, 0);
   const int count2 = maximum(full_to2 - full_from2, 0);
-  const int count3 = maximum(minimum(stop0, full_from0) - low1, 0);
-  const int at0 = maximum(low1, full_to0);
+  const int count3 = maximum(minimum(stop0, full_from0) - from0, 0);
+  const int at0 = maximum(from0, full_to0);
   const int count4 = maximum(minimum(stop0, full_from1) - at0, 0);
-  const int at1 = maximum(low1, full_to1);
+  const int at1 = maximum(from0, full_to1);
   const int count5 = maximum(minimum(stop0, full_from2) - at1, 0);
-  const int at2 = maximum(low1, full_to2);
+  const int at2 = maximum(from0, full_to2);
   const int count6 = maximum(stop0 - at2, 0);
   const int count7 = maximum(minimum(stop1, full_from0) - start0, 0);
   const int at3 = maximum(start0, full_to0);
@@ -542,78 +517,78 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int count13 = maximum(minimum(stop2, full_from2) - at7, 0);
   const int at8 = maximum(start1, full_to2);
   const int count14 = maximum(stop2 - at8, 0);
-  // line 5: sink(1024) & line 4: causal | line 5: window(4096) & line 4: causal | line 5: rows(-100..) & line 4: causal
+  // line 5: sink(1024) & line 4: causal
   for (int n = 0, count = count0; n < count; ++n) {
     const int tile = full_from0 + n;
     attend_full(w, tile);
   }
-  // line 5: sink(1024) & line 4: causal | line 5: window(4096) & line 4: causal | line 5: rows(-100..) & line 4: causal
+  // line 5: window(4096) & line 4: causal
   for (int n = 0, count = count1; n < count; ++n) {
     const int tile = full_from1 + n;
     attend_full(w, tile);
   }
-  // line 5: sink(1024) & line 4: causal | line 5: window(4096) & line 4: causal | line 5: rows(-100..) & line 4: causal
+  // line 5: rows(-100..) & line 4: causal
   for (int n = 0, count = count2; n < count; ++n) {
     const int tile = full_from2 + n;
     attend_full(w, tile);
   }
   const auto live = [&]([[maybe_unused]] ivec j, [[maybe_unused]] int i) -> ivec { return ((((j < i + 1) & (j < 1024)) | ((j < i + 1) & (i < j + 4096))) | (truth(nk - 100 < i + 1) & (j < i + 1))); };
-  // line 5: sink(1024) & line 4: causal | line 5: window(4096) & line 4: causal | line 5: rows(-100..) & line 4: causal
+  // line 5: sink(1024) & line 4: causal
   for (int n = 0, count = count3; n < count; ++n) {
-    const int tile = low1 + n;
+    const int tile = from0 + n;
     attend_masked(w, tile, live);
   }
-  // line 5: sink(1024) & line 4: causal | line 5: window(4096) & line 4: causal | line 5: rows(-100..) & line 4: causal
+  // line 5: sink(1024) & line 4: causal
   for (int n = 0, count = count4; n < count; ++n) {
     const int tile = at0 + n;
     attend_masked(w, tile, live);
   }
-  // line 5: sink(1024) & line 4: causal | line 5: window(4096) & line 4: causal | line 5: rows(-100..) & line 4: causal
+  // line 5: sink(1024) & line 4: causal
   for (int n = 0, count = count5; n < count; ++n) {
     const int tile = at1 + n;
     attend_masked(w, tile, live);
   }
-  // line 5: sink(1024) & line 4: causal | line 5: window(4096) & line 4: causal | line 5: rows(-100..) & line 4: causal
+  // line 5: sink(1024) & line 4: causal
   for (int n = 0, count = count6; n < count; ++n) {
     const int tile = at2 + n;
     attend_masked(w, tile, live);
   }
-  // line 5: sink(1024) & line 4: causal | line 5: window(4096) & line 4: causal | line 5: rows(-100..) & line 4: causal
+  // line 5: window(4096) & line 4: causal
   for (int n = 0, count = count7; n < count; ++n) {
     const int tile = start0 + n;
     attend_masked(w, tile, live);
   }
-  // line 5: sink(1024) & line 4: causal | line 5: window(4096) & line 4: causal | line 5: rows(-100..) & line 4: causal
+  // line 5: window(4096) & line 4: causal
   for (int n = 0, count = count8; n < count; ++n) {
     const int tile = at3 + n;
     attend_masked(w, tile, live);
   }
-  // line 5: sink(1024) & line 4: causal | line 5: window(4096) & line 4: causal | line 5: rows(-100..) & line 4: causal
+  // line 5: window(4096) & line 4: causal
   for (int n = 0, count = count9; n < count; ++n) {
     const int tile = at4 + n;
     attend_masked(w, tile, live);
   }
-  // line 5: sink(1024) & line 4: causal | line 5: window(4096) & line 4: causal | line 5: rows(-100..) & line 4: causal
+  // line 5: window(4096) & line 4: causal
   for (int n = 0, count = count10; n < count; ++n) {
     const int tile = at5 + n;
     attend_masked(w, tile, live);
   }
-  // line 5: sink(1024) & line 4: causal | line 5: window(4096) & line 4: causal | line 5: rows(-100..) & line 4: causal
+  // line 5: rows(-100..) & line 4: causal
   for (int n = 0, count = count11; n < count; ++n) {
     const int tile = start1 + n;
     attend_masked(w, tile, live);
   }
-  // line 5: sink(1024) & line 4: causal | line 5: window(4096) & line 4: causal | line 5: rows(-100..) & line 4: causal
+  // line 5: rows(-100..) & line 4: causal
   for (int n = 0, count = count12; n < count; ++n) {
     const int tile = at6 + n;
     attend_masked(w, tile, live);
   }
-  // line 5: sink(1024) & line 4: causal | line 5: window(4096) & line 4: causal | line 5: rows(-100..) & line 4: causal
+  // line 5: rows(-100..) & line 4: causal
   for (int n = 0, count = count13; n < count; ++n) {
     const int tile = at7 + n;
     attend_masked(w, tile, live);
   }
-  // line 5: sink(1024) & line 4: causal | line 5: window(4096) & line 4: causal | line 5: rows(-100..) & line 4: causal
+  // line 5: rows(-100..) & line 4: causal
   for (int n = 0, count = count14; n < count; ++n) {
     const int tile = at8 + n;
     attend_masked(w, tile, live);
