@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 from unittest.mock import patch
 
@@ -31,6 +32,7 @@ from sparsec.plan import target as targets
 from sparsec.plan.target import Pick
 from sparsec.reference import mask
 from sparsec.runtime import kernel as kernels
+from sparsec.sema.model import Heads
 
 ROW_SECONDS, FEWEST, MOST = (0.1, 1, 1) if REHEARSAL else (3.0, 3, 15)
 """Of a row's rounds in all, and how many rounds there are at least and at most."""
@@ -91,8 +93,7 @@ def train(row: Row, found: Card, picks: Mapping[Any, Pick]) -> dict[str, Any]:
     calls |= {name: inside(picks, registry, call) for name, call in calls.items() if name.startswith("picked ")}
     recorded, failed = recordings({name: [call] for name, call in calls.items()}, found)
     times, rounds = in_rounds(recorded, found)
-    covers = covered(case.pattern, case.length)
-    live = case.batch * sum(len(head.heads) * head.live_pairs for head in covers)
+    live = case.batch * live_pairs(case.pattern, case.length)
     pairs = case.batch * case.pattern.heads * case.length * (case.length + 1) / 2
     out: dict[str, Any] = {
         "rounds": rounds,
@@ -111,6 +112,12 @@ def train(row: Row, found: Card, picks: Mapping[Any, Pick]) -> dict[str, Any]:
             "allowed_error": checked.allowed.largest,
         }
     return out
+
+
+@lru_cache
+def live_pairs(pattern: Heads, length: int) -> float:
+    """Of all heads."""
+    return sum(len(head.heads) * head.live_pairs for head in covered(pattern, length))
 
 
 def figures(what: str, times: Mapping[str, Timed], operations: float) -> dict[str, Any]:
