@@ -1,13 +1,14 @@
 """A machine with GPUs that is not there: CPU tensors that say they lie on `cuda:0` or `cuda:1`, and what CUDA would do.
 
-Torch's operations are computed on the CPU; kernels are recorded, not run. Invariant: what a real card punishes with wrong
-numbers or a crash raises Fault here: a launch on another device than its tensors', a read of what another stream may
-not have written yet, an allocation of a graph read outside it, and, in a capture, a wait or a copy from pageable
-memory. Outside of captures `copies` and `waits` tell of them.
+Torch's operations are computed on the CPU; kernels are recorded, not run. Invariant: what a real card punishes with
+wrong numbers or a crash raises Fault here: a launch on another device than its tensors', a read of what another stream
+may not have written yet, an allocation of a graph read outside it, and, in a capture, a wait or a copy from the host.
+Outside of captures `copies` and `waits` tell of them.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,10 +20,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
-from triton.runtime.jit import JITFunction
+from triton.backends.compiler import GPUTarget
+from triton.compiler.compiler import make_backend
+from triton.runtime.jit import JITFunction, create_function_from_signature
 
 aten = torch.ops.aten
 _WAITING = (aten._local_scalar_dense, aten.nonzero, aten.equal, aten.is_nonzero, aten.masked_select, aten.unique_dim)
+
 
 class Fault(AssertionError):
     """What a card would punish."""
@@ -30,34 +34,47 @@ class Fault(AssertionError):
 
 class OnCard(Tensor):
     """`inside`: the numbers. `stream`: whose order its last writing is in, None once that is surely done; `graph`: the
-    capture that it was allocated in."""
+    capture that it was allocated in; `whole`: of a view, what it is part of. Torch takes it for a CPU's, whoever asks
+    it in Python for a GPU's."""
 
     inside: Tensor
+    where: torch.device
     stream: int | None
     graph: int | None
-    __torch_function__: ClassVar[Any] = torch._C._disabled_torch_function_impl  # type: ignore[misc]  # a method there
+    whole: OnCard | None
+    machine: Machine
+    __torch_function__: ClassVar[Any] = torch._C._disabled_torch_function_impl
 
-    @staticmethod
-    def of(inside: Tensor, device: torch.device, stream: int | None = None, graph: int | None = None) -> OnCard:
-        shape, like = inside.shape, {"dtype": inside.dtype, "device": device}
-        made: OnCard = Tensor._make_wrapper_subclass(OnCard, shape, strides=inside.stride(), **like)  # type: ignore[attr-defined]
-        made.inside, made.stream, made.graph = inside, stream, graph
-        return made
+    device = property(lambda self: self.where)
+    is_cuda = property(lambda self: True)
+    is_cpu = property(lambda self: False)
+
+    @property
+    def root(self) -> OnCard:
+        return self if self.whole is None else self.whole
 
     def data_ptr(self) -> int:
         return self.inside.data_ptr()
+
+    def tolist(self) -> Any:
+        self.machine.waited(f"tolist of {self}")
+        return self.inside.tolist()
+
+    def cpu(self) -> Tensor:
+        self.machine.waited(f"cpu of {self}")
+        return self.inside.clone()
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         raise Fault(f"{func} outside of the machine")
 
-    def __repr__(self) -> str:  # type: ignore[override]  # torch's takes what it does not need
+    def __repr__(self) -> str:
         return f"OnCard({list(self.shape)}, {self.device})"
 
 
 @dataclass(frozen=True)
 class Launch:
-    """`tensors`: by name; held here, so that what a graph needs is asked by `owned`."""
+    """`given`: in a capture without tensors, which a graph does not keep either; `key`: what Triton compiles for."""
 
     name: str
     device: int
@@ -65,6 +82,7 @@ class Launch:
     programs: int
     given: Mapping[str, Any]
     options: Mapping[str, Any]
+    key: str
 
 
 @dataclass
@@ -83,6 +101,7 @@ class Machine(TorchDispatchMode):
         super().__init__()
         self.device, self.streams, self.capture = 0, [0] * len(self.capabilities), None
         self.pinned: set[int] = set()
+        self._borrowed: list[tuple[str, weakref.ref[OnCard]]] = []
 
     @contextmanager
     def running(self) -> Iterator[Machine]:
@@ -99,12 +118,14 @@ class Machine(TorchDispatchMode):
             for name, value in changed.items():
                 stack.enter_context(patch.object(torch.cuda, name, value))
             stack.enter_context(patch.object(JITFunction, "run", lambda kernel, **given: self._launched(kernel, given)))
+            stack.callback(torch._C._set_only_lift_cpu_tensors, torch._C._only_lift_cpu_tensors())
+            torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) then shows its copy
             stack.enter_context(self)
             yield self
 
     def put(self, tensor: Tensor, index: int = 0) -> OnCard:
         """The tensor as a user's, there before anything else."""
-        return OnCard.of(tensor, torch.device("cuda", index))
+        return self._card(tensor, torch.device("cuda", index))
 
     @contextmanager
     def on_stream(self, stream: int, index: int = 0) -> Iterator[None]:
@@ -122,6 +143,14 @@ class Machine(TorchDispatchMode):
                 yield
         finally:
             self.capture = None
+
+    def lost(self) -> list[str]:
+        """Arguments of captured launches that were not allocated in the capture, and of which nothing is left."""
+        return [name for name, tensor in self._borrowed if tensor() is None]
+
+    def forget(self) -> None:
+        for found in (self.launches, self.copies, self.waits):
+            found.clear()
 
     @contextmanager
     def _on_device(self, device: torch.device | int) -> Iterator[None]:
@@ -144,9 +173,19 @@ class Machine(TorchDispatchMode):
                 if not isinstance(tensor, OnCard) or tensor.device.index != self.device:
                     raise Fault(f"{kernel.__name__} on cuda:{self.device}: {name} is on {tensor.device}")
                 self._reads(tensor, f"{kernel.__name__}: {name}")
-        self.launches.append(
-            Launch(kernel.__name__, self.device, self.streams[self.device], programs, dict(given), options)
-        )
+                if self._graph(self.device) is not None and tensor.graph is None:
+                    self._borrowed.append((f"{kernel.__name__}: {name}", weakref.ref(tensor.root)))
+        key = self._key(kernel, given)
+        if self._graph(self.device) is not None:
+            given = {name: value for name, value in given.items() if not hasattr(value, "data_ptr")}
+        stream = self.streams[self.device]
+        self.launches.append(Launch(kernel.__name__, self.device, stream, programs, dict(given), options, key))
+
+    def _key(self, kernel: Any, given: Mapping[str, Any]) -> str:
+        major, minor = self.capabilities[self.device]
+        backend = make_backend(GPUTarget("cuda", 10 * major + minor, 32))
+        bind = create_function_from_signature(kernel.signature, kernel.params, backend)
+        return f"{kernel.__name__}: {bind(**given)[1]}"
 
     def _graph(self, index: int) -> int | None:
         return None if self.capture is None or self.capture[0] != index else self.capture[1]
@@ -162,7 +201,11 @@ class Machine(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         if func.namespace == "sparsec":
             with self:
-                return func._op_dk(torch._C.DispatchKey.CUDA, *args, **kwargs)
+                return func.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CPU), *args, **kwargs)
+        with self:
+            found = func.decompose(*args, **kwargs)
+            if found is not NotImplemented:
+                return found
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         there = [t for t in tensors if isinstance(t, OnCard)]
         devices = {t.device for t in there}
@@ -180,13 +223,17 @@ class Machine(TorchDispatchMode):
         host = [t for t in tensors if not isinstance(t, OnCard) and t.dim()]
         done = bool(host) and self._copied(func, host[0], kwargs, device)
         if func.overloadpacket in _WAITING or (asked is not None and asked.type == "cpu"):
-            self._waited(f"{func} of {device}")
+            self.waited(f"{func} of {device}")
         inside = tree_map_only(OnCard, lambda t: t.inside, (args, kwargs))
         found = func(*inside[0], **inside[1])
-        if (asked is not None and asked.type == "cpu") or (func is aten.copy_.default and not isinstance(args[0], OnCard)):
+        if asked is not None and asked.type == "cpu":
+            return found
+        if func is aten.copy_.default and not isinstance(args[0], OnCard):
+            self.waited(f"copy of {device}")
             return found
         if func._schema.name.endswith("_") and isinstance(args[0], OnCard):
-            args[0].stream = self.streams[device.index]
+            if func is not aten.detach_.default and self._graph(device.index) is None:
+                args[0].stream = self.streams[device.index]
             return args[0]
         return tree_map_only(Tensor, lambda t: self._made(t, there, device, done), found)
 
@@ -195,8 +242,23 @@ class Machine(TorchDispatchMode):
         storage = inside.untyped_storage().data_ptr()
         for other in given:
             if storage and other.inside.untyped_storage().data_ptr() == storage:
-                return OnCard.of(inside, device, other.stream, other.graph)
-        return OnCard.of(inside, device, None if done else self.streams[device.index], self._graph(device.index))
+                return self._card(inside, device, other.stream, other.graph, other.root)
+        return self._card(inside, device, None if done else self.streams[device.index], self._graph(device.index))
+
+    def _card(
+        self,
+        inside: Tensor,
+        device: torch.device,
+        stream: int | None = None,
+        graph: int | None = None,
+        whole: OnCard | None = None,
+    ) -> OnCard:
+        made: OnCard = Tensor._make_wrapper_subclass(
+            OnCard, inside.shape, strides=inside.stride(), dtype=inside.dtype, device="cpu"
+        )
+        made.inside, made.where, made.machine = inside, device, self
+        made.stream, made.graph, made.whole = stream, graph, whole
+        return made
 
     def _on_host(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if func.overloadpacket is aten.is_pinned:
@@ -219,7 +281,7 @@ class Machine(TorchDispatchMode):
             self.waits.append(f"{func} to {device}")
         return not pinned
 
-    def _waited(self, what: str) -> None:
+    def waited(self, what: str) -> None:
         if self.capture is not None:
             raise Fault(f"{what}: a wait in a capture")
         self.waits.append(what)
