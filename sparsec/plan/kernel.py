@@ -46,8 +46,8 @@ class KernelPlan:
     holds rows of one document. RESTART: the same, with i, j and nk counted within the document, so begin is 0."""
 
     def light(self, head_class: HeadClass) -> bool:
-        """Whether the forward kernel of a class is of those that need few registers: light, and scored plainly."""
-        return head_class.light and (self.softcap is not None) + bool(self.slopes) + self.learned_sink <= 1
+        """Whether a class's forward kernel needs few registers: light, and no score is changed pair by pair."""
+        return head_class.light and self.softcap is None and not self.slopes
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,7 @@ def limit_of(artefact: KernelArtefact) -> list[str]:
 
 @pytest.mark.parametrize("head_dim", [40, 64])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("score", [PLAIN, m.Score(softcap=50.0)])
+@pytest.mark.parametrize("score", [PLAIN, m.Score(learned_sink=True)])
 def test_on_hopper_two_light_programs_share_a_multiprocessor(head_dim: int, dtype: str, score: m.Score) -> None:
     """Under every Triton, without a spill; with registers to spare the one program would have over 128."""
     query_tile, key_tile, _, _ = tile_sizes("cuda:90", head_dim, dtype)
@@ -174,10 +174,10 @@ def test_on_hopper_two_light_programs_share_a_multiprocessor(head_dim: int, dtyp
 
 
 def test_what_would_spill_has_no_limit_of_registers() -> None:
-    """A third region, or a second modifier of the scores."""
+    """A third region, a soft cap, or ALiBi."""
     (artefact,) = strided(64, "bfloat16", "cuda:90")
     assert limit_of(artefact) == []
-    for score, limit in ((m.Score(softcap=50.0), 128), (m.Score(softcap=50.0, alibi=True), None)):
+    for score, limit in ((PLAIN, 128), (m.Score(alibi=True), None), (m.Score(softcap=50.0), None)):
         plan = plan_kernels(light(1, score), head_dim=64, dtype="bfloat16", query_tile=128, key_tile=64)
         (head_class,) = plan.classes
         shape = launch_shape("cuda:90", 64, "bfloat16", 128, 64, light=plan.light(head_class))
