@@ -146,7 +146,7 @@ def ruled(target: str, kind: Kind, head_dim: int, dtype: str) -> Pick:
     match kind:
         case Kind.FORWARD:
             tiles = tile_sizes(target, head_dim, dtype)[:2]
-            shape = launch_shape(target, head_dim, dtype, *tiles, light=True)
+            shape = launch_shape(target, head_dim, dtype, *tiles)
         case Kind.GRAD_QUERIES:
             tiles = backward_tile_sizes(target, head_dim, dtype)
             shape = backward_shape(target, head_dim, dtype, *tiles, of_keys=False)
