@@ -27,25 +27,14 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-class DtypeChoice(click.Choice[str]):
-    """PyTorch's names of the dtypes that kernels take, and the usual short ones."""
-
-    def __init__(self) -> None:
-        super().__init__(DTYPES)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        name = str(value).removeprefix("torch.")
-        return super().convert(SHORT_DTYPES.get(name, name), param, ctx)
-
-
 def dtype_option(default: str) -> Callable[[_Command], _Command]:
-    """--dtype."""
+    """--dtype: PyTorch's names of the dtypes that kernels take, and the usual short ones."""
     return click.option(
         "--dtype",
-        type=DtypeChoice(),
+        type=click.Choice((*DTYPES, *SHORT_DTYPES)),
         default=default,
         show_default=True,
-        help=f"Or a short name: {', '.join(SHORT_DTYPES)}.",
+        callback=lambda _, __, given: SHORT_DTYPES.get(given, given),
     )
 
 

@@ -211,7 +211,7 @@ def _size(item: int | float | RangeValue) -> int | None:
         return 1
     if not isinstance(item.start, int):
         return None
-    return item.stop - item.start if isinstance(item.stop, int) else LIMIT + 1 - item.start
+    return max((item.stop if isinstance(item.stop, int) else LIMIT + 1) - item.start, 0)
 
 
 def _not_empty(value: Value | None, node: Node, run: Evaluator) -> Value | None:

@@ -102,9 +102,9 @@ def _name(expr: tree.Name, scope: Scope) -> Node:
 
 
 def _beyond(bound: Node, scope: Scope) -> str | None:
-    """A built-in name that the value of a `let` depends on and that has no value in this scope."""
-    missing = (name for name, (depends, _) in BUILT_IN_VALUES.items() if depends & bound.depends & ~scope.available)
-    return next(missing, None)
+    """A built-in name that the value of a `let` depends on and that has no value in this scope; B has one in each."""
+    missing = bound.depends & ~scope.available & ~Depends.BLOCK
+    return next((name for name, (depends, _) in BUILT_IN_VALUES.items() if depends & missing), None)
 
 
 def _range(expr: tree.RangeExpr, scope: Scope) -> Node:

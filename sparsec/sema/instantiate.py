@@ -7,6 +7,7 @@ Without head counts everything that does not depend on them is still evaluated, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from sparsec.diagnostics import codes_meaning as codes
@@ -19,7 +20,7 @@ from sparsec.sema.evaluate import boolean, decimal, evaluate, integer
 from sparsec.sema.node import MAX_HEADS, Depends, Node
 from sparsec.sema.scope import Parameter
 from sparsec.sema.terms import Sized
-from sparsec.sema.values import MAX_STEPS, Budget, Evaluator, Place, RangeValue, Value
+from sparsec.sema.values import MAX_STEPS, Budget, Evaluator, OverBudget, Place, RangeValue, Value
 
 DEFAULT_BLOCK = 64
 SMALLEST, LARGEST = 1e-30, 1e30
@@ -160,13 +161,20 @@ def survey(started: Instantiation, instance: Instance) -> None:
 
 
 def probe(started: Instantiation, instance: Instance) -> None:
-    """Evaluates query head 0, which is there whatever the head counts: its problems are those of every count."""
+    """Evaluates query head 0, which is there whatever the head counts: its problems are those of every count.
+
+    Ends early where that takes long.
+    """
     first = _anywhere(started, instance)
     known = {"h": 0, "g": 0, "H": instance.declared[0], "G": instance.declared[1]}
     first.place.builtins.update({name: value for name, value in known.items() if value is not None})
     started.run.certain = True
     started.findings.note = "for query head 0, whatever the head counts"
-    _set_of(started, first, set())
+    budget = started.run.budget
+    left, budget.steps = budget.steps, budget.probes
+    with suppress(OverBudget):
+        _set_of(started, first, set())
+    budget.steps, budget.probes = left, max(budget.steps, 0)
     started.findings.note, started.run.certain = None, False
 
 

@@ -49,9 +49,10 @@ class OverBudget(Exception):
 
 @dataclass(slots=True)
 class Budget:
-    """The steps that are left to a whole check or instantiation."""
+    """The steps that are left to a whole check or instantiation, and to its probes, which may be left out."""
 
     steps: int = MAX_STEPS
+    probes: int = MAX_STEPS // 4
 
     def spend(self, steps: int = 1) -> None:
         self.steps -= steps

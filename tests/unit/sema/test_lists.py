@@ -27,6 +27,11 @@ def test_ranges_stand_for_their_integers() -> None:
     assert windows(text, 8) == [9, 4, 5, 6, 2, 30, 31, 32]
 
 
+def test_an_empty_range_that_a_caller_gives_has_no_element() -> None:
+    text = "pattern p(some = [1, 2..5]) { heads 2 attend window(some[h]) }"
+    assert windows(text, some=[range(5, 2), 7, 8]) == [7, 8]
+
+
 def test_elements_of_other_lists_and_of_calls() -> None:
     assert windows("pattern p { heads 3 attend window([2b, 4b][h // 2]) }") == [2, 2, 4]
     assert windows("pattern p(a = [1, 0], b = [5, 6]) { heads 2 attend window(b[a[h]]) }") == [6, 5]
