@@ -17,8 +17,8 @@ from sparsec.diagnostics import codes_meaning as codes
 from sparsec.diagnostics.codes_text import more_problems
 from sparsec.diagnostics.model import CallError, Diagnostic, DiagnosticError, Severity
 from sparsec.diagnostics.source import SourceFile, Span
-from sparsec.ir.normalise import BAND_LIMIT, Effort, TooManyBands, TooMuchEffort
-from sparsec.plan.build import CLASS_LIMIT, TooManyClasses, limited_mask
+from sparsec.ir.normalise import BAND_LIMIT, Effort, TooManyBands, TooManyBandsTogether, TooMuchEffort
+from sparsec.plan.build import CLASS_LIMIT, TOGETHER_LIMIT, TooManyClasses, limited_mask
 from sparsec.plan.cache import CacheLayout
 from sparsec.plan.cached import NoCache, cache_layout
 from sparsec.sema.arguments import Given
@@ -106,6 +106,8 @@ def _refusal(checked: sema.CheckedFile, name: str, error: TooManyBands | TooMany
     source, span = checked.source, checked.patterns[name].span
     if isinstance(error, TooManyClasses):
         return codes.TOO_MANY_CLASSES.at(source, span, name=name, count=error.classes, limit=CLASS_LIMIT)
+    if isinstance(error, TooManyBandsTogether):
+        return codes.TOO_MANY_TOGETHER.at(source, span, name=name, limit=TOGETHER_LIMIT)
     what = "the set of one head" if error.group is None else f"what the heads of KV group {error.group} see together"
     return codes.TOO_MANY_BANDS.at(source, span, what=what, limit=BAND_LIMIT)
 

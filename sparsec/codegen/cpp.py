@@ -270,8 +270,8 @@ def _piece(piece: Piece, lists: tuple[ListSpec, ...], key_tile: int) -> PieceVie
 
 
 def comment(text: str) -> str:
-    """`text` as the inside of a // comment: one line, ASCII, no trailing backslash."""
-    return _UNSAFE.sub("_", text)
+    """`text` as the inside of a // comment: one line, ASCII, no trailing backslash, cut where it is long."""
+    return _UNSAFE.sub("_", text[:100]).rstrip()
 
 
 def _tested(test: Bool) -> frozenset[int]:

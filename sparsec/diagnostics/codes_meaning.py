@@ -295,6 +295,12 @@ TOO_MANY_CLASSES = Code(
     "the heads of pattern `{name}` are of {count} kinds, over the limit of {limit}",
     "let more heads agree in terms and periods: heads of one kind differ in windows, columns, phases and lanes alone",
 )
+TOO_MANY_TOGETHER = Code(
+    "E418",
+    "heads whose sets need too many bands together",
+    "the kinds of heads of pattern `{name}` need more than {limit} bands together",
+    "let more heads agree in terms and periods, or write their sets with fewer unlike terms",
+)
 
 # What the language has and the kernels do not take
 INPUT_UNSUPPORTED = Code(

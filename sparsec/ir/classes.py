@@ -34,25 +34,58 @@ class BlockMask:
     classes: tuple[BandClass, ...]
 
 
-def block_mask(pattern: Heads, *, transposed: bool = False, effort: Effort | None = None) -> BlockMask:
-    """Lowers every head and groups them; `transposed`: with rows and columns exchanged. Raises TooManyBands."""
+def bands_of_heads(pattern: Heads, effort: Effort | None = None) -> tuple[tuple[Band, ...], ...]:
+    """The bands of each head; equal heads share one tuple. Raises TooManyBands."""
     effort = effort or Effort()
+    distinct = {id(term): term for term in pattern.terms}  # a look-up by the term itself would walk the whole of it
     lowered: dict[Term, tuple[Band, ...]] = {}
-    groups: dict[tuple[Band, ...], list[int]] = {}
-    for head, term in enumerate(pattern.terms):
+    for term in distinct.values():
         if term not in lowered:
-            bands = lower(term, pattern.block, effort)
-            lowered[term] = tuple(transpose(band) for band in bands) if transposed else bands
-        shape = tuple(_renumbered(band, lambda _: 0) for band in lowered[term])
-        groups.setdefault(shape, []).append(head)
+            lowered[term] = lower(term, pattern.block, effort)
+    found = {key: lowered[term] for key, term in distinct.items()}
+    return tuple(found[id(term)] for term in pattern.terms)
+
+
+def block_mask(
+    pattern: Heads,
+    *,
+    transposed: bool = False,
+    effort: Effort | None = None,
+    bands: tuple[tuple[Band, ...], ...] | None = None,
+) -> BlockMask:
+    """Lowers every head and groups them; `transposed`: with rows and columns exchanged. Raises TooManyBands.
+
+    `bands`: those of each head, where they are known already.
+    """
+    kinds: dict[int, _Kind] = {}
+    ordinals: dict[tuple[Band, ...], int] = {}
+    groups: dict[int, list[int]] = {}
+    kind_of_head = []
+    for head, of_head in enumerate(bands or bands_of_heads(pattern, effort)):
+        kind = kinds.get(id(of_head))
+        if kind is None:
+            own = tuple(transpose(band) for band in of_head) if transposed else of_head
+            shape = tuple(_renumbered(band, lambda _: 0) for band in own)
+            kind = kinds[id(of_head)] = _Kind(own, tuple(_numbers(own)), ordinals.setdefault(shape, len(ordinals)))
+        kind_of_head.append(kind)
+        groups.setdefault(kind.shape, []).append(head)
     return BlockMask(
         pattern.block,
-        tuple(_band_class(tuple(group), [lowered[pattern.terms[h]] for h in group]) for group in groups.values()),
+        tuple(_band_class(tuple(group), [kind_of_head[head] for head in group]) for group in groups.values()),
     )
 
 
-def _band_class(heads: tuple[int, ...], bands_of_heads: list[tuple[Band, ...]]) -> BandClass:
-    columns = list(zip(*(tuple(_numbers(bands)) for bands in bands_of_heads), strict=True))
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """The bands of equal heads, the numbers in them, and which shape is theirs."""
+
+    bands: tuple[Band, ...]
+    numbers: tuple[int, ...]
+    shape: int
+
+
+def _band_class(heads: tuple[int, ...], kinds: list[_Kind]) -> BandClass:
+    columns = list(zip(*(kind.numbers for kind in kinds), strict=True))
     names: dict[tuple[int, ...], str] = {}
     for column in columns:
         if len(set(column)) > 1:
@@ -60,9 +93,9 @@ def _band_class(heads: tuple[int, ...], bands_of_heads: list[tuple[Band, ...]]) 
     replacements = iter(
         PerHead(names[column], min(column), max(column)) if column in names else column[0] for column in columns
     )
-    bands = tuple(_renumbered(band, lambda _: next(replacements)) for band in bands_of_heads[0])
-    origins = (first.origin for first in bands_of_heads[0])
-    bands = tuple(replace(band, origin=origin) for band, origin in zip(bands, origins, strict=True))
+    first = kinds[0].bands
+    bands = tuple(_renumbered(band, lambda _: next(replacements)) for band in first)
+    bands = tuple(replace(band, origin=of.origin) for band, of in zip(bands, first, strict=True))
     return BandClass(heads, bands, tuple((name, column) for column, name in names.items()))
 
 

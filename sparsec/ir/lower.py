@@ -34,6 +34,8 @@ def _lower(term: model.Term, block: int, origin: str, effort: Effort) -> tuple[B
         case model.Difference(left, right):
             outside = complement(_lower(right, block, origin, effort), effort)
             return intersection(_lower(left, block, origin, effort), outside, effort)
+        case model.Complement(model.Complement(inner)):
+            return _lower(inner, block, origin, effort)
         case model.Complement(inner):
             return complement(_lower(inner, block, origin, effort), effort)
         case _:

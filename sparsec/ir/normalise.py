@@ -25,6 +25,10 @@ class TooManyBands(SparsecError):
         self.group = group
 
 
+class TooManyBandsTogether(TooManyBands):
+    """The kinds of heads of a pattern, each with few enough, have too many bands together."""
+
+
 class TooMuchEffort(TooManyBands):
     """A pattern's terms take too many steps to simplify."""
 
@@ -33,7 +37,7 @@ class TooMuchEffort(TooManyBands):
 class Effort:
     """How many more comparisons of bands a pattern may cost: what keeps a hostile one from taking minutes."""
 
-    left: int = 400_000
+    left: int = 100_000
 
     def spend(self, comparisons: int) -> None:
         self.left -= comparisons
@@ -130,12 +134,26 @@ def implies(a: Congruence, b: Congruence) -> bool:
 
 def _lower_before(a: Band, b: Band) -> bool:
     """max(0, a.lower) <= max(0, b.lower), proved."""
-    return all(_below_start(x) or any(never_above(x, y) for y in b.lower) for x in a.lower)
+    for x in a.lower:
+        if not _some_below((x,), b.lower) and not _below_start(x):
+            return False
+    return True
 
 
 def upper_before(a: Band, b: Band) -> bool:
     """min(nk, a.upper) <= min(nk, b.upper), proved."""
-    return all(_beyond_end(y) or any(never_above(x, y) for x in a.upper) for y in b.upper)
+    for y in b.upper:
+        if not _some_below(a.upper, (y,)) and not _beyond_end(y):
+            return False
+    return True
+
+
+def _some_below(left: tuple[Bound, ...], right: tuple[Bound, ...]) -> bool:
+    for x in left:
+        for y in right:
+            if never_above(x, y):
+                return True
+    return False
 
 
 def _touches(left: Band, right: Band) -> bool:

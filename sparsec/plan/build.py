@@ -6,9 +6,10 @@ Invariant: nothing here depends on a sequence length or a batch size.
 from __future__ import annotations
 
 from sparsec.diagnostics.model import SparsecError
-from sparsec.ir.classes import BandClass, BlockMask, block_mask
+from sparsec.ir.classes import BandClass, BlockMask, bands_of_heads, block_mask
 from sparsec.ir.listed import lane_rows
-from sparsec.ir.normalise import Effort
+from sparsec.ir.nodes import Band
+from sparsec.ir.normalise import Effort, TooManyBandsTogether
 from sparsec.ir.project import project, project_transposed
 from sparsec.ir.tiles import TileProgram
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
@@ -16,6 +17,8 @@ from sparsec.sema.model import Documents, Heads
 
 CLASS_LIMIT = 64
 """The largest number of head classes: each is a kernel of its own in the generated source."""
+TOGETHER_LIMIT = 512
+"""The largest number of bands of all head classes: what a plan costs, and its source, grows with it."""
 
 
 class TooManyClasses(SparsecError):
@@ -31,7 +34,12 @@ def plan_kernels(pattern: Heads, *, head_dim: int, dtype: str, query_tile: int, 
 
     Raises TooManyBands or TooManyClasses.
     """
-    mask = limited_mask(pattern)
+    return _kernel_plan(pattern, limited_mask(pattern), head_dim, dtype, query_tile, key_tile)
+
+
+def _kernel_plan(
+    pattern: Heads, mask: BlockMask, head_dim: int, dtype: str, query_tile: int, key_tile: int
+) -> KernelPlan:
     tiles = fitting_tiles(mask, query_tile, key_tile)
     return KernelPlan(
         pattern.heads,
@@ -63,20 +71,33 @@ def plan_backward(
 
     `transposed_tiles`: query and key tile of the gradients of keys and values; None: as for the queries'.
     """
-    forward = plan_kernels(pattern, head_dim=head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile)
-    tiles = fitting_tiles(limited_mask(pattern), *(transposed_tiles or (query_tile, key_tile)))
-    mask = limited_mask(pattern, transposed=True)
+    bands = bands_of_heads(pattern)
+    mask = limited_mask(pattern, bands=bands)
+    forward = _kernel_plan(pattern, mask, head_dim, dtype, query_tile, key_tile)
+    tiles = fitting_tiles(mask, *(transposed_tiles or (query_tile, key_tile)))
+    transposed = limited_mask(pattern, transposed=True, bands=bands)
     return BackwardPlan(
         forward,
-        tuple(head_class_of(band_class, project_transposed(band_class, *tiles)) for band_class in mask.classes),
+        tuple(head_class_of(band_class, project_transposed(band_class, *tiles)) for band_class in transposed.classes),
     )
 
 
-def limited_mask(pattern: Heads, *, transposed: bool = False, effort: Effort | None = None) -> BlockMask:
-    """The pattern's IR. Raises TooManyBands or TooManyClasses."""
-    mask = block_mask(pattern, transposed=transposed, effort=effort)
+def limited_mask(
+    pattern: Heads,
+    *,
+    transposed: bool = False,
+    effort: Effort | None = None,
+    bands: tuple[tuple[Band, ...], ...] | None = None,
+) -> BlockMask:
+    """The pattern's IR; `bands`: those of each head, where they are known. Raises TooManyBands or TooManyClasses."""
+    mask = block_mask(pattern, transposed=transposed, effort=effort, bands=bands)
     if len(mask.classes) > CLASS_LIMIT:
         raise TooManyClasses(len(mask.classes))
+    together = sum(len(band_class.bands) for band_class in mask.classes)
+    if together > TOGETHER_LIMIT:
+        raise TooManyBandsTogether(
+            f"expected at most {TOGETHER_LIMIT} bands in all kinds of heads together, got {together}"
+        )
     return mask
 
 

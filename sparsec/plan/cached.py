@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sparsec.diagnostics.model import SparsecError
-from sparsec.ir.classes import BandClass
+from sparsec.ir.classes import BandClass, bands_of_heads
 from sparsec.ir.liveness import Growth, Region, is_causal, regions
-from sparsec.ir.lower import lower
 from sparsec.ir.nodes import Band
 from sparsec.ir.normalise import Effort, TooManyBands, normalise
 from sparsec.ir.project import project
@@ -56,29 +55,31 @@ class CachedPlan:
 
 def cache_layout(pattern: Heads) -> CacheLayout:
     """The layout of a pattern's cache. Raises NoCache, TooManyBands."""
+    effort = Effort()
+    return _layout(pattern, bands_of_heads(pattern, effort), effort)
+
+
+def _layout(pattern: Heads, lowered: tuple[tuple[Band, ...], ...], effort: Effort) -> CacheLayout:
     if pattern.documents is not Documents.NONE:
         raise NoCache("its documents are packed into one sequence")
-    effort, lowered = Effort(), {}
-    for term in pattern.terms:
-        if term not in lowered:
-            lowered[term] = lower(term, pattern.block, effort)
     share = pattern.heads // pattern.kv_heads
-    found: dict[tuple[Band, ...], tuple[tuple[Region, ...], tuple[Growth, ...]]] = {}
+    found: dict[tuple[int, ...], tuple[tuple[Region, ...], tuple[Growth, ...]]] = {}
     groups: list[tuple[Region, ...]] = []
     growth: list[Growth] = []
     for group in range(pattern.kv_heads):
-        terms = dict.fromkeys(pattern.terms[group * share : (group + 1) * share])
-        try:
-            bands = normalise((band for term in terms for band in lowered[term]), effort)
-        except TooManyBands as error:
-            raise type(error)(f"{error} for the heads of KV group {group} together", group) from error
-        for band in bands:
-            if not is_causal(band):
-                raise NoCache(f"`{band.origin or 'its set'}` lets a query attend to a later key")
-        if bands not in found:
-            found[bands] = regions(bands)
-        groups.append(found[bands][0])
-        growth += found[bands][1]
+        distinct = {id(bands): bands for bands in lowered[group * share : (group + 1) * share]}
+        key = tuple(distinct)
+        if key not in found:
+            try:
+                bands = normalise((band for bands in distinct.values() for band in bands), effort)
+            except TooManyBands as error:
+                raise type(error)(f"{error} for the heads of KV group {group} together", group) from error
+            for band in bands:
+                if not is_causal(band):
+                    raise NoCache(f"`{band.origin or 'its set'}` lets a query attend to a later key")
+            found[key] = regions(bands)
+        groups.append(found[key][0])
+        growth += found[key][1]
     first = {each.reason: each for each in reversed(growth)}  # one of each kind says enough
     return CacheLayout(tuple(groups), tuple(reversed(first.values())))
 
@@ -88,8 +89,10 @@ def plan_cached(pattern: Heads, *, head_dim: int, dtype: str, query_tile: int, k
 
     Raises NoCache, TooManyBands or TooManyClasses.
     """
-    layout = cache_layout(pattern)
-    mask = limited_mask(pattern)
+    effort = Effort()
+    bands = bands_of_heads(pattern, effort)
+    layout = _layout(pattern, bands, effort)
+    mask = limited_mask(pattern, bands=bands)
     tiles = fitting_tiles(mask, query_tile, key_tile)
     share = pattern.heads // pattern.kv_heads
     classes, slots = [], []

@@ -54,9 +54,7 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
         have = self.kvs[nth]
         return have.batch_size == batch and have.keys.dtype == attn.dtype and have.keys.device == device
 
-    def attend(
-        self, attn: SparseAttention, nth: int, q: Tensor, k: Tensor, v: Tensor, counts: Tensor | None
-    ) -> Tensor:
+    def attend(self, attn: SparseAttention, nth: int, q: Tensor, k: Tensor, v: Tensor, counts: Tensor | None) -> Tensor:
         """Attention, the nth of a forward, of q to what is held and to k, v, which are then held too; shapes, and
         `counts` for `lengths`, as for `SparseAttention.forward`."""
         if self.columns == 0 and not self._fits(attn, nth, q.shape[0], q.device):

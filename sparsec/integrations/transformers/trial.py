@@ -98,9 +98,7 @@ def try_out(model: Any, decoder: Any, implementation: str) -> tuple[tuple[Asked,
                 f"AttentionInterface, got it in layers {sorted(alone)}"
             )
         mask = torch.ones_like(ids[:, :1]).expand(1, TOKENS + 1)
-        following = _forward(
-            model, decoder, input_ids=ids[:, :1], attention_mask=mask, use_cache=True, **{name: cache}
-        )
+        following = _forward(model, decoder, input_ids=ids[:, :1], attention_mask=mask, use_cache=True, **{name: cache})
     if not cache.taken:
         raise CallError(f"expected a model that hands its cache to its decoder, got {type(model).__name__}")
     if not cache.reached:
@@ -135,7 +133,9 @@ def _forward(model: Any, decoder: Any, **arguments: Any) -> dict[int, list[Asked
     try:
         model(**arguments)
     except NoCall as error:
-        raise CallError(f"expected {kind} to hand keyword arguments down to its attention, got one that does not") from error
+        raise CallError(
+            f"expected {kind} to hand keyword arguments down to its attention, got one that does not"
+        ) from error
     except CallError:
         raise
     except Exception as error:  # whatever a host raises, the model does not fit

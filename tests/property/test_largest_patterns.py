@@ -1,0 +1,158 @@
+"""The largest patterns that the limits allow are planned and printed, or refused, within a bounded number of steps.
+
+A step is one call of a Python function: it is the same on every machine, and all of STEPS take about a second.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+import pytest
+from hypothesis import event, given, note
+from hypothesis import strategies as st
+from vacuity import examples, wanted
+
+from sparsec.codegen.cpp import emit_cpp, emit_cpp_backward
+from sparsec.codegen.cpp_cached import emit_cpp_cached
+from sparsec.codegen.triton import emit_triton, emit_triton_backward
+from sparsec.codegen.triton_cached import emit_triton_cached
+from sparsec.ir.normalise import BAND_LIMIT, TooManyBands
+from sparsec.plan.build import CLASS_LIMIT, TOGETHER_LIMIT, plan_backward, plan_kernels
+from sparsec.plan.cached import NoCache, plan_cached
+from sparsec.program import parse
+from sparsec.sema.model import Heads
+
+STEPS = 6_000_000
+"""What making one plan, or printing it, may take."""
+LENGTH = 1_000_000
+"""Characters, at most, of one kernel's source; of one for heads of many kinds MANY_KINDS."""
+MANY_KINDS = 7_000_000
+DRAWN = wanted(12, at_night=400)
+PRIMES = [n for n in range(67, 1200) if all(n % d for d in range(2, n))]
+
+
+class TooManySteps(AssertionError):
+    pass
+
+
+def within_limit(what: str, work: Callable[[], object]) -> None:
+    """Runs `work`; raises TooManySteps as soon as it has called more than STEPS functions."""
+    taken = 0
+
+    def count(_frame: FrameType, kind: str, _argument: object) -> None:
+        nonlocal taken
+        taken += kind == "call"
+        if taken > STEPS:
+            raise TooManySteps(f"{what}: more than {STEPS:,} steps")
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+
+
+TERMS: dict[str, Callable[[int], str]] = {
+    "columns": lambda n: f"columns({100 * n} .. {100 * n + 50})",
+    "last columns": lambda n: f"columns(-{100 * n + 50} .. -{100 * n + 1})",
+    "column blocks": lambda n: f"columns(-{3 * n + 2}b .. -{3 * n + 1}b)",
+    "rows": lambda n: f"rows({100 * n} .. {100 * n + 50})",
+    "last rows": lambda n: f"rows(-{100 * n + 50} .. -{100 * n + 1})",
+    "rectangle": lambda n: f"rows({100 * n} .. {100 * n + 50}) & columns(-{90 * n + 70} .. -{90 * n + 1})",
+    "rows of a window": lambda n: f"rows({100 * n} .. {100 * n + 50}) & window({10 * n + 7})",
+    "distances": lambda n: f"window({10 * n + 8}) - window({10 * n + 3})",
+    "chunk": lambda n: f"chunk({PRIMES[n]})",
+    "global": lambda n: f"global({10 * n + 8}) - global({10 * n + 4})",
+    "stride": lambda n: f"stride({PRIMES[n]})",
+    "block stride": lambda n: f"stride({PRIMES[n]}b)",
+    "dilated": lambda n: f"dilated({PRIMES[n]})",
+    "block dilated": lambda n: f"dilated({PRIMES[n]}b)",
+    "dilated chunk": lambda n: f"dilated({PRIMES[n]}) & chunk({10 * PRIMES[n]})",
+    "stride of columns": lambda n: f"stride({PRIMES[n]}) & columns({100 * n} .. {100 * n + 500})",
+    "random": lambda n: f"random(3, seed = {n})",
+    "random columns": lambda n: f"random(3, seed = {n}) & columns({100 * n} .. {200 * n + 50})",
+}
+
+
+def union(*terms: str) -> str:
+    return " | ".join(f"({term})" for term in terms)
+
+
+def pattern(body: str, heads: int = 2) -> Heads:
+    return parse(f"pattern largest {{ causal attend {body} }}").pattern().resolve(heads, 1 if heads == 2 else heads)
+
+
+def check(heads: Heads, length: int = LENGTH) -> int:
+    """Plans and prints every path of the pattern within the limits; returns how many of them are refused."""
+    tiles = {"head_dim": 64, "dtype": "float32", "query_tile": 64, "key_tile": 64}
+    refused = 0
+    for path, plan, prints in (
+        ("forward", plan_kernels, (emit_cpp, emit_triton)),
+        ("backward", plan_backward, (emit_cpp_backward, emit_triton_backward)),
+        ("cache", plan_cached, (twice(emit_cpp_cached), twice(emit_triton_cached))),
+    ):
+        made: list[object] = []
+        try:
+            within_limit(path, lambda plan=plan, made=made: made.append(plan(heads, **tiles)))
+        except (TooManyBands, NoCache):
+            refused += 1
+            continue
+        for emit in prints:
+            texts: list[str] = []
+            within_limit(f"{path}'s text", lambda emit=emit, made=made, texts=texts: texts.append(emit(made[0])))
+            assert len(texts[0]) <= length, f"{path}: {len(texts[0]):,} characters"
+    return refused
+
+
+def twice(emit: Callable[[object, object], str]) -> Callable[[object], str]:
+    return lambda plan: emit(plan, plan)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_as_many_bands_of_one_kind_as_a_head_may_have(name: str) -> None:
+    bands = 2 if name == "global" else 1
+    refused = check(pattern(union(*map(TERMS[name], range(BAND_LIMIT // bands)))))
+    # Each head has draws of its own, and the cache keeps a KV group's union.
+    assert refused == ("random" in name)
+
+
+def test_complements_and_products() -> None:
+    columns = union(*map(TERMS["columns"], range(BAND_LIMIT - 1)))
+    for body in (
+        f"~({columns})",
+        f"~~({columns})",
+        f"~({union(*map(TERMS['stride'], range(BAND_LIMIT)))})",
+        f"({columns}) & ({union(*(f'columns({100 * n + 20} .. {100 * n + 70})' for n in range(BAND_LIMIT)))})",
+        f"({union(*map(TERMS['columns'], range(8)))}) & ({union(*map(TERMS['stride'], range(8)))})",
+        f"({union(*map(TERMS['chunk'], range(8)))}) & ({union(*map(TERMS['dilated'], range(8)))})",
+    ):
+        assert check(pattern(body)) == 0, body
+    # Refused: a product of unlike intervals, and what takes too many steps to simplify.
+    for body in (
+        f"({columns}) & ({union(*map(TERMS['chunk'], range(BAND_LIMIT)))})",
+        f"~(~({columns}) & chunk(1009)) & ~(~({columns}) & chunk(1013))",
+    ):
+        assert check(pattern(body)) == 3, body
+
+
+@pytest.mark.parametrize("name", ["chunk", "stride"])
+def test_as_many_kinds_of_heads_as_a_plan_may_have(name: str) -> None:
+    each = TOGETHER_LIMIT // CLASS_LIMIT
+    terms = [TERMS[name](3 * n).replace(")", " + h)", 1) for n in range(each)]
+    assert check(pattern(union(*terms), CLASS_LIMIT), MANY_KINDS) == 0
+    assert check(pattern(union(*terms, "columns(9000 .. 9001)"), CLASS_LIMIT)) == 3
+
+
+def test_mixtures() -> None:
+    @examples(DRAWN)
+    @given(st.lists(st.sampled_from(sorted(TERMS)), min_size=BAND_LIMIT, max_size=BAND_LIMIT), st.booleans())
+    def run(names: list[str], negated: bool) -> None:
+        terms = [TERMS[name](n) for n, name in enumerate(names) if not negated or n < 5]
+        body = f"full - ({union(*terms)})" if negated else union(*terms)
+        note(body)
+        event(f"{check(pattern(body))} paths refused")
+
+    run()
