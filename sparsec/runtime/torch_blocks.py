@@ -15,6 +15,9 @@ from torch import Tensor
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.runtime.torch_tiles import Block, EqualHeads, head_groups, key_blocks, query_blocks, sequences
 
+FEW = 16
+"""Rows that are not finite, taken at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class TorchKernel:
@@ -46,7 +49,7 @@ class TorchKernel:
                     for block in blocks:
                         keys, values = _columns(k, heads.groups, block), _columns(v, heads.groups, block)
                         scores, _ = score.of_block(queries, keys, block, heads)
-                        state = state.step(scores, values)
+                        state = state.step(scores, values, block.live)
                     out[:, heads.heads, rows] = state.output().to(out.dtype)
                     lse[:, heads.heads, rows] = state.log_sum_exp()
         return out, lse
@@ -83,6 +86,13 @@ class TorchBackward:
             delta = delta - grad_lse.to(wide)
         # A row that saw no key has LSE -inf; +inf makes each of its weights exp(-inf) = 0.
         log_sum = lse.to(wide).masked_fill(lse == -math.inf, math.inf)
+        # A row whose output is not finite and that has no gradient has no part in any, not even a NaN.
+        silent = delta.isnan() & (grad_out == 0).all(dim=-1)
+        if grad_lse is not None:
+            silent &= grad_lse == 0
+        if silent.any():
+            q = q.masked_fill(silent[..., None], 0)
+            delta, log_sum = delta.masked_fill(silent, math.inf), log_sum.masked_fill(silent, math.inf)
         dq = torch.zeros(q.shape, dtype=wide, device=q.device)
         dk, dv = (torch.zeros(t.shape, dtype=wide, device=q.device) for t in (k, v))
         for heads in head_groups(plan.forward, plan.forward.classes):
@@ -93,7 +103,7 @@ class TorchBackward:
                     for block in blocks:
                         keys, values = _columns(k, heads.groups, block), _columns(v, heads.groups, block)
                         _, slope = score.gradient(queries, keys, values, gradient, log_sum[at], delta[at], block, heads)
-                        dq[at] += slope @ keys
+                        dq[at] += seen_sums(slope, keys, block.live)
         for heads in head_groups(plan.forward, plan.transposed):
             for sequence in sequences(plan.forward, q, k, q_offset, cu_seqlens):
                 for columns, blocks in key_blocks(heads, sequence):
@@ -104,8 +114,9 @@ class TorchBackward:
                         sums, deltas = (t[:, heads.heads][:, :, block.columns] for t in (log_sum, delta))
                         weights, slope = score.gradient(queries, keys, values, gradient, sums, deltas, block, heads)
                         for n, group in enumerate(heads.groups):
-                            dv[:, group, columns] += weights[:, n].mT @ gradient[:, n]
-                            dk[:, group, columns] += slope[:, n].mT @ queries[:, n]
+                            seen = None if block.live is None else block.live.mT
+                            dv[:, group, columns] += seen_sums(weights[:, n].mT, gradient[:, n], seen)
+                            dk[:, group, columns] += seen_sums(slope[:, n].mT, queries[:, n], seen)
         dsink = None
         if sink is not None:
             # Empty rows have the sink alone in their LSE, and delta is -grad_lse there.
@@ -173,7 +184,25 @@ class Score:
             gradient = gradient * slope
         if block.live is not None:  # a pair that is not live may have met a NaN
             weights, gradient = weights.where(block.live, 0), gradient.where(block.live, 0)
+        silent = (delta == math.inf) & (log_sum == math.inf)
+        if silent.any():
+            gradient = gradient.masked_fill(silent[..., None], 0)
         return weights, gradient
+
+
+def seen_sums(weights: Tensor, rows: Tensor, live: Tensor | None) -> Tensor:
+    """weights [..., n, m] @ rows [..., m, D], where a sum takes nothing from a row that `live` [n, m] (None: all) leaves
+    out, not even a NaN; its weight is 0."""
+    finite = rows.isfinite().all(dim=-1, keepdim=True)
+    if live is None or finite.all():
+        return weights @ rows
+    sums = weights @ rows.where(finite, 0)
+    others = (~finite).flatten(end_dim=-3).any(dim=0)[:, 0].nonzero()[:, 0]
+    for part in others.split(FEW):
+        products = weights[..., part, None] * rows[..., None, part, :]
+        taken = live[:, part, None] & ~finite[..., None, part, :]
+        sums = sums + products.where(taken, 0).sum(dim=-2)
+    return sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,12 +221,13 @@ class State:
             return State(queries.new_full(shape, -math.inf), queries.new_zeros(shape), values)
         return State(sink.to(queries.dtype)[:, None].expand(shape), queries.new_ones(shape), values)
 
-    def step(self, scores: Tensor, values: Tensor) -> State:
+    def step(self, scores: Tensor, values: Tensor, live: Tensor | None) -> State:
         maximum = torch.maximum(self.maximum, scores.amax(dim=-1))
         base = maximum.masked_fill(maximum == -math.inf, 0)
         weights = torch.exp(scores - base[..., None])
         kept = torch.exp(self.maximum - base)
-        return State(maximum, self.total * kept + weights.sum(dim=-1), self.values * kept[..., None] + weights @ values)
+        sums = seen_sums(weights, values, live)
+        return State(maximum, self.total * kept + weights.sum(dim=-1), self.values * kept[..., None] + sums)
 
     def output(self) -> Tensor:
         return self.values / self.total.masked_fill(self.total == 0, 1)[..., None]

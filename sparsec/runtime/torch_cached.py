@@ -72,7 +72,7 @@ class TorchCached:
                     for block in blocks:
                         keys, values = of.columns(self.plan.slots[n].slot, heads, block, score.wide)
                         scores, _ = score.of_block(queries, keys, block, heads)
-                        state = state.step(scores, values)
+                        state = state.step(scores, values, block.live)
                     out[heads.heads, rows] = state.output()[0].to(out.dtype)
                     lse[heads.heads, rows] = state.log_sum_exp()[0]
 

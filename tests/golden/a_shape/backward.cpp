@@ -186,6 +186,40 @@ inline void accumulate(const float* const* row, int count, const float* p, float
   for (; d < D; d += DimSplit::SIZE) accumulate_block<DimSplit::SIZE, WIDTH>(row, count, d, p, o + d);
 }
 
+// Whether no element of the rows is infinite or NaN.
+__attribute__((noinline)) bool all_finite(const float* const* row, int count) {
+  constexpr int32_t EXPONENT = 0x7f800000;
+  ivec found = {};
+  int32_t rest = 0;
+  for (int n = 0; n < count; ++n) {
+    int d = 0;
+    for (; d + LANES <= D; d += LANES) {
+      const ivec bits = (ivec)load(row[n] + d);
+      found |= (bits & EXPONENT) == EXPONENT;
+    }
+    for (; d < D; ++d) {
+      int32_t bits;
+      std::memcpy(&bits, row[n] + d, sizeof bits);
+      rest |= (bits & EXPONENT) == EXPONENT;
+    }
+  }
+  return !any(found) && !rest;
+}
+
+// `accumulate` where some rows are not finite: a row has no part in the lanes where its mask is 0, whatever it holds; the
+// others have the same bits.
+template <int WIDTH>
+__attribute__((noinline, cold)) void accumulate_seen(const float* const* row, int count, const float* p, const ivec (*mask)[VECS],
+                                                     float (*o)[PANEL]) {
+  for (int d = 0; d < D; ++d) {
+    vec sum[VECS];
+    EACH(v, VECS) sum[v] = load(o[d] + v * LANES);
+    for (int n = 0; n < count; ++n)
+      EACH(v, VECS) sum[v] += (mask[n][v] ? splat(row[n][d]) : vec{}) * load(p + n * WIDTH + v * LANES);
+    EACH(v, VECS) store(o[d] + v * LANES, sum[v]);
+  }
+}
+
 // ---- Between rows and panels: LANES x LANES numbers are transposed in registers, head dims that are left one by one.
 template <int... N>
 inline vec pick(vec a, vec b) {  // numbers N of a and b, those of b from LANES on
@@ -241,6 +275,8 @@ typedef Split<QUERY_TILE> QuerySplit;
 
 struct Queries {  // the queries of one tile, in order; ROWS more entries, so that every block is whole
   int count;
+  bool finite;  // all queries and gradients; set where a mask is
+  bool silent;  // some is: see `is_silent`
   const float *q[QUERY_TILE + ROWS], *grad[QUERY_TILE + ROWS];  // `grad`: the gradient of the output
   float* dq[QUERY_TILE + ROWS];
   float lse[QUERY_TILE + ROWS], delta[QUERY_TILE + ROWS];
@@ -249,6 +285,7 @@ struct Queries {  // the queries of one tile, in order; ROWS more entries, so th
 
 struct Keys {  // keys of one tile: their numbers in it, and their rows in whole vectors
   int count, lane[KEY_TILE];
+  bool finite;  // all of the tile
   const float* row[KEY_TILE];
 };
 
@@ -307,6 +344,21 @@ inline void gather(const Keys& keys, const float* t, const Queries& queries) {
   for (; n < queries.count; n += QuerySplit::SIZE) gather_rows<QuerySplit::SIZE>(keys, t + n * KEY_TILE, queries.dq + n);
 }
 
+// The same where some keys of a panel are not finite: one has no part in the dq of a query whose mask is 0 there.
+__attribute__((noinline, cold)) void gather_seen(const Keys& keys, const float* t, const ivec (*mask)[VECS], const Queries& queries) {
+  for (int r = 0; r < queries.count; ++r)
+    for (int n = 0; n < keys.count; ++n) {
+      const int lane = keys.lane[n] % PANEL;
+      if (!mask[r][lane / LANES][lane % LANES]) continue;
+      const float scalar = t[r * KEY_TILE + keys.lane[n]];
+      for (int d = 0; d < WIDE; d += LANES) {
+        vec sum = load(queries.dq[r] + d);
+        sum += scalar * load(keys.row[n] + d);
+        store(queries.dq[r] + d, sum);
+      }
+    }
+}
+
 // Turns the products q.k in s into weights, and the products grad.v in t into the gradients of q.k, both 0 where the
 // mask is 0. The number of queries is even.
 template <bool MASKED>
@@ -337,8 +389,13 @@ inline void differentiate(Panel& panel, const Queries& queries, const ivec (*mas
   product(panel.k, queries.q, queries.count, s);
   product(panel.v, queries.grad, queries.count, t);
   weigh<MASKED>(panel, queries, mask, slope, s, t);
-  accumulate<KEY_TILE>(queries.grad, queries.count, s, panel.dv);
-  accumulate<KEY_TILE>(queries.q, queries.count, t, panel.dk);
+  if (!MASKED || queries.finite) {
+    accumulate<KEY_TILE>(queries.grad, queries.count, s, panel.dv);
+    accumulate<KEY_TILE>(queries.q, queries.count, t, panel.dk);
+  } else {
+    accumulate_seen<KEY_TILE>(queries.grad, queries.count, s, mask, panel.dv);
+    accumulate_seen<KEY_TILE>(queries.q, queries.count, t, mask, panel.dk);
+  }
 }
 
 // ---- Tiles: one key tile of one key head, and a query tile that sees it in full or through a mask.
@@ -355,6 +412,9 @@ struct Shares {
 
   float* dq(int64_t share) const { return share == 0 ? first : others + (share - 1) * apart; }
 };
+
+// Whether row n has an output that is not finite and no gradient: it then has no part in any gradient, not even a NaN.
+inline bool is_silent(const Queries& queries, int n) { return queries.lse[n] == INF && queries.delta[n] == INF; }
 
 struct Work {  // one thread's scratch
   Panel panel[PANELS];
@@ -389,20 +449,15 @@ __attribute__((noinline)) void open_tile(Work& w, int tile) {
     if (!w.touched[chunk]) std::memset(w.dq + chunk * CHUNK * WIDE, 0, rows * WIDE * sizeof(float));
     w.touched[chunk] = 1;
   }
+  queries.silent = false;
   for (int n = 0; n < queries.count; ++n) {
     const int64_t row = first + n + w.q_row;
     queries.dq[n] = w.dq + row * WIDE;
     queries.lse[n] = w.lse[row];
     queries.delta[n] = w.delta[row];
     queries.at[n] = first + n;
+    queries.silent |= is_silent(queries, n);
   }
-}
-
-void attend_full(Work& w, int tile) {
-  open_tile(w, tile);
-  for (int p = w.first_panel(); p <= w.last_panel(); ++p)
-    differentiate<false>(w.panel[p], w.tile, w.mask, w.slope, w.s[0] + p * PANEL, w.t[0] + p * PANEL);
-  gather(w.present, w.t[0], w.tile);
 }
 
 inline void copy_query(const Queries& from, int n, Queries& to, int m) {
@@ -421,6 +476,7 @@ inline int live_queries(Work& w, int p, const Live& live) {
   }
   int count = 0;
   for (int n = 0; n < w.tile.count; ++n) {
+    if (w.tile.silent && is_silent(w.tile, n)) continue;
     ivec sees = {};
     EACH(v, VECS) {
       const ivec mask = present[v] & live(j[v], w.tile.at[n]);
@@ -440,11 +496,12 @@ inline int live_queries(Work& w, int p, const Live& live) {
   return count;
 }
 
-// `live(j, i)` is the mask of keys j for query i. A query that sees no key of a panel is not read for that panel, and a key
-// that no query of the tile sees not for dq: whatever they hold, NaN included, has no effect.
+// `live(j, i)` is the mask of keys j for query i. What the two of a pair hold, NaN included, has no effect on each other if
+// the query does not see the key. A query that sees no key of a panel is not read for that panel, nor for dq a key that no
+// query of the tile sees.
 template <class Live>
-__attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live) {
-  open_tile(w, tile);
+__attribute__((noinline)) void attend_seen(Work& w, const Live& live) {
+  w.live.finite = all_finite(w.tile.q, w.tile.count) && all_finite(w.tile.grad, w.tile.count);
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
     const int count = live_queries(w, p, live);
     if (count == 0) continue;
@@ -455,8 +512,23 @@ __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live
     }
     w.live.count = count + count % 2;
     differentiate<true>(w.panel[p], w.live, w.mask, w.slope, w.s[0] + p * PANEL, w.t[0] + p * PANEL);
-    gather(w.seen, w.t[0], w.live);
+    if (w.present.finite) gather(w.seen, w.t[0], w.live);
+    else gather_seen(w.seen, w.t[0], w.mask, w.live);
   }
+}
+
+template <class Live>
+inline void attend_masked(Work& w, int tile, const Live& live) {
+  open_tile(w, tile);
+  attend_seen(w, live);
+}
+
+void attend_full(Work& w, int tile) {
+  open_tile(w, tile);
+  if (w.tile.silent) return attend_seen(w, [](ivec, int) { return splat(-1); });
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p)
+    differentiate<false>(w.panel[p], w.tile, w.mask, w.slope, w.s[0] + p * PANEL, w.t[0] + p * PANEL);
+  gather(w.present, w.t[0], w.tile);
 }
 
 // ---- Head classes: which query tiles the keys j0 .. j1 visit, in full or through a mask.
@@ -591,7 +663,7 @@ struct Tiling {
 
 // ---- Rows: what each query needs beside its tile, before the key tiles, and its dq, after them.
 // Of rows first .. stop: the LSE in base 2 (+inf for an empty row, so that its weights are 0), and delta = grad_out.out -
-// grad_lse, what every gradient of a score has subtracted.
+// grad_lse, what every gradient of a score has subtracted. Both are +inf for a silent row (see `is_silent`).
 void prepare(const sparsec_backward_call& call, int64_t b, int64_t h, int64_t first, int64_t stop, float* lse, float* delta) {
   const Matrix grad = matrix(call.grad_out, call.grad_out_stride, b, h, 0), out = matrix(call.out, call.out_stride, b, h, 0);
   const float* from = call.lse + b * call.lse_stride[0] + h * call.lse_stride[1];
@@ -605,9 +677,11 @@ void prepare(const sparsec_backward_call& call, int64_t b, int64_t h, int64_t fi
     for (int lane = 0; lane < LANES; ++lane) total += sum[lane];
     const float value = from[n * call.lse_stride[2]] * LOG2E;
     lse[n] = value == -INF ? INF : value;
-    if (call.grad_lse)
-      total -= call.grad_lse[b * call.grad_lse_stride[0] + h * call.grad_lse_stride[1] + n * call.grad_lse_stride[2]];
-    delta[n] = total;
+    const float of_lse = call.grad_lse == nullptr ? 0.0f
+        : call.grad_lse[b * call.grad_lse_stride[0] + h * call.grad_lse_stride[1] + n * call.grad_lse_stride[2]];
+    delta[n] = total - of_lse;
+    if (total != total && of_lse == 0.0f && std::all_of(x, x + WIDE, [](float each) { return each == 0.0f; }))
+      lse[n] = delta[n] = INF;
   }
 }
 
@@ -638,6 +712,7 @@ void load_keys(Work& w, const Matrix& k, const Matrix& v, float scale) {
   load_rows(v, w.j0, count, w.value[first]);
   w.present.count = count;
   for (int n = 0; n < count; ++n) w.present.lane[n] = first + n, w.present.row[n] = w.key[first + n];
+  w.present.finite = all_finite(w.present.row, count);
   const float factor = scale * LOG2E;
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
     to_panel(w.key[p * PANEL], WIDE, factor, w.panel[p].k);

@@ -183,6 +183,40 @@ inline void accumulate(const float* const* row, int count, const float* p, float
   for (; d < D; d += DimSplit::SIZE) accumulate_block<DimSplit::SIZE, WIDTH>(row, count, d, p, o + d);
 }
 
+// Whether no element of the rows is infinite or NaN.
+__attribute__((noinline)) bool all_finite(const float* const* row, int count) {
+  constexpr int32_t EXPONENT = 0x7f800000;
+  ivec found = {};
+  int32_t rest = 0;
+  for (int n = 0; n < count; ++n) {
+    int d = 0;
+    for (; d + LANES <= D; d += LANES) {
+      const ivec bits = (ivec)load(row[n] + d);
+      found |= (bits & EXPONENT) == EXPONENT;
+    }
+    for (; d < D; ++d) {
+      int32_t bits;
+      std::memcpy(&bits, row[n] + d, sizeof bits);
+      rest |= (bits & EXPONENT) == EXPONENT;
+    }
+  }
+  return !any(found) && !rest;
+}
+
+// `accumulate` where some rows are not finite: a row has no part in the lanes where its mask is 0, whatever it holds; the
+// others have the same bits.
+template <int WIDTH>
+__attribute__((noinline, cold)) void accumulate_seen(const float* const* row, int count, const float* p, const ivec (*mask)[VECS],
+                                                     float (*o)[PANEL]) {
+  for (int d = 0; d < D; ++d) {
+    vec sum[VECS];
+    EACH(v, VECS) sum[v] = load(o[d] + v * LANES);
+    for (int n = 0; n < count; ++n)
+      EACH(v, VECS) sum[v] += (mask[n][v] ? splat(row[n][d]) : vec{}) * load(p + n * WIDTH + v * LANES);
+    EACH(v, VECS) store(o[d] + v * LANES, sum[v]);
+  }
+}
+
 // ---- Between rows and panels: LANES x LANES numbers are transposed in registers, head dims that are left one by one.
 template <int... N>
 inline vec pick(vec a, vec b) {  // numbers N of a and b, those of b from LANES on
@@ -238,6 +272,7 @@ typedef Split<KEY_TILE> KeySplit;
 struct Keys {  // the keys of one tile to attend to, in order; ROWS more entries, so that every block is whole
   int count;
   const float *key[KEY_TILE + ROWS], *value[KEY_TILE + ROWS];
+  bool finite;  // all values; set where a mask is
 };
 
 struct Panel {
@@ -316,7 +351,8 @@ __attribute__((noinline)) void attend(Panel& panel, const Keys& keys, const ivec
     }
   }
   EACH(v, VECS) panel.total[v] = total[v];
-  accumulate<PANEL>(keys.value, count, s[0], panel.o);
+  if (!MASKED || keys.finite) accumulate<PANEL>(keys.value, count, s[0], panel.o);
+  else accumulate_seen<PANEL>(keys.value, count, s[0], mask, panel.o);
 }
 
 // ---- Tiles: one query tile of one head, and a key tile that it sees in full or through a mask.
@@ -371,11 +407,12 @@ inline int live_keys(Work& w, int p, const Live& live) {
   return count;
 }
 
-// `live(i, j)` is the mask of rows i for key j. A key that no row of a panel sees is not read for that panel: whatever it
-// holds, NaN included, has no effect, and a diagonal tile costs little more than half.
+// `live(i, j)` is the mask of rows i for key j. What a key holds, NaN included, has no effect on a row that does not see it.
+// One that no row of a panel sees is not read for that panel, so that a diagonal tile costs little more than half.
 template <class Live>
 __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live) {
   open_tile(w, tile);
+  w.live.finite = all_finite(w.tile.value, w.tile.count);
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
     const int count = live_keys(w, p, live);
     if (count == 0) continue;

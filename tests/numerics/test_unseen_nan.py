@@ -1,0 +1,120 @@
+"""What a row may not see, NaN and infinities included, leaves its output and its gradients as they are, bit for bit."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import sparsec
+
+HEADS, GROUPS, N = 4, 2, 150
+PATTERNS = {
+    "causal": "causal attend full",
+    "window": "causal attend window(20) | sink(3)",
+    "ahead": "attend window(40, ahead = 30)",
+    "strided": "causal attend stride(7, phase = h) | window(9)",
+    "softcap": "causal softcap 5.0 attend window(40) | columns(60 .. 70)",
+}
+TARGETS = ["cpu", "torch"]
+
+
+def module(name: str, target: str, head_dim: int = 24, dtype: torch.dtype = torch.float32) -> sparsec.SparseAttention:
+    text = f"pattern p {{ {PATTERNS[name]} }}"
+    return sparsec.compile(text, heads=HEADS, kv_heads=GROUPS, head_dim=head_dim, dtype=dtype, target=target)
+
+
+def seen(name: str) -> Tensor:
+    """bool [H, N, N]."""
+    return sparsec.parse(f"pattern p {{ {PATTERNS[name]} }}").pattern().mask(N, N, HEADS, GROUPS)
+
+
+def inputs(head_dim: int = 24, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    shapes = [(2, heads, N, head_dim) for heads in (HEADS, GROUPS, GROUPS, HEADS)]
+    return [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+
+
+def spoilt(tensor: Tensor, rows: list[int], value: float) -> Tensor:
+    result = tensor.clone()
+    result[1, :, rows, 2:5] = value
+    return result
+
+
+def gradients(attn: sparsec.SparseAttention, q: Tensor, k: Tensor, v: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
+    leaves = [t.clone().requires_grad_() for t in (q, k, v)]
+    out = attn(*leaves)
+    return (out.detach(), *torch.autograd.grad(out, leaves, grad))
+
+
+def same_rows(a: Tensor, b: Tensor, rows: Tensor) -> None:
+    """Rows `rows` [H, N] are equal and finite in both batch entries."""
+    assert rows.any()
+    assert torch.equal(a[0], b[0])
+    assert torch.equal(a[1][rows], b[1][rows])
+    assert a[1][rows].isfinite().all()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize("value", [math.nan, math.inf], ids=str)
+def test_keys_and_values_that_a_row_does_not_see(name: str, target: str, value: float) -> None:
+    attn, (q, k, v, grad) = module(name, target), inputs()
+    bad = [61, 100]
+    unaffected = ~seen(name)[:, :, bad].any(dim=-1)
+    kept = gradients(attn, q, k, v, grad)
+    for of_keys in (False, True):
+        pair = (spoilt(k, bad, value), v) if of_keys else (k, spoilt(v, bad, value))
+        got = gradients(attn, q, *pair, grad)
+        same_rows(got[0], kept[0], unaffected)
+        same_rows(got[1], kept[1], unaffected)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", PATTERNS)
+def test_queries_and_gradients_of_rows_that_do_not_see_a_key(name: str, target: str) -> None:
+    attn, (q, k, v, grad) = module(name, target), inputs()
+    bad = [80, 101]
+    by_group = seen(name).view(GROUPS, HEADS // GROUPS, N, N).any(dim=1)
+    unaffected = ~by_group[:, bad].any(dim=1)
+    kept = gradients(attn, q, k, v, grad)
+    for of_queries in (False, True):
+        pair = (spoilt(q, bad, math.nan), grad) if of_queries else (q, spoilt(grad, bad, math.nan))
+        got = gradients(attn, pair[0], k, v, pair[1])
+        same_rows(got[2], kept[2], unaffected)
+        same_rows(got[3], kept[3], unaffected)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_loss_over_rows_that_see_no_nan_has_finite_gradients(name: str, target: str) -> None:
+    attn, (q, k, v, grad) = module(name, target), inputs()
+    bad = [61, 100]
+    unaffected = ~seen(name)[:, :, bad].any(dim=-1)
+    grad = grad * unaffected[:, :, None]
+    kept, got = gradients(attn, q, k, v, grad), gradients(attn, q, k, spoilt(v, bad, math.nan), grad)
+    for before, after in zip(kept[1:], got[1:], strict=True):
+        assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision(dtype: torch.dtype) -> None:
+    attn, (q, k, v, grad) = module("causal", "cpu", 64, dtype), inputs(64, dtype)
+    unaffected = (torch.arange(N) < 61).expand(HEADS, N)
+    kept, got = gradients(attn, q, k, v, grad), gradients(attn, q, k, spoilt(v, [61], math.nan), grad)
+    same_rows(got[0], kept[0], unaffected)
+    same_rows(got[1], kept[1], unaffected)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_over_a_cache(target: str) -> None:
+    attn, (q, k, v, _) = module("window", target), inputs()
+    unaffected = ~seen("window")[:, :, [61, 100]].any(dim=-1)
+    outs = []
+    for values in (v, spoilt(v, [61, 100], math.nan)):
+        cache = attn.new_cache(batch_size=2, max_len=N)
+        parts = [attn(*(t[:, :, a:b] for t in (q, k, values)), cache=cache) for a, b in ((0, 50), (50, 110), (110, N))]
+        outs.append(torch.cat(parts, dim=2))
+    same_rows(outs[1], outs[0], unaffected)
