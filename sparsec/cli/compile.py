@@ -14,7 +14,7 @@ from sparsec.cli.proofs import claims_about, claims_text
 from sparsec.cli.tables import table
 from sparsec.diagnostics.model import DiagnosticError, SparsecError
 from sparsec.diagnostics.render import render_text
-from sparsec.plan.target import Family, family
+from sparsec.plan.target import CPU_LEVELS, Family, family
 from sparsec.program import Pattern
 from sparsec.sema.model import Heads
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sparsec.runtime.manifest import Proof
 
 
+CPU_TARGETS = tuple(f"cpu:{level}" for level in CPU_LEVELS)
 ARCHITECTURES = (
     *("cuda:80", "cuda:86", "cuda:87", "cuda:89", "cuda:90", "cuda:100", "cuda:103", "cuda:120", "cuda:121"),
     *("hip:gfx908", "hip:gfx90a", "hip:gfx942", "hip:gfx950"),
@@ -45,7 +46,8 @@ class _Folder(click.Path):
     "--target",
     default="cpu",
     show_default=True,
-    help="cpu, cuda:<compute capability> (cuda:80, cuda:90, cuda:100) or hip:<architecture> (hip:gfx942).",
+    help="cpu (as this machine's), cpu:x86-64-v3 or cpu:x86-64-v4 (as any of that level), cuda:<compute capability> "
+    "(cuda:80, cuda:90, cuda:100) or hip:<architecture> (hip:gfx942).",
 )
 @click.option("--inference", is_flag=True, help="Leave out the kernels of the gradients.")
 @click.option("--no-spills", is_flag=True, help="Exit with 1 if a kernel spills registers, rather than warn.")
@@ -83,7 +85,7 @@ def compile_pattern(
     from sparsec.runtime import cpu  # it imports torch
     from sparsec.runtime.artefact import compile_to_directory
 
-    if target == "cpu" and not cpu.has_compiler():
+    if family(target) is Family.CPU and not cpu.has_compiler():
         raise SparsecError("expected a C++ compiler ($CXX, g++ or clang++) for target cpu, found none; install one")
     with progress() as report:
         manifest = compile_to_directory(
@@ -165,6 +167,6 @@ def _check_target(target: str) -> None:
         raise click.BadParameter(str(error), param_hint="'--target'") from error
     if interpreted:
         raise click.BadParameter("the interpreter builds nothing", param_hint="'--target'")
-    if target != "cpu" and target not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
+    if target not in ("cpu", *CPU_TARGETS, *ARCHITECTURES):
+        known = ", ".join((*CPU_TARGETS, *ARCHITECTURES))
         raise click.BadParameter(f"expected cpu or one of {known}, got {target!r}", param_hint="'--target'")

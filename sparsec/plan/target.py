@@ -1,8 +1,8 @@
 """Target name and head dimension -> tile sizes, warps and pipeline stages: the only place that knows machines.
 
-A target is `cpu`, `cuda:<compute capability>` (`cuda:90`), `hip:<architecture>` (`hip:gfx942`) or `interpreter`
-(Triton's, for tests). What a sweep measured best (`PICKS`) comes before the rules below. Invariant: the figures depend
-on nothing but the arguments and that table; no device is asked.
+A target is `cpu`, `cpu:<level>` (`cpu:x86-64-v3`), `cuda:<compute capability>` (`cuda:90`), `hip:<architecture>`
+(`hip:gfx942`) or `interpreter` (Triton's, for tests). What a sweep measured best (`PICKS`) comes before the rules
+below. Invariant: the figures depend on nothing but the arguments and that table; no device is asked.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from enum import Enum
 
 DECODE_ROWS = 16
 """Calls of at most so many queries go to the kernels of decoding."""
+CPU_LEVELS = ("x86-64-v3", "x86-64-v4")
+"""Of the x86-64 psABI: AVX2 and FMA; those and AVX-512."""
 
 
 class Family(Enum):
@@ -74,6 +76,8 @@ def family(target: str) -> Family:
     """The family of `target`. Raises ValueError for a name of another form."""
     match target.split(":"):
         case ["cpu"]:
+            return Family.CPU
+        case ["cpu", level] if level in CPU_LEVELS:
             return Family.CPU
         case ["interpreter"]:
             return Family.INTERPRETER

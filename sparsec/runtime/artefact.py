@@ -33,8 +33,9 @@ from sparsec.diagnostics.model import CallError, SparsecError
 from sparsec.ir.normalise import TooManyBands
 from sparsec.plan.cache import CacheLayout
 from sparsec.plan.cached import NoCache
+from sparsec.plan.target import Family, family
 from sparsec.program import Pattern
-from sparsec.runtime import cpu, cpu_cached
+from sparsec.runtime import cpu, cpu_cached, processor
 from sparsec.runtime.cached_kernel import CachedKernel
 from sparsec.runtime.compile import backward_plan, cached_plans, check_supported, module_of, plan_request
 from sparsec.runtime.cpu_backward import CpuBackward
@@ -75,7 +76,7 @@ def compile_to_directory(
     progress: Callable[[str], None] = lambda _: None,
     prove: Callable[[], Proof] | None = None,
 ) -> Manifest:
-    """Writes the artefacts of `pattern` for `target` ("cpu", "cuda:90", "hip:gfx942", ...) to `directory`.
+    """Writes the artefacts of `pattern` for `target` (a name of `plan.target`) to `directory`.
 
     dtype: "float32", "bfloat16" or "float16". `gradients`: whether it can be trained. `progress` is told of each step.
     `prove`, called before anything is built, gives what the manifest is to record, or raises to refuse. An existing
@@ -96,7 +97,7 @@ def compile_to_directory(
     if prove is not None:
         progress("proving")
         proof = prove()
-    kernels, files = (_build_cpu if target == "cpu" else _build_gpu)(plans, target, progress)
+    kernels, files = (_build_cpu if _for_cpu(target) else _build_gpu)(plans, target, progress)
     files[LAYOUT] = _json(layout_data(layout))
     manifest = Manifest(
         target,
@@ -106,6 +107,7 @@ def compile_to_directory(
         launch_data(plans),
         kernels,
         {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        cpu.processor_of(_level(target)) if _for_cpu(target) else None,
         proof,
     )
     progress("writing")
@@ -132,7 +134,9 @@ def load_compiled(directory: Path | str) -> SparseAttention:
         layout = layout_of(json.loads(files[LAYOUT]))
         plans = plans_of(manifest["launch"], layout)
         request = replace(request_of(manifest["request"])[0], file_layout=partial(_layout, layout))
-        kind = "cpu" if manifest["target"] == "cpu" else "triton"
+        kind = "cpu" if _for_cpu(manifest["target"]) else "triton"
+        if kind == "cpu":
+            processor.check(manifest["processor"]["machine"], manifest["processor"]["instructions"])
         forward, backward, cached = (_load_cpu if kind == "cpu" else _load_triton)(plans, folder, files)
     except CallError:
         raise
@@ -155,6 +159,15 @@ def load_compiled(directory: Path | str) -> SparseAttention:
     )
 
 
+def _for_cpu(target: str) -> bool:
+    return family(target) is Family.CPU
+
+
+def _level(target: str) -> str:
+    """The processor that a target for the CPU names, as `cpu.compile_shared` takes it."""
+    return target.partition(":")[2] or cpu.NATIVE
+
+
 def _no_gradient() -> BackwardKernel:
     raise SparsecError("expected a forward pass alone: the folder was compiled with --inference, without gradients")
 
@@ -174,7 +187,7 @@ def _plans(request: Request, target: str, gradients: bool) -> tuple[Plans, Cache
     forward = plan_request(request, target)
     backward = backward_plan(request, target) if gradients else None
     try:
-        if target == "cpu":
+        if _for_cpu(target):
             cached = cpu_cached.cached_plans(request.pattern, request.head_dim, DTYPES[request.dtype])
         else:
             cached = cached_plans(request, target)
@@ -192,7 +205,7 @@ def _build_cpu(plans: Plans, target: str, progress: Callable[[str], None]) -> _B
     files: dict[str, bytes] = {}
     for part, source in sources.items():
         progress(f"compiling {_SAID[part]}")
-        library = cpu.compile_shared(source)
+        library = cpu.compile_shared(source, processor=_level(target))
         files |= {f"{part}.cpp": source.encode(), f"{part}.so": library.read_bytes()}
     return tuple(KernelRecord(f"sparsec_{name}") for part in sources for name in _CPU_KERNELS[part]), files
 
@@ -269,7 +282,7 @@ def _checked(folder: Path, digests: Mapping[str, str]) -> dict[str, bytes]:
 
 
 def _versions(target: str) -> dict[str, str]:
-    packages = ("torch",) if target == "cpu" else ("torch", "triton")
+    packages = ("torch",) if _for_cpu(target) else ("torch", "triton")
     versions = {name: version(name) for name in packages}
     return {"python": platform.python_version(), "sparsec": __version__, **versions}
 

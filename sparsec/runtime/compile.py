@@ -18,9 +18,11 @@ from sparsec.plan.build import plan_backward, plan_kernels
 from sparsec.plan.cached import CachedPlan, plan_cached
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.target import (
+    Family,
     backward_tile_sizes,
     cached_tile_sizes,
     decode_tile_sizes,
+    family,
     tile_sizes,
     transposed_tile_sizes,
 )
@@ -225,7 +227,7 @@ def rebuilt(name: str, device: torch.device | None) -> LoadedKernel:
     Raises CallError for a string that is no name, and as `compile` does.
     """
     request, target = request_of(name)
-    kind = target if target in ("cpu", "torch") else "triton"
+    kind = "torch" if target == "torch" else "cpu" if family(target) is Family.CPU else "triton"
     return _kernels(request, kind, device or _default_device(kind), anyhow=True)
 
 

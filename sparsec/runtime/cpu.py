@@ -28,6 +28,7 @@ from sparsec.plan.kernel import KernelPlan
 from sparsec.runtime.build_cache import BuildError as BuildError
 from sparsec.runtime.build_cache import build_key, discard, lookup, publish
 from sparsec.runtime.positions import check_positions
+from sparsec.runtime.processor import Processor, used_by
 from sparsec.sema.model import Documents
 
 NATIVE = "native"
@@ -119,13 +120,22 @@ def open_library(library: Path) -> ctypes.CDLL:
 
 
 def _flags(optimise: int, processor: str) -> tuple[str, ...]:
+    # No -ffast-math: a masked score is an infinity, and a NaN has to show.
+    exact = ("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+    return ("-std=c++17", f"-O{int(optimise)}", _processor_flag(processor), *exact, "-shared", "-fPIC", "-fopenmp")
+
+
+def _processor_flag(processor: str) -> str:
     arm = platform.machine() in ("aarch64", "arm64")
     if processor != NATIVE and arm:
         raise BuildError(f"expected an x86-64 machine to build for {processor}, got {platform.machine()}")
-    native = "-mcpu=native" if arm else f"-march={processor}"
-    # No -ffast-math: a masked score is an infinity, and a NaN has to show.
-    exact = ("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
-    return ("-std=c++17", f"-O{int(optimise)}", native, *exact, "-shared", "-fPIC", "-fopenmp")
+    return "-mcpu=native" if arm else f"-march={processor}"
+
+
+def processor_of(processor: str = NATIVE) -> Processor:
+    """What the libraries of `compile_shared` need."""
+    compiler = find_compiler()
+    return used_by(compiler.command if compiler is not None else (), _processor_flag(processor))
 
 
 def _run_compiler(command: tuple[str, ...], flags: tuple[str, ...], source: str, folder: Path) -> None:

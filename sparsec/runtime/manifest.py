@@ -17,6 +17,7 @@ from sparsec.ir.tiles import ListSpec, TileProgram
 from sparsec.plan.cache import CacheLayout
 from sparsec.plan.cached import CachedPlan, store_classes
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
+from sparsec.runtime.processor import Processor
 from sparsec.sema.model import Documents
 
 FORMAT = 3
@@ -65,6 +66,7 @@ class Proof:
 class Manifest:
     """What `manifest.json` says; `launch` is `launch_data` of the plans, `files` each file's SHA-256 by its name.
 
+    `processor`: what a library for the CPU needs of the machine, None for a GPU's.
     `request`: the name of the kernels, as of `runtime.request`, from which other processes build them. `proof`: None
     where none was asked for.
     """
@@ -76,6 +78,7 @@ class Manifest:
     launch: Mapping[str, Any]
     kernels: tuple[KernelRecord, ...]
     files: Mapping[str, str]
+    processor: Processor | None = None
     proof: Proof | None = None
 
 
