@@ -61,6 +61,8 @@ def find_compiler() -> Compiler | None:
             continue
         programs = [Path(found).resolve() for word in words if (found := shutil.which(word)) is not None]
         stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in programs]
+        if os.sep in words[0]:  # it is run in another folder
+            words[0] = str(Path(words[0]).absolute())
         return Compiler(tuple(words), repr((words, stats)))
     return None
 

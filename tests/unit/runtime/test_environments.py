@@ -110,6 +110,16 @@ def test_a_cxx_with_an_open_quote_is_one_clear_error(monkeypatch: pytest.MonkeyP
         sparsec.compile(TEXT, head_dim=16, target=target, device="cpu")
 
 
+def test_a_cxx_may_be_a_path_from_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = cpu.find_compiler()
+    assert found is not None
+    (tmp_path / "cxx").write_text(f'#!/bin/sh\nexec {found.command[0]} "$@"\n')
+    (tmp_path / "cxx").chmod(0o700)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CXX", "./cxx")
+    assert cpu.compile_shared('extern "C" int answer() { return 42; }', optimise=0).is_file()
+
+
 def test_a_library_that_nothing_loads_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "kernel.so").write_bytes(b"no library")
     with pytest.raises(cpu.BuildError, match=r"expected a library that .* loads, got .*kernel\.so .*CACHE_DIR"):
