@@ -34,7 +34,8 @@ class SparseAttention(nn.Module):
     """Attention with a compiled pattern; made by `sparsec.compile`, from the name of a kernel or the reference.
 
     It can be copied, pickled and exported: what it takes along is its parameters and that name, a description of the
-    pattern. Another process builds the kernels from it at the first call, or finds them in its build cache.
+    pattern. Another process builds the kernels from it at the first call, or finds them in its build cache. It imports
+    `sparsec.nn` before it loads an exported program, to know the operators.
 
     Attributes: `heads`, `kv_heads`, `head_dim`, `dtype`, `target` ("cpu", "triton", "torch" or "reference"), `scale`
     (None: 1/sqrt(head_dim)), `source` (the generated source; empty for "torch" and "reference") and `plan` (None for

@@ -28,8 +28,6 @@ ALLOWED = {
     ("testing/__init__.py", "importlib.import_module"): "the same",
     ("runtime/artefact.py", "CDLL"): "no file: the C library that this process runs on, for one of its functions",
     ("runtime/cpu.py", "CDLL"): "a library of the build cache, or of a compiled folder, whose digest was checked",
-    ("runtime/cpu_backward.py", "CDLL"): "the same",
-    ("runtime/cpu_cached.py", "CDLL"): "the same",
 }
 
 
