@@ -1,4 +1,4 @@
-"""Graphs, streams, devices, lengths and addresses on a GPU, against plain calls of the same module; skipped without one.
+"""Graphs, streams, devices, lengths and addresses on a GPU, against plain calls of one module; skipped without one.
 
 `tests/unit/runtime/test_on_a_card.py` asks the same of a machine that is not there.
 """
