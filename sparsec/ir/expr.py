@@ -265,10 +265,10 @@ def negate(operand: Bool) -> Bool:
     return Not(operand)
 
 
-def names_in(tree: Expr | Bool) -> set[str]:
+def names_in(tree: Expr | Bool) -> frozenset[str]:
     """The names of the variables that an expression or condition reads."""
     found: set[str] = set()
-    pending = [tree]
+    pending: list[Expr | Bool] = [tree]
     while pending:
         match pending.pop():
             case Var(name):
@@ -281,7 +281,7 @@ def names_in(tree: Expr | Bool) -> set[str]:
                 pending += (c, a, b)
             case node:
                 pending += (node.left, node.right)
-    return found
+    return frozenset(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,8 +78,8 @@ def add_scan(
         start = scalars("scan_from", scalars.minimum(start, more.start))
         stop = scalars("scan_to", scalars.maximum(stop, more.stop))
         when = x.either(when, inside)
-    for interval in visited:
-        when = x.both(when, x.negate(x.both(x.at_most(interval.start, tile), x.less(tile, interval.stop))))
+    for dense in visited:
+        when = x.both(when, x.negate(x.both(x.at_most(dense.start, tile), x.less(tile, dense.stop))))
     origin = " | ".join(dict.fromkeys(band.origin for band in bands))
     pieces.masked.append(Piece(scalars("count", x.sub(stop, start)), x.add(start, Var("n")), when, True, None, origin))
 

@@ -134,18 +134,12 @@ def implies(a: Congruence, b: Congruence) -> bool:
 
 def _lower_before(a: Band, b: Band) -> bool:
     """max(0, a.lower) <= max(0, b.lower), proved."""
-    for x in a.lower:
-        if not _some_below((x,), b.lower) and not _below_start(x):
-            return False
-    return True
+    return all(_some_below((x,), b.lower) or _below_start(x) for x in a.lower)
 
 
 def upper_before(a: Band, b: Band) -> bool:
     """min(nk, a.upper) <= min(nk, b.upper), proved."""
-    for y in b.upper:
-        if not _some_below(a.upper, (y,)) and not _beyond_end(y):
-            return False
-    return True
+    return all(_some_below(a.upper, (y,)) or _beyond_end(y) for y in b.upper)
 
 
 def _some_below(left: tuple[Bound, ...], right: tuple[Bound, ...]) -> bool:
@@ -153,7 +147,7 @@ def _some_below(left: tuple[Bound, ...], right: tuple[Bound, ...]) -> bool:
         for y in right:
             if never_above(x, y):
                 return True
-    return False
+    return False  # loops, for two nested generators take as long again
 
 
 def _touches(left: Band, right: Band) -> bool:

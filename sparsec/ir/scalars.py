@@ -155,7 +155,7 @@ class Scalars:
                 return x.ceil_div(value, Int(self.column_tile), nonneg=self.nonneg(value))
 
     def _few(self, token: Expr) -> Expr:
-        """What `token` stands for; itself if that is a maximum or minimum of so many values that a copy each is dear."""
+        """What `token` stands for; itself if that is a maximum or minimum of too many values for a copy of each."""
         return token if self.width(token) > PUSHED_LIMIT else self.definition(token)
 
     def meet(self, tiles: Interval, gap: Gap) -> Interval:

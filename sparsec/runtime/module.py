@@ -67,6 +67,12 @@ class SparseAttention(nn.Module):
         self._request = request
         self._device = device or torch.device("cpu")
 
+    @property
+    def kernel_digest(self) -> str:
+        """What names the module's kernels in this process: the same for equal kernels; "reference" has none."""
+        assert isinstance(self._kernel, str)
+        return self._kernel
+
     @overload
     def forward(
         self,

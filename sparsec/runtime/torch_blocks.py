@@ -191,14 +191,16 @@ class Score:
 
 
 def seen_sums(weights: Tensor, rows: Tensor, live: Tensor | None) -> Tensor:
-    """weights [..., n, m] @ rows [..., m, D], where a sum takes nothing from a row that `live` [n, m] (None: all) leaves
-    out, not even a NaN; its weight is 0."""
+    """weights [..., n, m] @ rows [..., m, D]; a sum takes nothing, not even a NaN, from a row that `live` leaves out.
+
+    `live`: bool [n, m], None for all; the weight of what it leaves out is 0.
+    """
     finite = rows.isfinite().all(dim=-1, keepdim=True)
     if live is None or finite.all():
         return weights @ rows
     sums = weights @ rows.where(finite, 0)
     others = (~finite).flatten(end_dim=-3).any(dim=0)[:, 0].nonzero()[:, 0]
-    for part in others.split(FEW):
+    for part in torch.split(others, FEW):
         products = weights[..., part, None] * rows[..., None, part, :]
         taken = live[:, part, None] & ~finite[..., None, part, :]
         sums = sums + products.where(taken, 0).sum(dim=-2)

@@ -36,9 +36,10 @@ LAYOUT = _of(
 PLAN = _of(
     "cache layout",
     "plan/cached",
-    ("cache of the group's first head alone", "for term in terms for band", "for term in list(terms)[:1] for band"),
-    ("groups' heads in turn", "pattern.terms[group * share : (group + 1) * share]",
-     "pattern.terms[group :: pattern.kv_heads]"),
+    ("cache of the group's first head alone", "for bands in distinct.values() for band",
+     "for bands in list(distinct.values())[:1] for band"),
+    ("groups' heads in turn", "lowered[group * share : (group + 1) * share]",
+     "lowered[group :: pattern.kv_heads]"),
     ("found by another group's numbers", "layout.groups[head // share] for head in part.heads",
      "layout.groups[head % pattern.kv_heads] for head in part.heads"),
     ("stored by another group's numbers", "layout.groups[group] for group in members",

@@ -50,8 +50,7 @@ DOCUMENTS = _of(
 
 BACKWARD = _of(
     "C++ backward",
-    ("gradient of the LSE with the other sign", "rows", "      total -= call.grad_lse[",
-     "      total += call.grad_lse["),
+    ("gradient of the LSE with the other sign", "rows", "total - of_lse", "total + of_lse"),
     ("keys of the group's first head alone", "key_tasks", "h < (g + 1) * (HEADS / KV_HEADS)",
      "h < g * (HEADS / KV_HEADS) + 1"),
     ("dq of the first share alone", "rows", "share < shares.count", "share < 1"),

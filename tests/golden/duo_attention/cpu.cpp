@@ -185,22 +185,22 @@ inline void accumulate(const float* const* row, int count, const float* p, float
 
 // Whether no element of the rows is infinite or NaN.
 __attribute__((noinline)) bool all_finite(const float* const* row, int count) {
-  constexpr int32_t EXPONENT = 0x7f800000;
-  ivec found = {};
+  constexpr int32_t EXPONENT = 0x7f800000, MAGNITUDE = 0x7fffffff;
+  ivec largest[VECS] = {};
   int32_t rest = 0;
   for (int n = 0; n < count; ++n) {
     int d = 0;
-    for (; d + LANES <= D; d += LANES) {
-      const ivec bits = (ivec)load(row[n] + d);
-      found |= (bits & EXPONENT) == EXPONENT;
-    }
+    for (; d + PANEL <= D; d += PANEL)
+      EACH(v, VECS) largest[v] = maximum(largest[v], (ivec)load(row[n] + d + v * LANES) & MAGNITUDE);
     for (; d < D; ++d) {
       int32_t bits;
       std::memcpy(&bits, row[n] + d, sizeof bits);
-      rest |= (bits & EXPONENT) == EXPONENT;
+      rest = maximum(rest, bits & MAGNITUDE);
     }
   }
-  return !any(found) && !rest;
+  ivec found = {};
+  EACH(v, VECS) found |= largest[v] >= EXPONENT;
+  return !any(found) && rest < EXPONENT;
 }
 
 // `accumulate` where some rows are not finite: a row has no part in the lanes where its mask is 0, whatever it holds; the
