@@ -84,23 +84,22 @@ SHARED = {"layer_types": ["sliding_attention", "full_attention"] * 2, "num_hidde
 
 LATENT = {"num_attention_heads": 4, "num_key_value_heads": 4}
 PLAIN_ROPE = {"rope_type": "default", "rope_theta": 1e4}
-DRAFT_OF = {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0}
 
 OWN: Mapping[str, Sizes] = {
-    "axk2": LATENT,
+    **dict.fromkeys(("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots3_note_text"), LATENT),
+    **dict.fromkeys(("glm_moe_dsa", "minicpm3", "glm4_moe_lite", "youtu"), LATENT),
     "blt": {"encoder_hash_byte_group_vocab": 64},
+    "blt_local_encoder": {"hidden_size_global": 64},
+    "blt_local_decoder": {"hidden_size_global": 64},
     "cohere_compass_text": {"rope_parameters": {"full_attention": PLAIN_ROPE}},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0}},
-    "deepseek_v32": LATENT,
-    "dots3_note_text": LATENT,
+    "dots3_note_audio_encoder": {"adapter_input_size": 64, "adapter_out_dim": 64},
+    "dots3_note_vision_encoder": {"num_hidden_layers": 42, "adapter_in_dim": 64, "adapter_out_dim": 64},
     "falcon_h1": {"mamba_d_ssm": 128},
     "gemma3n_text": SHARED,
     "gemma4_text": SHARED,
     "gemma4_unified_text": SHARED,
-    "gemma4_assistant": {"text_config": ("gemma4_text", DRAFT_OF)},
     "gpt_neo": {"num_hidden_layers": 2, "attention_types": [[["global", "local"], 1]]},
-    "gemma4_unified_assistant": {"text_config": ("gemma4_unified_text", DRAFT_OF)},
-    "glm_moe_dsa": LATENT,
     "longcat_flash": {"head_dim": 8},
     "lfm2_moe": {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]},
     "mamba2": {"num_heads": 8, "head_dim": 16, "expand": 2},
@@ -110,21 +109,20 @@ OWN: Mapping[str, Sizes] = {
     "zamba": {"num_hidden_layers": 3, "layers_block_type": ["linear_attention", "hybrid", "hybrid"]},
     "zamba2": {"num_hidden_layers": 2, "layers_block_type": ["linear_attention", "hybrid"]},
     "zaya": {"num_experts_per_tok": 1},
+    "musicgen_decoder": {"num_codebooks": 1},
+    "musicgen_melody_decoder": {"num_codebooks": 1},
 }
-"""What a type needs beside or in place of the sizes that all get; for a sub-config, a type of its own."""
+"""What a type needs beside or in place of the sizes that all get; a type may be that of a sub-config."""
 
 DRAFTS = ("gemma4_assistant", "gemma4_unified_assistant")
-"""Types that run on the states of another model alone."""
+"""Types that run on the states of another model alone. The config of the first cannot be built small: it wants all
+layers to share the keys of others, which its own text config refuses."""
 
 
 def _config(config_class: Any, sizes: Sizes, own: Sizes) -> Any:
     """A config of the class: of `sizes` what its constructor takes, in its sub-configs too, and of `own` all."""
     given = {name: value for name, value in sizes.items() if name in _names(config_class)}
     for name, kind in getattr(config_class, "sub_configs", {}).items():
-        if isinstance(own.get(name), tuple):
-            found, beside = own[name]
-            own = own | {name: _config(CONFIG_MAPPING[found], sizes, OWN.get(found, {}) | beside)}
-            continue
         part = type(getattr(config_class(), name)) if kind is transformers.AutoConfig else kind
         if issubclass(part, transformers.PreTrainedConfig):
             given[name] = _config(part, sizes, OWN.get(part.model_type, {}))

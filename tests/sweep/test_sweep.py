@@ -1,0 +1,51 @@
+"""Some of what `sweep.py` runs all of: a kind of model each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from sweep import check
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small operations wait for threads more than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llama",  # and most others: RoPE, grouped heads
+        "gemma3_text",  # windows and full layers
+        "gemma3n_text",  # layers that share keys and values
+        "gpt_oss",  # sinks
+        "gpt2",  # learned positions, no grouped heads
+        "jetmoe",  # attention of chosen experts
+        "modernbert-decoder",  # a head that is named decoder
+        "whisper",  # a decoder alone, that could attend to an encoder
+    ],
+)
+def test_a_model_computes_what_its_own_attention_does(name: str) -> None:
+    assert check(name) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "lacks"),
+    [
+        ("bloom", "AttentionInterface"),
+        ("deepseek_v3", "one head dimension, got 24, 24 and 16 in layer 0"),
+        ("falcon_h1", "a cache of new_cache"),
+        ("gemma3", "a dict"),
+        ("jamba", "self-attention in each of"),
+        ("stablelm", "hand keyword arguments down"),
+        ("rwkv", "takes a cache"),
+    ],
+)
+def test_a_model_that_lacks_something_is_refused_and_unchanged(name: str, lacks: str) -> None:
+    assert lacks in check(name)
