@@ -1,12 +1,12 @@
-"""Every causal language model of transformers, small and random: with a pattern it computes what its own eager attention
-computes under the pattern's dense mask, or `apply` refuses it in one sentence.
+"""Every causal language model of transformers, small and random: with a pattern it computes what its own eager
+attention computes under the pattern's dense mask, or `apply` refuses it in one sentence.
 
     python tests/sweep/sweep.py                 # all, about 10 minutes
     python tests/sweep/sweep.py llama gemma3    # some
     python tests/sweep/sweep.py --seed 3        # other sizes and weights
 
-Prints a line for each, and exits with 1 if one does neither. A type whose own code asks for a package that is not here
-is absent.
+Prints a line for each, and exits with 1 if one does neither. A type that cannot be built here is absent: its own code
+asks for a package that is not here, or takes no config.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from causal_models import DRAFTS, PLAIN, VOCABULARY, Absent, entries, make
+
 import sparsec
 from sparsec.integrations.transformers import apply, new_cache
-from causal_models import DRAFTS, PLAIN, VOCABULARY, entries, make
 
 FULL, SPARSE = "full", "window(5) | sink(2)"
 LENGTH, NEW = 24, 6
@@ -142,7 +143,9 @@ def _attend_by_mask(model: Model, program: sparsec.Program) -> None:
     """Makes a model attend by its own eager function under the pattern's dense mask."""
     pattern = program.pattern("plain")
 
-    def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any) -> Any:
+    def attend(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
+    ) -> Any:
         eager = sys.modules[type(module).__module__].eager_attention_forward
         heads, rows, keys = query.shape[1], query.shape[2], key.shape[2]
         seen = pattern.mask(keys, keys, heads, key.shape[1])[None, :, keys - rows :]
@@ -169,7 +172,7 @@ def main() -> int:
         try:
             said = check(name, given.seed)
             outcome = "refused" if said else "equal"
-        except ImportError as error:
+        except (ImportError, Absent) as error:
             outcome, said = "absent", str(error).strip().splitlines()[0]
         except Exception as error:
             outcome, said = "FAILED", f"{type(error).__name__}: {error}".splitlines()[0][:300]

@@ -84,10 +84,10 @@ class Kernels:
 class Call:
     """One call of a model.
 
-    kernels: of each layer. new: the columns that the call brings. cache: None without one. counts: with a cache, int32 [rows] on the CPU, the tokens of each
-    row among the new columns (None: all). spans: without a cache, the tokens of each row (None: all, or padding that
-    nobody sees). replace_window: whether the patterns stand for the model's own windows. attended: how often each layer
-    has attended so far, with a cache.
+    kernels: of each layer. new: the columns that the call brings. cache: None without one. counts: with a cache, int32
+    [rows] on the CPU, the tokens of each row among the new columns (None: all). spans: without a cache, the tokens of
+    each row (None: all, or padding that nobody sees). replace_window: whether the patterns stand for the model's own
+    windows. attended: how often each layer has attended so far, with a cache.
     """
 
     kernels: tuple[Kernels, ...]

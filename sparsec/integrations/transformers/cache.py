@@ -1,6 +1,6 @@
-"""`SparseCache`: a transformers cache whose layers hold a sparsec `KVCache` for each time that they attend in a forward.
+"""`SparseCache`: a transformers cache whose layers hold a `KVCache` for each time that they attend in a forward.
 
-Invariant: `columns` counts what the model was fed, padding included; every `KVCache` counts tokens alone, the same ones.
+Invariant: `columns` counts what the model was fed, padding included; every `KVCache` holds the same tokens, without it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a model asks of its attention and the patterns of its layers -> the kernels of each layer, or a CallError that says what does not fit.
+"""What a model asks of its attention, and the patterns of its layers -> the kernels of each layer, or a CallError.
 
 Invariant: what the model's own attention does beside soft-max over causal pairs is in the pattern, or refused.
 """

@@ -204,7 +204,10 @@ def test_a_call_that_asks_for_a_cache_gets_one_that_grows() -> None:
         first = model(ids[:, :9], use_cache=True)
         cache = getattr(first, next(iter(given(model, None))))
         assert isinstance(cache, SparseCache) and cache.lengths == (9, 9) and cache.max_len < 100
-        parts = [first.logits, *(model(part, **given(model, cache)).logits for part in ids[:, 9:].split([1, 99, 11], 1))]
+        parts = [
+            first.logits,
+            *(model(part, **given(model, cache)).logits for part in ids[:, 9:].split([1, 99, 11], 1)),
+        ]
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-4, atol=1e-4)
     assert cache.lengths == (120, 120) and cache.max_len >= 120
 
