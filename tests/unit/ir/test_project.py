@@ -190,3 +190,21 @@ def test_tiles_fit_the_blocks_of_strides_and_draws() -> None:
     assert tiles(m.Dilated(4, 0, True), 32) == (32, 32)
     assert tiles(m.Random(2, 0, 0), 32) == (32, 32)
     assert tiles(m.Stride(100, 0, False), 32) == (128, 64)
+
+
+def test_bands_of_a_key_tile_that_begin_at_their_own_first_keys() -> None:
+    columns = [m.Columns(m.Edge(first, False), m.Edge(first + 5, False), False) for first in (40, 10)]
+    term = m.Intersection((m.Causal(), m.Union(tuple(columns))))
+    (head_class,) = block_mask(pattern(term), transposed=True).classes
+    program = project_transposed(head_class, TILE, 64)
+    constants = {name: values[0] for name, values in head_class.constants}
+    visited = sorted(visit.tile for visit in transposed_visits(program, constants, (0, 64), 100, (0, 100)))
+    assert visited == list(range(-(-100 // TILE)))  # query 10 is in the first tile, and query 99 sees the keys of both
+
+
+def test_an_order_that_is_proved_takes_no_exchanges() -> None:
+    sorted_columns = [m.Columns(m.Edge(10 * n, False), m.Edge(10 * n + 5, False), False) for n in range(20)]
+    term = m.Intersection((m.Causal(), m.Union(tuple(sorted_columns))))
+    (head_class,) = block_mask(pattern(term), transposed=True).classes
+    names = [let.name for let in project_transposed(head_class, TILE, 64).lets]
+    assert not any(name.startswith(("low", "high")) for name in names)
