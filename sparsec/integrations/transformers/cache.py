@@ -139,6 +139,11 @@ class SparseCache(Cache):  # type: ignore[misc]  # likewise
         self.max_len, self.grows, self.taken = max_len, grows, False
         super().__init__(layers=[SparseCacheLayer(max_len, rollback) for _ in range(layers)])
 
+    @property
+    def max_cache_len(self) -> int:
+        """`max_len`, under the name that a StaticCache has for it; hosts ask any cache that is not dynamic."""
+        return self.max_len
+
     def begin(self, new: int) -> None:
         """Before a forward of `new` columns: checks that the layers hold the same tokens, and makes room if it may."""
         columns = self.layers[0].columns

@@ -78,11 +78,11 @@ class BeforeDecoder:
         if isinstance(kwargs.get("sparsec_call"), Trial):
             return args, kwargs
         named = {**dict(zip(self.patch.arguments, args, strict=False)), **kwargs}
-        cache = self._cache(named)
-        check_call(decoder, named, cache)
         tokens = named["input_ids"] if named.get("input_ids") is not None else named.get("inputs_embeds")
         if tokens is None:
             raise CallError("expected input_ids or inputs_embeds, got neither")
+        cache = self._cache(named, tokens)
+        check_call(decoder, named, cache)
         counts = spans = None
         mask = named.get("attention_mask")
         if cache is not None:
@@ -98,7 +98,7 @@ class BeforeDecoder:
         )
         return (), named
 
-    def _cache(self, named: dict[str, Any]) -> SparseCache | None:
+    def _cache(self, named: dict[str, Any], tokens: Tensor) -> SparseCache | None:
         """The cache among the arguments, by whatever name it comes; a new one, put among them, if one is asked for."""
         name = self.patch.cache_name
         found = [each for each in named.values() if isinstance(each, Cache)]
@@ -106,6 +106,12 @@ class BeforeDecoder:
             found.append(named[name])
         if not found and named.get("use_cache"):
             # A host that drops its cache to compute all again, or a call that wants one to go on from.
+            mask = named.get("attention_mask")
+            if isinstance(mask, Tensor) and mask.dim() == 2 and mask.shape[1] > tokens.shape[1]:
+                raise CallError(
+                    f"expected all {mask.shape[1]} tokens of the attention_mask in a call that has no cache yet, got "
+                    f"the last {tokens.shape[1]}: the model has dropped the cache that held the others"
+                )
             found = [SparseCache(len(self.patch.kernels), SPARE, self.patch.rollback, grows=True)]
             named[name] = found[0]
         if not found:
