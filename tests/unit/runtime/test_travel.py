@@ -30,7 +30,7 @@ def compiled(**changed: Any) -> sparsec.SparseAttention:
 
 
 def test_pickles_exports_and_workers_agree_in_another_process(tmp_path: Path) -> None:
-    """By pickle, torch.save, torch.export.save and a DataLoader's worker; the reader compiles and parses nothing."""
+    """By pickle, torch.save, torch.export.save, AOTInductor and a DataLoader's worker; the reader builds nothing."""
     environment = {**os.environ, "SPARSEC_CACHE_DIR": str(tmp_path / "cache")}
     for role in ("write", "read"):
         done = subprocess.run(

@@ -61,7 +61,10 @@ def write(folder: Path) -> None:
         (folder / f"{name}.pickle").write_bytes(pickle.dumps(attn))
         torch.save(attn, folder / f"{name}.pt")
         if name != "reference":
-            torch.export.save(torch.export.export(attn, tensors()), folder / f"{name}.pt2")
+            program = torch.export.export(attn, tensors())
+            torch.export.save(program, folder / f"{name}.pt2")
+        if name == "cpu":
+            torch._inductor.aoti_compile_and_package(program, package_path=str(folder / "package.pt2"))
     for out in DataLoader(Outputs(modules["cpu"]), num_workers=1, multiprocessing_context="spawn"):
         assert torch.equal(out[0], torch.load(folder / "cpu.expected")[0])
 
@@ -83,6 +86,9 @@ def read(folder: Path) -> None:
         if name != "reference":
             program = torch.export.load(folder / f"{name}.pt2").module()
             assert all(map(torch.equal, used(program), expected[:4])), name
+    package = torch._inductor.aoti_load_package(str(folder / "package.pt2"))
+    with torch.no_grad():
+        assert torch.equal(package(*tensors()), torch.load(folder / "cpu.expected")[0])
     print("agree")
 
 
