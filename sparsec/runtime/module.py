@@ -273,6 +273,12 @@ class SparseAttention(nn.Module):
         sink = None if self.sink is None else self.sink.detach().float()
         assert isinstance(self._kernel, str)
         if not torch.compiler.is_compiling() and not is_in_torch_dispatch_mode() and type(q) is Tensor:
+            if torch._C._are_functorch_transforms_active() and any(
+                map(torch._C._functorch.is_batchedtensor, (q, k, v))
+            ):
+                raise CallError(
+                    "expected no vmap over a call with a cache, got one; a cache has a batch_size of its own"
+                )
             # Nobody watches operators; on a CPU, dispatch would take as long as a third of a step's kernel.
             found = cache.seen(counts), cache.lists, self.scale
             return attend_now(registered(self._kernel, q.device), q, k, v, sink, *found, checked=True)

@@ -145,3 +145,11 @@ def test_second_derivatives_and_forward_mode_are_refused() -> None:
     for derivative in (jacfwd(squares), hessian(squares)):
         with pytest.raises(sparsec.SparsecError, match="expected no forward-mode derivative"):
             derivative(q)
+
+
+def test_vmap_over_a_cache_is_one_clear_error() -> None:
+    attn, (q, k, v) = compiled("cpu"), tensors(samples=3)
+    cache = attn.new_cache(2, 64)
+    with pytest.raises(sparsec.CallError, match="expected no vmap over a call with a cache"), torch.no_grad():
+        vmap(lambda q, k, v: attn(q, k, v, cache=cache))(q, k, v)
+    assert cache.length == 0
