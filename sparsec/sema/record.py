@@ -6,13 +6,13 @@ the data; it raises ValueError for anything else. Names, spans and texts stay be
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from sparsec.sema import model
+from sparsec.sema.instantiate import LARGEST, SMALLEST
 from sparsec.sema.model import Documents, Edge, Heads, Origin, Score, Term
 from sparsec.sema.node import LIMIT, MAX_DEPTH, MAX_DRAWS, MAX_HEADS
 from sparsec.sema.terms import Leaf, printed
@@ -96,6 +96,9 @@ def heads_of(data: Any) -> Heads:
     slopes = score.slopes(heads)
     if slopes and (len(slopes) != heads or min(slopes) < 0):
         raise ValueError(f"expected {heads} slopes of at least 0, got {slopes!r:.80}")
+    score = _score(given["score"])
+    if isinstance(score.alibi, tuple) and len(score.alibi) != heads:
+        raise ValueError(f"expected {heads} slopes, got {len(score.alibi)}")
     return Heads(
         heads,
         kv_heads,
@@ -198,7 +201,7 @@ def _score(data: Any) -> Score:
     found: dict[str, Any] = {}
     for name, value in given.items():
         value = tuple(value) if isinstance(value, list) else value
-        numbers = value if isinstance(value, tuple) else (value,)
+        numbers = value if isinstance(value, tuple) else () if value is None or isinstance(value, bool) else (value,)
         hint = hints[name]
         kinds = {get_origin(kind) or kind for kind in (get_args(hint) if isinstance(hint, UnionType) else (hint,))}
         if type(value) not in kinds or not all(_plain(each, name) for each in numbers):
@@ -208,10 +211,8 @@ def _score(data: Any) -> Score:
 
 
 def _plain(value: Any, name: str) -> bool:
-    """Whether a score's value is none, a truth or a finite number, above 0 where it divides or multiplies."""
-    if value is None or isinstance(value, bool):
-        return True
-    return isinstance(value, float) and math.isfinite(value) and (value > 0 or name not in ("scale", "softcap"))
+    """Whether it is a number that the language takes there."""
+    return isinstance(value, float) and (SMALLEST if name in ("scale", "softcap") else 0.0) <= value <= LARGEST
 
 
 def _mapping(what: str, data: Any, names: tuple[str, ...]) -> Mapping[str, Any]:

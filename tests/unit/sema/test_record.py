@@ -43,6 +43,11 @@ def test_every_construct_comes_back() -> None:
     assert heads_of(data()) == sparsec.parse(TEXT).pattern().resolve()
 
 
+def test_slopes_come_back() -> None:
+    resolved = sparsec.parse("pattern p { heads 2  causal  alibi [1/2, 1/3]  attend full }").pattern().resolve()
+    assert heads_of(json.loads(json.dumps(heads_data(resolved)))) == resolved
+
+
 def test_inputs_do_not_leave() -> None:
     pattern = sparsec.parse("pattern p { heads 1  input listed : columns  attend listed }").pattern()
     with pytest.raises(ValueError, match="run-time inputs"):
@@ -134,7 +139,13 @@ def scored(**changed: Any) -> Callable[[dict[str, Any]], None]:
         scored(scale=float("inf")),
         scored(scale="1"),
         scored(softcap=float("nan")),
+        scored(scale=1e-31),
+        scored(softcap=1e31),
         scored(alibi=1),
+        scored(alibi=[0.5]),
+        scored(alibi=[0.5, 0.5, 0.5, -0.5]),
+        scored(alibi=[0.5, 0.5, 0.5, float("inf")]),
+        scored(alibi=[0.5, 0.5, 0.5, True]),
         scored(more=1),
     ],
 )
