@@ -40,7 +40,7 @@ def test_a_model_computes_what_its_own_attention_does(name: str) -> None:
     [
         ("bloom", "AttentionInterface"),
         ("deepseek_v3", "one head dimension, got 24, 24 and 16 in layer 0"),
-        ("falcon_h1", "a cache of new_cache"),
+        ("doge", "the pattern says who sees whom, in layer 0"),
         ("gemma3", "a dict"),
         ("jamba", "self-attention in each of"),
         ("stablelm", "hand keyword arguments down"),

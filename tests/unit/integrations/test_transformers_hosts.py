@@ -228,7 +228,7 @@ def test_a_host_that_drops_its_cache_in_the_middle(length: int) -> None:
     ids = tokens(length=length)
     crosses = length <= 24 < length + 11
     if crosses and Version(transformers.__version__) < Version("5.20"):  # hands on the last token alone
-        with pytest.raises(sparsec.CallError, match="expected all 25 tokens .* got the last 1"):
+        with pytest.raises(sparsec.CallError, match=r"expected all 25 tokens .* got the last 1"):
             greedy(model, ids, 12)
     else:
         assert greedy(model, ids, 12) == greedy(phi3(), ids, 12, use_cache=False)
