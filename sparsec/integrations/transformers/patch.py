@@ -51,6 +51,10 @@ def apply(
     its state dict. A pattern with `learned_sink` uses, and trains, the model's own `sinks`. The model's scale holds; a
     pattern with another `scale` is refused.
 
+    Two forwards of a few tokens show first, in eval mode and without a pattern, what each layer asks of its attention; a
+    model that lacks something is refused then, and is as it was before. A cache that a call asks for with
+    `use_cache=True`, or that `generate()` makes, grows when it has to.
+
     Rows of a batch may be padded on either side: the tokens of a row, from its first on, have positions 0, 1, ... in
     the pattern, so padding changes nothing. With a cache (in `generate()`) padding is at the left alone.
     Raises CallError for what the model asks and the pattern does not give, here or at a call; DiagnosticError for a

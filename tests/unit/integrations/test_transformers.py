@@ -197,7 +197,7 @@ def test_chunks_through_a_cache_that_evicts(pair: tuple[Model, Model]) -> None:
         assert cache.get_seq_length() == 40 and cache.lengths == (40, 40) and cache.max_len == 48
         sparse, full = (layer.kv.nbytes for layer in cache.layers)
         assert full == 2 * 2 * KV_HEADS * 48 * 16 * 4 and sparse < 0.8 * full, "keys and values, 2 rows, float32"
-        assert cache.nbytes == sparse + full
+        assert cache.nbytes == sparse + full and cache.max_cache_len == 48, "the name that a StaticCache has for it"
 
         cache.crop(-7)
         again = model(ids[:, 33:], past_key_values=cache).logits
