@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolve
-from sparsec.cli.progress import progress
 from sparsec.cli.proofs import claims_about, claims_text
 from sparsec.cli.tables import table
 from sparsec.diagnostics.model import DiagnosticError, SparsecError
+from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.render import render_text
 from sparsec.plan.target import CPU_LEVELS, Family, family
 from sparsec.program import Pattern

@@ -17,9 +17,9 @@ from sparsec.cli.options import (
     pattern_options,
     resolve,
 )
-from sparsec.cli.progress import progress
 from sparsec.cli.show import LENGTH_LIMIT, covered, picture
 from sparsec.cli.tables import count, duration, percent, table
+from sparsec.diagnostics.progress import progress
 
 if TYPE_CHECKING:
     from sparsec.integrations.peers import Comparison

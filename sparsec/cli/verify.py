@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolve
-from sparsec.cli.progress import progress
 from sparsec.cli.proofs import check_prover, claims_about, claims_text, extras
 from sparsec.cli.tables import duration, table
 from sparsec.diagnostics.arguments import integer
+from sparsec.diagnostics.progress import progress
 from sparsec.program import Pattern
 from sparsec.sema.model import Heads
 

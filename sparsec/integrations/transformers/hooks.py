@@ -6,8 +6,9 @@ raised: a call that left it out would answer as if nothing had been said before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,10 +17,13 @@ from torch.utils.hooks import RemovableHandle
 from transformers.cache_utils import Cache
 
 from sparsec.diagnostics.model import CallError
+from sparsec.diagnostics.progress import progress
 from sparsec.integrations.transformers.attention import Call, Kernels
 from sparsec.integrations.transformers.cache import SPARE, SparseCache
 from sparsec.integrations.transformers.padding import new_tokens, token_spans
 from sparsec.integrations.transformers.trial import Trial
+from sparsec.runtime.build_ahead import build_ahead, side_by_side
+from sparsec.runtime.module import SparseAttention
 
 REFUSED = ("cu_seq_lens_q", "cu_seq_lens_k", "block_sequence_ids")
 """Arguments that pack sequences into one, or join tokens into blocks."""
@@ -45,6 +49,42 @@ class Patch:
     rollback: int
     before: str = ""
     handles: tuple[RemovableHandle, ...] = ()
+    ahead: dict[str, bool] = field(default_factory=lambda: {"cache": False, "gradients": False})
+
+
+def compile_layers(patch: Patch, dtype: torch.dtype) -> None:
+    """Compiles what the layers will call, side by side: a build takes seconds, and its errors belong to `apply`.
+
+    Layers of equal patterns share what is built. Those on the device meta wait for their first call.
+    """
+    works: dict[Hashable, Callable[[], SparseAttention]] = {}
+    layers = []
+    for module, each, scaling in zip(patch.modules, patch.kernels, patch.scalings, strict=True):
+        device = next(module.parameters()).device
+        if device.type != "meta":
+            make = partial(each.of, dtype, device, scaling)
+            layers.append(make)
+            key = each.pattern.resolve(each.heads, each.kv_heads), each.head_dim, scaling, device
+            works.setdefault(key, make)
+    with progress() as report:
+        side_by_side(tuple(works.items()), lambda done, of: report(f"compiled {done} of {of} kinds of layers"))
+    for make in layers:
+        make()
+
+
+def _build_first(patch: Patch, what: str) -> None:
+    """Builds `what` of all layers side by side, before the first call that needs it."""
+    if patch.ahead[what] or torch.compiler.is_compiling():
+        return
+    patch.ahead[what] = True
+    modules = {id(each): each for kernels in patch.kernels for each in kernels.compiled.values()}
+    with progress() as report:
+        build_ahead(
+            modules.values(),
+            cache=what == "cache",
+            gradients=what == "gradients",
+            progress=lambda done, of: report(f"built {what} kernels, {done} of {of}"),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +125,10 @@ class BeforeDecoder:
         check_call(decoder, named, cache)
         counts = spans = None
         mask = named.get("attention_mask")
+        if cache is not None:
+            _build_first(self.patch, "cache")
+        elif decoder.training and torch.is_grad_enabled():
+            _build_first(self.patch, "gradients")
         if cache is not None:
             counts = _begin(self.patch, cache, tokens, mask)
         else:

@@ -17,7 +17,14 @@ from sparsec.diagnostics.model import CallError
 from sparsec.integrations.transformers.attention import IMPLEMENTATION
 from sparsec.integrations.transformers.cache import SparseCache
 from sparsec.integrations.transformers.fit import counts_from_end, decoder_of, fit
-from sparsec.integrations.transformers.hooks import AfterDecoder, AfterModel, BeforeDecoder, BeforeModel, Patch
+from sparsec.integrations.transformers.hooks import (
+    AfterDecoder,
+    AfterModel,
+    BeforeDecoder,
+    BeforeModel,
+    Patch,
+    compile_layers,
+)
 from sparsec.integrations.transformers.trial import cache_argument, try_out
 from sparsec.program import Pattern, Program, load, parse
 from sparsec.sema.arguments import Given
@@ -51,8 +58,8 @@ def apply(
     its state dict. A pattern with `learned_sink` uses, and trains, the model's own `sinks`. The model's scale holds; a
     pattern with another `scale` is refused.
 
-    Two forwards of a few tokens show first, in eval mode and without a pattern, what each layer asks of its attention; a
-    model that lacks something is refused then, and is as it was before. A cache that a call asks for with
+    Two forwards of a few tokens show first, in eval mode and without a pattern, what each layer asks of its attention;
+    a model that lacks something is refused then, and is as it was before. A cache that a call asks for with
     `use_cache=True`, or that `generate()` makes, grows when it has to.
 
     Rows of a batch may be padded on either side: the tokens of a row, from its first on, have positions 0, 1, ... in
@@ -81,10 +88,7 @@ def apply(
         replace_window=replace_window,
         rollback=rollback,
     )
-    for module, each, scaling in zip(patch.modules, kernels, patch.scalings, strict=True):
-        device = next(module.parameters()).device
-        if device.type != "meta":  # a build takes seconds, and its errors belong here: not in the first call
-            each.of(decoder.dtype, device, scaling)
+    compile_layers(patch, decoder.dtype)
     if _patch_of(decoder) is not None:
         remove(model)
     patch.before = decoder.config._attn_implementation

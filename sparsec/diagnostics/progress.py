@@ -1,4 +1,4 @@
-"""What a long command is doing, as one line on stderr that the next one replaces.
+"""What long work is doing, as one line on stderr that the next one replaces.
 
 Invariant: nothing is written unless stderr is a terminal, and no thread runs beside a measurement.
 """
