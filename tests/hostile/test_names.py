@@ -99,7 +99,7 @@ def test_payloads_are_no_names_and_no_values(payload: str) -> None:
 def no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = tmp_path / "built.so"
     library.write_bytes(b"no code")
-    monkeypatch.setattr(artefact.cpu, "compile_shared", lambda source: library)
+    monkeypatch.setattr(artefact.cpu, "compile_shared", lambda source, **_: library)
 
 
 def test_a_compiled_folder_holds_the_same_files_for_any_names(tmp_path: Path, no_compiler: None) -> None:
