@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
-from torch.autograd import Function, forward_ad
+from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
 
 from sparsec.diagnostics.model import SparsecError
 from sparsec.runtime.ops import backward, forward
@@ -21,14 +22,17 @@ from sparsec.runtime.tangents import library
 __all__ = ["forward"]
 
 
-class _Forward(Function):
+class _Forward(_SingleLevelFunction):
     @staticmethod
-    def forward(ctx: Any, keyset: torch._C.DispatchKeySet, *inputs: Any) -> tuple[Tensor, Tensor]:
-        q, k, v, sink, cu_seqlens, ctx.kernel, ctx.q_offset, ctx.scale = inputs
-        out, lse = _below(forward.default, keyset, inputs)
-        ctx.save_for_backward(q, k, v, out, lse, sink, cu_seqlens)
+    def forward(keyset: torch._C.DispatchKeySet, *inputs: Any) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = _below(forward.default, keyset, inputs)
+        return found
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        _, q, k, v, sink, cu_seqlens, ctx.kernel, ctx.q_offset, ctx.scale = inputs
+        ctx.save_for_backward(q, k, v, *output, sink, cu_seqlens)
         ctx.set_materialize_grads(False)
-        return out, lse
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -41,11 +45,15 @@ class _Forward(Function):
         return None, dq, dk, dv, None if sink is None else dsink, None, None, None, None
 
 
-class _Backward(Function):
+class _Backward(_SingleLevelFunction):
     @staticmethod
-    def forward(ctx: Any, keyset: torch._C.DispatchKeySet, *inputs: Any) -> tuple[Tensor, ...]:
+    def forward(keyset: torch._C.DispatchKeySet, *inputs: Any) -> tuple[Tensor, ...]:
         found: tuple[Tensor, ...] = _below(backward.default, keyset, inputs)
         return found
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """There is nothing to keep; torch asks for the method where a transform of `torch.func` is active."""
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, ...]:
@@ -61,20 +69,20 @@ def _below(operator: Any, keyset: torch._C.DispatchKeySet, inputs: tuple[Any, ..
             return operator.redispatch(keyset & torch._C._after_autograd_keyset, *inputs)
 
 
-def _differentiable(operator: Any, function: type[Function]) -> Callable[..., Any]:
+def _differentiable(operator: Any, function: type[_SingleLevelFunction]) -> Callable[..., Any]:
     """The operator's kernel at the Autograd key.
 
-    `Function.apply` asks for rules of its own where transforms of `torch.func` are active. Here the dispatcher has
-    peeled off the outer ones already, and this level alone is recorded, as an operator of torch's own records it.
+    A `Function` asks for rules of its own where transforms of `torch.func` are active. Here the dispatcher has peeled
+    off the outer ones already, and this level alone is recorded, as an operator of torch's own records it.
     """
 
     def recorded(keyset: torch._C.DispatchKeySet, *inputs: Any) -> Any:
         if not (torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs)):
             return _below(operator, keyset, inputs)
         if not torch._C._are_functorch_transforms_active():
-            return function.apply(keyset, *inputs)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            return function.apply(keyset, *inputs)  # type: ignore[attr-defined]  # torch's C code has it
         with enable_single_level_autograd_function():
-            return super(Function, function).apply(keyset, *inputs)  # type: ignore[misc]  # torch's C code has it
+            return function.apply(keyset, *inputs)  # type: ignore[attr-defined]
 
     return recorded
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
 from sparsec.runtime import cpu_backward
+from sparsec.runtime.build_cache import BuildError
 from sparsec.runtime.cpu import CpuKernel, build_kernels, has_compiler
 from sparsec.runtime.cpu_backward import CpuBackward, build_backwards
 from sparsec.runtime.draws import draw_tables
@@ -181,7 +182,7 @@ def test_nothing_is_built_before_the_first_gradient(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(cpu_backward, "compile_shared", lambda source: built.append(source))
     kernel = CpuBackward.of(PATTERNS["full"].backward_plan(64, "float32"))
     assert not built
-    with pytest.raises(OSError, match="None"):
+    with pytest.raises(BuildError, match="None"):
         kernel.entry()
     assert len(built) == 1 and "sparsec_backward(" in built[0]
 

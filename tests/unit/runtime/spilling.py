@@ -10,7 +10,7 @@ import triton
 from sparsec.runtime.aot import KernelArtefact, check
 
 CHOSEN_FOR = triton.__version__.startswith("3.9.")
-MOST = 0 if CHOSEN_FOR else 96
+MOST = 0 if CHOSEN_FOR else 128
 """Bytes a thread. 3.6 to 3.8 stay below."""
 
 

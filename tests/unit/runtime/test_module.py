@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.exc import Unsupported
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
@@ -247,7 +248,8 @@ def test_graphs_refuse_derivatives_in_forward_mode() -> None:
     step = torch.compile(torch.no_grad()(lambda q: attn(q, k, v, cache=cache)), backend="aot_eager", fullgraph=True)
     exported = torch.export.export(attn, (q, k, v)).module()
     for function in (lambda q: graph(q, k, v), step, lambda q: exported(q, k, v)):
-        with pytest.raises(sparsec.SparsecError, match="expected no forward-mode derivative"):
+        # From torch 2.14 on, torch.compile refuses a tangent before an operator sees it.
+        with pytest.raises((sparsec.SparsecError, Unsupported), match=r"no forward-mode derivative|dual tensor"):
             directional(function, q)
     assert cache.length == 0
 
