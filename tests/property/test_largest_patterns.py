@@ -10,6 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 
 import pytest
+import torch
 from hypothesis import event, given, note
 from hypothesis import strategies as st
 from vacuity import examples, wanted
@@ -22,7 +23,10 @@ from sparsec.ir.normalise import BAND_LIMIT, TooManyBands
 from sparsec.plan.build import CLASS_LIMIT, TOGETHER_LIMIT, plan_backward, plan_kernels
 from sparsec.plan.cached import NoCache, plan_cached
 from sparsec.program import parse
+from sparsec.reference.mask import mask
+from sparsec.runtime.torch_blocks import TorchBackward, TorchKernel
 from sparsec.sema.model import Heads
+from sparsec.testing.tiles import check_tiles
 
 STEPS = 6_000_000
 """What making one plan, or printing it, may take."""
@@ -144,6 +148,26 @@ def test_as_many_kinds_of_heads_as_a_plan_may_have(name: str) -> None:
     terms = [TERMS[name](3 * n).replace(")", " + h)", 1) for n in range(each)]
     assert check(pattern(union(*terms), CLASS_LIMIT), MANY_KINDS) == 0
     assert check(pattern(union(*terms, "columns(9000 .. 9001)"), CLASS_LIMIT)) == 3
+
+
+@pytest.mark.parametrize(
+    "names", [("stride", "dilated"), ("random", "chunk"), ("block stride", "last columns")], ids=str
+)
+def test_tiles_of_many_bands_are_those_of_the_mask(names: tuple[str, ...]) -> None:
+    heads = pattern(union(*(TERMS[name](n + 1) for n in range(10) for name in names)))
+    plan = plan_kernels(heads, head_dim=64, dtype="float32", query_tile=16, key_tile=16)
+    check_tiles(plan, mask(heads, 90, 700, 610), 610)
+    backward = plan_backward(heads, head_dim=64, dtype="float32", query_tile=16, key_tile=16)
+    generator = torch.Generator().manual_seed(1)
+    q, k, v, grad = (torch.randn(1, n, 300, 8, generator=generator, dtype=torch.float64) for n in (2, 1, 1, 2))
+    call = {"q_offset": 0, "scale": None}
+    out, lse = TorchKernel(plan).forward(q, k, v, **call)
+    found = TorchBackward(backward).backward(grad, None, q, k, v, out, lse, **call)
+    leaves = [t.clone().requires_grad_() for t in (q, k, v)]
+    scores = (leaves[0] @ leaves[1].mT * 8**-0.5).masked_fill(~mask(heads, 300, 300, 0), -torch.inf)
+    expected = torch.autograd.grad(torch.softmax(scores, dim=-1).nan_to_num() @ leaves[2], leaves, grad)
+    for got, want in zip(found, expected, strict=False):
+        torch.testing.assert_close(got, want.nan_to_num(), rtol=1e-9, atol=1e-9)
 
 
 def test_mixtures() -> None:
