@@ -8,13 +8,14 @@ from pathlib import Path
 
 import click
 
-from sparsec.cli.measure import DENSE, PEERS, USUAL, Measurement, launched_lines, measure
+from sparsec.cli.measure import Measurement, launched_lines, measure
 from sparsec.cli.measure_cached import CachedFigures, cached_table, measure_cached
 from sparsec.cli.measure_gradients import GRADIENT_PEERS, Gradients, gradients_table, measure_gradients
 from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolve
 from sparsec.cli.show import LENGTH_LIMIT
 from sparsec.cli.tables import duration, percent, table
 from sparsec.diagnostics.progress import progress
+from sparsec.integrations.peer_names import DENSE, PEERS, USUAL
 
 
 @click.command()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sparsec.cli.show import covered
+from sparsec.integrations.peer_names import DENSE, PEERS
 from sparsec.plan.coverage import HeadCoverage
 
 if TYPE_CHECKING:
@@ -17,17 +18,6 @@ if TYPE_CHECKING:
     from sparsec.cli.measure_gradients import Gradients
     from sparsec.integrations.peers import Case, Comparison
     from sparsec.runtime.module import SparseAttention
-
-PEERS = {
-    "sdpa": "SDPA dense",
-    "flash": "SDPA dense, FlashAttention",
-    "cudnn": "SDPA dense, cuDNN",
-    "flex": "FlexAttention",
-    "flex64": "FlexAttention, blocks of 64",
-}
-USUAL = ("sdpa", "flex")
-"""Those that run if none is named; on a GPU SDPA runs as `flash` and `cudnn`."""
-DENSE = ("sdpa", "flash", "cudnn")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sparsec.cli.measure import PEERS, launched_lines
+from sparsec.cli.measure import launched_lines
 from sparsec.cli.show import covered
 from sparsec.cli.tables import table
+from sparsec.integrations.peer_names import PEERS
 
 if TYPE_CHECKING:
     from torch import Tensor

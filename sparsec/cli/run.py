@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparsec.cli.measure import DENSE, PEERS, USUAL, Measurement, measure
+from sparsec.cli.measure import Measurement, measure
 from sparsec.cli.options import (
     choose,
     file_argument,
@@ -20,6 +20,7 @@ from sparsec.cli.options import (
 from sparsec.cli.show import LENGTH_LIMIT, covered, picture
 from sparsec.cli.tables import count, duration, percent, table
 from sparsec.diagnostics.progress import progress
+from sparsec.integrations.peer_names import DENSE, PEERS, USUAL
 
 if TYPE_CHECKING:
     from sparsec.integrations.peers import Comparison

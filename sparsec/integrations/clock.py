@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,16 +47,21 @@ def median_seconds(
     A sequence of calls is one call on several sets of tensors, so that no set is in a cache when its turn comes; its
     time is that of one of them. On a GPU all run on a stream of their own, the warm-up included.
     """
-    if device.type != "cuda":
-        turns = {name: Recorded(_in_a_row(_turns(call)), len(_turns(call)), False) for name, call in calls.items()}
-        return timed(turns, repeats=repeats, device=device)
-    stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    with torch.cuda.device(device):
-        recorded = {name: record(_turns(call), stream) for name, call in calls.items()}
+    record = recorder(device)
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        recorded = {name: record(_turns(call)) for name, call in calls.items()}
         return timed(recorded, repeats=repeats, device=device)
 
 
-def record(turns: Sequence[Call], stream: Any) -> Recorded:
+def recorder(device: torch.device) -> Callable[[Sequence[Call]], Recorded]:
+    """Makes calls into what is timed: on a GPU graphs of one stream, on a CPU the calls as they are."""
+    if device.type != "cuda":
+        return lambda turns: Recorded(_in_a_row(turns), len(turns), False)
+    stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return lambda turns: _record(turns, stream)
+
+
+def _record(turns: Sequence[Call], stream: Any) -> Recorded:
     """The calls as one graph of `stream`, after a warm-up there; as they are where they cannot be recorded."""
     in_a_row = _in_a_row(turns)
     stream.wait_stream(torch.cuda.current_stream())

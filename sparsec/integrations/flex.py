@@ -73,9 +73,14 @@ def compile_flex(pattern: Heads, q: Tensor, k: Tensor, v: Tensor, *, block: int 
 
         call()
     except Exception as error:  # torch.compile fails in many ways: no compiler, an unsupported shape, its own defects
-        reason = next(iter(str(error).strip().splitlines()), "")
-        raise FlexUnavailable(f"{type(error).__name__}: {reason}"[:200]) from error
+        raise FlexUnavailable(in_one_line(error)) from error
     return Flex(call, time.perf_counter() - started)
+
+
+def in_one_line(error: BaseException) -> str:
+    """Its type and the first line of what it says, at most 200 characters."""
+    reason = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {reason}"[:200]
 
 
 def score_mod(pattern: Heads, q_offset: int, device: torch.device) -> ScoreMod | None:

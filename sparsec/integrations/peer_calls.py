@@ -12,8 +12,8 @@ from enum import Enum
 from torch import Tensor
 
 from sparsec.integrations.flex import FlexUnavailable, compile_flex
+from sparsec.integrations.peer_names import DENSE
 from sparsec.integrations.peers import (
-    DENSE,
     PeerAbsent,
     dense,
     eager,

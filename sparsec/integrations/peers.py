@@ -16,15 +16,14 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sparsec.diagnostics.model import CallError, SparsecError
-from sparsec.integrations.flex import Flex, FlexUnavailable, compile_flex
+from sparsec.integrations.flex import Flex, FlexUnavailable, compile_flex, in_one_line
+from sparsec.integrations.peer_names import DENSE
 from sparsec.reference import attention, mask
 from sparsec.reference.tolerance import allowed_errors
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema.model import Documents, Heads
 
 SAMPLE_BLOCKS, SAMPLE_ROWS = 4, 32
-DENSE = ("sdpa", "flash", "cudnn")
-"""The peers that compute every pair."""
 _BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
 EAGER_LIMIT = 1 << 25
 """Scores of all heads and the batch up to which eager attention is run: it keeps several tensors of that size."""
@@ -199,8 +198,7 @@ def _scaled_dot_product(
         try:
             attend()
         except RuntimeError as error:
-            reason = next(iter(str(error).strip().splitlines()), "")
-            raise PeerAbsent(f"{type(error).__name__}: {reason}"[:200]) from error
+            raise PeerAbsent(in_one_line(error)) from error
     return attend
 
 
@@ -237,8 +235,7 @@ def flex_with_gradients(pattern: Heads, q: Tensor, k: Tensor, v: Tensor, *, bloc
     try:
         torch.autograd.grad(flex.call().sum(), (q, k, v))
     except Exception as error:  # as in compile_flex
-        reason = next(iter(str(error).strip().splitlines()), "")
-        raise FlexUnavailable(f"{type(error).__name__}: {reason}"[:200]) from error
+        raise FlexUnavailable(in_one_line(error)) from error
     return replace(flex, compile_seconds=flex.compile_seconds + time.perf_counter() - started)
 
 

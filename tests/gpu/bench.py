@@ -18,14 +18,15 @@ from unittest.mock import patch
 
 import torch
 from cases import DENSE, FLEX, Row, rows
-from gpu import REHEARSAL, Card, card, first_line, free, state_under, synchronize
+from gpu import REHEARSAL, Card, card, free, state_under, synchronize
 from picks import picks_of
 from results import Results, read
 from step import arguments
 from torch import Tensor
 
 from sparsec.cli.show import covered
-from sparsec.integrations.clock import CALLS_BESIDE_ROUNDS, Call, Recorded, Timed, record, timed
+from sparsec.integrations.clock import CALLS_BESIDE_ROUNDS, Call, Recorded, Timed, recorder, timed
+from sparsec.integrations.flex import in_one_line
 from sparsec.integrations.peer_calls import Passes, peer_calls
 from sparsec.integrations.peers import Case, compare, copying, passes
 from sparsec.plan import target as targets
@@ -56,7 +57,7 @@ def main() -> int:
         try:
             measured = decode(row, found, copy_rate) if row.decode else train(row, found, picks)
         except Exception as error:
-            measured = {"error": first_line(error)}
+            measured = {"error": in_one_line(error)}
         results.add({**named, **measured, "seconds": round(time.monotonic() - started, 1)})
         free()
     return 0
@@ -212,22 +213,15 @@ def normal(shape: tuple[int, ...], found: Card, dtype: torch.dtype) -> Tensor:
 def recordings(calls: Mapping[str, Sequence[Call]], found: Card) -> tuple[dict[str, Recorded], dict[str, str]]:
     """Every call as a graph of one stream; those that fail, with their error, apart. sparsec's may not fail."""
     made, failed = {}, {}
-    stream = torch.cuda.Stream(found.device) if found.device.type == "cuda" else None
+    record = recorder(found.device)
     for name, turns in calls.items():
         try:
-            made[name] = plainly(turns) if stream is None else record(turns, stream)
+            made[name] = record(turns)
         except Exception as error:
             if name.startswith("sparsec"):
                 raise
-            failed[name] = first_line(error)
+            failed[name] = in_one_line(error)
     return made, failed
-
-
-def plainly(turns: Sequence[Call]) -> Recorded:
-    """For a rehearsal: the calls as they are."""
-    for turn in turns:
-        turn()
-    return Recorded(lambda: [turn() for turn in turns], len(turns), False)
 
 
 def in_rounds(recorded: Mapping[str, Recorded], found: Card) -> tuple[dict[str, Timed], int]:

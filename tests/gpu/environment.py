@@ -14,11 +14,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from day import NO_CARD
-from gpu import REHEARSAL, card, first_line, state
+from gpu import REHEARSAL, card, state
 from results import write
 from step import arguments
 
 from sparsec.integrations.clock import median_seconds
+from sparsec.integrations.flex import in_one_line
 
 PACKAGES = ("torch", "triton", "numpy", "lark", "jinja2", "networkx", "click", "hypothesis", "pytest", "pytest-xdist")
 TOOLS = ("nvidia-smi", "ncu", "compute-sanitizer", "nvcc", "cuobjdump")
@@ -56,7 +57,7 @@ def main() -> int:
         about["copy_bytes_per_second"] = 2 * COPIED_BYTES / times["copy"].seconds
         about["bf16_product_flops"] = 2 * PRODUCT**3 / times["product"].seconds
     except RuntimeError as error:
-        about["error"] = first_line(error)
+        about["error"] = in_one_line(error)
     about["state"] = state()
     write(given.out / "environment.json", about)
     return int("error" in about)

@@ -79,9 +79,3 @@ def free() -> None:
     """Gives back what torch keeps for later tensors."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def first_line(error: BaseException) -> str:
-    """An error as one line of a table."""
-    text = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {text}"[:300]

@@ -12,22 +12,22 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from multiprocessing import get_context
 from unittest.mock import patch
 
 import torch
 from candidates import Candidate, candidates
-from gpu import REHEARSAL, Card, card, first_line, free
+from gpu import REHEARSAL, Card, card, free
+from pool import run_all, workers
 from results import Results
 from step import Given, arguments
 from torch import Tensor
 
 import sparsec
-from sparsec.integrations.clock import Recorded, record, timed
+from sparsec.integrations.clock import recorder, timed
+from sparsec.integrations.flex import in_one_line
 from sparsec.plan import target as targets
 from sparsec.plan.target import Kind, family
 from sparsec.reference.tolerance import allowed_errors
@@ -67,31 +67,17 @@ def main() -> int:
 
 def build_all(given: Given) -> int:
     """Builds the candidates in processes of their own; the rules' first, since others' calls need those too."""
-    found = card()
-    failed = 0
-    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
+    every = tuple(candidates(card().target))
+    with workers(WORKERS) as pool:
         for rule in (True, False):
-            jobs = {pool.submit(build, each): each for each in candidates(found.target) if each.rule is rule}
-            done, late = wait(jobs, timeout=given.left())
-            for job in done:
-                error = job.exception()  # a worker that died takes the others with it
-                if said := first_line(error) if error else job.result():
-                    failed += 1
-                    print(jobs[job].as_row(), said, flush=True)
-            print(f"{len(done)} built, {len(late)} not, {failed} of them failed", flush=True)
-            if late:
-                pool.shutdown(wait=False, cancel_futures=True)
-                os._exit(0)  # a worker in the middle of a compile would be waited for
+            run_all(pool, build, [(each,) for each in every if each.rule is rule], given)
     return 0
 
 
 def build(candidate: Candidate) -> str:
-    """Runs the candidate's kernels once; an error as its line."""
-    try:
-        with chosen(candidate):
-            task(candidate, SMALL, card().device).call()
-    except Exception as error:
-        return first_line(error)
+    """Runs the candidate's kernels once."""
+    with chosen(candidate):
+        task(candidate, SMALL, card().device).call()
     return ""
 
 
@@ -123,18 +109,14 @@ def one(candidate: Candidate, found: Card) -> dict[str, object]:
             row["right"], row["largest_error"], row["allowed_error"] = made.check()
             row["ms"], row["host_time"] = milliseconds(made, found)
     except Exception as error:
-        row["error"] = first_line(error)
+        row["error"] = in_one_line(error)
     row |= usage(candidate)
     free()
     return row
 
 
 def milliseconds(made: Task, found: Card) -> tuple[float, bool]:
-    if found.device.type != "cuda":
-        recorded = {"": Recorded(made.call, 1, False)}
-    else:
-        recorded = {"": record([made.call], torch.cuda.Stream(found.device))}
-    taken = timed(recorded, repeats=1 if REHEARSAL else 9, device=found.device)[""]
+    taken = timed({"": recorder(found.device)([made.call])}, repeats=1 if REHEARSAL else 9, device=found.device)[""]
     made.reset()
     return taken.seconds * 1e3, taken.host
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, wait
-from multiprocessing import get_context
 
 import torch
 from bench import flex_call
 from cases import FLEX, Row, rows
-from gpu import card, first_line
+from gpu import card
+from pool import run_all, workers
 from step import arguments
 
 WORKERS = int(os.environ.get("SPARSEC_GPU_WARMERS", "4"))
@@ -27,19 +26,8 @@ def main() -> int:
     ours = {(row.pattern, row.head_dim, row.decode): row for row in rows()}  # a build serves every length and batch
     jobs = [(row, "") for row in ours.values()]
     jobs[:0] = [(row, name) for row in rows() for name in FLEX if name in row.against]
-    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(build, row, name): (row, name) for row, name in jobs}
-        failed = 0
-        done, late = wait(running, timeout=given.left())
-        for job in done:
-            error = job.exception()
-            failed += error is not None
-            print(*running[job], first_line(error) if error else job.result(), flush=True)
-        print(f"{len(done)} of {len(running)} done, {failed} failed", flush=True)
-        if late:
-            pool.shutdown(wait=False, cancel_futures=True)
-            os._exit(0)  # a worker in the middle of a compile would be waited for
-    return int(failed > 0)
+    with workers(WORKERS) as pool:
+        return int(run_all(pool, build, jobs, given) > 0)
 
 
 def build(row: Row, flex: str) -> str:

@@ -1,0 +1,13 @@
+"""The names of what a pattern is measured against, and how tables call them; torch is not needed to know them."""
+
+PEERS = {
+    "sdpa": "SDPA dense",
+    "flash": "SDPA dense, FlashAttention",
+    "cudnn": "SDPA dense, cuDNN",
+    "flex": "FlexAttention",
+    "flex64": "FlexAttention, blocks of 64",
+}
+USUAL = ("sdpa", "flex")
+"""Those that run if none is named; on a GPU SDPA runs as `flash` and `cudnn`."""
+DENSE = ("sdpa", "flash", "cudnn")
+"""Those that compute every pair."""

@@ -1,0 +1,43 @@
+"""Jobs -> what came of each, in worker processes that are left behind when the step has to end.
+
+Invariant: what a job raises, or a worker that dies, is that job's outcome; only the time may cut the others off.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, wait
+from multiprocessing import get_context
+from typing import Any
+
+from step import Given
+
+from sparsec.integrations.flex import in_one_line
+
+
+def workers(count: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"))
+
+
+def run_all(
+    pool: ProcessPoolExecutor, function: Callable[..., str], jobs: Iterable[tuple[Any, ...]], given: Given
+) -> int:
+    """Prints of each job (the arguments of `function`) what it returned or raised; how many raised.
+
+    Ends this process, with status 0, where the step's time is up before all are done: a worker in the middle of a
+    compile would be waited for.
+    """
+    running = {pool.submit(function, *job): job for job in jobs}
+    done, late = wait(running, timeout=given.left())
+    failed = 0
+    for each in done:
+        error = each.exception()
+        failed += error is not None
+        if said := in_one_line(error) if error else each.result():
+            print(*running[each], said, flush=True)
+    print(f"{len(done)} of {len(running)} done, {failed} failed", flush=True)
+    if late:
+        pool.shutdown(wait=False, cancel_futures=True)
+        os._exit(0)
+    return failed
