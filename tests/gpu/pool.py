@@ -28,16 +28,25 @@ def run_all(
     Ends this process, with status 0, where the step's time is up before all are done: a worker in the middle of a
     compile would be waited for.
     """
-    running = {pool.submit(function, *job): job for job in jobs}
+    running = {pool.submit(_told, function, job): job for job in jobs}
     done, late = wait(running, timeout=given.left())
     failed = 0
     for each in done:
-        error = each.exception()
-        failed += error is not None
-        if said := in_one_line(error) if error else each.result():
+        died = each.exception()
+        said, raised = (in_one_line(died), True) if died else each.result()
+        failed += raised
+        if said:
             print(*running[each], said, flush=True)
     print(f"{len(done)} of {len(running)} done, {failed} failed", flush=True)
     if late:
         pool.shutdown(wait=False, cancel_futures=True)
         os._exit(0)
     return failed
+
+
+def _told(function: Callable[..., str], job: tuple[Any, ...]) -> tuple[str, bool]:
+    """What the job said, and whether it raised; as text, for not every exception comes through between processes."""
+    try:
+        return function(*job), False
+    except Exception as error:
+        return in_one_line(error), True
