@@ -20,7 +20,7 @@ from lm import Decoder, Layer, progress_bar
 from torch import Tensor
 
 import sparsec
-from sparsec.runtime.kv_cache import KVCache
+from sparsec.runtime.kv.cache import KVCache
 
 HERE = Path(__file__).parent
 VOCABULARY = 256

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import sparsec
 from sparsec.nn import SelfAttention
-from sparsec.runtime.kv_cache import KVCache
+from sparsec.runtime.kv.cache import KVCache
 
 
 @dataclass(frozen=True, slots=True)

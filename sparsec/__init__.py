@@ -13,7 +13,7 @@ from sparsec.program import Model, Pattern, Program, load, parse
 
 if TYPE_CHECKING:
     from sparsec import nn, testing
-    from sparsec.runtime.artefact import load_compiled
+    from sparsec.runtime.build.artefact import load_compiled
     from sparsec.runtime.compile import compile
     from sparsec.runtime.module import SparseAttention
 
@@ -39,7 +39,7 @@ __all__ = [
 _LAZY = {
     "compile": "sparsec.runtime.compile",
     "SparseAttention": "sparsec.runtime.module",
-    "load_compiled": "sparsec.runtime.artefact",
+    "load_compiled": "sparsec.runtime.build.artefact",
 }
 
 

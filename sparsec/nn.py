@@ -15,7 +15,7 @@ from sparsec.diagnostics.arguments import integer
 from sparsec.diagnostics.model import CallError
 from sparsec.program import Pattern
 from sparsec.runtime.compile import compile
-from sparsec.runtime.kv_cache import KVCache
+from sparsec.runtime.kv.cache import KVCache
 from sparsec.sema.arguments import Given
 
 __all__ = ["SelfAttention"]

@@ -17,12 +17,12 @@ from sparsec.diagnostics import codes_meaning as codes
 from sparsec.diagnostics.codes_text import more_problems
 from sparsec.diagnostics.model import CallError, Diagnostic, DiagnosticError, Severity
 from sparsec.diagnostics.source import SourceFile, Span
-from sparsec.ir.normalise import BAND_LIMIT, Effort, TooManyBands, TooManyBandsTogether, TooMuchEffort
+from sparsec.ir.bands.normalise import BAND_LIMIT, Effort, TooManyBands, TooManyBandsTogether, TooMuchEffort
 from sparsec.plan.build import CLASS_LIMIT, TOGETHER_LIMIT, TooManyClasses, limited_mask
-from sparsec.plan.cache import CacheLayout
-from sparsec.plan.cached import NoCache, cache_layout
+from sparsec.plan.kv.cached import NoCache, cache_layout
+from sparsec.plan.kv.layout import CacheLayout
 from sparsec.sema.arguments import Given
-from sparsec.sema.kernels import unsupported_by_kernels
+from sparsec.sema.checks.support import unsupported_by_kernels
 from sparsec.sema.model import Documents, Heads
 from sparsec.syntax import parser
 from sparsec.syntax.lexer import MAX_DIAGNOSTICS

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
-from sparsec.cli.measure import Measurement, launched_lines, measure
-from sparsec.cli.measure_cached import CachedFigures, cached_table, measure_cached
-from sparsec.cli.measure_gradients import GRADIENT_PEERS, Gradients, gradients_table, measure_gradients
+from sparsec.bench.baseline_names import DENSE, PEERS, USUAL
+from sparsec.bench.cached import CachedFigures, cached_table, measure_cached
+from sparsec.bench.forward import Measurement, launched_lines, measure
+from sparsec.bench.gradients import GRADIENT_PEERS, Gradients, gradients_table, measure_gradients
 from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolve
 from sparsec.cli.show import LENGTH_LIMIT
-from sparsec.cli.tables import duration, percent, table
 from sparsec.diagnostics.progress import progress
-from sparsec.integrations.peer_names import DENSE, PEERS, USUAL
+from sparsec.diagnostics.tables import duration, percent, table
 
 
 @click.command()
@@ -84,7 +84,7 @@ def bench(
     with progress() as report:
         report("importing torch")
         import sparsec
-        from sparsec.integrations.peers import make_case, peers_on, simplifications
+        from sparsec.bench.baselines import make_case, peers_on, simplifications
 
         cases = [make_case(found, batch, length, head_dim, dtype, device) for length in lengths]
         peers = peers_on(cases[0].device, named)

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from sparsec.cli.options import FILE, open_source
-from sparsec.cli.tables import count
 from sparsec.diagnostics.model import Diagnostic, DiagnosticError, Severity
 from sparsec.diagnostics.render import render_json, render_text
+from sparsec.diagnostics.tables import count
 from sparsec.program import check as check_source
 
 

@@ -10,16 +10,16 @@ import click
 
 from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolve
 from sparsec.cli.proofs import claims_about, claims_text
-from sparsec.cli.tables import table
 from sparsec.diagnostics.model import DiagnosticError, SparsecError
 from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.render import render_text
+from sparsec.diagnostics.tables import table
 from sparsec.plan.target import CPU_LEVELS, Family, family
 from sparsec.program import Pattern
 from sparsec.sema.model import Heads
 
 if TYPE_CHECKING:
-    from sparsec.runtime.manifest import Proof
+    from sparsec.runtime.build.manifest import Proof
 
 
 CPU_TARGETS = tuple(f"cpu:{level}" for level in CPU_LEVELS)
@@ -82,8 +82,8 @@ def compile_pattern(
     _check_target(target)
     pattern = choose(open_program(file), name, settings)
     counts = resolve(pattern, heads, kv_heads)
-    from sparsec.runtime import cpu  # it imports torch
-    from sparsec.runtime.artefact import compile_to_directory
+    from sparsec.backends.cpu import kernel as cpu  # it imports torch
+    from sparsec.runtime.build.artefact import compile_to_directory
 
     if family(target) is Family.CPU and not cpu.has_compiler():
         raise SparsecError("expected a C++ compiler ($CXX, g++ or clang++) for target cpu, found none; install one")
@@ -142,8 +142,8 @@ def _proof(pattern: Pattern, meaning: Heads, head_dim: int, dtype: str, target: 
         raise SparsecError(
             f"expected every claim to be proved, got {count}; nothing was written\n\n{claims_text(failed)}"
         )
-    from sparsec.runtime.manifest import ClaimRecord, Proof
-    from sparsec.testing.proof import solver_version
+    from sparsec.prove import solver_version
+    from sparsec.runtime.build.manifest import ClaimRecord, Proof
 
     records = (ClaimRecord(claim.name, claim.about, claim.status, claim.seconds) for claim in claims)
     return Proof(f"z3 {solver_version()}", tuple(records))

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
+from sparsec.analysis.cost import CachePrice, Geometry
+from sparsec.analysis.report import Part, PartReport, Report, report
 from sparsec.cli.options import choose, dtype_option, file_argument, open_program, parsed, pattern_options, resolve
 from sparsec.cli.show import of_pairs
-from sparsec.cli.tables import count, percent, table
 from sparsec.diagnostics.model import CallError, DiagnosticError
+from sparsec.diagnostics.tables import count, percent, table
 from sparsec.ir.printer import head_ranges
-from sparsec.plan.cost import CachePrice, Geometry
-from sparsec.plan.report import Part, PartReport, Report, report
 from sparsec.program import Model, Pattern
 
 LENGTH_LIMIT = 1 << 26

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sparsec.plan.coverage import HeadCoverage
+from sparsec.analysis.coverage import HeadCoverage
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from html import escape
 
+from sparsec.analysis.coverage import HeadCoverage
 from sparsec.cli.picture import name_heads
-from sparsec.plan.coverage import HeadCoverage
 
 _SIDE, _GAP, _TITLE = 256, 24, 20
 _COLOURS = (("full", "#1f4e79", "every tile full"), ("partial", "#7fb2dd", "some live"))

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sparsec.cli.tables import duration, table
 from sparsec.diagnostics.model import CallError
+from sparsec.diagnostics.tables import duration, table
 from sparsec.program import Pattern
 from sparsec.sema.model import Heads
 
 if TYPE_CHECKING:
-    from sparsec.testing.proof import Claim
+    from sparsec.prove import Claim
 
 CLAIM_SECONDS = 20.0
 _EXTRAS = {"hypothesis": "testing", "z3": "prove"}
@@ -37,7 +37,7 @@ def extras() -> Iterator[None]:
 def check_prover() -> None:
     """Raises CallError where z3 is missing."""
     with extras():
-        import sparsec.testing.proof  # noqa: F401  # that it can be imported is all
+        import sparsec.prove  # noqa: F401  # that it can be imported is all
 
 
 def claims_about(
@@ -45,7 +45,7 @@ def claims_about(
 ) -> tuple[Claim, ...]:
     """The claims about the plan for `target`, those about the gradients' kernels only if there are any."""
     with extras():
-        from sparsec.testing.proof import prove
+        from sparsec.prove import prove
 
         with pattern.refusals():
             return prove(

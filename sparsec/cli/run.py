@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparsec.cli.measure import Measurement, measure
+from sparsec.analysis.coverage import pattern_coverage
+from sparsec.bench.baseline_names import DENSE, PEERS, USUAL
+from sparsec.bench.forward import Measurement, measure
 from sparsec.cli.options import (
     choose,
     file_argument,
@@ -17,13 +19,12 @@ from sparsec.cli.options import (
     pattern_options,
     resolve,
 )
-from sparsec.cli.show import LENGTH_LIMIT, covered, picture
-from sparsec.cli.tables import count, duration, percent, table
+from sparsec.cli.show import LENGTH_LIMIT, picture
 from sparsec.diagnostics.progress import progress
-from sparsec.integrations.peer_names import DENSE, PEERS, USUAL
+from sparsec.diagnostics.tables import count, duration, percent, table
 
 if TYPE_CHECKING:
-    from sparsec.integrations.peers import Comparison
+    from sparsec.bench.baselines import Comparison
 
 REPEATS = 5
 PICTURES = 2
@@ -60,7 +61,7 @@ def run(
     with progress() as report:
         report("importing torch")
         import sparsec
-        from sparsec.integrations.peers import make_case, simplifications
+        from sparsec.bench.baselines import make_case, simplifications
 
         case = make_case(found, 1, seq_len, head_dim, dtype, device)
         report(f"compiling {pattern.name}")
@@ -80,7 +81,7 @@ def run(
     click.echo(picture(found, seq_len, limit=PICTURES))
     with progress() as report:
         measured = measure(
-            attn, case, against, repeats=REPEATS, report=report, check=True, found=covered(found, seq_len)
+            attn, case, against, repeats=REPEATS, report=report, check=True, found=pattern_coverage(found, seq_len)
         )
     assert measured.comparison is not None, "the comparison was asked for"
     click.echo(f"\n{_verdict(measured.comparison)}\n")

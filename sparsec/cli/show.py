@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from sparsec.analysis.coverage import HeadCoverage, dense_pairs, pattern_coverage
 from sparsec.cli.options import choose, file_argument, open_program, pattern_options, resolve
 from sparsec.cli.picture import draw, shades_for
 from sparsec.cli.picture_svg import draw_html, draw_svg
-from sparsec.cli.tables import count, percent
-from sparsec.plan.build import plan_kernels
-from sparsec.plan.coverage import HeadCoverage, coverage, dense_pairs
-from sparsec.sema.model import Documents, Heads
+from sparsec.diagnostics.tables import count, percent
+from sparsec.sema.model import Heads
 
-TILE = 64
 LENGTH_LIMIT = 1 << 26
 
 
@@ -53,20 +50,13 @@ def show(
     if form == "text":
         text = f"{title}\n\n{picture(found, seq_len, only=head)}\n"
     else:
-        text = (draw_svg if form == "svg" else draw_html)(covered(found, seq_len, (128, 128), only=head), title)
+        text = (draw_svg if form == "svg" else draw_html)(
+            pattern_coverage(found, seq_len, (128, 128), only=head), title
+        )
     if output is not None:
         output.write_text(text, encoding="utf-8")
     else:
         click.echo(text, nl=False)
-
-
-def covered(
-    heads: Heads, length: int, cells: tuple[int, int] = (1, 1), *, only: int | None = None
-) -> tuple[HeadCoverage, ...]:
-    """The coverage of each distinct head in tiles of at most 64 x 64; `documents` count as one."""
-    heads = replace(heads, documents=Documents.NONE)
-    plan = plan_kernels(heads, head_dim=64, dtype="float32", query_tile=TILE, key_tile=TILE)
-    return coverage(plan, length, cells, only=only)
 
 
 def picture(heads: Heads, length: int, *, only: int | None = None, limit: int | None = None) -> str:
@@ -75,7 +65,7 @@ def picture(heads: Heads, length: int, *, only: int | None = None, limit: int | 
     distinct = len(set(heads.terms)) if only is None else 1
     # A character is about twice as high as it is wide.
     cells = (32, 64) if distinct == 1 and width >= 64 else (16, 32)
-    found = covered(heads, length, cells, only=only)
+    found = pattern_coverage(heads, length, cells, only=only)
     parts = [draw(found[:limit], width, shades_for(sys.stdout.encoding))]
     if limit is not None and len(found) > limit:
         parts.append(f"{len(found) - limit} more distinct heads: sparsec show draws them all")

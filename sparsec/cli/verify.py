@@ -16,15 +16,15 @@ import click
 
 from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolve
 from sparsec.cli.proofs import check_prover, claims_about, claims_text, extras
-from sparsec.cli.tables import duration, table
 from sparsec.diagnostics.arguments import integer
 from sparsec.diagnostics.progress import progress
+from sparsec.diagnostics.tables import duration, table
 from sparsec.program import Pattern
 from sparsec.sema.model import Heads
 
 if TYPE_CHECKING:
-    from sparsec.integrations.peers import Case
-    from sparsec.testing.proof import Claim
+    from sparsec.bench.baselines import Case
+    from sparsec.prove import Claim
     from sparsec.testing.verify import Failure, Result
 
 EXAMPLES = 20
@@ -142,7 +142,7 @@ class _Tested:
     @property
     def where(self) -> Case:
         """The device and the dtype, as torch calls them. Raises CallError for no such device."""
-        from sparsec.integrations.peers import make_case
+        from sparsec.bench.baselines import make_case
 
         return make_case(self.meaning, 1, 1, self.head_dim, self.dtype, "cpu" if self.target == "cpu" else self.device)
 
@@ -151,7 +151,7 @@ class _Tested:
         """The target whose plan is proved, as `plan.target` names it."""
         device = self.where.device
         if self.target == "triton" or (self.target is None and device.type == "cuda"):
-            from sparsec.runtime.triton import target_of
+            from sparsec.backends.triton.kernel import target_of
 
             return target_of(device)
         return "cpu"

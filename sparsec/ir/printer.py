@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import assert_never
 
-from sparsec.ir import expr as x
-from sparsec.ir.bounds import Base, Bound, Number, PerHead
-from sparsec.ir.classes import BandClass, BlockMask
-from sparsec.ir.nodes import Band, Congruence, ListTest
-from sparsec.ir.tiles import Piece, TileProgram
+from sparsec.ir.bands.band import Band, Congruence, ListTest
+from sparsec.ir.bands.bounds import Base, Bound, Number, PerHead
+from sparsec.ir.bands.classes import BandClass, BlockMask
+from sparsec.ir.expr import nodes as x
+from sparsec.ir.tiles.program import Piece, TileProgram
 
 _ATOM, _PRODUCT, _SUM, _COMPARE, _NOT, _AND, _OR = range(7)
 

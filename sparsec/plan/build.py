@@ -6,12 +6,12 @@ Invariant: nothing here depends on a sequence length or a batch size.
 from __future__ import annotations
 
 from sparsec.diagnostics.model import SparsecError
-from sparsec.ir.classes import BandClass, BlockMask, bands_of_heads, block_mask
-from sparsec.ir.listed import lane_rows
-from sparsec.ir.nodes import Band
-from sparsec.ir.normalise import Effort, TooManyBandsTogether
-from sparsec.ir.project import project, project_transposed
-from sparsec.ir.tiles import TileProgram
+from sparsec.ir.bands.band import Band
+from sparsec.ir.bands.classes import BandClass, BlockMask, bands_of_heads, block_mask
+from sparsec.ir.bands.normalise import Effort, TooManyBandsTogether
+from sparsec.ir.tiles.listed import lane_rows
+from sparsec.ir.tiles.program import TileProgram
+from sparsec.ir.tiles.project import project, project_transposed
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
 from sparsec.sema.model import Documents, Heads
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sparsec.ir.tiles import TileProgram
+from sparsec.ir.tiles.program import TileProgram
 from sparsec.sema.model import Documents
 
 

@@ -133,7 +133,7 @@ def _descriptors(of: Family, dtype: str) -> bool:
 
 
 def _tiles(of: Family, head_dim: int, dtype: str) -> tuple[int, int]:
-    """The largest that spill no registers, by `runtime.aot` on a strided pattern with a window and a sink."""
+    """The largest that spill no registers, by `backends.triton.aot` on a strided pattern with a window and a sink."""
     match of:
         case Family.CPU:
             return 64, 64

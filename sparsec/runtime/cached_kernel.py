@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
-from sparsec.ir.bounds import POSITION_LIMIT
-from sparsec.plan.cached import CachedPlan
+from sparsec.ir.bands.bounds import POSITION_LIMIT
+from sparsec.plan.kv.cached import CachedPlan
 
 
 @dataclass(slots=True, eq=False)
@@ -26,7 +26,7 @@ class Cached:
     lengths: int32 [B], the tokens that each sequence has already. counts: int32 [B], how many of the call's N tokens
     are its own: the last ones of the N, the rest before them being padding (None: all N).
     places: int32 [kv_heads, regions, 2]: base and capacity of each region, 0 and 0 where a group has fewer.
-    state, max_len: as of `runtime.kv_cache.KVCache`, for a kernel that `advances`: storing then counts the tokens in
+    state, max_len: as of `runtime.kv.cache.KVCache`, for a kernel that `advances`: storing then counts the tokens in
     state and lengths, and raises CallError before anything is written if a sequence would have more than max_len.
     """
 

@@ -12,11 +12,17 @@ from pathlib import Path
 
 import torch
 
+from sparsec.backends.cpu import kernel as cpu
+from sparsec.backends.cpu.backward import CpuBackward
+from sparsec.backends.cpu.cached import CpuCached
+from sparsec.backends.reference.kernel import ReferenceKernel
+from sparsec.backends.torch.cached import TorchCached
+from sparsec.backends.torch.kernel import TorchBackward, TorchKernel
 from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.plan.build import plan_backward, plan_kernels
-from sparsec.plan.cached import CachedPlan, plan_cached
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
+from sparsec.plan.kv.cached import CachedPlan, plan_cached
 from sparsec.plan.target import (
     Family,
     backward_tile_sizes,
@@ -27,18 +33,12 @@ from sparsec.plan.target import (
     transposed_tile_sizes,
 )
 from sparsec.program import Pattern, Program, load, parse
-from sparsec.runtime import cpu
 from sparsec.runtime import flops as flops  # registers the formulas
 from sparsec.runtime.cached_kernel import CachedKernel
-from sparsec.runtime.cpu_backward import CpuBackward
-from sparsec.runtime.cpu_cached import CpuCached
 from sparsec.runtime.devices import device_of
 from sparsec.runtime.kernel import BackwardKernel, LoadedKernel, register
 from sparsec.runtime.module import SparseAttention
-from sparsec.runtime.reference_kernel import ReferenceKernel
 from sparsec.runtime.request import DTYPES, HEAD_DIM_LIMIT, Request, name_of, request_of
-from sparsec.runtime.torch_blocks import TorchBackward, TorchKernel
-from sparsec.runtime.torch_cached import TorchCached
 from sparsec.sema.arguments import Given
 from sparsec.sema.model import Documents
 
@@ -169,7 +169,7 @@ def _module(request: Request, kind: str, device: torch.device, *, anyhow: bool) 
         )
     target = kind
     if kind == "triton":
-        from sparsec.runtime import triton  # imported where it is used, for it is slow to import
+        from sparsec.backends.triton import kernel as triton  # imported where it is used, for it is slow to import
 
         target = triton.target_of(device)
     kernels = _kernels(request, kind, device, anyhow=anyhow)
@@ -184,7 +184,7 @@ def _kernels(request: Request, kind: str, device: torch.device, *, anyhow: bool)
     `anyhow`: those of "torch" take the place of such of "cpu" as cannot be built for want of a compiler.
     """
     if kind == "triton":
-        from sparsec.runtime import triton  # imported where it is used, for it is slow to import
+        from sparsec.backends.triton import kernel as triton  # imported where it is used, for it is slow to import
 
         name = triton.target_of(device)
         plan = plan_request(request, name)
@@ -248,7 +248,7 @@ def cached_plans(request: Request, target: str) -> tuple[CachedPlan, CachedPlan]
 
 def triton_cached(request: Request, target: str) -> CachedKernel:
     """The Triton kernels over a cache."""
-    from sparsec.runtime.triton_cached import TritonCached  # imported where it is used, for it is slow to import
+    from sparsec.backends.triton.cached import TritonCached  # imported where it is used, for it is slow to import
 
     return TritonCached.of(*cached_plans(request, target))
 

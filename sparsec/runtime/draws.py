@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sparsec.ir.tiles import ListSpec
+from sparsec.ir.tiles.program import ListSpec
 from sparsec.runtime.devices import PerDevice, captured, constant, stream
 
 _SEED, _LANE, _BLOCK = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB

@@ -9,11 +9,11 @@ from typing import Any
 
 from torch.utils.flop_counter import register_flop_formula
 
-from sparsec.ir.walk import visits
+from sparsec.backends.torch.tiles import head_groups
+from sparsec.ir.tiles.interpreter import visits
 from sparsec.plan.kernel import KernelPlan
 from sparsec.runtime.kernel import registered
 from sparsec.runtime.ops import backward, forward
-from sparsec.runtime.torch_tiles import head_groups
 
 
 def visited_pairs(plan: KernelPlan, n_q: int, n_k: int, q_offset: int) -> int:

@@ -12,19 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+from sparsec.analysis.report import Report
+from sparsec.backends.reference.kernel import ReferenceKernel
 from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError
-from sparsec.ir.bounds import POSITION_LIMIT
-from sparsec.plan.cache import CacheLayout
+from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.plan.kernel import KernelPlan
-from sparsec.plan.report import Report
-from sparsec.runtime.cache_ops import attend_cached, attend_now, cache_tables, refuse_derivatives
+from sparsec.plan.kv.layout import CacheLayout
 from sparsec.runtime.derivatives import forward
 from sparsec.runtime.devices import device_of
 from sparsec.runtime.kernel import registered
-from sparsec.runtime.kv_cache import KVCache
+from sparsec.runtime.kv.cache import KVCache
+from sparsec.runtime.kv.ops import attend_cached, attend_now, cache_tables, refuse_derivatives
 from sparsec.runtime.positions import check_positions, position
-from sparsec.runtime.reference_kernel import ReferenceKernel
 from sparsec.runtime.request import Request, request_of
 
 _CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ import torch
 
 from sparsec.diagnostics.arguments import integer
 from sparsec.diagnostics.model import CallError
-from sparsec.ir.bounds import POSITION_LIMIT
+from sparsec.ir.bands.bounds import POSITION_LIMIT
 
 
 def position(name: str, given: int) -> int:

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 
 from sparsec import __version__
+from sparsec.analysis.cost import Geometry
+from sparsec.analysis.report import Part, Report, report
 from sparsec.diagnostics.model import CallError
-from sparsec.ir.normalise import TooManyBands
-from sparsec.plan.cache import CacheLayout
-from sparsec.plan.cached import NoCache, cache_layout
-from sparsec.plan.cost import Geometry
-from sparsec.plan.report import Part, Report, report
+from sparsec.ir.bands.normalise import TooManyBands
+from sparsec.plan.kv.cached import NoCache, cache_layout
+from sparsec.plan.kv.layout import CacheLayout
 from sparsec.plan.target import family
 from sparsec.sema.model import Heads
 from sparsec.sema.record import heads_data, heads_of

@@ -1,7 +1,7 @@
 """The meaning of a file: `check` finds its problems, `instantiate` gives a pattern's terms head by head."""
 
 from sparsec.sema.checked import CheckedFile, CheckedModel, CheckedPattern
-from sparsec.sema.phases import (
+from sparsec.sema.driver import (
     Binding,
     Resolved,
     bind,

@@ -10,14 +10,14 @@ from difflib import get_close_matches
 
 from sparsec.diagnostics.model import CallError, Diagnostic
 from sparsec.diagnostics.source import SourceFile
-from sparsec.sema.calls import fits_parameter
 from sparsec.sema.checked import CheckedFile
-from sparsec.sema.evaluate import evaluate
-from sparsec.sema.expressions import check
+from sparsec.sema.checks.calls import fits_parameter
+from sparsec.sema.checks.expressions import check
+from sparsec.sema.checks.scope import Parameter, Scope
 from sparsec.sema.node import LIMIT, Depends, Type
-from sparsec.sema.scope import Parameter, Scope
+from sparsec.sema.resolution.evaluate import evaluate
+from sparsec.sema.resolution.values import Budget, Evaluator, Place, RangeValue, RunTime, Value
 from sparsec.sema.terms import Sized
-from sparsec.sema.values import Budget, Evaluator, Place, RangeValue, RunTime, Value
 from sparsec.syntax import tree
 from sparsec.syntax.parser import parse
 

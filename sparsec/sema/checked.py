@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sparsec.diagnostics.source import SourceFile, Span
+from sparsec.sema.checks.scope import Parameter
 from sparsec.sema.model import Documents, InputDecl
 from sparsec.sema.node import Node
-from sparsec.sema.scope import Parameter
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,6 +1,6 @@
 """The checked meaning of a pattern: per-head term trees of plain integers, with no names left.
 
-`sema.resolve` turns a syntax tree into these; `reference.mask` evaluates them pair by pair and `ir.lower` turns
+`sema.resolve` turns a syntax tree into these; `reference.mask` evaluates them pair by pair and `ir.bands.lower` turns
 them into bands. Invariant: every integer is final, each denominator is positive, each range is non-empty.
 
 Positions are absolute: query i, key j, both token counts; `B` is the pattern's block size, qb = i // B, kb = j // B.

@@ -12,11 +12,11 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from sparsec.sema import model
-from sparsec.sema.instantiate import LARGEST, SMALLEST
 from sparsec.sema.model import Documents, Edge, Heads, Origin, Score, Term
 from sparsec.sema.node import LIMIT, MAX_DEPTH, MAX_DRAWS, MAX_HEADS
+from sparsec.sema.resolution.instantiate import LARGEST, SMALLEST
+from sparsec.sema.resolution.values import MAX_LEAVES, MAX_STEPS
 from sparsec.sema.terms import Leaf, printed
-from sparsec.sema.values import MAX_LEAVES, MAX_STEPS
 
 _DEPTH = MAX_DEPTH + 2  # a leaf is two levels of a term, and `causal` is met around the whole of it
 _LEAVES = MAX_LEAVES + 1

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sparsec.ir.expr import holds
-from sparsec.ir.walk import draws, visits
+from sparsec.ir.expr.nodes import holds
+from sparsec.ir.tiles.interpreter import draws, visits
 from sparsec.plan.kernel import HeadClass, KernelPlan
 
 

@@ -72,7 +72,7 @@ class Subject:
 def check_runs(target: str, device: torch.device) -> None:
     """Raises CallError for a target that cannot run there: no property of a pattern would be at fault."""
     if target == "triton":
-        from sparsec.runtime.triton import check_device  # imported where it is used, for it is slow to import
+        from sparsec.backends.triton.kernel import check_device  # imported where it is used, for it is slow to import
 
         check_device(torch.empty(0, device=device))
 

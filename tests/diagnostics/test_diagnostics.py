@@ -14,7 +14,7 @@ from sparsec.diagnostics import codes_text
 from sparsec.diagnostics.codes_meaning import MEANING_CODES
 from sparsec.diagnostics.model import Diagnostic, DiagnosticError, Severity
 from sparsec.diagnostics.render import render_text
-from sparsec.sema.kernels import unsupported_by_kernels
+from sparsec.sema.checks.support import unsupported_by_kernels
 from sparsec.syntax.parser import read_source
 
 HERE = Path(__file__).parent

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 import sparsec
-from sparsec.codegen.cpp import emit_cpp, emit_cpp_backward
-from sparsec.codegen.triton import emit_triton, emit_triton_backward
-from sparsec.ir.classes import block_mask
+from sparsec.analysis.cost import described
+from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward
+from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
+from sparsec.ir.bands.classes import block_mask
 from sparsec.ir.printer import head_ranges, print_expr, print_mask, print_program
 from sparsec.plan.build import plan_backward, plan_kernels
-from sparsec.plan.cache import capacity, slot_map
-from sparsec.plan.cached import NoCache, cache_layout
-from sparsec.plan.cost import described
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
+from sparsec.plan.kv.cached import NoCache, cache_layout
+from sparsec.plan.kv.layout import capacity, slot_map
 from sparsec.plan.target import backward_tile_sizes, tile_sizes, transposed_tile_sizes
 from sparsec.sema.model import Heads
 

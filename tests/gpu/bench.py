@@ -24,11 +24,11 @@ from results import Results, read
 from step import arguments
 from torch import Tensor
 
+from sparsec.bench.baseline_calls import Passes, peer_calls
+from sparsec.bench.baselines import Case, compare, copying, passes
+from sparsec.bench.clock import CALLS_BESIDE_ROUNDS, Call, Recorded, Timed, recorder, timed
 from sparsec.cli.show import covered
-from sparsec.integrations.clock import CALLS_BESIDE_ROUNDS, Call, Recorded, Timed, recorder, timed
 from sparsec.integrations.flex import in_one_line
-from sparsec.integrations.peer_calls import Passes, peer_calls
-from sparsec.integrations.peers import Case, compare, copying, passes
 from sparsec.plan import target as targets
 from sparsec.plan.target import Pick
 from sparsec.reference import mask

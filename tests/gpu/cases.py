@@ -11,7 +11,7 @@ import torch
 from gpu import REHEARSAL
 
 import sparsec
-from sparsec.integrations.peers import Case
+from sparsec.bench.baselines import Case
 from sparsec.program import Pattern
 from sparsec.runtime.module import SparseAttention
 

@@ -18,7 +18,7 @@ from gpu import REHEARSAL, card, state
 from results import write
 from step import arguments
 
-from sparsec.integrations.clock import median_seconds
+from sparsec.bench.clock import median_seconds
 from sparsec.integrations.flex import in_one_line
 
 PACKAGES = ("torch", "triton", "numpy", "lark", "jinja2", "networkx", "click", "hypothesis", "pytest", "pytest-xdist")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sparsec.runtime.triton import target_of
+from sparsec.backends.triton.kernel import target_of
 
 REHEARSAL = bool(os.environ.get("SPARSEC_REHEARSAL"))
 _QUERY = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu")

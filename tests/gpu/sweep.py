@@ -26,7 +26,7 @@ from step import Given, arguments
 from torch import Tensor
 
 import sparsec
-from sparsec.integrations.clock import recorder, timed
+from sparsec.bench.clock import recorder, timed
 from sparsec.integrations.flex import in_one_line
 from sparsec.plan import target as targets
 from sparsec.plan.target import Kind, family

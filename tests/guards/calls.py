@@ -16,7 +16,7 @@ from guarded import guarding, placed
 from kernels import Built, kernels
 from torch import Tensor
 
-from sparsec.ir.tiles import ListSpec
+from sparsec.ir.tiles.program import ListSpec
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.target import DECODE_ROWS
 from sparsec.runtime.cached_kernel import Cached

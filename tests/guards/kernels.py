@@ -14,13 +14,13 @@ from findings import EXAMPLES, MORE, Settings
 from formulas import CASES
 
 import sparsec
-from sparsec.plan.cached import NoCache, cache_layout
+from sparsec.backends.cpu.backward import build_backwards
+from sparsec.backends.cpu.cached import build_cached
+from sparsec.backends.cpu.kernel import build_kernels
 from sparsec.plan.kernel import KernelPlan
+from sparsec.plan.kv.cached import NoCache, cache_layout
 from sparsec.runtime.cached_kernel import CachedKernel
 from sparsec.runtime.compile import backward_plan, plan_request, triton_cached
-from sparsec.runtime.cpu import build_kernels
-from sparsec.runtime.cpu_backward import build_backwards
-from sparsec.runtime.cpu_cached import build_cached
 from sparsec.runtime.kernel import BackwardKernel, ForwardKernel
 from sparsec.runtime.request import DTYPES, Request
 from sparsec.sema.model import Heads
@@ -103,7 +103,7 @@ def _nth(made: Callable[[], Sequence[Any]], n: int) -> Any:
 
 
 def _triton(part: Sequence[Request], settings: Settings) -> Iterator[Makers]:
-    from sparsec.runtime.triton import TritonKernel  # imported where it is used, for it is slow to import
+    from sparsec.backends.triton.kernel import TritonKernel  # imported where it is used, for it is slow to import
 
     for request in part:
         plan = plan_request(request, "interpreter")

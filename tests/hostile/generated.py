@@ -10,14 +10,14 @@ from collections.abc import Mapping
 
 import torch
 
-from sparsec.codegen.cpp import emit_cpp, emit_cpp_backward
-from sparsec.codegen.cpp_cached import emit_cpp_cached
-from sparsec.codegen.triton import emit_triton, emit_triton_backward
-from sparsec.codegen.triton_cached import emit_triton_cached
-from sparsec.plan.cached import NoCache, cache_layout
-from sparsec.runtime import cpu_cached
+from sparsec.backends.cpu import cached as cpu_cached
+from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward
+from sparsec.backends.cpu.emit_cached import emit_cpp_cached
+from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
+from sparsec.backends.triton.emit_cached import emit_triton_cached
+from sparsec.plan.kv.cached import NoCache, cache_layout
+from sparsec.runtime.build.manifest import Plans, launch_data, layout_data
 from sparsec.runtime.compile import backward_plan, cached_plans, plan_request
-from sparsec.runtime.manifest import Plans, launch_data, layout_data
 from sparsec.runtime.request import Request
 from sparsec.sema.model import Heads
 

@@ -14,8 +14,8 @@ from names import IDENTIFIERS, PAYLOADS
 import sparsec
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.program import Pattern
-from sparsec.runtime import artefact
-from sparsec.runtime.artefact import compile_to_directory, load_compiled
+from sparsec.runtime.build import artefact
+from sparsec.runtime.build.artefact import compile_to_directory, load_compiled
 from sparsec.sema.node import RESERVED
 
 USES = 8

@@ -11,7 +11,7 @@ def _of(part: str, file: str, *operators: tuple[str, str, str]) -> tuple[Operato
 
 LIVENESS = _of(
     "cache layout",
-    "ir/liveness",
+    "ir/bands/liveness",
     ("reach one short", "return bound.unit - _integer(bound)", "return bound.unit - _integer(bound) - 1"),
     ("region ends at its first row", "(*band.upper, *band.last_row)", "(*band.upper, *band.first_row)"),
     ("region merged into a shorter-lived one",
@@ -24,7 +24,7 @@ LIVENESS = _of(
 
 LAYOUT = _of(
     "cache layout",
-    "plan/cache",
+    "plan/kv/layout",
     ("kept one key less", "lasting = x.at_most(", "lasting = x.less("),
     ("one slot stored twice", "x.select(lasting, here, NOWHERE)", "here"),
     ("slots of the first phases negative", "run), number_expr(region.skipped))", "run), ZERO)"),
@@ -35,7 +35,7 @@ LAYOUT = _of(
 
 PLAN = _of(
     "cache layout",
-    "plan/cached",
+    "plan/kv/cached",
     ("cache of the group's first head alone", "for bands in distinct.values() for band",
      "for bands in list(distinct.values())[:1] for band"),
     ("groups' heads in turn", "lowered[group * share : (group + 1) * share]",
@@ -49,7 +49,7 @@ PLAN = _of(
 
 CACHE = _of(
     "cache",
-    "runtime/kv_cache",
+    "runtime/kv/cache",
     ("truncation forgets what was overwritten", "torch.where(self.state[0] == 0, 0, self.state[1])",
      "self.state[0].clone()"),
     ("truncation counted from the present", "self.layout.first_lost(want, most,",

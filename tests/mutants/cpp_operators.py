@@ -37,7 +37,7 @@ SCORES = _of(
     "C++ scores",
     ("learned sink without weight", "panels", "panel.total[v] = splat(1.0f);", "panel.total[v] = vec{};"),
     ("softcap's derivative left out", "gradients", "      gradient *= 1.0f - capped[c] * capped[c];\n", ""),
-    ("alibi slopes from head 0", "sparsec/codegen/cpp.py", "for slope in plan.slopes",
+    ("alibi slopes from head 0", "sparsec/backends/cpu/emit.py", "for slope in plan.slopes",
      "for slope in plan.slopes[:1] * plan.heads"),
 )  # fmt: skip
 

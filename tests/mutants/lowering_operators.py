@@ -13,7 +13,7 @@ def _of(folder: str, *operators: tuple[str, str, str, str]) -> tuple[Operator, .
 
 
 TERMS = _of(
-    "ir",
+    "ir/bands",
     ("window one longer", "lower", "query((1 - n) * unit, unit)", "query(-n * unit, unit)"),
     ("window one shorter", "lower", "query((1 - n) * unit, unit)", "query((2 - n) * unit, unit)"),
     ("window one less ahead", "lower", "(ahead + 1) * unit", "ahead * unit"),
@@ -36,7 +36,7 @@ TERMS = _of(
 )  # fmt: skip
 
 ALGEBRA = _of(
-    "ir",
+    "ir/bands",
     ("complement's residues unmoved", "lower", "phase=(c.phase + c.width) % c.period", "phase=c.phase"),
     ("complement keeps row bounds", "lower", "Band(last_row=(bound,)) for bound in band.first_row",
      "Band(first_row=(bound,)) for bound in band.first_row"),
@@ -65,7 +65,7 @@ ALGEBRA = _of(
 )  # fmt: skip
 
 TILES = _of(
-    "ir",
+    "ir/tiles",
     ("last tile dropped", "dense", "stop = scalars.ceil_tile(tokens.stop)", "stop = scalars.floor_tile(tokens.stop)"),
     ("tiles of two bands doubled", "dense", 'scalars("start", scalars.maximum(tiles.start, reached))',
      'scalars("start", tiles.start)'),

@@ -30,7 +30,7 @@ DOCUMENTS = _of(
     "Triton documents",
     ("rows of the document before", "query_tile", "i0 = tl.maximum(tile_start, begin)",
      "i0 = tl.maximum(tile_start, 0)"),
-    ("keys of the document before", "sparsec/codegen/triton.py",
+    ("keys of the document before", "sparsec/backends/triton/emit.py",
      "(j >= begin) & (j < end)", "(j >= 0) & (j < end)"),
 )  # fmt: skip
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from sparsec.backends.torch.cached import TorchCached
 from sparsec.reference.mask import mask
 from sparsec.runtime.cached_kernel import Cached, CachedKernel
 from sparsec.runtime.draws import draw_tables
-from sparsec.runtime.torch_cached import TorchCached
 from sparsec.sema import model as m
 from sparsec.testing.tolerance import assert_close, expected_attention
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsec.ir.tiles import ListSpec
+from sparsec.ir.tiles.program import ListSpec
 from sparsec.plan.build import plan_backward, plan_kernels
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.sema import model as m

@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
 import sparsec
+from sparsec.backends.cpu.kernel import has_compiler
 from sparsec.plan.build import plan_kernels
-from sparsec.runtime.cpu import has_compiler
-from sparsec.runtime.manifest import Plans, launch_data, plans_of
+from sparsec.runtime.build.manifest import Plans, launch_data, plans_of
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema.model import published_slopes
 

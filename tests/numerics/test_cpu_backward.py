@@ -11,11 +11,11 @@ from cpu_patterns import DTYPES, HEADS, KV_HEADS, PATTERNS, SHAPES, inputs, layo
 from dense_formula import Formula, assert_close
 from torch import Tensor
 
+from sparsec.backends.cpu import backward as cpu_backward
+from sparsec.backends.cpu.backward import CpuBackward, build_backwards
+from sparsec.backends.cpu.kernel import CpuKernel, build_kernels, has_compiler
 from sparsec.diagnostics.model import CallError
-from sparsec.runtime import cpu_backward
-from sparsec.runtime.build_cache import BuildError
-from sparsec.runtime.cpu import CpuKernel, build_kernels, has_compiler
-from sparsec.runtime.cpu_backward import CpuBackward, build_backwards
+from sparsec.runtime.build.cache import BuildError
 from sparsec.runtime.draws import draw_tables
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")

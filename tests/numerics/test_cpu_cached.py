@@ -12,11 +12,11 @@ from cached_walk import HEADS, KV_HEADS, PATTERNS, Walk
 from cpu_patterns import DTYPES, layouts
 from torch import Tensor
 
+from sparsec.backends.cpu.cached import ROWS, CpuCached, build_cached
+from sparsec.backends.cpu.kernel import has_compiler
 from sparsec.diagnostics.model import CallError
 from sparsec.reference.mask import mask
 from sparsec.runtime.cached_kernel import Cached
-from sparsec.runtime.cpu import has_compiler
-from sparsec.runtime.cpu_cached import ROWS, CpuCached, build_cached
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
 

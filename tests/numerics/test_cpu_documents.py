@@ -14,10 +14,10 @@ from dense_formula import Formula, assert_close
 from torch import Tensor
 
 import sparsec
+from sparsec.backends.cpu.backward import CpuBackward, build_backwards
+from sparsec.backends.cpu.kernel import CpuKernel, build_kernels, has_compiler
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.build import plan_backward
-from sparsec.runtime.cpu import CpuKernel, build_kernels, has_compiler
-from sparsec.runtime.cpu_backward import CpuBackward, build_backwards
 from sparsec.runtime.draws import draw_tables
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")

@@ -10,8 +10,8 @@ import torch
 from cpu_patterns import DTYPES, HEADS, KV_HEADS, PATTERNS, SHAPES, inputs, layouts, plan_lists
 from torch import Tensor
 
+from sparsec.backends.cpu.kernel import CpuKernel, build_kernels, has_compiler
 from sparsec.diagnostics.model import CallError
-from sparsec.runtime.cpu import CpuKernel, build_kernels, has_compiler
 from sparsec.runtime.draws import draw_tables
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import sparsec
+from sparsec.backends.cpu.cached import build_cached
+from sparsec.backends.torch.cached import TorchCached
+from sparsec.backends.torch.kernel import TorchKernel
 from sparsec.runtime.compile import module_of, plan_request
-from sparsec.runtime.cpu_cached import build_cached
 from sparsec.runtime.kernel import BackwardKernel, LoadedKernel
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import Request, name_of
-from sparsec.runtime.torch_blocks import TorchKernel
-from sparsec.runtime.torch_cached import TorchCached
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALLER = (

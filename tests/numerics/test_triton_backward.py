@@ -12,9 +12,9 @@ import torch
 from dense_gradients import Mask, Results, Score, dense, mask_of
 from torch import Tensor
 
+from sparsec.backends.triton.kernel import TritonKernel, interpreted
 from sparsec.plan.build import plan_backward, plan_kernels
 from sparsec.runtime.draws import draw_tables
-from sparsec.runtime.triton import TritonKernel, interpreted
 from sparsec.sema import model as m
 
 in_interpreter = pytest.mark.skipif(not interpreted(), reason="runs in a process of its own, below")

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from triton_harness import in_interpreter, passes_in_the_interpreter
 
-from sparsec.plan.cached import CachedPlan, plan_cached
+from sparsec.backends.torch.cached import TorchCached
+from sparsec.backends.triton import cached as triton_cached
+from sparsec.backends.triton.cached import TritonCached
+from sparsec.backends.triton.kernel import interpreted
+from sparsec.plan.kv.cached import CachedPlan, plan_cached
 from sparsec.plan.target import DECODE_ROWS
 from sparsec.reference.mask import mask
-from sparsec.runtime import triton_cached
 from sparsec.runtime.cached_kernel import Cached, CachedKernel
 from sparsec.runtime.draws import draw_tables
-from sparsec.runtime.torch_cached import TorchCached
-from sparsec.runtime.triton import interpreted
-from sparsec.runtime.triton_cached import TritonCached
 from sparsec.sema import model as m
 from sparsec.testing.tolerance import assert_close, expected_attention
 

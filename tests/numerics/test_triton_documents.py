@@ -14,8 +14,8 @@ from dense_gradients import Score
 from torch import Tensor
 from triton_harness import compare, in_interpreter, inputs, kernel_of, passes_in_the_interpreter, run
 
-from sparsec.runtime.packed import document_tiles
-from sparsec.runtime.triton import interpreted
+from sparsec.backends.triton.kernel import interpreted
+from sparsec.backends.triton.packed import document_tiles
 from sparsec.sema import model as m
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparsec.backends.triton.kernel import TritonKernel, interpreted
 from sparsec.plan.build import plan_kernels
 from sparsec.runtime.draws import draw_tables
-from sparsec.runtime.triton import TritonKernel, interpreted
 from sparsec.sema import model as m
 
 in_interpreter = pytest.mark.skipif(not interpreted(), reason="runs in a process of its own, below")

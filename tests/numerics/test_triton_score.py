@@ -7,7 +7,7 @@ import torch
 from dense_gradients import Score, mask_of
 from triton_harness import compare, in_interpreter, inputs, kernel_of, passes_in_the_interpreter, run
 
-from sparsec.runtime.triton import interpreted
+from sparsec.backends.triton.kernel import interpreted
 from sparsec.sema import model as m
 
 

@@ -23,8 +23,8 @@ SOURCES = """
 import ast
 from pathlib import Path
 import sparsec
-from sparsec.codegen.cpp import emit_cpp
-from sparsec.codegen.triton import emit_triton
+from sparsec.backends.cpu.emit import emit_cpp
+from sparsec.backends.triton.emit import emit_triton
 from sparsec.plan.build import plan_kernels
 
 for path in sorted(Path("examples").glob("*.sparse")):

@@ -7,15 +7,15 @@ from dataclasses import replace
 from hypothesis import strategies as st
 from torch import float32
 
-from sparsec.ir.normalise import TooManyBands
-from sparsec.plan.cached import NoCache, cache_layout
+from sparsec.backends.cpu.cached import build_cached
+from sparsec.backends.torch.cached import TorchCached
+from sparsec.backends.torch.kernel import TorchKernel
+from sparsec.ir.bands.normalise import TooManyBands
+from sparsec.plan.kv.cached import NoCache, cache_layout
 from sparsec.runtime.compile import module_of, plan_request
-from sparsec.runtime.cpu_cached import build_cached
 from sparsec.runtime.kernel import BackwardKernel, LoadedKernel
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import Request, name_of
-from sparsec.runtime.torch_blocks import TorchKernel
-from sparsec.runtime.torch_cached import TorchCached
 from sparsec.sema.model import Causal, Documents, Heads, Intersection
 from sparsec.testing import patterns
 

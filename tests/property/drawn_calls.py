@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from vacuity import Coverage
 
 import sparsec
+from sparsec.backends.cpu.backward import build_backwards
+from sparsec.backends.cpu.kernel import build_kernels
 from sparsec.reference.mask import mask
-from sparsec.runtime.build_cache import build_key
+from sparsec.runtime.build.cache import build_key
 from sparsec.runtime.cached_kernel import CachedKernel
 from sparsec.runtime.compile import backward_plan, module_of, plan_request
-from sparsec.runtime.cpu import build_kernels
-from sparsec.runtime.cpu_backward import build_backwards
 from sparsec.runtime.kernel import LoadedKernel
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import Request, name_of

@@ -11,10 +11,10 @@ from hypothesis import example, given, note
 from hypothesis import strategies as st
 from vacuity import examples, wanted
 
-from sparsec.ir.expr import evaluate
-from sparsec.ir.liveness import EVERYTHING
-from sparsec.plan.cache import CacheLayout, SlotMap, place_names, slot_map
-from sparsec.plan.cached import cache_layout
+from sparsec.ir.bands.liveness import EVERYTHING
+from sparsec.ir.expr.nodes import evaluate
+from sparsec.plan.kv.cached import cache_layout
+from sparsec.plan.kv.layout import CacheLayout, SlotMap, place_names, slot_map
 from sparsec.reference.mask import mask
 from sparsec.sema import model as m
 from sparsec.sema.model import Heads

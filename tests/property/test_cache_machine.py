@@ -18,7 +18,7 @@ from vacuity import wanted
 from sparsec.diagnostics.model import CallError
 from sparsec.reference.attention import attention
 from sparsec.reference.mask import mask
-from sparsec.runtime.kv_cache import KVCache
+from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema import model as m
 from sparsec.sema.model import Heads

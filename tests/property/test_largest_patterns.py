@@ -15,16 +15,16 @@ from hypothesis import event, given, note
 from hypothesis import strategies as st
 from vacuity import examples, wanted
 
-from sparsec.codegen.cpp import emit_cpp, emit_cpp_backward
-from sparsec.codegen.cpp_cached import emit_cpp_cached
-from sparsec.codegen.triton import emit_triton, emit_triton_backward
-from sparsec.codegen.triton_cached import emit_triton_cached
-from sparsec.ir.normalise import BAND_LIMIT, TooManyBands
+from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward
+from sparsec.backends.cpu.emit_cached import emit_cpp_cached
+from sparsec.backends.torch.kernel import TorchBackward, TorchKernel
+from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
+from sparsec.backends.triton.emit_cached import emit_triton_cached
+from sparsec.ir.bands.normalise import BAND_LIMIT, TooManyBands
 from sparsec.plan.build import CLASS_LIMIT, TOGETHER_LIMIT, plan_backward, plan_kernels
-from sparsec.plan.cached import NoCache, plan_cached
+from sparsec.plan.kv.cached import NoCache, plan_cached
 from sparsec.program import parse
 from sparsec.reference.mask import mask
-from sparsec.runtime.torch_blocks import TorchBackward, TorchKernel
 from sparsec.sema.model import Heads
 from sparsec.testing.tiles import check_tiles
 

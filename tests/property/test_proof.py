@@ -18,27 +18,27 @@ from vacuity import wanted
 
 import sparsec
 from sparsec.diagnostics.model import InternalError
-from sparsec.ir import expr as x
-from sparsec.ir.liveness import Region
-from sparsec.ir.normalise import TooManyBands
-from sparsec.ir.tiles import Piece, TileProgram
+from sparsec.ir.bands.liveness import Region
+from sparsec.ir.bands.normalise import TooManyBands
+from sparsec.ir.expr import nodes as x
+from sparsec.ir.tiles.program import Piece, TileProgram
 from sparsec.plan.build import TooManyClasses
-from sparsec.plan.cache import CacheLayout, OldestNeeded, oldest_needed
-from sparsec.plan.cached import CachedPlan
 from sparsec.plan.kernel import HeadClass
+from sparsec.plan.kv.cached import CachedPlan
+from sparsec.plan.kv.layout import CacheLayout, OldestNeeded, oldest_needed
 from sparsec.sema.model import Heads
 from sparsec.testing import patterns, sparse_text
 
 z3 = pytest.importorskip("z3")
 
-from sparsec.testing.proof import Claim, prove, solve  # noqa: E402  # they import z3
-from sparsec.testing.proof import launches as of_launches  # noqa: E402
-from sparsec.testing.proof.caching import prove_cache  # noqa: E402
-from sparsec.testing.proof.deciding import decide  # noqa: E402
-from sparsec.testing.proof.launches import Launch, cached, launches  # noqa: E402
-from sparsec.testing.proof.proving import case_of, questions_of  # noqa: E402
-from sparsec.testing.proof.settings import setting  # noqa: E402
-from sparsec.testing.proof.spans import with_spans  # noqa: E402
+from sparsec.prove import Claim, prove, solve  # noqa: E402  # they import z3
+from sparsec.prove import launches as of_launches  # noqa: E402
+from sparsec.prove.caching import prove_cache  # noqa: E402
+from sparsec.prove.deciding import decide  # noqa: E402
+from sparsec.prove.launches import Launch, cached, launches  # noqa: E402
+from sparsec.prove.proving import case_of, questions_of  # noqa: E402
+from sparsec.prove.settings import setting  # noqa: E402
+from sparsec.prove.spans import with_spans  # noqa: E402
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PATTERNS = [(path, name) for path in sorted(EXAMPLES.glob("*.sparse")) for name in sparsec.load(path).patterns]
@@ -328,7 +328,7 @@ def test_a_wrong_truncation_is_refuted(more: int, cut: str, monkeypatch: pytest.
         assert region.reach is not None
         return right(replace(region, reach=region.reach + more))
 
-    for module in ("sparsec.plan.cache", "sparsec.testing.proof.caching"):
+    for module in ("sparsec.plan.kv.layout", "sparsec.prove.caching"):
         monkeypatch.setattr(f"{module}.oldest_needed", misjudged)
     found = cache_claims(lambda plan: plan)["truncation"]
     at = found.counterexample
@@ -473,7 +473,7 @@ def test_a_key_that_a_longer_cut_needs_is_stored() -> None:
 
 
 def test_a_ring_without_slots_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparsec.testing.proof.caching.capacity_expr", lambda region: x.Var("rollback"))
+    monkeypatch.setattr("sparsec.prove.caching.capacity_expr", lambda region: x.Var("rollback"))
     with pytest.raises(InternalError, match="divisor is positive"):
         prove_cache(heads_of(MODEST), cached(heads_of(MODEST), 64, "float32", "cpu"))
 

@@ -7,7 +7,7 @@ from hypothesis import given, note, reject
 from hypothesis import strategies as st
 from vacuity import Coverage, examples, wanted
 
-from sparsec.ir.normalise import TooManyBands
+from sparsec.ir.bands.normalise import TooManyBands
 from sparsec.plan.build import plan_kernels
 from sparsec.reference.mask import mask
 from sparsec.sema.model import Heads

@@ -12,7 +12,7 @@ import sparsec
 from sparsec.cli.main import commands
 from sparsec.diagnostics.model import DiagnosticError
 from sparsec.plan.build import CLASS_LIMIT, TooManyClasses, limited_mask
-from sparsec.runtime.artefact import compile_to_directory
+from sparsec.runtime.build.artefact import compile_to_directory
 
 PERIODS = "pattern p {{ {heads} causal attend window(16) | stride(16 + h) }}"
 """Each head is of a kind of its own."""

@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from sparsec.diagnostics.model import CallError
-from sparsec.runtime.cache_growth import grown
-from sparsec.runtime.kv_cache import KVCache
+from sparsec.runtime.kv.cache import KVCache
+from sparsec.runtime.kv.growth import grown
 from sparsec.runtime.module import SparseAttention
 
 SPARE = 64

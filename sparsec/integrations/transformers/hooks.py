@@ -22,7 +22,7 @@ from sparsec.integrations.transformers.attention import Call, Kernels
 from sparsec.integrations.transformers.cache import SPARE, SparseCache
 from sparsec.integrations.transformers.padding import new_tokens, token_spans
 from sparsec.integrations.transformers.trial import Trial
-from sparsec.runtime.build_ahead import build_ahead, side_by_side
+from sparsec.runtime.build.ahead import build_ahead, side_by_side
 from sparsec.runtime.module import SparseAttention
 
 REFUSED = ("cu_seq_lens_q", "cu_seq_lens_k", "block_sequence_ids")

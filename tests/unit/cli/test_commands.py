@@ -13,9 +13,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sparsec import __version__
+from sparsec.bench import baseline_calls as peer_calls
+from sparsec.bench import baselines as peers
 from sparsec.cli.main import commands
 from sparsec.diagnostics.model import InternalError
-from sparsec.integrations import flex, peer_calls, peers
+from sparsec.integrations import flex
 
 GOOD = "pattern p(w = 64) { causal  attend window(w) | sink(4) }\n"
 BAD = "pattern p { attend windw(3) }\npattern q { attend window(0) }\n"

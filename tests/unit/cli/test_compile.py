@@ -16,10 +16,11 @@ import torch
 from click.testing import CliRunner, Result
 
 import sparsec
+from sparsec.backends.cpu import kernel as cpu
 from sparsec.cli import proofs
 from sparsec.cli.main import commands
-from sparsec.runtime import artefact, cpu
-from sparsec.runtime.manifest import KernelRecord
+from sparsec.runtime.build import artefact
+from sparsec.runtime.build.manifest import KernelRecord
 
 
 def compiled(*arguments: str | Path) -> Result:
@@ -46,9 +47,9 @@ def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def proving(monkeypatch: pytest.MonkeyPatch, prove: Callable[..., Any]) -> None:
     """Stands in for the proofs."""
-    stand_in = ModuleType("sparsec.testing.proof")
+    stand_in = ModuleType("sparsec.prove")
     stand_in.prove = prove  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "sparsec.testing.proof", stand_in)
+    monkeypatch.setitem(sys.modules, "sparsec.prove", stand_in)
 
 
 def claim(name: str, status: str) -> Any:

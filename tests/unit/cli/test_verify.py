@@ -152,9 +152,9 @@ def test_without_z3_the_message_names_the_extra(file: Path, monkeypatch: pytest.
     def prove(*_: Any, **__: Any) -> None:
         import_module("z3")
 
-    stand_in = ModuleType("sparsec.testing.proof")
+    stand_in = ModuleType("sparsec.prove")
     stand_in.prove = prove  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "sparsec.testing.proof", stand_in)
+    monkeypatch.setitem(sys.modules, "sparsec.prove", stand_in)
     monkeypatch.setitem(sys.modules, "z3", None)
     result = verify(file, *SMALL, "--prove", "--examples", "0")
     assert result.exit_code == 2
@@ -165,7 +165,7 @@ def test_without_z3_no_case_is_run_first(file: Path, monkeypatch: pytest.MonkeyP
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("expected the prover to be looked for before anything is compiled")
 
-    for name in [name for name in sys.modules if name.startswith("sparsec.testing.proof")]:
+    for name in [name for name in sys.modules if name.startswith("sparsec.prove")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sparsec, "compile", refuse, raising=False)
     monkeypatch.setitem(sys.modules, "z3", None)
@@ -176,7 +176,7 @@ def test_without_z3_no_case_is_run_first(file: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU runs Triton")
 def test_triton_without_a_gpu_is_one_message(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    triton = pytest.importorskip("sparsec.runtime.triton")
+    triton = pytest.importorskip("sparsec.backends.triton.kernel")
     monkeypatch.setattr(triton, "interpreted", lambda: False)
     result = verify(file, *SMALL, "--target", "triton", "--examples", "1")
     assert (result.exit_code, result.stdout) == (2, "")
@@ -203,9 +203,9 @@ def claims(monkeypatch: pytest.MonkeyPatch, *statuses: str) -> dict[str, Any]:
             for n, status in enumerate(statuses)
         )
 
-    stand_in = ModuleType("sparsec.testing.proof")
+    stand_in = ModuleType("sparsec.prove")
     stand_in.prove = prove  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "sparsec.testing.proof", stand_in)
+    monkeypatch.setitem(sys.modules, "sparsec.prove", stand_in)
     return called
 
 

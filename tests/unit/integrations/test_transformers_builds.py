@@ -9,9 +9,11 @@ import pytest
 import torch
 import transformers
 
+from sparsec.backends.cpu import backward as cpu_backward
+from sparsec.backends.cpu import cached as cpu_cached
+from sparsec.backends.cpu import kernel as cpu
 from sparsec.integrations.transformers import apply, hooks
-from sparsec.runtime import build_ahead as ahead
-from sparsec.runtime import cpu, cpu_backward, cpu_cached
+from sparsec.runtime.build import ahead
 
 LAYERS = """
 pattern near(n = 4) { causal attend window(n) }

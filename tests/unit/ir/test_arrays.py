@@ -1,4 +1,4 @@
-"""Expressions over arrays have, element by element, the values of `ir.expr`'s own interpreter."""
+"""Expressions over arrays have, element by element, the values of `ir.expr.nodes`'s own interpreter."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from sparsec.ir import expr as x
-from sparsec.ir.arrays import truth, value
+from sparsec.ir.expr import nodes as x
+from sparsec.ir.expr.arrays import truth, value
 
 ROWS, COLUMNS = range(-9, 9, 3), range(-5, 12, 4)
 

@@ -6,8 +6,19 @@ from itertools import product
 
 import pytest
 
-from sparsec.ir.bounds import LIMIT, POSITION_LIMIT, Base, Bound, PerHead, bound_expr, constant, end, never_above, query
-from sparsec.ir.expr import Int, evaluate
+from sparsec.ir.bands.bounds import (
+    LIMIT,
+    POSITION_LIMIT,
+    Base,
+    Bound,
+    PerHead,
+    bound_expr,
+    constant,
+    end,
+    never_above,
+    query,
+)
+from sparsec.ir.expr.nodes import Int, evaluate
 
 UNITS = (1, 2, 3, 4, 6, 8)
 BOUNDS = (

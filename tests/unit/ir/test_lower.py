@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from sparsec.ir.bounds import LIMIT, Base, Bound
-from sparsec.ir.lower import lower
-from sparsec.ir.nodes import ALL, Band, Congruence
-from sparsec.ir.normalise import BAND_LIMIT, Effort, TooManyBands
+from sparsec.ir.bands.band import ALL, Band, Congruence
+from sparsec.ir.bands.bounds import LIMIT, Base, Bound
+from sparsec.ir.bands.lower import lower
+from sparsec.ir.bands.normalise import BAND_LIMIT, Effort, TooManyBands
 from sparsec.sema import model as m
 
 CAUSAL, FULL, NONE = m.Causal(), m.Full(), m.Nothing()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import product
 
-from sparsec.ir.bounds import lowest
-from sparsec.ir.lower import lower
-from sparsec.ir.nodes import Band
-from sparsec.ir.normalise import Effort
+from sparsec.ir.bands.band import Band
+from sparsec.ir.bands.bounds import lowest
+from sparsec.ir.bands.lower import lower
+from sparsec.ir.bands.normalise import Effort
 from sparsec.sema import model as m
 
 BLOCK, PERIOD = 16, 5

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from sparsec.ir.classes import block_mask
-from sparsec.ir.expr import evaluate, holds
-from sparsec.ir.listed import lane_rows
-from sparsec.ir.project import project, project_transposed
-from sparsec.ir.tiles import TileProgram
-from sparsec.ir.walk import draws, split_mix, transposed_visits, visits
+from sparsec.ir.bands.classes import block_mask
+from sparsec.ir.expr.nodes import evaluate, holds
+from sparsec.ir.tiles.interpreter import draws, split_mix, transposed_visits, visits
+from sparsec.ir.tiles.listed import lane_rows
+from sparsec.ir.tiles.program import TileProgram
+from sparsec.ir.tiles.project import project, project_transposed
 from sparsec.plan.build import plan_kernels
 from sparsec.sema import model as m
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import triton
 
-from sparsec.runtime.aot import KernelArtefact, check
+from sparsec.backends.triton.aot import KernelArtefact, check
 
 CHOSEN_FOR = triton.__version__.startswith("3.9.")
 MOST = 0 if CHOSEN_FOR else 128

@@ -12,7 +12,15 @@ import torch
 from spilling import assert_fit
 
 import sparsec
-from sparsec.codegen.triton import emit_triton, emit_triton_backward
+from sparsec.backends.triton.aot import (
+    AheadOfTimeError,
+    Findings,
+    KernelArtefact,
+    check,
+    compile_ahead,
+    compile_ahead_backward,
+)
+from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
 from sparsec.plan.build import plan_backward, plan_kernels
 from sparsec.plan.target import (
     backward_tile_sizes,
@@ -20,14 +28,6 @@ from sparsec.plan.target import (
     shared_memory_bytes,
     tile_sizes,
     transposed_tile_sizes,
-)
-from sparsec.runtime.aot import (
-    AheadOfTimeError,
-    Findings,
-    KernelArtefact,
-    check,
-    compile_ahead,
-    compile_ahead_backward,
 )
 from sparsec.runtime.compile import backward_plan
 from sparsec.runtime.request import Request

@@ -8,13 +8,13 @@ import pytest
 import torch
 from spilling import assert_fit
 
-from sparsec.codegen.triton_cached import emit_triton_cached
+from sparsec.backends.triton.aot import KernelArtefact, compile_ahead_cached
+from sparsec.backends.triton.cached import TritonCached
+from sparsec.backends.triton.emit_cached import emit_triton_cached
 from sparsec.diagnostics.model import CallError
-from sparsec.plan.cached import CachedPlan, plan_cached
+from sparsec.plan.kv.cached import CachedPlan, plan_cached
 from sparsec.plan.target import cached_tile_sizes, decode_tile_sizes
-from sparsec.runtime.aot import KernelArtefact, compile_ahead_cached
 from sparsec.runtime.cached_kernel import Cached
-from sparsec.runtime.triton_cached import TritonCached
 from sparsec.sema import model as m
 
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing")

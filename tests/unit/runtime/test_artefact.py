@@ -18,11 +18,12 @@ from spilling import MOST
 from torch import Tensor
 
 import sparsec
+from sparsec.backends.cpu import kernel as cpu
 from sparsec.diagnostics.model import CallError, SparsecError
-from sparsec.runtime import artefact, cpu
-from sparsec.runtime.artefact import compile_to_directory, load_compiled
+from sparsec.runtime.build import artefact
+from sparsec.runtime.build.artefact import compile_to_directory, load_compiled
+from sparsec.runtime.build.manifest import Plans, launch_data, layout_data, layout_of, plans_of
 from sparsec.runtime.compile import Request, plan_request
-from sparsec.runtime.manifest import Plans, launch_data, layout_data, layout_of, plans_of
 from sparsec.runtime.module import SparseAttention
 from sparsec.syntax import parser
 
@@ -252,7 +253,7 @@ print("agree")
 KILLED = """
 import itertools, os, sys
 from pathlib import Path
-from sparsec.runtime.artefact import _publish
+from sparsec.runtime.build.artefact import _publish
 
 folder = Path(sys.argv[1]) / "model"
 old, new = ({name: text * 99 for name in ("manifest.json", "kernel.so")} for text in (b"old", b"new"))

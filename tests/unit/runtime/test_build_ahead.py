@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import sparsec
-from sparsec.runtime import build_ahead as ahead
-from sparsec.runtime import cpu
+from sparsec.backends.cpu import kernel as cpu
+from sparsec.runtime.build import ahead
 
 
 def test_works_run_at_one_time_and_equal_keys_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,8 +51,8 @@ def test_calls_find_what_was_built_ahead(monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("built at a call")
 
-    monkeypatch.setattr("sparsec.runtime.cpu_backward.compile_shared", refuse)
-    monkeypatch.setattr("sparsec.runtime.cpu_cached.compile_shared", refuse)
+    monkeypatch.setattr("sparsec.backends.cpu.backward.compile_shared", refuse)
+    monkeypatch.setattr("sparsec.backends.cpu.cached.compile_shared", refuse)
     for module in modules:
         q, k, v = (torch.randn(1, 1, 30, 16, requires_grad=True) for _ in range(3))
         module(q, k, v).sum().backward()

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from sparsec.runtime import cpu
-from sparsec.runtime.build_cache import BuildError, _roots, build_key, lookup, publish
+from sparsec.backends.cpu import kernel as cpu
+from sparsec.runtime.build.cache import BuildError, _roots, build_key, lookup, publish
 
 KEY = build_key("source", "flags")
 FILES = {"kernel.so": b"\x7fELF" * 1000, "kernel.cpp": b"int main;"}
@@ -170,7 +170,7 @@ KILLED = """
 import itertools, os, sys
 from pathlib import Path
 from sparsec.runtime import cpu
-from sparsec.runtime.build_cache import _roots, build_key, lookup, publish
+from sparsec.runtime.build.cache import _roots, build_key, lookup, publish
 
 KEY, FILES, damage = build_key("k"), {"kernel.so": b"code" * 999, "kernel.cpp": b"text"}, sys.argv[1]
 
@@ -324,7 +324,7 @@ def test_a_poisoned_library_is_built_again(root: Path, monkeypatch: pytest.Monke
 
 
 def test_poisoned_triton_text_is_written_again(root: Path) -> None:
-    triton = pytest.importorskip("sparsec.runtime.triton")
+    triton = pytest.importorskip("sparsec.backends.triton.kernel")
     module = triton.load_module("ANSWER = 42\n")
     text = Path(module.__file__)
     text.write_text("ANSWER = 43\n")
@@ -344,7 +344,7 @@ def test_only_plain_names(root: Path, name: str) -> None:
 
 def test_eight_writers_at_once(root: Path) -> None:
     program = (
-        "from sparsec.runtime.build_cache import build_key, lookup, publish\n"
+        "from sparsec.runtime.build.cache import build_key, lookup, publish\n"
         "for n in range(40):\n"
         "    key = build_key(str(n))\n"
         "    folder = lookup(key) or publish(key, {'a': b'x' * 4096 * n, 'b': str(n).encode()})\n"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import sparsec
-from sparsec.runtime.cache_growth import grown
+from sparsec.runtime.kv.growth import grown
 
 
 @pytest.mark.parametrize("target", ["torch", "cpu"])

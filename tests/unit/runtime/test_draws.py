@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsec.ir.bounds import POSITION_LIMIT
-from sparsec.ir.tiles import ListSpec
+from sparsec.ir.bands.bounds import POSITION_LIMIT
+from sparsec.ir.tiles.program import ListSpec
 from sparsec.reference.mask import mix
 from sparsec.runtime.draws import Draws, draw_tables
 

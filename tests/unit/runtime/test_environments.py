@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 import sparsec
+from sparsec.backends.cpu import kernel as cpu
 from sparsec.runtime import compile as compiling
-from sparsec.runtime import cpu, kernel
-from sparsec.runtime.build_cache import lookup
+from sparsec.runtime import kernel
+from sparsec.runtime.build.cache import lookup
 
 TEXT = "pattern p { heads 2  causal  attend window(11) }"
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import sparsec
-from sparsec.runtime import cpu, processor
-from sparsec.runtime.artefact import compile_to_directory, load_compiled
+from sparsec.backends.cpu import kernel as cpu
+from sparsec.backends.cpu import processor
+from sparsec.runtime.build.artefact import compile_to_directory, load_compiled
 
 TEXT = "pattern p { heads 2  causal  attend window(5) }"
 V3 = {"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "pni", "popcnt", "sse4_1", "sse4_2", "ssse3"}

@@ -49,7 +49,7 @@ class Outputs(Dataset[Tensor]):
 
 def write(folder: Path) -> None:
     import sparsec
-    from sparsec.runtime.artefact import compile_to_directory
+    from sparsec.runtime.build.artefact import compile_to_directory
 
     compile_to_directory(sparsec.parse(TEXT).pattern(), folder / "artefact", target="cpu", head_dim=16, dtype="float32")
     modules = {target: sparsec.compile(TEXT, head_dim=16, target=target) for target in ("cpu", *OTHERS)}
@@ -70,7 +70,7 @@ def write(folder: Path) -> None:
 
 
 def read(folder: Path) -> None:
-    from sparsec.runtime import cpu
+    from sparsec.backends.cpu import kernel as cpu
     from sparsec.syntax import parser
 
     def refuse(*_: object) -> None:

@@ -12,9 +12,9 @@ from hypothesis import given
 from torch import Tensor, nn
 
 import sparsec
+from sparsec.backends.torch.cached import TorchCached
 from sparsec.diagnostics.model import CallError
 from sparsec.runtime.module import SparseAttention
-from sparsec.runtime.torch_cached import TorchCached
 from sparsec.sema.model import Heads
 from sparsec.testing.cases import CHECKS, LONGEST, SHORT, Case, cases, keys_for, longest_term, parse_case
 from sparsec.testing.verify import Subject, run_case, verify, verify_one

@@ -1,0 +1,134 @@
+"""The gradients' kernel on CPU tensors: a second library, built when the first gradient is asked for.
+
+Invariant: gradients are the same bit for bit whatever the number of threads; an empty row has none.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sparsec.backends.cpu.emit import emit_cpp_backward
+from sparsec.backends.cpu.kernel import DrawList, check_call, compile_shared, draw_lists, open_library, scale_of
+from sparsec.diagnostics.model import CallError
+from sparsec.plan.kernel import BackwardPlan
+
+Entry = Callable[[object], int]
+
+
+class _BackwardCall(ctypes.Structure):
+    """`struct sparsec_backward_call` of templates/cpu/backward.cpp.jinja."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("grad_out", "q", "k", "v", "out", "lse", "grad_lse", "dq", "dk", "dv")),
+        *((f"{name}_stride", ctypes.c_int64 * 4) for name in ("grad_out", "q", "k", "v", "out")),
+        *((f"{name}_stride", ctypes.c_int64 * 3) for name in ("lse", "grad_lse")),
+        *((name, ctypes.c_int64) for name in ("batch", "n_q", "n_k", "q0")),
+        ("lists", ctypes.POINTER(DrawList)),
+        *((name, ctypes.c_void_p) for name in ("sink", "dsink", "cu_seqlens")),
+        ("documents", ctypes.c_int64),
+        ("scale", ctypes.c_float),
+        ("threads", ctypes.c_int32),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CpuBackward:
+    """The gradients' kernel of one plan; `entry` loads it, building it the first time (BuildError)."""
+
+    plan: BackwardPlan
+    entry: Callable[[], Entry]
+
+    @staticmethod
+    def of(plan: BackwardPlan) -> CpuBackward:
+        """The kernel of `plan`, neither printed nor built before its first call."""
+
+        @cache
+        def entry() -> Entry:
+            found: Entry = open_library(compile_shared(emit_cpp_backward(plan))).sparsec_backward
+            return found
+
+        return CpuBackward(plan, entry)
+
+    @staticmethod
+    def load(plan: BackwardPlan, library: Path) -> CpuBackward:
+        """The kernel of `plan` from a library that `compile_shared(emit_cpp_backward(plan))` made."""
+        found: Entry = open_library(library).sparsec_backward
+        return CpuBackward(plan, lambda: found)
+
+    def backward(
+        self,
+        grad_out: Tensor,
+        grad_lse: Tensor | None,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        *,
+        q_offset: int,
+        scale: float | None,
+        lists: tuple[Tensor, ...],
+        sink: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """(dq, dk, dv, dsink) from the gradients of out (like q) and of the LSE (float32 [B, H, Nq]; None for zeros).
+
+        The rest is what `CpuKernel.forward` took and gave, any strides, none copied. dq, dk, dv are contiguous, like q,
+        k and v; dsink, float32 [H], is None without a learned sink. Raises CallError, BuildError.
+        """
+        plan = self.plan.forward
+        check_call(plan, q, k, v, q_offset, sink, cu_seqlens)
+        for name, tensor, like in (("grad_out", grad_out, q), ("out", out, q)):
+            if tensor.shape != like.shape or tensor.dtype != like.dtype or tensor.device != like.device:
+                raise CallError(
+                    f"expected {name} like q, {like.dtype} {list(like.shape)}, got {tensor.dtype} {list(tensor.shape)}"
+                )
+        for name, rows in (("lse", lse), ("grad_lse", grad_lse)):
+            if rows is not None and (
+                rows.shape != q.shape[:3] or rows.dtype != torch.float32 or rows.device != q.device
+            ):
+                raise CallError(f"expected {name} float32 {list(q.shape[:3])}, got {rows.dtype} {list(rows.shape)}")
+        dq, dk, dv = (torch.empty(t.shape, dtype=t.dtype) for t in (q, k, v))
+        dsink = None if sink is None else torch.empty_like(sink)
+        tables = draw_lists(plan, lists, q_offset, q.shape[2])
+        sink, cu_seqlens = (None if t is None else t.detach().contiguous() for t in (sink, cu_seqlens))
+        call = _BackwardCall(
+            *(_address(t) for t in (grad_out, q, k, v, out, lse, grad_lse, dq, dk, dv)),
+            *((ctypes.c_int64 * 4)(*t.stride()) for t in (grad_out, q, k, v, out)),
+            *((ctypes.c_int64 * 3)(*(lse if t is None else t).stride()) for t in (lse, grad_lse)),
+            q.shape[0],
+            q.shape[2],
+            k.shape[2],
+            q_offset,
+            tables,
+            *(_address(t) for t in (sink, dsink, cu_seqlens)),
+            0 if cu_seqlens is None else cu_seqlens.shape[0] - 1,
+            scale_of(plan, scale),
+            torch.get_num_threads(),
+        )
+        if self.entry()(ctypes.byref(call)) != 0:
+            raise MemoryError("the kernel's scratch could not be allocated")
+        return dq, dk, dv, dsink
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def build_backwards(plans: Sequence[BackwardPlan], *, optimise: int = 3) -> tuple[CpuBackward, ...]:
+    """The gradients' kernels of several plans, built now as one library. Raises BuildError."""
+    symbols = [f"sparsec_{n}" for n in range(len(plans))]
+    source = "\n".join(emit_cpp_backward(plan, symbol=symbol) for plan, symbol in zip(plans, symbols, strict=True))
+    library = open_library(compile_shared(source, optimise=optimise))
+    return tuple(_loaded(plan, library[f"{symbol}_backward"]) for plan, symbol in zip(plans, symbols, strict=True))
+
+
+def _loaded(plan: BackwardPlan, entry: Entry) -> CpuBackward:
+    return CpuBackward(plan, lambda: entry)

@@ -1,0 +1,224 @@
+"""Attention over a cache on CPU tensors: one library with a kernel for chunks, one for a few queries, and the storing.
+
+Invariant: outputs are the same bit for bit whatever the number of threads; no length is read in Python.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparsec.backends.cpu.emit_cached import emit_cpp_cached, packs
+from sparsec.backends.cpu.kernel import TORCH_DTYPES, DrawList, check_call, compile_shared, open_library, scale_of
+from sparsec.diagnostics.model import CallError
+from sparsec.ir.bands.bounds import POSITION_LIMIT
+from sparsec.ir.tiles.program import ListSpec
+from sparsec.plan.kv.cached import CachedPlan, plan_cached
+from sparsec.plan.target import tile_sizes
+from sparsec.runtime.cached_kernel import Cached, check_room
+from sparsec.sema.model import Heads
+
+ROWS = 3
+"""The kernel of single rows takes up to this many queries for each head of a pack, for it reads every key once a row
+and pack; that of chunks, which reads it once a head, takes as long for one query as for a tile of them."""
+_BAD_LENGTHS = 2
+_CALL = struct.Struct("@7P12q4q6Pfi")
+"""`struct sparsec_cached_call` of templates/cpu/cached_call.cpp.jinja; packed, for a ctypes structure takes longer."""
+
+Entry = Callable[[bytes], int]
+
+
+class Entries(NamedTuple):
+    """The entry points of a library; each takes a pointer to a call."""
+
+    attend_chunk: Entry
+    attend_rows: Entry
+    store: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class CpuCached:
+    """See `runtime.cached_kernel.CachedKernel`; `entries` loads the library, building it the first time (BuildError).
+
+    `plan` is that of chunks; `lists`: the specs of its tables of draws; `few`: see ROWS.
+    """
+
+    plan: CachedPlan
+    source: str
+    entries: Callable[[], Entries]
+    lists: tuple[ListSpec, ...]
+    few: int
+    advances: ClassVar[bool] = True
+
+    @staticmethod
+    def of(pattern: Heads, head_dim: int, dtype: str) -> CpuCached:
+        """The kernels of a pattern, not built before the first call. Raises NoCache, TooManyBands, TooManyClasses."""
+        return build_cached(((pattern, head_dim, dtype),))[0]
+
+    @staticmethod
+    def load(chunks: CachedPlan, rows: CachedPlan, source: str, library: Path) -> CpuCached:
+        """The kernels from a library that `compile_shared(source)` made, `source` being `emit_cpp_cached` of plans."""
+        loaded = open_library(library)
+        return _kernel(chunks, rows, source, lambda: loaded, "sparsec")
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cache: Cached,
+        *,
+        scale: float | None,
+        lists: tuple[Tensor, ...] = (),
+        sink: Tensor | None = None,
+        store: bool = False,
+        checked: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        plan = self.plan.attend
+        if not checked:
+            check_call(plan, q, k, v, 0, sink, None)
+            self._check_new(k, v, cache)
+        few = q.shape[2] <= self.few
+        if few:
+            k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (k, v))
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        lse = torch.empty(q.shape[:3], dtype=torch.float32)
+        sink = None if sink is None else sink.detach().contiguous()
+        tables, longest = self._tables(lists) if self.lists else (None, POSITION_LIMIT)
+        of_attend = (
+            *(out.data_ptr(), lse.data_ptr(), 0 if tables is None else ctypes.addressof(tables)),
+            0 if sink is None else sink.data_ptr(),
+            scale_of(plan, scale),
+        )
+        entries = self.entries()
+        attend = entries.attend_rows if few else entries.attend_chunk
+        self._run((attend, entries.store) if store else (attend,), (q, k, v), cache, longest, of_attend)
+        return out, lse
+
+    def store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
+        self._check_new(k, v, cache)
+        self._run((self.entries().store,), (k, k, v), cache, POSITION_LIMIT, (0, 0, 0, 0, 0.0))
+
+    def _tables(self, lists: tuple[Tensor, ...]) -> tuple[ctypes.Array[DrawList], int]:
+        """The tables as the kernels take them, and the number of positions that all of them cover."""
+        longest, rows = POSITION_LIMIT, []
+        for spec, table in zip(self.lists, lists, strict=True):
+            if (table.dtype, table.dim(), table.is_contiguous()) != (torch.int32, 3, True):
+                raise CallError(f"expected contiguous int32 tables of draws, got {table.dtype} {list(table.shape)}")
+            if (table.shape[0], table.shape[2]) != (len(spec.lanes), spec.width):
+                wanted = [len(spec.lanes), "blocks", spec.width]
+                raise CallError(f"expected a table of draws of shape {wanted}, got {list(table.shape)}")
+            longest = min(longest, table.shape[1] * spec.block)
+            rows.append(DrawList(table.data_ptr(), 0, table.shape[1]))
+        return (DrawList * len(rows))(*rows), longest
+
+    def _run(
+        self,
+        entries: tuple[Entry, ...],
+        given: tuple[Tensor, Tensor, Tensor],
+        cache: Cached,
+        longest: int,
+        of_attend: tuple[int, int, int, int, float],
+    ) -> None:
+        """One call on q, k and v, for each of the entries; `of_attend`: out, lse, lists, sink, scale."""
+        q, k, v = given
+        keys, values, lengths, places = cache.keys, cache.values, cache.lengths, cache.places
+        if not cache.checked:
+            self._check_cache(cache)
+        batch, slots, _ = keys.shape
+        new, counts = k.shape[2], 0
+        if cache.counts is not None:
+            _check_tensor("counts", cache.counts, (batch,), torch.int32)
+            counts = cache.counts.data_ptr()
+        out, lse, lists, sink, scale = of_attend
+        longest = min(longest, cache.max_len)
+        state = 0 if cache.state is None else cache.state.data_ptr()
+        call = _CALL.pack(
+            *(q.data_ptr(), k.data_ptr(), v.data_ptr(), keys.data_ptr(), values.data_ptr(), out, lse),
+            *(*q.stride(), *k.stride(), *v.stride()),
+            *(batch, new, slots, longest),
+            *(lengths.data_ptr(), counts, state, places.data_ptr(), lists, sink),
+            *(scale, torch.get_num_threads()),
+        )
+        status = next((status for entry in entries if (status := entry(call)) != 0), 0)
+        if status == _BAD_LENGTHS:
+            have, more = cache.numbers(new)
+            check_room(have, more, longest)
+            raise CallError(
+                f"expected lengths from 0, counts from 0 to {new} and regions within {slots} slots, "
+                f"got {have}, {more} and {cache.places.tolist()}"
+            )
+        if status != 0:
+            raise MemoryError("the kernel's scratch could not be allocated")
+
+    def _check_new(self, k: Tensor, v: Tensor, cache: Cached) -> None:
+        """Raises CallError for keys and values that the cache cannot take."""
+        plan = self.plan.attend
+        wanted = TORCH_DTYPES[plan.dtype], (len(cache.keys), plan.kv_heads, *k.shape[2:3], plan.head_dim)
+        for name, tensor in (("k", k), ("v", v)):
+            if (tensor.dtype, tuple(tensor.shape)) != wanted or not tensor.is_cpu:
+                raise CallError(f"expected {name} {wanted}, got {tensor.dtype} {list(tensor.shape)} on {tensor.device}")
+
+    def _check_cache(self, cache: Cached) -> None:
+        """Raises CallError for tensors that the kernels cannot take."""
+        plan = self.plan.attend
+        keys, dtype = cache.keys, TORCH_DTYPES[plan.dtype]
+        batch, slots = keys.shape[:2]
+        _check_tensor("keys", keys, (batch, slots, plan.head_dim), dtype)
+        _check_tensor("values", cache.values, (batch, slots, plan.head_dim), dtype)
+        _check_tensor("lengths", cache.lengths, (batch,), torch.int32)
+        _check_tensor("places", cache.places, (plan.kv_heads, self.plan.regions, 2), torch.int32)
+        if cache.state is not None:
+            _check_tensor("state", cache.state, (2, batch), torch.int64)
+        cache.checked = True
+
+
+def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if (tensor.dtype, tuple(tensor.shape)) != (dtype, shape) or not (tensor.is_cpu and tensor.is_contiguous()):
+        raise CallError(
+            f"expected {name} of a cache to be contiguous on the CPU, {dtype} {list(shape)}, "
+            f"got {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
+        )
+
+
+def build_cached(requests: Sequence[tuple[Heads, int, str]], *, optimise: int = 3) -> tuple[CpuCached, ...]:
+    """The kernels of several (pattern, head_dim, dtype), built as one library when one of them is first called."""
+    symbols = ["sparsec"] if len(requests) == 1 else [f"sparsec_{n}" for n in range(len(requests))]
+    plans = [cached_plans(*request) for request in requests]
+    source = "\n".join(emit_cpp_cached(*pair, symbol=symbol) for pair, symbol in zip(plans, symbols, strict=True))
+
+    @cache
+    def library() -> ctypes.CDLL:
+        return open_library(compile_shared(source, optimise=optimise))
+
+    return tuple(_kernel(*pair, source, library, symbol) for pair, symbol in zip(plans, symbols, strict=True))
+
+
+def cached_plans(pattern: Heads, head_dim: int, dtype: str) -> tuple[CachedPlan, CachedPlan]:
+    """The plans of chunks and of single rows; both have the same tables of draws."""
+    query_tile, key_tile, *_ = tile_sizes("cpu", head_dim, dtype)
+    chunks, rows = (
+        plan_cached(pattern, head_dim=head_dim, dtype=dtype, query_tile=queries, key_tile=key_tile)
+        for queries in (query_tile, 1)
+    )
+    return chunks, rows
+
+
+def _kernel(
+    chunks: CachedPlan, rows: CachedPlan, source: str, library: Callable[[], ctypes.CDLL], symbol: str
+) -> CpuCached:
+    @cache
+    def entries() -> Entries:
+        return Entries(*(library()[f"{symbol}_{name}"] for name in Entries._fields))
+
+    lists = tuple(spec for head_class in chunks.attend.classes for spec in head_class.program.lists)
+    few = ROWS * chunks.attend.heads // len(packs(rows.attend))
+    return CpuCached(chunks, source, entries, lists, few)

@@ -1,0 +1,72 @@
+"""Plans of attention over a cache -> C++ text: chunks of queries and storing by one plan, single queries by another.
+
+Invariant: query heads of a pack read the same keys of one KV group: they share class and constants.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sparsec.backends.cpu.emit import CppView, SlotClassView, SlotsView, by_member, forward_view
+from sparsec.backends.cpu.expr import name_of, scalar
+from sparsec.backends.environment import render
+from sparsec.ir.expr.nodes import Expr, names_in
+from sparsec.plan.kernel import KernelPlan
+from sparsec.plan.kv.cached import CachedPlan
+
+
+def emit_cpp_cached(chunks: CachedPlan, rows: CachedPlan, *, symbol: str = "sparsec") -> str:
+    """C++17 source with entry points <symbol>_attend_chunk, <symbol>_store and <symbol>_attend_rows.
+
+    Each is `int (const sparsec_cached_call*)`. `chunks` and `rows` are plans of one pattern, `rows` with query tiles of
+    one row. It may be joined with other sources.
+    """
+    attend = replace(_view(chunks, symbol, "i"), stored=_stored(chunks))
+    view = replace(_view(rows, symbol, "j"), lanes="keys", lane="j", other="i", packs=packs(rows.attend))
+    texts = (render("templates/cpu/cached.cpp.jinja", attend), render("templates/cpu/decode.cpp.jinja", view))
+    return "\n".join(texts)
+
+
+def _view(plan: CachedPlan, symbol: str, lane: str) -> CppView:
+    """The forward view, its head constants divided between the tile programs and the slot maps."""
+    heads, programs, slots = plan.attend.heads, [], []
+    for head_class, of_class in zip(plan.attend.classes, plan.slots, strict=True):
+        names = names_in(of_class.slot)
+        programs.append(replace(head_class, constants=tuple(c for c in head_class.constants if c[0] not in names)))
+        slots.append(_slot_class(of_class.slot, head_class.heads, head_class.constants, heads, plan.regions))
+    class_of = {head: n for n, c in enumerate(plan.attend.classes) for head in c.heads}
+    found = SlotsView(plan.regions, tuple(class_of[head] for head in range(heads)), tuple(slots))
+    return replace(forward_view(replace(plan.attend, classes=tuple(programs)), symbol, lane), slots=found)
+
+
+def _stored(plan: CachedPlan) -> SlotsView:
+    groups = plan.attend.kv_heads
+    class_of = {group: n for n, c in enumerate(plan.store) for group in c.groups}
+    classes = [_slot_class(c.slots.kept, c.groups, c.constants, groups, plan.regions) for c in plan.store]
+    return SlotsView(plan.regions, tuple(class_of[group] for group in range(groups)), tuple(classes))
+
+
+def _slot_class(
+    slot: Expr,
+    members: tuple[int, ...],
+    constants: tuple[tuple[str, tuple[int, ...]], ...],
+    count: int,
+    regions: int,
+) -> SlotClassView:
+    names = names_in(slot)
+    return SlotClassView(
+        tuple((name_of(name), by_member(members, values, count)) for name, values in constants if name in names),
+        tuple(n for n in range(regions) if not names.isdisjoint((f"base{n}", f"capacity{n}"))),
+        scalar(slot),
+    )
+
+
+def packs(plan: KernelPlan) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """(KV group, its query heads that share class and constants), in the order of their first heads."""
+    share = plan.heads // plan.kv_heads
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for n, head_class in enumerate(plan.classes):
+        for position, head in enumerate(head_class.heads):
+            constants = tuple(values[position] for _, values in head_class.constants)
+            alike.setdefault((n, head // share, constants), []).append(head)
+    return tuple((heads[0] // share, tuple(heads)) for heads in sorted(alike.values()))

@@ -1,0 +1,330 @@
+"""Generated C++ -> a shared library built by the machine's compiler -> a kernel on CPU tensors.
+
+Invariant: a build is keyed by everything it depends on, so a library found in the cache needs no compiler run; outputs
+are the same bit for bit whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import sparsec
+from sparsec.backends.cpu.emit import emit_cpp
+from sparsec.backends.cpu.processor import Processor, used_by
+from sparsec.diagnostics.model import CallError
+from sparsec.plan.kernel import KernelPlan
+from sparsec.runtime.build.cache import BuildError as BuildError
+from sparsec.runtime.build.cache import build_key, discard, lookup, publish
+from sparsec.runtime.positions import check_positions
+from sparsec.sema.model import Documents
+
+NATIVE = "native"
+_LIBRARY = "kernel.so"
+_ALIAS = "entry"
+_TIMEOUT_SECONDS = 300
+TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class NoCompiler(BuildError):
+    """The machine has no C++ compiler, and the build cache no kernel that one has built."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiler:
+    """A compiler's command line so far, and what tells it from another version: path, size and time of its files."""
+
+    command: tuple[str, ...]
+    identity: str
+
+
+def find_compiler() -> Compiler | None:
+    """$CXX, else g++, else clang++; asked by `stat` alone, never run. Raises BuildError for a $CXX of no words."""
+    for candidate in (os.environ.get("CXX", ""), "g++", "clang++"):
+        try:
+            words = shlex.split(candidate)
+        except ValueError as error:
+            raise BuildError(f"expected $CXX as the words of a command, got {candidate!r} ({error})") from error
+        if not words or shutil.which(words[0]) is None:
+            continue
+        programs = [Path(found).resolve() for word in words if (found := shutil.which(word)) is not None]
+        stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in programs]
+        if os.sep in words[0]:  # it is run in another folder
+            words[0] = str(Path(words[0]).absolute())
+        return Compiler(tuple(words), repr((words, stats)))
+    return None
+
+
+def has_compiler() -> bool:
+    return find_compiler() is not None
+
+
+def compile_shared(source: str, *, optimise: int = 3, processor: str = NATIVE) -> Path:
+    """The shared library of C++ `source`, from the build cache or built now (-O`optimise`).
+
+    `processor`: this machine's, or one of `plan.target.CPU_LEVELS`. Without a compiler a library that any one has built
+    here serves. Raises NoCompiler, BuildError.
+    """
+    compiler = find_compiler()
+    flags = _flags(optimise, processor)
+    parts = (source, repr(flags), _machine(), sparsec.__version__)
+    alias = build_key("any compiler", *parts)
+    if compiler is None:
+        folder = _aliased(alias)
+        if folder is None:
+            raise NoCompiler(
+                "expected a C++ compiler ($CXX, g++ or clang++), found none; install one or use target='torch'"
+            )
+        return folder / _LIBRARY
+    key = build_key(source, compiler.identity, *parts[1:])
+    folder = lookup(key)
+    if folder is None:
+        try:
+            with tempfile.TemporaryDirectory(prefix="sparsec-") as scratch:
+                _run_compiler(compiler.command, flags, source, Path(scratch))
+                built = (Path(scratch) / _LIBRARY).read_bytes()
+        except OSError as error:
+            raise BuildError(f"expected room to build in {tempfile.tempdir}, got an error: {error}") from error
+        folder = publish(key, {_LIBRARY: built, "kernel.cpp": source.encode()})
+    if _aliased(alias) is None:
+        discard(alias)  # one whose library is gone
+        publish(alias, {_ALIAS: key.encode()})
+    return folder / _LIBRARY
+
+
+def _aliased(alias: str) -> Path | None:
+    """The entry that another one names."""
+    found = lookup(alias)
+    return None if found is None else lookup((found / _ALIAS).read_text(encoding="ascii"))
+
+
+def open_library(library: Path) -> ctypes.CDLL:
+    """Loads a library of the build cache or of a folder, whose digest was checked. Raises BuildError."""
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise BuildError(
+            f"expected a library that this system loads, got {library} ({error}); "
+            "SPARSEC_CACHE_DIR names another folder, such as one of a mount without noexec"
+        ) from error
+
+
+def _flags(optimise: int, processor: str) -> tuple[str, ...]:
+    # No -ffast-math: a masked score is an infinity, and a NaN has to show.
+    exact = ("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+    return ("-std=c++17", f"-O{int(optimise)}", _processor_flag(processor), *exact, "-shared", "-fPIC", "-fopenmp")
+
+
+def _processor_flag(processor: str) -> str:
+    arm = platform.machine() in ("aarch64", "arm64")
+    if processor != NATIVE and arm:
+        raise BuildError(f"expected an x86-64 machine to build for {processor}, got {platform.machine()}")
+    return "-mcpu=native" if arm else f"-march={processor}"
+
+
+def processor_of(processor: str = NATIVE) -> Processor:
+    """What the libraries of `compile_shared` need."""
+    compiler = find_compiler()
+    return used_by(compiler.command if compiler is not None else (), _processor_flag(processor))
+
+
+def _run_compiler(command: tuple[str, ...], flags: tuple[str, ...], source: str, folder: Path) -> None:
+    (folder / "kernel.cpp").write_text(source, encoding="utf-8")
+    arguments = [*command, *flags, "kernel.cpp", "-o", _LIBRARY]
+    try:
+        done = subprocess.run(
+            arguments, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
+        )
+        if done.returncode != 0 and "omp" in done.stderr:  # a compiler without OpenMP: one thread
+            arguments.remove("-fopenmp")
+            done = subprocess.run(
+                arguments, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
+            )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildError(f"{shlex.join(arguments)} did not finish: {error}") from error
+    if done.returncode != 0:
+        said = "\n".join(done.stderr.splitlines()[:40])
+        raise BuildError(f"{shlex.join(arguments)} failed with exit status {done.returncode}:\n{said}")
+
+
+@cache
+def _machine() -> str:
+    """What -march=native depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    facts = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
+    return repr((platform.machine(), platform.processor(), sorted(set(facts))))
+
+
+class DrawList(ctypes.Structure):
+    """`struct sparsec_list` of templates/cpu/list.cpp.jinja."""
+
+    _fields_ = (("entries", ctypes.c_void_p), ("first", ctypes.c_int64), ("blocks", ctypes.c_int64))
+
+
+class _Call(ctypes.Structure):
+    """`struct sparsec_call` of templates/cpu/forward.cpp.jinja."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "out", "lse")),
+        *((f"{name}_stride", ctypes.c_int64 * 4) for name in ("q", "k", "v", "out")),
+        ("lse_stride", ctypes.c_int64 * 3),
+        *((name, ctypes.c_int64) for name in ("batch", "n_q", "n_k", "q0")),
+        ("lists", ctypes.POINTER(DrawList)),
+        *((name, ctypes.c_void_p) for name in ("sink", "cu_seqlens")),
+        ("documents", ctypes.c_int64),
+        ("scale", ctypes.c_float),
+        ("threads", ctypes.c_int32),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CpuKernel:
+    """The forward kernel of one plan, loaded; `source` is the text of its library."""
+
+    plan: KernelPlan
+    source: str
+    entry: Callable[[object], int]
+
+    @staticmethod
+    def of(plan: KernelPlan) -> CpuKernel:
+        """Builds (or finds) and loads the kernel of `plan`. Raises BuildError."""
+        return build_kernels((plan,))[0]
+
+    @staticmethod
+    def load(plan: KernelPlan, source: str, library: Path) -> CpuKernel:
+        """The kernel of `plan` from a library that `compile_shared(source)` made, `source` being `emit_cpp(plan)`."""
+        return CpuKernel(plan, source, open_library(library).sparsec_forward)
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        q_offset: int,
+        scale: float | None,
+        lists: tuple[Tensor, ...],
+        sink: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """q [B, H, Nq, D]; k, v [B, G, Nk, D], any strides, none copied; row r of q sits at position q_offset + r.
+
+        `scale` None means the plan's, else 1/sqrt(D). `lists` are int32 [rows, query blocks, width], one for each list
+        of the plan, class by class, from query block q_offset // block on (0 where documents restart).
+        sink: float32 [H], given iff the plan has a learned sink. cu_seqlens: int32 [documents + 1], given iff it has
+        documents; B is then 1 and every query lies in 0..Nk-1. Returns out like q (contiguous) and the natural-log LSE,
+        float32 [B, H, Nq]; an empty row has 0, and -inf or the sink. Uses torch.get_num_threads() threads.
+        Raises CallError for tensors that the plan was not made for.
+        """
+        check_call(self.plan, q, k, v, q_offset, sink, cu_seqlens)
+        out = torch.empty(q.shape, dtype=q.dtype)
+        lse = torch.empty(q.shape[:3], dtype=torch.float32)
+        tables = draw_lists(self.plan, lists, q_offset, q.shape[2])
+        sink, cu_seqlens = (None if t is None else t.detach().contiguous() for t in (sink, cu_seqlens))
+        call = _Call(
+            *(t.data_ptr() for t in (q, k, v, out, lse)),
+            *((ctypes.c_int64 * t.dim())(*t.stride()) for t in (q, k, v, out, lse)),
+            q.shape[0],
+            q.shape[2],
+            k.shape[2],
+            q_offset,
+            tables,
+            *(None if t is None else t.data_ptr() for t in (sink, cu_seqlens)),
+            0 if cu_seqlens is None else cu_seqlens.shape[0] - 1,
+            scale_of(self.plan, scale),
+            torch.get_num_threads(),
+        )
+        if self.entry(ctypes.byref(call)) != 0:
+            raise MemoryError("the kernel's scratch could not be allocated")
+        return out, lse
+
+
+def scale_of(plan: KernelPlan, scale: float | None) -> float:
+    """The scale of a call: the one given, else the plan's, else 1/sqrt(D)."""
+    if scale is not None:
+        return scale
+    return plan.scale if plan.scale is not None else plan.head_dim**-0.5
+
+
+def draw_lists(plan: KernelPlan, lists: tuple[Tensor, ...], q_offset: int, n_queries: int) -> ctypes.Array[DrawList]:
+    """The tables of draws as the kernels take them. Raises CallError for tables that do not cover the queries."""
+    specs = [spec for head_class in plan.classes for spec in head_class.program.lists]
+    start = 0 if plan.documents is Documents.RESTART else q_offset
+    rows = []
+    for spec, table in zip(specs, lists, strict=True):
+        first = start // spec.block
+        blocks = max((q_offset + n_queries - 1) // spec.block + 1 - first, 0)
+        if table.dtype != torch.int32 or not table.is_contiguous() or table.dim() != 3:
+            raise CallError(f"expected contiguous int32 tables of draws, got {table.dtype} {tuple(table.shape)}")
+        if table.shape[0] != len(spec.lanes) or table.shape[1] < blocks or table.shape[2] != spec.width:
+            wanted = (len(spec.lanes), blocks, spec.width)
+            raise CallError(f"expected a table of draws of shape {wanted}, got {tuple(table.shape)}")
+        rows.append(DrawList(table.data_ptr(), first, table.shape[1]))
+    return (DrawList * len(rows))(*rows)
+
+
+def check_call(
+    plan: KernelPlan, q: Tensor, k: Tensor, v: Tensor, q_offset: int, sink: Tensor | None, cu_seqlens: Tensor | None
+) -> None:
+    """Raises CallError for what the kernels of `plan` cannot take, so that no address of theirs is out of bounds."""
+    dtype = TORCH_DTYPES[plan.dtype]
+    if any(t.dtype != dtype or t.device.type != "cpu" for t in (q, k, v)):
+        raise CallError(f"expected {dtype} tensors on the CPU, got {[(t.dtype, str(t.device)) for t in (q, k, v)]}")
+    batch, n_keys = q.shape[0], k.shape[2] if k.dim() == 4 else 0
+    wanted = [(batch, plan.heads, q.shape[-2], plan.head_dim), *[(batch, plan.kv_heads, n_keys, plan.head_dim)] * 2]
+    if [tuple(t.shape) for t in (q, k, v)] != wanted:
+        raise CallError(f"expected q, k, v of shapes {wanted}, got {[tuple(t.shape) for t in (q, k, v)]}")
+    check_positions(q_offset, q.shape[2], n_keys)
+    if (sink is not None) != plan.learned_sink:
+        raise CallError(
+            f"expected {'a' if plan.learned_sink else 'no'} sink, got {'one' if sink is not None else 'none'}"
+        )
+    if sink is not None and (sink.shape != (plan.heads,) or sink.dtype != torch.float32 or sink.device.type != "cpu"):
+        raise CallError(
+            f"expected sink float32 [{plan.heads}] on the CPU, got {sink.dtype} {list(sink.shape)} on {sink.device}"
+        )
+    if (cu_seqlens is not None) != (plan.documents is not Documents.NONE):
+        raise CallError(f"expected {'no ' if cu_seqlens is not None else ''}cu_seqlens for this pattern")
+    if cu_seqlens is not None:
+        _check_documents(cu_seqlens, batch, q_offset, q.shape[2], n_keys)
+
+
+def _check_documents(cu_seqlens: Tensor, batch: int, q_offset: int, n_queries: int, n_keys: int) -> None:
+    if batch != 1:
+        raise CallError(f"expected a batch of 1 with cu_seqlens, got {batch}")
+    if cu_seqlens.dtype != torch.int32 or cu_seqlens.dim() != 1 or cu_seqlens.device.type != "cpu":
+        raise CallError(
+            f"expected cu_seqlens int32 [documents + 1] on the CPU, got {cu_seqlens.dtype} {list(cu_seqlens.shape)}"
+        )
+    ends = [int(cu_seqlens[n]) for n in (0, -1)] if cu_seqlens.numel() else []
+    if ends != [0, n_keys] or bool((cu_seqlens.diff() < 0).any()):
+        raise CallError(f"expected cu_seqlens to rise from 0 to Nk {n_keys}, got {cu_seqlens.tolist()[:8]}")
+    if q_offset < 0 or q_offset + n_queries > n_keys:
+        raise CallError(
+            f"expected documents' queries at positions in 0..{n_keys}, got q_offset {q_offset}, Nq {n_queries}"
+        )
+
+
+def build_kernels(plans: Sequence[KernelPlan], *, optimise: int = 3) -> tuple[CpuKernel, ...]:
+    """The kernels of several plans, built as one library. Raises BuildError."""
+    symbols = ["sparsec"] if len(plans) == 1 else [f"sparsec_{n}" for n in range(len(plans))]
+    source = "\n".join(emit_cpp(plan, symbol=symbol) for plan, symbol in zip(plans, symbols, strict=True))
+    library = open_library(compile_shared(source, optimise=optimise))
+    return tuple(
+        CpuKernel(plan, source, library[f"{symbol}_forward"]) for plan, symbol in zip(plans, symbols, strict=True)
+    )

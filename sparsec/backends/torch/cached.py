@@ -1,0 +1,127 @@
+"""Attention over a cache on the `torch` target: keys are gathered from their slots, then taken block by block.
+
+Invariant: memory stays within a chunk of columns for one tile of rows, beside the call's own tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparsec.backends.torch.kernel import Score, State, wide_type
+from sparsec.backends.torch.tiles import Block, EqualHeads, Sequence, head_groups, query_blocks
+from sparsec.ir.expr.arrays import value
+from sparsec.ir.expr.nodes import Expr
+from sparsec.plan.kv.cached import CachedPlan, plan_cached
+from sparsec.plan.target import tile_sizes
+from sparsec.runtime.cached_kernel import Cached
+from sparsec.sema.model import Heads
+
+
+@dataclass(frozen=True, slots=True)
+class TorchCached:
+    """See `runtime.cached_kernel.CachedKernel`. The lengths are read on the host, to walk the tile programs."""
+
+    plan: CachedPlan
+    source: str = ""
+    advances: ClassVar[bool] = False
+
+    @staticmethod
+    def of(pattern: Heads, head_dim: int) -> TorchCached:
+        """Raises NoCache, TooManyBands, TooManyClasses."""
+        query_tile, key_tile, *_ = tile_sizes("cpu", head_dim, "float32")
+        return TorchCached(
+            plan_cached(pattern, head_dim=head_dim, dtype="float32", query_tile=query_tile, key_tile=key_tile)
+        )
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cache: Cached,
+        *,
+        scale: float | None,
+        lists: tuple[Tensor, ...] = (),
+        sink: Tensor | None = None,
+        store: bool = False,
+        checked: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        out = q.new_zeros(q.shape)
+        lse = q.new_full(q.shape[:3], -math.inf, dtype=wide_type(q))
+        for b, (length, count) in enumerate(zip(*cache.numbers(k.shape[2]), strict=True)):
+            self._attend_one(_Sources(q, k, v, cache, b, length, count), out[b], lse[b], scale, sink)
+        if store:
+            self.store(k, v, cache)
+        return out, lse
+
+    def _attend_one(self, of: _Sources, out: Tensor, lse: Tensor, scale: float | None, sink: Tensor | None) -> None:
+        plan, stop = self.plan.attend, of.length + of.count
+        score = Score.of(plan, of.q, scale)
+        whole = Sequence((of.length, stop), (0, stop), stop - of.q.shape[2], 0, stop, False, of.q.device)
+        for n, head_class in enumerate(plan.classes):
+            for heads in head_groups(plan, (head_class,)):
+                for rows, blocks in query_blocks(heads, whole):
+                    queries = of.q[of.b : of.b + 1, heads.heads, rows].to(score.wide)
+                    state = State.start(queries, of.v.shape[-1], None if sink is None else sink[heads.heads])
+                    for block in blocks:
+                        keys, values = of.columns(self.plan.slots[n].slot, heads, block, score.wide)
+                        scores, _ = score.of_block(queries, keys, block, heads)
+                        state = state.step(scores, values, block.live)
+                    out[heads.heads, rows] = state.output()[0].to(out.dtype)
+                    lse[heads.heads, rows] = state.log_sum_exp()[0]
+
+    def store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
+        for b, (length, count) in enumerate(zip(*cache.numbers(k.shape[2]), strict=True)):
+            keys = torch.arange(length, length + count, device=k.device)
+            for group_class in self.plan.store:
+                for n, group in enumerate(group_class.groups):
+                    names = {name: values[n] for name, values in group_class.constants}
+                    slots = _slots(group_class.slots.kept, names, cache.places, group, keys, length + count)
+                    kept = slots >= 0
+                    for arena, new in ((cache.keys, k), (cache.values, v)):
+                        rows = new[b, group, new.shape[2] - count :]
+                        arena[b, slots[kept]] = rows[kept]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """Where the keys of sequence `b` of a call are: in the cache below `length`, and after it in k and v."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    cache: Cached
+    b: int
+    length: int
+    count: int
+
+    def columns(self, slot: Expr, heads: EqualHeads, block: Block, wide: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Keys and values [1, heads, columns, D] of the block; zeros where no row of the tile sees the column."""
+        first_new = self.length + self.count - self.k.shape[2]
+        old = block.columns < self.length
+        found: list[list[Tensor]] = [[], []]
+        for group in heads.groups:
+            slots = _slots(slot, heads.constants, self.cache.places, group, block.columns, 0).clamp(min=0)
+            for parts, arena, new in zip(found, (self.cache.keys, self.cache.values), (self.k, self.v), strict=True):
+                stored = arena[self.b, slots.where(old, 0)] if arena.shape[1] else new[self.b, group, :1].expand(1, -1)
+                fresh = new[self.b, group, (block.columns - first_new).clamp(min=0)]
+                parts.append(stored.where(old[:, None], fresh).to(wide))
+        keys, values = (torch.stack(parts)[None] for parts in found)
+        if block.live is None:
+            return keys, values
+        seen = block.live.any(dim=0)[:, None]
+        return keys.where(seen, 0), values.where(seen, 0)
+
+
+def _slots(slot: Expr, constants: Mapping[str, int], places: Tensor, group: int, keys: Tensor, stop: int) -> Tensor:
+    names: dict[str, int | Tensor] = {**constants, "j": keys, "stop": stop}
+    for n, (base, slots) in enumerate(places[group].tolist()):
+        names |= {f"base{n}": base, f"capacity{n}": slots}
+    found = value(slot, names, {})
+    return found if isinstance(found, Tensor) else torch.full_like(keys, found)

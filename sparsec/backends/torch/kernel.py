@@ -1,0 +1,238 @@
+"""The `torch` target: runs a kernel plan in plain PyTorch, tile by tile; any device, no compiler.
+
+Invariant: memory stays within a chunk of columns for one tile of rows; nothing of size Nq x Nk is built, and two runs
+give the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparsec.backends.torch.tiles import Block, EqualHeads, head_groups, key_blocks, query_blocks, sequences
+from sparsec.plan.kernel import BackwardPlan, KernelPlan
+
+FEW = 16
+"""Rows that are not finite, taken at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class TorchKernel:
+    """Attention by a plan. float64 inputs are computed in float64, all others in float32."""
+
+    plan: KernelPlan
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        q_offset: int,
+        scale: float | None,
+        lists: tuple[Tensor, ...] = (),
+        sink: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `runtime.kernel.ForwardKernel`."""
+        out = q.new_zeros(q.shape)
+        lse = q.new_full(q.shape[:3], -math.inf, dtype=wide_type(q))
+        score = Score.of(self.plan, q, scale)
+        for heads in head_groups(self.plan, self.plan.classes):
+            for sequence in sequences(self.plan, q, k, q_offset, cu_seqlens):
+                for rows, blocks in query_blocks(heads, sequence):
+                    queries = q[:, heads.heads, rows].to(score.wide)
+                    state = State.start(queries, v.shape[-1], None if sink is None else sink[heads.heads])
+                    for block in blocks:
+                        keys, values = _columns(k, heads.groups, block), _columns(v, heads.groups, block)
+                        scores, _ = score.of_block(queries, keys, block, heads)
+                        state = state.step(scores, values, block.live)
+                    out[:, heads.heads, rows] = state.output().to(out.dtype)
+                    lse[:, heads.heads, rows] = state.log_sum_exp()
+        return out, lse
+
+
+@dataclass(frozen=True, slots=True)
+class TorchBackward:
+    """The gradients of `TorchKernel`."""
+
+    plan: BackwardPlan
+
+    def backward(
+        self,
+        grad_out: Tensor,
+        grad_lse: Tensor | None,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        *,
+        q_offset: int,
+        scale: float | None,
+        lists: tuple[Tensor, ...] = (),
+        sink: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """See `runtime.kernel.BackwardKernel`; the chain rule of Dao et al. 2022 (FlashAttention), algorithm 4."""
+        plan = self.plan
+        score = Score.of(plan.forward, q, scale)
+        wide = score.wide
+        delta = (grad_out.to(wide) * out.to(wide)).sum(dim=-1)
+        if grad_lse is not None:
+            delta = delta - grad_lse.to(wide)
+        # A row that saw no key has LSE -inf; +inf makes each of its weights exp(-inf) = 0.
+        log_sum = lse.to(wide).masked_fill(lse == -math.inf, math.inf)
+        # A row whose output is not finite and that has no gradient has no part in any, not even a NaN.
+        silent = delta.isnan() & (grad_out == 0).all(dim=-1)
+        if grad_lse is not None:
+            silent &= grad_lse == 0
+        if silent.any():
+            q = q.masked_fill(silent[..., None], 0)
+            delta, log_sum = delta.masked_fill(silent, math.inf), log_sum.masked_fill(silent, math.inf)
+        dq = torch.zeros(q.shape, dtype=wide, device=q.device)
+        dk, dv = (torch.zeros(t.shape, dtype=wide, device=q.device) for t in (k, v))
+        for heads in head_groups(plan.forward, plan.forward.classes):
+            for sequence in sequences(plan.forward, q, k, q_offset, cu_seqlens):
+                for rows, blocks in query_blocks(heads, sequence):
+                    at = (slice(None), heads.heads, rows)
+                    queries, gradient = q[at].to(wide), grad_out[at].to(wide)
+                    for block in blocks:
+                        keys, values = _columns(k, heads.groups, block), _columns(v, heads.groups, block)
+                        _, slope = score.gradient(queries, keys, values, gradient, log_sum[at], delta[at], block, heads)
+                        dq[at] += seen_sums(slope, keys, block.live)
+        for heads in head_groups(plan.forward, plan.transposed):
+            for sequence in sequences(plan.forward, q, k, q_offset, cu_seqlens):
+                for columns, blocks in key_blocks(heads, sequence):
+                    at = (slice(None), heads.groups, columns)
+                    keys, values = k[at].to(wide), v[at].to(wide)
+                    for block in blocks:
+                        queries, gradient = _columns(q, heads.heads, block), _columns(grad_out, heads.heads, block)
+                        sums, deltas = (t[:, heads.heads][:, :, block.columns] for t in (log_sum, delta))
+                        weights, slope = score.gradient(queries, keys, values, gradient, sums, deltas, block, heads)
+                        for n, group in enumerate(heads.groups):
+                            seen = None if block.live is None else block.live.mT
+                            dv[:, group, columns] += seen_sums(weights[:, n].mT, gradient[:, n], seen)
+                            dk[:, group, columns] += seen_sums(slope[:, n].mT, queries[:, n], seen)
+        dsink = None
+        if sink is not None:
+            # Empty rows have the sink alone in their LSE, and delta is -grad_lse there.
+            dsink = -(torch.exp(sink.to(wide)[:, None] - log_sum) * delta).sum(dim=(0, 2)).to(sink.dtype)
+        return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), dsink
+
+
+def wide_type(q: Tensor) -> torch.dtype:
+    """The type that scores are computed in."""
+    return torch.float64 if q.dtype == torch.float64 else torch.float32
+
+
+def _columns(tensor: Tensor, heads: list[int], block: Block) -> Tensor:
+    """[B, heads, columns, D] in the wide type; zeros where no row of the tile sees the column, which may hold NaN."""
+    found = tensor[:, heads][:, :, block.columns].to(wide_type(tensor))
+    return found if block.live is None else found.where(block.live.any(dim=block.row_dim)[:, None], 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """scale, softcap and alibi: from q.k to the score, and back from the score's gradient."""
+
+    factor: float
+    softcap: float | None
+    slopes: Tensor | None
+    wide: torch.dtype
+
+    @staticmethod
+    def of(plan: KernelPlan, q: Tensor, scale: float | None) -> Score:
+        given = scale if scale is not None else plan.scale
+        wide = wide_type(q)
+        slopes = torch.tensor(plan.slopes, device=q.device, dtype=wide) if plan.slopes else None
+        return Score(given if given is not None else 1 / math.sqrt(q.shape[-1]), plan.softcap, slopes, wide)
+
+    def of_block(self, queries: Tensor, keys: Tensor, block: Block, heads: EqualHeads) -> tuple[Tensor, Tensor | None]:
+        """Scores [B, heads, queries, keys], -inf where not live; and d score / d (scale * q.k), None standing for 1."""
+        scores = queries @ keys.mT * self.factor
+        slope = None
+        if self.softcap is not None:
+            bent = torch.tanh(scores / self.softcap)
+            scores, slope = bent * self.softcap, 1 - bent * bent
+        if self.slopes is not None:
+            distance = (block.i[:, None] - block.j[None, :]).abs()
+            scores = scores - self.slopes[heads.heads][:, None, None] * distance
+        if block.live is not None:
+            scores = scores.masked_fill(~block.live, -math.inf)
+        return scores, slope
+
+    def gradient(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        grad_out: Tensor,
+        log_sum: Tensor,
+        delta: Tensor,
+        block: Block,
+        heads: EqualHeads,
+    ) -> tuple[Tensor, Tensor]:
+        """Soft-max weights, and the gradient of q.k, both [B, heads, queries, keys]."""
+        scores, slope = self.of_block(queries, keys, block, heads)
+        weights = torch.exp(scores - log_sum[..., None])
+        gradient = weights * (grad_out @ values.mT - delta[..., None]) * self.factor
+        if slope is not None:
+            gradient = gradient * slope
+        if block.live is not None:  # a pair that is not live may have met a NaN
+            weights, gradient = weights.where(block.live, 0), gradient.where(block.live, 0)
+        silent = (delta == math.inf) & (log_sum == math.inf)
+        if silent.any():
+            gradient = gradient.masked_fill(silent[..., None], 0)
+        return weights, gradient
+
+
+def seen_sums(weights: Tensor, rows: Tensor, live: Tensor | None) -> Tensor:
+    """weights [..., n, m] @ rows [..., m, D]; a sum takes nothing, not even a NaN, from a row that `live` leaves out.
+
+    `live`: bool [n, m], None for all; the weight of what it leaves out is 0.
+    """
+    finite = rows.isfinite().all(dim=-1, keepdim=True)
+    if live is None or finite.all():
+        return weights @ rows
+    sums = weights @ rows.where(finite, 0)
+    others = (~finite).flatten(end_dim=-3).any(dim=0)[:, 0].nonzero()[:, 0]
+    for part in torch.split(others, FEW):
+        products = weights[..., part, None] * rows[..., None, part, :]
+        taken = live[:, part, None] & ~finite[..., None, part, :]
+        sums = sums + products.where(taken, 0).sum(dim=-2)
+    return sums
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Online soft-max (Milakov and Gimelshein 2018): running maximum, sum and weighted values of each row."""
+
+    maximum: Tensor
+    total: Tensor
+    values: Tensor
+
+    @staticmethod
+    def start(queries: Tensor, value_dim: int, sink: Tensor | None) -> State:
+        shape = queries.shape[:3]
+        values = queries.new_zeros((*shape, value_dim))
+        if sink is None:
+            return State(queries.new_full(shape, -math.inf), queries.new_zeros(shape), values)
+        return State(sink.to(queries.dtype)[:, None].expand(shape), queries.new_ones(shape), values)
+
+    def step(self, scores: Tensor, values: Tensor, live: Tensor | None) -> State:
+        maximum = torch.maximum(self.maximum, scores.amax(dim=-1))
+        base = maximum.masked_fill(maximum == -math.inf, 0)
+        weights = torch.exp(scores - base[..., None])
+        kept = torch.exp(self.maximum - base)
+        sums = seen_sums(weights, values, live)
+        return State(maximum, self.total * kept + weights.sum(dim=-1), self.values * kept[..., None] + sums)
+
+    def output(self) -> Tensor:
+        return self.values / self.total.masked_fill(self.total == 0, 1)[..., None]
+
+    def log_sum_exp(self) -> Tensor:
+        return self.maximum + torch.log(self.total)

@@ -1,0 +1,154 @@
+"""What the `torch` target computes at a time: a tile of rows and the chunks of columns that its tile program visits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from sparsec.ir.expr.arrays import truth
+from sparsec.ir.tiles.interpreter import Visit, draws, transposed_visits, visits
+from sparsec.ir.tiles.program import TileProgram
+from sparsec.plan.kernel import HeadClass, KernelPlan
+from sparsec.sema.model import Documents
+
+CHUNK = 4096
+"""Columns taken at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class EqualHeads:
+    """Query heads of one class with equal constants, and the KV group of each."""
+
+    heads: list[int]
+    groups: list[int]
+    program: TileProgram
+    constants: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """Queries and keys that may see each other.
+
+    Row r of q and k holds position r + q_offset and r + k_offset; `queries` and `keys` are ranges of positions,
+    `n_keys` is the language's Nk. `document` is whether the programs read the keys' range.
+    """
+
+    queries: tuple[int, int]
+    keys: tuple[int, int]
+    q_offset: int
+    k_offset: int
+    n_keys: int
+    document: bool
+    device: torch.device
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Columns to take with a tile of rows: their indices, the positions of both, the live pairs (None: all).
+
+    `live` is [queries, keys]; `row_dim` is its dimension along the tile's rows: 0 for a query tile, 1 for a key tile.
+    """
+
+    columns: Tensor
+    i: Tensor
+    j: Tensor
+    live: Tensor | None
+    row_dim: int
+
+
+def head_groups(plan: KernelPlan, classes: tuple[HeadClass, ...]) -> list[EqualHeads]:
+    """The heads of the classes, grouped by their constants."""
+    found = []
+    for head_class in classes:
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for n, head in enumerate(head_class.heads):
+            alike.setdefault(tuple(values[n] for _, values in head_class.constants), []).append(head)
+        names = [name for name, _ in head_class.constants]
+        for values, heads in alike.items():
+            groups = [head // (plan.heads // plan.kv_heads) for head in heads]
+            found.append(EqualHeads(heads, groups, head_class.program, dict(zip(names, values, strict=True))))
+    return found
+
+
+def sequences(plan: KernelPlan, q: Tensor, k: Tensor, q_offset: int, cu_seqlens: Tensor | None) -> Iterator[Sequence]:
+    """The whole call, or its documents one by one."""
+    n_q, n_k, device = q.shape[2], k.shape[2], q.device
+    if plan.documents is Documents.NONE or cu_seqlens is None:
+        yield Sequence((q_offset, q_offset + n_q), (0, n_k), q_offset, 0, n_k, False, device)
+        return
+    bounds = cu_seqlens.tolist()
+    for start, stop in pairwise(bounds):
+        if plan.documents is Documents.RESTART:
+            length = stop - start
+            yield Sequence((0, length), (0, length), -start, -start, length, False, device)
+        else:
+            yield Sequence((start, stop), (start, stop), 0, 0, n_k, True, device)
+
+
+def query_blocks(heads: EqualHeads, at: Sequence) -> Iterator[tuple[slice, list[Block]]]:
+    """Each query tile's rows of q, and its columns of k."""
+    program, size = heads.program, heads.program.query_tile
+    for tile in range(at.queries[0] // size, -(-at.queries[1] // size)):
+        rows = max(tile * size, at.queries[0]), min(tile * size + size, at.queries[1])
+        document = at.keys if at.document else None
+        visited = visits(program, heads.constants, rows, at.n_keys, document)
+        i = torch.arange(*rows, device=at.device)
+        blocks = []
+        for j, full in _chunks(visited, program.key_tile, 0, at.keys, at.device):
+            live = None if full else _live(heads, at, i, j)
+            blocks.append(Block(j - at.k_offset, i, j, live, 0))
+        yield slice(rows[0] - at.q_offset, rows[1] - at.q_offset), blocks
+
+
+def key_blocks(heads: EqualHeads, at: Sequence) -> Iterator[tuple[slice, list[Block]]]:
+    """Each key tile's rows of k, and its columns of q, by a transposed program."""
+    program, size = heads.program, heads.program.key_tile
+    base = at.queries[0] // program.query_tile * program.query_tile
+    for tile in range(at.keys[0] // size, -(-at.keys[1] // size)):
+        keys = max(tile * size, at.keys[0]), min(tile * size + size, at.keys[1])
+        visited = transposed_visits(program, heads.constants, keys, at.n_keys, at.queries)
+        j = torch.arange(*keys, device=at.device)
+        blocks = []
+        for i, full in _chunks(visited, program.query_tile, base, at.queries, at.device):
+            live = None if full else _live(heads, at, i, j)
+            blocks.append(Block(i - at.q_offset, i, j, live, 1))
+        yield slice(keys[0] - at.k_offset, keys[1] - at.k_offset), blocks
+
+
+def _chunks(
+    visited: tuple[Visit, ...], size: int, base: int, within: tuple[int, int], device: torch.device
+) -> Iterator[tuple[Tensor, bool]]:
+    """The positions of the visited tiles, in chunks of full tiles and of masked ones."""
+    offsets = torch.arange(base, base + size, device=device)
+    per_chunk = max(CHUNK // size, 1)
+    for full in (True, False):
+        tiles = [visit.tile for visit in visited if visit.full == full]
+        for start in range(0, len(tiles), per_chunk):
+            part = torch.tensor(tiles[start : start + per_chunk], device=device)
+            positions = (part[:, None] * size + offsets).flatten()
+            if not full:
+                positions = positions[(positions >= within[0]) & (positions < within[1])]
+            if len(positions):
+                yield positions, full
+
+
+def _live(heads: EqualHeads, at: Sequence, i: Tensor, j: Tensor) -> Tensor:
+    """The set's predicate on queries i x keys j, bool."""
+    program = heads.program
+    values: dict[str, int | Tensor] = {**heads.constants, "nk": at.n_keys, "i": i[:, None], "j": j[None, :]}
+    listed = {}
+    for n, spec in enumerate(program.lists):
+        row = heads.constants[spec.lane_row]
+        blocks = (i // spec.block).tolist()
+        drawn = {block: draws(spec, row, block) for block in dict.fromkeys(blocks)}
+        found = [drawn[block] for block in blocks]
+        width = max((len(entries) for entries in found), default=0)
+        table = torch.tensor([[*entries, *[-1] * (width - len(entries))] for entries in found], device=i.device)
+        listed[n] = (table.view(len(i), 1, width) == (j // spec.block)[None, :, None]).any(dim=-1)
+    live = truth(program.live, values, listed)
+    shape = (len(i), len(j))
+    return live.expand(shape) if isinstance(live, Tensor) else torch.full(shape, live, device=i.device)

@@ -1,0 +1,289 @@
+"""Generated Triton source -> machine code for a GPU that need not be there, with what the compiler made of it.
+
+Invariant: nothing here asks for a driver or a device; the same source, plan and target give the same artefacts.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from sparsec.backends.triton.cached import MERGED, STORE_ROWS
+from sparsec.backends.triton.call import FP_FUSION, SUM_ROWS
+from sparsec.backends.triton.emit import adds_up, head_dim_chunks
+from sparsec.backends.triton.kernel import load_module
+from sparsec.diagnostics.model import SparsecError
+from sparsec.plan.kernel import BackwardPlan, KernelPlan
+from sparsec.plan.kv.cached import CachedPlan
+from sparsec.plan.target import (
+    LaunchShape,
+    backward_shape,
+    cached_shape,
+    decode_shape,
+    launch_shape,
+    shared_memory_bytes,
+)
+
+_ELEMENTS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+_TENSOR_CORES = re.compile(r"\b(HGMMA|HMMA|UTCHMMA|UTCQMMA|IMMA|v_s?mfma_\w+)")
+_MOVERS = ("row_sums", "merge", "store")
+"""Kernels without a product of matrices."""
+_TMA = re.compile(r"\b(UTMALDG|UTMASTG)")
+
+
+@dataclass(frozen=True, slots=True)
+class KernelArtefact:
+    """One kernel for one target.
+
+    `registers` per thread; `spill_bytes` and `stack_bytes` per thread; `shared_bytes` per program; `tensor_core` and
+    `tma` count instructions in the machine code; `files` are (name, content): PTX and cubin, or assembly and hsaco.
+    """
+
+    name: str
+    target: str
+    dtype: str
+    warps: int
+    stages: int
+    registers: int
+    spill_bytes: int
+    stack_bytes: int
+    shared_bytes: int
+    tensor_core: int
+    tma: int
+    files: tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What is wrong with a kernel: `problems` make it unfit, `warnings` tell of spills, which make it slower."""
+
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class AheadOfTimeError(SparsecError):
+    """Triton or its assembler refused a kernel."""
+
+
+def compile_ahead(
+    source: str, plan: KernelPlan, target: str, *, allow_tf32: bool = False
+) -> tuple[KernelArtefact, ...]:
+    """Builds every kernel of `source`, which `emit_triton(plan)` gave, for `target` (`cuda:90`, `hip:gfx942`).
+
+    Raises ValueError for a target of another form, AheadOfTimeError if the compiler fails.
+    """
+    gpu = _gpu_target(target)
+    module = load_module(source)
+    built = []
+    for n, head_class in enumerate(plan.classes):
+        tiles = head_class.program.query_tile, head_class.program.key_tile
+        shape = launch_shape(target, plan.head_dim, plan.dtype, *tiles, light=plan.light(head_class))
+        built.append(_compile(getattr(module, f"forward_{n}"), _Request(plan, target, gpu, shape, tiles, allow_tf32)))
+    return tuple(built)
+
+
+def compile_ahead_backward(
+    source: str, plan: BackwardPlan, target: str, *, allow_tf32: bool = False
+) -> tuple[KernelArtefact, ...]:
+    """Builds every kernel of `source`, which `emit_triton_backward(plan)` gave; raises as `compile_ahead` does."""
+    gpu = _gpu_target(target)
+    module, forward = load_module(source), plan.forward
+    adds = adds_up(plan)
+    request = _Request(forward, target, gpu, LaunchShape(4, 1, False), (0, 0), allow_tf32)
+    built = [_compile(module.row_sums, request)]
+    for kind, classes in (("grad_queries", forward.classes), ("grad_keys", plan.transposed)):
+        for n, head_class in enumerate(classes):
+            tiles = head_class.program.query_tile, head_class.program.key_tile
+            of_keys = kind == "grad_keys"
+            shape = backward_shape(target, forward.head_dim, forward.dtype, *tiles, of_keys=of_keys)
+            request = _Request(forward, target, gpu, shape, tiles, allow_tf32, adds)
+            built.append(_compile(getattr(module, f"{kind}_{n}"), request))
+    return tuple(built)
+
+
+def compile_ahead_cached(
+    source: str, chunks: CachedPlan, decode: CachedPlan, target: str, *, rows: int = 16, allow_tf32: bool = False
+) -> tuple[KernelArtefact, ...]:
+    """Builds every kernel of `source`, which `emit_triton_cached(chunks, decode)` gave; raises as `compile_ahead` does.
+
+    `rows`: of one decode program, 16, 32 or 64 (a launch takes as many as it has query rows and heads of a pack).
+    """
+    gpu = _gpu_target(target)
+    module, plan = load_module(source), chunks.attend
+    built = []
+    for n, head_class in enumerate(plan.classes):
+        tiles = head_class.program.query_tile, head_class.program.key_tile
+        shape = cached_shape(target, plan.head_dim, plan.dtype, *tiles)
+        request = _Request(plan, target, gpu, shape, tiles, allow_tf32)
+        built.append(_compile(getattr(module, f"attend_{n}"), request))
+    for n, head_class in enumerate(decode.attend.classes):
+        tiles = head_class.program.query_tile, head_class.program.key_tile
+        shape = decode_shape(target, plan.head_dim, plan.dtype, rows, tiles[1])
+        request = _Request(decode.attend, target, gpu, shape, tiles, allow_tf32, rows=rows)
+        built.append(_compile(getattr(module, f"decode_{n}"), request))
+    for kernel in (module.merge, module.store):
+        built.append(
+            _compile(kernel, _Request(plan, target, gpu, LaunchShape(4, 1, False), (0, 0), allow_tf32, rows=STORE_ROWS))
+        )
+    return tuple(built)
+
+
+def check(artefact: KernelArtefact) -> Findings:
+    """What a machine without a GPU can tell is wrong with the kernel."""
+    problems, warnings = [], []
+    if artefact.spill_bytes or artefact.stack_bytes:
+        warnings.append(
+            f"{artefact.name} for {artefact.target} spills registers: {artefact.spill_bytes} bytes spilled, "
+            f"{artefact.stack_bytes} bytes of stack a thread"
+        )
+    limit = shared_memory_bytes(artefact.target)
+    if artefact.shared_bytes > limit:
+        problems.append(
+            f"{artefact.name} for {artefact.target} needs {artefact.shared_bytes} bytes of shared memory, over {limit}"
+        )
+    if artefact.tensor_core == 0 and artefact.dtype != "float32" and artefact.name not in _MOVERS:
+        problems.append(f"{artefact.name} for {artefact.target} has no tensor-core instruction")
+    return Findings(tuple(problems), tuple(warnings))
+
+
+def _gpu_target(target: str) -> GPUTarget:
+    match target.split(":"):
+        case ["cuda", arch] if arch.isdecimal():
+            return GPUTarget("cuda", int(arch), 32)
+        case ["hip", arch] if re.fullmatch(r"gfx[0-9a-f]+", arch):
+            return GPUTarget("hip", arch, 64)
+    raise ValueError(f"expected a target such as cuda:90 or hip:gfx942, got {target!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """How to compile a kernel.
+
+    `tiles`: query and key tile; `wide`: gradients of keys and values are added up; `rows` of one program, where the
+    launch decides it.
+    """
+
+    plan: KernelPlan
+    target: str
+    gpu: GPUTarget
+    shape: LaunchShape
+    tiles: tuple[int, int]
+    tf32: bool
+    wide: bool = False
+    rows: int = SUM_ROWS
+
+
+def _compile(kernel: Any, request: _Request) -> KernelArtefact:
+    plan, target, gpu, shape = request.plan, request.target, request.gpu, request.shape
+    element = _ELEMENTS[plan.dtype]
+    pointers = dict.fromkeys(("q", "k", "v", "g", "out", "grad_q"), element)
+    pointers |= dict.fromkeys(("grad_k", "grad_v"), "fp32" if request.wide else element)
+    pointers |= dict.fromkeys(("lse", "log_sum", "delta", "grad_lse", "sink", "sink_parts", "head_slopes"), "fp32")
+    pointers |= dict.fromkeys(("keys", "values"), element) | dict.fromkeys(("parts", "part_logs"), "fp32")
+    pointers |= dict.fromkeys(("table", "spans", "document_tiles", "members", "head_splits"), "i32")
+    pointers |= dict.fromkeys(("lengths", "counts", "places"), "i32")
+    sources = dict.fromkeys(("keys", "values"), request.tiles[1]) | dict.fromkeys(
+        ("queries", "gradients"), request.tiles[0]
+    )
+    widths = {str(chunk.index): chunk.width for chunk in head_dim_chunks(plan.head_dim)}
+    signature: dict[str, str] = {}
+    attributes: dict[tuple[int], list[list[object]]] = {}
+    for n, name in enumerate(kernel.arg_names):
+        parameter = kernel.params[n]
+        stem, _, chunk = name.rpartition("_")
+        if parameter.is_constexpr:
+            signature[name] = "constexpr"
+        elif parameter.annotation_type:
+            signature[name] = parameter.annotation_type
+        elif name in ("scale_log2", "cap_log2"):
+            signature[name] = "fp32"
+        elif stem in sources and shape.tma:
+            signature[name] = f"tensordesc<{element}[1, 1, {sources[stem]}, {widths[chunk]}]>"
+        else:
+            pointee = element if stem in sources else "i32" if stem == "draws" else pointers[name]
+            signature[name] = f"*{pointee}"
+            attributes[(n,)] = [["tt.divisibility", 16]]
+    constants = {
+        "VECTOR": 16 // {"fp32": 4}.get(element, 2),
+        "TMA": shape.tma,
+        "OPERAND": getattr(tl, plan.dtype),
+        "PRECISION": "tf32" if request.tf32 and gpu.backend == "cuda" else "ieee",
+        "ROWS": request.rows,
+        "PARTS": MERGED,
+    }
+    constants = {name: value for name, value in constants.items() if name in signature}
+    options = {"num_warps": shape.warps, "num_stages": shape.stages, "enable_fp_fusion": FP_FUSION}
+    if shape.maxnreg is not None:
+        options["maxnreg"] = shape.maxnreg
+    try:
+        built = triton.compile(ASTSource(kernel, signature, constants, attributes), target=gpu, options=options)
+    except Exception as error:
+        raise AheadOfTimeError(f"triton cannot compile {kernel.__name__} for {target}: {error}") from error
+    code, listing, usage = (_amd if gpu.backend == "hip" else _nvidia)(built)
+    files = tuple((f"{kernel.__name__}.{ending}", data) for ending, data in code)
+    return KernelArtefact(
+        kernel.__name__,
+        target,
+        plan.dtype,
+        shape.warps,
+        shape.stages,
+        usage["registers"],
+        usage["spills"],
+        usage["stack"],
+        built.metadata.shared,
+        len(_TENSOR_CORES.findall(listing)),
+        len(_TMA.findall(listing)),
+        files,
+    )
+
+
+_Read = tuple[tuple[tuple[str, bytes], ...], str, dict[str, int]]
+
+
+def _nvidia(built: Any) -> _Read:
+    cubin: bytes = built.asm["cubin"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        listing = _tool("nvdisasm", "-c", str(path))
+        report = _tool("cuobjdump", "--dump-resource-usage", str(path))
+    usage = {"registers": _number(r"REG:(\d+)", report), "stack": _number(r"STACK:(\d+)", report)}
+    # The cubin tells of spills as local memory traffic alone; each STL or LDL moves 4 to 16 bytes a thread.
+    usage["spills"] = _number(r"LOCAL:(\d+)", report) + 4 * len(re.findall(r"\bSTL(?:\.\d+)?\b", listing))
+    return (("ptx", built.asm["ptx"].encode()), ("cubin", cubin)), listing, usage
+
+
+def _amd(built: Any) -> _Read:
+    text: str = built.asm["amdgcn"]
+    usage = {
+        "registers": _number(r"\.vgpr_count:\s*(\d+)", text),
+        # Scalar registers spill into lanes of vector registers, which costs no memory traffic.
+        "spills": 4 * _number(r"\.vgpr_spill_count:\s*(\d+)", text),
+        "stack": _number(r"\.private_segment_fixed_size:\s*(\d+)", text),
+    }
+    return (("amdgcn", text.encode()), ("hsaco", built.asm["hsaco"])), text, usage
+
+
+def _number(pattern: str, text: str) -> int:
+    found = re.search(pattern, text)
+    if found is None:
+        raise AheadOfTimeError(f"the compiler's report lacks {pattern}")
+    return int(found[1])
+
+
+def _tool(name: str, *arguments: str) -> str:
+    """Runs one of the programs that Triton's package brings along."""
+    program = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    run = subprocess.run([str(program), *arguments], capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        raise AheadOfTimeError(f"{name} failed: {run.stderr.strip()}")
+    return run.stdout

@@ -1,0 +1,262 @@
+"""A pattern's cached plans -> launched Triton kernels over a KV cache: chunks of queries, decoding, storing.
+
+Invariant: launches follow from shapes and the device alone, never from lengths, and a new length, count of tokens in
+the cache or batch size compiles nothing; two runs on the same inputs give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, lru_cache, partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sparsec.backends.triton.call import PLAIN, Entry, aligned, launch, strides, with_rows
+from sparsec.backends.triton.emit import head_table
+from sparsec.backends.triton.emit_cached import Packs, emit_triton_cached, group_table, packs
+from sparsec.backends.triton.kernel import (
+    LOG2_E,
+    check_device,
+    constants,
+    load_module,
+    new_like,
+    scale_of,
+    target_of,
+    with_lists,
+    with_positive_scale,
+)
+from sparsec.ir.bands.liveness import Region
+from sparsec.plan.kernel import HeadClass
+from sparsec.plan.kv.cached import CachedPlan
+from sparsec.plan.target import DECODE_ROWS, cached_shape, decode_rows, decode_shape, decode_splits
+from sparsec.runtime.cached_kernel import Cached
+from sparsec.runtime.devices import PerDevice, constant
+
+STORE_ROWS = 16
+"""Rows of one program of `store`."""
+MERGED = 16
+"""Splits that one step of `merge` adds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """The decode kernel of one class, for so many query rows: an entry, its packs of heads, and rows of a program."""
+
+    entry: Entry
+    packs: int
+    heads: Tensor
+    """int64, the heads of the class."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """All kernels of a pattern over a cache on one device, class by class; `decode[n]` serves n + 1 query rows."""
+
+    chunk: tuple[Entry, ...]
+    decode: tuple[tuple[Pack, ...], ...]
+    merge: Entry
+    store: Entry
+    splits: Callable[[int, int, int], tuple[int, ...]]
+    """In how many parts each class takes its keys, for a batch, its query rows and the slots of the arena."""
+
+
+@dataclass(frozen=True, slots=True)
+class TritonCached:
+    """See `runtime.cached_kernel.CachedKernel`; `plan` serves chunks, `decode_plan` up to DECODE_ROWS queries."""
+
+    plan: CachedPlan
+    decode_plan: CachedPlan
+    emit: Callable[[], str]
+    allow_tf32: bool = False
+    entries: PerDevice[Entries] = field(init=False, repr=False, compare=False)
+    advances: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "entries", PerDevice(self._entries_on))
+
+    @classmethod
+    def of(cls, chunk_plan: CachedPlan, decode_plan: CachedPlan, *, allow_tf32: bool = False) -> TritonCached:
+        """Two plans of one pattern, of tiles of `plan.target.cached_tile_sizes` and `decode_tile_sizes`."""
+        return cls(chunk_plan, decode_plan, cache(lambda: emit_triton_cached(chunk_plan, decode_plan)), allow_tf32)
+
+    @classmethod
+    def load(cls, chunk_plan: CachedPlan, decode_plan: CachedPlan, source: str) -> TritonCached:
+        """The kernels of `source`, which `emit_triton_cached` made of plans that launch as these do."""
+        return cls(chunk_plan, decode_plan, lambda: source)
+
+    @property
+    def source(self) -> str:
+        return self.emit()
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cache: Cached,
+        *,
+        scale: float | None,
+        lists: tuple[Tensor, ...] = (),
+        sink: Tensor | None = None,
+        store: bool = False,
+        checked: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        check_device(q)
+        plan = self.plan.attend
+        out = new_like(q, zero=False)
+        lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
+        if q.numel() == 0:
+            return out.to(q.dtype), lse
+        q, positive = with_positive_scale(q, scale_of(plan, scale))
+        given = _shared(with_rows(q), with_rows(k), with_rows(v), cache)
+        given |= {"scale_log2": positive * LOG2_E, "out": out, "lse": lse}
+        given["sink"] = None if sink is None else aligned(sink)
+        entries = self.entries.on(q.device)
+        (self._decode if q.shape[2] <= DECODE_ROWS else self._chunk)(entries, given, q, cache, lists)
+        if store:
+            _store(entries, given, k)
+        return out.to(q.dtype), lse
+
+    def _chunk(
+        self, entries: Entries, given: dict[str, object], q: Tensor, cache: Cached, lists: Sequence[Tensor]
+    ) -> None:
+        classes = self.plan.attend.classes
+        for entry, head_class, tables in zip(entries.chunk, classes, with_lists(classes, lists), strict=True):
+            tiles = _tiles(q.shape[2], head_class.program.query_tile)
+            programs = q.shape[0] * tiles * len(head_class.heads)
+            launch(entry, programs, {**given, "tiles": tiles, **_draws(tables)})
+
+    def _decode(
+        self, entries: Entries, given: dict[str, object], q: Tensor, cache: Cached, lists: Sequence[Tensor]
+    ) -> None:
+        classes = self.decode_plan.attend.classes
+        batch, heads, rows, head_dim = q.shape
+        classes_packs, splits = entries.decode[rows - 1], entries.splits(batch, rows, cache.keys.shape[1])
+        most = max(splits)
+        parts = part_logs = given["lse"]
+        if most > 1:
+            parts = torch.empty((most, batch, heads, rows, head_dim), dtype=torch.float32, device=q.device)
+            part_logs = torch.empty((most, batch, heads, rows), dtype=torch.float32, device=q.device)
+        given |= {"parts": parts, "part_logs": part_logs}
+        for n, tables in enumerate(with_lists(classes, lists)):
+            pack, tiles = classes_packs[n], _tiles(rows, classes[n].program.query_tile)
+            own = {"tiles": tiles, "splits": splits[n], **_draws(tables)}
+            launch(pack.entry, batch * tiles * pack.packs * splits[n], {**given, **own})
+        if most > 1:
+            by_head = torch.full((heads,), splits[0], dtype=torch.int32, device=q.device)
+            for pack, split in zip(classes_packs, splits, strict=True):
+                if split != splits[0]:
+                    by_head.index_fill_(0, pack.heads, split)
+            launch(entries.merge, batch * heads * rows, {**given, "head_splits": by_head})
+
+    def store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
+        check_device(k)
+        if k.numel() == 0:
+            return
+        k, v = with_rows(k), with_rows(v)
+        _store(self.entries.on(k.device), _shared(k, k, v, cache), k)
+
+    def _entries_on(self, device: torch.device) -> Entries:
+        module, target, plan = load_module(self.source), target_of(device), self.plan.attend
+        fixed, chunk = constants(plan, self.allow_tf32, device), []
+        for n, head_class in enumerate(plan.classes):
+            size, table = head_class.program.query_tile, constant(head_table(head_class), device)
+            shape = cached_shape(target, plan.head_dim, plan.dtype, size, head_class.program.key_tile)
+            chunk.append(Entry(getattr(module, f"attend_{n}"), device, shape, {**fixed, "table": table}))
+        table, most = constant(group_table(self.plan.store), device), _processors(device)
+        return Entries(
+            tuple(chunk),
+            tuple(zip(*(self._packs(module, n, fixed, target, device) for n in range(len(chunk))), strict=True)),
+            Entry(module.merge, device, PLAIN, {"PARTS": MERGED}),
+            Entry(module.store, device, PLAIN, {"table": table, "ROWS": STORE_ROWS}),
+            lru_cache(maxsize=64)(partial(self._splits, target, most)),
+        )
+
+    def _packs(
+        self, module: Any, n: int, fixed: Mapping[str, object], target: str, device: torch.device
+    ) -> Iterator[Pack]:
+        """Of class `n`, for 1, 2, ... DECODE_ROWS query rows."""
+        plan, made = self.decode_plan.attend, dict[Packs, dict[str, object]]()
+        head_class = plan.classes[n]
+        heads = constant(head_class.heads, device, torch.int64)
+        for rows in range(1, DECODE_ROWS + 1):
+            found = self._packed(head_class, target, rows)
+            if found not in made:
+                made[found] = {
+                    "table": constant(found.table, device),
+                    "members": constant(found.members, device),
+                    "packs": len(found.members),
+                    "width": len(found.members[0]),
+                }
+            most = max(16, 1 << (len(found.members[0]) * rows - 1).bit_length())
+            shape = decode_shape(target, plan.head_dim, plan.dtype, most, head_class.program.key_tile)
+            entry = Entry(getattr(module, f"decode_{n}"), device, shape, {**fixed, **made[found], "ROWS": most})
+            yield Pack(entry, len(found.members), heads)
+
+    def _packed(self, head_class: HeadClass, target: str, rows: int) -> Packs:
+        plan = self.decode_plan.attend
+        return packs(plan, head_class, max(1, decode_rows(target, plan.head_dim, plan.dtype) // rows))
+
+    def _splits(self, target: str, processors: int, batch: int, rows: int, slots: int) -> tuple[int, ...]:
+        """How a call's work is divided: shapes and the device decide, not lengths."""
+        plan, groups = self.decode_plan.attend, self.plan.layout.groups
+        found = []
+        for head_class in plan.classes:
+            program, share = head_class.program, plan.heads // plan.kv_heads
+            kept = max(_trips(groups[head // share], slots, program.key_tile) for head in head_class.heads)
+            programs = batch * len(self._packed(head_class, target, rows).table) * -(-rows // program.query_tile)
+            trips = kept + _tiles(rows, program.key_tile)
+            found.append(decode_splits(target, processors, programs, trips))
+        return tuple(found)
+
+
+def _store(entries: Entries, given: Mapping[str, object], k: Tensor) -> None:
+    batch, groups, rows, _ = k.shape
+    tiles = -(-rows // STORE_ROWS)
+    launch(entries.store, batch * groups * tiles, {**given, "tiles": tiles})
+
+
+def _shared(q: Tensor, k: Tensor, v: Tensor, cache: Cached) -> dict[str, object]:
+    """Arguments of every kernel."""
+    strided = {"q": q, "k": k, "v": v}
+    return {
+        **strided,
+        **strides(strided, cache.keys, cache.values),
+        "keys": cache.keys,
+        "values": cache.values,
+        "lengths": cache.lengths,
+        "counts": cache.counted(q.shape[2]),
+        "places": cache.places,
+        "nq": q.shape[2],
+        "slots": cache.keys.shape[1],
+        "batches": q.shape[0],
+    }
+
+
+def _tiles(rows: int, size: int) -> int:
+    """The most tiles of an absolute grid that `rows` rows may touch."""
+    return -(-(rows - 1) // size) + 1
+
+
+def _draws(tables: Sequence[Tensor]) -> dict[str, object]:
+    named: dict[str, object] = {f"draws_{n}": table for n, table in enumerate(tables)}
+    return named | {f"blocks_{n}": table.shape[1] for n, table in enumerate(tables)}
+
+
+def _trips(group: tuple[Region, ...], slots: int, key_tile: int) -> int:
+    """At least as many key tiles as one query may need of the group's arena."""
+    trips = 0
+    for region in group:
+        keys = region.reach
+        if region.stop is not None:
+            keys = min(keys or region.stop, region.stop - region.start)
+        trips += _tiles(min(slots, slots if keys is None else keys) + 1, key_tile)
+    return trips
+
+
+def _processors(device: torch.device) -> int:
+    """Multiprocessors."""
+    return 1 if device.type == "cpu" else torch.cuda.get_device_properties(device).multi_processor_count

@@ -1,0 +1,250 @@
+"""Tensors of one call -> launches of generated kernels, each given the arguments that it names, on the tensors' device.
+
+Invariant: a new length, batch size or offset changes no argument that Triton compiles for. (An address that is no
+multiple of 16 does; it compiles a kernel once more.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from triton.runtime.errors import OutOfResources
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from sparsec.backends.triton.emit import group_spans, head_dim_chunks, head_table
+from sparsec.backends.triton.packed import document_tiles
+from sparsec.diagnostics.model import CallError
+from sparsec.plan.kernel import HeadClass, KernelPlan
+from sparsec.plan.target import LaunchShape
+from sparsec.runtime.devices import constant, current
+from sparsec.sema.model import Documents
+
+FP_FUSION = True
+"""Multiply and add become one instruction; passed to every compile, so that Triton's default does not matter."""
+SUM_ROWS = 16
+"""Rows of one program of `row_sums`."""
+PLAIN = LaunchShape(4, 1, False)
+"""Of kernels without a product of matrices."""
+_VECTOR_BYTES = 16
+_ROW_REACH = 1 << 31
+"""Offsets within one tile are 32 bits wide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A kernel on one device: what all its calls have in common. `fixed`: arguments that no call changes."""
+
+    function: Any
+    device: torch.device
+    shape: LaunchShape
+    fixed: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassEntry:
+    """The kernel of a head class. `slots`: programs a tile; `chunks`: number and width of each chunk of columns."""
+
+    entry: Entry
+    slots: int
+    query_tile: int
+    key_tile: int
+    chunks: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(
+        cls,
+        function: Any,
+        device: torch.device,
+        shape: LaunchShape,
+        plan: KernelPlan,
+        head_class: HeadClass,
+        fixed: Mapping[str, object],
+        *,
+        of_keys: bool = False,
+    ) -> ClassEntry:
+        """`of_keys`: a program has a key tile of a KV group, else a query tile of a head."""
+        given = {**fixed, "table": constant(head_table(head_class), device)}
+        slots = len(head_class.heads)
+        if of_keys:
+            spans = group_spans(plan, head_class)
+            given["spans"], slots = constant(spans, device), len(spans)
+        program, chunks = head_class.program, head_dim_chunks(plan.head_dim)
+        entry = Entry(function, device, shape, given)
+        return cls(entry, slots, program.query_tile, program.key_tile, tuple((c.index, c.width) for c in chunks))
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What the launches of one call share; `numbers` are arguments by name."""
+
+    documents: Documents
+    batch: int
+    n_queries: int
+    n_keys: int
+    q_offset: int
+    cu_seqlens: Tensor | None
+    numbers: Mapping[str, object]
+    _document_tiles: dict[int, Tensor] = field(default_factory=dict)
+    """By the size of a tile."""
+
+    @classmethod
+    def of(
+        cls,
+        plan: KernelPlan,
+        strided: Mapping[str, Tensor],
+        q_offset: int,
+        cu_seqlens: Tensor | None,
+        scale_log2: float,
+    ) -> Call:
+        """`strided`: tensors [B, heads, rows, D] by the names that their strides have, among them q and k."""
+        q, k = strided["q"], strided["k"]
+        batch, _, n_queries, _ = q.shape
+        n_keys = k.shape[2]
+        numbers: dict[str, object] = {
+            "nq": n_queries,
+            "nk": n_keys,
+            "q0": q_offset,
+            "batches": batch,
+            "scale_log2": scale_log2,
+        }
+        numbers |= strides(strided)
+        return cls(plan.documents, batch, n_queries, n_keys, q_offset, cu_seqlens, numbers)
+
+    def query_tiles(
+        self,
+        of: ClassEntry,
+        lists: Sequence[Tensor],
+        tensors: Mapping[str, Tensor | None],
+        sources: Mapping[str, Tensor],
+    ) -> None:
+        """One program a query tile and head; `sources` are read by key tiles."""
+        size, offset = of.query_tile, self.q_offset
+        first = offset // size
+        tiles = (offset + self.n_queries - 1) // size + 1 - first
+        given = {**self.numbers, **tensors, "first_tile": first, "tiles": tiles}
+        self._run(of, self._places(size, tiles, given), lists, given, sources, of.key_tile)
+
+    def key_tiles(
+        self,
+        of: ClassEntry,
+        lists: Sequence[Tensor],
+        tensors: Mapping[str, Tensor | None],
+        sources: Mapping[str, Tensor],
+    ) -> None:
+        """One program a key tile and KV group; `sources` are read by query tiles."""
+        size = of.key_tile
+        given = {**self.numbers, **tensors}
+        self._run(of, self._places(size, -(-self.n_keys // size), given), lists, given, sources, of.query_tile)
+
+    def _places(self, size: int, tiles: int, given: dict[str, object]) -> int:
+        """The tiles of all sequences, or of all documents, which are then given."""
+        if self.cu_seqlens is None or self.documents is Documents.NONE:
+            return self.batch * tiles
+        if size not in self._document_tiles:
+            restart = self.documents is Documents.RESTART
+            self._document_tiles[size] = document_tiles(self.cu_seqlens, self.n_queries, size, restart=restart)
+        given["document_tiles"] = table = self._document_tiles[size]
+        return len(table)
+
+    def _run(
+        self,
+        of: ClassEntry,
+        places: int,
+        lists: Sequence[Tensor],
+        given: dict[str, object],
+        sources: Mapping[str, Tensor],
+        rows: int,
+    ) -> None:
+        tma = of.entry.shape.tma and given["VECTOR"] != 1 and all(_fits_descriptor(t) for t in sources.values())
+        given["TMA"] = tma
+        for n, table in enumerate(lists):
+            given[f"draws_{n}"] = table
+        for name, tensor in sources.items():
+            for index, width in of.chunks:
+                given[f"{name}_{index}"] = _descriptor(tensor, rows, width) if tma else tensor
+        launch(of.entry, places * of.slots, given)
+
+
+def launch(entry: Entry, programs: int, given: Mapping[str, object]) -> None:
+    """Runs `programs` programs on the entry's device, with those arguments that the kernel names.
+
+    Raises CallError where the device has too little room for the tiles that the kernel was planned with.
+    """
+    if not programs:
+        return
+    function, shape, fixed = entry.function, entry.shape, entry.fixed
+    named = {name: given[name] if name in given else fixed[name] for name in function.arg_names}
+    options: dict[str, object] = {"num_warps": shape.warps, "num_stages": shape.stages, "enable_fp_fusion": FP_FUSION}
+    if shape.maxnreg is not None:
+        options["maxnreg"] = shape.maxnreg
+    try:
+        with current(entry.device):  # Triton launches on the current device
+            function[(programs,)](**named, **options)
+    except OutOfResources as error:
+        raise CallError(
+            f"expected a device like the one that the module was compiled for, got {entry.device}, where its kernels "
+            f"lack room ({error}); sparsec.compile(..., device={str(entry.device)!r}) makes one for it"
+        ) from error
+
+
+def row_sums(
+    entry: Entry, g: Tensor, out: Tensor, lse: Tensor, grad_lse: Tensor | None, sink: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Of each row the log-sum-exp to base 2 and sum(g * out) - grad_lse, float32 [B, H, Nq]; dsink [H]."""
+    batch, heads, rows, _ = g.shape
+    log_sum, delta = torch.empty_like(lse), torch.empty_like(lse)
+    tiles = -(-rows // SUM_ROWS)
+    parts = None if sink is None else lse.new_empty((batch, heads, tiles))
+    given = {"g": g, "out": out, "lse": lse, "sink": sink, "sink_parts": parts, "log_sum": log_sum, "delta": delta}
+    given["grad_lse"] = None if grad_lse is None else aligned(grad_lse.to(torch.float32).contiguous())
+    numbers = {**strides({"g": g, "out": out}), "nq": rows, "tiles": tiles, "ROWS": SUM_ROWS}
+    launch(entry, batch * heads * tiles, {**given, **numbers})
+    return log_sum, delta, None if parts is None else parts.sum((0, 2))
+
+
+def with_rows(tensor: Tensor) -> Tensor:
+    """The tensor itself if its last dimension is dense and its rows lie close enough; else a copy."""
+    dense = tensor.stride(3) == 1 or tensor.shape[3] == 1
+    return tensor if dense and tensor.stride(2) * 256 < _ROW_REACH else tensor.contiguous()
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy where its address would have Triton compile a kernel once more: for small ones."""
+    return tensor.clone() if tensor.data_ptr() % _VECTOR_BYTES else tensor
+
+
+def strides(tensors: Mapping[str, Tensor], *beside: Tensor) -> dict[str, object]:
+    """The strides, in vectors, and VECTOR: elements in 16 bytes if every row starts on such a boundary, else 1.
+
+    `beside`: tensors whose rows are read in vectors too, and whose strides nobody asks for.
+    """
+    vector = _vector(*tensors.values(), *beside)
+    numbers: dict[str, object] = {"VECTOR": vector}
+    for name, tensor in tensors.items():
+        batch, head, row, _ = tensor.stride()
+        numbers[f"{name}_batch"], numbers[f"{name}_head"] = batch // vector, head // vector
+        numbers[f"{name}_row"] = row // vector
+    return numbers
+
+
+def _vector(*tensors: Tensor) -> int:
+    for tensor in tensors:
+        size = tensor.element_size()
+        if tensor.data_ptr() % _VECTOR_BYTES or any(stride * size % _VECTOR_BYTES for stride in tensor.stride()[:-1]):
+            return 1
+    return _VECTOR_BYTES // tensors[0].element_size()
+
+
+def _fits_descriptor(tensor: Tensor) -> bool:
+    """Whether a TMA descriptor may describe the tensor: no repeated or empty dimension, strides below 2**40 bytes."""
+    strides = tensor.stride()[:3]
+    return tensor.shape[2] > 0 and all(0 < stride * tensor.element_size() < 1 << 40 for stride in strides)
+
+
+def _descriptor(tensor: Tensor, rows: int, width: int) -> TensorDescriptor:
+    """Of one column the stride may be any number, but a descriptor takes 1 alone."""
+    return TensorDescriptor(tensor, list(tensor.shape), [*tensor.stride()[:3], 1], [1, 1, rows, width])

@@ -1,0 +1,310 @@
+"""Kernel plan -> the text of a Python module of Triton kernels, one a head class: the views that templates/triton read.
+
+Invariant: every name in the text is one of this module's or has passed `checked_name`; every number is printed by
+`repr(int)`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import assert_never
+
+from sparsec.backends.environment import render
+from sparsec.backends.triton.expr import assignment
+from sparsec.backends.triton.view import ChunkView, GroupsView, KernelView, ListView, LoopView, ModuleView, PieceView
+from sparsec.ir.expr.nodes import TRUE, Add, And, Bool, Expr, Less, Listed, Not, Or, Sub, Truth, Var
+from sparsec.ir.tiles.program import ListSpec, Piece, TileProgram
+from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
+from sparsec.sema.model import Documents
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_OWN_NAME = re.compile(r"[a-z][a-z_]*(?<!_)[0-9]+")
+"""Names that no template uses, but for these: theirs end in a letter or in `_<number>`."""
+_TEMPLATE_NAMES = ("i0", "i1", "j0", "j1", "q0")
+_CHAINED = 4
+"""Contiguous pieces of a loop that are told apart by a chain of comparisons; more go through a vector."""
+_ORIGIN = re.compile(r"[A-Za-z0-9_ ,.:=|&~()\[\]%*/+<>-]*")
+
+
+def emit_triton(plan: KernelPlan) -> str:
+    """The source of the module whose kernels `forward_0`, `forward_1`, ... serve the classes of `plan`, in order."""
+    return render("templates/triton/forward.py.jinja", triton_view(plan))
+
+
+def emit_triton_backward(plan: BackwardPlan) -> str:
+    """The source of the gradients' module.
+
+    `row_sums` comes first, then `grad_queries_0`, ... for the classes of `plan.forward` and `grad_keys_0`, ... for
+    those of `plan.transposed`.
+    """
+    return render("templates/triton/backward.py.jinja", module_view(plan.forward, "grad_queries", plan.transposed))
+
+
+def triton_view(plan: KernelPlan) -> ModuleView:
+    return module_view(plan, "forward", ())
+
+
+def adds_up(plan: BackwardPlan) -> bool:
+    """Whether the heads of some KV group lie in several transposed classes."""
+    share = plan.forward.heads // plan.forward.kv_heads
+    groups = [group for head_class in plan.transposed for group in {head // share for head in head_class.heads}]
+    return len(groups) > len(set(groups))
+
+
+def module_view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...]) -> ModuleView:
+    """The kernels are `<name>_0`, ... for the classes of `plan`, then `grad_keys_0`, ... for the transposed ones."""
+    return ModuleView(
+        heads=plan.heads,
+        kv_heads=plan.kv_heads,
+        head_dim=plan.head_dim,
+        bits="int32" if plan.dtype == "float32" else "int16",
+        group_size=plan.heads // plan.kv_heads,
+        softcap=plan.softcap is not None,
+        series=plan.softcap is not None and plan.dtype == "float32",
+        alibi=bool(plan.slopes),
+        sink=plan.learned_sink,
+        documents=plan.documents.name.lower(),
+        accumulate=adds_up(BackwardPlan(plan, transposed)),
+        chunks=head_dim_chunks(plan.head_dim),
+        kernels=tuple(
+            _kernel(f"{name}_{n}", head_class, query_side(plan.documents), None)
+            for n, head_class in enumerate(plan.classes)
+        ),
+        key_kernels=tuple(
+            _kernel(f"grad_keys_{n}", head_class, _key_side(plan.documents), _groups(plan, head_class))
+            for n, head_class in enumerate(transposed)
+        ),
+    )
+
+
+def head_dim_chunks(head_dim: int) -> tuple[ChunkView, ...]:
+    """Powers of two that cover `head_dim` with little waste: 96 = 64 + 32; the narrowest, 16, may reach beyond it."""
+    chunks: list[ChunkView] = []
+    first = 0
+    while first < head_dim:
+        left = head_dim - first
+        width = max(16, 1 << (left.bit_length() - 1))
+        chunks.append(ChunkView(len(chunks), first, width, first + width > head_dim))
+        first += width
+    return tuple(chunks)
+
+
+def head_table(head_class: HeadClass) -> tuple[tuple[int, ...], ...]:
+    """The kernel's table, one row a head of the class: the head, then its constants in order."""
+    return tuple((head, *(values[n] for _, values in head_class.constants)) for n, head in enumerate(head_class.heads))
+
+
+def group_spans(plan: KernelPlan, head_class: HeadClass) -> tuple[tuple[int, int, int], ...]:
+    """The KV groups of a class: (group, its first row in the head table, number of its heads in the class)."""
+    share = plan.heads // plan.kv_heads
+    groups = [head // share for head in head_class.heads]
+    assert groups == sorted(groups), "the heads of a class ascend"
+    return tuple((group, groups.index(group), groups.count(group)) for group in dict.fromkeys(groups))
+
+
+def _groups(plan: KernelPlan, head_class: HeadClass) -> GroupsView:
+    spans = group_spans(plan, head_class)
+    first = spans[0][0]
+    whole = all(count == plan.heads // plan.kv_heads for _, _, count in spans)
+    return GroupsView(
+        len(spans), first if whole and [span[0] for span in spans] == list(range(first, first + len(spans))) else None
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What a kernel calls its tile program's inputs; `inside` tells of a column that it exists."""
+
+    names: dict[str, str]
+    inside: str
+
+
+def query_side(documents: Documents) -> Side:
+    """Rows are queries, columns keys."""
+    match documents:
+        case Documents.NONE:
+            return Side({"i0": "i0", "i1": "i1", "nk": "nk"}, "j < nk")
+        case Documents.SEPARATE:
+            names = {name: name for name in ("i0", "i1", "nk", "begin", "end")}
+            return Side(names, "(j >= begin) & (j < end)")
+        case Documents.RESTART:
+            return Side({"i0": "i0", "i1": "i1", "nk": "length"}, "j < length")
+    assert_never(documents)
+
+
+def _key_side(documents: Documents) -> Side:
+    """Rows are keys, columns queries."""
+    names = {"j0": "j0", "j1": "j1", "base": "base", "begin": "query_begin", "end": "query_end"}
+    return Side({**names, "nk": "length" if documents is Documents.RESTART else "nk"}, "present[None, :]")
+
+
+def _kernel(name: str, head_class: HeadClass, side: Side, groups: GroupsView | None) -> KernelView:
+    program = head_class.program
+    names = side.names | {name: checked_name(name) for name, _ in head_class.constants}
+    let_lines: list[str] = []
+    for let in program.lets:
+        checked = checked_name(let.name)
+        let_lines.extend(assignment(checked, let.value, names))
+        names[let.name] = checked
+    heads = head_class.heads
+    contiguous = heads == tuple(range(heads[0], heads[0] + len(heads)))
+    lists = tuple(_list(n, spec, program.key_tile, names) for n, spec in enumerate(program.lists))
+    return KernelView(
+        name=name,
+        origins=tuple(_checked_origin(origin) for origin in head_class.origins if origin),
+        heads=len(heads),
+        first_head=heads[0] if contiguous else None,
+        groups=groups,
+        constants=tuple((name, column) for column, (name, _) in enumerate(head_class.constants, start=1)),
+        columns=1 + len(head_class.constants),
+        query_tile=program.query_tile,
+        key_tile=program.key_tile,
+        let_lines=tuple(let_lines),
+        lists=lists,
+        full=loop_view("full", program.full, program, names, lists, side),
+        masked=loop_view("masked", program.masked, program, names, lists, side),
+    )
+
+
+def _list(ordinal: int, spec: ListSpec, key_tile: int, names: Mapping[str, str]) -> ListView:
+    padded = 1 << (spec.width - 1).bit_length()
+    shift = spec.block.bit_length() - 1
+    return ListView(ordinal, spec.width, padded, shift, spec.block // key_tile, names[spec.lane_row])
+
+
+def loop_view(
+    kind: str,
+    pieces: tuple[Piece, ...],
+    program: TileProgram,
+    names: Mapping[str, str],
+    lists: tuple[ListView, ...],
+    side: Side,
+) -> LoopView:
+    views: list[PieceView] = []
+    end = "0"
+    runs = tuple(p for p in pieces if p.contiguous and p.when == TRUE)
+    if len(runs) > _CHAINED:
+        view, end = _runs(kind, runs, names)
+        views.append(view)
+        pieces = tuple(p for p in pieces if p not in runs)
+    for n, piece in enumerate(pieces, start=len(views)):
+        first, end = end, f"{kind}_end_{n}"
+        if n == 0:
+            count_lines = list(assignment(end, piece.count, names))
+        else:
+            count_lines = list(assignment(end, Add(Var(first), piece.count), {**names, first: first}))
+        lines = tuple(_piece_lines(piece, n, program, names, lists))
+        views.append(PieceView(_checked_origin(piece.origin), tuple(count_lines), first, lines))
+    skips = any(piece.when != TRUE for piece in pieces)
+    if kind == "full":
+        return LoopView(tuple(views), end, False, skips, (), ())
+    lookups = tuple(
+        line for n in sorted(_listed(program.live)) for line in listed_lines(lists[n], "tile", program, names)
+    )
+    if program.live == TRUE:
+        return LoopView(tuple(views), end, True, skips, lookups, (f"live = {side.inside}",))
+    test = assignment("allowed", program.live, {**names, "i": "i", "j": "j"})
+    inside = f"({side.inside})" if side.inside.startswith("j") else side.inside
+    return LoopView(tuple(views), end, True, skips, lookups, (*test, f"live = allowed & {inside}"))
+
+
+def _runs(kind: str, pieces: tuple[Piece, ...], names: Mapping[str, str]) -> tuple[PieceView, str]:
+    """Many contiguous pieces as one: vectors of their first trips and of how far the tiles jump there.
+
+    A chain of comparisons would hold two registers a piece through the loop.
+    """
+    padded = 1 << (len(pieces) - 1).bit_length()
+    slots, firsts, jumps, end = f"{kind}_slots", f"{kind}_firsts", f"{kind}_jumps", "0"
+    lines = [f"{slots} = tl.arange(0, {padded})"]
+    lines += [f"{name} = tl.zeros([{padded}], tl.int32)" for name in (firsts, jumps)]
+    scope = {**names, "n": "0"}
+    for n, piece in enumerate(pieces):
+        if piece.origin:
+            lines.append(f"# {_checked_origin(piece.origin)}")
+        before, past, at = end, f"{kind}_run_{n}", f"{kind}_at_{n}"
+        scope |= {before: before}
+        start = _first_tile(piece.tile)
+        if n == 0:
+            lines += assignment(at, start, scope)
+            lines.append(f"{jumps} = tl.where({slots} == 0, {at}, {jumps})")
+            lines += assignment(past, piece.count, names)
+        else:
+            lines += assignment(at, Sub(start, Var(before)), scope)
+            lines.append(f"{jumps} = tl.where({slots} == {n}, {at} - {kind}_at_{n - 1}, {jumps})")
+            lines.append(f"{firsts} = tl.where({slots} == {n}, {before}, {firsts})")
+            lines += assignment(past, Add(Var(before), piece.count), scope)
+        end = past
+    return PieceView("", tuple(lines), "0", (f"tile = n + tl.sum(tl.where(n >= {firsts}, {jumps}, 0), 0)",)), end
+
+
+def _first_tile(tile: Expr) -> Expr:
+    """A contiguous piece's tile for n = 0, which the names give where n is not simply added."""
+    match tile:
+        case Add(start, Var("n")) | Add(Var("n"), start):
+            return start
+    return tile
+
+
+def _piece_lines(
+    piece: Piece, ordinal: int, program: TileProgram, names: Mapping[str, str], lists: tuple[ListView, ...]
+) -> list[str]:
+    """Lines that set `tile` if `n`, the trip's number within the piece, is at least 0."""
+    lines: list[str] = []
+    names = {**names, "n": "n"}
+    if piece.listed is not None:
+        view = lists[piece.listed]
+        slot = "n" if view.tiles == 1 else f"n // {view.tiles}"
+        lines.append(f"entry = tl.sum(tl.where(slots_{view.ordinal} == {slot}, draws_row_{view.ordinal}, 0), 0)")
+        names["entry"] = "entry"
+    target = "tile" if ordinal == 0 else "candidate"
+    lines.extend(assignment(target, piece.tile, names))
+    if piece.when != TRUE:
+        for n in sorted(_listed(piece.when)):
+            lines.extend(listed_lines(lists[n], target, program, names))
+        lines.extend(assignment("wanted", piece.when, {**names, "tile": target}))
+        lines.append(f"{target} = tl.where(wanted, {target}, past_end)")
+    if ordinal > 0:
+        lines.append("tile = tl.where(n >= 0, candidate, tile)")
+    return lines
+
+
+def listed_lines(view: ListView, tile: str, program: TileProgram, names: Mapping[str, str]) -> list[str]:
+    """Set `listed_<ordinal>`: whether the key block is among the query block's draws; `tile` gives one of the two."""
+    n = view.ordinal
+    if "j0" not in names:
+        block = tile if view.tiles == 1 else f"{tile} // {view.tiles}"
+        return [f"listed_{n} = tl.max((draws_row_{n} == {block}).to(tl.int32), 0) > 0"]
+    return [
+        f"row_{n} = ((base + {tile} * {program.query_tile}) >> {view.shift}) - block_from_{n}",
+        f"row_{n} = tl.minimum(tl.maximum(row_{n}, 0), blocks_{n} - 1).to(tl.int64) * {view.width}",
+        f"drawn_{n} = tl.load(draws_at_{n} + row_{n} + slots_{n}, mask=slots_{n} < {view.width}, other=-1)",
+        f"listed_{n} = tl.max((drawn_{n} == j0 >> {view.shift}).to(tl.int32), 0) > 0",
+    ]
+
+
+def _listed(condition: Bool) -> set[int]:
+    match condition:
+        case Listed(ordinal):
+            return {ordinal}
+        case And(a, b) | Or(a, b):
+            return _listed(a) | _listed(b)
+        case Not(a):
+            return _listed(a)
+        case Truth() | Less():
+            return set()
+    assert_never(condition)
+
+
+def checked_name(name: str) -> str:
+    """A planner's name; one that the templates may use themselves gets an underscore. Raises ValueError."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name that a kernel may hold")
+    return name if _OWN_NAME.fullmatch(name) and name not in _TEMPLATE_NAMES else f"{name}_"
+
+
+def _checked_origin(origin: str) -> str:
+    if not _ORIGIN.fullmatch(origin):
+        raise ValueError(f"{origin!r} is no comment that a kernel may hold")
+    return origin[:100].rstrip()

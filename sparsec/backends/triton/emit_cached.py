@@ -1,0 +1,158 @@
+"""Plan of attention over a cache -> the text of a Python module: kernels `attend_<n>` and `decode_<n>`, merge, store.
+
+Invariant: a chunk's kernel and decode's find a key by the same slot function; names and numbers are those of
+`backends.triton.emit`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from sparsec.backends.environment import render
+from sparsec.backends.triton.emit import checked_name, module_view
+from sparsec.backends.triton.expr import assignment
+from sparsec.backends.triton.view import KernelView, ModuleView
+from sparsec.ir.expr.nodes import Expr, Int, names_in
+from sparsec.plan.kernel import HeadClass, KernelPlan
+from sparsec.plan.kv.cached import CachedPlan, GroupClass
+
+_WIDTH = 80
+"""Arguments wider than this, with commas, stand one a line."""
+_PLACE = re.compile(r"(?:base|capacity)(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class SlotView:
+    """A function of the key j to its slot; it reads base and capacity of `regions`, and `constants` (name, column).
+
+    `arguments` names all these; `wide`: they are too many for one line.
+    """
+
+    name: str
+    regions: tuple[int, ...]
+    constants: tuple[tuple[str, int], ...]
+    lines: tuple[str, ...]
+    arguments: tuple[str, ...]
+    wide: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CachedKernelView:
+    """One class's kernel, and the function that finds its keys; `blocks` name the lengths of its tables of draws."""
+
+    kernel: KernelView
+    slot: SlotView
+    blocks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CachedView:
+    """`module` has what a forward module's view has; `store` a function for each kind of KV group.
+
+    `regions`: of each group in the table of places; `store_columns`: of the table of groups, whose first is the kind.
+    """
+
+    module: ModuleView
+    attend: tuple[CachedKernelView, ...]
+    decode: tuple[CachedKernelView, ...]
+    store: tuple[SlotView, ...]
+    regions: int
+    store_columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Packs:
+    """Query heads of one class that share a KV group and all constants, so many at a time that they fit into the rows.
+
+    `table` has a row a pack: the group, then the constants. `members`: as many heads each, -1 for none.
+    """
+
+    table: tuple[tuple[int, ...], ...]
+    members: tuple[tuple[int, ...], ...]
+
+
+def emit_triton_cached(chunks: CachedPlan, decode: CachedPlan) -> str:
+    """The module of two plans of one pattern: chunks of queries by `chunks`, a few queries by `decode`."""
+    return render("templates/triton/cached.py.jinja", cached_view(chunks, decode))
+
+
+def cached_view(chunks: CachedPlan, decode: CachedPlan) -> CachedView:
+    assert chunks.slots == decode.slots, "both plans are of one pattern"
+    module = module_view(chunks.attend, "attend", ())
+    slots = tuple(
+        _slot_view(f"slot_{n}", slots.slot, {name: column for column, (name, _) in enumerate(head_class.constants, 1)})
+        for n, (slots, head_class) in enumerate(zip(chunks.slots, chunks.attend.classes, strict=True))
+    )
+    decoding = module_view(decode.attend, "decode", ()).kernels
+    return CachedView(
+        module=replace(module, kernels=()),
+        attend=tuple(map(_kernel_view, module.kernels, slots)),
+        decode=tuple(map(_kernel_view, decoding, slots)),
+        store=tuple(
+            _slot_view(
+                f"kept_{n}",
+                group_class.slots.kept,
+                {name: column for column, (name, _) in enumerate(group_class.constants, 1)},
+            )
+            for n, group_class in enumerate(chunks.store)
+        ),
+        regions=chunks.regions,
+        store_columns=len(group_table(chunks.store)[0]),
+    )
+
+
+def _kernel_view(kernel: KernelView, slot: SlotView) -> CachedKernelView:
+    return CachedKernelView(kernel, slot, tuple(f"blocks_{view.ordinal}" for view in kernel.lists))
+
+
+def _slot_view(name: str, slot: Expr, columns: Mapping[str, int]) -> SlotView:
+    read = names_in(slot)
+    regions = tuple(sorted({int(found[1]) for found in map(_PLACE.fullmatch, read) if found}))
+    constants = tuple((checked_name(name), columns[name]) for name in sorted(read & columns.keys()))
+    names = {"j": "j", "stop": "stop", **{name: checked_name(name) for name in columns}}
+    arguments = [name for name, _ in constants]
+    for n in reversed(regions):
+        names |= {f"base{n}": f"base_{n}", f"capacity{n}": f"capacity_{n}"}
+        arguments[:0] = f"base_{n}", f"capacity_{n}"
+    lines = assignment("found", slot, names)
+    if isinstance(slot, Int):
+        lines = (f"found = tl.zeros_like(j) + ({slot.value})",)
+    return SlotView(name, regions, constants, lines, tuple(arguments), len(", ".join(arguments)) > _WIDTH)
+
+
+def group_table(store: tuple[GroupClass, ...]) -> tuple[tuple[int, ...], ...]:
+    """One row a KV group, in order: its kind, then that kind's constants, then zeros."""
+    width = max(len(group_class.constants) for group_class in store)
+    rows = {
+        group: (kind, *(values[n] for _, values in group_class.constants), *[0] * (width - len(group_class.constants)))
+        for kind, group_class in enumerate(store)
+        for n, group in enumerate(group_class.groups)
+    }
+    return tuple(rows[group] for group in sorted(rows))
+
+
+def packs(plan: KernelPlan, head_class: HeadClass, most: int) -> Packs:
+    """The packs of a class, of at most `most` heads each."""
+    return _packs(head_class.heads, tuple(values for _, values in head_class.constants), _share(plan), most)
+
+
+def _share(plan: KernelPlan) -> int:
+    return plan.heads // plan.kv_heads
+
+
+@lru_cache(maxsize=256)
+def _packs(heads: tuple[int, ...], constants: tuple[tuple[int, ...], ...], share: int, most: int) -> Packs:
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for n, head in enumerate(heads):
+        alike.setdefault((head // share, *(values[n] for values in constants)), []).append(head)
+    width = min(most, max(map(len, alike.values())))
+    table, members = [], []
+    for row, found in alike.items():
+        for first in range(0, len(found), width):
+            part = found[first : first + width]
+            table.append(row)
+            members.append((*part, *[-1] * (width - len(part))))
+    return Packs(tuple(table), tuple(members))

@@ -1,0 +1,288 @@
+"""Generated Triton source -> launched kernels, on a GPU or, on CPU tensors, in Triton's interpreter.
+
+Invariant: a new length, batch size or offset compiles nothing; two runs on the same inputs give the same bits.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from importlib.machinery import SourceFileLoader
+from types import CodeType, ModuleType
+
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sparsec.backends.triton.call import FP_FUSION, PLAIN, Call, ClassEntry, Entry, aligned, row_sums, with_rows
+from sparsec.backends.triton.emit import adds_up, emit_triton, emit_triton_backward
+from sparsec.diagnostics.model import CallError, InternalError
+from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
+from sparsec.plan.target import backward_shape, family, launch_shape
+from sparsec.runtime.build.cache import build_key, lookup, publish
+from sparsec.runtime.devices import PerDevice, constant
+from sparsec.runtime.draws import Draws
+
+LOG2_E = math.log2(math.e)
+_MODULE_FILE = "kernels.py"
+
+
+def interpreted() -> bool:
+    """Whether this process runs Triton's kernels in the interpreter (TRITON_INTERPRET=1 when it was imported)."""
+    return bool(triton.knobs.runtime.interpret)
+
+
+class _TextLoader(SourceFileLoader):
+    """Leaves no byte code beside the source: the cache's folders hold what was published, and nothing else is run."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+def load_module(source: str) -> ModuleType:
+    """Imports generated source from the build cache, once a process and text."""
+    key = build_key("triton", triton.__version__, str(FP_FUSION), source)
+    name = f"sparsec_triton_{key}"
+    if name in sys.modules:
+        return sys.modules[name]
+    folder = lookup(key) or publish(key, {_MODULE_FILE: source.encode()})
+    path = folder / _MODULE_FILE
+    spec = importlib.util.spec_from_file_location(name, path, loader=_TextLoader(name, str(path)))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    return module
+
+
+def target_of(device: torch.device) -> str:
+    """The target name of a device: `cuda:90`, `hip:gfx942`, or `interpreter` for the CPU.
+
+    Raises CallError for a GPU that no tiles are known for.
+    """
+    if device.type == "cpu":
+        return "interpreter"
+    properties = torch.cuda.get_device_properties(device)
+    found = f"cuda:{properties.major}{properties.minor}"
+    if torch.version.hip:
+        found = f"hip:{properties.gcnArchName.split(':')[0]}"
+    try:
+        family(found)
+    except ValueError as error:
+        raise CallError(f"expected a GPU of compute capability 8.0 or later, got {device}, a {found}") from error
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class GradientEntries:
+    """The gradients' kernels on one device."""
+
+    row_sums: Entry
+    queries: tuple[ClassEntry, ...]
+    keys: tuple[ClassEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gradients:
+    """The backward plan, the source of its kernels, these on each device, and the tables that `grad_keys` reads."""
+
+    plan: BackwardPlan
+    source: str
+    entries: PerDevice[GradientEntries]
+    draws: Draws
+    adds_up: bool
+
+    @classmethod
+    def of(cls, plan: BackwardPlan, source: str, allow_tf32: bool) -> Gradients:
+        specs = tuple(spec for head_class in plan.transposed for spec in head_class.program.lists)
+        made = PerDevice(lambda device: _gradient_entries(plan, source, allow_tf32, device))
+        return cls(plan, source, made, Draws(specs), adds_up(plan))
+
+
+def _gradient_entries(plan: BackwardPlan, source: str, allow_tf32: bool, device: torch.device) -> GradientEntries:
+    module, fixed = load_module(source), constants(plan.forward, allow_tf32, device)
+    shape = partial(backward_shape, target_of(device), plan.forward.head_dim, plan.forward.dtype)
+
+    def entries(name: str, classes: tuple[HeadClass, ...], of_keys: bool) -> Iterator[ClassEntry]:
+        for n, head_class in enumerate(classes):
+            how = shape(head_class.program.query_tile, head_class.program.key_tile, of_keys=of_keys)
+            kernel = getattr(module, f"{name}_{n}")
+            yield ClassEntry.of(kernel, device, how, plan.forward, head_class, fixed, of_keys=of_keys)
+
+    return GradientEntries(
+        Entry(module.row_sums, device, PLAIN, {}),
+        tuple(entries("grad_queries", plan.forward.classes, False)),
+        tuple(entries("grad_keys", plan.transposed, True)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TritonKernel:
+    """The kernels of one plan. `allow_tf32` lets float32 inputs be multiplied with TF32 tensor cores.
+
+    `gradients` makes the backward kernels when the first gradient is asked for; without it there is no backward.
+    """
+
+    plan: KernelPlan
+    source: str
+    allow_tf32: bool = False
+    gradients: Callable[[], Gradients] | None = None
+    entries: PerDevice[tuple[ClassEntry, ...]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "entries", PerDevice(self._entries_on))
+
+    @classmethod
+    def of(
+        cls, plan: KernelPlan, *, allow_tf32: bool = False, plan_backward: Callable[[], BackwardPlan] | None = None
+    ) -> TritonKernel:
+        """`plan_backward` gives the plan of the gradients, of tiles of `plan.target.backward_tile_sizes`."""
+
+        @cache
+        def gradients() -> Gradients:
+            assert plan_backward is not None
+            made = plan_backward()
+            return Gradients.of(made, emit_triton_backward(made), allow_tf32)
+
+        return cls(plan, emit_triton(plan), allow_tf32, None if plan_backward is None else gradients)
+
+    @classmethod
+    def load(cls, plan: KernelPlan, source: str, gradients: tuple[BackwardPlan, str] | None) -> TritonKernel:
+        """The kernels of `source`, which `emit_triton` made, and of the gradients' plan and source, where given."""
+        made = None if gradients is None else Gradients.of(*gradients, allow_tf32=False)
+        return cls(plan, source, gradients=None if made is None else lambda: made)
+
+    def _entries_on(self, device: torch.device) -> tuple[ClassEntry, ...]:
+        plan, target = self.plan, target_of(device)
+        module, fixed = load_module(self.source), constants(plan, self.allow_tf32, device)
+        made = []
+        for n, head_class in enumerate(plan.classes):
+            tiles = head_class.program.query_tile, head_class.program.key_tile
+            shape = launch_shape(target, plan.head_dim, plan.dtype, *tiles, light=plan.light(head_class))
+            made.append(ClassEntry.of(getattr(module, f"forward_{n}"), device, shape, plan, head_class, fixed))
+        return tuple(made)
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        q_offset: int,
+        scale: float | None = None,
+        lists: Sequence[Tensor] = (),
+        sink: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `runtime.kernel.Kernel`; `lists` are the tables of `runtime.draws`, class by class.
+
+        Raises CallError for tensors on the CPU outside the interpreter.
+        """
+        check_device(q)
+        scale, packed = scale_of(self.plan, scale), cu_seqlens is not None
+        out = new_like(q, zero=packed)
+        lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
+        if packed:  # a row may be in no document
+            lse.fill_(-math.inf)
+        if q.numel() == 0:
+            return out.to(q.dtype), lse
+        q, scale = with_positive_scale(q, scale)
+        q, k, v = (with_rows(tensor) for tensor in (q, k, v))
+        strided = {"q": q, "k": k, "v": v, "out": out}
+        call = Call.of(self.plan, strided, q_offset, cu_seqlens, scale * LOG2_E)
+        tensors = {"q": q, "out": out, "lse": lse, "sink": None if sink is None else aligned(sink)}
+        for entry, tables in zip(self.entries.on(q.device), with_lists(self.plan.classes, lists), strict=True):
+            call.query_tiles(entry, tables, tensors, {"keys": k, "values": v})
+        return out.to(q.dtype), lse
+
+    def backward(
+        self,
+        grad_out: Tensor,
+        grad_lse: Tensor | None,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        *,
+        q_offset: int,
+        scale: float | None = None,
+        lists: Sequence[Tensor] = (),
+        sink: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """See `runtime.kernel.Kernel`; raises as `forward` does."""
+        check_device(q)
+        if self.gradients is None:
+            raise InternalError("a kernel made without the plan of its gradients was asked for them")
+        made = self.gradients()
+        plan, packed, adds = made.plan, cu_seqlens is not None, made.adds_up
+        dq = new_like(q, zero=packed)
+        dk, dv = (new_like(t, zero=packed or adds or q.numel() == 0, wide=adds) for t in (k, v))
+        if q.numel() == 0:
+            return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), None if sink is None else torch.zeros_like(sink)
+        types, entries = (q.dtype, k.dtype, v.dtype), made.entries.on(q.device)
+        q, k, v, g, out = (with_rows(tensor) for tensor in (q, k, v, grad_out, out))
+        sink = None if sink is None else aligned(sink)
+        log_sum, delta, dsink = row_sums(entries.row_sums, g, out, aligned(lse.contiguous()), grad_lse, sink)
+        strided = {"q": q, "k": k, "v": v, "g": g}
+        call = Call.of(plan.forward, strided, q_offset, cu_seqlens, scale_of(self.plan, scale) * LOG2_E)
+        tensors: dict[str, Tensor | None] = {**strided, "log_sum": log_sum, "delta": delta}
+        tensors |= {"grad_q": dq, "grad_k": dk, "grad_v": dv}
+        for entry, tables in zip(entries.queries, with_lists(plan.forward.classes, lists), strict=True):
+            call.query_tiles(entry, tables, tensors, {"keys": k, "values": v})
+        lists = made.draws.tables(q.shape[2], q_offset, q.device)
+        for entry, tables in zip(entries.keys, with_lists(plan.transposed, lists), strict=True):
+            call.key_tiles(entry, tables, tensors, {"queries": q, "gradients": g})
+        return dq.to(types[0]), dk.to(types[1]), dv.to(types[2]), dsink
+
+
+def scale_of(plan: KernelPlan, given: float | None) -> float:
+    scale = plan.scale if given is None else given
+    return 1.0 / math.sqrt(plan.head_dim) if scale is None else scale
+
+
+def with_positive_scale(q: Tensor, scale: float) -> tuple[Tensor, float]:
+    """Queries and a scale of the same products: the forward kernels scale row maxima, which takes a positive one."""
+    if scale > 0.0:
+        return q, scale
+    return (q * 0.0, 1.0) if scale == 0.0 else (-q, -scale)
+
+
+def constants(plan: KernelPlan, allow_tf32: bool, device: torch.device) -> dict[str, object]:
+    """Arguments that follow from the plan alone; made once a device, for the slopes are copied there."""
+    slopes = [slope / math.log(2) for slope in plan.slopes]  # for scores that are exponents of 2
+    return {
+        "head_slopes": constant(slopes, device, torch.float32) if slopes else None,
+        "cap_log2": (plan.softcap or 1.0) * LOG2_E,
+        "OPERAND": tl.float32 if interpreted() else getattr(tl, plan.dtype),
+        "PRECISION": "tf32" if allow_tf32 and torch.version.hip is None else "ieee",
+    }
+
+
+def check_device(q: Tensor) -> None:
+    if q.device.type == "cpu" and not interpreted():
+        raise CallError("expected tensors on a GPU, got the CPU's: there Triton runs only under TRITON_INTERPRET=1")
+
+
+def new_like(tensor: Tensor, *, zero: bool, wide: bool = False) -> Tensor:
+    """A contiguous tensor to write results to; the interpreter truncates where it should round, so it gets float32."""
+    dtype = torch.float32 if wide or interpreted() else tensor.dtype
+    return (torch.zeros if zero else torch.empty)(tensor.shape, dtype=dtype, device=tensor.device)
+
+
+def with_lists(classes: tuple[HeadClass, ...], lists: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+    """Of each class the tables of its own lists."""
+    first = 0
+    for head_class in classes:
+        past = first + len(head_class.program.lists)
+        yield lists[first:past]
+        first = past

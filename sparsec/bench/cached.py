@@ -1,0 +1,147 @@
+"""A compiled pattern over its KV cache, timed beside peers over a dense cache -> figures of decode or of one chunk.
+
+Invariant: as of `measure`. Each timed call attends and stores its tokens; the peers attend alone. A cache is filled
+with normal numbers before, so that no prefill of its length is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sparsec.bench.baseline_names import PEERS
+from sparsec.bench.forward import launched_lines
+from sparsec.diagnostics.tables import table
+
+if TYPE_CHECKING:
+    from sparsec.bench.baselines import Case
+    from sparsec.runtime.module import SparseAttention
+
+
+@dataclass(frozen=True, slots=True)
+class CachedFigures:
+    """Seconds of one call of `new` tokens, the last of `length`, by sparsec and by each peer that ran.
+
+    `launched`: as of Measurement. `live_keys`: those that the last query attends to, over the KV heads, a key that
+    several heads of one share counted once; `dense_keys`: all of them. Bytes are of keys and values: `live_bytes` those
+    of the live keys of a batch, `cache_bytes` and `dense_bytes` what the caches hold; `copy_bytes_per_second` is what
+    `Tensor.copy_` reads.
+    """
+
+    length: int
+    new: int
+    seconds: dict[str, float]
+    absent: dict[str, str]
+    launched: tuple[str, ...]
+    live_keys: int
+    dense_keys: int
+    live_bytes: int
+    cache_bytes: int
+    dense_bytes: int
+    copy_bytes_per_second: float
+
+    @property
+    def ideal(self) -> float:
+        """The speed-up over a dense cache if time followed the keys read."""
+        return self.dense_keys / max(self.live_keys, 1)
+
+    @property
+    def share_of_copy(self) -> float:
+        """Live bytes a second as a share of the copy's."""
+        return self.live_bytes / self.seconds["sparsec"] / self.copy_bytes_per_second
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON: milliseconds, ratios and bytes."""
+        return {
+            "seq_len": self.length,
+            "new_tokens": self.new,
+            "ms": {name: seconds * 1e3 for name, seconds in self.seconds.items()},
+            "speed_up": {name: seconds / self.seconds["sparsec"] for name, seconds in self.seconds.items()},
+            "absent": self.absent,
+            "host_time_in": self.launched,
+            "ideal_speed_up": self.ideal,
+            "cache_bytes": self.cache_bytes,
+            "dense_cache_bytes": self.dense_bytes,
+            "live_bytes": self.live_bytes,
+            "share_of_copy_bandwidth": self.share_of_copy,
+        }
+
+
+def measure_cached(
+    attn: SparseAttention,
+    case: Case,
+    new: int,
+    against: Collection[str],
+    *,
+    repeats: int,
+    report: Callable[[str], None],
+) -> CachedFigures:
+    """Times calls of `new` tokens that end at about `case.length` tokens. Raises as `SparseAttention.new_cache`."""
+    from sparsec.bench.baseline_calls import Passes, peer_calls
+    from sparsec.bench.baselines import copying
+    from sparsec.bench.clock import CALLS_BESIDE_ROUNDS, median_seconds
+    from sparsec.reference import mask
+
+    pattern, length = case.pattern, case.length
+    report("filling the cache")
+    q, k, v = case.inputs()
+    few = [t[:, :, length - new :].contiguous() for t in (q, k, v)]
+    cache = attn.new_cache(case.batch, length + new * (repeats + CALLS_BESIDE_ROUNDS), device=case.device)
+    cache.keys.normal_()
+    cache.values.normal_()
+    cache.lengths_tensor.fill_(length - new)
+    cache.refresh()
+    calls: dict[str, Callable[[], object]] = {"sparsec": lambda: attn(*few, cache=cache)}
+    found = peer_calls(pattern, (few[0], k, v), against, passes=Passes.CACHED, causal=True, report=report)
+    calls |= found.calls
+    calls["copy"] = copying(k)
+    report(f"timing {', '.join(calls)} at {length} tokens, {repeats} rounds")
+    times = median_seconds(calls, repeats=repeats, device=case.device)
+    per_group = pattern.heads // pattern.kv_heads
+    seen = mask(pattern, 1, length)[:, 0].view(pattern.kv_heads, per_group, length).any(dim=1)
+    live, dense_keys = case.batch * int(seen.sum()), case.batch * pattern.kv_heads * length
+    key_bytes = 2 * case.head_dim * k.element_size()
+    return CachedFigures(
+        length=length,
+        new=new,
+        seconds={name: times[name].seconds for name in ("sparsec", *PEERS) if name in times},
+        absent=found.absent,
+        launched=tuple(name for name, taken in times.items() if taken.host),
+        live_keys=live,
+        dense_keys=dense_keys,
+        live_bytes=live * key_bytes,
+        cache_bytes=case.batch * attn.layout.slots(length) * key_bytes,
+        dense_bytes=dense_keys * key_bytes,
+        copy_bytes_per_second=2 * k.nbytes / times["copy"].seconds,
+    )
+
+
+def cached_table(measured: list[CachedFigures], peers: tuple[str, ...]) -> str:
+    columns = [column for name in peers for column in (f"{name} ms", f"vs {name}")]
+    head = ("tokens", "new", "ms", *columns, "ideal", "cache MB", "dense MB", "live GB/s", "of copy")
+    rows = []
+    for each in measured:
+        ours, against = each.seconds["sparsec"], []
+        for name in peers:
+            seconds = each.seconds.get(name)
+            against += ["-", "-"] if seconds is None else [f"{seconds * 1e3:.3g}", f"{seconds / ours:.2f}x"]
+        rows.append(
+            (
+                str(each.length),
+                str(each.new),
+                f"{ours * 1e3:.3g}",
+                *against,
+                f"{each.ideal:.2f}x",
+                f"{each.cache_bytes / 1e6:.1f}",
+                f"{each.dense_bytes / 1e6:.1f}",
+                f"{each.live_bytes / ours / 1e9:.1f}",
+                f"{each.share_of_copy:.2f}",
+            )
+        )
+    lines = [table(head, rows), "", "peers: over a dense cache, storing nothing; ideal: dense keys over live ones"]
+    lines += launched_lines(measured)
+    lines += dict.fromkeys(
+        f"{PEERS[name]} did not run: {why}" for each in measured for name, why in each.absent.items()
+    )
+    return "\n".join(lines)

@@ -1,0 +1,128 @@
+"""A compiled pattern and its peers, timed on the same tensors in turn -> figures, and the names of their columns.
+
+Invariant: every time of a Measurement comes from the same rounds of one process, with the same threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sparsec.analysis.coverage import HeadCoverage, pattern_coverage
+from sparsec.bench.baseline_names import DENSE, PEERS
+
+if TYPE_CHECKING:
+    from sparsec.bench.baselines import Case, Comparison
+    from sparsec.bench.cached import CachedFigures
+    from sparsec.bench.gradients import Gradients
+    from sparsec.runtime.module import SparseAttention
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Seconds of sparsec and of each peer that ran; `absent` says why another did not.
+
+    `launched`: whose times have the host's launches in them, since a GPU's graph could not hold the call.
+    `dense_pairs` and `live_pairs` count over all heads and the batch; dense is causal if the pattern is.
+    """
+
+    length: int
+    seconds: float
+    peers: dict[str, float]
+    absent: dict[str, str]
+    launched: tuple[str, ...]
+    flex_compile_seconds: float | None
+    live_pairs: float
+    dense_pairs: float
+    causal: bool
+    exact: bool
+    gflops: float
+    sgemm_gflops: float
+    comparison: Comparison | None
+
+    @property
+    def ideal(self) -> float:
+        """The speed-up over dense if time followed the live pairs."""
+        return self.dense_pairs / max(self.live_pairs, 1)
+
+    @property
+    def achieved(self) -> float | None:
+        """The speed-up over the fastest dense peer as a share of `ideal`."""
+        dense = [self.peers[name] for name in DENSE if name in self.peers]
+        return min(dense) / self.seconds / self.ideal if dense else None
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON: milliseconds, ratios and GFLOP/s."""
+        return {
+            "seq_len": self.length,
+            "ms": self.seconds * 1e3,
+            "peers_ms": {name: seconds * 1e3 for name, seconds in self.peers.items()},
+            "speed_up": {name: seconds / self.seconds for name, seconds in self.peers.items()},
+            "absent": self.absent,
+            "host_time_in": self.launched,
+            "flex_compile_s": self.flex_compile_seconds,
+            "live_fraction": self.live_pairs / self.dense_pairs,
+            "live_exact": self.exact,
+            "causal": self.causal,
+            "ideal_speed_up": self.ideal,
+            "achieved_over_ideal": self.achieved,
+            "useful_gflops": self.gflops,
+            "sgemm_gflops": self.sgemm_gflops,
+            "share_of_sgemm": self.gflops / self.sgemm_gflops,
+        }
+
+
+def launched_lines(measured: Sequence[Measurement | Gradients | CachedFigures]) -> list[str]:
+    """In words, whose times have the host's launches in them."""
+    names = dict.fromkeys(name for each in measured for name in each.launched)
+    return [f"the host's time to launch is in that of: {', '.join(names)}"] if names else []
+
+
+def measure(
+    attn: SparseAttention,
+    case: Case,
+    against: Collection[str],
+    *,
+    repeats: int,
+    report: Callable[[str], None],
+    check: bool = False,
+    found: tuple[HeadCoverage, ...] | None = None,
+) -> Measurement:
+    """Times `attn` and the peers in `against`; with `check`, compares its output with float64 first."""
+    from sparsec.bench.baseline_calls import Passes, peer_calls
+    from sparsec.bench.baselines import compare, matrix_product
+    from sparsec.bench.clock import median_seconds
+
+    pattern = case.pattern
+    report("counting live pairs")
+    found = pattern_coverage(pattern, case.length) if found is None else found
+    causal = all(head.causal for head in found)
+    (q, k, v), attend = case.inputs(), case.call(attn)
+    comparison = None
+    if check:
+        report("comparing with float64")
+        comparison = compare(pattern, q, k, v, attend(q, k, v))
+    calls: dict[str, Callable[[], object]] = {"sparsec": lambda: attend(q, k, v)}
+    peers = peer_calls(pattern, (q, k, v), against, passes=Passes.FORWARD, causal=causal, report=report)
+    calls |= peers.calls
+    calls["sgemm"], product_flops = matrix_product(case.dtype, case.device)
+    report(f"timing {', '.join(calls)} at {case.length} tokens, {repeats} rounds")
+    times = median_seconds(calls, repeats=repeats, device=case.device)
+    live = case.batch * sum(len(head.heads) * head.live_pairs for head in found)
+    pairs = case.length * (case.length + 1) / 2 if causal else case.length**2
+    return Measurement(
+        length=case.length,
+        seconds=times["sparsec"].seconds,
+        peers={name: times[name].seconds for name in PEERS if name in times},
+        absent=peers.absent,
+        launched=tuple(name for name, taken in times.items() if taken.host),
+        flex_compile_seconds=peers.flex_compile_seconds,
+        live_pairs=live,
+        dense_pairs=case.batch * pattern.heads * pairs,
+        causal=causal,
+        exact=all(head.exact for head in found),
+        gflops=4 * case.head_dim * live / times["sparsec"].seconds / 1e9,
+        sgemm_gflops=product_flops / times["sgemm"].seconds / 1e9,
+        comparison=comparison,
+    )

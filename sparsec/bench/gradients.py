@@ -1,0 +1,103 @@
+"""A compiled pattern and its peers, forward and backward, timed on the same tensors in turn -> seconds of each.
+
+Invariant: as of `measure`; and "backward" is a second pass over a kept graph, "both" a fresh forward and its backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sparsec.analysis.coverage import pattern_coverage
+from sparsec.bench.baseline_names import PEERS
+from sparsec.bench.forward import launched_lines
+from sparsec.diagnostics.tables import table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsec.bench.baselines import Case
+    from sparsec.runtime.module import SparseAttention
+
+GRADIENT_PEERS = {**PEERS, "eager": "eager masked attention"}
+
+
+@dataclass(frozen=True, slots=True)
+class Gradients:
+    """Seconds of sparsec and of each peer that ran; `absent` says why another did not.
+
+    `launched`: as of Measurement, by call. `ideal` is dense pairs over live pairs, dense causal if the pattern is.
+    """
+
+    length: int
+    both: dict[str, float]
+    backward: dict[str, float]
+    absent: dict[str, str]
+    launched: tuple[str, ...]
+    ideal: float
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON: milliseconds and ratios."""
+        return {
+            "seq_len": self.length,
+            "both_ms": {name: seconds * 1e3 for name, seconds in self.both.items()},
+            "backward_ms": {name: seconds * 1e3 for name, seconds in self.backward.items()},
+            "both_speed_up": {name: seconds / self.both["sparsec"] for name, seconds in self.both.items()},
+            "backward_speed_up": {name: seconds / self.backward["sparsec"] for name, seconds in self.backward.items()},
+            "absent": self.absent,
+            "host_time_in": self.launched,
+            "ideal_speed_up": self.ideal,
+        }
+
+
+def measure_gradients(
+    attn: SparseAttention, case: Case, against: Collection[str], *, repeats: int, report: Callable[[str], None]
+) -> Gradients:
+    """Times the forward and backward passes of `attn` and of the peers in `against`."""
+    from sparsec.bench.baseline_calls import Passes, peer_calls
+    from sparsec.bench.baselines import passes
+    from sparsec.bench.clock import median_seconds
+
+    report("counting live pairs")
+    found = pattern_coverage(case.pattern, case.length)
+    causal = all(head.causal for head in found)
+    live = sum(len(head.heads) * head.live_pairs for head in found)
+    pairs = case.length * (case.length + 1) / 2 if causal else case.length**2
+    q, k, v = leaves = tuple(each.requires_grad_() for each in case.inputs())
+    attend = case.call(attn)
+    forwards: dict[str, Callable[[], Tensor]] = {"sparsec": lambda: attend(q, k, v)}
+    peers = peer_calls(case.pattern, (q, k, v), against, passes=Passes.GRADIENTS, causal=causal, report=report)
+    forwards |= peers.calls
+    calls: dict[str, Callable[[], object]] = {}
+    for name, forward in forwards.items():
+        calls[f"{name} both"], calls[f"{name} backward"] = passes(forward, leaves)
+    report(f"timing {', '.join(forwards)} at {case.length} tokens, {repeats} rounds")
+    times = median_seconds(calls, repeats=repeats, device=case.device)
+    return Gradients(
+        length=case.length,
+        both={name: times[f"{name} both"].seconds for name in forwards},
+        backward={name: times[f"{name} backward"].seconds for name in forwards},
+        absent=peers.absent,
+        launched=tuple(name for name, taken in times.items() if taken.host),
+        ideal=case.pattern.heads * pairs / max(live, 1),
+    )
+
+
+def gradients_table(measured: list[Gradients], peers: tuple[str, ...]) -> str:
+    """Forward and backward together, and the backward pass alone."""
+    columns = [column for name in peers for column in (f"{name} ms", f"vs {name}")]
+    head = ("tokens", "passes", "ms", *columns, "ideal")
+    rows = []
+    for each in measured:
+        for passes, times in (("forward + backward", each.both), ("backward", each.backward)):
+            cells = [f"{times['sparsec'] * 1e3:.3g}"]
+            for name in peers:
+                ran = name in times
+                cells += [f"{times[name] * 1e3:.3g}", f"{times[name] / times['sparsec']:.2f}x"] if ran else ["-", "-"]
+            rows.append((str(each.length), passes, *cells, f"{each.ideal:.2f}x"))
+    reasons = launched_lines(measured)
+    reasons += dict.fromkeys(
+        f"{GRADIENT_PEERS[name]} did not run: {why}" for each in measured for name, why in each.absent.items()
+    )
+    return "\n".join([table(head, rows), *([""] if reasons else []), *reasons])

@@ -1,0 +1,139 @@
+"""Dense bands of one tile of rows -> ordered, disjoint intervals of visited and of full tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sparsec.ir.bands.band import Band
+from sparsec.ir.bands.bounds import Base, Bound, highest, never_above
+from sparsec.ir.expr import nodes as x
+from sparsec.ir.expr.nodes import ZERO, Expr
+from sparsec.ir.expr.scalars import Interval, Scalars
+from sparsec.ir.tiles.band_rows import maybe_live, surely_live
+
+FULL_BAND_LIMIT = 6
+"""Dense bands, at most, whose full tiles are told apart; further ones run masked, as pieces grow quadratically."""
+
+
+def visited_intervals(scalars: Scalars, dense: tuple[Band, ...], ordered: bool, closed: bool) -> list[Interval]:
+    """Ordered disjoint tile intervals whose union is every tile that a dense band may touch.
+
+    `closed`: the last one reaches the end of its upper bound even where the band itself is empty.
+    """
+    raw = []
+    for band in dense:
+        tokens, some = maybe_live(scalars, band)
+        start = scalars.minimum(scalars.floor_tile(tokens.start), scalars.floor_tile(scalars.frame.end))
+        stop = scalars.ceil_tile(tokens.stop)
+        if not (closed and band is dense[-1]):
+            stop = x.select(x.less(tokens.start, tokens.stop), stop, start)
+        start, stop = x.select(some, start, ZERO), x.select(some, stop, ZERO)
+        start = scalars("from", start)
+        raw.append(Interval(start, scalars("to", scalars.maximum(start, stop)), band.origin))
+    if not ordered:
+        raw = in_start_order(scalars, raw)
+    result: list[Interval] = []
+    reached: Expr = ZERO
+    for tiles in raw:
+        start = scalars("start", scalars.maximum(tiles.start, reached))
+        reached = scalars("stop", scalars.maximum(start, tiles.stop))
+        result.append(Interval(start, reached, tiles.origin))
+    return result
+
+
+def full_intervals(scalars: Scalars, dense: tuple[Band, ...], ordered: bool) -> list[Interval]:
+    """Ordered disjoint intervals of full tiles; touching sure intervals are joined before they are cut to tiles."""
+    raw = []
+    for band in [b for b in dense if not b.congruences][:FULL_BAND_LIMIT]:
+        tokens, every = surely_live(scalars, band)
+        start = scalars("sure_lo", x.select(every, tokens.start, ZERO))
+        stop = scalars("sure_hi", x.select(every, scalars.maximum(tokens.start, tokens.stop), ZERO))
+        raw.append(Interval(start, stop, band.origin))
+    if not ordered:
+        raw = in_start_order(scalars, raw)
+    result: list[Interval] = []
+    run_start: Expr = ZERO
+    run_stop: Expr = ZERO
+    cut: Expr = ZERO
+    for tokens in raw:
+        if result:
+            joins = x.at_most(tokens.start, run_stop)
+            run_start = scalars("run_lo", x.select(joins, run_start, tokens.start))
+            run_stop = scalars("run_hi", scalars.maximum(run_stop, tokens.stop))
+        else:
+            run_start, run_stop = tokens.start, tokens.stop
+        start = scalars("full_from", scalars.maximum(scalars.ceil_tile(run_start), cut))
+        cut = scalars("full_to", scalars.maximum(start, scalars.floor_tile(run_stop)))
+        result.append(Interval(start, cut, tokens.origin))
+    return result
+
+
+def in_start_order(scalars: Scalars, intervals: list[Interval]) -> list[Interval]:
+    """The intervals in order of their starts, by exchanges; used where no order is proved for every row."""
+    items = list(intervals)
+    origin = " | ".join(dict.fromkeys(i.origin for i in items))
+    for n, m in exchanges(len(items)):
+        a, b = items[n], items[m]
+        swap = x.less(b.start, a.start)
+        items[n] = Interval(
+            scalars("low", x.minimum(a.start, b.start)),
+            scalars("low_end", x.select(swap, b.stop, a.stop)),
+            origin,
+        )
+        items[m] = Interval(
+            scalars("high", x.maximum(a.start, b.start)),
+            scalars("high_end", x.select(swap, a.stop, b.stop)),
+            origin,
+        )
+    return items
+
+
+def exchanges(count: int) -> Iterator[tuple[int, int]]:
+    """Pairs (low, high) of places that sort any `count` values when exchanged in turn where they stand the wrong way.
+
+    Batcher's merge exchange (Knuth, The Art of Computer Programming, volume 3, algorithm 5.2.2M).
+    """
+    top = 1 << max(count - 1, 0).bit_length() >> 1
+    step = top
+    while step:
+        width, residue, distance = top, 0, step
+        while True:
+            yield from ((low, low + distance) for low in range(count - distance) if low & step == residue)
+            if width == step:
+                break
+            distance, width, residue = width - step, width >> 1, step
+        step >>= 1
+
+
+def in_order(dense: tuple[Band, ...], *, from_zero: bool) -> tuple[tuple[Band, ...], bool]:
+    """The bands in an order in which lower bounds never decrease, and whether that is proved for every row and head.
+
+    `from_zero`: no column lies before position 0; queries may, where there are more of them than keys.
+    """
+    later = [{m for m, b in enumerate(dense) if a is not b and not _starts_before(a, b, from_zero)} for a in dense]
+    remaining = list(range(len(dense)))
+    result: list[int] = []
+    while remaining:
+        least = next((n for n in remaining if later[n].isdisjoint(remaining)), None)
+        if least is None:
+            return tuple(dense[n] for n in (*result, *remaining)), False
+        remaining.remove(least)
+        result.append(least)
+    return tuple(dense[n] for n in result), True
+
+
+def _starts_before(a: Band, b: Band, from_zero: bool) -> bool:
+    """Whether a.lower <= b.lower is proved for the rows at which each is evaluated; `from_zero`: both at least 0.
+
+    Each is evaluated at its own first row of the tile, and a band of which the tile has no row may stand anywhere.
+    """
+    rows = all(any(never_above(first, other) for other in b.first_row) for first in a.first_row)
+    return all(
+        (from_zero and _starts_at_zero(low))
+        or any(never_above(low, other) and (rows or low.base is not Base.ROW) for other in b.lower)
+        for low in a.lower
+    )
+
+
+def _starts_at_zero(bound: Bound) -> bool:
+    return bound.base is Base.START and highest(bound.offset) <= 0

@@ -1,0 +1,64 @@
+"""A tile program: which key tiles one query tile visits, as straight-line closed forms; every kernel prints one.
+
+A query tile holds the rows i0..i1 (absolute positions, both inclusive) that share i // query_tile; a key tile t holds
+the keys t*key_tile .. (t+1)*key_tile - 1. Inputs of every expression: i0, i1, nk (number of keys), head constants c0,
+c1, ..., then the `lets` in order; `live` reads i and j besides; a piece's `tile` reads n (0 <= n < count), its `when`
+reads n and tile.
+
+A transposed program says the same of a key tile's query tiles (`plan.kernel.BackwardPlan` has its inputs): `tile` is
+then a query tile's number, no piece is listed, and a full tile holds query_tile queries that all see every key.
+
+Invariant: over all pieces, each visited tile comes exactly once; a tile of a full piece holds key_tile live keys for
+every row; every live pair of the query tile lies in a visited tile; `tile` is in [0, ceil(nk / key_tile)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sparsec.ir.expr.nodes import Bool, Expr, Let
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Visits `count` candidate tiles: for n in range(count): tile(n), where `when` holds (TRUE: always).
+
+    Full pieces that are not listed always have `when` TRUE. `count` is never negative.
+    `contiguous`: tile(n) is start + n. `listed`: the tiles come from run-time list `listed` (see ListSpec), then
+    `tile` is the variable `entry`, the n-th list entry of this query tile, -1 for padding, which `when` excludes.
+    """
+
+    count: Expr
+    tile: Expr
+    when: Bool
+    contiguous: bool
+    listed: int | None
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListSpec:
+    """A random term's table of draws, built at call time: int32 [len(lanes), query blocks, width], block indices or -1.
+
+    Row `constants[lane_row]` belongs to a head; `block` is the pattern's block size, and query_tile and key_tile divide
+    it. Draws of query block qb are mix(seed, lane, qb, t) % (qb + 1), duplicates replaced by -1; a negative qb has
+    none. `lanes` holds the pairs (seed, lane) in row order.
+    """
+
+    width: int
+    block: int
+    lanes: tuple[tuple[int, int], ...]
+    lane_row: str
+
+
+@dataclass(frozen=True, slots=True)
+class TileProgram:
+    """One head class's kernel map. `live` is the predicate of the whole set on (i, j), for 0 <= j < nk."""
+
+    query_tile: int
+    key_tile: int
+    lets: tuple[Let, ...]
+    full: tuple[Piece, ...]
+    masked: tuple[Piece, ...]
+    live: Bool
+    lists: tuple[ListSpec, ...]

@@ -1,0 +1,140 @@
+"""Bands -> tile program: which column tiles a tile of rows visits, full or masked, each exactly once.
+
+Dense bands become ordered, disjoint tile intervals (`dense`); strided bands enumerate their residue's tiles in the gaps
+between those (`strided`); random terms come last, minus all of these (`listed`).
+
+Invariant: see `ir.tiles.program.TileProgram`.
+"""
+
+from __future__ import annotations
+
+from sparsec.ir.bands.band import Band, Draws
+from sparsec.ir.bands.classes import BandClass
+from sparsec.ir.expr import nodes as x
+from sparsec.ir.expr.nodes import FALSE, TRUE, ZERO, Bool, Let, Var, names_in
+from sparsec.ir.expr.scalars import DOCUMENT, FORWARD, TRANSPOSED, Interval, Scalars, gaps
+from sparsec.ir.tiles.band_rows import band_predicate, maybe_live
+from sparsec.ir.tiles.dense import full_intervals, in_order, visited_intervals
+from sparsec.ir.tiles.listed import add_listed, add_scan, list_specs
+from sparsec.ir.tiles.program import ListSpec, Piece, TileProgram
+from sparsec.ir.tiles.strided import (
+    Pieces,
+    Strided,
+    add_strided,
+    begins_within,
+    closed_by,
+    enumerator,
+    residue_of,
+    strided,
+    touches,
+)
+
+CONDITION_LIMIT = 64
+"""Conditions, at most, that keep the loops of strided and listed bands off each other's tiles and the dense ones'."""
+
+
+def project(mask: BandClass, query_tile: int, key_tile: int, *, in_document: bool = False) -> TileProgram:
+    """The key tiles of a query tile, for one head class. Tiles must divide the block size of every random term.
+
+    `in_document`: only keys from `begin` to `end` (inputs of the program) are visited; a tile that straddles either end
+    runs masked, and the kernel leaves the keys outside them out, as it does those from nk on.
+    """
+    return _project(mask, Scalars(query_tile, key_tile, DOCUMENT if in_document else FORWARD))
+
+
+def project_transposed(mask: BandClass, query_tile: int, key_tile: int) -> TileProgram:
+    """The query tiles of a key tile, for one class of transposed bands (`block_mask(..., transposed=True)`)."""
+    return _project(mask, Scalars(key_tile, query_tile, TRANSPOSED))
+
+
+def _project(mask: BandClass, scalars: Scalars) -> TileProgram:
+    row_tile, column_tile, frame = scalars.row_tile, scalars.column_tile, scalars.frame
+    listed = tuple(b for b in mask.bands if any(not test.negated for test in b.lists))
+    sparse = tuple(b for b in mask.bands if b not in listed and enumerator(b, row_tile, column_tile) is not None)
+    dense, ordered = in_order(
+        tuple(b for b in mask.bands if b not in listed and b not in sparse), from_zero=frame is not TRANSPOSED
+    )
+    lists = list_specs(mask)
+    pieces = Pieces([], [])
+
+    closed = ordered and bool(dense) and any(closed_by(b, dense[-1]) for b in sparse)
+    visited = visited_intervals(scalars, dense, ordered, closed)
+    surely = full_intervals(scalars, dense, ordered)
+    _add_dense(scalars, pieces, visited, surely, _sole_filter(scalars, mask.bands, dense))
+    scanned = (*sparse, *listed)
+    if len(scanned) * (len(scanned) + len(visited)) > CONDITION_LIMIT:
+        add_scan(scalars, pieces, scanned, lists, visited)
+    else:
+        _add_each(scalars, pieces, sparse, listed, lists, visited, dense[-1] if closed else None)
+    live: Bool = FALSE
+    for band in mask.bands:
+        live = x.either(live, band_predicate(band, tuple(draws for _, draws in lists), frame))
+    return TileProgram(
+        column_tile if frame is TRANSPOSED else row_tile,
+        row_tile if frame is TRANSPOSED else column_tile,
+        _read_lets(scalars, pieces),
+        tuple(pieces.full),
+        tuple(pieces.masked),
+        live,
+        tuple(spec for spec, _ in lists),
+    )
+
+
+def _add_each(
+    scalars: Scalars,
+    pieces: Pieces,
+    sparse: tuple[Band, ...],
+    listed: tuple[Band, ...],
+    lists: list[tuple[ListSpec, Draws]],
+    visited: list[Interval],
+    closing: Band | None,
+) -> None:
+    """Adds loops for each strided and each listed band; `closing`: the last dense band, if its tiles reach its end."""
+    earlier: list[Strided] = []
+    for band in sparse:
+        described = strided(scalars, band)
+        within = closing is not None and closed_by(band, closing)
+        right = closing is None or not (within and begins_within(closing, band))
+        add_strided(scalars, pieces, described, gaps(visited)[: -1 if within else None], tuple(earlier), right)
+        earlier.append(described)
+    seen: Bool = FALSE
+    for band in listed:
+        seen = add_listed(scalars, pieces, band, lists, visited, tuple(earlier), seen)
+
+
+def _add_dense(scalars: Scalars, pieces: Pieces, visited: list[Interval], surely: list[Interval], when: Bool) -> None:
+    for tiles in surely:
+        _add(scalars, pieces.full, tiles, TRUE)
+    for tiles in visited:
+        for gap in gaps(surely):
+            _add(scalars, pieces.masked, scalars.meet(tiles, gap), when)
+
+
+def _add(scalars: Scalars, pieces: list[Piece], tiles: Interval, when: Bool) -> None:
+    """Appends a contiguous piece, unless it is plainly empty."""
+    count = scalars.maximum(x.sub(tiles.stop, tiles.start), ZERO)
+    if tiles.stop != ZERO and count != ZERO:
+        pieces.append(Piece(scalars("count", count), x.add(tiles.start, Var("n")), when, True, None, tiles.origin))
+
+
+def _sole_filter(scalars: Scalars, bands: tuple[Band, ...], dense: tuple[Band, ...]) -> Bool:
+    """For a set of one dense band: whether a tile holds a token of each of its congruences. Else TRUE."""
+    when: Bool = TRUE
+    for band in dense if len(bands) == 1 else ():
+        tokens, _ = maybe_live(scalars, band)
+        for congruence in band.congruences:
+            when = x.both(when, touches(scalars, residue_of(scalars, congruence), Var("tile"), tokens))
+    return when
+
+
+def _read_lets(scalars: Scalars, pieces: Pieces) -> tuple[Let, ...]:
+    """The lets that a piece reads, by itself or through another."""
+    read: set[str] = set()
+    for piece in (*pieces.full, *pieces.masked):
+        read |= names_in(piece.count) | names_in(piece.tile) | names_in(piece.when)
+    kept = []
+    for let in reversed(scalars.items):
+        if let.name in read:
+            read |= names_in(let.value)
+            kept.append(let)
+    return tuple(reversed(kept))

@@ -1,0 +1,9 @@
+"""Facts about a compiled pattern, proved for all positions and lengths; needs z3 (`pip install sparsec[prove]`)."""
+
+from __future__ import annotations
+
+from sparsec.prove.deciding import Claim
+from sparsec.prove.proving import prove
+from sparsec.prove.solve import solver_version
+
+__all__ = ["Claim", "prove", "solver_version"]

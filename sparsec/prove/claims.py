@@ -1,0 +1,154 @@
+"""A tile program in its setting -> what is claimed of it, as questions.
+
+Invariant: all that the program's docstring promises is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sparsec.ir.expr import nodes as x
+from sparsec.ir.tiles.program import Piece, TileProgram
+from sparsec.prove.cuts import Cut, Impossible, bounded, covered
+from sparsec.prove.integers import Tree, integers_in, unsigned_in
+from sparsec.prove.linear import YES, Condition, Linear, every, never, some
+from sparsec.prove.questions import Failure, Question
+from sparsec.prove.settings import Setting
+from sparsec.prove.stated import Scope
+from sparsec.prove.visiting import any_trip, certain, possible
+
+
+def tile_questions(at: Setting) -> tuple[Question, ...]:
+    """The claims of `ir.tiles.program.TileProgram`, beside its predicate's meaning."""
+    cut = Cut(at)
+    return (
+        Question("coverage", lambda: _uncovered(at), lambda impossible: covered(cut, _live(at), impossible)),
+        Question("disjointness", lambda: _twice(at), lambda impossible: _shown_apart(cut, impossible)),
+        Question("fullness", lambda: _not_full(at)),
+        Question("bounds", lambda: _outside(at), lambda impossible: bounded(cut, _vain(at), impossible)),
+        Question("counts", lambda: _negative(at)),
+        Question("int32", lambda: _wide(at)),
+        Question("signs", lambda: _negative_quotients(at)),
+    )
+
+
+def _pieces(at: Setting) -> tuple[Piece, ...]:
+    return (*at.program.full, *at.program.masked)
+
+
+def _alternatives(test: x.Bool) -> tuple[x.Bool, ...]:
+    match test:
+        case x.Or(left, right):
+            return (*_alternatives(left), *_alternatives(right))
+    return (test,)
+
+
+def _uncovered(at: Setting) -> Failure:
+    """A live pair lies in a tile that no piece visits."""
+    unvisited = (never(certain(at, piece).visits) for piece in _pieces(at))
+    return Failure((at.assumed, at.present, *unvisited), _live(at))
+
+
+def _live(at: Setting) -> tuple[Condition, ...]:
+    return tuple(map(at.scope.truth, _alternatives(at.program.live)))
+
+
+def _shown_apart(cut: Cut, impossible: Impossible) -> bool:
+    """Whether no tile is visited twice whatever the ends of ranges are, in order."""
+    if not cut.named:
+        return False
+    twice = _twice(cut.free)
+    return impossible(Failure((*twice.given, *cut.facts(impossible)), twice.cases))
+
+
+def _twice(at: Setting) -> Failure:
+    """Two pieces visit the tile, or one does at two trips."""
+    found: list[Condition] = []
+    earlier: list[Condition] = []
+    for piece in _pieces(at):
+        trip = possible(at, piece)
+        found.append(every((trip.visits, some(earlier))))
+        earlier.append(trip.visits)
+        if not piece.contiguous:
+            again = possible(at, piece)
+            parts = [trip.visits, again.visits, never(at.space.equal(trip.number, again.number))]
+            if piece.listed is not None:  # a table lists no block twice
+                per_block = at.program.lists[piece.listed].block // at.width
+                parts.append(at.space.equal(*(at.space.divided(each.number, per_block)[0] for each in (trip, again))))
+            found.append(every(parts))
+    return Failure((at.assumed,), tuple(found))
+
+
+def _not_full(at: Setting) -> Failure:
+    """A pair of a tile that a full piece visits is not live."""
+    dead = never(every((at.present, at.live)))
+    return Failure((at.assumed, dead), tuple(possible(at, piece).visits for piece in at.program.full))
+
+
+def _negative(at: Setting) -> Failure:
+    """A piece's count is negative, or its list has no entry for a trip."""
+    found = []
+    for piece in _pieces(at):
+        count = at.scope.value(piece.count)
+        found.append(at.space.less(count, Linear(0)))
+        if piece.listed is not None:
+            found.append(at.space.less(Linear(entries(at.program, piece.listed, at.width)), count))
+    return Failure((at.assumed,), tuple(found))
+
+
+def entries(program: TileProgram, listed: int, width: int) -> int:
+    """Tiles of `width` columns in one row of the list's table."""
+    spec = program.lists[listed]
+    return spec.width * (spec.block // width)
+
+
+def _outside(at: Setting) -> Failure:
+    """A visited tile has no column that exists."""
+    return Failure((at.assumed, _vain(at)), tuple(possible(at, piece).visits for piece in _pieces(at)))
+
+
+def _vain(at: Setting) -> Condition:
+    """The tile has no column that exists."""
+    first = at.tile * at.width
+    return never(every((at.space.less(first, at.end), at.space.less(at.begin, first.plus(at.width)))))
+
+
+def _wide(at: Setting) -> Failure:
+    """What is computed leaves int32, or a part of it does, for columns past the end of a tile too."""
+    found: list[Condition] = []
+    seen: set[tuple[x.Expr, Scope]] = set()
+    for tree, scope, reached in _computed(at, at.space.within(at.tile * at.width, Linear(0), at.end)):
+        for node in integers_in(tree):
+            if (node, scope) not in seen:
+                seen.add((node, scope))
+                inside = at.space.within(scope.value(node), Linear(-(2**31)), Linear(2**31))
+                found.append(every((reached, never(inside))))
+    return Failure((at.assumed,), tuple(found))
+
+
+def _negative_quotients(at: Setting) -> Failure:
+    """A division that is printed for values from 0 on divides a lesser one."""
+    found = []
+    for tree, scope, reached in _computed(at, at.present):
+        for chosen, divided in unsigned_in(tree):
+            below = at.space.less(scope.value(divided), Linear(0))
+            found.append(every((reached, *map(scope.truth, chosen), below)))
+    return Failure((at.assumed,), tuple(found))
+
+
+def _computed(at: Setting, paired: Condition) -> Iterator[tuple[Tree, Scope, Condition]]:
+    """What the program's kernels compute, and when: at every trip of a loop, of tiles that it leaves out too, and of
+    pairs where `paired` holds."""
+    for let in at.program.lets:
+        yield let.value, at.scope, YES
+    for piece in _pieces(at):
+        yield piece.count, at.scope, YES
+        scope, reached = any_trip(at, piece)
+        for tree in (piece.tile, first_column(at.width), piece.when):
+            yield tree, scope, reached
+    yield at.program.live, at.scope, paired
+
+
+def first_column(width: int) -> x.Expr:
+    """Of the tile at hand."""
+    return x.mul(x.Var("tile"), x.Int(width))

@@ -1,0 +1,95 @@
+"""A checked term -> its condition on a pair (i, j): the language's formula of each term, stated once more.
+
+Invariant: nothing here knows of bands, tiles or lowering; like the reference, it reads `sema.model` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import assert_never
+
+from sparsec.diagnostics.model import InternalError
+from sparsec.prove.linear import NO, YES, Condition, Linear, Space, every, never, some
+from sparsec.sema import model
+from sparsec.sema.model import Term
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The positions of a query and a key, the number of keys, the block size, and what is drawn at their blocks."""
+
+    space: Space
+    i: Linear
+    j: Linear
+    n_keys: Linear
+    block: int
+    drawn: Callable[[model.Random], Condition]
+
+    def query(self, blocks: bool) -> Linear:
+        return self.space.divided(self.i, self.block)[0] if blocks else self.i
+
+    def key(self, blocks: bool) -> Linear:
+        return self.space.divided(self.j, self.block)[0] if blocks else self.j
+
+    def end(self, blocks: bool) -> Linear:
+        """The number of keys, or of their blocks, rounded up."""
+        return self.space.divided(self.n_keys.plus(self.block - 1), self.block)[0] if blocks else self.n_keys
+
+
+def free(space: Space, term: model.Random) -> Condition:
+    """What is drawn at a pair's blocks, where any draws are possible: the same for equal terms."""
+    return space.flag("draws", term.k, term.seed, term.lane)
+
+
+def holds(term: Term, at: Pair) -> Condition:
+    """Whether the term has the pair."""
+    space = at.space
+    match term:
+        case model.At(inner):
+            return holds(inner, at)
+        case model.Full():
+            return YES
+        case model.Nothing():
+            return NO
+        case model.Causal():
+            return space.at_least(at.i, at.j)
+        case model.Window(n, ahead, blocks):
+            return space.within(at.query(blocks) - at.key(blocks), Linear(-ahead), Linear(n))
+        case model.Sink(n, blocks):
+            return space.less(at.key(blocks), Linear(n))
+        case model.Stride(period, phase, blocks):
+            return space.equal(space.divided(at.key(blocks), period)[1], Linear(phase % period))
+        case model.Dilated(period, phase, blocks):
+            distance = at.query(blocks) - at.key(blocks)
+            return space.equal(space.divided(distance, period)[1], Linear(phase % period))
+        case model.Chunk(n, back):
+            chunks = space.divided(at.i, n)[0] - space.divided(at.j, n)[0]
+            return space.within(chunks, Linear(0), Linear(back + 1))
+        case model.Columns(start, stop, blocks):
+            return _between(at, at.key(blocks), start, stop, blocks)
+        case model.Rows(start, stop, blocks):
+            return _between(at, at.query(blocks), start, stop, blocks)
+        case model.Global(n, blocks):
+            return some((space.less(at.query(blocks), Linear(n)), space.less(at.key(blocks), Linear(n))))
+        case model.Random():
+            return at.drawn(term)
+        case model.Union(terms):
+            return some(holds(part, at) for part in terms)
+        case model.Intersection(terms):
+            return every(holds(part, at) for part in terms)
+        case model.Difference(left, right):
+            return every((holds(left, at), never(holds(right, at))))
+        case model.Complement(part):
+            return never(holds(part, at))
+        case model.Input():
+            raise InternalError("run-time inputs are refused before lowering")
+    assert_never(term)
+
+
+def _between(at: Pair, x: Linear, start: model.Edge | None, stop: model.Edge | None, blocks: bool) -> Condition:
+    def place(edge: model.Edge) -> Linear:
+        return at.end(blocks).plus(edge.at) if edge.from_end else Linear(edge.at)
+
+    low = YES if start is None else at.space.at_least(x, place(start))
+    return every((low, YES if stop is None else at.space.less(x, place(stop))))

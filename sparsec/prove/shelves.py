@@ -1,0 +1,54 @@
+"""The plans over a KV cache -> its groups, as the kernels know them: slot maps with their constants, and who asks.
+
+Invariant: every head of every plan is in some shelf, with the map by which its kernel looks keys up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sparsec.ir.bands.liveness import Region
+from sparsec.ir.expr.nodes import Expr, names_in
+from sparsec.plan.kv.cached import CachedPlan
+from sparsec.sema.model import Heads, Term
+
+Numbers = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """KV groups of equal regions, slot maps and constants, and the terms of their heads.
+
+    `kept`: where keys are stored, for constants `stored`; `slot`: where they are looked up, for constants `read`.
+    """
+
+    regions: tuple[Region, ...]
+    kept: Expr
+    stored: Numbers
+    slot: Expr
+    read: Numbers
+    groups: tuple[int, ...]
+    terms: tuple[Term, ...]
+
+
+def shelves(pattern: Heads, plans: tuple[CachedPlan, ...]) -> tuple[Shelf, ...]:
+    found: dict[Shelf, tuple[dict[int, None], dict[Term, None]]] = {}
+    for plan in plans:
+        stored = {
+            group: (kind.slots.kept, tuple((name, values[n]) for name, values in kind.constants))
+            for kind in plan.store
+            for n, group in enumerate(kind.groups)
+        }
+        for head_class, slots in zip(plan.attend.classes, plan.slots, strict=True):
+            names = names_in(slots.slot)
+            for n, head in enumerate(head_class.heads):
+                group = head * pattern.kv_heads // pattern.heads
+                read = tuple((name, values[n]) for name, values in head_class.constants if name in names)
+                key = Shelf(plan.layout.groups[group], *stored[group], slots.slot, read, (), ())
+                groups, terms = found.setdefault(key, ({}, {}))
+                groups[group] = None
+                terms[pattern.terms[head]] = None
+    return tuple(
+        Shelf(key.regions, key.kept, key.stored, key.slot, key.read, tuple(groups), tuple(terms))
+        for key, (groups, terms) in found.items()
+    )

@@ -1,0 +1,86 @@
+"""Kernels that several modules will need -> built side by side before the first call that would wait for each in turn.
+
+Invariant: what is built is what the calls would build, from the same source under the same key; a kernel that modules
+share is built once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
+from typing import TypeVar
+
+from sparsec.backends.cpu.backward import CpuBackward
+from sparsec.backends.cpu.cached import CpuCached
+from sparsec.runtime.kernel import registered
+from sparsec.runtime.module import SparseAttention
+
+Progress = Callable[[int, int], None]
+"""Told how many builds are done, and of how many."""
+
+_Result = TypeVar("_Result")
+
+
+def side_by_side(
+    works: Sequence[tuple[Hashable, Callable[[], _Result]]], progress: Progress | None = None
+) -> tuple[_Result, ...]:
+    """The result of each of `works`, (key, what to do), in order, as many at a time as this process has cores.
+
+    A key that comes again is worked on once. `progress` is called in the caller's thread. Raises what a work raises, as
+    soon as those that have begun have ended.
+    """
+    distinct = dict(works)
+    results: dict[Hashable, _Result] = {}
+    with ThreadPoolExecutor(max_workers=max(1, min(len(distinct), _cores()))) as pool:
+        pending = {pool.submit(work): key for key, work in distinct.items()}
+        try:
+            for done, future in enumerate(as_completed(pending), start=1):
+                results[pending[future]] = future.result()
+                if progress is not None:
+                    progress(done, len(pending))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return tuple(results[key] for key, _ in works)
+
+
+def build_ahead(
+    modules: Iterable[SparseAttention],
+    *,
+    gradients: bool = False,
+    cache: bool = False,
+    progress: Progress | None = None,
+) -> None:
+    """Builds the kernels of the modules' gradients, and those over a cache, that their first calls would build.
+
+    Modules of target "cpu" have some; others are left as they are. Raises NoCache where a pattern has no cache,
+    BuildError if the machine's compiler fails.
+    """
+    works: list[tuple[Hashable, Callable[[], object]]] = []
+    for module in modules:
+        if module.target != "cpu":
+            continue
+        digest = module.kernel_digest
+        if gradients:
+            works.append((("gradients", digest), partial(_build_gradients, digest)))
+        if cache:
+            works.append((("cache", digest), partial(_build_cached, digest)))
+    side_by_side(works, progress)
+
+
+def _build_gradients(digest: str) -> None:
+    kernel = registered(digest).backward
+    if isinstance(kernel, CpuBackward):  # without a compiler, PyTorch's may stand in
+        kernel.entry()
+
+
+def _build_cached(digest: str) -> None:
+    kernel = registered(digest).cached
+    if isinstance(kernel, CpuCached):
+        kernel.entries()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,209 @@
+"""`KVCache`: the keys and values that a compiled pattern may still need, for a batch of sequences.
+
+Invariant: `state` on the host says what `lengths` on the device says, after every call made outside a CUDA graph, or
+that it does not know it yet; all that changes is in tensors of fixed shapes.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Mapping, Sequence, Sized
+from contextlib import suppress
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from sparsec.diagnostics.arguments import integer
+from sparsec.diagnostics.model import CallError
+from sparsec.ir.bands.bounds import POSITION_LIMIT
+from sparsec.plan.kv.layout import CacheLayout
+from sparsec.runtime.cached_kernel import Cached
+
+LARGE_PAGE = 1 << 21
+"""Bytes."""
+
+
+class KVCache:
+    """Made by `SparseAttention.new_cache`; filled by calling the module with `cache=`.
+
+    Attributes: `layout` (which keys are kept), `batch_size`, `max_len` (tokens a sequence may have), `rollback` (how
+    many of the latest tokens `truncate` may always take back), `keys` and `values` (the arenas, [batch, slots, head
+    dim]), `lengths_tensor` (int32 [batch], on the cache's device), `state` (int64 [2, batch] on the CPU: tokens of each
+    sequence, and the most that it has had since it was last empty; after calls with `lengths` on a device the first is
+    the most that it may be, above the second, until somebody asks for it).
+    """
+
+    def __init__(
+        self,
+        layout: CacheLayout,
+        *,
+        batch_size: int,
+        max_len: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        kernel: str,
+        rollback: int = 0,
+        lists: tuple[Tensor, ...] = (),
+    ) -> None:
+        for name, value, least in (("batch_size", batch_size, 1), ("max_len", max_len, 1), ("rollback", rollback, 0)):
+            if value < least:
+                raise CallError(f"expected {name} of at least {least}, got {value}")
+        slots = layout.slots(max_len, rollback)
+        if slots > POSITION_LIMIT:
+            raise CallError(
+                f"expected at most {POSITION_LIMIT} slots, got {slots} for max_len {max_len} and rollback {rollback}"
+            )
+        self.layout, self.batch_size, self.max_len, self.rollback = layout, batch_size, max_len, rollback
+        self.kernel, self.lists = kernel, lists
+        shape = (batch_size, slots, head_dim)
+        self.keys, self.values = _arena(shape, dtype, device), _arena(shape, dtype, device)
+        self.lengths_tensor = torch.zeros(batch_size, dtype=torch.int32, device=device)
+        self.state = torch.zeros((2, batch_size), dtype=torch.int64)
+        self.places = _places(layout, max_len, rollback).to(device)
+        self._seen: Cached | None = None
+
+    def seen(self, counts: Tensor | None) -> Cached:
+        """What kernels take, for a call with `counts` tokens of each sequence (None: with all that it has)."""
+        last, lengths, state = self._seen, self.lengths_tensor, self.state
+        same = last is not None and last.keys is self.keys and last.values is self.values
+        if last is None or not (same and last.lengths is lengths and last.state is state):
+            last = Cached(self.keys, self.values, lengths, None, self.places, state, self.max_len)
+            self._seen = last
+        return last if counts is None else replace(last, counts=counts)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of each sequence. It waits for the device after a call whose `lengths` were there."""
+        self._settle()
+        return tuple(self.state[0].tolist())
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest sequence; see `lengths`."""
+        return max(self.lengths)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values that the cache has room for."""
+        return self.keys.nbytes + self.values.nbytes
+
+    def truncate(self, length: int | Sequence[int]) -> None:
+        """Takes tokens back: every sequence (or each, by its own number) keeps at most its first `length` tokens.
+
+        Exact, and always possible for the latest `rollback` tokens, and one more, counted from the most that the
+        sequence has had. Raises CallError, and changes nothing, if a key that the shorter sequence needs has been
+        overwritten.
+        """
+        self._settle()
+        wanted = [integer("length", n) for n in (length if isinstance(length, Sized) else [length] * self.batch_size)]
+        if len(wanted) != self.batch_size or min(wanted) < 0:
+            raise CallError(f"expected a length of at least 0, or {self.batch_size} of them, got {length}")
+        kept = [min(have, want) for have, want in zip(self.lengths, wanted, strict=True)]
+        newest = self.state[1].tolist()
+        for row, (have, want, most) in enumerate(zip(self.lengths, kept, newest, strict=True)):
+            lost = None if want == have else self.layout.first_lost(want, most, self.max_len, self.rollback)
+            if lost is not None:
+                raise CallError(
+                    f"expected a length whose keys are still there, got {want} for sequence {row}: key {lost} has been "
+                    f"overwritten; new_cache(rollback=n) keeps what taking back n tokens needs"
+                )
+        self.state[0] = torch.tensor(kept)
+        self.state[1] = torch.where(self.state[0] == 0, 0, self.state[1])
+        self.lengths_tensor.copy_(self.state[0])
+
+    def reset(self) -> None:
+        """Empties the cache."""
+        self.state.zero_()
+        self.lengths_tensor.zero_()
+
+    def fork(self) -> KVCache:
+        """An independent copy."""
+        return self._with({name: tensor.clone() for name, tensor in self.state_dict().items()})
+
+    def reorder(self, index: Tensor | Sequence[int]) -> None:
+        """Makes sequence n a copy of sequence index[n], as beam search does; the batch gets len(index) sequences."""
+        rows = torch.as_tensor(index, dtype=torch.int64)
+        if rows.dim() != 1 or not len(rows) or bool(((rows < 0) | (rows >= self.batch_size)).any()):
+            raise CallError(f"expected indices of sequences from 0 to {self.batch_size - 1}, got {rows.tolist()}")
+        there = rows.to(self.keys.device)
+        self.keys, self.values = self.keys[there], self.values[there]
+        self.lengths_tensor, self.state = self.lengths_tensor[there], self.state[:, rows.cpu()]
+        self.batch_size = len(rows)
+
+    def refresh(self) -> None:
+        """Reads the lengths back from the device, after replays of a CUDA graph."""
+        self.state[0] = self.lengths_tensor.to("cpu", torch.int64)
+        self.state[1] = torch.maximum(self.state[0], self.state[1])
+
+    def _settle(self) -> None:
+        """Reads the lengths back if the host was not told them."""
+        if bool((self.state[0] > self.state[1]).any()):
+            self.refresh()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that the cache holds, as contiguous tensors: keys, values, lengths, state."""
+        self._settle()
+        return {"keys": self.keys, "values": self.values, "lengths": self.lengths_tensor, "state": self.state}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Copies what `state_dict` of a cache of the same pattern, max_len and rollback gave."""
+        own = self.state_dict()
+        if set(state) != set(own):
+            raise CallError(f"expected the tensors {sorted(own)}, got {sorted(state)}")
+        batch = state["lengths"].shape[0] if state["lengths"].dim() == 1 else -1
+        for name, tensor in own.items():
+            given = state[name]
+            expected = (2, batch) if name == "state" else (batch, *tensor.shape[1:])
+            if tuple(given.shape) != expected or given.dtype != tensor.dtype:
+                raise CallError(
+                    f"expected {name} {tensor.dtype} {list(expected)}, got {given.dtype} {list(given.shape)}"
+                )
+        for name in ("lengths", "state"):
+            if int(state[name].max()) > self.max_len or int(state[name].min()) < 0:
+                raise CallError(f"expected {name} of at most {self.max_len}, got {state[name].tolist()}")
+        if bool((state["state"][0] > state["state"][1]).any()):
+            raise CallError(f"expected sequences no longer than they have been, got {state['state'].tolist()}")
+        self.batch_size = batch
+        device = self.keys.device
+        self.keys, self.values, self.lengths_tensor = (
+            state[name].to(device, copy=True).contiguous() for name in ("keys", "values", "lengths")
+        )
+        self.state = state["state"].to("cpu", copy=True)
+        self.refresh()
+
+    def _with(self, tensors: Mapping[str, Tensor]) -> KVCache:
+        copy = KVCache.__new__(KVCache)
+        copy.__dict__ |= self.__dict__
+        copy.keys, copy.values = tensors["keys"], tensors["values"]
+        copy.lengths_tensor, copy.state = tensors["lengths"], tensors["state"]
+        return copy
+
+    def __repr__(self) -> str:
+        return (
+            f"KVCache(lengths={list(self.lengths)}, max_len={self.max_len}, {self.nbytes} bytes on {self.keys.device})"
+        )
+
+
+def _arena(shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros; on a CPU in pages as large as the system gives, since a step reads all of an arena once."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    if device.type != "cpu" or nbytes < LARGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.zeros(shape, dtype=dtype, device=device)
+    memory = mmap.mmap(-1, nbytes)
+    with suppress(OSError):  # a system without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
+
+
+def _places(layout: CacheLayout, max_len: int, rollback: int) -> Tensor:
+    """int32 [groups, regions, 2]: base and capacity."""
+    groups = layout.places(max_len, rollback)
+    regions = max(1, *(len(group) for group in groups))
+    table = torch.zeros((len(groups), regions, 2), dtype=torch.int32)
+    for g, group in enumerate(groups):
+        for r, place in enumerate(group):
+            table[g, r] = torch.tensor(place)
+    return table
