@@ -23,7 +23,7 @@ from sparsec.plan.kv.cached import NoCache, cache_layout
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.sema.arguments import Given
 from sparsec.sema.checks.support import unsupported_by_kernels
-from sparsec.sema.model import Documents, Heads
+from sparsec.sema.model import Documents, ResolvedPattern
 from sparsec.syntax import parser
 from sparsec.syntax.lexer import MAX_DIAGNOSTICS
 
@@ -168,7 +168,7 @@ class Pattern:
         """The text that this pattern was read from."""
         return self._checked.source
 
-    def resolve(self, heads: int | None = None, kv_heads: int | None = None) -> Heads:
+    def resolve(self, heads: int | None = None, kv_heads: int | None = None) -> ResolvedPattern:
         """One term for each query head.
 
         Counts that the file gives may be left out, and must agree if they are not; without any `kv_heads` there is one

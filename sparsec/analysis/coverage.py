@@ -17,7 +17,7 @@ from sparsec.ir.tiles.interpreter import draws
 from sparsec.ir.tiles.program import Piece, TileProgram
 from sparsec.plan.build import plan_kernels
 from sparsec.plan.kernel import HeadClass, KernelPlan
-from sparsec.sema.model import Documents, Heads
+from sparsec.sema.model import Documents, ResolvedPattern
 
 TILE = 64
 """Rows and columns of the tiles in which a pattern is counted."""
@@ -193,7 +193,7 @@ def _live(program: TileProgram, constants: Mapping[str, int], row: _Row, length:
 
 
 def pattern_coverage(
-    heads: Heads, length: int, cells: tuple[int, int] = (1, 1), *, only: int | None = None
+    heads: ResolvedPattern, length: int, cells: tuple[int, int] = (1, 1), *, only: int | None = None
 ) -> tuple[HeadCoverage, ...]:
     """The coverage of each distinct head in tiles of at most TILE x TILE; `documents` count as one."""
     heads = replace(heads, documents=Documents.NONE)

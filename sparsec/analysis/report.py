@@ -12,7 +12,7 @@ from sparsec.analysis.cost import LENGTHS, CachePrice, Geometry, GroupPrice, gro
 from sparsec.analysis.coverage import coverage, dense_pairs
 from sparsec.plan.build import plan_kernels
 from sparsec.plan.kv.layout import CacheLayout
-from sparsec.sema.model import Documents, Heads
+from sparsec.sema.model import Documents, ResolvedPattern
 
 TILE = 64
 
@@ -23,7 +23,7 @@ class Part:
 
     name: str
     layers: tuple[int, ...]
-    heads: Heads
+    heads: ResolvedPattern
     layout: CacheLayout | None
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from sparsec.bench.baseline_names import DENSE
 from sparsec.bench.baselines import PeerAbsent, dense, eager, flex_with_gradients, over_dense_cache, peers_on
 from sparsec.integrations.flex import FlexUnavailable, compile_flex
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 
 _FLEX_BLOCKS = {"flex": 128, "flex64": 64}
 
@@ -37,7 +37,7 @@ class PeerCalls:
 
 
 def peer_calls(
-    pattern: Heads,
+    pattern: ResolvedPattern,
     tensors: tuple[Tensor, Tensor, Tensor],
     against: Collection[str],
     *,

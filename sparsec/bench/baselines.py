@@ -21,7 +21,7 @@ from sparsec.integrations.flex import Flex, FlexUnavailable, compile_flex, in_on
 from sparsec.reference import attention, mask
 from sparsec.reference.tolerance import allowed_errors
 from sparsec.runtime.module import SparseAttention
-from sparsec.sema.model import Documents, Heads
+from sparsec.sema.model import Documents, ResolvedPattern
 
 SAMPLE_BLOCKS, SAMPLE_ROWS = 4, 32
 _BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
@@ -64,7 +64,7 @@ class Comparison:
 class Case:
     """What is measured: `length` queries on as many keys; `dtype` as torch calls it."""
 
-    pattern: Heads
+    pattern: ResolvedPattern
     batch: int
     length: int
     head_dim: int
@@ -88,7 +88,7 @@ class Case:
         return drawn(self.pattern.heads), drawn(self.pattern.kv_heads), drawn(self.pattern.kv_heads)
 
 
-def make_case(pattern: Heads, batch: int, length: int, head_dim: int, dtype: str, device: str | None) -> Case:
+def make_case(pattern: ResolvedPattern, batch: int, length: int, head_dim: int, dtype: str, device: str | None) -> Case:
     """A Case; `device` is the GPU if left out and there is one, else the CPU. Raises CallError for no such device."""
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -100,7 +100,7 @@ def make_case(pattern: Heads, batch: int, length: int, head_dim: int, dtype: str
     return Case(pattern, batch, length, head_dim, getattr(torch, dtype), where)
 
 
-def simplifications(pattern: Heads, against: Collection[str]) -> tuple[str, ...]:
+def simplifications(pattern: ResolvedPattern, against: Collection[str]) -> tuple[str, ...]:
     """In words, where what is run and what it is compared with are not all that the pattern says."""
     score, found = pattern.score, []
     if pattern.documents is not Documents.NONE:
@@ -115,7 +115,7 @@ def simplifications(pattern: Heads, against: Collection[str]) -> tuple[str, ...]
     return tuple(found)
 
 
-def compare(pattern: Heads, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> Comparison:
+def compare(pattern: ResolvedPattern, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> Comparison:
     """The error of `out` [B, H, N, D] on up to 4 runs of 32 rows, the first and the last among them.
 
     A learned sink is taken to be 0, and `documents` to be one document.
@@ -212,7 +212,7 @@ def copying(tensor: Tensor) -> Callable[[], Tensor]:
     return lambda: target.copy_(source)
 
 
-def eager(pattern: Heads, q: Tensor, k: Tensor, v: Tensor) -> Callable[[], Tensor]:
+def eager(pattern: ResolvedPattern, q: Tensor, k: Tensor, v: Tensor) -> Callable[[], Tensor]:
     """Plain PyTorch with all scores and a mask, the mask made beforehand. Raises PeerAbsent where they are too many."""
     scores = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
     if scores > EAGER_LIMIT:
@@ -226,7 +226,7 @@ def eager(pattern: Heads, q: Tensor, k: Tensor, v: Tensor) -> Callable[[], Tenso
     return lambda: attend()[0]
 
 
-def flex_with_gradients(pattern: Heads, q: Tensor, k: Tensor, v: Tensor, *, block: int = 128) -> Flex:
+def flex_with_gradients(pattern: ResolvedPattern, q: Tensor, k: Tensor, v: Tensor, *, block: int = 128) -> Flex:
     """`compile_flex` after a first backward pass. Raises FlexUnavailable, on a CPU always: it has no backward there."""
     if q.device.type == "cpu":
         raise FlexUnavailable("it has no backward pass on a CPU")

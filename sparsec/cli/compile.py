@@ -16,7 +16,7 @@ from sparsec.diagnostics.render import render_text
 from sparsec.diagnostics.tables import table
 from sparsec.plan.target import CPU_LEVELS, Family, family
 from sparsec.program import Pattern
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 
 if TYPE_CHECKING:
     from sparsec.runtime.build.manifest import Proof
@@ -133,7 +133,9 @@ def compile_pattern(
     click.get_current_context().exit(1 if problems else 0)
 
 
-def _proof(pattern: Pattern, meaning: Heads, head_dim: int, dtype: str, target: str, gradients: bool) -> Proof:
+def _proof(
+    pattern: Pattern, meaning: ResolvedPattern, head_dim: int, dtype: str, target: str, gradients: bool
+) -> Proof:
     """Raises SparsecError unless every claim is proved."""
     claims = claims_about(pattern, meaning, head_dim=head_dim, dtype=dtype, target=target, gradients=gradients)
     failed = tuple(claim for claim in claims if claim.status != "proved")
@@ -149,7 +151,7 @@ def _proof(pattern: Pattern, meaning: Heads, head_dim: int, dtype: str, target: 
     return Proof(f"z3 {solver_version()}", tuple(records))
 
 
-def _report_cache(pattern: Pattern, counts: Heads) -> None:
+def _report_cache(pattern: Pattern, counts: ResolvedPattern) -> None:
     """Says on stderr what a KV cache keeps for want of a closed form, or why there is none."""
     try:
         found = pattern.cache_warnings(counts.heads, counts.kv_heads)

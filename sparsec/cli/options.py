@@ -15,7 +15,7 @@ from sparsec.diagnostics.model import DiagnosticError
 from sparsec.diagnostics.source import SourceFile
 from sparsec.plan.build import limited_mask
 from sparsec.program import Pattern, Program, parse
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 from sparsec.syntax.parser import read_file
 
 DEFAULT_HEADS = 8
@@ -108,7 +108,7 @@ def parsed(settings: tuple[str, ...]) -> dict[str, str]:
     return params
 
 
-def resolve(pattern: Pattern, heads: int | None, kv_heads: int | None) -> Heads:
+def resolve(pattern: Pattern, heads: int | None, kv_heads: int | None) -> ResolvedPattern:
     """The pattern for the counts of the options, the file, or DEFAULT_HEADS.
 
     Raises DiagnosticError if the set itself is known only at run time, or is more than the kernels take.

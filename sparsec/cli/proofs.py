@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sparsec.diagnostics.model import CallError
 from sparsec.diagnostics.tables import duration, table
 from sparsec.program import Pattern
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 
 if TYPE_CHECKING:
     from sparsec.prove import Claim
@@ -41,7 +41,7 @@ def check_prover() -> None:
 
 
 def claims_about(
-    pattern: Pattern, meaning: Heads, *, head_dim: int, dtype: str, target: str, gradients: bool = True
+    pattern: Pattern, meaning: ResolvedPattern, *, head_dim: int, dtype: str, target: str, gradients: bool = True
 ) -> tuple[Claim, ...]:
     """The claims about the plan for `target`, those about the gradients' kernels only if there are any."""
     with extras():

@@ -13,7 +13,7 @@ from sparsec.cli.options import choose, file_argument, open_program, pattern_opt
 from sparsec.cli.picture import draw, shades_for
 from sparsec.cli.picture_svg import draw_html, draw_svg
 from sparsec.diagnostics.tables import count, percent
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 
 LENGTH_LIMIT = 1 << 26
 
@@ -59,7 +59,7 @@ def show(
         click.echo(text, nl=False)
 
 
-def picture(heads: Heads, length: int, *, only: int | None = None, limit: int | None = None) -> str:
+def picture(heads: ResolvedPattern, length: int, *, only: int | None = None, limit: int | None = None) -> str:
     """Pictures, legend and live fractions; `limit`: at most so many pictures."""
     width = shutil.get_terminal_size().columns
     distinct = len(set(heads.terms)) if only is None else 1

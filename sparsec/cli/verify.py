@@ -20,7 +20,7 @@ from sparsec.diagnostics.arguments import integer
 from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.tables import duration, table
 from sparsec.program import Pattern
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 
 if TYPE_CHECKING:
     from sparsec.bench.baselines import Case
@@ -131,7 +131,7 @@ class _Tested:
     """One pattern with the options that say how it is compiled."""
 
     pattern: Pattern
-    meaning: Heads
+    meaning: ResolvedPattern
     head_dim: int
     dtype: str
     device: str | None

@@ -17,7 +17,7 @@ from torch import Tensor
 from sparsec.diagnostics.model import CallError, SparsecError
 from sparsec.ir.tiles.interpreter import split_mix
 from sparsec.sema import model
-from sparsec.sema.model import Documents, Heads, Term
+from sparsec.sema.model import Documents, ResolvedPattern, Term
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -38,7 +38,7 @@ class Flex:
     compile_seconds: float
 
 
-def compile_flex(pattern: Heads, q: Tensor, k: Tensor, v: Tensor, *, block: int = 128) -> Flex:
+def compile_flex(pattern: ResolvedPattern, q: Tensor, k: Tensor, v: Tensor, *, block: int = 128) -> Flex:
     """FlexAttention under torch.compile on q [B, H, Nq, D] and k, v [B, G, Nk, D]. Raises FlexUnavailable.
 
     block: of its block mask, in tokens; below its own 128, the forward kernel's tiles are made to fit.
@@ -83,7 +83,7 @@ def in_one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {reason}"[:200]
 
 
-def score_mod(pattern: Heads, q_offset: int, device: torch.device) -> ScoreMod | None:
+def score_mod(pattern: ResolvedPattern, q_offset: int, device: torch.device) -> ScoreMod | None:
     """The soft cap and the slopes of ALiBi, queries starting at q_offset; None if the pattern has neither."""
     softcap, of_heads = pattern.score.softcap, pattern.score.slopes(pattern.heads)
     if softcap is None and not of_heads:
@@ -99,7 +99,7 @@ def score_mod(pattern: Heads, q_offset: int, device: torch.device) -> ScoreMod |
 
 
 def mask_mod(
-    pattern: Heads, n_q: int, n_k: int, device: torch.device, *, cu_seqlens: Sequence[int] | None = None
+    pattern: ResolvedPattern, n_q: int, n_k: int, device: torch.device, *, cu_seqlens: Sequence[int] | None = None
 ) -> MaskMod:
     """The set of `pattern` for n_q queries, the last of which sees the last of n_k keys.
 
@@ -126,7 +126,7 @@ def mask_mod(
     return restarted
 
 
-def _whole(pattern: Heads, place: _Place) -> _Test:
+def _whole(pattern: ResolvedPattern, place: _Place) -> _Test:
     """The test of every head, documents aside."""
     groups: dict[object, list[int]] = {}
     for head, term in enumerate(pattern.terms):

@@ -13,7 +13,7 @@ from sparsec.ir.tiles.listed import lane_rows
 from sparsec.ir.tiles.program import TileProgram
 from sparsec.ir.tiles.project import project, project_transposed
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
-from sparsec.sema.model import Documents, Heads
+from sparsec.sema.model import Documents, ResolvedPattern
 
 CLASS_LIMIT = 64
 """The largest number of head classes: each is a kernel of its own in the generated source."""
@@ -29,7 +29,7 @@ class TooManyClasses(SparsecError):
         self.classes = classes
 
 
-def plan_kernels(pattern: Heads, *, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> KernelPlan:
+def plan_kernels(pattern: ResolvedPattern, *, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> KernelPlan:
     """The forward plan of `pattern`, with tiles of at most the given sizes (powers of two).
 
     Raises TooManyBands or TooManyClasses.
@@ -38,7 +38,7 @@ def plan_kernels(pattern: Heads, *, head_dim: int, dtype: str, query_tile: int, 
 
 
 def _kernel_plan(
-    pattern: Heads, mask: BlockMask, head_dim: int, dtype: str, query_tile: int, key_tile: int
+    pattern: ResolvedPattern, mask: BlockMask, head_dim: int, dtype: str, query_tile: int, key_tile: int
 ) -> KernelPlan:
     tiles = fitting_tiles(mask, query_tile, key_tile)
     return KernelPlan(
@@ -59,7 +59,7 @@ def _kernel_plan(
 
 
 def plan_backward(
-    pattern: Heads,
+    pattern: ResolvedPattern,
     *,
     head_dim: int,
     dtype: str,
@@ -83,7 +83,7 @@ def plan_backward(
 
 
 def limited_mask(
-    pattern: Heads,
+    pattern: ResolvedPattern,
     *,
     transposed: bool = False,
     effort: Effort | None = None,

@@ -29,7 +29,7 @@ from sparsec.prove.questions import Failure, Question
 from sparsec.prove.shelves import Shelf, shelves
 from sparsec.prove.solve import Model, Solver
 from sparsec.prove.stated import Scope
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 
 Choices = tuple[tuple[Condition, Linear], ...]
 
@@ -40,7 +40,9 @@ _LIMITS = {
 }
 
 
-def prove_cache(pattern: Heads, plans: tuple[CachedPlan, ...], *, timeout_s: float = 10.0) -> tuple[Claim, ...]:
+def prove_cache(
+    pattern: ResolvedPattern, plans: tuple[CachedPlan, ...], *, timeout_s: float = 10.0
+) -> tuple[Claim, ...]:
     """The claims about the cache of `plans`, which are all for one layout."""
     layout = plans[0].layout
     space = Space()

@@ -15,7 +15,7 @@ from sparsec.plan.target import Family, family
 from sparsec.prove.settings import Kind
 from sparsec.runtime.compile import backward_plan, cached_plans, plan_request
 from sparsec.runtime.request import DTYPES, Request
-from sparsec.sema.model import Documents, Heads
+from sparsec.sema.model import Documents, ResolvedPattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Launch:
 
 
 def launches(
-    pattern: Heads, head_dim: int, dtype: str, target: str, plans: tuple[CachedPlan, ...]
+    pattern: ResolvedPattern, head_dim: int, dtype: str, target: str, plans: tuple[CachedPlan, ...]
 ) -> tuple[Launch, ...]:
     """The launches, those of the `cached` plans included.
 
@@ -52,7 +52,7 @@ def launches(
     return tuple(found)
 
 
-def cached(pattern: Heads, head_dim: int, dtype: str, target: str) -> tuple[CachedPlan, ...]:
+def cached(pattern: ResolvedPattern, head_dim: int, dtype: str, target: str) -> tuple[CachedPlan, ...]:
     """The plans over a KV cache, of chunks and of few queries; none for a pattern that has no cache."""
     try:
         if family(target) is Family.CPU:
@@ -62,6 +62,6 @@ def cached(pattern: Heads, head_dim: int, dtype: str, target: str) -> tuple[Cach
         return ()
 
 
-def _request(pattern: Heads, head_dim: int, dtype: str) -> Request:
+def _request(pattern: ResolvedPattern, head_dim: int, dtype: str) -> Request:
     kinds: dict[str, torch.dtype] = {name: kind for kind, name in DTYPES.items()}
     return Request(pattern, head_dim, kinds[dtype], lambda: cache_layout(pattern))

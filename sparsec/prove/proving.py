@@ -25,11 +25,11 @@ from sparsec.prove.settings import Case, Kind, Setting, setting
 from sparsec.prove.solve import Model, Solver
 from sparsec.prove.spans import with_spans
 from sparsec.prove.stated import Scope
-from sparsec.sema.model import Heads, Term
+from sparsec.sema.model import ResolvedPattern, Term
 
 
 def prove(
-    pattern: Heads,
+    pattern: ResolvedPattern,
     *,
     head_dim: int = 64,
     dtype: str = "float32",
@@ -72,13 +72,13 @@ def case_of(launch: Launch, head_class: HeadClass) -> Case:
     return Case(launch.kind, head_class.program, tuple(columns), tuple(zip(head_class.heads, rows, strict=True)))
 
 
-def prove_tiles(case: Case, about: str, pattern: Heads, *, timeout_s: float = 10.0) -> tuple[Claim, ...]:
+def prove_tiles(case: Case, about: str, pattern: ResolvedPattern, *, timeout_s: float = 10.0) -> tuple[Claim, ...]:
     """The claims about one tile program, for heads of `pattern`."""
     subject, questions = questions_of(case, about, pattern)
     return tuple(decide(subject, question, timeout_s) for question in questions)
 
 
-def questions_of(case: Case, about: str, pattern: Heads) -> tuple[Subject, tuple[Question, ...]]:
+def questions_of(case: Case, about: str, pattern: ResolvedPattern) -> tuple[Subject, tuple[Question, ...]]:
     at = setting(case)
     _check_form(at, pattern.block)
     solver = Solver(at.space)
@@ -107,7 +107,7 @@ def _check_form(at: Setting, block: int) -> None:
                 raise InternalError("the tiles of a contiguous piece come one after another")
 
 
-def _misread(at: Setting, case: Case, pattern: Heads) -> Failure:
+def _misread(at: Setting, case: Case, pattern: ResolvedPattern) -> Failure:
     """The predicate and the language differ on the pair, for some head."""
     space, found = at.space, []
     pair = meaning.Pair(
@@ -127,7 +127,7 @@ def _misread(at: Setting, case: Case, pattern: Heads) -> Failure:
     return Failure((at.assumed, at.present), tuple(found))
 
 
-def _by_row(case: Case, pattern: Heads) -> dict[tuple[int, ...], dict[Term, int]]:
+def _by_row(case: Case, pattern: ResolvedPattern) -> dict[tuple[int, ...], dict[Term, int]]:
     """The terms of the heads that have the same constants, with one head for each."""
     found: dict[tuple[int, ...], dict[Term, int]] = {}
     for head, row in case.rows:
@@ -135,7 +135,7 @@ def _by_row(case: Case, pattern: Heads) -> dict[tuple[int, ...], dict[Term, int]
     return found
 
 
-def _confirmed(at: Setting, case: Case, pattern: Heads, claim: str, model: Model) -> dict[str, int] | None:
+def _confirmed(at: Setting, case: Case, pattern: ResolvedPattern, claim: str, model: Model) -> dict[str, int] | None:
     """The values of the model, for the first head for which the claim fails."""
     values = {name: model.of(value) for name, value in at.named.items()} | {"tile": model.of(at.tile)}
     for n, (head, _) in enumerate(case.rows):

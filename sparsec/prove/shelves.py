@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sparsec.ir.bands.liveness import Region
 from sparsec.ir.expr.nodes import Expr, names_in
 from sparsec.plan.kv.cached import CachedPlan
-from sparsec.sema.model import Heads, Term
+from sparsec.sema.model import ResolvedPattern, Term
 
 Numbers = tuple[tuple[str, int], ...]
 
@@ -31,7 +31,7 @@ class Shelf:
     terms: tuple[Term, ...]
 
 
-def shelves(pattern: Heads, plans: tuple[CachedPlan, ...]) -> tuple[Shelf, ...]:
+def shelves(pattern: ResolvedPattern, plans: tuple[CachedPlan, ...]) -> tuple[Shelf, ...]:
     found: dict[Shelf, tuple[dict[int, None], dict[Term, None]]] = {}
     for plan in plans:
         stored = {

@@ -14,14 +14,14 @@ import torch
 
 from sparsec.diagnostics.model import CallError
 from sparsec.sema import model
-from sparsec.sema.model import Heads, Term
+from sparsec.sema.model import ResolvedPattern, Term
 
 MAX_PAIRS = 2**28
 _WRAP = 2**64
 
 
 def mask(
-    heads: Heads, n_q: int, n_k: int, q_offset: int | None = None, *, cu_seqlens: Sequence[int] | None = None
+    heads: ResolvedPattern, n_q: int, n_k: int, q_offset: int | None = None, *, cu_seqlens: Sequence[int] | None = None
 ) -> torch.Tensor:
     """Bool [H, Nq, Nk] on the CPU: whether the query at position q_offset + i may attend to the key at j.
 
@@ -50,7 +50,7 @@ def mask(
     return out
 
 
-def _in_documents(heads: Heads, n_q: int, n_k: int, cu_seqlens: Sequence[int]) -> torch.Tensor:
+def _in_documents(heads: ResolvedPattern, n_q: int, n_k: int, cu_seqlens: Sequence[int]) -> torch.Tensor:
     """The mask, cut to documents; or, where they restart, each document's own mask in its place."""
     if n_q != n_k or list(cu_seqlens) != sorted(cu_seqlens) or cu_seqlens[0] != 0 or cu_seqlens[-1] != n_k:
         raise CallError(f"expected n_q = n_k, and cu_seqlens from 0 up to it, got {n_q}, {n_k} and {list(cu_seqlens)}")

@@ -25,7 +25,7 @@ from sparsec.ir.bands.normalise import TooManyBands
 from sparsec.plan.kv.cached import NoCache, cache_layout
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.plan.target import family
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 from sparsec.sema.record import heads_data, heads_of
 
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -40,7 +40,7 @@ _TEXT_LIMIT = 1 << 25
 class Request:
     """What to compile, checked: everything but the machine."""
 
-    pattern: Heads
+    pattern: ResolvedPattern
     head_dim: int
     dtype: torch.dtype
     file_layout: Callable[[], CacheLayout] | None = None

@@ -17,7 +17,7 @@ from sparsec.sema.arguments import Given, split_arguments
 from sparsec.sema.checked import CheckedFile, CheckedModel, CheckedPattern
 from sparsec.sema.checks.file import check_structure, intact, name_of
 from sparsec.sema.lint.warn import warnings_of
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 from sparsec.sema.node import MAX_HEADS, MAX_LAYERS, Depends
 from sparsec.sema.resolution.evaluate import evaluate, integer
 from sparsec.sema.resolution.instantiate import (
@@ -58,7 +58,7 @@ class Binding:
 class Resolved:
     """An instantiated pattern: its heads, and the warnings that hold for these parameters and counts."""
 
-    heads: Heads
+    heads: ResolvedPattern
     warnings: tuple[Diagnostic, ...]
 
 
@@ -115,7 +115,7 @@ def check_damaged(file: tree.File, faults: Iterable[int]) -> tuple[Diagnostic, .
 
 def instantiate(
     checked: CheckedFile, name: str, params: Mapping[str, Given], heads: int | None, kv_heads: int | None
-) -> Heads:
+) -> ResolvedPattern:
     """The heads of pattern `name`. Raises CallError for a wrong argument, DiagnosticError for a bad value."""
     return resolve(checked, bind(checked, name, params), heads, kv_heads).heads
 
@@ -156,7 +156,7 @@ def declared_counts(checked: CheckedFile, binding: Binding) -> tuple[int | None,
     return (*instance.declared, instance.block)
 
 
-def settled_heads(checked: CheckedFile, binding: Binding) -> Heads | None:
+def settled_heads(checked: CheckedFile, binding: Binding) -> ResolvedPattern | None:
     """The heads of a pattern of a file without errors; None where counts that matter are left to the caller."""
     started = begin(checked, dict(binding.file_values), Findings(checked))
     pattern = checked.patterns[binding.pattern]

@@ -232,7 +232,7 @@ def published_slopes(heads: int) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Heads:
+class ResolvedPattern:
     """A pattern for known head counts: `terms[h]` is the set of query head h, `causal` already intersected.
 
     Equal heads share one term object. `heads` query heads, `kv_heads` KV heads, group g = h // (heads // kv_heads).

@@ -12,7 +12,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from sparsec.sema import model
-from sparsec.sema.model import Documents, Edge, Heads, Origin, Score, Term
+from sparsec.sema.model import Documents, Edge, Origin, ResolvedPattern, Score, Term
 from sparsec.sema.node import LIMIT, MAX_DEPTH, MAX_DRAWS, MAX_HEADS
 from sparsec.sema.resolution.instantiate import LARGEST, SMALLEST
 from sparsec.sema.resolution.values import MAX_LEAVES, MAX_STEPS
@@ -30,7 +30,7 @@ _LEAF_KINDS: Mapping[str, type[Leaf]] = {
 }
 
 
-def heads_data(pattern: Heads) -> dict[str, Any]:
+def heads_data(pattern: ResolvedPattern) -> dict[str, Any]:
     """`pattern` as lists, numbers and strings; equal terms once.
 
     `nodes`: each a kind and its values, where a number in the place of a term is an earlier node; `terms`: the node of
@@ -77,7 +77,7 @@ def _row(term: Term, node: Callable[[Term], int]) -> list[Any]:
     return [type(term).__name__, *(value.at if isinstance(value, Edge) else value for value in values)]
 
 
-def heads_of(data: Any) -> Heads:
+def heads_of(data: Any) -> ResolvedPattern:
     """What `heads_data` was made from. Raises ValueError for other data."""
     names = ("heads", "kv_heads", "block", "documents", "score", "nodes", "terms")
     given = _mapping("a pattern", data, names)
@@ -99,7 +99,7 @@ def heads_of(data: Any) -> Heads:
     score = _score(given["score"])
     if isinstance(score.alibi, tuple) and len(score.alibi) != heads:
         raise ValueError(f"expected {heads} slopes, got {len(score.alibi)}")
-    return Heads(
+    return ResolvedPattern(
         heads,
         kv_heads,
         tuple(built.terms[number] for number in numbers),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
 from sparsec.sema import model
-from sparsec.sema.model import Documents, Heads, Term
+from sparsec.sema.model import Documents, ResolvedPattern, Term
 from sparsec.testing.strategies import Inputs, Shape, document_bounds, key_counts, shapes
 
 CHECKS = ("forward", "probes", "gradients", "cache")
@@ -62,7 +62,7 @@ class Case:
     def cu_seqlens(self) -> tuple[int, ...] | None:
         return self.bounds or None
 
-    def inputs(self, pattern: Heads, head_dim: int, dtype: torch.dtype) -> Inputs:
+    def inputs(self, pattern: ResolvedPattern, head_dim: int, dtype: torch.dtype) -> Inputs:
         """Normal q, k and v on the CPU; of odd seeds they are views of [batch, length, heads, head_dim]."""
         generator = torch.Generator().manual_seed(self.seed)
 
@@ -103,17 +103,17 @@ def parse_case(text: str) -> Case:
     return case
 
 
-def longest_term(pattern: Heads) -> int:
+def longest_term(pattern: ResolvedPattern) -> int:
     """The largest length, in tokens, that the pattern's terms name; 0 if they name none."""
     return max(_length(term, pattern.block) for term in pattern.terms)
 
 
-def past_longest(pattern: Heads) -> int:
+def past_longest(pattern: ResolvedPattern) -> int:
     """Keys that go past the pattern's longest window or period twice; SHORT at least."""
     return max(SHORT, 2 * longest_term(pattern) + pattern.block + 1)
 
 
-def keys_for(pattern: Heads) -> int:
+def keys_for(pattern: ResolvedPattern) -> int:
     """How many keys cases have at most: `past_longest`, within what can be held."""
     most = past_longest(pattern)
     if pattern.documents is not Documents.NONE:
@@ -125,7 +125,7 @@ _BATCHES, _SEEDS = st.integers(1, 2), st.integers(0, 2**16)
 
 
 @st.composite
-def cases(draw: st.DrawFn, check: str, pattern: Heads) -> Case:
+def cases(draw: st.DrawFn, check: str, pattern: ResolvedPattern) -> Case:
     """Half of the cases are short, the others may be long enough for every term to matter."""
     most = keys_for(pattern)
     batch, seed = draw(_BATCHES), draw(_SEEDS)
@@ -140,7 +140,7 @@ def cases(draw: st.DrawFn, check: str, pattern: Heads) -> Case:
 
 
 @st.composite
-def aligned_cases(draw: st.DrawFn, pattern: Heads, most: int) -> Case:
+def aligned_cases(draw: st.DrawFn, pattern: ResolvedPattern, most: int) -> Case:
     """Cases of a call that is given no offset, of `most` keys at most; half have a query for each key.
 
     Lengths come first, and one choice gives the queries: a failing case shrinks to few keys, then to few queries.
@@ -152,7 +152,7 @@ def aligned_cases(draw: st.DrawFn, pattern: Heads, most: int) -> Case:
     return Case("forward", n_q, n_k, n_k - n_q, draw(_BATCHES), draw(_SEEDS))
 
 
-def _walk(draw: st.DrawFn, pattern: Heads, batch: int, seed: int) -> Case:
+def _walk(draw: st.DrawFn, pattern: ResolvedPattern, batch: int, seed: int) -> Case:
     first = draw(st.one_of(st.integers(0, SHORT), st.integers(0, keys_for(pattern))))
     more = draw(st.lists(st.one_of(st.just(1), st.integers(1, 40)), min_size=1, max_size=8))
     chunks = (first, *more) if first else tuple(more)

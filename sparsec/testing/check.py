@@ -12,7 +12,7 @@ from sparsec.diagnostics.arguments import integer
 from sparsec.diagnostics.model import CallError
 from sparsec.program import Pattern
 from sparsec.reference.mask import mask
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 from sparsec.testing.cases import Case, aligned_cases, longest_term, past_longest
 from sparsec.testing.probes import check_forward
 from sparsec.testing.search import Search
@@ -32,7 +32,7 @@ class Attention(Protocol):
 
 def check_attention(
     attn: Attention,
-    pattern: Pattern | Heads,
+    pattern: Pattern | ResolvedPattern,
     *,
     heads: int | None = None,
     kv_heads: int | None = None,
@@ -58,9 +58,9 @@ def check_attention(
     __tracebackhide__ = True  # pytest shows the caller's line, and that of `attn` which raised
     if not callable(attn):
         raise CallError(f"expected attention as a callable, got {attn!r:.80}")
-    if not isinstance(pattern, Pattern | Heads):
-        raise CallError(f"expected a Pattern, as Program.pattern() gives it, or its Heads, got {pattern!r:.80}")
-    meaning = pattern if isinstance(pattern, Heads) else pattern.resolve(heads, kv_heads)
+    if not isinstance(pattern, Pattern | ResolvedPattern):
+        raise CallError(f"expected a Pattern, as Program.pattern() gives it, or resolved, got {pattern!r:.80}")
+    meaning = pattern if isinstance(pattern, ResolvedPattern) else pattern.resolve(heads, kv_heads)
     width: int = head_dim if head_dim is not None else getattr(attn, "head_dim", 64)
     most = max_keys if max_keys is not None else min(LONG, past_longest(meaning))
     integer("head_dim", width, 1)
@@ -119,7 +119,7 @@ def _check_device(device: torch.device | str) -> None:
         raise CallError(f"expected a device that is available, got {device!r:.80}") from error
 
 
-def _sink(meaning: Heads, sink: object) -> Tensor:
+def _sink(meaning: ResolvedPattern, sink: object) -> Tensor:
     """On the CPU, without gradients."""
     if not isinstance(sink, Tensor) or sink.shape != (meaning.heads,):
         given = list(sink.shape) if isinstance(sink, Tensor) else repr(sink)[:80]

@@ -19,7 +19,7 @@ from sparsec.diagnostics.arguments import integer
 from sparsec.diagnostics.model import CallError
 from sparsec.program import Pattern, Program, load, parse
 from sparsec.sema.arguments import Given
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 from sparsec.testing.check import check_attention
 
 SHAPES = 3
@@ -28,7 +28,7 @@ Test = Callable[..., Any]
 
 
 def for_patterns(
-    source: Pattern | Path | str | SearchStrategy[Heads],
+    source: Pattern | Path | str | SearchStrategy[ResolvedPattern],
     *,
     name: str | None = None,
     params: Mapping[str, Given] | None = None,
@@ -42,7 +42,8 @@ def for_patterns(
     probes: bool = False,
     max_keys: int | None = None,
 ) -> Callable[[Test], Test]:
-    """Makes a test of a function that takes `pattern` (a `Heads`; fixtures may follow) and returns attention for it.
+    """Makes a test of a function that takes `pattern` (a `ResolvedPattern`; fixtures may follow) and returns
+    attention for it.
 
     The attention is any callable that `check_attention` takes: attn(q, k, v, return_lse=True) -> (out, LSE).
     source: a file (a Path, or a string that ends in `.sparse`), a text or a Pattern: a test for each of its patterns,
@@ -57,7 +58,7 @@ def for_patterns(
             f"expected a path, a text, a Pattern or a strategy, as in @for_patterns('file.sparse'), got {source!r:.80}"
         )
 
-    def check(attn: Any, pattern: Heads, shapes: int) -> None:
+    def check(attn: Any, pattern: ResolvedPattern, shapes: int) -> None:
         if not callable(attn):
             raise CallError(f"expected the test to return the attention to check, got {attn!r}")
         check_attention(
@@ -80,7 +81,7 @@ def for_patterns(
         drawn = isinstance(source, SearchStrategy)
 
         @wraps(make)
-        def test(*args: Any, pattern: Heads, **fixtures: Any) -> None:
+        def test(*args: Any, pattern: ResolvedPattern, **fixtures: Any) -> None:
             check(make(*args, pattern=pattern, **fixtures), pattern, SHAPES if drawn else examples)
 
         if isinstance(source, SearchStrategy):

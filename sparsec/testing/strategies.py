@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparsec.sema import model
-from sparsec.sema.model import Documents, Edge, Heads, Score, Term
+from sparsec.sema.model import Documents, Edge, ResolvedPattern, Score, Term
 from sparsec.sema.terms import Leaf
 from sparsec.testing.text import leaf_text, score_lines
 
@@ -86,7 +86,7 @@ class Inputs:
 
 def patterns(
     *, max_heads: int = 4, max_operators: int = 3, blocks: tuple[int, ...] = (16, 32, 64), scored: bool = False
-) -> st.SearchStrategy[Heads]:
+) -> st.SearchStrategy[ResolvedPattern]:
     """Patterns for known head counts, with every term and operator of the language's sections 5 and 6.
 
     `scored`: some have score modifiers, a learned sink, documents.
@@ -103,7 +103,7 @@ def sources(
 
 def sources_with_meaning(
     *, max_heads: int = 4, max_operators: int = 3, blocks: tuple[int, ...] = (16, 32, 64), scored: bool = False
-) -> st.SearchStrategy[tuple[Source, Heads]]:
+) -> st.SearchStrategy[tuple[Source, ResolvedPattern]]:
     """A text and, built without the parser, the pattern that it has to resolve to (origins aside)."""
     return _drawn(max_heads, max_operators, blocks, scored).map(lambda drawn: (_written(drawn), _resolved(drawn)))
 
@@ -251,7 +251,7 @@ def _ranges(draw: st.DrawFn, most: int) -> tuple[Edge | None, Edge | None]:
             return Edge(-high, True), Edge(low + 1, False)
 
 
-def _resolved(drawn: Drawn) -> Heads:
+def _resolved(drawn: Drawn) -> ResolvedPattern:
     per_group = drawn.heads // drawn.kv_heads
     made: dict[Term, Term] = {}
     terms = []
@@ -260,7 +260,7 @@ def _resolved(drawn: Drawn) -> Heads:
         if drawn.causal:
             term = _flat(model.Intersection, (term, model.Causal()))
         terms.append(made.setdefault(term, term))
-    return Heads(drawn.heads, drawn.kv_heads, tuple(terms), drawn.block, (), drawn.documents, drawn.score)
+    return ResolvedPattern(drawn.heads, drawn.kv_heads, tuple(terms), drawn.block, (), drawn.documents, drawn.score)
 
 
 def _at_head(tree: Tree, head: int) -> Term:

@@ -6,11 +6,11 @@ Invariant: the text holds only keywords and final integers; parsing it gives the
 from __future__ import annotations
 
 from sparsec.sema import model
-from sparsec.sema.model import Documents, Heads, Score, Term
+from sparsec.sema.model import Documents, ResolvedPattern, Score, Term
 from sparsec.sema.terms import Leaf, printed
 
 
-def sparse_text(pattern: Heads, name: str = "failing") -> str:
+def sparse_text(pattern: ResolvedPattern, name: str = "failing") -> str:
     """The pattern as a file with one item; equal heads share an arm."""
     arms: dict[str, list[int]] = {}
     for head, term in enumerate(pattern.terms):

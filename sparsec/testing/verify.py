@@ -18,7 +18,7 @@ from torch.func import functional_call
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.reference.mask import mask
 from sparsec.runtime.module import SparseAttention
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 from sparsec.testing.cases import CHECKS, PAIRS, Case, cases
 from sparsec.testing.gradients import check_gradients
 from sparsec.testing.probes import Attend, check_forward
@@ -32,14 +32,14 @@ SHRINKING_SECONDS = 20.0
 class Subject:
     """What is tested: `attn` against the meaning of `pattern`, which it was compiled from."""
 
-    pattern: Heads
+    pattern: ResolvedPattern
     attn: SparseAttention
     device: torch.device
     sink: Tensor | None = None
     """The learned sink that every call has, on the CPU; None if the pattern has none."""
 
     @classmethod
-    def of(cls, pattern: Heads, attn: SparseAttention, device: torch.device) -> Subject:
+    def of(cls, pattern: ResolvedPattern, attn: SparseAttention, device: torch.device) -> Subject:
         """With a learned sink, if there is one, that differs from head to head. Raises as `check_runs` does."""
         check_runs(attn.target, device)
         sink = torch.linspace(-1.0, 1.5, pattern.heads).requires_grad_() if pattern.score.learned_sink else None

@@ -24,7 +24,7 @@ from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.kv.cached import NoCache, cache_layout
 from sparsec.plan.kv.layout import capacity, slot_map
 from sparsec.plan.target import backward_tile_sizes, tile_sizes, transposed_tile_sizes
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
@@ -33,12 +33,12 @@ KINDS = ("ir.txt", "plan.txt", "cpu.cpp", "triton.txt", "backward.cpp", "backwar
 LENGTHS = (1000, 32_768, 131_072)
 
 
-def plan_for(pattern: Heads, target: str, dtype: str) -> KernelPlan:
+def plan_for(pattern: ResolvedPattern, target: str, dtype: str) -> KernelPlan:
     query_tile, key_tile, *_ = tile_sizes(target, 128, dtype)
     return plan_kernels(pattern, head_dim=128, dtype=dtype, query_tile=query_tile, key_tile=key_tile)
 
 
-def backward_plan_for(pattern: Heads, target: str, dtype: str) -> BackwardPlan:
+def backward_plan_for(pattern: ResolvedPattern, target: str, dtype: str) -> BackwardPlan:
     query_tile, key_tile = backward_tile_sizes(target, 128, dtype)
     return plan_backward(
         pattern,
@@ -59,7 +59,7 @@ def print_plan(plan: KernelPlan) -> str:
     return "\n".join(parts)
 
 
-def print_layout(heads: Heads) -> str:
+def print_layout(heads: ResolvedPattern) -> str:
     try:
         layout = cache_layout(heads)
     except NoCache as error:

@@ -33,7 +33,7 @@ from sparsec.plan import target as targets
 from sparsec.plan.target import Pick
 from sparsec.reference import mask
 from sparsec.runtime import kernel as kernels
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 
 ROW_SECONDS, FEWEST, MOST = (0.1, 1, 1) if REHEARSAL else (3.0, 3, 15)
 """Of a row's rounds in all, and how many rounds there are at least and at most."""
@@ -116,7 +116,7 @@ def train(row: Row, found: Card, picks: Mapping[Any, Pick]) -> dict[str, Any]:
 
 
 @lru_cache
-def live_pairs(pattern: Heads, length: int) -> float:
+def live_pairs(pattern: ResolvedPattern, length: int) -> float:
     """Of all heads."""
     return sum(len(head.heads) * head.live_pairs for head in covered(pattern, length))
 

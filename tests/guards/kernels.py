@@ -23,7 +23,7 @@ from sparsec.runtime.cached_kernel import CachedKernel
 from sparsec.runtime.compile import backward_plan, plan_request, triton_cached
 from sparsec.runtime.kernel import BackwardKernel, ForwardKernel
 from sparsec.runtime.request import DTYPES, Request
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 
 VARIANTS = tuple((head_dim, dtype) for head_dim in (20, 64) for dtype in DTYPES)
 AT_ONCE = 6
@@ -64,7 +64,7 @@ def _requests(settings: Settings) -> Iterator[tuple[str, Request]]:
             yield f"{name}, head_dim {head_dim}, {dtype}", Request(pattern, head_dim, dtype)
 
 
-def _patterns() -> Iterator[tuple[str, Heads]]:
+def _patterns() -> Iterator[tuple[str, ResolvedPattern]]:
     """With names of the form "file pattern", or "file pattern-parameters"."""
     for case in CASES:
         pattern = sparsec.load(EXAMPLES / f"{case.file}.sparse").pattern(case.pattern, **case.params)

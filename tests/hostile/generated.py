@@ -1,4 +1,4 @@
-"""Heads -> every text that sparsec writes for them: sources, launches, layout, for the CPU and a GPU.
+"""ResolvedPattern -> every text that sparsec writes for them: sources, launches, layout, for the CPU and a GPU.
 
 Invariant: a pattern without a cache has no text of one, and says why in its layout.
 """
@@ -19,12 +19,12 @@ from sparsec.plan.kv.cached import NoCache, cache_layout
 from sparsec.runtime.build.manifest import Plans, launch_data, layout_data
 from sparsec.runtime.compile import backward_plan, cached_plans, plan_request
 from sparsec.runtime.request import Request
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 
 HEAD_DIM = 32
 
 
-def generated(heads: Heads, dtype: torch.dtype) -> Mapping[str, str]:
+def generated(heads: ResolvedPattern, dtype: torch.dtype) -> Mapping[str, str]:
     """The texts by what they are."""
     request = Request(heads, HEAD_DIM, dtype)
     try:

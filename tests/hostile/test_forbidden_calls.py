@@ -22,12 +22,12 @@ CALLS = (
 METHODS = "exec_module source_to_code get_code from_string extractall loads CDLL PyDLL LoadLibrary"
 
 ALLOWED = {
-    ("backends/triton/kernel.py", "exec_module"): "imports generated text, whose digest the build cache has just checked",
-    ("backends/triton/kernel.py", "source_to_code"): "the same: compiles the text that was checked, and no byte code beside it",
+    ("backends/triton/kernel.py", "exec_module"): "imports generated text, whose digest was checked",
+    ("backends/triton/kernel.py", "source_to_code"): "the same, and no byte code beside it",
     ("__init__.py", "importlib.import_module"): "modules of this package, by the names of a table, when first used",
     ("testing/__init__.py", "importlib.import_module"): "the same",
-    ("runtime/build/artefact.py", "CDLL"): "no file: the C library that this process runs on, for one of its functions",
-    ("backends/cpu/kernel.py", "CDLL"): "a library of the build cache, or of a compiled folder, whose digest was checked",
+    ("runtime/build/artefact.py", "CDLL"): "no file: the C library of this process, for one function",
+    ("backends/cpu/kernel.py", "CDLL"): "a library whose digest was checked",
 }
 
 

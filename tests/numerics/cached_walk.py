@@ -31,9 +31,9 @@ def causal(*terms: m.Term) -> m.Term:
     return m.Intersection((m.Causal(), m.Union(terms)))
 
 
-def heads(term: Callable[[int, int], m.Term], block: int = 16, score: m.Score | None = None) -> m.Heads:
+def heads(term: Callable[[int, int], m.Term], block: int = 16, score: m.Score | None = None) -> m.ResolvedPattern:
     terms = tuple(term(h, h // (HEADS // KV_HEADS)) for h in range(HEADS))
-    return m.Heads(HEADS, KV_HEADS, terms, block, (), m.Documents.NONE, score or m.Score())
+    return m.ResolvedPattern(HEADS, KV_HEADS, terms, block, (), m.Documents.NONE, score or m.Score())
 
 
 def duo(h: int, g: int) -> m.Term:
@@ -89,7 +89,7 @@ class Arena:
 class Walk:
     """A batch of sequences; `step` attends and stores as a call does, and `check` compares all of it."""
 
-    of: m.Heads
+    of: m.ResolvedPattern
     kernel: CachedKernel
     batch: int = 1
     max_len: int = 400

@@ -36,9 +36,9 @@ class Pattern:
     block: int = 64
 
     @property
-    def heads(self) -> m.Heads:
+    def heads(self) -> m.ResolvedPattern:
         terms = tuple(self.term(h, h // (HEADS // KV_HEADS)) for h in range(HEADS))
-        return m.Heads(HEADS, KV_HEADS, terms, self.block, (), m.Documents.NONE, m.Score())
+        return m.ResolvedPattern(HEADS, KV_HEADS, terms, self.block, (), m.Documents.NONE, m.Score())
 
     def plan(self, head_dim: int, dtype: str) -> KernelPlan:
         return plan_kernels(self.heads, head_dim=head_dim, dtype=dtype, query_tile=64, key_tile=64)

@@ -41,7 +41,7 @@ def kernel_of(
     dtype: torch.dtype = torch.float32,
     tiles: tuple[int, int] = (16, 16),
 ) -> TritonKernel:
-    heads = m.Heads(len(terms), kv_heads, terms, 16, (), m.Documents.NONE, m.Score())
+    heads = m.ResolvedPattern(len(terms), kv_heads, terms, 16, (), m.Documents.NONE, m.Score())
     given = {"head_dim": head_dim, "dtype": str(dtype).removeprefix("torch.")}
     return TritonKernel.of(
         plan_kernels(heads, query_tile=16, key_tile=32, **given),

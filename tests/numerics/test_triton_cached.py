@@ -69,17 +69,21 @@ def late(h: int) -> m.Term:
     return m.Intersection((m.Causal(), m.Columns(m.Edge(20, False), None, False)))
 
 
-def pattern(term: Callable[[int], m.Term], heads: int = 4, kv_heads: int = 2, score: m.Score | None = None) -> m.Heads:
-    return m.Heads(heads, kv_heads, tuple(map(term, range(heads))), 16, (), m.Documents.NONE, score or m.Score())
+def pattern(
+    term: Callable[[int], m.Term], heads: int = 4, kv_heads: int = 2, score: m.Score | None = None
+) -> m.ResolvedPattern:
+    return m.ResolvedPattern(
+        heads, kv_heads, tuple(map(term, range(heads))), 16, (), m.Documents.NONE, score or m.Score()
+    )
 
 
-def planned(of: m.Heads, head_dim: int, dtype: torch.dtype, query_tile: int) -> CachedPlan:
+def planned(of: m.ResolvedPattern, head_dim: int, dtype: torch.dtype, query_tile: int) -> CachedPlan:
     name = str(dtype).removeprefix("torch.")
     return plan_cached(of, head_dim=head_dim, dtype=name, query_tile=query_tile, key_tile=32)
 
 
 @cache
-def kernel_of(of: m.Heads, head_dim: int = 16, dtype: torch.dtype = torch.float32) -> TritonCached:
+def kernel_of(of: m.ResolvedPattern, head_dim: int = 16, dtype: torch.dtype = torch.float32) -> TritonCached:
     return TritonCached.of(planned(of, head_dim, dtype, 32), planned(of, head_dim, dtype, DECODE_ROWS))
 
 
@@ -118,7 +122,7 @@ class Arena:
 class Walk:
     """Sequences of a batch, taken through the cache step by step; `layout` makes each call's tensors."""
 
-    of: m.Heads
+    of: m.ResolvedPattern
     batch: int = 1
     head_dim: int = 16
     dtype: torch.dtype = torch.float32
@@ -176,7 +180,7 @@ class Walk:
             assert_close(self.out[b : b + 1, :, :length], self.lse[b : b + 1, :, :length], want)
 
 
-def walked(of: m.Heads, steps: Sequence[int], **how: object) -> Walk:
+def walked(of: m.ResolvedPattern, steps: Sequence[int], **how: object) -> Walk:
     walk = Walk(of, **how)  # type: ignore[arg-type]
     for rows in steps:
         walk.step(rows)

@@ -48,8 +48,8 @@ def seen_of(formula: Formula, bounds: list[int], kind: m.Documents, heads: int) 
     return seen.expand(heads, n, n)
 
 
-def pattern(term: m.Term, kind: m.Documents, heads: int = 2, score: m.Score | None = None) -> m.Heads:
-    return m.Heads(heads, 1, (term,) * heads, 16, (), kind, score or m.Score())
+def pattern(term: m.Term, kind: m.Documents, heads: int = 2, score: m.Score | None = None) -> m.ResolvedPattern:
+    return m.ResolvedPattern(heads, 1, (term,) * heads, 16, (), kind, score or m.Score())
 
 
 STRIDED = m.Intersection((m.Causal(), m.Union((m.Sink(3, False), m.Window(1, 0, True), m.Stride(2, 1, True)))))

@@ -42,7 +42,7 @@ def test_in_the_interpreter() -> None:
 def kernel_of(
     terms: tuple[Term, ...], kv_heads: int, head_dim: int, dtype: torch.dtype, tiles: tuple[int, int] = (16, 16)
 ) -> TritonKernel:
-    heads = m.Heads(len(terms), kv_heads, terms, 16, (), m.Documents.NONE, m.Score())
+    heads = m.ResolvedPattern(len(terms), kv_heads, terms, 16, (), m.Documents.NONE, m.Score())
     name = str(dtype).removeprefix("torch.")
     return TritonKernel.of(plan_kernels(heads, head_dim=head_dim, dtype=name, query_tile=tiles[0], key_tile=tiles[1]))
 

@@ -19,8 +19,8 @@ def test_in_the_interpreter() -> None:
 LIVE = m.Intersection((m.Causal(), m.Union((m.Sink(5, False), m.Window(37, 0, False)))))
 
 
-def pattern(score: m.Score, heads: int = 2, term: m.Term = LIVE) -> m.Heads:
-    return m.Heads(heads, 1, (term,) * heads, 16, (), m.Documents.NONE, score)
+def pattern(score: m.Score, heads: int = 2, term: m.Term = LIVE) -> m.ResolvedPattern:
+    return m.ResolvedPattern(heads, 1, (term,) * heads, 16, (), m.Documents.NONE, score)
 
 
 def live(h: int, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,10 @@ def passes_in_the_interpreter(file: str) -> None:
 
 
 def kernel_of(
-    pattern: m.Heads, head_dim: int = 16, dtype: torch.dtype = torch.float32, tiles: tuple[int, int] = (16, 16)
+    pattern: m.ResolvedPattern,
+    head_dim: int = 16,
+    dtype: torch.dtype = torch.float32,
+    tiles: tuple[int, int] = (16, 16),
 ) -> TritonKernel:
     name = str(dtype).removeprefix("torch.")
     return TritonKernel.of(

@@ -16,17 +16,17 @@ from sparsec.runtime.compile import module_of, plan_request
 from sparsec.runtime.kernel import BackwardKernel, LoadedKernel
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import Request, name_of
-from sparsec.sema.model import Causal, Documents, Heads, Intersection
+from sparsec.sema.model import Causal, Documents, Intersection, ResolvedPattern
 from sparsec.testing import patterns
 
 
-def causal(pattern: Heads) -> Heads:
+def causal(pattern: ResolvedPattern) -> ResolvedPattern:
     """The pattern with every term made causal, and without documents."""
     cut = {term: Intersection((Causal(), term)) for term in pattern.terms}
     return replace(pattern, terms=tuple(cut[term] for term in pattern.terms), documents=Documents.NONE)
 
 
-def has_cache(pattern: Heads) -> bool:
+def has_cache(pattern: ResolvedPattern) -> bool:
     try:
         cache_layout(pattern)
     except (NoCache, TooManyBands):
@@ -34,18 +34,18 @@ def has_cache(pattern: Heads) -> bool:
     return True
 
 
-def causal_patterns(blocks: tuple[int, ...] = (16, 32)) -> st.SearchStrategy[Heads]:
+def causal_patterns(blocks: tuple[int, ...] = (16, 32)) -> st.SearchStrategy[ResolvedPattern]:
     return patterns(blocks=blocks).map(causal).filter(has_cache)
 
 
-def torch_module(pattern: Heads, head_dim: int) -> SparseAttention:
+def torch_module(pattern: ResolvedPattern, head_dim: int) -> SparseAttention:
     request = Request(pattern, head_dim, float32, lambda: cache_layout(pattern))
     plan = plan_request(request, "interpreter")
     kernels = LoadedKernel(TorchKernel(plan), _no_backward, plan, lambda: TorchCached.of(pattern, head_dim))
     return module_of("torch", name_of(request, "torch", "small tiles"), kernels, request)
 
 
-def cpu_modules(chosen: list[Heads], head_dim: int) -> list[SparseAttention]:
+def cpu_modules(chosen: list[ResolvedPattern], head_dim: int) -> list[SparseAttention]:
     """One library for all; the first call of an empty cache runs on the torch target."""
     built = build_cached([(pattern, head_dim, "float32") for pattern in chosen], optimise=1)
     modules = []

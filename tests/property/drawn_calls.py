@@ -21,7 +21,7 @@ from sparsec.runtime.compile import backward_plan, module_of, plan_request
 from sparsec.runtime.kernel import LoadedKernel
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import Request, name_of
-from sparsec.sema.model import Documents, Heads
+from sparsec.sema.model import Documents, ResolvedPattern
 from sparsec.testing import attention_inputs, document_bounds, shapes
 from sparsec.testing.probes import Attend
 from sparsec.testing.strategies import Inputs, Shape, Source, sources_with_meaning
@@ -38,7 +38,7 @@ EVERY_DTYPE = ("float32", "float32", "bfloat16", "float16")
 @dataclass(frozen=True, slots=True)
 class Call:
     source: Source
-    pattern: Heads
+    pattern: ResolvedPattern
     shape: Shape
     inputs: Inputs
     cu_seqlens: tuple[int, ...] | None

@@ -17,14 +17,14 @@ from sparsec.plan.kv.cached import cache_layout
 from sparsec.plan.kv.layout import CacheLayout, SlotMap, place_names, slot_map
 from sparsec.reference.mask import mask
 from sparsec.sema import model as m
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 from sparsec.testing import sparse_text
 
 PATTERNS = wanted(500, at_night=10_000)
 STEPS = st.lists(st.sampled_from([1, 1, 2, 5, 30, 100]), min_size=1, max_size=12)
 
 
-def needed_from(pattern: Heads, group: int, length: int) -> torch.Tensor:
+def needed_from(pattern: ResolvedPattern, group: int, length: int) -> torch.Tensor:
     """Bool [t, j]: whether a query at t or later, below `length`, attends to key j in some head of the group."""
     share = pattern.heads // pattern.kv_heads
     seen = mask(pattern, length, length)[group * share : (group + 1) * share].any(dim=0)
@@ -70,7 +70,7 @@ class Walk:
         return [key for key in needed.nonzero().flatten().tolist() if self.held.get(self.where(key)) != key]
 
 
-WINDOW_AND_STRIDE = Heads(
+WINDOW_AND_STRIDE = ResolvedPattern(
     2,
     1,
     tuple(
@@ -82,7 +82,7 @@ WINDOW_AND_STRIDE = Heads(
     m.Documents.NONE,
     m.Score(),
 )
-STRIDE_IN_A_WINDOW = Heads(
+STRIDE_IN_A_WINDOW = ResolvedPattern(
     1,
     1,
     (
@@ -120,7 +120,7 @@ def test_needed_keys_stay_in_their_slots() -> None:
     @example(WINDOW_AND_STRIDE, [30, *[1] * 20, 100], 0)
     @example(STRIDE_IN_A_WINDOW, [1] * 40, 3)
     @example(LATE_COLUMNS, [1] * 90, 2)
-    def check(pattern: Heads, steps: list[int], rollback: int) -> None:
+    def check(pattern: ResolvedPattern, steps: list[int], rollback: int) -> None:
         nonlocal evicting
         note(sparse_text(pattern))
         layout, length = cache_layout(pattern), min(sum(steps), 120)

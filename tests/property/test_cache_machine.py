@@ -21,7 +21,7 @@ from sparsec.reference.mask import mask
 from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema import model as m
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 from sparsec.testing import sparse_text
 
 RUNS, STEPS = wanted(500, at_night=2_000), 50
@@ -34,9 +34,9 @@ def window(n: int, *, blocks: bool = False) -> m.Term:
     return m.Window(n, 0, blocks)
 
 
-def pattern(kv_heads: int, *terms: m.Term, score: m.Score | None = None) -> Heads:
+def pattern(kv_heads: int, *terms: m.Term, score: m.Score | None = None) -> ResolvedPattern:
     cut = tuple(m.Intersection((m.Causal(), term)) for term in terms)
-    return Heads(len(terms), kv_heads, cut, 16, (), m.Documents.NONE, score or m.Score())
+    return ResolvedPattern(len(terms), kv_heads, cut, 16, (), m.Documents.NONE, score or m.Score())
 
 
 def s2(phase: int) -> m.Term:
@@ -77,7 +77,7 @@ class Pair:
     rows: list[Tokens]
 
 
-def expected(pattern: Heads, q: Tensor, row: Tokens) -> Tensor:
+def expected(pattern: ResolvedPattern, q: Tensor, row: Tokens) -> Tensor:
     """Attention of the row's last queries, q [heads, n, head_dim], to all of its keys, by the reference."""
     visible = mask(pattern, q.shape[1], row.k.shape[1])
     score = pattern.score
@@ -89,7 +89,7 @@ def expected(pattern: Heads, q: Tensor, row: Tokens) -> Tensor:
 class CacheMachine(RuleBasedStateMachine):
     """Subclasses draw a pattern and its module."""
 
-    def begin(self, drawn: Heads, module: SparseAttention, batch: int, rollback: int) -> None:
+    def begin(self, drawn: ResolvedPattern, module: SparseAttention, batch: int, rollback: int) -> None:
         self.pattern, self.module = drawn, module
         self.generator = torch.Generator().manual_seed(batch + 7 * rollback)
         cache = module.new_cache(batch, MAX_LEN, rollback=rollback)
@@ -193,7 +193,7 @@ class CacheMachine(RuleBasedStateMachine):
 
 class TorchMachine(CacheMachine):
     @initialize(drawn=causal_patterns(blocks=(16,)), batch=st.integers(1, 2), rollback=st.integers(0, 9))
-    def start(self, drawn: Heads, batch: int, rollback: int) -> None:
+    def start(self, drawn: ResolvedPattern, batch: int, rollback: int) -> None:
         plain = replace(drawn, score=replace(drawn.score, learned_sink=False))
         self.begin(plain, torch_module(plain, HEAD_DIM), batch, rollback)
 

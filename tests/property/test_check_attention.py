@@ -13,7 +13,7 @@ from torch import Tensor
 
 import sparsec
 from sparsec.diagnostics.model import CallError
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 from sparsec.testing import check_attention
 
 TEXTS = (
@@ -23,7 +23,7 @@ TEXTS = (
 )
 
 
-def resolved(text: str) -> Heads:
+def resolved(text: str) -> ResolvedPattern:
     return sparsec.parse(text).pattern().resolve()
 
 

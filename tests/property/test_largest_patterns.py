@@ -25,7 +25,7 @@ from sparsec.plan.build import CLASS_LIMIT, TOGETHER_LIMIT, plan_backward, plan_
 from sparsec.plan.kv.cached import NoCache, plan_cached
 from sparsec.program import parse
 from sparsec.reference.mask import mask
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 from sparsec.testing.tiles import check_tiles
 
 STEPS = 6_000_000
@@ -85,11 +85,11 @@ def union(*terms: str) -> str:
     return " | ".join(f"({term})" for term in terms)
 
 
-def pattern(body: str, heads: int = 2) -> Heads:
+def pattern(body: str, heads: int = 2) -> ResolvedPattern:
     return parse(f"pattern largest {{ causal attend {body} }}").pattern().resolve(heads, 1 if heads == 2 else heads)
 
 
-def check(heads: Heads, length: int = LENGTH) -> int:
+def check(heads: ResolvedPattern, length: int = LENGTH) -> int:
     """Plans and prints every path of the pattern within the limits; returns how many of them are refused."""
     tiles = {"head_dim": 64, "dtype": "float32", "query_tile": 64, "key_tile": 64}
     refused = 0

@@ -26,7 +26,7 @@ from sparsec.plan.build import TooManyClasses
 from sparsec.plan.kernel import HeadClass
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.kv.layout import CacheLayout, OldestNeeded, oldest_needed
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 from sparsec.testing import patterns, sparse_text
 
 z3 = pytest.importorskip("z3")
@@ -76,7 +76,7 @@ def test_claims_about_drawn_patterns_are_proved() -> None:
 
     @settings(max_examples=2 * DRAWN)
     @given(st.one_of(patterns(scored=True), patterns().map(causal)))
-    def check(pattern: Heads) -> None:
+    def check(pattern: ResolvedPattern) -> None:
         text = sparse_text(pattern)
         if text in drawn or len(drawn) == DRAWN:
             return
@@ -123,7 +123,7 @@ def test_numbers_of_any_size_are_proved(term: str) -> None:
 
 
 @cache
-def heads_of(text: str) -> Heads:
+def heads_of(text: str) -> ResolvedPattern:
     return sparsec.parse(text).pattern().resolve()
 
 

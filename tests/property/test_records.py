@@ -9,7 +9,7 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 from vacuity import examples, wanted
 
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 from sparsec.sema.record import heads_data, heads_of
 from sparsec.testing import patterns, sparse_text
 
@@ -26,7 +26,7 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 def test_patterns_come_back() -> None:
     @examples(PATTERNS)
     @given(patterns())
-    def check(pattern: Heads) -> None:
+    def check(pattern: ResolvedPattern) -> None:
         note(sparse_text(pattern))
         assert heads_of(json.loads(json.dumps(heads_data(pattern)))) == pattern
 
@@ -38,7 +38,7 @@ def test_changed_data_is_refused_or_a_pattern() -> None:
 
     @examples(PATTERNS)
     @given(patterns(), st.randoms(use_true_random=False), ODD)
-    def check(pattern: Heads, random: Any, odd: Any) -> None:
+    def check(pattern: ResolvedPattern, random: Any, odd: Any) -> None:
         nonlocal refused
         given = json.loads(json.dumps(heads_data(pattern)))
         container, key = random.choice(places(given))

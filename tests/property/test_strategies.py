@@ -11,7 +11,7 @@ from vacuity import examples, wanted
 import sparsec
 from sparsec.reference.mask import mask
 from sparsec.sema import model
-from sparsec.sema.model import Documents, Heads
+from sparsec.sema.model import Documents, ResolvedPattern
 from sparsec.testing import patterns, shapes, sparse_text
 from sparsec.testing.strategies import Shape, Source, sources_with_meaning
 
@@ -32,7 +32,7 @@ def without_origins(value: object) -> object:
 def test_a_source_resolves_to_the_pattern_that_was_drawn() -> None:
     @examples(TEXTS)
     @given(sources_with_meaning(scored=True))
-    def check(drawn: tuple[Source, Heads]) -> None:
+    def check(drawn: tuple[Source, ResolvedPattern]) -> None:
         source, meaning = drawn
         note(source.text)
         resolved = sparsec.parse(source.text).pattern().resolve(source.heads, source.kv_heads)
@@ -44,7 +44,7 @@ def test_a_source_resolves_to_the_pattern_that_was_drawn() -> None:
 def test_the_text_of_a_pattern_resolves_to_its_mask() -> None:
     @examples(TEXTS // 2)
     @given(patterns(scored=True), shapes())
-    def check(scored: Heads, shape: Shape) -> None:
+    def check(scored: ResolvedPattern, shape: Shape) -> None:
         text = sparse_text(scored)
         note(text)
         again = sparsec.parse(text).pattern().resolve()
@@ -61,7 +61,7 @@ def test_every_term_and_operator_is_drawn() -> None:
 
     @examples(TEXTS)
     @given(patterns())
-    def check(pattern: Heads) -> None:
+    def check(pattern: ResolvedPattern) -> None:
         seen.update(word for word in repr(pattern).replace("(", " ").replace("=", " ").split() if word[0].isupper())
 
     check()

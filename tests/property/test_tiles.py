@@ -10,7 +10,7 @@ from vacuity import Coverage, examples, wanted
 from sparsec.ir.bands.normalise import TooManyBands
 from sparsec.plan.build import plan_kernels
 from sparsec.reference.mask import mask
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 from sparsec.testing import patterns, shapes, sparse_text
 from sparsec.testing.strategies import Shape
 from sparsec.testing.tiles import check_tiles
@@ -24,7 +24,7 @@ def test_tiles_equal_the_reference_mask() -> None:
 
     @examples(PATTERNS)
     @given(patterns(), shapes(), TILES)
-    def check(pattern: Heads, shape: Shape, tiles: tuple[int, int]) -> None:
+    def check(pattern: ResolvedPattern, shape: Shape, tiles: tuple[int, int]) -> None:
         note(f"{sparse_text(pattern)}{shape}, tiles {tiles}")
         try:
             plan = plan_kernels(pattern, head_dim=64, dtype="float32", query_tile=tiles[0], key_tile=tiles[1])
@@ -47,7 +47,7 @@ def test_single_terms_visit_no_tile_in_vain(tiles: tuple[int, int]) -> None:
 
     @examples(SINGLE_TERMS)
     @given(patterns(max_operators=0), shapes())
-    def check(pattern: Heads, shape: Shape) -> None:
+    def check(pattern: ResolvedPattern, shape: Shape) -> None:
         note(f"{sparse_text(pattern)}{shape}")
         plan = plan_kernels(pattern, head_dim=64, dtype="float32", query_tile=tiles[0], key_tile=tiles[1])
         count = check_tiles(plan, mask(pattern, shape.n_q, shape.n_k, shape.q_offset), shape.q_offset)

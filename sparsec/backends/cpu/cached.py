@@ -24,7 +24,7 @@ from sparsec.ir.tiles.program import ListSpec
 from sparsec.plan.kv.cached import CachedPlan, plan_cached
 from sparsec.plan.target import tile_sizes
 from sparsec.runtime.cached_kernel import Cached, check_room
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 
 ROWS = 3
 """The kernel of single rows takes up to this many queries for each head of a pack, for it reads every key once a row
@@ -59,7 +59,7 @@ class CpuCached:
     advances: ClassVar[bool] = True
 
     @staticmethod
-    def of(pattern: Heads, head_dim: int, dtype: str) -> CpuCached:
+    def of(pattern: ResolvedPattern, head_dim: int, dtype: str) -> CpuCached:
         """The kernels of a pattern, not built before the first call. Raises NoCache, TooManyBands, TooManyClasses."""
         return build_cached(((pattern, head_dim, dtype),))[0]
 
@@ -189,7 +189,7 @@ def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torc
         )
 
 
-def build_cached(requests: Sequence[tuple[Heads, int, str]], *, optimise: int = 3) -> tuple[CpuCached, ...]:
+def build_cached(requests: Sequence[tuple[ResolvedPattern, int, str]], *, optimise: int = 3) -> tuple[CpuCached, ...]:
     """The kernels of several (pattern, head_dim, dtype), built as one library when one of them is first called."""
     symbols = ["sparsec"] if len(requests) == 1 else [f"sparsec_{n}" for n in range(len(requests))]
     plans = [cached_plans(*request) for request in requests]
@@ -202,7 +202,7 @@ def build_cached(requests: Sequence[tuple[Heads, int, str]], *, optimise: int = 
     return tuple(_kernel(*pair, source, library, symbol) for pair, symbol in zip(plans, symbols, strict=True))
 
 
-def cached_plans(pattern: Heads, head_dim: int, dtype: str) -> tuple[CachedPlan, CachedPlan]:
+def cached_plans(pattern: ResolvedPattern, head_dim: int, dtype: str) -> tuple[CachedPlan, CachedPlan]:
     """The plans of chunks and of single rows; both have the same tables of draws."""
     query_tile, key_tile, *_ = tile_sizes("cpu", head_dim, dtype)
     chunks, rows = (

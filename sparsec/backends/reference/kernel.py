@@ -9,14 +9,14 @@ from torch import Tensor
 
 from sparsec.reference.attention import attention
 from sparsec.reference.mask import mask
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceKernel:
     """Refuses more than 2**28 pairs a head."""
 
-    pattern: Heads
+    pattern: ResolvedPattern
 
     def forward(
         self,

@@ -20,7 +20,7 @@ from sparsec.ir.expr.nodes import Expr
 from sparsec.plan.kv.cached import CachedPlan, plan_cached
 from sparsec.plan.target import tile_sizes
 from sparsec.runtime.cached_kernel import Cached
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class TorchCached:
     advances: ClassVar[bool] = False
 
     @staticmethod
-    def of(pattern: Heads, head_dim: int) -> TorchCached:
+    def of(pattern: ResolvedPattern, head_dim: int) -> TorchCached:
         """Raises NoCache, TooManyBands, TooManyClasses."""
         query_tile, key_tile, *_ = tile_sizes("cpu", head_dim, "float32")
         return TorchCached(

@@ -14,7 +14,7 @@ from sparsec.ir.bands.bounds import Bound, Number, PerHead
 from sparsec.ir.bands.lower import lower
 from sparsec.ir.bands.normalise import Effort
 from sparsec.ir.bands.transpose import transpose
-from sparsec.sema.model import Heads, Term
+from sparsec.sema.model import ResolvedPattern, Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class BlockMask:
     classes: tuple[BandClass, ...]
 
 
-def bands_of_heads(pattern: Heads, effort: Effort | None = None) -> tuple[tuple[Band, ...], ...]:
+def bands_of_heads(pattern: ResolvedPattern, effort: Effort | None = None) -> tuple[tuple[Band, ...], ...]:
     """The bands of each head; equal heads share one tuple. Raises TooManyBands."""
     effort = effort or Effort()
     distinct = {id(term): term for term in pattern.terms}  # a look-up by the term itself would walk the whole of it
@@ -47,7 +47,7 @@ def bands_of_heads(pattern: Heads, effort: Effort | None = None) -> tuple[tuple[
 
 
 def block_mask(
-    pattern: Heads,
+    pattern: ResolvedPattern,
     *,
     transposed: bool = False,
     effort: Effort | None = None,

@@ -17,7 +17,7 @@ from sparsec.ir.tiles.project import project
 from sparsec.plan.build import fitting_tiles, head_class_of, limited_mask
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.kv.layout import CacheLayout, SlotMap, shape_of, shared_numbers, slot_map_of
-from sparsec.sema.model import Documents, Heads
+from sparsec.sema.model import Documents, ResolvedPattern
 
 
 class NoCache(SparsecError):
@@ -53,13 +53,13 @@ class CachedPlan:
         return max(1, *(len(group) for group in self.layout.groups))
 
 
-def cache_layout(pattern: Heads) -> CacheLayout:
+def cache_layout(pattern: ResolvedPattern) -> CacheLayout:
     """The layout of a pattern's cache. Raises NoCache, TooManyBands."""
     effort = Effort()
     return _layout(pattern, bands_of_heads(pattern, effort), effort)
 
 
-def _layout(pattern: Heads, lowered: tuple[tuple[Band, ...], ...], effort: Effort) -> CacheLayout:
+def _layout(pattern: ResolvedPattern, lowered: tuple[tuple[Band, ...], ...], effort: Effort) -> CacheLayout:
     if pattern.documents is not Documents.NONE:
         raise NoCache("its documents are packed into one sequence")
     share = pattern.heads // pattern.kv_heads
@@ -84,7 +84,7 @@ def _layout(pattern: Heads, lowered: tuple[tuple[Band, ...], ...], effort: Effor
     return CacheLayout(tuple(groups), tuple(reversed(first.values())))
 
 
-def plan_cached(pattern: Heads, *, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> CachedPlan:
+def plan_cached(pattern: ResolvedPattern, *, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> CachedPlan:
     """The plan of attention over a cache, with tiles of at most the given sizes.
 
     Raises NoCache, TooManyBands or TooManyClasses.

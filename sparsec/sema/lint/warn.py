@@ -10,7 +10,7 @@ from sparsec.diagnostics import codes_meaning as codes
 from sparsec.sema import model
 from sparsec.sema.checked import CheckedPattern
 from sparsec.sema.lint.rows import Sample, extent, leaves, row
-from sparsec.sema.model import Documents, Heads
+from sparsec.sema.model import Documents, ResolvedPattern
 from sparsec.sema.resolution.instantiate import Findings
 from sparsec.sema.resolution.values import Budget, Evaluator
 
@@ -19,7 +19,9 @@ MAX_ROWS = 12_000  # leaf rows of one pattern
 ROWS = 32
 
 
-def warnings_of(pattern: CheckedPattern, heads: Heads, run: Evaluator, findings: Findings, budget: Budget) -> None:
+def warnings_of(
+    pattern: CheckedPattern, heads: ResolvedPattern, run: Evaluator, findings: Findings, budget: Budget
+) -> None:
     """Adds the warnings of a pattern to `findings`; the work comes out of `budget`."""
     for key, facts in run.contained.items():
         if facts is not None:
@@ -52,7 +54,7 @@ def _queries(sample: Sample) -> tuple[int, ...]:
 
 def _empty_row(
     pattern: CheckedPattern,
-    heads: Heads,
+    heads: ResolvedPattern,
     rows: dict[int, list[int]],
     queries: tuple[int, ...],
     sample: Sample,
@@ -66,7 +68,9 @@ def _empty_row(
                 return
 
 
-def _group_differs(pattern: CheckedPattern, heads: Heads, rows: dict[int, list[int]], findings: Findings) -> None:
+def _group_differs(
+    pattern: CheckedPattern, heads: ResolvedPattern, rows: dict[int, list[int]], findings: Findings
+) -> None:
     size = heads.heads // heads.kv_heads
     for first in range(0, heads.heads, size):
         for head in range(first + 1, first + size):

@@ -1,7 +1,7 @@
 """The second phase: a checked pattern with parameter values becomes, for known head counts, one term a head.
 
 Without head counts everything that does not depend on them is still evaluated, for its problems. Invariant: a
-`model.Heads` comes back only if no error was found; equal heads then share one term object.
+`model.ResolvedPattern` comes back only if no error was found; equal heads then share one term object.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def evaluate_parameters(
         place.parameters[name] = given[name] if name in given else evaluate(parameter.default, place, run)
 
 
-def heads_of(started: Instantiation, instance: Instance, heads: int, kv_heads: int) -> model.Heads | None:
+def heads_of(started: Instantiation, instance: Instance, heads: int, kv_heads: int) -> model.ResolvedPattern | None:
     """The pattern of `instance` for known counts; None if any error has been found."""
     pattern, place, findings = instance.pattern, instance.place, started.findings
     inputs = pattern.inputs
@@ -147,7 +147,9 @@ def heads_of(started: Instantiation, instance: Instance, heads: int, kv_heads: i
     found = [sized.term for sized in terms if sized is not None]
     if findings.failed or len(found) < heads or instance.block is None:
         return None
-    return model.Heads(heads, kv_heads, tuple(found), instance.block, inputs, pattern.documents, instance.score)
+    return model.ResolvedPattern(
+        heads, kv_heads, tuple(found), instance.block, inputs, pattern.documents, instance.score
+    )
 
 
 def survey(started: Instantiation, instance: Instance) -> None:

@@ -13,7 +13,7 @@ from sparsec.cli.picture import ASCII, BLOCKS, draw, name_heads, shades_for
 from sparsec.cli.picture_svg import draw_html, draw_svg
 from sparsec.plan.build import plan_kernels
 from sparsec.reference import mask
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 
 PATTERNS = [
     "causal attend full",
@@ -28,11 +28,11 @@ PATTERNS = [
 ]
 
 
-def resolved(body: str, heads: int = 4) -> Heads:
+def resolved(body: str, heads: int = 4) -> ResolvedPattern:
     return sparsec.parse(f"pattern p {{ {body} }}").pattern().resolve(heads, heads)
 
 
-def covered(pattern: Heads, length: int, cells: tuple[int, int] = (1000, 1000)) -> tuple[HeadCoverage, ...]:
+def covered(pattern: ResolvedPattern, length: int, cells: tuple[int, int] = (1000, 1000)) -> tuple[HeadCoverage, ...]:
     plan = plan_kernels(pattern, head_dim=64, dtype="float32", query_tile=32, key_tile=32)
     return coverage(plan, length, cells)
 

@@ -100,12 +100,12 @@ def test_head_dim_in_chunks(head_dim: int, widths: list[int]) -> None:
     assert [chunk.cut for chunk in chunks] == [chunk.first + chunk.width > head_dim for chunk in chunks]
 
 
-def heads(documents: m.Documents = m.Documents.NONE, score: m.Score | None = None) -> m.Heads:
+def heads(documents: m.Documents = m.Documents.NONE, score: m.Score | None = None) -> m.ResolvedPattern:
     local, apart = m.At(m.Window(4, 0, True), m.Origin(6, "window(4b)")), m.Random(3, 1, 0)
     terms = tuple(
         m.Intersection((m.Causal(), m.Union((local, m.Stride(8, h % 8, True) if h else apart)))) for h in range(4)
     )
-    return m.Heads(4, 2, terms, 64, (), documents, score or m.Score())
+    return m.ResolvedPattern(4, 2, terms, 64, (), documents, score or m.Score())
 
 
 def plan(head_dim: int = 64) -> KernelPlan:
@@ -133,7 +133,7 @@ def test_the_gradients_of_a_group_in_two_classes_are_added_up() -> None:
 
 def test_the_gradients_of_a_group_in_one_class_are_written_at_once() -> None:
     terms = (m.Causal(),) * 4
-    pattern = m.Heads(4, 2, terms, 64, (), m.Documents.NONE, m.Score())
+    pattern = m.ResolvedPattern(4, 2, terms, 64, (), m.Documents.NONE, m.Score())
     made = plan_backward(pattern, head_dim=64, dtype="bfloat16", query_tile=64, key_tile=32)
     assert not adds_up(made) and "tl.load(grad_k" not in emit_triton_backward(made)
 

@@ -26,7 +26,7 @@ def plans(score: m.Score | None = None, head_dim: int = 64) -> tuple[CachedPlan,
         else m.Intersection((m.Causal(), m.Union((local, m.Random(3, 1, h)))))
         for h in range(6)
     )
-    pattern = m.Heads(6, 3, terms, 64, (), m.Documents.NONE, score or m.Score())
+    pattern = m.ResolvedPattern(6, 3, terms, 64, (), m.Documents.NONE, score or m.Score())
     chunks, decode = (
         plan_cached(pattern, head_dim=head_dim, dtype="bfloat16", query_tile=size, key_tile=32) for size in (64, 16)
     )
@@ -70,7 +70,7 @@ def test_packs_hold_heads_of_one_group_with_equal_constants() -> None:
 
 
 def test_packs_are_no_larger_than_asked() -> None:
-    pattern = m.Heads(5, 1, (m.Causal(),) * 5, 64, (), m.Documents.NONE, m.Score())
+    pattern = m.ResolvedPattern(5, 1, (m.Causal(),) * 5, 64, (), m.Documents.NONE, m.Score())
     plan = plan_cached(pattern, head_dim=64, dtype="bfloat16", query_tile=16, key_tile=32).attend
     found = packs(plan, plan.classes[0], 2)
     assert found.members == ((0, 1), (2, 3), (4, -1)) and found.table == ((0,),) * 3

@@ -9,10 +9,10 @@ import sparsec
 from sparsec.bench.baseline_calls import Passes, peer_calls
 from sparsec.bench.baselines import PeerAbsent, dense, make_case, peers_on
 from sparsec.integrations.flex import FlexUnavailable
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 
 
-def resolved() -> Heads:
+def resolved() -> ResolvedPattern:
     return sparsec.parse("pattern p { causal attend window(70) | sink(3) }").pattern().resolve(4, 2)
 
 

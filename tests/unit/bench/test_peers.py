@@ -11,12 +11,12 @@ import sparsec
 from sparsec.bench.baselines import compare, dense, eager, make_case, simplifications
 from sparsec.diagnostics.model import CallError
 from sparsec.reference import attention, mask
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 
 PATTERN = "pattern p { causal attend window(70) | sink(3) }"
 
 
-def resolved(text: str = PATTERN) -> Heads:
+def resolved(text: str = PATTERN) -> ResolvedPattern:
     return sparsec.parse(text).pattern().resolve(4, 2)
 
 

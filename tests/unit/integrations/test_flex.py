@@ -12,7 +12,7 @@ import sparsec
 from sparsec.diagnostics.model import CallError
 from sparsec.integrations.flex import mask_mod, score_mod
 from sparsec.reference import attention, mask
-from sparsec.sema.model import Documents, Heads
+from sparsec.sema.model import Documents, ResolvedPattern
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 TERMS = [
@@ -34,7 +34,7 @@ TERMS = [
 ]
 
 
-def flex_mask(pattern: Heads, n_q: int, n_k: int, cu_seqlens: Sequence[int] | None = None) -> torch.Tensor:
+def flex_mask(pattern: ResolvedPattern, n_q: int, n_k: int, cu_seqlens: Sequence[int] | None = None) -> torch.Tensor:
     test = mask_mod(pattern, n_q, n_k, torch.device("cpu"), cu_seqlens=cu_seqlens)
     head = torch.arange(pattern.heads)[:, None, None]
     found = test(torch.zeros_like(head), head, torch.arange(n_q)[None, :, None], torch.arange(n_k)[None, None, :])

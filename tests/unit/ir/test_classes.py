@@ -28,7 +28,7 @@ def before(start: int, stop: int) -> m.Term:
     ids=["columns", "windows"],
 )
 def test_bands_in_another_order_for_each_head(terms: tuple[m.Term, ...]) -> None:
-    pattern = m.Heads(2, 1, terms, 16, (), m.Documents.NONE, m.Score())
+    pattern = m.ResolvedPattern(2, 1, terms, 16, (), m.Documents.NONE, m.Score())
     plan = plan_kernels(pattern, head_dim=16, dtype="float32", query_tile=16, key_tile=16)
     assert len(plan.classes) == 1
     for n_q, n_k, offset in ((130, 130, 0), (40, 150, 110)):

@@ -71,8 +71,8 @@ and a key tile that straddles the sink's end is full by the sink for some keys a
 SHAPES = [(1, 1, 0), (100, 100, 0), (37, 129, 92), (129, 129, 0), (64, 200, 11), (33, 0, -33), (50, 20, -30)]
 
 
-def pattern(*terms: m.Term, block: int = TILE) -> m.Heads:
-    return m.Heads(len(terms), 1, terms, block, (), m.Documents.NONE, m.Score())
+def pattern(*terms: m.Term, block: int = TILE) -> m.ResolvedPattern:
+    return m.ResolvedPattern(len(terms), 1, terms, block, (), m.Documents.NONE, m.Score())
 
 
 @pytest.mark.parametrize("name", TERMS)

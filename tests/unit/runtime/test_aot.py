@@ -39,7 +39,7 @@ ALL = m.Score(softcap=50.0, alibi=True, learned_sink=True)
 TARGETS = ("cuda:80", "cuda:90", "cuda:100", "hip:gfx942")
 
 
-def s2(score: m.Score, documents: m.Documents) -> m.Heads:
+def s2(score: m.Score, documents: m.Documents) -> m.ResolvedPattern:
     """S2 with a sink: heads of each KV group keep another residue of the blocks."""
     terms = tuple(
         m.Intersection(
@@ -47,7 +47,7 @@ def s2(score: m.Score, documents: m.Documents) -> m.Heads:
         )
         for h in range(32)
     )
-    return m.Heads(32, 8, terms, 64, (), documents, score)
+    return m.ResolvedPattern(32, 8, terms, 64, (), documents, score)
 
 
 def strided(
@@ -145,12 +145,12 @@ def test_check_names_each_failure_and_tells_spills_apart() -> None:
     assert (len(found.problems), found.warnings) == (2, (spilled,))
 
 
-def light(heads: int, score: m.Score = PLAIN) -> m.Heads:
+def light(heads: int, score: m.Score = PLAIN) -> m.ResolvedPattern:
     """A window beside strided blocks: two masked pieces."""
     terms = tuple(
         m.Intersection((m.Causal(), m.Union((m.Window(8, 0, True), m.Stride(16, -h % 16, True))))) for h in range(heads)
     )
-    return m.Heads(heads, heads, terms, 64, (), m.Documents.NONE, score)
+    return m.ResolvedPattern(heads, heads, terms, 64, (), m.Documents.NONE, score)
 
 
 def limit_of(artefact: KernelArtefact) -> list[str]:
@@ -190,7 +190,7 @@ def test_refuses_what_it_cannot_build() -> None:
     (artefact,) = strided(64, "bfloat16", "cuda:80")
     assert artefact.name == "forward_0"
     plan = plan_kernels(
-        m.Heads(1, 1, (m.Causal(),), 64, (), m.Documents.NONE, m.Score()),
+        m.ResolvedPattern(1, 1, (m.Causal(),), 64, (), m.Documents.NONE, m.Score()),
         head_dim=64,
         dtype="bfloat16",
         query_tile=64,

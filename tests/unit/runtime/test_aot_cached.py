@@ -28,7 +28,7 @@ def plans(heads: int, head_dim: int, target: str, score: m.Score | None = None) 
         )
         for h in range(heads)
     )
-    pattern = m.Heads(heads, heads // 4, terms, 64, (), m.Documents.NONE, score or m.Score())
+    pattern = m.ResolvedPattern(heads, heads // 4, terms, 64, (), m.Documents.NONE, score or m.Score())
     sizes = (of(target, head_dim, "bfloat16") for of in (cached_tile_sizes, decode_tile_sizes))
     chunks, decode = (
         plan_cached(pattern, head_dim=head_dim, dtype="bfloat16", query_tile=query_tile, key_tile=key_tile)

@@ -15,7 +15,7 @@ import sparsec
 from sparsec.backends.torch.cached import TorchCached
 from sparsec.diagnostics.model import CallError
 from sparsec.runtime.module import SparseAttention
-from sparsec.sema.model import Heads
+from sparsec.sema.model import ResolvedPattern
 from sparsec.testing.cases import CHECKS, LONGEST, SHORT, Case, cases, keys_for, longest_term, parse_case
 from sparsec.testing.verify import Subject, run_case, verify, verify_one
 
@@ -26,7 +26,7 @@ PACKED = "pattern p { heads 2 kv 1  causal  documents restart  attend window(20)
 FULL = "pattern p { heads 2 kv 1  attend full }"
 
 
-def meaning(text: str) -> Heads:
+def meaning(text: str) -> ResolvedPattern:
     return sparsec.parse(text).pattern().resolve()
 
 
