@@ -1,4 +1,4 @@
-"""ResolvedPattern -> every text that sparsec writes for them: sources, launches, layout, for the CPU and a GPU.
+"""A resolved pattern -> every text that sparsec writes for it: sources, launches, layout, for the CPU and a GPU.
 
 Invariant: a pattern without a cache has no text of one, and says why in its layout.
 """
