@@ -169,7 +169,7 @@ def test_folders_given_to_another_user(root: Path) -> None:
 KILLED = """
 import itertools, os, sys
 from pathlib import Path
-from sparsec.runtime import cpu
+from sparsec.backends.cpu import kernel as cpu
 from sparsec.runtime.build.cache import _roots, build_key, lookup, publish
 
 KEY, FILES, damage = build_key("k"), {"kernel.so": b"code" * 999, "kernel.cpp": b"text"}, sys.argv[1]
