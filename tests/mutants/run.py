@@ -2,11 +2,11 @@
 
     python tests/mutants/run.py                   every operator, about an hour on one core
     python tests/mutants/run.py --only NAME       that one alone (may be repeated); --part PART: those of a part
-    python tests/mutants/run.py --write           and put each outcome into the table of CONTRIBUTING.md at once
+    python tests/mutants/run.py --write           and put each outcome into TABLE.md at once
     python tests/mutants/run.py --write --missing only the operators that the table lacks
 
 Every test that killed a mutant has to pass without one, or the run ends with an error. The copy is made once, so the
-tree may change meanwhile. Invariant: the checkout is read alone, but for CONTRIBUTING.md under --write.
+tree may change meanwhile. Invariant: the checkout is read alone, but for TABLE.md under --write.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from mutant import INTERPRETED, PARTS, Operator
 from table import Outcome, markdown, merged, recorded, write
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("sparsec", "templates", "grammar", "tests", "examples", "pyproject.toml", "CONTRIBUTING.md")
-TABLE = ROOT / "CONTRIBUTING.md"
+COPIED = ("sparsec", "templates", "grammar", "tests", "examples", "pyproject.toml")
+TABLE = ROOT / "tests/mutants/TABLE.md"
 LEFT_OUT = ("golden", "results")
 CRASHED = " ended by "
 TIME_LIMIT = 900

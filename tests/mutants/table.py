@@ -1,4 +1,4 @@
-"""Outcomes of a mutation run <-> the table between two marks of CONTRIBUTING.md.
+"""Outcomes of a mutation run <-> the table of TABLE.md.
 
 Invariant: reading back what was written gives the same outcomes, seconds rounded.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-BEGIN, END = "<!-- mutants -->", "<!-- end of mutants -->"
+TITLE = "# Mutants: what killed each\n\n`python tests/mutants/run.py --write` writes this file."
 HEADER = "| operator | in | killed by | s |\n|---|---|---|---|"
 _ROW = re.compile(r"\| (.+?) \| `(.+?)` \| (.+?) \| (\d+) \|")
 
@@ -33,7 +33,7 @@ def row(outcome: Outcome) -> str:
 
 def markdown(outcomes: Iterable[Outcome]) -> str:
     found = tuple(outcomes)
-    killed, minutes = sum(bool(o.by) for o in found), sum(o.seconds for o in found) / 60
+    killed, minutes = sum(bool(o.by) for o in found), sum(round(o.seconds) for o in found) / 60
     total = (
         f"{len(found)} mutants, {killed} killed ({100 * killed / max(len(found), 1):.1f}%), in {minutes:.0f} minutes."
     )
@@ -41,8 +41,8 @@ def markdown(outcomes: Iterable[Outcome]) -> str:
 
 
 def recorded(path: Path) -> list[Outcome]:
-    """The outcomes of the table; none if it is not there."""
-    text = path.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+    """The outcomes of the table, in its order."""
+    text = path.read_text(encoding="utf-8")
     found = []
     for name, file, by, seconds in _ROW.findall(text):
         killed = by.startswith("`")
@@ -58,9 +58,4 @@ def merged(names: Iterable[str], old: Iterable[Outcome], new: Iterable[Outcome])
 
 
 def write(path: Path, outcomes: Iterable[Outcome]) -> None:
-    text = path.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"expected the marks {BEGIN} and {END} in {path.name}")
-    path.write_text(f"{before}{BEGIN}\n{markdown(outcomes)}\n{END}{after}", encoding="utf-8")
+    path.write_text(f"{TITLE}\n\n{markdown(outcomes)}\n", encoding="utf-8")
