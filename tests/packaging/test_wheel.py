@@ -6,11 +6,14 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from sparsec import __version__
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "s2.sparse"
@@ -40,6 +43,11 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def data_files(folder: str) -> set[str]:
     return {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*") if path.is_file()}
+
+
+def test_the_version_stands_in_one_place() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert "version" not in project and project["dynamic"] == ["version"]
 
 
 def test_sdist_holds_what_its_tests_need(sdist: Path) -> None:
@@ -88,6 +96,8 @@ def test_installed_wheel_runs_outside_the_checkout(wheel: Path, tmp_path: Path) 
 
     where = run(str(python), "-c", "import sparsec; print(sparsec.__file__)")
     assert Path(where.stdout.strip()).is_relative_to(environment), where
+    told = "import sparsec; from importlib.metadata import version; print(version('sparsec'), sparsec.__version__)"
+    assert run(str(python), "-c", told).stdout.split() == [__version__, __version__]
     copy = tmp_path / "s2.sparse"
     copy.write_bytes(EXAMPLE.read_bytes())
     sparsec = str(environment / "bin" / "sparsec")
