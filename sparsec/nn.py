@@ -91,7 +91,7 @@ class SelfAttention(nn.Module):
         """x: [B, N, embed_dim], of the parameters' dtype or under autocast. Returns the same shape.
 
         cu_seqlens: int32 [documents + 1], for patterns with `documents` alone; B is then 1. cache: of
-        `attention.new_cache`; x are then the N tokens that follow those in it. Raises CallError.
+        `SparseAttention.new_cache`; x are then the N tokens that follow those in it. Raises CallError.
         """
         if x.dim() != 3 or x.shape[2] != self.embed_dim:
             raise CallError(f"expected x of shape [B, N, {self.embed_dim}], got {list(x.shape)}")

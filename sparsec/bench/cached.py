@@ -26,7 +26,7 @@ class CachedFigures:
     `launched`: as of Measurement. `live_keys`: those that the last query attends to, over the KV heads, a key that
     several heads of one share counted once; `dense_keys`: all of them. Bytes are of keys and values: `live_bytes` those
     of the live keys of a batch, `cache_bytes` and `dense_bytes` what the caches hold; `copy_bytes_per_second` is what
-    `Tensor.copy_` reads.
+    `torch.Tensor.copy_` reads.
     """
 
     length: int

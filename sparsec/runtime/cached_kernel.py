@@ -94,9 +94,9 @@ class CachedKernel(Protocol):
         dtypes and devices of q, k, v and sink are known to be right.
 
         Row r of sequence b stands at position lengths[b] + counts[b] - N + r, and Nk is lengths[b] + counts[b].
-        `lists`: the tables of `runtime.draws` of `plan.attend`, class by class, from query block 0 on; `sink` float32
-        [H] where the pattern has one. Returns out like q and the natural-log LSE, float32 [B, H, N], contiguous; a row
-        that sees no key has 0 and -inf (or the sink), and so has padding, without the sink.
+        `lists`: the tables of `runtime.draws` of `CachedPlan.attend`, class by class, from query block 0 on; `sink`
+        float32 [H] where the pattern has one. Returns out like q and the natural-log LSE, float32 [B, H, N],
+        contiguous; a row that sees no key has 0 and -inf (or the sink), and so has padding, without the sink.
         """
         ...
 

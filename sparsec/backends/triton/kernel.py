@@ -182,7 +182,7 @@ class TritonKernel:
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """See `runtime.kernel.Kernel`; `lists` are the tables of `runtime.draws`, class by class.
+        """See `runtime.kernel.ForwardKernel`; `lists` are the tables of `runtime.draws`, class by class.
 
         Raises CallError for tensors on the CPU outside the interpreter.
         """
@@ -219,7 +219,7 @@ class TritonKernel:
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """See `runtime.kernel.Kernel`; raises as `forward` does."""
+        """See `runtime.kernel.BackwardKernel`; raises as `forward` does."""
         check_device(q)
         if self.gradients is None:
             raise InternalError("a kernel made without the plan of its gradients was asked for them")

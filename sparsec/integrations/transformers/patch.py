@@ -53,7 +53,7 @@ def apply(
     a model is refused. rollback: how many of the latest tokens a cache of `generate()` can always take back. target: as
     for `sparsec.compile`.
 
-    Returns `model`, changed in place; `remove` undoes it. The pattern goes into `model.config.sparsec`, which
+    Returns `model`, changed in place; `remove` undoes it. The pattern goes into the model's config, as `sparsec`, which
     `save_pretrained` saves; `restore` applies it again to a model that was loaded. The model keeps its parameters and
     its state dict. A pattern with `learned_sink` uses, and trains, the model's own `sinks`. The model's scale holds; a
     pattern with another `scale` is refused.
@@ -117,7 +117,7 @@ def apply(
 
 
 def restore(model: AnyModel, *, target: str | None = None) -> AnyModel:
-    """Applies again what `model.config.sparsec` says, after `from_pretrained`; raises as `apply` does.
+    """Applies again what `sparsec` in the model's config says, after `from_pretrained`; raises as `apply` does.
 
     Until then a loaded model attends as it would without sparsec.
     """
@@ -160,7 +160,7 @@ def new_cache(model: nn.Module, max_len: int, *, rollback: int | None = None) ->
 
 @dataclass(frozen=True, slots=True)
 class _PrepareCache:
-    """`GenerationMixin._prepare_cache_for_generation` of a model, with a SparseCache where that makes a cache."""
+    """`transformers.GenerationMixin._prepare_cache_for_generation` of a model, which makes a SparseCache."""
 
     model: Any
 
