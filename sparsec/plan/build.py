@@ -46,14 +46,11 @@ def _kernel_plan(
         pattern.kv_heads,
         head_dim,
         dtype,
-        pattern.score.scale,
+        pattern.score,
         tuple(
             head_class_of(band_class, project(band_class, *tiles, in_document=pattern.documents is Documents.SEPARATE))
             for band_class in mask.classes
         ),
-        pattern.score.softcap,
-        pattern.score.slopes(pattern.heads),
-        pattern.score.learned_sink,
         pattern.documents,
     )
 

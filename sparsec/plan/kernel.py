@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparsec.ir.tiles.program import TileProgram
-from sparsec.sema.model import Documents
+from sparsec.sema.model import Documents, Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,27 +27,21 @@ class HeadClass:
 
 @dataclass(frozen=True, slots=True)
 class KernelPlan:
-    """Forward attention of one pattern. `scale` None means 1/sqrt(head_dim); dtype float32, bfloat16 or float16."""
+    """Forward attention of one pattern; dtype float32, bfloat16 or float16."""
 
     heads: int
     kv_heads: int
     head_dim: int
     dtype: str
-    scale: float | None
+    score: Score
     classes: tuple[HeadClass, ...]
-    softcap: float | None = None
-    """x: the score s = scale * q.k becomes x * tanh(s / x)."""
-    slopes: tuple[float, ...] = ()
-    """Of each head: slopes[h] * abs(i - j) is taken from the score, after the softcap. Empty without `alibi`."""
-    learned_sink: bool = False
-    """One more logit for each query head in the soft-max's denominator (and in the LSE), with no value."""
     documents: Documents = Documents.NONE
     """SEPARATE: the programs read `begin` and `end`, the document's first key and one past its last, and a query tile
     holds rows of one document. RESTART: the same, with i, j and nk counted within the document, so begin is 0."""
 
     def light(self, head_class: HeadClass) -> bool:
         """Whether a class's forward kernel needs few registers: light, and no score is changed pair by pair."""
-        return head_class.light and self.softcap is None and not self.slopes
+        return head_class.light and not self.score.bends
 
 
 @dataclass(frozen=True, slots=True)

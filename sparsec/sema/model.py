@@ -216,6 +216,11 @@ class Score:
     alibi: bool | tuple[float, ...] = False
     learned_sink: bool = False
 
+    @property
+    def bends(self) -> bool:
+        """Whether a score is changed pair by pair, beyond its scale."""
+        return self.softcap is not None or bool(self.alibi)
+
     def slopes(self, heads: int) -> tuple[float, ...]:
         """The slope of each of `heads` query heads, all at least 0; empty without `alibi`."""
         if isinstance(self.alibi, tuple):

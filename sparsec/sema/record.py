@@ -57,7 +57,7 @@ def heads_data(pattern: ResolvedPattern) -> dict[str, Any]:
         "kv_heads": pattern.kv_heads,
         "block": pattern.block,
         "documents": pattern.documents.value,
-        "score": asdict(pattern.score),
+        "score": score_data(pattern.score),
         "nodes": rows,
         "terms": terms,
     }
@@ -92,13 +92,6 @@ def heads_of(data: Any) -> ResolvedPattern:
     numbers = [_integer("a term", number, 0, len(built.terms) - 1) for number in _list("terms", given["terms"])]
     if len(numbers) != heads or sum(built.leaves[n] for n in set(numbers)) > _ALL_LEAVES:
         raise ValueError(f"expected {heads} terms of at most {_ALL_LEAVES} leaves together, got {len(numbers)}")
-    score = _score(given["score"])
-    slopes = score.slopes(heads)
-    if slopes and (len(slopes) != heads or min(slopes) < 0):
-        raise ValueError(f"expected {heads} slopes of at least 0, got {slopes!r:.80}")
-    score = _score(given["score"])
-    if isinstance(score.alibi, tuple) and len(score.alibi) != heads:
-        raise ValueError(f"expected {heads} slopes, got {len(score.alibi)}")
     return ResolvedPattern(
         heads,
         kv_heads,
@@ -106,7 +99,7 @@ def heads_of(data: Any) -> ResolvedPattern:
         block,
         (),
         Documents(given["documents"]),
-        score,
+        score_of(given["score"], heads),
     )
 
 
@@ -195,7 +188,13 @@ def _leaf(kind: str, values: Sequence[Any], block: int) -> Leaf:
     return (model.Columns if kind == "Columns" else model.Rows)(first, last, given["blocks"])
 
 
-def _score(data: Any) -> Score:
+def score_data(score: Score) -> dict[str, Any]:
+    """`score` as numbers, booleans and lists, by the names of its fields."""
+    return asdict(score)
+
+
+def score_of(data: Any, heads: int) -> Score:
+    """What `score_data` was made from, for `heads` query heads. Raises ValueError for other data."""
     hints = get_type_hints(Score)
     given = _mapping("a score", data, tuple(hints))
     found: dict[str, Any] = {}
@@ -207,7 +206,10 @@ def _score(data: Any) -> Score:
         if type(value) not in kinds or not all(_plain(each, name) for each in numbers):
             raise ValueError(f"expected {name} of {hint}, got {value!r:.80}")
         found[name] = value
-    return Score(**found)
+    score = Score(**found)
+    if isinstance(score.alibi, tuple) and len(score.alibi) != heads:
+        raise ValueError(f"expected {heads} slopes, got {len(score.alibi)}")
+    return score
 
 
 def _plain(value: Any, name: str) -> bool:

@@ -51,7 +51,9 @@ def backward_plan_for(pattern: ResolvedPattern, target: str, dtype: str) -> Back
 
 
 def print_plan(plan: KernelPlan) -> str:
-    parts = [f"heads {plan.heads} kv {plan.kv_heads}, head dim {plan.head_dim}, {plan.dtype}, scale {plan.scale}\n"]
+    parts = [
+        f"heads {plan.heads} kv {plan.kv_heads}, head dim {plan.head_dim}, {plan.dtype}, scale {plan.score.scale}\n"
+    ]
     for head_class in plan.classes:
         lines = [f"heads {head_ranges(head_class.heads)}"]
         lines += [f"{name} = [{', '.join(map(str, values))}]" for name, values in head_class.constants]

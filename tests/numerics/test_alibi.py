@@ -71,7 +71,7 @@ def test_a_manifest_keeps_slopes_to_the_bit() -> None:
     pattern = sparsec.parse("pattern p { alibi [0.1, 1/3, 1e-30] causal attend full }").pattern().resolve()
     plan = plan_kernels(pattern, head_dim=16, dtype="float32", query_tile=64, key_tile=64)
     data = json.loads(json.dumps(launch_data(Plans(plan, None, None))))
-    assert plans_of(data, "no cache").forward.slopes == plan.slopes == (0.1, 1 / 3, 1e-30)
+    assert plans_of(data, "no cache").forward.score.alibi == plan.score.alibi == (0.1, 1 / 3, 1e-30)
 
 
 def test_the_formula_in_these_tests_is_that_of_transformers() -> None:

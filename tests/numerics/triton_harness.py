@@ -72,7 +72,7 @@ def compare(
 ) -> Results:
     """tensors: q, k, v, and the gradients of the output and of the LSE; seen [H, Nq, Nk]."""
     q, k, v, g, grad_lse = tensors
-    score = replace(score or Score(), scale=kernel.plan.scale)
+    score = replace(score or Score(), scale=kernel.plan.score.scale)
     want = dense(q, k, v, seen, start, g, grad_lse, score)
     expected = (want.out, want.lse, want.dq, want.dk, want.dv, want.dsink)
     found = run(kernel, tensors, start, score.sink, cu_seqlens)

@@ -170,10 +170,10 @@ def _view(
         lanes="keys" if transposed else "queries",
         lane="j" if transposed else "i",
         other="i" if transposed else "j",
-        softcap="" if plan.softcap is None else _real(plan.softcap),
-        alibi=bool(plan.slopes),
-        slopes=tuple(_real(slope / log(2)) for slope in plan.slopes),
-        learned_sink=plan.learned_sink,
+        softcap="" if plan.score.softcap is None else _real(plan.score.softcap),
+        alibi=bool(plan.score.alibi),
+        slopes=tuple(_real(slope / log(2)) for slope in plan.score.slopes(plan.heads)),
+        learned_sink=plan.score.learned_sink,
         documents=plan.documents.value,
     )
 

@@ -258,7 +258,7 @@ def scale_of(plan: KernelPlan, scale: float | None) -> float:
     """The scale of a call: the one given, else the plan's, else 1/sqrt(D)."""
     if scale is not None:
         return scale
-    return plan.scale if plan.scale is not None else plan.head_dim**-0.5
+    return plan.score.scale if plan.score.scale is not None else plan.head_dim**-0.5
 
 
 def draw_lists(plan: KernelPlan, lists: tuple[Tensor, ...], q_offset: int, n_queries: int) -> ctypes.Array[DrawList]:
@@ -290,9 +290,9 @@ def check_call(
     if [tuple(t.shape) for t in (q, k, v)] != wanted:
         raise CallError(f"expected q, k, v of shapes {wanted}, got {[tuple(t.shape) for t in (q, k, v)]}")
     check_positions(q_offset, q.shape[2], n_keys)
-    if (sink is not None) != plan.learned_sink:
+    if (sink is not None) != plan.score.learned_sink:
         raise CallError(
-            f"expected {'a' if plan.learned_sink else 'no'} sink, got {'one' if sink is not None else 'none'}"
+            f"expected {'a' if plan.score.learned_sink else 'no'} sink, got {'one' if sink is not None else 'none'}"
         )
     if sink is not None and (sink.shape != (plan.heads,) or sink.dtype != torch.float32 or sink.device.type != "cpu"):
         raise CallError(

@@ -146,10 +146,11 @@ class Score:
 
     @staticmethod
     def of(plan: KernelPlan, q: Tensor, scale: float | None) -> Score:
-        given = scale if scale is not None else plan.scale
+        given = scale if scale is not None else plan.score.scale
         wide = wide_type(q)
-        slopes = torch.tensor(plan.slopes, device=q.device, dtype=wide) if plan.slopes else None
-        return Score(given if given is not None else 1 / math.sqrt(q.shape[-1]), plan.softcap, slopes, wide)
+        of_heads = plan.score.slopes(plan.heads)
+        slopes = torch.tensor(of_heads, device=q.device, dtype=wide) if of_heads else None
+        return Score(given if given is not None else 1 / math.sqrt(q.shape[-1]), plan.score.softcap, slopes, wide)
 
     def of_block(self, queries: Tensor, keys: Tensor, block: Block, heads: EqualHeads) -> tuple[Tensor, Tensor | None]:
         """Scores [B, heads, queries, keys], -inf where not live; and d score / d (scale * q.k), None standing for 1."""

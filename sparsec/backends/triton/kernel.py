@@ -246,7 +246,7 @@ class TritonKernel:
 
 
 def scale_of(plan: KernelPlan, given: float | None) -> float:
-    scale = plan.scale if given is None else given
+    scale = plan.score.scale if given is None else given
     return 1.0 / math.sqrt(plan.head_dim) if scale is None else scale
 
 
@@ -259,10 +259,10 @@ def with_positive_scale(q: Tensor, scale: float) -> tuple[Tensor, float]:
 
 def constants(plan: KernelPlan, allow_tf32: bool, device: torch.device) -> dict[str, object]:
     """Arguments that follow from the plan alone; made once a device, for the slopes are copied there."""
-    slopes = [slope / math.log(2) for slope in plan.slopes]  # for scores that are exponents of 2
+    slopes = [slope / math.log(2) for slope in plan.score.slopes(plan.heads)]  # for scores that are exponents of 2
     return {
         "head_slopes": constant(slopes, device, torch.float32) if slopes else None,
-        "cap_log2": (plan.softcap or 1.0) * LOG2_E,
+        "cap_log2": (plan.score.softcap or 1.0) * LOG2_E,
         "OPERAND": tl.float32 if interpreted() else getattr(tl, plan.dtype),
         "PRECISION": "tf32" if allow_tf32 and torch.version.hip is None else "ieee",
     }

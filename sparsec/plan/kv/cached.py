@@ -107,11 +107,8 @@ def plan_cached(pattern: ResolvedPattern, *, head_dim: int, dtype: str, query_ti
         pattern.kv_heads,
         head_dim,
         dtype,
-        pattern.score.scale,
+        pattern.score,
         tuple(classes),
-        pattern.score.softcap,
-        pattern.score.slopes(pattern.heads),
-        pattern.score.learned_sink,
     )
     return CachedPlan(attend, tuple(slots), store_classes(layout), layout)
 

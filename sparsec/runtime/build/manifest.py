@@ -19,10 +19,11 @@ from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
 from sparsec.plan.kv.cached import CachedPlan, store_classes
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.sema.model import Documents
+from sparsec.sema.record import score_data, score_of
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST, LAYOUT = "manifest.json", "layout.json"
-_PLAIN_FIELDS = ("heads", "kv_heads", "head_dim", "dtype", "scale", "softcap", "learned_sink")
+_PLAIN_FIELDS = ("heads", "kv_heads", "head_dim", "dtype")
 """Of a KernelPlan: what JSON holds as it is."""
 
 
@@ -158,14 +159,14 @@ def plans_of(launch: Mapping[str, Any], layout: CacheLayout | str) -> Plans:
 
 def _plan_data(plan: KernelPlan) -> dict[str, Any]:
     plain = {name: getattr(plan, name) for name in _PLAIN_FIELDS}
-    plain["slopes"] = list(plan.slopes)
-    return {**plain, "documents": plan.documents.value, "classes": [_class_data(c) for c in plan.classes]}
+    classes = [_class_data(c) for c in plan.classes]
+    return {**plain, "score": score_data(plan.score), "documents": plan.documents.value, "classes": classes}
 
 
 def _plan(data: Mapping[str, Any]) -> KernelPlan:
     return KernelPlan(
         **{name: data[name] for name in _PLAIN_FIELDS},
-        slopes=tuple(data["slopes"]),
+        score=score_of(data["score"], data["heads"]),
         documents=Documents(data["documents"]),
         classes=tuple(_head_class(c) for c in data["classes"]),
     )
