@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparsec.prove.deciding import Claim
+from sparsec.prove.decide import Claim
 from sparsec.prove.proving import prove
 from sparsec.prove.solve import solver_version
 

@@ -12,7 +12,7 @@ from sparsec.ir.bands.normalise import TooManyBands
 from sparsec.plan.kernel import HeadClass
 from sparsec.plan.kv.cached import CachedPlan, NoCache, cache_layout
 from sparsec.plan.target import Family, family
-from sparsec.prove.settings import Kind
+from sparsec.prove.tile_setting import ProgramKind
 from sparsec.runtime.compile import backward_plan, cached_plans, plan_request
 from sparsec.runtime.request import DTYPES, Request
 from sparsec.sema.model import Documents, ResolvedPattern
@@ -23,7 +23,7 @@ class Launch:
     """A kernel's name, and the classes of heads that it is launched for."""
 
     name: str
-    kind: Kind
+    kind: ProgramKind
     classes: tuple[HeadClass, ...]
     of_gradients: bool = False
 
@@ -37,15 +37,15 @@ def launches(
     leaves out a head or takes it twice.
     """
     request = _request(pattern, head_dim, dtype)
-    forward = Kind.IN_DOCUMENT if pattern.documents is Documents.SEPARATE else Kind.FORWARD
+    forward = ProgramKind.IN_DOCUMENT if pattern.documents is Documents.SEPARATE else ProgramKind.FORWARD
     backward = backward_plan(request, target)
     found = [
         Launch("forward", forward, plan_request(request, target).classes),
         Launch("gradients of queries", forward, backward.forward.classes, True),
-        Launch("gradients of keys", Kind.TRANSPOSED, backward.transposed, True),
+        Launch("gradients of keys", ProgramKind.TRANSPOSED, backward.transposed, True),
     ]
     for name, plan in zip(("cached chunks", "cached rows"), plans, strict=False):
-        found.append(Launch(name, Kind.FORWARD, plan.attend.classes))
+        found.append(Launch(name, ProgramKind.FORWARD, plan.attend.classes))
     for launch in found:
         if sorted(head for each in launch.classes for head in each.heads) != list(range(pattern.heads)):
             raise InternalError(f"{launch.name}: a head is launched for once")

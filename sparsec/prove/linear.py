@@ -1,4 +1,4 @@
-"""Linear forms over bounded unknowns, and conditions on them: what claims are stated in before a solver sees them.
+"""Linear forms over bounded unknowns, and conditions on them: what obligations are stated in before a solver sees them.
 
 Quotients, remainders, minima and choices become unknowns with rules. Invariant: a rule holds for exactly one value of
 the unknowns that it defines, whatever the others are, so that rules never restrict what is asked.
@@ -118,7 +118,7 @@ class Space:
         self.ranges: list[tuple[int, int]] = []
         self.rules: list[tuple[Condition, ...]] = []
         self.hints: dict[int, tuple[tuple[int, tuple[Condition, ...]], ...]] = {}
-        """Of an unknown: others, and what is true of both, for questions that reach both."""
+        """Of an unknown: others, and what is true of both, for queries that reach both."""
         self._divided: dict[tuple[Linear, int], tuple[Linear, Linear]] = {}
         self._wrapped: list[tuple[Linear, Linear, Linear]] = []
         self._chosen: dict[tuple[object, ...], Linear] = {}
@@ -233,7 +233,7 @@ class Space:
         remainders by one divisor are of equal values, or of values at least the divisor apart. So the remainders of two
         values differ as soon as these differ by less than the divisor, which is for the solver to find. Beside it
         0 <= remainder < divisor, and values from 0 to the divisor are their own remainders. All of it is true, but does
-        not define the remainder: what is proved is true, a model need not be one.
+        not define the remainder: what is proved is true, an assignment need not be one.
         Raises InternalError for a divisor that may not be positive.
         """
         if self.range_of(divisor)[0] < 1:

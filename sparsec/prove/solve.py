@@ -1,6 +1,6 @@
 """Conditions of a `Space` -> z3's answer, and the values of the unknowns where they hold together.
 
-Invariant: only the rules that a question reaches are asserted; no answer within the time is no answer.
+Invariant: only the rules that a query reaches are asserted; no answer within the time is no answer.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def solver_version() -> str:
 def _attempts() -> Iterator[tuple[int, int]]:
     """(arithmetic core, most steps) of one attempt after another; a million steps take 0.1 to 0.2 s.
 
-    The time a question takes varies a hundredfold with the seed, so it is dropped early and asked anew. The older core
-    is the faster one on most, the newer one on the hardest. Steps, not seconds, so that runs are alike.
+    The time a query takes varies a hundredfold with the seed, so it is dropped early and asked anew. The older core is
+    the faster one on most, the newer one on the hardest. Steps, not seconds, so that runs are alike.
     """
     for turn in count():
         yield 2, 2_000_000 << turn // 2
@@ -35,8 +35,8 @@ def _attempts() -> Iterator[tuple[int, int]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """Values of the unknowns that a question reached; others may be anything in their range."""
+class Assignment:
+    """Values of the unknowns that a query reached; others may be anything in their range."""
 
     space: Space
     values: Mapping[int, int]
@@ -60,8 +60,8 @@ class Solver:
 
     def ask(
         self, conditions: Iterable[Condition], timeout_s: float, attempts: int | None = None
-    ) -> Model | Literal[False] | None:
-        """A model in which all conditions hold; False if there is none; None if time or `attempts` ran out.
+    ) -> Assignment | Literal[False] | None:
+        """An assignment under which all conditions hold; False if there is none; None if time or `attempts` ran out.
 
         The time is the processor's, so that a busy machine proves as much as an idle one.
         """
@@ -86,7 +86,7 @@ class Solver:
             if answer == z3.sat:
                 model = solver.model()
                 found = ((n, model.eval(self._unknown(n), model_completion=True)) for n in reached)
-                return Model(self.space, {n: value.as_long() for n, value in found})
+                return Assignment(self.space, {n: value.as_long() for n, value in found})
         return None
 
     def _assertions(self, given: list[Condition]) -> tuple[list[z3.BoolRef], set[int]]:

@@ -1,4 +1,4 @@
-"""Dense bands of one tile of rows -> ordered, disjoint intervals of visited and of full tiles."""
+"""Dense bands of one tile of rows -> their ranges of tiles -> ordered, disjoint intervals of visited and full tiles."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ FULL_BAND_LIMIT = 6
 """Dense bands, at most, whose full tiles are told apart; further ones run masked, as pieces grow quadratically."""
 
 
-def visited_intervals(scalars: Scalars, dense: tuple[Band, ...], ordered: bool, closed: bool) -> list[Interval]:
-    """Ordered disjoint tile intervals whose union is every tile that a dense band may touch.
+def visited_ranges(scalars: Scalars, dense: tuple[Band, ...], closed: bool) -> list[Interval]:
+    """Of each dense band the tiles that it may touch.
 
     `closed`: the last one reaches the end of its upper bound even where the band itself is empty.
     """
-    raw = []
+    found = []
     for band in dense:
         tokens, some = maybe_live(scalars, band)
         start = scalars.minimum(scalars.floor_tile(tokens.start), scalars.floor_tile(scalars.frame.end))
@@ -29,12 +29,15 @@ def visited_intervals(scalars: Scalars, dense: tuple[Band, ...], ordered: bool, 
             stop = x.select(x.less(tokens.start, tokens.stop), stop, start)
         start, stop = x.select(some, start, ZERO), x.select(some, stop, ZERO)
         start = scalars("from", start)
-        raw.append(Interval(start, scalars("to", scalars.maximum(start, stop)), band.origin))
-    if not ordered:
-        raw = in_start_order(scalars, raw)
+        found.append(Interval(start, scalars("to", scalars.maximum(start, stop)), band.origin))
+    return found
+
+
+def merged(scalars: Scalars, ranges: list[Interval], ordered: bool) -> list[Interval]:
+    """Ordered disjoint intervals with the tiles of the ranges; `ordered`: their starts never decrease."""
     result: list[Interval] = []
     reached: Expr = ZERO
-    for tiles in raw:
+    for tiles in ranges if ordered else in_start_order(scalars, ranges):
         start = scalars("start", scalars.maximum(tiles.start, reached))
         reached = scalars("stop", scalars.maximum(start, tiles.stop))
         result.append(Interval(start, reached, tiles.origin))

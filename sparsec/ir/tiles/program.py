@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparsec.ir.expr.nodes import Bool, Expr, Let
+from sparsec.ir.expr.scalars import Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Piece:
     Full pieces that are not listed always have `when` TRUE. `count` is never negative.
     `contiguous`: tile(n) is start + n. `listed`: the tiles come from run-time list `listed` (see ListSpec), then
     `tile` is the variable `entry`, the n-th list entry of this query tile, -1 for padding, which `when` excludes.
+    `span`: where there is one, the candidates are the tiles of a residue in it, each once: a candidate tile(n) has
+    0 <= n < count iff it lies in the span.
     """
 
     count: Expr
@@ -34,6 +37,20 @@ class Piece:
     contiguous: bool
     listed: int | None
     origin: str
+    span: Interval | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """The ranges of tiles that a program puts in order before it loops over them; their ends are numbers or names.
+
+    `visited`: of each dense band, the tiles in which a pair may be live, as the band has them. `full`: the tiles in
+    which all pairs surely are, in order and disjoint. The contiguous pieces without a test run through the union of
+    both, and no further.
+    """
+
+    visited: tuple[Interval, ...] = ()
+    full: tuple[Interval, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +70,10 @@ class ListSpec:
 
 @dataclass(frozen=True, slots=True)
 class TileProgram:
-    """One head class's kernel map. `live` is the predicate of the whole set on (i, j), for 0 <= j < nk."""
+    """One head class's kernel map. `live` is the predicate of the whole set on (i, j), for 0 <= j < nk.
+
+    `ranges` explain the lets that the contiguous pieces read, where these pieces test nothing.
+    """
 
     query_tile: int
     key_tile: int
@@ -62,3 +82,4 @@ class TileProgram:
     masked: tuple[Piece, ...]
     live: Bool
     lists: tuple[ListSpec, ...]
+    ranges: Ranges = Ranges()

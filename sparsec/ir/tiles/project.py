@@ -8,15 +8,17 @@ Invariant: see `ir.tiles.program.TileProgram`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sparsec.ir.bands.band import Band, Draws
 from sparsec.ir.bands.classes import BandClass
 from sparsec.ir.expr import nodes as x
 from sparsec.ir.expr.nodes import FALSE, TRUE, ZERO, Bool, Let, Var, names_in
 from sparsec.ir.expr.scalars import DOCUMENT, FORWARD, TRANSPOSED, Interval, Scalars, gaps
 from sparsec.ir.tiles.band_rows import band_predicate, maybe_live
-from sparsec.ir.tiles.dense import full_intervals, in_order, visited_intervals
+from sparsec.ir.tiles.dense import full_intervals, in_order, merged, visited_ranges
 from sparsec.ir.tiles.listed import add_listed, add_scan, list_specs
-from sparsec.ir.tiles.program import ListSpec, Piece, TileProgram
+from sparsec.ir.tiles.program import ListSpec, Piece, Ranges, TileProgram
 from sparsec.ir.tiles.strided import (
     Pieces,
     Strided,
@@ -58,9 +60,11 @@ def _project(mask: BandClass, scalars: Scalars) -> TileProgram:
     pieces = Pieces([], [])
 
     closed = ordered and bool(dense) and any(closed_by(b, dense[-1]) for b in sparse)
-    visited = visited_intervals(scalars, dense, ordered, closed)
+    touched = visited_ranges(scalars, dense, closed)
+    visited = merged(scalars, touched, ordered)
     surely = full_intervals(scalars, dense, ordered)
     _add_dense(scalars, pieces, visited, surely, _sole_filter(scalars, mask.bands, dense))
+    ranges = _read_ranges(scalars, pieces, touched, surely)
     scanned = (*sparse, *listed)
     if len(scanned) * (len(scanned) + len(visited)) > CONDITION_LIMIT:
         add_scan(scalars, pieces, scanned, lists, visited)
@@ -77,6 +81,7 @@ def _project(mask: BandClass, scalars: Scalars) -> TileProgram:
         tuple(pieces.masked),
         live,
         tuple(spec for spec, _ in lists),
+        ranges,
     )
 
 
@@ -127,12 +132,31 @@ def _sole_filter(scalars: Scalars, bands: tuple[Band, ...], dense: tuple[Band, .
     return when
 
 
+def _read_ranges(scalars: Scalars, pieces: Pieces, visited: list[Interval], full: list[Interval]) -> Ranges:
+    """Those ranges whose ends the dense pieces read, if they are names; none where these leave out tiles of ranges."""
+    read: set[str] = set()
+    for piece in (*pieces.full, *pieces.masked):
+        if piece.when == TRUE:
+            read |= names_in(piece.count) | names_in(piece.tile)
+    read.update(let.name for let in _lets_for(scalars, read))
+
+    def kept(ranges: list[Interval]) -> tuple[Interval, ...]:
+        return tuple(each for each in ranges if names_in(each.start) | names_in(each.stop) <= read)
+
+    return Ranges(kept(visited), kept(full))
+
+
 def _read_lets(scalars: Scalars, pieces: Pieces) -> tuple[Let, ...]:
     """The lets that a piece reads, by itself or through another."""
     read: set[str] = set()
     for piece in (*pieces.full, *pieces.masked):
         read |= names_in(piece.count) | names_in(piece.tile) | names_in(piece.when)
-    kept = []
+    return _lets_for(scalars, read)
+
+
+def _lets_for(scalars: Scalars, names: Iterable[str]) -> tuple[Let, ...]:
+    """The lets of these names, and those that they read."""
+    read, kept = set(names), []
     for let in reversed(scalars.items):
         if let.name in read:
             read |= names_in(let.value)

@@ -147,9 +147,10 @@ def add_run(scalars: Scalars, pieces: list[Piece], tiles: Interval, band: Stride
     start = scalars("at", tiles.start)
     within = Interval(start, scalars("until", scalars.maximum(tiles.stop, start)), tiles.origin)
     count, tile, in_run = (_by_tile if band.exact else _by_run)(scalars, within, band)
+    span = within if band.exact else None
     count = scalars("count", count)
     if count != ZERO:
-        pieces.append(Piece(count, tile, x.both(in_run, when), False, None, tiles.origin))
+        pieces.append(Piece(count, tile, x.both(in_run, when), False, None, tiles.origin, span))
 
 
 def _by_tile(scalars: Scalars, within: Interval, band: Strided) -> tuple[Expr, Expr, Bool]:

@@ -12,25 +12,23 @@ from enum import Enum
 
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.ir.expr.nodes import names_in
+from sparsec.ir.expr.scalars import Interval
 from sparsec.ir.tiles.program import Piece, TileProgram
+from sparsec.prove.formulas import LinearScope
 from sparsec.prove.linear import Condition, Linear, Space, every, some
-from sparsec.prove.stated import Scope
-
-Span = tuple[str, str]
-"""Names of the tiles between which a loop runs."""
 
 
-class Kind(Enum):
+class ProgramKind(Enum):
     FORWARD = "forward"
     IN_DOCUMENT = "in a document"
     TRANSPOSED = "transposed"
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class BoundProgram:
     """A tile program, and the head constants that it is run with: (head, a value for each of `names`)."""
 
-    kind: Kind
+    kind: ProgramKind
     program: TileProgram
     names: tuple[str, ...]
     rows: tuple[tuple[int, tuple[int, ...]], ...]
@@ -40,23 +38,23 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Setting:
+class TileSetting:
     """One pair (i, j), in tile `tile` of columns; `present`: whether the pair's column exists.
 
     `begin` and `end` bound the columns that exist, counted as tiles are; `named` is what a counterexample tells;
-    `spans`: those that are shown (see `spans`).
+    `spans`: those of the pieces that are shown to be right (`prove.strided_lemmas`).
     """
 
-    kind: Kind
+    kind: ProgramKind
     program: TileProgram
-    scope: Scope
+    scope: LinearScope
     assumed: Condition
     tile: Linear
     column: Linear
     begin: Linear
     end: Linear
     named: dict[str, Linear]
-    spans: Mapping[Piece, Span] = field(default_factory=dict)
+    spans: Mapping[Piece, Interval] = field(default_factory=dict)
 
     @property
     def space(self) -> Space:
@@ -65,7 +63,7 @@ class Setting:
     @property
     def width(self) -> int:
         """Columns of a tile."""
-        return self.program.query_tile if self.kind is Kind.TRANSPOSED else self.program.key_tile
+        return self.program.query_tile if self.kind is ProgramKind.TRANSPOSED else self.program.key_tile
 
     @property
     def present(self) -> Condition:
@@ -76,13 +74,13 @@ class Setting:
         return self.scope.truth(self.program.live)
 
 
-def setting(case: Case) -> Setting:
-    kind, program, space = case.kind, case.program, Space()
-    transposed = kind is Kind.TRANSPOSED
+def tile_setting(bound: BoundProgram) -> TileSetting:
+    kind, program, space = bound.kind, bound.program, Space()
+    transposed = kind is ProgramKind.TRANSPOSED
     rows, columns = program.query_tile, program.key_tile
     if transposed:
         rows, columns = columns, rows
-    least = 0 if transposed or kind is Kind.IN_DOCUMENT else -POSITION_LIMIT
+    least = 0 if transposed or kind is ProgramKind.IN_DOCUMENT else -POSITION_LIMIT
     row_tile = space.unknown("row tile", least // rows, POSITION_LIMIT // rows - 1) * rows
     first, row, last = (row_tile + space.unknown(name, 0, rows - 1) for name in ("first", "row", "last"))
     tile = space.unknown("tile", -(2**31) // columns, (2**31 - 1) // columns)  # another's first column is no int32
@@ -92,41 +90,41 @@ def setting(case: Case) -> Setting:
     assumed = [space.at_least(row, first), space.at_least(last, row)]
     values = {"nk": n_keys}
     match kind:
-        case Kind.FORWARD:
+        case ProgramKind.FORWARD:
             begin, end = Linear(0), n_keys
             values |= {"i0": first, "i1": last, "i": row, "j": column}
-        case Kind.IN_DOCUMENT:
+        case ProgramKind.IN_DOCUMENT:
             begin, end = (space.unknown(name, 0, POSITION_LIMIT - 1) for name in ("begin", "end"))
             assumed += [space.at_least(first, begin), space.less(last, end), space.at_least(n_keys, end)]
             values |= {"i0": first, "i1": last, "i": row, "j": column, "begin": begin, "end": end}
-        case Kind.TRANSPOSED:
+        case ProgramKind.TRANSPOSED:
             base = space.unknown("base", -POSITION_LIMIT // columns, POSITION_LIMIT // columns - 1) * columns
             begin, end = space.unknown("begin", 0, columns - 1), space.unknown("end", 1, POSITION_LIMIT + columns - 2)
             offset, n_queries = base + begin, end - begin
             assumed += [space.less(begin, end), space.less(last, n_keys)]
             assumed += [space.less(n_queries + far, Linear(POSITION_LIMIT)) for far in (offset, offset * -1)]
             values |= {"j0": first, "j1": last, "j": row, "i": base + column, "base": base, "begin": begin, "end": end}
-    read = [n for n, name in enumerate(case.names) if name in _names(program)]
-    choices = dict.fromkeys(tuple(row[n] for n in read) for _, row in case.rows)
+    read = [n for n, name in enumerate(bound.names) if name in _names(program)]
+    choices = dict.fromkeys(tuple(row[n] for n in read) for _, row in bound.rows)
     for n, of_heads in zip(read, zip(*choices, strict=True), strict=True):
-        values[case.names[n]] = space.unknown(case.names[n], min(of_heads), max(of_heads))
-    numbers = [values[case.names[n]] for n in read]
+        values[bound.names[n]] = space.unknown(bound.names[n], min(of_heads), max(of_heads))
+    numbers = [values[bound.names[n]] for n in read]
     assumed.append(some(every(map(space.equal, numbers, map(Linear, choice))) for choice in choices))
-    scope = Scope(
+    scope = LinearScope(
         space,
         dict(values),
         {let.name: let.value for let in program.lets},
         lambda ordinal: space.flag("list", ordinal),
     )
-    return Setting(kind, program, scope, every(assumed), tile, column, begin, end, values)
+    return TileSetting(kind, program, scope, every(assumed), tile, column, begin, end, values)
 
 
-def freed(at: Setting, names: Iterable[str]) -> Setting:
+def freed(at: TileSetting, names: Iterable[str]) -> TileSetting:
     """The setting with any numbers for lets of these names, within the ranges that theirs have."""
     space, scope = at.space, at.scope
     lets = sorted(name for name in names if name in scope.lets)
     numbers = {name: space.unknown(name, *space.range_of(scope.name(name))) for name in lets}
-    return replace(at, scope=Scope(space, at.named | numbers, scope.lets, scope.listed))
+    return replace(at, scope=LinearScope(space, at.named | numbers, scope.lets, scope.listed))
 
 
 def _names(program: TileProgram) -> frozenset[str]:

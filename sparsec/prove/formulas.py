@@ -19,18 +19,18 @@ def _no_lists(ordinal: int) -> Condition:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scope:
+class LinearScope:
     """Values of names, lets (evaluated when first read), and the meaning of list tests for the tile at hand."""
 
     space: Space
     values: dict[str, Linear]
     lets: Mapping[str, x.Expr] = field(default_factory=dict)
     listed: Callable[[int], Condition] = _no_lists
-    outer: Scope | None = None
+    outer: LinearScope | None = None
 
-    def having(self, **values: Linear) -> Scope:
+    def having(self, **values: Linear) -> LinearScope:
         """The scope with more names, which its lets cannot read."""
-        return Scope(self.space, values, {}, self.listed, self)
+        return LinearScope(self.space, values, {}, self.listed, self)
 
     def name(self, name: str) -> Linear:
         if name not in self.values:

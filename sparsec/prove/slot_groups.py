@@ -1,6 +1,6 @@
 """The plans over a KV cache -> its groups, as the kernels know them: slot maps with their constants, and who asks.
 
-Invariant: every head of every plan is in some shelf, with the map by which its kernel looks keys up.
+Invariant: every head of every plan belongs to one of them, with the map by which its kernel looks keys up.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ Numbers = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
-    """KV groups of equal regions, slot maps and constants, and the terms of their heads.
+class SlotGroups:
+    """The KV groups `members`: of equal regions, slot maps and constants, and the terms of their heads.
 
     `kept`: where keys are stored, for constants `stored`; `slot`: where they are looked up, for constants `read`.
     """
@@ -27,12 +27,12 @@ class Shelf:
     stored: Numbers
     slot: Expr
     read: Numbers
-    groups: tuple[int, ...]
+    members: tuple[int, ...]
     terms: tuple[Term, ...]
 
 
-def shelves(pattern: ResolvedPattern, plans: tuple[CachedPlan, ...]) -> tuple[Shelf, ...]:
-    found: dict[Shelf, tuple[dict[int, None], dict[Term, None]]] = {}
+def slot_groups(pattern: ResolvedPattern, plans: tuple[CachedPlan, ...]) -> tuple[SlotGroups, ...]:
+    found: dict[SlotGroups, tuple[dict[int, None], dict[Term, None]]] = {}
     for plan in plans:
         stored = {
             group: (kind.slots.kept, tuple((name, values[n]) for name, values in kind.constants))
@@ -44,11 +44,11 @@ def shelves(pattern: ResolvedPattern, plans: tuple[CachedPlan, ...]) -> tuple[Sh
             for n, head in enumerate(head_class.heads):
                 group = head * pattern.kv_heads // pattern.heads
                 read = tuple((name, values[n]) for name, values in head_class.constants if name in names)
-                key = Shelf(plan.layout.groups[group], *stored[group], slots.slot, read, (), ())
-                groups, terms = found.setdefault(key, ({}, {}))
-                groups[group] = None
+                key = SlotGroups(plan.layout.groups[group], *stored[group], slots.slot, read, (), ())
+                members, terms = found.setdefault(key, ({}, {}))
+                members[group] = None
                 terms[pattern.terms[head]] = None
     return tuple(
-        Shelf(key.regions, key.kept, key.stored, key.slot, key.read, tuple(groups), tuple(terms))
-        for key, (groups, terms) in found.items()
+        SlotGroups(key.regions, key.kept, key.stored, key.slot, key.read, tuple(members), tuple(terms))
+        for key, (members, terms) in found.items()
     )
