@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparsec.ir.bands.liveness import Region
 from sparsec.plan.kv.layout import CacheLayout, capacity
+from sparsec.plan.kv.printer import print_region
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 LENGTHS = (32_768, 131_072, 1_048_576)
@@ -64,30 +64,10 @@ def group_prices(layout: CacheLayout, tokens: int) -> tuple[GroupPrice, ...]:
     """The groups of a layout by what they keep, phases left out; in the order of their first group."""
     found: dict[tuple[str, ...], list[int]] = {}
     for group, regions in enumerate(layout.groups):
-        found.setdefault(tuple(described(region) for region in regions), []).append(group)
+        found.setdefault(tuple(print_region(region) for region in regions), []).append(group)
     return tuple(
         GroupPrice(
             tuple(groups), keeps, max(sum(capacity(r, tokens) for r in layout.groups[group]) for group in groups)
         )
         for keeps, groups in found.items()
     )
-
-
-def described(region: Region) -> str:
-    """A region in words: `the latest 512 keys`, `1 of 16 blocks of 64 keys`."""
-    c = region.residue
-    keys = "every key"
-    if c is not None:
-        keys = f"{c.width} of every {c.period} {'keys' if c.unit == 1 else f'blocks of {c.unit} keys'}"
-    if region.stop is not None:
-        limit = f"keys {region.start}..{region.stop}" if region.start else f"the first {_keys(region.stop)}"
-        keys = limit if c is None else f"{keys}, of {limit}"
-    elif region.start:
-        keys = f"{keys} from {region.start}"
-    if region.reach is not None:
-        keys = f"the latest {_keys(region.reach)}" if keys == "every key" else f"{keys}, of the latest {region.reach}"
-    return keys
-
-
-def _keys(number: int) -> str:
-    return "key" if number == 1 else f"{number} keys"

@@ -14,8 +14,8 @@ from sparsec.cli.options import choose, dtype_option, file_argument, open_progra
 from sparsec.cli.show import of_pairs
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.diagnostics.tables import count, percent, table
-from sparsec.ir.printer import head_ranges
 from sparsec.program import Model, Pattern
+from sparsec.sema.printer import head_ranges
 
 LENGTH_LIMIT = 1 << 26
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")

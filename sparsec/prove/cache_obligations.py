@@ -18,7 +18,6 @@ from itertools import chain, pairwise, product
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.ir.bands.liveness import Region
 from sparsec.ir.expr.nodes import Expr, Select
-from sparsec.ir.printer import head_ranges
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.kv.layout import CAPACITY, CacheLayout, capacity_expr, laid_out, oldest_needed, place_names
 from sparsec.prove import cache_counterexample, meaning
@@ -30,6 +29,7 @@ from sparsec.prove.obligations import Obligation, Query
 from sparsec.prove.slot_groups import SlotGroups, slot_groups
 from sparsec.prove.solve import Assignment, Solver
 from sparsec.sema.model import ResolvedPattern
+from sparsec.sema.printer import head_ranges
 
 Choices = tuple[tuple[Condition, Linear], ...]
 

@@ -11,7 +11,6 @@ from functools import partial
 
 from sparsec.diagnostics.model import InternalError
 from sparsec.ir.bands.bounds import POSITION_LIMIT
-from sparsec.ir.printer import head_ranges
 from sparsec.ir.tiles.program import TileProgram
 from sparsec.plan.kernel import HeadClass
 from sparsec.prove import meaning, tile_counterexample
@@ -26,6 +25,7 @@ from sparsec.prove.strided_lemmas import with_spans
 from sparsec.prove.tile_obligations import tile_obligations
 from sparsec.prove.tile_setting import BoundProgram, ProgramKind, TileSetting, tile_setting
 from sparsec.sema.model import ResolvedPattern, Term
+from sparsec.sema.printer import head_ranges
 
 
 def prove(

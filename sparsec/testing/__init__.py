@@ -19,10 +19,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sparsec.sema.printer import sparse_text
     from sparsec.testing.check import check_attention
     from sparsec.testing.pattern_tests import for_patterns
     from sparsec.testing.strategies import attention_inputs, document_bounds, patterns, shapes, sources
-    from sparsec.testing.text import sparse_text
 
 __all__ = [
     "attention_inputs",
@@ -35,7 +35,11 @@ __all__ = [
     "sparse_text",
 ]
 
-_HOME = {"check_attention": "check", "for_patterns": "pattern_tests", "sparse_text": "text"}
+_HOME = {
+    "check_attention": "sparsec.testing.check",
+    "for_patterns": "sparsec.testing.pattern_tests",
+    "sparse_text": "sparsec.sema.printer",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -43,7 +47,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'sparsec.testing' has no attribute {name!r}")
     try:
-        return getattr(import_module(f"sparsec.testing.{_HOME.get(name, 'strategies')}"), name)
+        return getattr(import_module(_HOME.get(name, "sparsec.testing.strategies")), name)
     except ModuleNotFoundError as error:
         if error.name != "hypothesis":
             raise

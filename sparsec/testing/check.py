@@ -13,10 +13,10 @@ from sparsec.diagnostics.model import CallError
 from sparsec.program import Pattern
 from sparsec.reference.mask import mask
 from sparsec.sema.model import ResolvedPattern
+from sparsec.sema.printer import sparse_text
 from sparsec.testing.cases import Case, aligned_cases, longest_term, past_longest
 from sparsec.testing.probes import check_forward
 from sparsec.testing.search import Search
-from sparsec.testing.text import sparse_text
 from sparsec.testing.tolerance import assert_close, expected_attention, out_and_lse
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

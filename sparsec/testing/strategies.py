@@ -15,8 +15,8 @@ from torch import Tensor
 
 from sparsec.sema import model
 from sparsec.sema.model import Documents, Edge, ResolvedPattern, Score, Term
-from sparsec.sema.terms import Leaf
-from sparsec.testing.text import leaf_text, score_lines
+from sparsec.sema.printer import score_lines
+from sparsec.sema.terms import Leaf, printed
 
 SETS = ("causal", "full", "none")
 LEAVES = ("window", "sink", "stride", "dilated", "chunk", "columns", "rows", "global", "random")
@@ -325,7 +325,7 @@ def _leaf_written(leaf: HeadLeaf) -> str:
     term, slope = leaf.term, leaf.slope
     unit = "b" if getattr(term, "blocks", False) else ""
     if not slope:
-        return leaf_text(term)
+        return printed(term)
     match term:
         case model.Window(n, ahead):
             return f"window({n}{unit} + {slope}{unit} * h, ahead = {ahead}{unit})"

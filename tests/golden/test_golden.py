@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 import sparsec
-from sparsec.analysis.cost import described
 from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward
 from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
 from sparsec.ir.bands.classes import block_mask
-from sparsec.ir.printer import head_ranges, print_expr, print_mask, print_program
+from sparsec.ir.bands.printer import print_mask
 from sparsec.plan.build import plan_backward, plan_kernels
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.kv.cached import NoCache, cache_layout
-from sparsec.plan.kv.layout import capacity, slot_map
+from sparsec.plan.kv.printer import print_layout
+from sparsec.plan.printer import print_plan, print_programs
 from sparsec.plan.target import backward_tile_sizes, tile_sizes, transposed_tile_sizes
 from sparsec.sema.model import ResolvedPattern
 
@@ -30,7 +30,6 @@ HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
 PATTERNS = [(path.name, name) for path in sorted(EXAMPLES.glob("*.sparse")) for name in sparsec.load(path).patterns]
 KINDS = ("ir.txt", "plan.txt", "cpu.cpp", "triton.txt", "backward.cpp", "backward.triton.txt", "layout.txt")
-LENGTHS = (1000, 32_768, 131_072)
 
 
 def plan_for(pattern: ResolvedPattern, target: str, dtype: str) -> KernelPlan:
@@ -50,32 +49,11 @@ def backward_plan_for(pattern: ResolvedPattern, target: str, dtype: str) -> Back
     )
 
 
-def print_plan(plan: KernelPlan) -> str:
-    parts = [
-        f"heads {plan.heads} kv {plan.kv_heads}, head dim {plan.head_dim}, {plan.dtype}, scale {plan.score.scale}\n"
-    ]
-    for head_class in plan.classes:
-        lines = [f"heads {head_ranges(head_class.heads)}"]
-        lines += [f"{name} = [{', '.join(map(str, values))}]" for name, values in head_class.constants]
-        parts.append("\n".join(lines) + "\n" + print_program(head_class.program))
-    return "\n".join(parts)
-
-
-def print_layout(heads: ResolvedPattern) -> str:
+def layout_text(heads: ResolvedPattern) -> str:
     try:
-        layout = cache_layout(heads)
+        return print_layout(cache_layout(heads))
     except NoCache as error:
         return f"no cache: {error}\n"
-    lines = []
-    for kept in dict.fromkeys(layout.groups):
-        lines.append(f"KV groups {head_ranges(tuple(g for g, other in enumerate(layout.groups) if other == kept))}")
-        for n, region in enumerate(kept):
-            slots = ", ".join(f"{capacity(region, length)} at {length}" for length in LENGTHS)
-            lines.append(f"  region {n}: {described(region)}  # {region.origin}; slots: {slots}")
-        slots = slot_map(kept)
-        lines += [f"  slot(j) = {print_expr(slots.slot)}", f"  kept(j, stop) = {print_expr(slots.kept)}", ""]
-    lines += [f"grows for {growth}" for growth in layout.growth]
-    return "\n".join(lines).rstrip() + "\n"
 
 
 @cache
@@ -85,11 +63,11 @@ def texts(file: str, name: str) -> Mapping[str, str]:
     cpu, gpu = plan_for(heads, "cpu", "float32"), plan_for(heads, "cuda:90", "bfloat16")
     return {
         "ir.txt": print_mask(block_mask(heads)),
-        "plan.txt": print_plan(cpu),
+        "plan.txt": f"{print_plan(cpu)}\n{print_programs(cpu.classes)}",
         "cpu.cpp": emit_cpp(cpu),
         "triton.txt": emit_triton(gpu),
         "backward.cpp": emit_cpp_backward(backward_plan_for(heads, "cpu", "float32")),
-        "layout.txt": print_layout(heads),
+        "layout.txt": layout_text(heads),
         "backward.triton.txt": emit_triton_backward(backward_plan_for(heads, "cuda:90", "bfloat16")),
     }
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import sparsec
-from sparsec.analysis.cost import Geometry, described, group_prices, price
+from sparsec.analysis.cost import Geometry, group_prices, price
 from sparsec.plan.kv.cached import cache_layout
+from sparsec.plan.kv.printer import print_region
 from sparsec.reference.mask import mask
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -82,7 +83,7 @@ def test_words_for_regions() -> None:
     }
     for text, words in texts.items():
         ((region,),) = sparsec.parse(f"pattern p {{ causal attend {text} }}").pattern().cache_layout(1, 1).groups
-        assert described(region) == words
+        assert print_region(region) == words
 
 
 def test_explain_of_a_module() -> None:

@@ -81,7 +81,7 @@ def test_for_patterns_under_pytest(folder: Path) -> None:
     out = run_pytest(folder, "-v", "--tb=short")
     for test in ("test_file[near] PASSED", "test_file[far] PASSED", "test_drawn PASSED"):
         assert test in out, out
-    assert "test_wrong[near] FAILED" in out and "13 keys" in out and "attend (window(12)) & (causal)" in out, out
+    assert "test_wrong[near] FAILED" in out and "13 keys" in out and "attend window(12) & causal" in out, out
     assert "test_drawn_wrong FAILED" in out and "pattern failing {" in out, out
     assert "expected the test to return the attention to check, got None" in out, out
     assert "3 failed, 3 passed" in out, out

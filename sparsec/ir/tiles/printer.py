@@ -1,0 +1,46 @@
+"""Tile programs -> text that a person reads: lets, the pieces of the two loops, the predicate, the lists.
+
+Invariant: equal programs print equal text, and every number and name of a program appears in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sparsec.ir.expr import nodes as x
+from sparsec.ir.expr.printer import PRODUCT, print_expr, print_test
+from sparsec.ir.expr.scalars import Interval
+from sparsec.ir.tiles.program import Piece, TileProgram
+
+
+def print_program(program: TileProgram) -> str:
+    """A tile program: its lets, the pieces of its two loops, its predicate and its lists."""
+    lines = [f"tiles {program.query_tile} x {program.key_tile}"]
+    lines += [f"let {let.name} = {print_expr(let.value)}" for let in program.lets]
+    for name, tiles in (("visited", program.ranges.visited), ("full", program.ranges.full)):
+        for each in tiles:
+            lines.append(f"{name} range {_interval(each)}{f'  # {each.origin}' if each.origin else ''}")
+    for name, pieces in (("full", program.full), ("masked", program.masked)):
+        for piece in pieces:
+            lines += _piece(name, piece)
+    lines.append(f"live(i, j) = {print_test(program.live)}")
+    for ordinal, spec in enumerate(program.lists):
+        lanes = ", ".join(f"(seed {seed}, lane {lane})" for seed, lane in spec.lanes)
+        lines.append(f"list {ordinal}: {spec.width} draws, block {spec.block}, row {spec.lane_row} of [{lanes}]")
+    return "\n".join(lines) + "\n"
+
+
+def _piece(loop: str, piece: Piece) -> Iterator[str]:
+    notes = [word for word, holds in (("contiguous", piece.contiguous), ("listed", piece.listed is not None)) if holds]
+    origin = f"  # {piece.origin}" if piece.origin else ""
+    yield f"{' '.join([loop, *notes])}{'' if piece.listed is None else f' {piece.listed}'}{origin}"
+    yield f"    for n in 0..{print_expr(piece.count, PRODUCT)}"
+    yield f"    tile = {print_expr(piece.tile)}"
+    if piece.span is not None:
+        yield f"    span {_interval(piece.span)}"
+    if piece.when != x.TRUE:
+        yield f"    when {print_test(piece.when)}"
+
+
+def _interval(tiles: Interval) -> str:
+    return f"{print_expr(tiles.start)} .. {print_expr(tiles.stop)}"

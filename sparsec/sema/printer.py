@@ -1,0 +1,94 @@
+"""Checked patterns -> `.sparse` text that resolves to them, every parameter settled; and heads as runs.
+
+Invariant: the text holds only keywords and final numbers; parsing it gives the same set for every head.
+"""
+
+from __future__ import annotations
+
+from sparsec.sema import model
+from sparsec.sema.model import Documents, ResolvedPattern, Score, Term
+from sparsec.sema.terms import printed
+
+
+def sparse_text(pattern: ResolvedPattern, name: str = "failing") -> str:
+    """The pattern as a file with one item; equal heads share an arm. A comment names the lines that an arm is from."""
+    arms: dict[str, list[int]] = {}
+    for head, term in enumerate(pattern.terms):
+        arms.setdefault(head_text(term), []).append(head)
+    lines = [f"    heads {pattern.heads} kv {pattern.kv_heads}", f"    block {pattern.block}"]
+    lines += score_lines(pattern.documents, pattern.score)
+    if len(arms) == 1:
+        lines.append(f"    attend {next(iter(arms))}")
+    else:
+        lines += [f"    where h in {heads} attend {text}" for text, heads in arms.items()]
+    return "\n".join([f"pattern {name} {{", *lines, "}", ""])
+
+
+def score_lines(documents: Documents, score: Score) -> list[str]:
+    """The statements about documents and the score, a line each."""
+    lines = [] if documents is Documents.NONE else [documents.value]
+    lines += [f"{name} {value!r}" for name in ("scale", "softcap") if (value := getattr(score, name)) is not None]
+    if score.alibi:
+        slopes = f" [{', '.join(map(repr, score.alibi))}]" if isinstance(score.alibi, tuple) else ""
+        lines.append(f"alibi{slopes}")
+    if score.learned_sink:
+        lines.append("learned_sink")
+    return [f"    {line}" for line in lines]
+
+
+def head_text(term: Term) -> str:
+    """The set of one head as an expression, and behind it the lines of the file that it is from."""
+    found = sorted(_lines(term))
+    if not found:
+        return term_text(term)
+    return f"{term_text(term)}  # line{'s' if len(found) > 1 else ''} {', '.join(map(str, found))}"
+
+
+def term_text(term: Term) -> str:
+    """The term as an expression; an operand that is no leaf stands in parentheses."""
+    match term:
+        case model.At(inner):
+            return term_text(inner)
+        case model.Union(terms):
+            return " | ".join(map(_operand, terms))
+        case model.Intersection(terms):
+            return " & ".join(map(_operand, terms))
+        case model.Difference(left, right):
+            return f"{_operand(left)} - {_operand(right)}"
+        case model.Complement(inner):
+            return f"~{_operand(inner)}"
+        case _:
+            return printed(term)
+
+
+def _operand(term: Term) -> str:
+    text = term_text(term)
+    while isinstance(term, model.At):
+        term = term.term
+    compound = isinstance(term, model.Union | model.Intersection | model.Difference | model.Complement)
+    return f"({text})" if compound else text
+
+
+def _lines(term: Term) -> frozenset[int]:
+    match term:
+        case model.At(inner, origin):
+            return _lines(inner) | {origin.line}
+        case model.Union(terms) | model.Intersection(terms):
+            return frozenset().union(*map(_lines, terms))
+        case model.Difference(left, right):
+            return _lines(left) | _lines(right)
+        case model.Complement(inner):
+            return _lines(inner)
+        case _:
+            return frozenset()
+
+
+def head_ranges(heads: tuple[int, ...]) -> str:
+    """`0..4, 6`: half-open runs of ascending heads."""
+    runs: list[list[int]] = []
+    for head in heads:
+        if runs and runs[-1][1] == head:
+            runs[-1][1] = head + 1
+        else:
+            runs.append([head, head + 1])
+    return ", ".join(f"{start}" if stop == start + 1 else f"{start}..{stop}" for start, stop in runs)
