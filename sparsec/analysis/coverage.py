@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from sparsec.ir.bands.classes import equal_heads
 from sparsec.ir.expr.arrays import truth, value
 from sparsec.ir.tiles.interpreter import draws
 from sparsec.ir.tiles.program import Piece, TileProgram
 from sparsec.plan.build import plan_kernels
-from sparsec.plan.kernel import HeadClass, KernelPlan
+from sparsec.plan.kernel import KernelPlan
 from sparsec.sema.model import Documents, ResolvedPattern
 
 TILE = 64
@@ -60,7 +61,7 @@ def coverage(
     """
     found = []
     for head_class in plan.classes:
-        for heads, constants in _distinct(head_class):
+        for heads, constants in equal_heads(head_class.heads, head_class.constants):
             if only is None or only in heads:
                 found.append(_head(head_class.program, constants, heads, length, cells))
     return tuple(sorted(found, key=lambda head: head.heads))
@@ -73,15 +74,6 @@ def dense_pairs(found: tuple[HeadCoverage, ...], length: int) -> tuple[int, bool
     """
     causal = all(head.causal for head in found)
     return sum(len(head.heads) for head in found) * (length * (length + 1) // 2 if causal else length**2), causal
-
-
-def _distinct(head_class: HeadClass) -> list[tuple[tuple[int, ...], dict[str, int]]]:
-    """The class's heads that also share their constants, with these."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for n, head in enumerate(head_class.heads):
-        groups.setdefault(tuple(values[n] for _, values in head_class.constants), []).append(head)
-    names = [name for name, _ in head_class.constants]
-    return [(tuple(heads), dict(zip(names, values, strict=True))) for values, heads in groups.items()]
 
 
 @dataclass(frozen=True, slots=True)

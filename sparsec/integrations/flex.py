@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparsec.diagnostics.model import CallError, SparsecError
-from sparsec.ir.tiles.interpreter import split_mix
+from sparsec.ir.bands.draws import split_mix
 from sparsec.sema import model
 from sparsec.sema.model import Documents, ResolvedPattern, Term
 

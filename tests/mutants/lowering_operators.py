@@ -55,7 +55,7 @@ ALGEBRA = _of(
     ("containment without last rows", "normalise",
      "        and all(any(never_above(n, o) for n in inner.last_row) for o in outer.last_row)\n", ""),
     ("the weakest upper bound kept", "normalise",
-     "if not _beyond_end(b)], lambda x, y: never_above(y, x))", "if not _beyond_end(b)], never_above)"),
+     "if not beyond_end(b)], lambda x, y: never_above(y, x))", "if not beyond_end(b)], never_above)"),
     ("head constants known by the first head", "classes", "min(column), max(column)", "column[0], column[0]"),
     ("transposed bounds exchanged", "transpose",
      "in band.upper if b.base is Base.ROW),\n        upper=band.last_row + tuple(_exchanged(b) for b in band.lower",

@@ -65,7 +65,7 @@ def block_mask(
         kind = kinds.get(id(of_head))
         if kind is None:
             own = tuple(transpose(band) for band in of_head) if transposed else of_head
-            shape = tuple(_renumbered(band, lambda _: 0) for band in own)
+            shape = tuple(renumbered(band, lambda _: 0) for band in own)
             kind = kinds[id(of_head)] = _Kind(own, tuple(_numbers(own)), ordinals.setdefault(shape, len(ordinals)))
         kind_of_head.append(kind)
         groups.setdefault(kind.shape, []).append(head)
@@ -84,6 +84,17 @@ class _Kind:
     shape: int
 
 
+def equal_heads(
+    heads: tuple[int, ...], constants: tuple[tuple[str, tuple[int, ...]], ...]
+) -> list[tuple[tuple[int, ...], dict[str, int]]]:
+    """The heads of a class that also share their constants, with these."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for n, head in enumerate(heads):
+        groups.setdefault(tuple(values[n] for _, values in constants), []).append(head)
+    names = [name for name, _ in constants]
+    return [(tuple(group), dict(zip(names, values, strict=True))) for values, group in groups.items()]
+
+
 def _band_class(heads: tuple[int, ...], kinds: list[_Kind]) -> BandClass:
     columns = list(zip(*(kind.numbers for kind in kinds), strict=True))
     names: dict[tuple[int, ...], str] = {}
@@ -94,13 +105,13 @@ def _band_class(heads: tuple[int, ...], kinds: list[_Kind]) -> BandClass:
         PerHead(names[column], min(column), max(column)) if column in names else column[0] for column in columns
     )
     first = kinds[0].bands
-    bands = tuple(_renumbered(band, lambda _: next(replacements)) for band in first)
+    bands = tuple(renumbered(band, lambda _: next(replacements)) for band in first)
     bands = tuple(replace(band, origin=of.origin) for band, of in zip(bands, first, strict=True))
     return BandClass(heads, bands, tuple((name, column) for column, name in names.items()))
 
 
 def _numbers(bands: tuple[Band, ...]) -> Iterator[int]:
-    """Every number of the bands that may vary within a class, in the order in which `_renumbered` meets them."""
+    """Every number of the bands that may vary within a class, in the order in which `renumbered` meets them."""
     found: list[Number] = []
 
     def note(number: Number) -> Number:
@@ -108,13 +119,13 @@ def _numbers(bands: tuple[Band, ...]) -> Iterator[int]:
         return number
 
     for band in bands:
-        _renumbered(band, note)
+        renumbered(band, note)
     for number in found:
         assert isinstance(number, int)
         yield number
 
 
-def _renumbered(band: Band, change: Callable[[Number], Number]) -> Band:
+def renumbered(band: Band, change: Callable[[Number], Number]) -> Band:
     """The band with each number that may vary within a class passed through `change`, and without its origin."""
 
     def bounds(items: tuple[Bound, ...]) -> tuple[Bound, ...]:

@@ -134,12 +134,12 @@ def implies(a: Congruence, b: Congruence) -> bool:
 
 def _lower_before(a: Band, b: Band) -> bool:
     """max(0, a.lower) <= max(0, b.lower), proved."""
-    return all(_some_below((x,), b.lower) or _below_start(x) for x in a.lower)
+    return all(_some_below((x,), b.lower) or below_start(x) for x in a.lower)
 
 
 def upper_before(a: Band, b: Band) -> bool:
     """min(nk, a.upper) <= min(nk, b.upper), proved."""
-    return all(_some_below(a.upper, (y,)) or _beyond_end(y) for y in b.upper)
+    return all(_some_below(a.upper, (y,)) or beyond_end(y) for y in b.upper)
 
 
 def _some_below(left: tuple[Bound, ...], right: tuple[Bound, ...]) -> bool:
@@ -153,24 +153,26 @@ def _some_below(left: tuple[Bound, ...], right: tuple[Bound, ...]) -> bool:
 def _touches(left: Band, right: Band) -> bool:
     """right starts no later than left ends: max(0, right.lower) <= min(nk, left.upper), proved for non-empty bands."""
     return all(
-        never_above(lo, up) or (_below_start(lo) and lowest(up.offset) >= 0 and up.base is not Base.ROW)
+        never_above(lo, up) or (below_start(lo) and lowest(up.offset) >= 0 and up.base is not Base.ROW)
         for lo in right.lower or (Bound(Base.START, 1, 0),)
         for up in left.upper
     )
 
 
-def _below_start(bound: Bound) -> bool:
+def below_start(bound: Bound) -> bool:
+    """Whether every key is at or after the bound."""
     return bound.base is Base.START and lowest(bound.offset) <= 0
 
 
-def _beyond_end(bound: Bound) -> bool:
+def beyond_end(bound: Bound) -> bool:
+    """Whether every key is before the bound, proved."""
     return never_above(Bound(Base.END, 1, 0), bound) or (bound.base is Base.START and lowest(bound.offset) >= LIMIT)
 
 
 def tighten(band: Band) -> Band | None:
     """The same band without redundant parts; None if it is proved empty."""
-    lower = _strongest([b for b in band.lower if not _below_start(b)], never_above)
-    upper = _strongest([b for b in band.upper if not _beyond_end(b)], lambda x, y: never_above(y, x))
+    lower = _strongest([b for b in band.lower if not below_start(b)], never_above)
+    upper = _strongest([b for b in band.upper if not beyond_end(b)], lambda x, y: never_above(y, x))
     first = _strongest(list(band.first_row), never_above)
     last = _strongest(list(band.last_row), lambda x, y: never_above(y, x))
     if any(never_above(up, lo) for up in upper for lo in (*lower, Bound(Base.START, 1, 0))):
@@ -204,28 +206,35 @@ def _strongest(bounds: list[Bound], weaker: Callable[[Bound, Bound], bool]) -> t
 
 
 def _with_congruence(known: tuple[Congruence, ...] | None, new: Congruence) -> tuple[Congruence, ...] | None:
-    """`known` and `new`; None if they contradict each other. Single residues of one unit are solved into one."""
+    """`known` and `new`; None if they contradict each other."""
     assert known is not None
     for n, old in enumerate(known):
-        if implies(old, new):
+        met = met_residues(old, new)
+        if not met:
+            return None
+        if met == (old,):
             return known
-        rest = known[:n] + known[n + 1 :]
-        if implies(new, old):
-            return _with_congruence(rest, new)
-        if (old.unit, old.moving) == (new.unit, new.moving):
-            if old.width == new.width == 1:
-                solved = _solve(old, new)
-                if solved is None:
-                    return None
-                if solved.period * solved.unit < LIMIT:
-                    return _with_congruence(rest, solved)
-            elif old.period == new.period:
-                overlaps = _overlap(old, new)
-                if not overlaps:
-                    return None
-                if len(overlaps) == 1:
-                    return _with_congruence(rest, overlaps[0])
+        if len(met) == 1:
+            return _with_congruence(known[:n] + known[n + 1 :], met[0])
     return tuple(sorted((*known, new), key=lambda c: (c.moving, c.unit, c.period, lowest(c.phase), c.width)))
+
+
+def met_residues(a: Congruence, b: Congruence) -> tuple[Congruence, ...]:
+    """What holds where both hold: nothing if they contradict each other, one congruence if one is found, or both."""
+    if implies(a, b):
+        return (a,)
+    if implies(b, a):
+        return (b,)
+    if (a.unit, a.moving) == (b.unit, b.moving):
+        if a.width == b.width == 1:
+            solved = _solve(a, b)
+            if solved is None or solved.period * solved.unit < LIMIT:
+                return () if solved is None else (solved,)
+        elif a.period == b.period:
+            overlaps = _overlap(a, b)
+            if len(overlaps) < 2:
+                return overlaps
+    return (a, b)
 
 
 def _solve(a: Congruence, b: Congruence) -> Congruence | None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from sparsec.ir.bands.draws import drawn_blocks
 from sparsec.ir.expr.nodes import TRUE, evaluate, holds
 from sparsec.ir.tiles.program import ListSpec, Piece, TileProgram
-
-_MASK = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +92,5 @@ def listed_at(program: TileProgram, drawn: list[tuple[int, ...]], tile: int) -> 
 
 def draws(spec: ListSpec, row: int, query_block: int) -> tuple[int, ...]:
     """The entries of one query block in table row `row`: `spec.width` of them, or none for a negative block."""
-    if query_block < 0:
-        return ()
     seed, lane = spec.lanes[row]
-    found: list[int] = []
-    for t in range(spec.width):
-        block = split_mix(seed, lane, query_block, t) % (query_block + 1)
-        found.append(-1 if block in found else block)
-    return tuple(found)
-
-
-def split_mix(seed: int, lane: int, query_block: int, t: int) -> int:
-    """The SplitMix64 finaliser (Steele, Lea and Flood 2014) of the draw's counter, as `random` defines it."""
-    z = seed * 0x9E3779B97F4A7C15 + lane * 0xBF58476D1CE4E5B9 + query_block * 0x94D049BB133111EB + t + 1
-    z &= _MASK
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & _MASK
-    return z ^ (z >> 31)
+    return drawn_blocks(spec.width, seed, lane, query_block)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from sparsec.ir.bands.classes import block_mask
+from sparsec.ir.bands.draws import split_mix
 from sparsec.ir.expr.nodes import evaluate, holds
-from sparsec.ir.tiles.interpreter import draws, split_mix, transposed_visits, visits
+from sparsec.ir.tiles.interpreter import draws, transposed_visits, visits
 from sparsec.ir.tiles.listed import lane_rows
 from sparsec.ir.tiles.program import TileProgram
 from sparsec.ir.tiles.project import project, project_transposed
