@@ -6,7 +6,7 @@ Invariant: a Program exists only for a file without errors; what remains to fail
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +18,9 @@ from sparsec.diagnostics.codes_text import more_problems
 from sparsec.diagnostics.model import CallError, Diagnostic, DiagnosticError, Severity
 from sparsec.diagnostics.source import SourceFile, Span
 from sparsec.ir.bands.normalise import BAND_LIMIT, Effort, TooManyBands, TooManyBandsTogether, TooMuchEffort
-from sparsec.plan.build import CLASS_LIMIT, TOGETHER_LIMIT, TooManyClasses, limited_mask
-from sparsec.plan.kv.cached import NoCache, cache_layout
+from sparsec.pipeline import Lowered
+from sparsec.plan.build import CLASS_LIMIT, TOGETHER_LIMIT, TooManyClasses
+from sparsec.plan.kv.cached import NoCache
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.sema.arguments import Given
 from sparsec.sema.checks.support import unsupported_by_kernels
@@ -49,8 +50,17 @@ def parse(text: str, filename: str = "<string>") -> Program:
     return _program(SourceFile(filename, arguments.instance("text", text, str)))
 
 
+_LoweredPatterns = dict[sema.Binding, Lowered]
+"""Those of a file whose bands are known already, with the head counts of the file."""
+
+
 def check(source: SourceFile) -> tuple[sema.CheckedFile | None, tuple[Diagnostic, ...]]:
     """Every problem of a source text; the checked file is None if the text itself is broken."""
+    return _check(source, {})
+
+
+def _check(source: SourceFile, lowered: _LoweredPatterns) -> tuple[sema.CheckedFile | None, tuple[Diagnostic, ...]]:
+    """Adds to `lowered` the patterns that it had to lower."""
     file, problems = parser.recover(source)
     if problems:
         places = {problem.span.start for problem in problems}
@@ -59,7 +69,7 @@ def check(source: SourceFile) -> tuple[sema.CheckedFile | None, tuple[Diagnostic
     checked, diagnostics = sema.check(file)
     if _has_error(diagnostics):
         return checked, _shown(source, diagnostics)
-    return checked, (*diagnostics, *_band_problems(checked), *_cannot_run(checked))
+    return checked, (*diagnostics, *_band_problems(checked, lowered), *_cannot_run(checked))
 
 
 def _shown(source: SourceFile, found: tuple[Diagnostic, ...]) -> tuple[Diagnostic, ...]:
@@ -75,7 +85,7 @@ def _has_error(diagnostics: Iterable[Diagnostic]) -> bool:
     return any(diagnostic.severity is Severity.ERROR for diagnostic in diagnostics)
 
 
-def _band_problems(checked: sema.CheckedFile) -> Iterator[Diagnostic]:
+def _band_problems(checked: sema.CheckedFile, lowered: _LoweredPatterns) -> Iterator[Diagnostic]:
     """The patterns with too many bands, or heads of too many kinds, of those whose heads the file gives.
 
     Stops when it takes too long to tell.
@@ -88,7 +98,7 @@ def _band_problems(checked: sema.CheckedFile) -> Iterator[Diagnostic]:
             if heads is None or heads > CHECKED_HEADS or unsupported_by_kernels(checked, name):
                 continue
             if (settled := sema.settled_heads(checked, binding)) is not None:
-                limited_mask(settled, effort=effort)
+                lowered[binding] = Lowered(settled, Effort(within=effort)).within_limits()
         except TooMuchEffort:
             return
         except (TooManyBands, TooManyClasses) as error:
@@ -113,17 +123,20 @@ def _refusal(checked: sema.CheckedFile, name: str, error: TooManyBands | TooMany
 
 
 def _program(source: SourceFile) -> Program:
-    checked, diagnostics = check(source)
+    lowered: _LoweredPatterns = {}
+    checked, diagnostics = _check(source, lowered)
     if checked is None or _has_error(diagnostics):
         raise DiagnosticError(diagnostics)
-    return Program(checked, diagnostics)
+    return Program(checked, diagnostics, lowered)
 
 
 class Program:
     """A checked file. `patterns` and `models` are their names in file order, `diagnostics` the file's warnings."""
 
-    def __init__(self, checked: sema.CheckedFile, diagnostics: tuple[Diagnostic, ...]) -> None:
-        self._checked = checked
+    def __init__(
+        self, checked: sema.CheckedFile, diagnostics: tuple[Diagnostic, ...], lowered: Mapping[sema.Binding, Lowered]
+    ) -> None:
+        self._checked, self._lowered = checked, lowered
         self.patterns = checked.pattern_names
         self.models = checked.model_names
         self.diagnostics = diagnostics
@@ -139,12 +152,13 @@ class Program:
         `params` replace defaults, of the pattern's parameters and then of the file's; each has the type of the default,
         and a string is read as the language writes it: `every="8b"`. Raises CallError for a wrong name or type.
         """
-        return Pattern(self._checked, sema.bind(self._checked, _pick("pattern", name, self.patterns), params))
+        binding = sema.bind(self._checked, _pick("pattern", name, self.patterns), params)
+        return Pattern(self._checked, binding, self._lowered.get(binding))
 
     def model(self, name: str | None = None, /, **params: Given) -> Model:
         """The model called `name`, which may be left out if the file has one; `params` as for `pattern`."""
         picked = _pick("model", name, self.models)
-        return Model(self._checked, picked, sema.layers(self._checked, picked, params))
+        return Model(self._checked, picked, sema.layers(self._checked, picked, params), self._lowered)
 
     def __repr__(self) -> str:
         return f"Program({self.source.name!r}, patterns={self.patterns}, models={self.models})"
@@ -156,10 +170,11 @@ class Pattern:
     `heads` and `kv_heads` are what the file gives, None where the caller has to; `block` is the block size in tokens.
     """
 
-    def __init__(self, checked: sema.CheckedFile, binding: sema.Binding) -> None:
+    def __init__(self, checked: sema.CheckedFile, binding: sema.Binding, lowered: Lowered | None) -> None:
         self._checked = checked
         self._binding = binding
         self._resolved: dict[tuple[int | None, int | None], sema.Resolved] = {}
+        self._lowered = {} if lowered is None else {(lowered.pattern.heads, lowered.pattern.kv_heads): lowered}
         self.name = binding.pattern
         self.heads, self.kv_heads, self.block = sema.declared_counts(checked, binding)
 
@@ -175,6 +190,11 @@ class Pattern:
         KV head for each query head. Raises CallError for the counts, DiagnosticError for values that they make wrong.
         """
         return self._resolve(heads, kv_heads).heads
+
+    def lowered(self, heads: int | None = None, kv_heads: int | None = None) -> Lowered:
+        """The resolved pattern on its way down, one for equal counts; raises as `resolve` does."""
+        found = self.resolve(heads, kv_heads)
+        return self._lowered.setdefault((found.heads, found.kv_heads), Lowered(found))
 
     def warnings(self, heads: int | None = None, kv_heads: int | None = None) -> tuple[Diagnostic, ...]:
         """The warnings that hold for these head counts; raises as `resolve` does."""
@@ -204,7 +224,7 @@ class Pattern:
         """
         try:
             with self.refusals():
-                return cache_layout(self.resolve(heads, kv_heads))
+                return self.lowered(heads, kv_heads).layout
         except NoCache as error:
             span, hint = self._checked.patterns[self.name].span, None
             if self.resolve(heads, kv_heads).documents is not Documents.NONE:
@@ -247,12 +267,18 @@ class Pattern:
 class Model:
     """The patterns of a model, layer by layer; equal layers share one Pattern."""
 
-    def __init__(self, checked: sema.CheckedFile, name: str, bindings: tuple[sema.Binding, ...]) -> None:
+    def __init__(
+        self,
+        checked: sema.CheckedFile,
+        name: str,
+        bindings: tuple[sema.Binding, ...],
+        lowered: Mapping[sema.Binding, Lowered],
+    ) -> None:
         self.name = name
         shared: dict[sema.Binding, Pattern] = {}
         for binding in bindings:
             if binding not in shared:
-                shared[binding] = Pattern(checked, binding)
+                shared[binding] = Pattern(checked, binding, lowered.get(binding))
         self._layers = tuple(shared[binding] for binding in bindings)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Kernel plan -> how much of each distinct head is live at one length, and where: what pictures and ratios are made of.
+"""Head classes -> how much of each distinct head is live at one length, and where: the stuff of pictures and ratios.
 
 Invariant: memory is one query tile's row of keys and a grid of cells, never Nq x Nk; when the length makes an exact
 count long, evenly spread query tiles stand for the others and `exact` is False.
@@ -7,7 +7,7 @@ count long, evenly spread query tiles stand for the others and `exact` is False.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,9 @@ from sparsec.ir.bands.classes import equal_heads
 from sparsec.ir.expr.arrays import truth, value
 from sparsec.ir.tiles.interpreter import draws
 from sparsec.ir.tiles.program import Piece, TileProgram
-from sparsec.plan.build import plan_kernels
-from sparsec.plan.kernel import KernelPlan
-from sparsec.sema.model import Documents, ResolvedPattern
+from sparsec.pipeline import Lowered
+from sparsec.plan.build import head_classes
+from sparsec.plan.kernel import HeadClass
 
 TILE = 64
 """Rows and columns of the tiles in which a pattern is counted."""
@@ -53,14 +53,14 @@ class HeadCoverage:
 
 
 def coverage(
-    plan: KernelPlan, length: int, cells: tuple[int, int], *, only: int | None = None
+    classes: tuple[HeadClass, ...], length: int, cells: tuple[int, int], *, only: int | None = None
 ) -> tuple[HeadCoverage, ...]:
-    """Every distinct head of `plan` (or just the one like head `only`), in the order of its first head.
+    """Every distinct head of `classes` (or just the one like head `only`), in the order of its first head.
 
     `cells`: the largest numbers of rows and of columns of the grids.
     """
     found = []
-    for head_class in plan.classes:
+    for head_class in classes:
         for heads, constants in equal_heads(head_class.heads, head_class.constants):
             if only is None or only in heads:
                 found.append(_head(head_class.program, constants, heads, length, cells))
@@ -185,9 +185,10 @@ def _live(program: TileProgram, constants: Mapping[str, int], row: _Row, length:
 
 
 def pattern_coverage(
-    heads: ResolvedPattern, length: int, cells: tuple[int, int] = (1, 1), *, only: int | None = None
+    lowered: Lowered, length: int, cells: tuple[int, int] = (1, 1), *, only: int | None = None
 ) -> tuple[HeadCoverage, ...]:
-    """The coverage of each distinct head in tiles of at most TILE x TILE; `documents` count as one."""
-    heads = replace(heads, documents=Documents.NONE)
-    plan = plan_kernels(heads, head_dim=64, dtype="float32", query_tile=TILE, key_tile=TILE)
-    return coverage(plan, length, cells, only=only)
+    """The coverage of each distinct head in tiles of at most TILE x TILE; `documents` count as one.
+
+    Raises TooManyBands, TooManyClasses.
+    """
+    return coverage(head_classes(lowered.mask, TILE, TILE), length, cells, only=only)

@@ -6,24 +6,21 @@ Invariant: layers that share a pattern are reported once, with their number.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sparsec.analysis.cost import LENGTHS, CachePrice, Geometry, GroupPrice, group_prices, price
-from sparsec.analysis.coverage import coverage, dense_pairs
-from sparsec.plan.build import plan_kernels
+from sparsec.analysis.coverage import dense_pairs, pattern_coverage
+from sparsec.pipeline import Lowered
 from sparsec.plan.kv.layout import CacheLayout
-from sparsec.sema.model import Documents, ResolvedPattern
-
-TILE = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One pattern and the layers that have it: its meaning, and its cache's layout (None: it has no cache)."""
+    """One pattern and the layers that have it, and its cache's layout (None: it has no cache)."""
 
     name: str
     layers: tuple[int, ...]
-    heads: ResolvedPattern
+    lowered: Lowered
     layout: CacheLayout | None
 
 
@@ -77,9 +74,7 @@ def report(parts: Sequence[Part], geometry: Geometry, tokens: int) -> Report:
 
 
 def _part(part: Part, geometry: Geometry, tokens: int) -> PartReport:
-    heads = replace(part.heads, documents=Documents.NONE)
-    plan = plan_kernels(heads, head_dim=geometry.head_dim, dtype="float32", query_tile=TILE, key_tile=TILE)
-    covered = coverage(plan, tokens, (1, 1))
+    covered = pattern_coverage(part.lowered, tokens)
     live = sum(each.live_pairs * len(each.heads) for each in covered)
     dense, causal = dense_pairs(covered, tokens)
     layout = part.layout

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sparsec.analysis.coverage import HeadCoverage, pattern_coverage
 from sparsec.bench.baseline_names import DENSE, PEERS
+from sparsec.pipeline import Lowered
 
 if TYPE_CHECKING:
     from sparsec.bench.baselines import Case, Comparison
@@ -96,7 +97,7 @@ def measure(
 
     pattern = case.pattern
     report("counting live pairs")
-    found = pattern_coverage(pattern, case.length) if found is None else found
+    found = pattern_coverage(Lowered(pattern), case.length) if found is None else found
     causal = all(head.causal for head in found)
     (q, k, v), attend = case.inputs(), case.call(attn)
     comparison = None

@@ -13,6 +13,7 @@ from sparsec.analysis.coverage import pattern_coverage
 from sparsec.bench.baseline_names import PEERS
 from sparsec.bench.forward import launched_lines
 from sparsec.diagnostics.tables import table
+from sparsec.pipeline import Lowered
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +61,7 @@ def measure_gradients(
     from sparsec.bench.clock import median_seconds
 
     report("counting live pairs")
-    found = pattern_coverage(case.pattern, case.length)
+    found = pattern_coverage(Lowered(case.pattern), case.length)
     causal = all(head.causal for head in found)
     live = sum(len(head.heads) * head.live_pairs for head in found)
     pairs = case.length * (case.length + 1) / 2 if causal else case.length**2

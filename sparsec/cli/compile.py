@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from sparsec.diagnostics.model import DiagnosticError, SparsecError
 from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.render import render_text
 from sparsec.diagnostics.tables import table
+from sparsec.pipeline import Compilation
 from sparsec.plan.target import CPU_LEVELS, Family, family
 from sparsec.program import Pattern
 from sparsec.sema.model import ResolvedPattern
@@ -98,7 +100,7 @@ def compile_pattern(
             dtype=dtype,
             gradients=not inference,
             progress=report,
-            prove=(lambda: _proof(pattern, counts, head_dim, dtype, target, not inference)) if prove else None,
+            prove=partial(_proof, not inference) if prove else None,
         )
     _report_cache(pattern, counts)
     head = ("kernel", "registers", "spills (B)", "stack (B)", "shared (B)", "tensor-core instr.")
@@ -133,11 +135,9 @@ def compile_pattern(
     click.get_current_context().exit(1 if problems else 0)
 
 
-def _proof(
-    pattern: Pattern, meaning: ResolvedPattern, head_dim: int, dtype: str, target: str, gradients: bool
-) -> Proof:
+def _proof(gradients: bool, compilation: Compilation) -> Proof:
     """Raises SparsecError unless every claim is proved."""
-    claims = claims_about(pattern, meaning, head_dim=head_dim, dtype=dtype, target=target, gradients=gradients)
+    claims = claims_about(compilation, gradients=gradients)
     failed = tuple(claim for claim in claims if claim.status != "proved")
     if failed:
         count = f"{len(failed)} of {len(claims)} that are not"

@@ -52,7 +52,7 @@ def explain(
         title, parts = _of_model(program.model(model, **parsed(settings)), heads, kv_heads)
     else:
         title, parts = _of_pattern(choose(program, name, settings, or_first=True), heads, kv_heads)
-    counts = {(part.heads.heads, part.heads.kv_heads) for part in parts}
+    counts = {(part.lowered.pattern.heads, part.lowered.pattern.kv_heads) for part in parts}
     if len(counts) > 1:
         raise CallError(f"expected layers of equal head counts, got {sorted(counts)}")
     found = report(parts, Geometry(*counts.pop(), head_dim, dtype), seq_len)
@@ -77,7 +77,7 @@ def _part(pattern: Pattern, layers: tuple[int, ...], heads: int | None, kv_heads
         layout = pattern.cache_layout(found.heads, found.kv_heads)
     except DiagnosticError:
         layout = None  # a pattern that no cache serves still has a cost
-    return Part(pattern.name, layers, found, layout)
+    return Part(pattern.name, layers, pattern.lowered(found.heads, found.kv_heads), layout)
 
 
 def as_json(title: str, found: Report) -> str:

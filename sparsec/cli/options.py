@@ -13,7 +13,6 @@ import click
 
 from sparsec.diagnostics.model import DiagnosticError
 from sparsec.diagnostics.source import SourceFile
-from sparsec.plan.build import limited_mask
 from sparsec.program import Pattern, Program, parse
 from sparsec.sema.model import ResolvedPattern
 from sparsec.syntax.parser import read_file
@@ -119,5 +118,5 @@ def resolve(pattern: Pattern, heads: int | None, kv_heads: int | None) -> Resolv
     if problems := pattern.unsupported():
         raise DiagnosticError(problems)
     with pattern.refusals():
-        limited_mask(found)
+        pattern.lowered(heads, kv_heads).within_limits()
     return found

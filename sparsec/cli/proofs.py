@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from sparsec.diagnostics.model import CallError
 from sparsec.diagnostics.tables import duration, table
-from sparsec.program import Pattern
-from sparsec.sema.model import ResolvedPattern
+from sparsec.pipeline import Compilation
 
 if TYPE_CHECKING:
     from sparsec.prove import Claim
@@ -40,22 +39,12 @@ def check_prover() -> None:
         import sparsec.prove  # noqa: F401  # that it can be imported is all
 
 
-def claims_about(
-    pattern: Pattern, meaning: ResolvedPattern, *, head_dim: int, dtype: str, target: str, gradients: bool = True
-) -> tuple[Claim, ...]:
-    """The claims about the plan for `target`, those about the gradients' kernels only if there are any."""
+def claims_about(compilation: Compilation, *, gradients: bool = True) -> tuple[Claim, ...]:
+    """The claims about the plans, those about the gradients' kernels only if there are any."""
     with extras():
-        from sparsec.prove import prove
+        from sparsec.prove import prove_compilation
 
-        with pattern.refusals():
-            return prove(
-                meaning,
-                head_dim=head_dim,
-                dtype=dtype,
-                target=target,
-                gradients=gradients,
-                timeout_s=CLAIM_SECONDS,
-            )
+        return prove_compilation(compilation, gradients=gradients, timeout_s=CLAIM_SECONDS)
 
 
 def claims_text(claims: tuple[Claim, ...]) -> str:

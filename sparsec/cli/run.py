@@ -58,6 +58,7 @@ def run(
     """
     pattern = choose(open_program(file), name, settings, or_first=True)
     found = resolve(pattern, heads, kv_heads)
+    lowered = pattern.lowered(found.heads, found.kv_heads)
     with progress() as report:
         report("importing torch")
         import sparsec
@@ -78,10 +79,10 @@ def run(
     against = [name for name in USUAL if name != "flex" or not no_flex]
     for line in simplifications(found, against):
         click.echo(f"{line}\n")
-    click.echo(picture(found, seq_len, limit=PICTURES))
+    click.echo(picture(lowered, seq_len, limit=PICTURES))
     with progress() as report:
         measured = measure(
-            attn, case, against, repeats=REPEATS, report=report, check=True, found=pattern_coverage(found, seq_len)
+            attn, case, against, repeats=REPEATS, report=report, check=True, found=pattern_coverage(lowered, seq_len)
         )
     assert measured.comparison is not None, "the comparison was asked for"
     click.echo(f"\n{_verdict(measured.comparison)}\n")

@@ -13,7 +13,7 @@ from sparsec.cli.options import choose, file_argument, open_program, pattern_opt
 from sparsec.cli.picture import draw, shades_for
 from sparsec.cli.picture_svg import draw_html, draw_svg
 from sparsec.diagnostics.tables import count, percent
-from sparsec.sema.model import ResolvedPattern
+from sparsec.pipeline import Lowered
 
 LENGTH_LIMIT = 1 << 26
 
@@ -46,12 +46,13 @@ def show(
     found = resolve(pattern, heads, kv_heads)
     if head is not None and head >= found.heads:
         raise click.BadParameter(f"expected a head below {found.heads}, got {head}", param_hint="'--head'")
+    lowered = pattern.lowered(found.heads, found.kv_heads)
     title = f"{pattern.name}: {count(seq_len, 'query', 'queries')}, {count(seq_len, 'key')}"
     if form == "text":
-        text = f"{title}\n\n{picture(found, seq_len, only=head)}\n"
+        text = f"{title}\n\n{picture(lowered, seq_len, only=head)}\n"
     else:
         text = (draw_svg if form == "svg" else draw_html)(
-            pattern_coverage(found, seq_len, (128, 128), only=head), title
+            pattern_coverage(lowered, seq_len, (128, 128), only=head), title
         )
     if output is not None:
         output.write_text(text, encoding="utf-8")
@@ -59,13 +60,13 @@ def show(
         click.echo(text, nl=False)
 
 
-def picture(heads: ResolvedPattern, length: int, *, only: int | None = None, limit: int | None = None) -> str:
+def picture(lowered: Lowered, length: int, *, only: int | None = None, limit: int | None = None) -> str:
     """Pictures, legend and live fractions; `limit`: at most so many pictures."""
     width = shutil.get_terminal_size().columns
-    distinct = len(set(heads.terms)) if only is None else 1
+    distinct = len(set(lowered.pattern.terms)) if only is None else 1
     # A character is about twice as high as it is wide.
     cells = (32, 64) if distinct == 1 and width >= 64 else (16, 32)
-    found = pattern_coverage(heads, length, cells, only=only)
+    found = pattern_coverage(lowered, length, cells, only=only)
     parts = [draw(found[:limit], width, shades_for(sys.stdout.encoding))]
     if limit is not None and len(found) > limit:
         parts.append(f"{len(found) - limit} more distinct heads: sparsec show draws them all")

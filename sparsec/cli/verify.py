@@ -19,6 +19,7 @@ from sparsec.cli.proofs import check_prover, claims_about, claims_text, extras
 from sparsec.diagnostics.arguments import integer
 from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.tables import duration, table
+from sparsec.pipeline import Compilation
 from sparsec.program import Pattern
 from sparsec.sema.model import ResolvedPattern
 
@@ -199,7 +200,8 @@ class _Tested:
     def proved(self) -> tuple[Claim, ...]:
         self.report(f"proving {self.pattern.name}")
         self.title = self.title or f"the plan for {self.planned}"
-        return claims_about(self.pattern, self.meaning, head_dim=self.head_dim, dtype=self.dtype, target=self.planned)
+        lowered = self.pattern.lowered(self.meaning.heads, self.meaning.kv_heads)
+        return claims_about(Compilation(lowered, self.head_dim, self.dtype, self.planned, self.pattern.refusals))
 
 
 def _command(ctx: click.Context, file: Path) -> Callable[[str, Failure], str]:

@@ -1,4 +1,4 @@
-"""Checked pattern -> kernel plan: lowers it, groups heads, fits the tiles to the pattern and projects.
+"""Block mask -> kernel plan: fits the tiles to the pattern and projects each head class.
 
 Invariant: nothing here depends on a sequence length or a batch size.
 """
@@ -6,9 +6,8 @@ Invariant: nothing here depends on a sequence length or a batch size.
 from __future__ import annotations
 
 from sparsec.diagnostics.model import SparsecError
-from sparsec.ir.bands.band import Band
-from sparsec.ir.bands.classes import BandClass, BlockMask, bands_of_heads, block_mask
-from sparsec.ir.bands.normalise import Effort, TooManyBandsTogether
+from sparsec.ir.bands.classes import BandClass, BlockMask, HeadBands, block_mask
+from sparsec.ir.bands.normalise import TooManyBandsTogether
 from sparsec.ir.tiles.listed import lane_rows
 from sparsec.ir.tiles.program import TileProgram
 from sparsec.ir.tiles.project import project, project_transposed
@@ -29,65 +28,9 @@ class TooManyClasses(SparsecError):
         self.classes = classes
 
 
-def plan_kernels(pattern: ResolvedPattern, *, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> KernelPlan:
-    """The forward plan of `pattern`, with tiles of at most the given sizes (powers of two).
-
-    Raises TooManyBands or TooManyClasses.
-    """
-    return _kernel_plan(pattern, limited_mask(pattern), head_dim, dtype, query_tile, key_tile)
-
-
-def _kernel_plan(
-    pattern: ResolvedPattern, mask: BlockMask, head_dim: int, dtype: str, query_tile: int, key_tile: int
-) -> KernelPlan:
-    tiles = fitting_tiles(mask, query_tile, key_tile)
-    return KernelPlan(
-        pattern.heads,
-        pattern.kv_heads,
-        head_dim,
-        dtype,
-        pattern.score,
-        tuple(
-            head_class_of(band_class, project(band_class, *tiles, in_document=pattern.documents is Documents.SEPARATE))
-            for band_class in mask.classes
-        ),
-        pattern.documents,
-    )
-
-
-def plan_backward(
-    pattern: ResolvedPattern,
-    *,
-    head_dim: int,
-    dtype: str,
-    query_tile: int,
-    key_tile: int,
-    transposed_tiles: tuple[int, int] | None = None,
-) -> BackwardPlan:
-    """The plan of the gradients, with tiles of at most the given sizes; raises as `plan_kernels` does.
-
-    `transposed_tiles`: query and key tile of the gradients of keys and values; None: as for the queries'.
-    """
-    bands = bands_of_heads(pattern)
-    mask = limited_mask(pattern, bands=bands)
-    forward = _kernel_plan(pattern, mask, head_dim, dtype, query_tile, key_tile)
-    tiles = fitting_tiles(mask, *(transposed_tiles or (query_tile, key_tile)))
-    transposed = limited_mask(pattern, transposed=True, bands=bands)
-    return BackwardPlan(
-        forward,
-        tuple(head_class_of(band_class, project_transposed(band_class, *tiles)) for band_class in transposed.classes),
-    )
-
-
-def limited_mask(
-    pattern: ResolvedPattern,
-    *,
-    transposed: bool = False,
-    effort: Effort | None = None,
-    bands: tuple[tuple[Band, ...], ...] | None = None,
-) -> BlockMask:
-    """The pattern's IR; `bands`: those of each head, where they are known. Raises TooManyBands or TooManyClasses."""
-    mask = block_mask(pattern, transposed=transposed, effort=effort, bands=bands)
+def limited_mask(bands: HeadBands, block: int, *, transposed: bool = False) -> BlockMask:
+    """The block mask of heads with these bands. Raises TooManyBandsTogether or TooManyClasses."""
+    mask = block_mask(bands, block, transposed=transposed)
     if len(mask.classes) > CLASS_LIMIT:
         raise TooManyClasses(len(mask.classes))
     together = sum(len(band_class.bands) for band_class in mask.classes)
@@ -96,6 +39,54 @@ def limited_mask(
             f"expected at most {TOGETHER_LIMIT} bands in all kinds of heads together, got {together}"
         )
     return mask
+
+
+def plan_kernels(
+    pattern: ResolvedPattern, mask: BlockMask, *, head_dim: int, dtype: str, query_tile: int, key_tile: int
+) -> KernelPlan:
+    """The forward plan of `pattern`, with tiles of at most the given sizes (powers of two)."""
+    return KernelPlan(
+        pattern.heads,
+        pattern.kv_heads,
+        head_dim,
+        dtype,
+        pattern.score,
+        head_classes(mask, query_tile, key_tile, in_document=pattern.documents is Documents.SEPARATE),
+        pattern.documents,
+    )
+
+
+def plan_backward(
+    pattern: ResolvedPattern,
+    mask: BlockMask,
+    transposed: BlockMask,
+    *,
+    head_dim: int,
+    dtype: str,
+    query_tile: int,
+    key_tile: int,
+    transposed_tiles: tuple[int, int] | None = None,
+) -> BackwardPlan:
+    """The plan of the gradients, with tiles of at most the given sizes.
+
+    `transposed_tiles`: query and key tile of the gradients of keys and values; None: as for the queries'.
+    """
+    forward = plan_kernels(pattern, mask, head_dim=head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile)
+    tiles = fitting_tiles(mask, *(transposed_tiles or (query_tile, key_tile)))
+    return BackwardPlan(
+        forward,
+        tuple(head_class_of(band_class, project_transposed(band_class, *tiles)) for band_class in transposed.classes),
+    )
+
+
+def head_classes(
+    mask: BlockMask, query_tile: int, key_tile: int, *, in_document: bool = False
+) -> tuple[HeadClass, ...]:
+    """Each class of the mask with its tile program, of tiles of at most the given sizes."""
+    tiles = fitting_tiles(mask, query_tile, key_tile)
+    return tuple(
+        head_class_of(band_class, project(band_class, *tiles, in_document=in_document)) for band_class in mask.classes
+    )
 
 
 def head_class_of(band_class: BandClass, program: TileProgram) -> HeadClass:

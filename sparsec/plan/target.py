@@ -272,11 +272,14 @@ def cached_shape(target: str, head_dim: int, dtype: str, query_tile: int, key_ti
 
 
 def decode_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, int]:
-    """(query_tile, key_tile) to plan attention of at most DECODE_ROWS queries over a cache for."""
+    """(query_tile, key_tile) to plan attention of few queries over a cache for: at most DECODE_ROWS, on a CPU one."""
     if picked := _picked_tiles(target, Kind.DECODE, head_dim, dtype):
         return picked
-    if family(target) in (Family.CPU, Family.INTERPRETER):
-        return DECODE_ROWS, 32
+    match family(target):
+        case Family.CPU:
+            return 1, _tiles(Family.CPU, head_dim, dtype)[1]
+        case Family.INTERPRETER:
+            return DECODE_ROWS, 32
     if dtype == "float32":
         return DECODE_ROWS, 32 if head_dim <= 128 else 16
     return DECODE_ROWS, 64 if head_dim <= 128 else 32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparsec.prove.decide import Claim
-from sparsec.prove.proving import prove
+from sparsec.prove.proving import prove, prove_compilation
 from sparsec.prove.solve import solver_version
 
-__all__ = ["Claim", "prove", "solver_version"]
+__all__ = ["Claim", "prove", "prove_compilation", "solver_version"]

@@ -1,21 +1,16 @@
-"""Checked pattern and target -> the launches of its kernels, planned as the runtime plans them."""
+"""A compilation -> the launches of its kernels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
-from sparsec.backends.cpu import cached as cpu_cached
 from sparsec.diagnostics.model import InternalError
 from sparsec.ir.bands.normalise import TooManyBands
+from sparsec.pipeline import Compilation
 from sparsec.plan.kernel import HeadClass
-from sparsec.plan.kv.cached import CachedPlan, NoCache, cache_layout
-from sparsec.plan.target import Family, family
+from sparsec.plan.kv.cached import CachedPlan, NoCache
 from sparsec.prove.tile_setting import ProgramKind
-from sparsec.runtime.compile import backward_plan, cached_plans, plan_request
-from sparsec.runtime.request import DTYPES, Request
-from sparsec.sema.model import Documents, ResolvedPattern
+from sparsec.sema.model import Documents
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +23,16 @@ class Launch:
     of_gradients: bool = False
 
 
-def launches(
-    pattern: ResolvedPattern, head_dim: int, dtype: str, target: str, plans: tuple[CachedPlan, ...]
-) -> tuple[Launch, ...]:
+def launches(compilation: Compilation, plans: tuple[CachedPlan, ...]) -> tuple[Launch, ...]:
     """The launches, those of the `cached` plans included.
 
     Raises TooManyBands or TooManyClasses; ValueError for a target of another form; InternalError for a launch that
     leaves out a head or takes it twice.
     """
-    request = _request(pattern, head_dim, dtype)
+    pattern, backward = compilation.pattern, compilation.backward
     forward = ProgramKind.IN_DOCUMENT if pattern.documents is Documents.SEPARATE else ProgramKind.FORWARD
-    backward = backward_plan(request, target)
     found = [
-        Launch("forward", forward, plan_request(request, target).classes),
+        Launch("forward", forward, compilation.forward.classes),
         Launch("gradients of queries", forward, backward.forward.classes, True),
         Launch("gradients of keys", ProgramKind.TRANSPOSED, backward.transposed, True),
     ]
@@ -52,16 +44,9 @@ def launches(
     return tuple(found)
 
 
-def cached(pattern: ResolvedPattern, head_dim: int, dtype: str, target: str) -> tuple[CachedPlan, ...]:
+def cached(compilation: Compilation) -> tuple[CachedPlan, ...]:
     """The plans over a KV cache, of chunks and of few queries; none for a pattern that has no cache."""
     try:
-        if family(target) is Family.CPU:
-            return cpu_cached.cached_plans(pattern, head_dim, dtype)
-        return cached_plans(_request(pattern, head_dim, dtype), target)
+        return compilation.cached
     except (NoCache, TooManyBands):  # the heads of a KV group may have more bands together than each has
         return ()
-
-
-def _request(pattern: ResolvedPattern, head_dim: int, dtype: str) -> Request:
-    kinds: dict[str, torch.dtype] = {name: kind for kind, name in DTYPES.items()}
-    return Request(pattern, head_dim, kinds[dtype], lambda: cache_layout(pattern))

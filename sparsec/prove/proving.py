@@ -12,6 +12,7 @@ from functools import partial
 from sparsec.diagnostics.model import InternalError
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.ir.tiles.program import TileProgram
+from sparsec.pipeline import Compilation, Lowered
 from sparsec.plan.kernel import HeadClass
 from sparsec.prove import meaning, tile_counterexample
 from sparsec.prove.cache_obligations import prove_cache
@@ -37,14 +38,19 @@ def prove(
     gradients: bool = True,
     timeout_s: float = 10.0,
 ) -> tuple[Claim, ...]:
-    """The claims about `pattern` as compiled for a target name of `plan.target`, each decided within `timeout_s`
-    of processor time.
+    """The claims about `pattern` as compiled for a target name of `plan.target`; see `prove_compilation`."""
+    of = Compilation(Lowered(pattern), head_dim, dtype, target)
+    return prove_compilation(of, gradients=gradients, timeout_s=timeout_s)
+
+
+def prove_compilation(of: Compilation, *, gradients: bool = True, timeout_s: float = 10.0) -> tuple[Claim, ...]:
+    """The claims about the plans of a compilation, each decided within `timeout_s` of processor time.
 
     `gradients`: about the kernels of the gradients too. Raises TooManyBands or TooManyClasses.
     """
-    found: list[Claim] = []
-    plans = cached(pattern, head_dim, dtype, target)
-    launched = launches(pattern, head_dim, dtype, target, plans)
+    pattern, found = of.pattern, list[Claim]()
+    plans = cached(of)
+    launched = launches(of, plans)
     for bound, about in bound_programs(tuple(launch for launch in launched if gradients or not launch.of_gradients)):
         found += prove_tiles(bound, about, pattern, timeout_s=timeout_s)
     return (*found, *(prove_cache(pattern, plans, timeout_s=timeout_s) if plans else ()))

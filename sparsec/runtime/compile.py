@@ -20,18 +20,7 @@ from sparsec.backends.torch.cached import TorchCached
 from sparsec.backends.torch.kernel import TorchBackward, TorchKernel
 from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError, DiagnosticError
-from sparsec.plan.build import plan_backward, plan_kernels
-from sparsec.plan.kernel import BackwardPlan, KernelPlan
-from sparsec.plan.kv.cached import CachedPlan, plan_cached
-from sparsec.plan.target import (
-    Family,
-    backward_tile_sizes,
-    cached_tile_sizes,
-    decode_tile_sizes,
-    family,
-    tile_sizes,
-    transposed_tile_sizes,
-)
+from sparsec.plan.target import Family, family
 from sparsec.program import Pattern, Program, load, parse
 from sparsec.runtime import flops as flops  # registers the formulas
 from sparsec.runtime.cached_kernel import CachedKernel
@@ -85,7 +74,7 @@ def request_for(
     pattern: Pattern, head_dim: int, dtype: torch.dtype, heads: int | None, kv_heads: int | None
 ) -> Request:
     layout = partial(pattern.cache_layout, heads, kv_heads)
-    return Request(pattern.resolve(heads, kv_heads), head_dim, dtype, layout, pattern.refusals)
+    return Request(pattern.lowered(heads, kv_heads), head_dim, dtype, layout, pattern.refusals)
 
 
 def check_supported(pattern: Pattern, head_dim: int) -> int:
@@ -128,30 +117,6 @@ def _warn_once(message: str) -> None:
     warnings.warn(message, stacklevel=6)
 
 
-def plan_request(request: Request, target: str) -> KernelPlan:
-    """The kernel plan for a target name of `plan.target`."""
-    dtype = DTYPES.get(request.dtype, "float32")
-    query_tile, key_tile, *_ = tile_sizes(target, request.head_dim, dtype)
-    return plan_kernels(
-        request.pattern, head_dim=request.head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile
-    )
-
-
-def backward_plan(request: Request, target: str) -> BackwardPlan:
-    """The plan of the gradients for a target name of `plan.target`."""
-    dtype = DTYPES.get(request.dtype, "float32")
-    query_tile, key_tile = backward_tile_sizes(target, request.head_dim, dtype)
-    with request.refusals():
-        return plan_backward(
-            request.pattern,
-            head_dim=request.head_dim,
-            dtype=dtype,
-            query_tile=query_tile,
-            key_tile=key_tile,
-            transposed_tiles=transposed_tile_sizes(target, request.head_dim, dtype),
-        )
-
-
 def _module(request: Request, kind: str, device: torch.device, *, anyhow: bool) -> SparseAttention:
     if kind == "reference":
         pattern = request.pattern
@@ -185,20 +150,22 @@ def _kernels(request: Request, kind: str, device: torch.device, *, anyhow: bool)
     """
     if kind == "triton":
         from sparsec.backends.triton import kernel as triton  # imported where it is used, for it is slow to import
+        from sparsec.backends.triton.cached import TritonCached
 
         name = triton.target_of(device)
-        plan = plan_request(request, name)
-        built = triton.TritonKernel.of(plan, plan_backward=lambda: backward_plan(request, name))
-        return LoadedKernel(built, lambda: built, plan, lambda: triton_cached(request, name))
-    plan, pattern, head_dim = plan_request(request, "cpu"), request.pattern, request.head_dim
+        compilation = request.compilation(name)
+        built = triton.TritonKernel.of(compilation.forward, plan_backward=lambda: compilation.backward)
+        return LoadedKernel(built, lambda: built, compilation.forward, lambda: TritonCached.of(*compilation.cached))
+    compilation = request.compilation("cpu")
+    plan = compilation.forward
 
     def backward() -> BackwardKernel:
-        made = CpuBackward.of(backward_plan(request, "cpu"))
+        made = CpuBackward.of(compilation.backward)
         return made if available(made.entry) else TorchBackward(made.plan)
 
     def cached() -> CachedKernel:
-        made = CpuCached.of(pattern, head_dim, DTYPES[request.dtype])
-        return made if available(made.entries) else TorchCached.of(pattern, head_dim)
+        made = CpuCached.of(*compilation.cached)
+        return made if available(made.entries) else TorchCached(compilation.chunks)
 
     def available(library: Callable[[], object]) -> bool:
         """Whether it is there, or will be: with a compiler it is built when it is first called."""
@@ -215,9 +182,9 @@ def _kernels(request: Request, kind: str, device: torch.device, *, anyhow: bool)
         return LoadedKernel(cpu.CpuKernel.of(plan), backward, plan, cached)
     return LoadedKernel(
         TorchKernel(plan),
-        lambda: TorchBackward(backward_plan(request, "cpu")),
+        lambda: TorchBackward(compilation.backward),
         plan,
-        lambda: TorchCached.of(pattern, head_dim),
+        lambda: TorchCached(compilation.chunks),
     )
 
 
@@ -229,28 +196,6 @@ def rebuilt(name: str, device: torch.device | None) -> LoadedKernel:
     request, target = request_of(name)
     kind = "torch" if target == "torch" else "cpu" if family(target) is Family.CPU else "triton"
     return _kernels(request, kind, device or _default_device(kind), anyhow=True)
-
-
-def cached_plans(request: Request, target: str) -> tuple[CachedPlan, CachedPlan]:
-    """The plans over a cache of chunks and of few queries, for a GPU's target name of `plan.target`."""
-    dtype = DTYPES[request.dtype]
-
-    def plan(tiles: tuple[int, int]) -> CachedPlan:
-        return plan_cached(
-            request.pattern, head_dim=request.head_dim, dtype=dtype, query_tile=tiles[0], key_tile=tiles[1]
-        )
-
-    return (
-        plan(cached_tile_sizes(target, request.head_dim, dtype)),
-        plan(decode_tile_sizes(target, request.head_dim, dtype)),
-    )
-
-
-def triton_cached(request: Request, target: str) -> CachedKernel:
-    """The Triton kernels over a cache."""
-    from sparsec.backends.triton.cached import TritonCached  # imported where it is used, for it is slow to import
-
-    return TritonCached.of(*cached_plans(request, target))
 
 
 def module_of(

@@ -17,6 +17,7 @@ from sparsec.backends.reference.kernel import ReferenceKernel
 from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.bounds import POSITION_LIMIT
+from sparsec.pipeline import Lowered
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.runtime.derivatives import forward
@@ -195,7 +196,7 @@ class SparseAttention(nn.Module):
                 case str(name):
                     self._request = request_of(name)[0]
                 case ReferenceKernel(pattern):
-                    self._request = Request(pattern, self.head_dim, self.dtype)
+                    self._request = Request(Lowered(pattern), self.head_dim, self.dtype)
         return self._request
 
     def __getstate__(self) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from sparsec.analysis.cost import Geometry
 from sparsec.analysis.report import Part, Report, report
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.normalise import TooManyBands
-from sparsec.plan.kv.cached import NoCache, cache_layout
+from sparsec.pipeline import Compilation, Lowered
+from sparsec.plan.kv.cached import NoCache
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.plan.target import family
 from sparsec.sema.model import ResolvedPattern
@@ -40,7 +41,7 @@ _TEXT_LIMIT = 1 << 25
 class Request:
     """What to compile, checked: everything but the machine."""
 
-    pattern: ResolvedPattern
+    lowered: Lowered
     head_dim: int
     dtype: torch.dtype
     file_layout: Callable[[], CacheLayout] | None = None
@@ -48,12 +49,21 @@ class Request:
     refusals: Callable[[], AbstractContextManager[None]] = nullcontext
     """Where plans are made: what they refuse becomes the file's diagnostics."""
 
+    @property
+    def pattern(self) -> ResolvedPattern:
+        return self.lowered.pattern
+
+    def compilation(self, target: str) -> Compilation:
+        """Its way down to the plans for a target name of `plan.target`; float64 is planned for as float32."""
+        dtype = DTYPES.get(self.dtype, "float32")
+        return Compilation(self.lowered, self.head_dim, dtype, target, self.refusals)
+
     def layout(self) -> CacheLayout:
         """The layout of its KV cache. Raises DiagnosticError, or CallError without the file, where there is none."""
         if self.file_layout is not None:
             return self.file_layout()
         try:
-            return cache_layout(self.pattern)
+            return self.lowered.layout
         except (NoCache, TooManyBands) as error:
             raise CallError(f"expected a pattern that a KV cache serves, got one without: {error}") from error
 
@@ -62,10 +72,10 @@ class Request:
         pattern = self.pattern
         at = Geometry(pattern.heads, pattern.kv_heads, self.head_dim, DTYPES.get(self.dtype, "float32"))
         try:
-            layout = cache_layout(pattern)
+            layout = self.lowered.layout
         except (NoCache, TooManyBands):
             layout = None
-        return report((Part("", (0,), pattern, layout),), at, tokens)
+        return report((Part("", (0,), self.lowered, layout),), at, tokens)
 
 
 def name_of(request: Request, target: str, artefact: str = "") -> str:
@@ -115,4 +125,4 @@ def _read(data: Any) -> tuple[Request, str]:
     dtypes = {name: dtype for dtype, name in DTYPES.items()} | ({"float64": torch.float64} if target == "torch" else {})
     if data.get("dtype") not in dtypes:
         raise ValueError(f"expected dtype {', '.join(dtypes)}, got {data.get('dtype')!r:.40}")
-    return Request(heads_of(data.get("pattern")), head_dim, dtypes[data["dtype"]]), target
+    return Request(Lowered(heads_of(data.get("pattern"))), head_dim, dtypes[data["dtype"]]), target

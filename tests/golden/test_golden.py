@@ -16,11 +16,10 @@ import pytest
 import sparsec
 from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward
 from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
-from sparsec.ir.bands.classes import block_mask
 from sparsec.ir.bands.printer import print_mask
-from sparsec.plan.build import plan_backward, plan_kernels
+from sparsec.pipeline import Lowered
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
-from sparsec.plan.kv.cached import NoCache, cache_layout
+from sparsec.plan.kv.cached import NoCache
 from sparsec.plan.kv.printer import print_layout
 from sparsec.plan.printer import print_plan, print_programs
 from sparsec.plan.target import backward_tile_sizes, tile_sizes, transposed_tile_sizes
@@ -34,13 +33,12 @@ KINDS = ("ir.txt", "plan.txt", "cpu.cpp", "triton.txt", "backward.cpp", "backwar
 
 def plan_for(pattern: ResolvedPattern, target: str, dtype: str) -> KernelPlan:
     query_tile, key_tile, *_ = tile_sizes(target, 128, dtype)
-    return plan_kernels(pattern, head_dim=128, dtype=dtype, query_tile=query_tile, key_tile=key_tile)
+    return Lowered(pattern).plan_forward(head_dim=128, dtype=dtype, query_tile=query_tile, key_tile=key_tile)
 
 
 def backward_plan_for(pattern: ResolvedPattern, target: str, dtype: str) -> BackwardPlan:
     query_tile, key_tile = backward_tile_sizes(target, 128, dtype)
-    return plan_backward(
-        pattern,
+    return Lowered(pattern).plan_backward(
         head_dim=128,
         dtype=dtype,
         query_tile=query_tile,
@@ -51,7 +49,7 @@ def backward_plan_for(pattern: ResolvedPattern, target: str, dtype: str) -> Back
 
 def layout_text(heads: ResolvedPattern) -> str:
     try:
-        return print_layout(cache_layout(heads))
+        return print_layout(Lowered(heads).layout)
     except NoCache as error:
         return f"no cache: {error}\n"
 
@@ -62,7 +60,7 @@ def texts(file: str, name: str) -> Mapping[str, str]:
     heads = pattern.resolve(pattern.heads or 16, pattern.kv_heads or 8)
     cpu, gpu = plan_for(heads, "cpu", "float32"), plan_for(heads, "cuda:90", "bfloat16")
     return {
-        "ir.txt": print_mask(block_mask(heads)),
+        "ir.txt": print_mask(Lowered(heads).mask),
         "plan.txt": f"{print_plan(cpu)}\n{print_programs(cpu.classes)}",
         "cpu.cpp": emit_cpp(cpu),
         "triton.txt": emit_triton(gpu),

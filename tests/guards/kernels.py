@@ -17,10 +17,10 @@ import sparsec
 from sparsec.backends.cpu.backward import build_backwards
 from sparsec.backends.cpu.cached import build_cached
 from sparsec.backends.cpu.kernel import build_kernels
+from sparsec.pipeline import Lowered
 from sparsec.plan.kernel import KernelPlan
-from sparsec.plan.kv.cached import NoCache, cache_layout
+from sparsec.plan.kv.cached import NoCache
 from sparsec.runtime.cached_kernel import CachedKernel
-from sparsec.runtime.compile import backward_plan, plan_request, triton_cached
 from sparsec.runtime.kernel import BackwardKernel, ForwardKernel
 from sparsec.runtime.request import DTYPES, Request
 from sparsec.sema.model import ResolvedPattern
@@ -61,7 +61,7 @@ def _requests(settings: Settings) -> Iterator[tuple[str, Request]]:
             continue
         for m in range(settings.variants):
             head_dim, dtype = VARIANTS[(5 * n + m) % len(VARIANTS)]  # 5 and 6 have no common factor
-            yield f"{name}, head_dim {head_dim}, {dtype}", Request(pattern, head_dim, dtype)
+            yield f"{name}, head_dim {head_dim}, {dtype}", Request(Lowered(pattern), head_dim, dtype)
 
 
 def _patterns() -> Iterator[tuple[str, ResolvedPattern]]:
@@ -76,7 +76,7 @@ def _patterns() -> Iterator[tuple[str, ResolvedPattern]]:
 
 def has_cache(request: Request) -> bool:
     try:
-        cache_layout(request.pattern)
+        assert request.lowered.layout
     except NoCache:
         return False
     return True
@@ -88,11 +88,11 @@ Makers = tuple[KernelPlan, Callable[[], ForwardKernel], Callable[[], BackwardKer
 def _cpu(part: Sequence[Request], settings: Settings) -> Iterator[Makers]:
     """Several patterns a library."""
     level = settings.optimise
-    plans = [plan_request(request, "cpu") for request in part]
+    plans = [request.compilation("cpu").forward for request in part]
     held = [request for request in part if has_cache(request)]
     forward = cache(lambda: build_kernels(plans, optimise=level))
-    backward = cache(lambda: build_backwards([backward_plan(request, "cpu") for request in part], optimise=level))
-    cached = build_cached([(r.pattern, r.head_dim, DTYPES[r.dtype]) for r in held], optimise=level)
+    backward = cache(lambda: build_backwards([request.compilation("cpu").backward for request in part], optimise=level))
+    cached = build_cached([request.compilation("cpu").cached for request in held], optimise=level)
     for n, request in enumerate(part):
         of_cache = partial(cached.__getitem__, held.index(request)) if request in held else None
         yield plans[n], partial(_nth, forward, n), partial(_nth, backward, n), of_cache
@@ -103,10 +103,12 @@ def _nth(made: Callable[[], Sequence[Any]], n: int) -> Any:
 
 
 def _triton(part: Sequence[Request], settings: Settings) -> Iterator[Makers]:
+    from sparsec.backends.triton.cached import TritonCached
     from sparsec.backends.triton.kernel import TritonKernel  # imported where it is used, for it is slow to import
 
     for request in part:
-        plan = plan_request(request, "interpreter")
-        kernel = TritonKernel.of(plan, plan_backward=partial(backward_plan, request, "interpreter"))
-        of_cache = partial(triton_cached, request, "interpreter") if has_cache(request) else None
+        of = request.compilation("interpreter")
+        plan = of.forward
+        kernel = TritonKernel.of(plan, plan_backward=lambda of=of: of.backward)  # type: ignore[misc]
+        of_cache = (lambda of=of: TritonCached.of(*of.cached)) if has_cache(request) else None  # type: ignore[misc]
         yield plan, lambda kernel=kernel: kernel, lambda kernel=kernel: kernel, of_cache  # type: ignore[misc]

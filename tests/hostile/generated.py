@@ -10,14 +10,13 @@ from collections.abc import Mapping
 
 import torch
 
-from sparsec.backends.cpu import cached as cpu_cached
 from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward
 from sparsec.backends.cpu.emit_cached import emit_cpp_cached
 from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
 from sparsec.backends.triton.emit_cached import emit_triton_cached
-from sparsec.plan.kv.cached import NoCache, cache_layout
+from sparsec.pipeline import Lowered
+from sparsec.plan.kv.cached import NoCache
 from sparsec.runtime.build.manifest import Plans, launch_data, layout_data
-from sparsec.runtime.compile import backward_plan, cached_plans, plan_request
 from sparsec.runtime.request import Request
 from sparsec.sema.model import ResolvedPattern
 
@@ -26,21 +25,18 @@ HEAD_DIM = 32
 
 def generated(heads: ResolvedPattern, dtype: torch.dtype) -> Mapping[str, str]:
     """The texts by what they are."""
-    request = Request(heads, HEAD_DIM, dtype)
+    request = Request(Lowered(heads), HEAD_DIM, dtype)
     try:
-        layout = layout_data(cache_layout(heads))
-        of_cache = {
-            "cpu": cpu_cached.cached_plans(heads, HEAD_DIM, str(dtype).removeprefix("torch.")),
-            "cuda:90": cached_plans(request, "cuda:90"),
-        }
+        layout, has_cache = layout_data(request.lowered.layout), True
     except NoCache as error:
-        layout, of_cache = layout_data(str(error)), {}
+        layout, has_cache = layout_data(str(error)), False
     texts = {"layout": json.dumps(layout)}
     for target, forward, backward, cached in (
         ("cpu", emit_cpp, emit_cpp_backward, emit_cpp_cached),
         ("cuda:90", emit_triton, emit_triton_backward, emit_triton_cached),
     ):
-        plans = Plans(plan_request(request, target), backward_plan(request, target), of_cache.get(target))
+        of = request.compilation(target)
+        plans = Plans(of.forward, of.backward, of.cached if has_cache else None)
         assert plans.backward is not None
         texts |= {f"{target} forward": forward(plans.forward), f"{target} backward": backward(plans.backward)}
         texts[f"{target} launch"] = json.dumps(launch_data(plans))

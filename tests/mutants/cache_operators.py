@@ -38,7 +38,7 @@ PLAN = _of(
     "plan/kv/cached",
     ("cache of the group's first head alone", "for bands in distinct.values() for band",
      "for bands in list(distinct.values())[:1] for band"),
-    ("groups' heads in turn", "lowered[group * share : (group + 1) * share]",
+    ("groups' heads in turn", "bands_of[group * share : (group + 1) * share]",
      "lowered[group :: pattern.kv_heads]"),
     ("found by another group's numbers", "layout.groups[head // share] for head in part.heads",
      "layout.groups[head % pattern.kv_heads] for head in part.heads"),

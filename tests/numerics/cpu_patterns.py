@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsec.ir.tiles.program import ListSpec
-from sparsec.plan.build import plan_backward, plan_kernels
+from sparsec.pipeline import Lowered
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.sema import model as m
 
@@ -41,10 +41,10 @@ class Pattern:
         return m.ResolvedPattern(HEADS, KV_HEADS, terms, self.block, (), m.Documents.NONE, m.Score())
 
     def plan(self, head_dim: int, dtype: str) -> KernelPlan:
-        return plan_kernels(self.heads, head_dim=head_dim, dtype=dtype, query_tile=64, key_tile=64)
+        return Lowered(self.heads).plan_forward(head_dim=head_dim, dtype=dtype, query_tile=64, key_tile=64)
 
     def backward_plan(self, head_dim: int, dtype: str) -> BackwardPlan:
-        return plan_backward(self.heads, head_dim=head_dim, dtype=dtype, query_tile=64, key_tile=64)
+        return Lowered(self.heads).plan_backward(head_dim=head_dim, dtype=dtype, query_tile=64, key_tile=64)
 
     def mask(self, n_q: int, n_k: int, q0: int) -> Tensor:
         i, j = torch.arange(q0, q0 + n_q)[:, None], torch.arange(n_k)[None, :]

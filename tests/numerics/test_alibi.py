@@ -12,7 +12,7 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
 import sparsec
 from sparsec.backends.cpu.kernel import has_compiler
-from sparsec.plan.build import plan_kernels
+from sparsec.pipeline import Lowered
 from sparsec.runtime.build.manifest import Plans, launch_data, plans_of
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema.model import published_slopes
@@ -69,7 +69,7 @@ def walked(attn: SparseAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def test_a_manifest_keeps_slopes_to_the_bit() -> None:
     pattern = sparsec.parse("pattern p { alibi [0.1, 1/3, 1e-30] causal attend full }").pattern().resolve()
-    plan = plan_kernels(pattern, head_dim=16, dtype="float32", query_tile=64, key_tile=64)
+    plan = Lowered(pattern).plan_forward(head_dim=16, dtype="float32", query_tile=64, key_tile=64)
     data = json.loads(json.dumps(launch_data(Plans(plan, None, None))))
     assert plans_of(data, "no cache").forward.score.alibi == plan.score.alibi == (0.1, 1 / 3, 1e-30)
 

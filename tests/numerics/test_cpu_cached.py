@@ -15,8 +15,11 @@ from torch import Tensor
 from sparsec.backends.cpu.cached import ROWS, CpuCached, build_cached
 from sparsec.backends.cpu.kernel import has_compiler
 from sparsec.diagnostics.model import CallError
+from sparsec.pipeline import Compilation, Lowered
+from sparsec.plan.kv.cached import CachedPlan
 from sparsec.reference.mask import mask
 from sparsec.runtime.cached_kernel import Cached
+from sparsec.sema.model import ResolvedPattern
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
 
@@ -25,15 +28,20 @@ OTHERS = (("alibi", "bfloat16", 64), ("duo", "float16", 64), ("unlike_heads", "f
 OTHERS += (("random", "float16", 20), ("all_scores", "bfloat16", 72), ("s2", "float32", 300))
 
 
+def plans_of(of: ResolvedPattern, head_dim: int, dtype: str) -> tuple[CachedPlan, CachedPlan]:
+    return Compilation(Lowered(of), head_dim, dtype, "cpu").cached
+
+
 @cache
 def kernels() -> dict[str, CpuCached]:
-    return dict(zip(PATTERNS, build_cached([(of, 64, "float32") for of in PATTERNS.values()], optimise=1), strict=True))
+    plans = [plans_of(of, 64, "float32") for of in PATTERNS.values()]
+    return dict(zip(PATTERNS, build_cached(plans, optimise=1), strict=True))
 
 
 @cache
 def others() -> dict[tuple[str, str, int], CpuCached]:
-    requests = [(PATTERNS[name], head_dim, dtype) for name, dtype, head_dim in OTHERS]
-    return dict(zip(OTHERS, build_cached(requests, optimise=1), strict=True))
+    plans = [plans_of(PATTERNS[name], head_dim, dtype) for name, dtype, head_dim in OTHERS]
+    return dict(zip(OTHERS, build_cached(plans, optimise=1), strict=True))
 
 
 def walk_of(name: str, batch: int = 1, max_len: int = 400) -> Walk:

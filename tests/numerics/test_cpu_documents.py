@@ -17,7 +17,7 @@ import sparsec
 from sparsec.backends.cpu.backward import CpuBackward, build_backwards
 from sparsec.backends.cpu.kernel import CpuKernel, build_kernels, has_compiler
 from sparsec.diagnostics.model import CallError
-from sparsec.plan.build import plan_backward
+from sparsec.pipeline import Lowered
 from sparsec.runtime.draws import draw_tables
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
@@ -55,8 +55,9 @@ LENGTHS = (0, 1, 64, 0, 0, 7, 150, 30, 3, 65, 2, 0)
 def kernels(dtype: str, terms: tuple[str, ...]) -> dict[tuple[str, str], tuple[CpuKernel, CpuBackward]]:
     names = [(kind, name) for kind in KINDS for name in terms]
     plans = [
-        plan_backward(
-            sparsec.parse(f"pattern p {{ {kind} {TERMS[name][0]} }}").pattern().resolve(HEADS, KV_HEADS),
+        Lowered(
+            sparsec.parse(f"pattern p {{ {kind} {TERMS[name][0]} }}").pattern().resolve(HEADS, KV_HEADS)
+        ).plan_backward(
             head_dim=32,
             dtype=dtype,
             query_tile=64,

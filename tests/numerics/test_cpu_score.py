@@ -15,7 +15,7 @@ import sparsec
 from sparsec.backends.cpu.backward import CpuBackward, build_backwards
 from sparsec.backends.cpu.kernel import CpuKernel, build_kernels, has_compiler
 from sparsec.diagnostics.model import CallError
-from sparsec.plan.build import plan_backward
+from sparsec.pipeline import Lowered
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
 
@@ -30,7 +30,7 @@ SHAPES = ((130, 130, 0), (77, 200, 123), (110, 40, -30), (40, 0, 0))  # Nq, Nk, 
 def kernels(dtype: str, scores: tuple[str, ...] = SCORES) -> dict[str, tuple[CpuKernel, CpuBackward]]:
     texts = [f"pattern p {{ {score} attend (window(70, ahead = 9) | sink(3)) - rows(50 .. 60) }}" for score in scores]
     resolved = [sparsec.parse(text).pattern().resolve(HEADS, KV_HEADS) for text in texts]
-    plans = [plan_backward(heads, head_dim=64, dtype=dtype, query_tile=64, key_tile=64) for heads in resolved]
+    plans = [Lowered(heads).plan_backward(head_dim=64, dtype=dtype, query_tile=64, key_tile=64) for heads in resolved]
     forward = build_kernels([plan.forward for plan in plans], optimise=1)
     return dict(zip(scores, zip(forward, build_backwards(plans, optimise=1), strict=True), strict=True))
 

@@ -13,7 +13,7 @@ import torch
 from formulas import CASES, Case, expected, expected_packed
 
 import sparsec
-from sparsec.plan.build import plan_kernels
+from sparsec.pipeline import Lowered
 from sparsec.program import Pattern
 from sparsec.reference.mask import mask
 from sparsec.sema.model import Documents, Score
@@ -132,7 +132,7 @@ def test_duo_attention_table() -> None:
 def test_tiles_are_exact(case: Case, n_q: int, n_k: int) -> None:
     """No visited tile is without a live pair, no full tile is run with a mask, and none the other way round."""
     pattern = pattern_of(case).resolve(case.heads, case.kv_heads)
-    plan = plan_kernels(pattern, head_dim=64, dtype="float32", query_tile=pattern.block, key_tile=pattern.block)
+    plan = Lowered(pattern).plan_forward(head_dim=64, dtype="float32", query_tile=pattern.block, key_tile=pattern.block)
     count = check_tiles(plan, torch.from_numpy(expected(case, n_q, n_k).copy()), n_k - n_q)
     assert count.visited and (count.empty, count.needless) == (0, 0), count
 

@@ -13,7 +13,7 @@ import sparsec
 from sparsec.backends.cpu.cached import build_cached
 from sparsec.backends.torch.cached import TorchCached
 from sparsec.backends.torch.kernel import TorchKernel
-from sparsec.runtime.compile import module_of, plan_request
+from sparsec.runtime.compile import module_of
 from sparsec.runtime.kernel import BackwardKernel, LoadedKernel
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import Request, name_of
@@ -80,7 +80,7 @@ def request_for(file: str, name: str) -> Request:
     pattern = small(file, name)
     heads, kv_heads = pattern.heads or 8, pattern.kv_heads or 4
     return Request(
-        pattern.resolve(heads, kv_heads), HEAD_DIM, torch.float32, lambda: pattern.cache_layout(heads, kv_heads)
+        pattern.lowered(heads, kv_heads), HEAD_DIM, torch.float32, lambda: pattern.cache_layout(heads, kv_heads)
     )
 
 
@@ -92,13 +92,13 @@ def no_backward() -> BackwardKernel:
 def modules(target: str) -> dict[tuple[str, str], SparseAttention]:
     requests = [request_for(*example) for example in CAUSAL]
     kernels = (
-        build_cached([(request.pattern, HEAD_DIM, "float32") for request in requests], optimise=1)
+        build_cached([request.compilation("cpu").cached for request in requests], optimise=1)
         if target == "cpu"
-        else [TorchCached.of(request.pattern, HEAD_DIM) for request in requests]
+        else [TorchCached(request.compilation("cpu").chunks) for request in requests]
     )
     found = {}
     for example, request, kernel in zip(CAUSAL, requests, kernels, strict=True):
-        plan = plan_request(request, "cpu")
+        plan = request.compilation("cpu").forward
         found[example] = module_of(
             target,
             name_of(request, target, "forward on torch"),

@@ -13,7 +13,7 @@ from dense_gradients import Mask, Results, Score, dense, mask_of
 from torch import Tensor
 
 from sparsec.backends.triton.kernel import TritonKernel, interpreted
-from sparsec.plan.build import plan_backward, plan_kernels
+from sparsec.pipeline import Lowered
 from sparsec.runtime.draws import draw_tables
 from sparsec.sema import model as m
 
@@ -44,8 +44,8 @@ def kernel_of(
     heads = m.ResolvedPattern(len(terms), kv_heads, terms, 16, (), m.Documents.NONE, m.Score())
     given = {"head_dim": head_dim, "dtype": str(dtype).removeprefix("torch.")}
     return TritonKernel.of(
-        plan_kernels(heads, query_tile=16, key_tile=32, **given),
-        plan_backward=lambda: plan_backward(heads, query_tile=tiles[0], key_tile=tiles[1], **given),
+        Lowered(heads).plan_forward(query_tile=16, key_tile=32, **given),
+        plan_backward=lambda: Lowered(heads).plan_backward(query_tile=tiles[0], key_tile=tiles[1], **given),
     )
 
 

@@ -18,7 +18,8 @@ from sparsec.backends.torch.cached import TorchCached
 from sparsec.backends.triton import cached as triton_cached
 from sparsec.backends.triton.cached import TritonCached
 from sparsec.backends.triton.kernel import interpreted
-from sparsec.plan.kv.cached import CachedPlan, plan_cached
+from sparsec.pipeline import Lowered
+from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.target import DECODE_ROWS
 from sparsec.reference.mask import mask
 from sparsec.runtime.cached_kernel import Cached, CachedKernel
@@ -79,7 +80,7 @@ def pattern(
 
 def planned(of: m.ResolvedPattern, head_dim: int, dtype: torch.dtype, query_tile: int) -> CachedPlan:
     name = str(dtype).removeprefix("torch.")
-    return plan_cached(of, head_dim=head_dim, dtype=name, query_tile=query_tile, key_tile=32)
+    return Lowered(of).plan_cached(head_dim=head_dim, dtype=name, query_tile=query_tile, key_tile=32)
 
 
 @cache

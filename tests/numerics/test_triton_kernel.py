@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from sparsec.backends.triton.kernel import TritonKernel, interpreted
-from sparsec.plan.build import plan_kernels
+from sparsec.pipeline import Lowered
 from sparsec.runtime.draws import draw_tables
 from sparsec.sema import model as m
 
@@ -44,7 +44,9 @@ def kernel_of(
 ) -> TritonKernel:
     heads = m.ResolvedPattern(len(terms), kv_heads, terms, 16, (), m.Documents.NONE, m.Score())
     name = str(dtype).removeprefix("torch.")
-    return TritonKernel.of(plan_kernels(heads, head_dim=head_dim, dtype=name, query_tile=tiles[0], key_tile=tiles[1]))
+    return TritonKernel.of(
+        Lowered(heads).plan_forward(head_dim=head_dim, dtype=name, query_tile=tiles[0], key_tile=tiles[1])
+    )
 
 
 def causal_and(*terms: Term) -> Term:

@@ -13,7 +13,7 @@ from dense_gradients import Results, Score, dense
 from torch import Tensor
 
 from sparsec.backends.triton.kernel import TritonKernel, interpreted
-from sparsec.plan.build import plan_backward, plan_kernels
+from sparsec.pipeline import Lowered
 from sparsec.runtime.draws import draw_tables
 from sparsec.sema import model as m
 
@@ -42,9 +42,9 @@ def kernel_of(
 ) -> TritonKernel:
     name = str(dtype).removeprefix("torch.")
     return TritonKernel.of(
-        plan_kernels(pattern, head_dim=head_dim, dtype=name, query_tile=tiles[0], key_tile=tiles[1]),
-        plan_backward=lambda: plan_backward(
-            pattern, head_dim=head_dim, dtype=name, query_tile=tiles[1], key_tile=tiles[0]
+        Lowered(pattern).plan_forward(head_dim=head_dim, dtype=name, query_tile=tiles[0], key_tile=tiles[1]),
+        plan_backward=lambda: Lowered(pattern).plan_backward(
+            head_dim=head_dim, dtype=name, query_tile=tiles[1], key_tile=tiles[0]
         ),
     )
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import sparsec
 from sparsec.backends.cpu.emit import emit_cpp
 from sparsec.backends.triton.emit import emit_triton
-from sparsec.plan.build import plan_kernels
+from sparsec.pipeline import Lowered
 
 for path in sorted(Path("examples").glob("*.sparse")):
     program = sparsec.load(path)
@@ -34,7 +34,7 @@ for path in sorted(Path("examples").glob("*.sparse")):
         if pattern.unsupported():
             continue
         heads = pattern.resolve(*((None, None) if pattern.heads else (8, 4)))
-        plan = plan_kernels(heads, head_dim=64, dtype="bfloat16", query_tile=64, key_tile=64)
+        plan = Lowered(heads).plan_forward(head_dim=64, dtype="bfloat16", query_tile=64, key_tile=64)
         assert "sparsec_forward" in emit_cpp(plan), name
         ast.parse(emit_triton(plan))
         print(name)

@@ -108,9 +108,9 @@ def test_installed_wheel_runs_outside_the_checkout(wheel: Path, tmp_path: Path) 
     assert checked.returncode == 1
     assert "s2.sparse:1:" in checked.stdout
     source = (
-        "import sparsec; from sparsec.plan.build import plan_kernels; from sparsec.backends.cpu.emit import emit_cpp\n"
+        "import sparsec; from sparsec.pipeline import Lowered; from sparsec.backends.cpu.emit import emit_cpp\n"
         "heads = sparsec.parse('pattern p { causal attend window(9) }').pattern().resolve(1, 1)\n"
-        "plan = plan_kernels(heads, head_dim=16, dtype='float32', query_tile=64, key_tile=64)\n"
+        "plan = Lowered(heads).plan_forward(head_dim=16, dtype='float32', query_tile=64, key_tile=64)\n"
         "print(emit_cpp(plan))"
     )
     printed = run(str(python), "-c", source)

@@ -11,8 +11,9 @@ from sparsec.backends.cpu.cached import build_cached
 from sparsec.backends.torch.cached import TorchCached
 from sparsec.backends.torch.kernel import TorchKernel
 from sparsec.ir.bands.normalise import TooManyBands
-from sparsec.plan.kv.cached import NoCache, cache_layout
-from sparsec.runtime.compile import module_of, plan_request
+from sparsec.pipeline import Lowered
+from sparsec.plan.kv.cached import NoCache
+from sparsec.runtime.compile import module_of
 from sparsec.runtime.kernel import BackwardKernel, LoadedKernel
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import Request, name_of
@@ -28,7 +29,7 @@ def causal(pattern: ResolvedPattern) -> ResolvedPattern:
 
 def has_cache(pattern: ResolvedPattern) -> bool:
     try:
-        cache_layout(pattern)
+        assert Lowered(pattern).layout
     except (NoCache, TooManyBands):
         return False
     return True
@@ -39,19 +40,20 @@ def causal_patterns(blocks: tuple[int, ...] = (16, 32)) -> st.SearchStrategy[Res
 
 
 def torch_module(pattern: ResolvedPattern, head_dim: int) -> SparseAttention:
-    request = Request(pattern, head_dim, float32, lambda: cache_layout(pattern))
-    plan = plan_request(request, "interpreter")
-    kernels = LoadedKernel(TorchKernel(plan), _no_backward, plan, lambda: TorchCached.of(pattern, head_dim))
+    lowered = Lowered(pattern)
+    request = Request(lowered, head_dim, float32, lambda: lowered.layout)
+    plan, chunks = request.compilation("interpreter").forward, request.compilation("cpu").chunks
+    kernels = LoadedKernel(TorchKernel(plan), _no_backward, plan, lambda: TorchCached(chunks))
     return module_of("torch", name_of(request, "torch", "small tiles"), kernels, request)
 
 
 def cpu_modules(chosen: list[ResolvedPattern], head_dim: int) -> list[SparseAttention]:
     """One library for all; the first call of an empty cache runs on the torch target."""
-    built = build_cached([(pattern, head_dim, "float32") for pattern in chosen], optimise=1)
+    requests = [Request(Lowered(pattern), head_dim, float32) for pattern in chosen]
+    built = build_cached([request.compilation("cpu").cached for request in requests], optimise=1)
     modules = []
-    for pattern, kernel in zip(chosen, built, strict=True):
-        request = Request(pattern, head_dim, float32, lambda pattern=pattern: cache_layout(pattern))  # type: ignore[misc]
-        plan = plan_request(request, "cpu")
+    for request, kernel in zip(requests, built, strict=True):
+        plan = request.compilation("cpu").forward
         kernels = LoadedKernel(TorchKernel(plan), _no_backward, plan, lambda kernel=kernel: kernel)  # type: ignore[misc]
         modules.append(module_of("cpu", name_of(request, "cpu", "forward on torch"), kernels, request))
     return modules

@@ -14,10 +14,11 @@ from vacuity import Coverage
 import sparsec
 from sparsec.backends.cpu.backward import build_backwards
 from sparsec.backends.cpu.kernel import build_kernels
+from sparsec.pipeline import Lowered
 from sparsec.reference.mask import mask
 from sparsec.runtime.build.cache import build_key
 from sparsec.runtime.cached_kernel import CachedKernel
-from sparsec.runtime.compile import backward_plan, module_of, plan_request
+from sparsec.runtime.compile import module_of
 from sparsec.runtime.kernel import LoadedKernel
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import Request, name_of
@@ -151,9 +152,10 @@ def module_for(call: Call, target: str) -> SparseAttention:
 
 def cpu_modules(part: list[Call], *, gradients: bool = False) -> list[SparseAttention]:
     """Several patterns a library, built with little optimisation: what is tested is the text, not the compiler."""
-    requests = [Request(call.pattern, call.inputs.q.shape[3], call.inputs.q.dtype) for call in part]
-    kernels = build_kernels([plan_request(request, "cpu") for request in requests], optimise=1)
-    plans = [backward_plan(request, "cpu") for request in requests] if gradients else []
+    requests = [Request(Lowered(call.pattern), call.inputs.q.shape[3], call.inputs.q.dtype) for call in part]
+    compilations = [request.compilation("cpu") for request in requests]
+    kernels = build_kernels([of.forward for of in compilations], optimise=1)
+    plans = [of.backward for of in compilations] if gradients else []
     backwards = build_backwards(plans, optimise=1) if gradients else [None] * len(part)
     modules = []
     for request, kernel, backward in zip(requests, kernels, backwards, strict=True):

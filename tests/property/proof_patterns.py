@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import sparsec
+from sparsec.pipeline import Compilation, Lowered
 from sparsec.sema.model import ResolvedPattern
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ PLAIN = "pattern p { heads 2  causal  attend sink(4) | window(200) }"
 @cache
 def heads_of(text: str) -> ResolvedPattern:
     return sparsec.parse(text).pattern().resolve()
+
+
+def compilation(pattern: ResolvedPattern) -> Compilation:
+    return Compilation(Lowered(pattern), 64, "float32", "cpu")
 
 
 def statuses(claims: tuple[Claim, ...]) -> dict[str, set[str]]:

@@ -13,7 +13,7 @@ from vacuity import examples, wanted
 
 from sparsec.ir.bands.liveness import EVERYTHING
 from sparsec.ir.expr.nodes import evaluate
-from sparsec.plan.kv.cached import cache_layout
+from sparsec.pipeline import Lowered
 from sparsec.plan.kv.layout import CacheLayout, SlotMap, place_names, slot_map
 from sparsec.reference.mask import mask
 from sparsec.sema import model as m
@@ -123,7 +123,7 @@ def test_needed_keys_stay_in_their_slots() -> None:
     def check(pattern: ResolvedPattern, steps: list[int], rollback: int) -> None:
         nonlocal evicting
         note(sparse_text(pattern))
-        layout, length = cache_layout(pattern), min(sum(steps), 120)
+        layout, length = Lowered(pattern).layout, min(sum(steps), 120)
         seen.add(sparse_text(pattern))
         assert layout.slots(length, rollback) == sum(sum(group) for group in layout.capacities(length, rollback))
         for group, kept in enumerate(layout.groups):
@@ -153,7 +153,7 @@ def _check_truncation(walk: Walk, needed: torch.Tensor, at: int) -> None:
 def test_keys_beyond_the_greatest_length_have_no_slot() -> None:
     late = m.Intersection((m.Window(20, 0, False), m.Columns(m.Edge(50, False), None, False)))
     for pattern in (WINDOW_AND_STRIDE, STRIDE_IN_A_WINDOW, replace(STRIDE_IN_A_WINDOW, terms=(late,))):
-        layout = cache_layout(pattern)
+        layout = Lowered(pattern).layout
         found = slot_map(layout.groups[0])
         for max_len in (1, 15, 16, 17, 100):
             slots, names = layout.slots(max_len), place_names(layout.places(max_len)[0])

@@ -21,8 +21,9 @@ from sparsec.backends.torch.kernel import TorchBackward, TorchKernel
 from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
 from sparsec.backends.triton.emit_cached import emit_triton_cached
 from sparsec.ir.bands.normalise import BAND_LIMIT, TooManyBands
-from sparsec.plan.build import CLASS_LIMIT, TOGETHER_LIMIT, plan_backward, plan_kernels
-from sparsec.plan.kv.cached import NoCache, plan_cached
+from sparsec.pipeline import Lowered
+from sparsec.plan.build import CLASS_LIMIT, TOGETHER_LIMIT
+from sparsec.plan.kv.cached import NoCache
 from sparsec.program import parse
 from sparsec.reference.mask import mask
 from sparsec.sema.model import ResolvedPattern
@@ -94,13 +95,13 @@ def check(heads: ResolvedPattern, length: int = LENGTH) -> int:
     tiles = {"head_dim": 64, "dtype": "float32", "query_tile": 64, "key_tile": 64}
     refused = 0
     for path, plan, prints in (
-        ("forward", plan_kernels, (emit_cpp, emit_triton)),
-        ("backward", plan_backward, (emit_cpp_backward, emit_triton_backward)),
-        ("cache", plan_cached, (twice(emit_cpp_cached), twice(emit_triton_cached))),
+        ("forward", Lowered.plan_forward, (emit_cpp, emit_triton)),
+        ("backward", Lowered.plan_backward, (emit_cpp_backward, emit_triton_backward)),
+        ("cache", Lowered.plan_cached, (twice(emit_cpp_cached), twice(emit_triton_cached))),
     ):
         made: list[object] = []
         try:
-            within_limit(path, lambda plan=plan, made=made: made.append(plan(heads, **tiles)))
+            within_limit(path, lambda plan=plan, made=made: made.append(plan(Lowered(heads), **tiles)))
         except (TooManyBands, NoCache):
             refused += 1
             continue
@@ -155,9 +156,9 @@ def test_as_many_kinds_of_heads_as_a_plan_may_have(name: str) -> None:
 )
 def test_tiles_of_many_bands_are_those_of_the_mask(names: tuple[str, ...]) -> None:
     heads = pattern(union(*(TERMS[name](n + 1) for n in range(10) for name in names)))
-    plan = plan_kernels(heads, head_dim=64, dtype="float32", query_tile=16, key_tile=16)
+    plan = Lowered(heads).plan_forward(head_dim=64, dtype="float32", query_tile=16, key_tile=16)
     check_tiles(plan, mask(heads, 90, 700, 610), 610)
-    backward = plan_backward(heads, head_dim=64, dtype="float32", query_tile=16, key_tile=16)
+    backward = Lowered(heads).plan_backward(head_dim=64, dtype="float32", query_tile=16, key_tile=16)
     generator = torch.Generator().manual_seed(1)
     q, k, v, grad = (torch.randn(1, n, 300, 8, generator=generator, dtype=torch.float64) for n in (2, 1, 1, 2))
     call = {"q_offset": 0, "scale": None}

@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from proof_patterns import MODEST, PLAIN, STRIDED, heads_of, statuses
+from proof_patterns import MODEST, PLAIN, STRIDED, compilation, heads_of, statuses
 
 from sparsec.diagnostics.model import InternalError
 from sparsec.ir.bands.liveness import Region
 from sparsec.ir.expr import nodes as x
 from sparsec.ir.tiles.program import Piece, TileProgram
+from sparsec.pipeline import Compilation
 from sparsec.plan.kernel import HeadClass
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.kv.layout import CacheLayout, OldestNeeded, oldest_needed
@@ -21,7 +22,6 @@ from sparsec.plan.kv.layout import CacheLayout, OldestNeeded, oldest_needed
 z3 = pytest.importorskip("z3")
 
 from sparsec.prove import Claim, prove, solve  # noqa: E402  # they import z3
-from sparsec.prove import launches as of_launches  # noqa: E402
 from sparsec.prove.cache_obligations import prove_cache  # noqa: E402
 from sparsec.prove.decide import decide  # noqa: E402
 from sparsec.prove.launches import Launch, cached, launches  # noqa: E402
@@ -60,7 +60,7 @@ def rewritten(tree: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def classes_of(name: str, text: str = PLAIN) -> tuple[Launch, tuple[HeadClass, ...]]:
-    launch = next(each for each in launches(heads_of(text), 64, "float32", "cpu", ()) if each.name == name)
+    launch = next(each for each in launches(compilation(heads_of(text)), ()) if each.name == name)
     return launch, launch.classes
 
 
@@ -160,7 +160,7 @@ def test_a_wrong_predicate_is_refuted() -> None:
 
 def cache_claims(change: Callable[[CachedPlan], CachedPlan]) -> dict[str, Claim]:
     heads = heads_of(MODEST)
-    plans = tuple(change(plan) for plan in cached(heads, 64, "float32", "cpu"))
+    plans = tuple(change(plan) for plan in cached(compilation(heads)))
     return {claim.name: claim for claim in prove_cache(heads, plans)}
 
 
@@ -245,7 +245,7 @@ def test_a_wrong_truncation_is_refuted(more: int, cut: str, monkeypatch: pytest.
 
 def test_a_query_that_looks_ahead_is_no_cache_s() -> None:
     """The layout of the causal pattern, asked by heads that see one key more."""
-    plans = cached(heads_of("pattern p { heads 1  causal  attend window(9) }"), 64, "float32", "cpu")
+    plans = cached(compilation(heads_of("pattern p { heads 1  causal  attend window(9) }")))
     ahead = heads_of("pattern p { heads 1  attend window(9, ahead = 1) }")
     found = {claim.name: claim for claim in prove_cache(ahead, plans)}
     at = found["causality"].counterexample
@@ -346,13 +346,12 @@ def test_programs_of_another_form_are_refused() -> None:
 
 def test_every_head_is_launched_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "pattern p { heads 2  causal  where h < 1 attend window(9)  otherwise attend sink(64) | stride(30) }"
-    plan_of, backward_of = of_launches.plan_request, of_launches.backward_plan
-    monkeypatch.setattr(of_launches, "plan_request", lambda *a: replace(plan_of(*a), classes=plan_of(*a).classes[:1]))
+    of = compilation(heads_of(text))
+    monkeypatch.setattr(Compilation, "forward", replace(of.forward, classes=of.forward.classes[:1]))
     with pytest.raises(InternalError, match="forward: a head"):
         prove(heads_of(text), gradients=False)
     monkeypatch.undo()
-    twice = lambda *a: replace(backward_of(*a), transposed=backward_of(*a).transposed * 2)  # noqa: E731
-    monkeypatch.setattr(of_launches, "backward_plan", twice)
+    monkeypatch.setattr(Compilation, "backward", replace(of.backward, transposed=of.backward.transposed * 2))
     with pytest.raises(InternalError, match="gradients of keys: a head"):
         prove(heads_of(text))
 
@@ -370,7 +369,7 @@ def test_a_key_that_a_longer_cut_needs_is_stored() -> None:
         kept = (replace(s, slots=replace(s.slots, kept=x.Select(old, x.Int(-1), s.slots.kept))) for s in plan.store)
         return replace(plan, store=tuple(kept))
 
-    plans = tuple(map(forgetful, cached(heads, 64, "float32", "cpu")))
+    plans = tuple(map(forgetful, cached(compilation(heads))))
     found = {claim.name: claim.status for claim in prove_cache(heads, plans)}
     assert found["truncation"] != "proved"
 
@@ -378,4 +377,4 @@ def test_a_key_that_a_longer_cut_needs_is_stored() -> None:
 def test_a_ring_without_slots_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparsec.prove.cache_obligations.capacity_expr", lambda region: x.Var("rollback"))
     with pytest.raises(InternalError, match="divisor is positive"):
-        prove_cache(heads_of(MODEST), cached(heads_of(MODEST), 64, "float32", "cpu"))
+        prove_cache(heads_of(MODEST), cached(compilation(heads_of(MODEST))))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from vacuity import Coverage, examples, wanted
 
 from sparsec.ir.bands.normalise import TooManyBands
-from sparsec.plan.build import plan_kernels
+from sparsec.pipeline import Lowered
 from sparsec.reference.mask import mask
 from sparsec.sema.model import ResolvedPattern
 from sparsec.testing import patterns, shapes, sparse_text
@@ -27,7 +27,7 @@ def test_tiles_equal_the_reference_mask() -> None:
     def check(pattern: ResolvedPattern, shape: Shape, tiles: tuple[int, int]) -> None:
         note(f"{sparse_text(pattern)}{shape}, tiles {tiles}")
         try:
-            plan = plan_kernels(pattern, head_dim=64, dtype="float32", query_tile=tiles[0], key_tile=tiles[1])
+            plan = Lowered(pattern).plan_forward(head_dim=64, dtype="float32", query_tile=tiles[0], key_tile=tiles[1])
         except TooManyBands:
             reject()
         visible = mask(pattern, shape.n_q, shape.n_k, shape.q_offset)
@@ -49,7 +49,7 @@ def test_single_terms_visit_no_tile_in_vain(tiles: tuple[int, int]) -> None:
     @given(patterns(max_operators=0), shapes())
     def check(pattern: ResolvedPattern, shape: Shape) -> None:
         note(f"{sparse_text(pattern)}{shape}")
-        plan = plan_kernels(pattern, head_dim=64, dtype="float32", query_tile=tiles[0], key_tile=tiles[1])
+        plan = Lowered(pattern).plan_forward(head_dim=64, dtype="float32", query_tile=tiles[0], key_tile=tiles[1])
         count = check_tiles(plan, mask(pattern, shape.n_q, shape.n_k, shape.q_offset), shape.q_offset)
         assert count.needless == 0, count
         assert count.empty == 0 or "dilated" in sparse_text(pattern), count

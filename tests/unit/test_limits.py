@@ -11,7 +11,8 @@ from click.testing import CliRunner
 import sparsec
 from sparsec.cli.main import commands
 from sparsec.diagnostics.model import DiagnosticError
-from sparsec.plan.build import CLASS_LIMIT, TooManyClasses, limited_mask
+from sparsec.pipeline import Lowered
+from sparsec.plan.build import CLASS_LIMIT, TooManyClasses
 from sparsec.runtime.build.artefact import compile_to_directory
 
 PERIODS = "pattern p {{ {heads} causal attend window(16) | stride(16 + h) }}"
@@ -40,7 +41,7 @@ def test_too_many_kinds_of_heads_in_a_call(tmp_path: Path) -> None:
     with pytest.raises(DiagnosticError, match=r"E417.*are of 70 kinds"):
         compile_to_directory(pattern, tmp_path / "out", target="cpu", heads=70, head_dim=16, dtype="float32")
     with pytest.raises(TooManyClasses, match="expected at most 64 kinds of heads, got 70"):
-        limited_mask(pattern.resolve(70))
+        Lowered(pattern.resolve(70)).within_limits()
 
 
 @pytest.mark.parametrize("command", ["show", "explain", "run", "bench", "verify"])

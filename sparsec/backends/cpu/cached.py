@@ -21,10 +21,8 @@ from sparsec.backends.cpu.kernel import TORCH_DTYPES, DrawList, check_call, comp
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.ir.tiles.program import ListSpec
-from sparsec.plan.kv.cached import CachedPlan, plan_cached
-from sparsec.plan.target import tile_sizes
+from sparsec.plan.kv.cached import CachedPlan
 from sparsec.runtime.cached_kernel import Cached, check_room
-from sparsec.sema.model import ResolvedPattern
 
 ROWS = 3
 """The kernel of single rows takes up to this many queries for each head of a pack, for it reads every key once a row
@@ -59,9 +57,9 @@ class CpuCached:
     advances: ClassVar[bool] = True
 
     @staticmethod
-    def of(pattern: ResolvedPattern, head_dim: int, dtype: str) -> CpuCached:
-        """The kernels of a pattern, not built before the first call. Raises NoCache, TooManyBands, TooManyClasses."""
-        return build_cached(((pattern, head_dim, dtype),))[0]
+    def of(chunks: CachedPlan, rows: CachedPlan) -> CpuCached:
+        """The kernels of a pattern's plans for chunks and for few queries, not built before the first call."""
+        return build_cached(((chunks, rows),))[0]
 
     @staticmethod
     def load(chunks: CachedPlan, rows: CachedPlan, source: str, library: Path) -> CpuCached:
@@ -189,10 +187,9 @@ def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torc
         )
 
 
-def build_cached(requests: Sequence[tuple[ResolvedPattern, int, str]], *, optimise: int = 3) -> tuple[CpuCached, ...]:
-    """The kernels of several (pattern, head_dim, dtype), built as one library when one of them is first called."""
-    symbols = ["sparsec"] if len(requests) == 1 else [f"sparsec_{n}" for n in range(len(requests))]
-    plans = [cached_plans(*request) for request in requests]
+def build_cached(plans: Sequence[tuple[CachedPlan, CachedPlan]], *, optimise: int = 3) -> tuple[CpuCached, ...]:
+    """The kernels of several patterns' two plans, built as one library when one of them is first called."""
+    symbols = ["sparsec"] if len(plans) == 1 else [f"sparsec_{n}" for n in range(len(plans))]
     source = "\n".join(emit_cpp_cached(*pair, symbol=symbol) for pair, symbol in zip(plans, symbols, strict=True))
 
     @cache
@@ -200,16 +197,6 @@ def build_cached(requests: Sequence[tuple[ResolvedPattern, int, str]], *, optimi
         return open_library(compile_shared(source, optimise=optimise))
 
     return tuple(_kernel(*pair, source, library, symbol) for pair, symbol in zip(plans, symbols, strict=True))
-
-
-def cached_plans(pattern: ResolvedPattern, head_dim: int, dtype: str) -> tuple[CachedPlan, CachedPlan]:
-    """The plans of chunks and of single rows; both have the same tables of draws."""
-    query_tile, key_tile, *_ = tile_sizes("cpu", head_dim, dtype)
-    chunks, rows = (
-        plan_cached(pattern, head_dim=head_dim, dtype=dtype, query_tile=queries, key_tile=key_tile)
-        for queries in (query_tile, 1)
-    )
-    return chunks, rows
 
 
 def _kernel(

@@ -17,10 +17,8 @@ from sparsec.backends.torch.kernel import Score, State, wide_type
 from sparsec.backends.torch.tiles import Block, EqualHeads, Sequence, head_groups, query_blocks
 from sparsec.ir.expr.arrays import value
 from sparsec.ir.expr.nodes import Expr
-from sparsec.plan.kv.cached import CachedPlan, plan_cached
-from sparsec.plan.target import tile_sizes
+from sparsec.plan.kv.cached import CachedPlan
 from sparsec.runtime.cached_kernel import Cached
-from sparsec.sema.model import ResolvedPattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +28,6 @@ class TorchCached:
     plan: CachedPlan
     source: str = ""
     advances: ClassVar[bool] = False
-
-    @staticmethod
-    def of(pattern: ResolvedPattern, head_dim: int) -> TorchCached:
-        """Raises NoCache, TooManyBands, TooManyClasses."""
-        query_tile, key_tile, *_ = tile_sizes("cpu", head_dim, "float32")
-        return TorchCached(
-            plan_cached(pattern, head_dim=head_dim, dtype="float32", query_tile=query_tile, key_tile=key_tile)
-        )
 
     def attend(
         self,

@@ -16,6 +16,9 @@ from sparsec.ir.bands.normalise import Effort
 from sparsec.ir.bands.transpose import transpose
 from sparsec.sema.model import ResolvedPattern, Term
 
+HeadBands = tuple[tuple[Band, ...], ...]
+"""The bands of each head; equal heads share one tuple."""
+
 
 @dataclass(frozen=True, slots=True)
 class BandClass:
@@ -34,9 +37,8 @@ class BlockMask:
     classes: tuple[BandClass, ...]
 
 
-def bands_of_heads(pattern: ResolvedPattern, effort: Effort | None = None) -> tuple[tuple[Band, ...], ...]:
-    """The bands of each head; equal heads share one tuple. Raises TooManyBands."""
-    effort = effort or Effort()
+def bands_of_heads(pattern: ResolvedPattern, effort: Effort) -> HeadBands:
+    """Lowers every head. Raises TooManyBands."""
     distinct = {id(term): term for term in pattern.terms}  # a look-up by the term itself would walk the whole of it
     lowered: dict[Term, tuple[Band, ...]] = {}
     for term in distinct.values():
@@ -46,22 +48,13 @@ def bands_of_heads(pattern: ResolvedPattern, effort: Effort | None = None) -> tu
     return tuple(found[id(term)] for term in pattern.terms)
 
 
-def block_mask(
-    pattern: ResolvedPattern,
-    *,
-    transposed: bool = False,
-    effort: Effort | None = None,
-    bands: tuple[tuple[Band, ...], ...] | None = None,
-) -> BlockMask:
-    """Lowers every head and groups them; `transposed`: with rows and columns exchanged. Raises TooManyBands.
-
-    `bands`: those of each head, where they are known already.
-    """
+def block_mask(bands: HeadBands, block: int, *, transposed: bool = False) -> BlockMask:
+    """Groups the heads of a pattern of that block size; `transposed`: with rows and columns exchanged."""
     kinds: dict[int, _Kind] = {}
     ordinals: dict[tuple[Band, ...], int] = {}
     groups: dict[int, list[int]] = {}
     kind_of_head = []
-    for head, of_head in enumerate(bands or bands_of_heads(pattern, effort)):
+    for head, of_head in enumerate(bands):
         kind = kinds.get(id(of_head))
         if kind is None:
             own = tuple(transpose(band) for band in of_head) if transposed else of_head
@@ -70,7 +63,7 @@ def block_mask(
         kind_of_head.append(kind)
         groups.setdefault(kind.shape, []).append(head)
     return BlockMask(
-        pattern.block,
+        block,
         tuple(_band_class(tuple(group), [kind_of_head[head] for head in group]) for group in groups.values()),
     )
 

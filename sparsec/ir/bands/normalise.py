@@ -35,11 +35,17 @@ class TooMuchEffort(TooManyBands):
 
 @dataclass(slots=True)
 class Effort:
-    """How many more comparisons of bands a pattern may cost: what keeps a hostile one from taking minutes."""
+    """How many more comparisons of bands a pattern may cost: what keeps a hostile one from taking minutes.
+
+    `within`: a smaller budget of several patterns, which pays too.
+    """
 
     left: int = 100_000
+    within: Effort | None = None
 
     def spend(self, comparisons: int) -> None:
+        if self.within is not None:
+            self.within.spend(comparisons)
         self.left -= comparisons
         if self.left < 0:
             raise TooMuchEffort("expected a pattern that simplifies quickly, got one that takes too many steps")

@@ -1,4 +1,4 @@
-"""Checked pattern -> the plan of attention over a cache: the forward plan, and where each class finds its keys.
+"""Bands -> the layout of a cache; layout and block mask -> the plan of attention over it.
 
 Invariant: a tile program visits only keys that the layout still holds when the queries come, or that come with them.
 """
@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sparsec.diagnostics.model import SparsecError
-from sparsec.ir.bands.band import Band
-from sparsec.ir.bands.classes import BandClass, bands_of_heads
+from sparsec.ir.bands.classes import BandClass, BlockMask, HeadBands
 from sparsec.ir.bands.liveness import Growth, Region, is_causal, regions
 from sparsec.ir.bands.normalise import Effort, TooManyBands, normalise
 from sparsec.ir.tiles.project import project
-from sparsec.plan.build import fitting_tiles, head_class_of, limited_mask
+from sparsec.plan.build import fitting_tiles, head_class_of
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.kv.layout import CacheLayout, SlotMap, shape_of, shared_numbers, slot_map_of
 from sparsec.sema.model import Documents, ResolvedPattern
@@ -53,13 +52,8 @@ class CachedPlan:
         return max(1, *(len(group) for group in self.layout.groups))
 
 
-def cache_layout(pattern: ResolvedPattern) -> CacheLayout:
-    """The layout of a pattern's cache. Raises NoCache, TooManyBands."""
-    effort = Effort()
-    return _layout(pattern, bands_of_heads(pattern, effort), effort)
-
-
-def _layout(pattern: ResolvedPattern, lowered: tuple[tuple[Band, ...], ...], effort: Effort) -> CacheLayout:
+def cache_layout(pattern: ResolvedPattern, bands_of: HeadBands, effort: Effort) -> CacheLayout:
+    """The layout of the cache of a pattern with these bands. Raises NoCache, TooManyBands."""
     if pattern.documents is not Documents.NONE:
         raise NoCache("its documents are packed into one sequence")
     share = pattern.heads // pattern.kv_heads
@@ -67,7 +61,7 @@ def _layout(pattern: ResolvedPattern, lowered: tuple[tuple[Band, ...], ...], eff
     groups: list[tuple[Region, ...]] = []
     growth: list[Growth] = []
     for group in range(pattern.kv_heads):
-        distinct = {id(bands): bands for bands in lowered[group * share : (group + 1) * share]}
+        distinct = {id(bands): bands for bands in bands_of[group * share : (group + 1) * share]}
         key = tuple(distinct)
         if key not in found:
             try:
@@ -84,15 +78,17 @@ def _layout(pattern: ResolvedPattern, lowered: tuple[tuple[Band, ...], ...], eff
     return CacheLayout(tuple(groups), tuple(reversed(first.values())))
 
 
-def plan_cached(pattern: ResolvedPattern, *, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> CachedPlan:
-    """The plan of attention over a cache, with tiles of at most the given sizes.
-
-    Raises NoCache, TooManyBands or TooManyClasses.
-    """
-    effort = Effort()
-    bands = bands_of_heads(pattern, effort)
-    layout = _layout(pattern, bands, effort)
-    mask = limited_mask(pattern, bands=bands)
+def plan_cached(
+    pattern: ResolvedPattern,
+    layout: CacheLayout,
+    mask: BlockMask,
+    *,
+    head_dim: int,
+    dtype: str,
+    query_tile: int,
+    key_tile: int,
+) -> CachedPlan:
+    """The plan of attention over a cache, with tiles of at most the given sizes."""
     tiles = fitting_tiles(mask, query_tile, key_tile)
     share = pattern.heads // pattern.kv_heads
     classes, slots = [], []

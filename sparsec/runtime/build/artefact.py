@@ -35,6 +35,7 @@ from sparsec.backends.triton.emit_cached import emit_triton_cached
 from sparsec.diagnostics.arguments import path
 from sparsec.diagnostics.model import CallError, SparsecError
 from sparsec.ir.bands.normalise import TooManyBands
+from sparsec.pipeline import Compilation
 from sparsec.plan.kv.cached import NoCache
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.plan.target import Family, family
@@ -53,7 +54,7 @@ from sparsec.runtime.build.manifest import (
     plans_of,
 )
 from sparsec.runtime.cached_kernel import CachedKernel
-from sparsec.runtime.compile import backward_plan, cached_plans, check_supported, module_of, plan_request
+from sparsec.runtime.compile import check_supported, module_of
 from sparsec.runtime.kernel import BackwardKernel, ForwardKernel, LoadedKernel
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import DTYPES, Request, name_of, request_of
@@ -76,7 +77,7 @@ def compile_to_directory(
     dtype: str,
     gradients: bool = True,
     progress: Callable[[str], None] = lambda _: None,
-    prove: Callable[[], Proof] | None = None,
+    prove: Callable[[Compilation], Proof] | None = None,
 ) -> Manifest:
     """Writes the artefacts of `pattern` for `target` (a name of `plan.target`) to `directory`.
 
@@ -93,12 +94,13 @@ def compile_to_directory(
     check_supported(pattern, head_dim)
     progress("lowering")
     with pattern.refusals():
-        request = Request(pattern.resolve(heads, kv_heads), head_dim, names[dtype])
-        plans, layout = _plans(request, target, gradients)
+        request = Request(pattern.lowered(heads, kv_heads), head_dim, names[dtype])
+        compilation = request.compilation(target)
+        plans, layout = _plans(compilation, gradients)
     proof = None
     if prove is not None:
         progress("proving")
-        proof = prove()
+        proof = prove(compilation)
     kernels, files = (_build_cpu if _for_cpu(target) else _build_gpu)(plans, target, progress)
     files[LAYOUT] = _json(layout_data(layout))
     manifest = Manifest(
@@ -184,15 +186,12 @@ def _layout(layout: CacheLayout | str) -> CacheLayout:
     return layout
 
 
-def _plans(request: Request, target: str, gradients: bool) -> tuple[Plans, CacheLayout | str]:
-    """The plans for a target; the layout of the cache, or why there is none. Raises TooManyBands."""
-    forward = plan_request(request, target)
-    backward = backward_plan(request, target) if gradients else None
+def _plans(compilation: Compilation, gradients: bool) -> tuple[Plans, CacheLayout | str]:
+    """The plans; the layout of the cache, or why there is none. Raises TooManyBands."""
+    forward = compilation.forward
+    backward = compilation.backward if gradients else None
     try:
-        if _for_cpu(target):
-            cached = cpu_cached.cached_plans(request.pattern, request.head_dim, DTYPES[request.dtype])
-        else:
-            cached = cached_plans(request, target)
+        cached = compilation.cached
     except (NoCache, TooManyBands) as error:  # the heads of a KV group may have more bands together than each has
         return Plans(forward, backward, None), str(error)
     return Plans(forward, backward, cached), cached[0].layout

@@ -9,7 +9,7 @@ import torch
 
 import sparsec
 from sparsec.analysis.cost import Geometry, group_prices, price
-from sparsec.plan.kv.cached import cache_layout
+from sparsec.pipeline import Lowered
 from sparsec.plan.kv.printer import print_region
 from sparsec.reference.mask import mask
 
@@ -65,7 +65,7 @@ def test_a_cache_has_little_more_than_the_live_keys(file: str, name: str | None)
     resolved = pattern.resolve(heads, kv_heads)
     seen = mask(resolved, 1, TOKENS)[:, 0]
     needed = seen.view(kv_heads, heads // kv_heads, TOKENS).any(dim=1).sum()
-    slots = cache_layout(resolved).slots(TOKENS)
+    slots = Lowered(resolved).layout.slots(TOKENS)
     assert int(needed) <= slots <= 1.15 * int(needed), (slots, int(needed))
 
 

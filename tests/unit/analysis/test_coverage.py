@@ -11,7 +11,7 @@ from sparsec.analysis import coverage as module
 from sparsec.analysis.coverage import HeadCoverage, coverage
 from sparsec.cli.picture import ASCII, BLOCKS, draw, name_heads, shades_for
 from sparsec.cli.picture_svg import draw_html, draw_svg
-from sparsec.plan.build import plan_kernels
+from sparsec.pipeline import Lowered
 from sparsec.reference import mask
 from sparsec.sema.model import ResolvedPattern
 
@@ -33,8 +33,8 @@ def resolved(body: str, heads: int = 4) -> ResolvedPattern:
 
 
 def covered(pattern: ResolvedPattern, length: int, cells: tuple[int, int] = (1000, 1000)) -> tuple[HeadCoverage, ...]:
-    plan = plan_kernels(pattern, head_dim=64, dtype="float32", query_tile=32, key_tile=32)
-    return coverage(plan, length, cells)
+    plan = Lowered(pattern).plan_forward(head_dim=64, dtype="float32", query_tile=32, key_tile=32)
+    return coverage(plan.classes, length, cells)
 
 
 @pytest.mark.parametrize("body", PATTERNS)
@@ -86,8 +86,8 @@ def test_a_long_sequence_is_sampled_and_close(monkeypatch: pytest.MonkeyPatch) -
 
 def test_only_one_head() -> None:
     pattern = resolved("causal attend window(9 + h)")
-    plan = plan_kernels(pattern, head_dim=64, dtype="float32", query_tile=32, key_tile=32)
-    (found,) = coverage(plan, 100, (10, 10), only=2)
+    plan = Lowered(pattern).plan_forward(head_dim=64, dtype="float32", query_tile=32, key_tile=32)
+    (found,) = coverage(plan.classes, 100, (10, 10), only=2)
     assert found.heads == (2,)
     assert found.live_pairs == int(mask(pattern, 100, 100)[2].sum())
 

@@ -23,7 +23,7 @@ from sparsec.backends.triton.emit import (
 from sparsec.backends.triton.expr import assignment
 from sparsec.ir.expr import nodes as x
 from sparsec.ir.tiles.program import Piece, TileProgram
-from sparsec.plan.build import plan_backward, plan_kernels
+from sparsec.pipeline import Lowered
 from sparsec.plan.kernel import HeadClass, KernelPlan
 from sparsec.sema import model as m
 
@@ -109,7 +109,7 @@ def heads(documents: m.Documents = m.Documents.NONE, score: m.Score | None = Non
 
 
 def plan(head_dim: int = 64) -> KernelPlan:
-    return plan_kernels(heads(), head_dim=head_dim, dtype="bfloat16", query_tile=64, key_tile=32)
+    return Lowered(heads()).plan_forward(head_dim=head_dim, dtype="bfloat16", query_tile=64, key_tile=32)
 
 
 def test_one_kernel_a_class() -> None:
@@ -121,7 +121,7 @@ def test_one_kernel_a_class() -> None:
 
 
 def test_the_gradients_of_a_group_in_two_classes_are_added_up() -> None:
-    made = plan_backward(heads(), head_dim=64, dtype="bfloat16", query_tile=64, key_tile=32)
+    made = Lowered(heads()).plan_backward(head_dim=64, dtype="bfloat16", query_tile=64, key_tile=32)
     assert [head_class.heads for head_class in made.transposed] == [(0,), (1, 2, 3)]
     assert group_spans(made.forward, made.transposed[1]) == ((0, 0, 1), (1, 1, 2))
     source = emit_triton_backward(made)
@@ -134,7 +134,7 @@ def test_the_gradients_of_a_group_in_two_classes_are_added_up() -> None:
 def test_the_gradients_of_a_group_in_one_class_are_written_at_once() -> None:
     terms = (m.Causal(),) * 4
     pattern = m.ResolvedPattern(4, 2, terms, 64, (), m.Documents.NONE, m.Score())
-    made = plan_backward(pattern, head_dim=64, dtype="bfloat16", query_tile=64, key_tile=32)
+    made = Lowered(pattern).plan_backward(head_dim=64, dtype="bfloat16", query_tile=64, key_tile=32)
     assert not adds_up(made) and "tl.load(grad_k" not in emit_triton_backward(made)
 
 
@@ -148,8 +148,10 @@ ALL = m.Score(softcap=50.0, alibi=True, learned_sink=True)
 def test_is_formatted(head_dim: int, dtype: str, documents: m.Documents, score: m.Score | None, tmp_path: Path) -> None:
     given = {"head_dim": head_dim, "dtype": dtype, "query_tile": 64, "key_tile": 32}
     pattern = heads(documents, score)
-    (tmp_path / "forward.py").write_text(emit_triton(plan_kernels(pattern, **given)), encoding="utf-8")
-    (tmp_path / "backward.py").write_text(emit_triton_backward(plan_backward(pattern, **given)), encoding="utf-8")
+    (tmp_path / "forward.py").write_text(emit_triton(Lowered(pattern).plan_forward(**given)), encoding="utf-8")
+    (tmp_path / "backward.py").write_text(
+        emit_triton_backward(Lowered(pattern).plan_backward(**given)), encoding="utf-8"
+    )
     run = subprocess.run(
         ["ruff", "format", "--isolated", "--line-length", "120", "--diff", str(tmp_path)],
         capture_output=True,

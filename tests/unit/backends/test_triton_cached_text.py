@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from sparsec.backends.triton.emit_cached import cached_view, emit_triton_cached, group_table, packs
-from sparsec.plan.kv.cached import CachedPlan, plan_cached
+from sparsec.pipeline import Lowered
+from sparsec.plan.kv.cached import CachedPlan
 from sparsec.sema import model as m
 
 ALL = m.Score(softcap=50.0, alibi=True, learned_sink=True)
@@ -28,7 +29,8 @@ def plans(score: m.Score | None = None, head_dim: int = 64) -> tuple[CachedPlan,
     )
     pattern = m.ResolvedPattern(6, 3, terms, 64, (), m.Documents.NONE, score or m.Score())
     chunks, decode = (
-        plan_cached(pattern, head_dim=head_dim, dtype="bfloat16", query_tile=size, key_tile=32) for size in (64, 16)
+        Lowered(pattern).plan_cached(head_dim=head_dim, dtype="bfloat16", query_tile=size, key_tile=32)
+        for size in (64, 16)
     )
     return chunks, decode
 
@@ -71,7 +73,7 @@ def test_packs_hold_heads_of_one_group_with_equal_constants() -> None:
 
 def test_packs_are_no_larger_than_asked() -> None:
     pattern = m.ResolvedPattern(5, 1, (m.Causal(),) * 5, 64, (), m.Documents.NONE, m.Score())
-    plan = plan_cached(pattern, head_dim=64, dtype="bfloat16", query_tile=16, key_tile=32).attend
+    plan = Lowered(pattern).plan_cached(head_dim=64, dtype="bfloat16", query_tile=16, key_tile=32).attend
     found = packs(plan, plan.classes[0], 2)
     assert found.members == ((0, 1), (2, 3), (4, -1)) and found.table == ((0,),) * 3
 

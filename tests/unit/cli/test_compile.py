@@ -48,7 +48,7 @@ def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
 def proving(monkeypatch: pytest.MonkeyPatch, prove: Callable[..., Any]) -> None:
     """Stands in for the proofs."""
     stand_in = ModuleType("sparsec.prove")
-    stand_in.prove = prove  # type: ignore[attr-defined]
+    stand_in.prove_compilation = prove  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sparsec.prove", stand_in)
 
 
@@ -80,16 +80,15 @@ def test_the_manifest_records_what_was_proved(file: Path) -> None:
 def test_without_the_option_there_is_no_proof_and_without_gradients_none_of_them(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[dict[str, Any]] = []
-    proving(monkeypatch, lambda _, **more: asked.append(more) or (claim("coverage", "not proved"),))
+    asked: list[tuple[Any, bool]] = []
+    proving(monkeypatch, lambda of, gradients, **_: asked.append((of, gradients)) or (claim("coverage", "not proved"),))
     target = file.with_name("built")
     assert compiled(file, "-o", target, "--head-dim", "16", "--inference").exit_code == 0
     assert not asked and json.loads((target / "manifest.json").read_text())["proof"] is None
     options = ("--head-dim", "32", "--dtype", "float16", "--target", "cuda:90", "--inference", "--prove")
     assert compiled(file, "-o", file.with_name("other"), *options).exit_code == 1
-    (found,) = asked
-    chosen = {key: found[key] for key in ("head_dim", "dtype", "target", "gradients")}
-    assert chosen == {"head_dim": 32, "dtype": "float16", "target": "cuda:90", "gradients": False}
+    ((of, gradients),) = asked
+    assert (of.head_dim, of.dtype, of.target, gradients) == (32, "float16", "cuda:90", False)
 
 
 @pytest.mark.usefixtures("nothing_is_built")

@@ -153,7 +153,7 @@ def test_without_z3_the_message_names_the_extra(file: Path, monkeypatch: pytest.
         import_module("z3")
 
     stand_in = ModuleType("sparsec.prove")
-    stand_in.prove = prove  # type: ignore[attr-defined]
+    stand_in.prove_compilation = prove  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sparsec.prove", stand_in)
     monkeypatch.setitem(sys.modules, "z3", None)
     result = verify(file, *SMALL, "--prove", "--examples", "0")
@@ -189,8 +189,8 @@ def claims(monkeypatch: pytest.MonkeyPatch, *statuses: str) -> dict[str, Any]:
     """Stands in for the proofs; gives what they are called with."""
     called: dict[str, Any] = {}
 
-    def prove(pattern: Any, **more: Any) -> tuple[Any, ...]:
-        called.update(more, heads=pattern.heads)
+    def prove(compilation: Any, **more: Any) -> tuple[Any, ...]:
+        called.update(more, compilation=compilation)
         return tuple(
             SimpleNamespace(
                 name=f"claim {n}",
@@ -204,7 +204,7 @@ def claims(monkeypatch: pytest.MonkeyPatch, *statuses: str) -> dict[str, Any]:
         )
 
     stand_in = ModuleType("sparsec.prove")
-    stand_in.prove = prove  # type: ignore[attr-defined]
+    stand_in.prove_compilation = prove  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sparsec.prove", stand_in)
     return called
 
@@ -214,12 +214,8 @@ def test_proofs(file: Path, status: str, monkeypatch: pytest.MonkeyPatch) -> Non
     called = claims(monkeypatch, "proved", status)
     result = verify(file, *SMALL, "--examples", "0", "--prove", "--dtype", "bfloat16")
     assert result.exit_code == (0 if status == "proved" else 1)
-    assert {key: called[key] for key in ("heads", "head_dim", "dtype", "target")} == {
-        "heads": 2,
-        "head_dim": 8,
-        "dtype": "bfloat16",
-        "target": "cpu",
-    }
+    of = called["compilation"]
+    assert (of.pattern.heads, of.head_dim, of.dtype, of.target) == (2, 8, "bfloat16", "cpu")
     rows = [line for line in result.stdout.splitlines() if "2 ms" in line]
     assert [row.split("2 ms")[1].strip() for row in rows] == ["proved", status]
     assert ("is refuted at i = 1088, j = 127\n#.#" in result.stdout) == (status == "refuted")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sparsec.plan.build import plan_kernels
+from sparsec.pipeline import Lowered
 from sparsec.reference.mask import mask
 from sparsec.sema import model as m
 from sparsec.testing.tiles import check_tiles
@@ -29,7 +29,7 @@ def before(start: int, stop: int) -> m.Term:
 )
 def test_bands_in_another_order_for_each_head(terms: tuple[m.Term, ...]) -> None:
     pattern = m.ResolvedPattern(2, 1, terms, 16, (), m.Documents.NONE, m.Score())
-    plan = plan_kernels(pattern, head_dim=16, dtype="float32", query_tile=16, key_tile=16)
+    plan = Lowered(pattern).plan_forward(head_dim=16, dtype="float32", query_tile=16, key_tile=16)
     assert len(plan.classes) == 1
     for n_q, n_k, offset in ((130, 130, 0), (40, 150, 110)):
         check_tiles(plan, mask(pattern, n_q, n_k, offset), offset)

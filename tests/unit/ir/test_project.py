@@ -6,14 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from sparsec.ir.bands.classes import block_mask
 from sparsec.ir.bands.draws import split_mix
 from sparsec.ir.expr.nodes import evaluate, holds
 from sparsec.ir.tiles.interpreter import draws, transposed_visits, visits
 from sparsec.ir.tiles.listed import lane_rows
 from sparsec.ir.tiles.program import TileProgram
 from sparsec.ir.tiles.project import project, project_transposed
-from sparsec.plan.build import plan_kernels
+from sparsec.pipeline import Lowered
 from sparsec.sema import model as m
 
 TILE = 16
@@ -79,7 +78,7 @@ def pattern(*terms: m.Term, block: int = TILE) -> m.ResolvedPattern:
 @pytest.mark.parametrize("name", TERMS)
 def test_visited_and_full_tiles_are_exactly_the_live_and_the_full_ones(name: str) -> None:
     term, visible = TERMS[name]
-    (head_class,) = block_mask(pattern(term)).classes
+    (head_class,) = Lowered(pattern(term)).mask.classes
     program = project(head_class, TILE, TILE)
     constants = {name: values[0] for name, values in (*head_class.constants, *lane_rows(head_class))}
     for n_q, n_k, offset in SHAPES:
@@ -99,7 +98,7 @@ def test_visited_and_full_tiles_are_exactly_the_live_and_the_full_ones(name: str
 @pytest.mark.parametrize("name", TERMS)
 def test_the_query_tiles_of_a_key_tile_are_exactly_the_live_and_the_full_ones(name: str) -> None:
     term, visible = TERMS[name]
-    (head_class,) = block_mask(pattern(term), transposed=True).classes
+    (head_class,) = Lowered(pattern(term)).transposed.classes
     program = project_transposed(head_class, TILE, TILE)
     constants = {name: values[0] for name, values in (*head_class.constants, *lane_rows(head_class))}
     for n_q, n_k, offset in SHAPES:
@@ -127,7 +126,7 @@ def test_queries_before_position_0_come_to_every_key_that_they_see() -> None:
     """Of bands ordered by where they start, one that starts at position 0 comes after one that has no start."""
     rows = [m.Rows(m.Edge(start, False), m.Edge(-3, True), False) for start in (0, 12)]
     term = m.Union((*rows, m.Columns(m.Edge(69, False), m.Edge(-82, True), False)))
-    (head_class,) = block_mask(pattern(term), transposed=True).classes
+    (head_class,) = Lowered(pattern(term)).transposed.classes
     found = transposed_visits(project_transposed(head_class, 64, 64), {}, (69, 70), 152, (-193, -64))
     assert sorted(visit.tile for visit in found) == [0, 1, 2]
 
@@ -154,18 +153,18 @@ def s2(phase: int, blocks: int = 16) -> m.Term:
 
 
 def test_heads_that_differ_in_a_phase_share_a_class() -> None:
-    (head_class,) = block_mask(pattern(s2(0), s2(15), s2(14))).classes
+    (head_class,) = Lowered(pattern(s2(0), s2(15), s2(14))).mask.classes
     assert head_class.heads == (0, 1, 2)
     assert head_class.constants == (("c0", (0, 15, 14)),)
 
 
 def test_heads_of_another_shape_have_a_class_of_their_own() -> None:
-    classes = block_mask(pattern(m.Causal(), s2(3), m.Causal(), s2(4))).classes
+    classes = Lowered(pattern(m.Causal(), s2(3), m.Causal(), s2(4))).mask.classes
     assert [c.heads for c in classes] == [(0, 2), (1, 3)]
 
 
 def test_s2_takes_two_full_and_two_masked_pieces() -> None:
-    (head_class,) = block_mask(pattern(s2(0), s2(1), block=64)).classes
+    (head_class,) = Lowered(pattern(s2(0), s2(1), block=64)).mask.classes
     program = project(head_class, 64, 64)
     assert (len(program.full), len(program.masked)) == (2, 2)
 
@@ -173,7 +172,7 @@ def test_s2_takes_two_full_and_two_masked_pieces() -> None:
 def test_the_program_of_a_pattern_is_the_same_whatever_its_lengths() -> None:
     def size(window: int, stride: int) -> int:
         term = m.Union((m.Window(window, 0, True), m.Stride(stride, 1, True)))
-        (head_class,) = block_mask(pattern(m.Intersection((m.Causal(), term)))).classes
+        (head_class,) = Lowered(pattern(m.Intersection((m.Causal(), term)))).mask.classes
         program = project(head_class, TILE, TILE)
         return len(program.lets) + len(program.full) + len(program.masked)
 
@@ -182,7 +181,9 @@ def test_the_program_of_a_pattern_is_the_same_whatever_its_lengths() -> None:
 
 def test_tiles_fit_the_blocks_of_strides_and_draws() -> None:
     def tiles(term: m.Term, block: int) -> tuple[int, int]:
-        plan = plan_kernels(pattern(term, block=block), head_dim=64, dtype="float32", query_tile=128, key_tile=64)
+        plan = Lowered(pattern(term, block=block)).plan_forward(
+            head_dim=64, dtype="float32", query_tile=128, key_tile=64
+        )
         program = plan.classes[0].program
         return program.query_tile, program.key_tile
 
@@ -196,7 +197,7 @@ def test_tiles_fit_the_blocks_of_strides_and_draws() -> None:
 def test_bands_of_a_key_tile_that_begin_at_their_own_first_keys() -> None:
     columns = [m.Columns(m.Edge(first, False), m.Edge(first + 5, False), False) for first in (40, 10)]
     term = m.Intersection((m.Causal(), m.Union(tuple(columns))))
-    (head_class,) = block_mask(pattern(term), transposed=True).classes
+    (head_class,) = Lowered(pattern(term)).transposed.classes
     program = project_transposed(head_class, TILE, 64)
     constants = {name: values[0] for name, values in head_class.constants}
     visited = sorted(visit.tile for visit in transposed_visits(program, constants, (0, 64), 100, (0, 100)))
@@ -206,6 +207,6 @@ def test_bands_of_a_key_tile_that_begin_at_their_own_first_keys() -> None:
 def test_an_order_that_is_proved_takes_no_exchanges() -> None:
     sorted_columns = [m.Columns(m.Edge(10 * n, False), m.Edge(10 * n + 5, False), False) for n in range(20)]
     term = m.Intersection((m.Causal(), m.Union(tuple(sorted_columns))))
-    (head_class,) = block_mask(pattern(term), transposed=True).classes
+    (head_class,) = Lowered(pattern(term)).transposed.classes
     names = [let.name for let in project_transposed(head_class, TILE, 64).lets]
     assert not any(name.startswith(("low", "high")) for name in names)

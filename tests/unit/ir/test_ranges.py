@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 import sparsec
-from sparsec.ir.bands.classes import block_mask
 from sparsec.ir.expr.nodes import TRUE, evaluate
 from sparsec.ir.expr.scalars import Interval
 from sparsec.ir.tiles.program import Piece, TileProgram
 from sparsec.ir.tiles.project import project, project_transposed
+from sparsec.pipeline import Lowered
 from sparsec.plan.build import head_class_of
 
 TILE = 16
@@ -30,7 +30,8 @@ STRIDED = ("window(3b) | stride(4b)", "dilated(5b, phase = 1)", "sink(40) | stri
 def programs(attend: str, *, transposed: bool) -> Iterator[tuple[TileProgram, dict[str, int]]]:
     """The programs of the pattern's heads, with values of their inputs and lets."""
     pattern = sparsec.parse(f"pattern p {{ heads 1  block 16  causal  attend {attend} }}").pattern().resolve()
-    for bands in block_mask(pattern, transposed=transposed).classes:
+    lowered = Lowered(pattern)
+    for bands in (lowered.transposed if transposed else lowered.mask).classes:
         head_class = head_class_of(bands, (project_transposed if transposed else project)(bands, TILE, TILE))
         constants = {name: values[0] for name, values in head_class.constants}
         for tile in range(20):

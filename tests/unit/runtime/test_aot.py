@@ -21,7 +21,7 @@ from sparsec.backends.triton.aot import (
     compile_ahead_backward,
 )
 from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
-from sparsec.plan.build import plan_backward, plan_kernels
+from sparsec.pipeline import Lowered
 from sparsec.plan.target import (
     backward_tile_sizes,
     launch_shape,
@@ -29,7 +29,6 @@ from sparsec.plan.target import (
     tile_sizes,
     transposed_tile_sizes,
 )
-from sparsec.runtime.compile import backward_plan
 from sparsec.runtime.request import Request
 from sparsec.sema import model as m
 
@@ -54,7 +53,9 @@ def strided(
     head_dim: int, dtype: str, target: str, score: m.Score = PLAIN, documents: m.Documents = m.Documents.NONE
 ) -> tuple[KernelArtefact, ...]:
     query_tile, key_tile, _, _ = tile_sizes(target, head_dim, dtype)
-    plan = plan_kernels(s2(score, documents), head_dim=head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile)
+    plan = Lowered(s2(score, documents)).plan_forward(
+        head_dim=head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile
+    )
     return compile_ahead(emit_triton(plan), plan, target)
 
 
@@ -62,8 +63,7 @@ def gradients(
     head_dim: int, dtype: str, target: str, score: m.Score = PLAIN, documents: m.Documents = m.Documents.NONE
 ) -> tuple[KernelArtefact, ...]:
     query_tile, key_tile = backward_tile_sizes(target, head_dim, dtype)
-    plan = plan_backward(
-        s2(score, documents),
+    plan = Lowered(s2(score, documents)).plan_backward(
         head_dim=head_dim,
         dtype=dtype,
         query_tile=query_tile,
@@ -108,7 +108,7 @@ def test_gradients_of_examples_spill_no_more_than_the_compiler_may(file: str, na
     """A soft cap, phases that differ within a KV group, and small blocks."""
     pattern = sparsec.load(Path(__file__).parents[3] / "examples" / f"{file}.sparse").pattern(name)
     heads = pattern.resolve(pattern.heads or 16, pattern.kv_heads or 8)
-    plan = backward_plan(Request(heads, 64, torch.bfloat16), "cuda:90")
+    plan = Request(Lowered(heads), 64, torch.bfloat16).compilation("cuda:90").backward
     for artefact in compile_ahead_backward(emit_triton_backward(plan), plan, "cuda:90"):
         assert_fit(artefact)
 
@@ -165,7 +165,9 @@ def limit_of(artefact: KernelArtefact) -> list[str]:
 def test_on_hopper_two_light_programs_share_a_multiprocessor(head_dim: int, dtype: str, score: m.Score) -> None:
     """Under every Triton, without a spill; with registers to spare the one program would have over 128."""
     query_tile, key_tile, _, _ = tile_sizes("cuda:90", head_dim, dtype)
-    plan = plan_kernels(light(4, score), head_dim=head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile)
+    plan = Lowered(light(4, score)).plan_forward(
+        head_dim=head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile
+    )
     (artefact,) = compile_ahead(emit_triton(plan), plan, "cuda:90")
     assert limit_of(artefact) == ["128"]
     assert artefact.registers * artefact.warps * 32 * 2 <= 65536
@@ -178,7 +180,7 @@ def test_what_would_spill_has_no_limit_of_registers() -> None:
     (artefact,) = strided(64, "bfloat16", "cuda:90")
     assert limit_of(artefact) == []
     for score, limit in ((PLAIN, 128), (m.Score(alibi=True), None), (m.Score(softcap=50.0), None)):
-        plan = plan_kernels(light(1, score), head_dim=64, dtype="bfloat16", query_tile=128, key_tile=64)
+        plan = Lowered(light(1, score)).plan_forward(head_dim=64, dtype="bfloat16", query_tile=128, key_tile=64)
         (head_class,) = plan.classes
         shape = launch_shape("cuda:90", 64, "bfloat16", 128, 64, light=plan.light(head_class))
         assert shape.maxnreg == limit
@@ -189,8 +191,7 @@ def test_refuses_what_it_cannot_build() -> None:
         strided(64, "bfloat16", "vulkan:1")
     (artefact,) = strided(64, "bfloat16", "cuda:80")
     assert artefact.name == "forward_0"
-    plan = plan_kernels(
-        m.ResolvedPattern(1, 1, (m.Causal(),), 64, (), m.Documents.NONE, m.Score()),
+    plan = Lowered(m.ResolvedPattern(1, 1, (m.Causal(),), 64, (), m.Documents.NONE, m.Score())).plan_forward(
         head_dim=64,
         dtype="bfloat16",
         query_tile=64,

@@ -12,7 +12,8 @@ from sparsec.backends.triton.aot import KernelArtefact, compile_ahead_cached
 from sparsec.backends.triton.cached import TritonCached
 from sparsec.backends.triton.emit_cached import emit_triton_cached
 from sparsec.diagnostics.model import CallError
-from sparsec.plan.kv.cached import CachedPlan, plan_cached
+from sparsec.pipeline import Lowered
+from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.target import cached_tile_sizes, decode_tile_sizes
 from sparsec.runtime.cached_kernel import Cached
 from sparsec.sema import model as m
@@ -31,7 +32,7 @@ def plans(heads: int, head_dim: int, target: str, score: m.Score | None = None) 
     pattern = m.ResolvedPattern(heads, heads // 4, terms, 64, (), m.Documents.NONE, score or m.Score())
     sizes = (of(target, head_dim, "bfloat16") for of in (cached_tile_sizes, decode_tile_sizes))
     chunks, decode = (
-        plan_cached(pattern, head_dim=head_dim, dtype="bfloat16", query_tile=query_tile, key_tile=key_tile)
+        Lowered(pattern).plan_cached(head_dim=head_dim, dtype="bfloat16", query_tile=query_tile, key_tile=key_tile)
         for query_tile, key_tile in sizes
     )
     return chunks, decode

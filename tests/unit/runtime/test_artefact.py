@@ -23,7 +23,7 @@ from sparsec.diagnostics.model import CallError, SparsecError
 from sparsec.runtime.build import artefact
 from sparsec.runtime.build.artefact import compile_to_directory, load_compiled
 from sparsec.runtime.build.manifest import Plans, launch_data, layout_data, layout_of, plans_of
-from sparsec.runtime.compile import Request, plan_request
+from sparsec.runtime.compile import Request
 from sparsec.runtime.module import SparseAttention
 from sparsec.syntax import parser
 
@@ -202,7 +202,7 @@ def test_a_manifest_without_what_newer_ones_add_is_read(folder: Path, tmp_path: 
 @pytest.mark.parametrize(("terms", "light"), [("window(20)", True), ("sink(4) | window(20) | stride(3b)", False)])
 def test_the_manifest_says_which_classes_are_light(terms: str, light: bool) -> None:
     pattern = sparsec.parse(f"pattern p {{ block 16 causal attend {terms} }}").pattern()
-    plan = plan_request(Request(pattern.resolve(2, 1), 64, torch.bfloat16), "cuda:90")
+    plan = Request(pattern.lowered(2, 1), 64, torch.bfloat16).compilation("cuda:90").forward
     data = json.loads(json.dumps(launch_data(Plans(plan, None, None))))
     loaded = plans_of(data, "no cache").forward
     assert [p.light(p.classes[0]) for p in (plan, loaded)] == [light, light]

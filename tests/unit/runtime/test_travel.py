@@ -19,6 +19,7 @@ import torch
 from travelling import TEXT, tensors
 
 import sparsec
+from sparsec.pipeline import Lowered
 from sparsec.runtime.compile import Request
 from sparsec.runtime.request import name_of, request_of
 
@@ -92,7 +93,7 @@ def test_names_are_of_the_pattern_not_of_its_file() -> None:
 def test_a_name_gives_its_request_back() -> None:
     pattern = sparsec.parse(TEXT).pattern().resolve()
     for target, dtype in (("cpu", torch.float16), ("torch", torch.float64), ("cuda:90", torch.bfloat16)):
-        request = Request(pattern, 64, dtype)
+        request = Request(Lowered(pattern), 64, dtype)
         assert request_of(name_of(request, target)) == (request, target)
 
 

@@ -1,0 +1,222 @@
+"""The stages of the compiler, in order; and the objects that run the middle ones, from a resolved pattern to its plans.
+
+A file is parsed and checked once (`program`), and its patterns are resolved for parameters and head counts. `Lowered`
+holds what follows from a resolved pattern alone, `Compilation` what follows from a head dimension, a dtype and a target
+too. Invariant: each stage is run when it is first asked for, and once; what it gave is handed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from sparsec.ir.bands.classes import BlockMask, HeadBands, bands_of_heads
+from sparsec.ir.bands.normalise import Effort
+from sparsec.plan.build import limited_mask, plan_backward, plan_kernels
+from sparsec.plan.kernel import BackwardPlan, KernelPlan
+from sparsec.plan.kv.cached import CachedPlan, cache_layout, plan_cached
+from sparsec.plan.kv.layout import CacheLayout
+from sparsec.plan.target import (
+    backward_tile_sizes,
+    cached_tile_sizes,
+    decode_tile_sizes,
+    tile_sizes,
+    transposed_tile_sizes,
+)
+from sparsec.sema.model import ResolvedPattern
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step: what it takes, what it gives, and the function, below `sparsec`, that does it."""
+
+    name: str
+    takes: str
+    gives: str
+    function: str
+
+
+STAGES = (
+    Stage("parse", "text", "syntax.tree.File: a tree with spans", "syntax.parser.recover"),
+    Stage("check", "tree", "sema.checked.CheckedFile: names, types and units are right", "sema.driver.check"),
+    Stage(
+        "resolve",
+        "checked file, parameters, head counts",
+        "sema.model.ResolvedPattern: one term of plain integers for each head",
+        "sema.driver.resolve",
+    ),
+    Stage(
+        "lower",
+        "resolved pattern",
+        "ir.bands.band.Band: each head's set as bands in closed form",
+        "ir.bands.classes.bands_of_heads",
+    ),
+    Stage(
+        "group",
+        "bands of each head",
+        "ir.bands.classes.BlockMask: heads whose bands are equal up to numbers share a class",
+        "plan.build.limited_mask",
+    ),
+    Stage(
+        "plan forward",
+        "block mask, tile sizes",
+        "plan.kernel.KernelPlan: a tile program for each class",
+        "plan.build.plan_kernels",
+    ),
+    Stage(
+        "plan backward",
+        "block mask, the same transposed, tile sizes",
+        "plan.kernel.BackwardPlan: tile programs of queries and of keys",
+        "plan.build.plan_backward",
+    ),
+    Stage(
+        "lay out",
+        "bands of each head",
+        "plan.kv.layout.CacheLayout: which keys a KV cache keeps, and where",
+        "plan.kv.cached.cache_layout",
+    ),
+    Stage(
+        "plan cached",
+        "layout, block mask, tile sizes",
+        "plan.kv.cached.CachedPlan: tile programs, and the slot of each key",
+        "plan.kv.cached.plan_cached",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A resolved pattern on its way down, as far as no target matters.
+
+    `effort`: what lowering it may cost. What raises, raises again when it is asked for again.
+    """
+
+    pattern: ResolvedPattern
+    effort: Effort = field(default_factory=Effort, repr=False, compare=False)
+
+    @cached_property
+    def bands(self) -> HeadBands:
+        """The bands of each head. Raises TooManyBands."""
+        return bands_of_heads(self.pattern, self.effort)
+
+    @cached_property
+    def mask(self) -> BlockMask:
+        """The heads by their bands. Raises TooManyBands, TooManyClasses."""
+        return limited_mask(self.bands, self.pattern.block)
+
+    def within_limits(self) -> Lowered:
+        """Itself, once its mask is made; raises as that does."""
+        assert self.mask.classes, "a pattern has a head"
+        return self
+
+    @cached_property
+    def transposed(self) -> BlockMask:
+        """The same with rows and columns exchanged: for a key, the queries that see it; raises as `mask` does."""
+        return limited_mask(self.bands, self.pattern.block, transposed=True)
+
+    @cached_property
+    def layout(self) -> CacheLayout:
+        """Which keys a KV cache keeps, and where. Raises NoCache, TooManyBands."""
+        bands = self.bands
+        return cache_layout(self.pattern, bands, Effort(self.effort.left))
+
+    def plan_forward(self, *, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> KernelPlan:
+        """The forward plan, with tiles of at most the given sizes (powers of two); raises as `mask` does."""
+        return plan_kernels(
+            self.pattern, self.mask, head_dim=head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile
+        )
+
+    def plan_backward(
+        self,
+        *,
+        head_dim: int,
+        dtype: str,
+        query_tile: int,
+        key_tile: int,
+        transposed_tiles: tuple[int, int] | None = None,
+    ) -> BackwardPlan:
+        """The plan of the gradients; `transposed_tiles`: of keys' and values', else the same. Raises likewise."""
+        return plan_backward(
+            self.pattern,
+            self.mask,
+            self.transposed,
+            head_dim=head_dim,
+            dtype=dtype,
+            query_tile=query_tile,
+            key_tile=key_tile,
+            transposed_tiles=transposed_tiles,
+        )
+
+    def plan_cached(self, *, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> CachedPlan:
+        """The plan of attention over a cache; raises as `layout` and `mask` do."""
+        return plan_cached(
+            self.pattern,
+            self.layout,
+            self.mask,
+            head_dim=head_dim,
+            dtype=dtype,
+            query_tile=query_tile,
+            key_tile=key_tile,
+        )
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """A pattern for a head dimension, a dtype ("float32", "bfloat16", "float16") and a target name of `plan.target`.
+
+    `refusals`: where plans are made; with the pattern of a file, what they refuse becomes the file's diagnostics.
+    """
+
+    lowered: Lowered
+    head_dim: int
+    dtype: str
+    target: str
+    refusals: Callable[[], AbstractContextManager[None]] = field(default=nullcontext, repr=False, compare=False)
+
+    @property
+    def pattern(self) -> ResolvedPattern:
+        return self.lowered.pattern
+
+    @cached_property
+    def forward(self) -> KernelPlan:
+        """The plan of the forward pass. Raises TooManyBands, TooManyClasses."""
+        query_tile, key_tile, *_ = tile_sizes(self.target, self.head_dim, self.dtype)
+        with self.refusals():
+            return self.lowered.plan_forward(
+                head_dim=self.head_dim, dtype=self.dtype, query_tile=query_tile, key_tile=key_tile
+            )
+
+    @cached_property
+    def backward(self) -> BackwardPlan:
+        """The plan of the gradients; raises as `forward` does."""
+        query_tile, key_tile = backward_tile_sizes(self.target, self.head_dim, self.dtype)
+        with self.refusals():
+            return self.lowered.plan_backward(
+                head_dim=self.head_dim,
+                dtype=self.dtype,
+                query_tile=query_tile,
+                key_tile=key_tile,
+                transposed_tiles=transposed_tile_sizes(self.target, self.head_dim, self.dtype),
+            )
+
+    @cached_property
+    def chunks(self) -> CachedPlan:
+        """The plan over a cache for chunks of queries. Raises NoCache, TooManyBands, TooManyClasses."""
+        return self._cached(cached_tile_sizes(self.target, self.head_dim, self.dtype))
+
+    @cached_property
+    def rows(self) -> CachedPlan:
+        """The plan over a cache for few queries; raises as `chunks` does."""
+        return self._cached(decode_tile_sizes(self.target, self.head_dim, self.dtype))
+
+    @property
+    def cached(self) -> tuple[CachedPlan, CachedPlan]:
+        """Both; their tables of draws are the same."""
+        return self.chunks, self.rows
+
+    def _cached(self, tiles: tuple[int, int]) -> CachedPlan:
+        return self.lowered.plan_cached(
+            head_dim=self.head_dim, dtype=self.dtype, query_tile=tiles[0], key_tile=tiles[1]
+        )
