@@ -14,28 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit import emit_cpp_backward
-from sparsec.backends.cpu.kernel import DrawList, check_call, compile_shared, draw_lists, open_library, scale_of
+from sparsec.backends.cpu.kernel import address, check_call, compile_shared, draw_lists, open_library, scale_of
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.kernel import BackwardPlan
 
-Entry = Callable[[object], int]
-
-
-class _BackwardCall(ctypes.Structure):
-    """`struct sparsec_backward_call` of templates/cpu/backward.cpp.jinja."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("grad_out", "q", "k", "v", "out", "lse", "grad_lse", "dq", "dk", "dv")),
-        *((f"{name}_stride", ctypes.c_int64 * 4) for name in ("grad_out", "q", "k", "v", "out")),
-        *((f"{name}_stride", ctypes.c_int64 * 3) for name in ("lse", "grad_lse")),
-        *((name, ctypes.c_int64) for name in ("batch", "n_q", "n_k", "q0")),
-        ("lists", ctypes.POINTER(DrawList)),
-        *((name, ctypes.c_void_p) for name in ("sink", "dsink", "cu_seqlens")),
-        ("documents", ctypes.c_int64),
-        ("scale", ctypes.c_float),
-        ("threads", ctypes.c_int32),
-    )
+Entry = Callable[[bytes], int]
+_CALL = calls.BACKWARD.packer()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,27 +85,19 @@ class CpuBackward:
         dsink = None if sink is None else torch.empty_like(sink)
         tables = draw_lists(plan, lists, q_offset, q.shape[2])
         sink, cu_seqlens = (None if t is None else t.detach().contiguous() for t in (sink, cu_seqlens))
-        call = _BackwardCall(
-            *(_address(t) for t in (grad_out, q, k, v, out, lse, grad_lse, dq, dk, dv)),
-            *((ctypes.c_int64 * 4)(*t.stride()) for t in (grad_out, q, k, v, out)),
-            *((ctypes.c_int64 * 3)(*(lse if t is None else t).stride()) for t in (lse, grad_lse)),
-            q.shape[0],
-            q.shape[2],
-            k.shape[2],
-            q_offset,
-            tables,
-            *(_address(t) for t in (sink, dsink, cu_seqlens)),
+        given = (grad_out, q, k, v, out, lse, lse if grad_lse is None else grad_lse)
+        call = _CALL.pack(
+            *(address(t) for t in (grad_out, q, k, v, out, lse, grad_lse, dq, dk, dv)),
+            *(stride for t in given for stride in t.stride()),
+            *(q.shape[0], q.shape[2], k.shape[2], q_offset),
+            *(ctypes.addressof(tables), address(sink), address(dsink), address(cu_seqlens)),
             0 if cu_seqlens is None else cu_seqlens.shape[0] - 1,
             scale_of(plan, scale),
             torch.get_num_threads(),
         )
-        if self.entry()(ctypes.byref(call)) != 0:
+        if self.entry()(call) != 0:
             raise MemoryError("the kernel's scratch could not be allocated")
         return dq, dk, dv, dsink
-
-
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
 
 
 def build_backwards(plans: Sequence[BackwardPlan], *, optimise: int = 3) -> tuple[CpuBackward, ...]:

@@ -6,7 +6,6 @@ Invariant: outputs are the same bit for bit whatever the number of threads; no l
 from __future__ import annotations
 
 import ctypes
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,8 +15,17 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit_cached import emit_cpp_cached, packs
-from sparsec.backends.cpu.kernel import TORCH_DTYPES, DrawList, check_call, compile_shared, open_library, scale_of
+from sparsec.backends.cpu.kernel import (
+    TORCH_DTYPES,
+    DrawList,
+    address,
+    check_call,
+    compile_shared,
+    open_library,
+    scale_of,
+)
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.ir.tiles.program import ListSpec
@@ -28,8 +36,7 @@ ROWS = 3
 """The kernel of single rows takes up to this many queries for each head of a pack, for it reads every key once a row
 and pack; that of chunks, which reads it once a head, takes as long for one query as for a tile of them."""
 _BAD_LENGTHS = 2
-_CALL = struct.Struct("@7P12q4q6Pfi")
-"""`struct sparsec_cached_call` of templates/cpu/cached_call.cpp.jinja; packed, for a ctypes structure takes longer."""
+_CALL = calls.CACHED.packer()
 
 Entry = Callable[[bytes], int]
 
@@ -93,7 +100,7 @@ class CpuCached:
         tables, longest = self._tables(lists) if self.lists else (None, POSITION_LIMIT)
         of_attend = (
             *(out.data_ptr(), lse.data_ptr(), 0 if tables is None else ctypes.addressof(tables)),
-            0 if sink is None else sink.data_ptr(),
+            address(sink),
             scale_of(plan, scale),
         )
         entries = self.entries()
@@ -105,7 +112,7 @@ class CpuCached:
         self._check_new(k, v, cache)
         self._run((self.entries().store,), (k, k, v), cache, POSITION_LIMIT, (0, 0, 0, 0, 0.0))
 
-    def _tables(self, lists: tuple[Tensor, ...]) -> tuple[ctypes.Array[DrawList], int]:
+    def _tables(self, lists: tuple[Tensor, ...]) -> tuple[ctypes.Array[ctypes.Structure], int]:
         """The tables as the kernels take them, and the number of positions that all of them cover."""
         longest, rows = POSITION_LIMIT, []
         for spec, table in zip(self.lists, lists, strict=True):

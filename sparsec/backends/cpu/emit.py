@@ -1,118 +1,26 @@
 """Kernel plan, forward or backward -> the frozen view that templates/cpu reads -> C++ text.
 
-Invariant: the view holds integers, printed expressions, checked names, and origins reduced to harmless characters.
+Invariant: the text needs no file beside it, and holds only what the pattern uses.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
-from math import log
 from typing import assert_never
 
 from sparsec.backends.cpu.expr import condition, mask, name_of, scalar
-from sparsec.backends.environment import render
+from sparsec.backends.cpu.modifiers import modifiers_view
+from sparsec.backends.cpu.source import BACKWARD, FORWARD, print_kernel
+from sparsec.backends.cpu.view import ClassView, ConstantView, CppView, LetView, ListView, PieceView, initialiser
 from sparsec.ir.expr import nodes as x
 from sparsec.ir.expr.nodes import TRUE, And, Bool, Int, Less, Listed, Not, Or, Truth, Var
-from sparsec.ir.tiles.program import ListSpec, Piece, TileProgram
+from sparsec.ir.tiles.program import Piece, TileProgram
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
 
 _SYMBOL = re.compile(r"[a-z][a-z0-9_]*\Z")
 _UNSAFE = re.compile(r"[^A-Za-z0-9 .,:;|&~()\[\]<>=+*/%_-]")
-
-
-@dataclass(frozen=True, slots=True)
-class LetView:
-    name: str
-    value: str
-
-
-@dataclass(frozen=True, slots=True)
-class PieceView:
-    """`entry` and `when` are empty where the piece has none."""
-
-    origin: str
-    count: str
-    entry: str
-    tile: str
-    when: str
-
-
-@dataclass(frozen=True, slots=True)
-class ListView:
-    """List `ordinal` of a class is table `table` of the call; `block` is the query's block, `tile_block` the key's."""
-
-    ordinal: int
-    table: str
-    row: str
-    width: int
-    block: str
-    tile_block: str
-
-
-@dataclass(frozen=True, slots=True)
-class ClassView:
-    origins: tuple[str, ...]
-    constants: tuple[tuple[str, tuple[int, ...]], ...]
-    lets: tuple[LetView, ...]
-    lists: tuple[ListView, ...]
-    tests: tuple[ListView, ...]
-    full: tuple[PieceView, ...]
-    masked: tuple[PieceView, ...]
-    live: str
-
-
-@dataclass(frozen=True, slots=True)
-class SlotClassView:
-    """Heads, or KV groups, that share `slot`, an expression in j, stop, `constants` and the bases and capacities of
-    `regions`; `constants` hold one integer a head or group."""
-
-    constants: tuple[tuple[str, tuple[int, ...]], ...]
-    regions: tuple[int, ...]
-    slot: str
-
-
-@dataclass(frozen=True, slots=True)
-class SlotsView:
-    """Where keys lie in a cache: `classes[class_of[n]]` for head or group n; a group has `regions` in the table."""
-
-    regions: int
-    class_of: tuple[int, ...]
-    classes: tuple[SlotClassView, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CppView:
-    """What the templates of templates/cpu print; `constants` hold one integer a head.
-
-    `transposed`: the classes are those of key tiles. `lanes` says what lies in the lanes of a vector; `lane` and
-    `other` are the variables of a mask that are a vector and a scalar. `softcap` is empty without one. Over a cache,
-    `slots` says where the heads' keys lie and `stored` where a group's new keys go; `packs` are (group, heads).
-    """
-
-    symbol: str
-    heads: int
-    kv_heads: int
-    head_dim: int
-    dtype: str
-    query_tile: int
-    key_tile: int
-    lists: int
-    class_of_head: tuple[int, ...]
-    classes: tuple[ClassView, ...]
-    transposed: bool
-    lanes: str
-    lane: str
-    other: str
-    softcap: str
-    alibi: bool
-    slopes: tuple[str, ...]
-    learned_sink: bool
-    documents: str
-    slots: SlotsView | None = None
-    stored: SlotsView | None = None
-    packs: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
 
 def emit_cpp(plan: KernelPlan, *, symbol: str = "sparsec") -> str:
@@ -120,7 +28,7 @@ def emit_cpp(plan: KernelPlan, *, symbol: str = "sparsec") -> str:
 
     Sources with different symbols may be joined into one translation unit.
     """
-    return render("templates/cpu/forward.cpp.jinja", forward_view(plan, symbol))
+    return print_kernel(FORWARD, forward_view(plan, symbol))
 
 
 def emit_cpp_backward(plan: BackwardPlan, *, symbol: str = "sparsec") -> str:
@@ -130,9 +38,7 @@ def emit_cpp_backward(plan: BackwardPlan, *, symbol: str = "sparsec") -> str:
     """
     tables = _tables(plan.forward)
     classes = tuple(_transposed_class(c, plan.forward.heads, tables) for c in plan.transposed)
-    return render(
-        "templates/cpu/backward.cpp.jinja", _view(plan.forward, plan.transposed, classes, symbol, transposed=True)
-    )
+    return print_kernel(BACKWARD, _view(plan.forward, plan.transposed, classes, symbol, transposed=True))
 
 
 def forward_view(plan: KernelPlan, symbol: str, lane: str = "i") -> CppView:
@@ -163,23 +69,16 @@ def _view(
         dtype=plan.dtype,
         query_tile=query_tile,
         key_tile=key_tile,
+        lane_tile="KEY_TILE" if transposed else "QUERY_TILE",
         lists=sum(len(c.program.lists) for c in plan.classes),
-        class_of_head=tuple(class_of_head[head] for head in range(plan.heads)),
+        class_of_head=initialiser(class_of_head[head] for head in range(plan.heads)),
         classes=classes,
         transposed=transposed,
-        lanes="keys" if transposed else "queries",
         lane="j" if transposed else "i",
         other="i" if transposed else "j",
-        softcap="" if plan.score.softcap is None else _real(plan.score.softcap),
-        alibi=bool(plan.score.alibi),
-        slopes=tuple(_real(slope / log(2)) for slope in plan.score.slopes(plan.heads)),
-        learned_sink=plan.score.learned_sink,
-        documents=plan.documents.value,
+        modifiers=modifiers_view(plan),
+        documents=plan.documents.name.lower(),
     )
-
-
-def _real(value: float) -> str:
-    return f"{float(value)!r}f"
 
 
 def _tables(plan: KernelPlan) -> dict[tuple[int, int, int, tuple[int, int]], tuple[int, int]]:
@@ -227,20 +126,22 @@ def _class(c: HeadClass, heads: int, lists: tuple[ListView, ...], lane: str = "i
     tested = frozenset[int]().union(*(_tested(test) for test in tests))
     return ClassView(
         origins=tuple(comment(origin) for origin in c.origins),
-        constants=tuple((name_of(name), by_member(c.heads, values, heads)) for name, values in c.constants),
+        constants=tuple(of_members(name, c.heads, values, heads) for name, values in c.constants),
         lets=tuple(LetView(name_of(let.name), scalar(let.value)) for let in program.lets),
         lists=lists,
         tests=tuple(view for view in lists if view.ordinal in tested),
-        full=tuple(_piece(piece, program.lists, program.key_tile) for piece in program.full),
-        masked=tuple(_piece(piece, program.lists, program.key_tile) for piece in program.masked),
-        live=mask(program.live, lane),
+        live=mask(program.live, lane) if program.masked else "",
+        pieces=(
+            *(_piece(piece, program, "attend_full(w, tile)") for piece in program.full),
+            *(_piece(piece, program, "attend_masked(w, tile, live)") for piece in program.masked),
+        ),
     )
 
 
-def by_member(members: tuple[int, ...], values: tuple[int, ...], count: int) -> tuple[int, ...]:
+def of_members(name: str, members: tuple[int, ...], values: tuple[int, ...], count: int) -> ConstantView:
     """The members' values as one for each of `count` heads or groups, 0 where there is none."""
     of_member = dict(zip(members, values, strict=True))
-    return tuple(of_member.get(n, 0) for n in range(count))
+    return ConstantView(name_of(name), initialiser(of_member.get(n, 0) for n in range(count)))
 
 
 def _list(program: TileProgram, ordinal: int, table: int) -> ListView:
@@ -255,10 +156,10 @@ def _list(program: TileProgram, ordinal: int, table: int) -> ListView:
     )
 
 
-def _piece(piece: Piece, lists: tuple[ListSpec, ...], key_tile: int) -> PieceView:
+def _piece(piece: Piece, program: TileProgram, attend: str) -> PieceView:
     entry = ""
     if piece.listed is not None:
-        slot = scalar(x.floor_div(Var("n"), Int(lists[piece.listed].block // key_tile), nonneg=True))
+        slot = scalar(x.floor_div(Var("n"), Int(program.lists[piece.listed].block // program.key_tile), nonneg=True))
         entry = f"draws_{piece.listed}[{slot}]"
     return PieceView(
         origin=comment(piece.origin),
@@ -266,6 +167,7 @@ def _piece(piece: Piece, lists: tuple[ListSpec, ...], key_tile: int) -> PieceVie
         entry=entry,
         tile=scalar(piece.tile),
         when="" if piece.when == TRUE else condition(piece.when),
+        attend=attend,
     )
 
 

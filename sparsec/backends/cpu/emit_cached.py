@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sparsec.backends.cpu.emit import CppView, SlotClassView, SlotsView, by_member, forward_view
-from sparsec.backends.cpu.expr import name_of, scalar
-from sparsec.backends.environment import render
+from sparsec.backends.cpu.emit import forward_view, of_members
+from sparsec.backends.cpu.expr import scalar
+from sparsec.backends.cpu.source import CHUNK, ROWS, print_kernel
+from sparsec.backends.cpu.view import CppView, SlotClassView, SlotsView, initialiser
 from sparsec.ir.expr.nodes import Expr, names_in
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.kv.cached import CachedPlan
@@ -22,9 +23,9 @@ def emit_cpp_cached(chunks: CachedPlan, rows: CachedPlan, *, symbol: str = "spar
     one row. It may be joined with other sources.
     """
     attend = replace(_view(chunks, symbol, "i"), stored=_stored(chunks))
-    view = replace(_view(rows, symbol, "j"), lanes="keys", lane="j", other="i", packs=packs(rows.attend))
-    texts = (render("templates/cpu/cached.cpp.jinja", attend), render("templates/cpu/decode.cpp.jinja", view))
-    return "\n".join(texts)
+    of_packs = tuple(initialiser((group, len(heads), initialiser(heads))) for group, heads in packs(rows.attend))
+    of_rows = replace(_view(rows, symbol, "j"), lane_tile="KEY_TILE", lane="j", other="i", packs=of_packs)
+    return f"{print_kernel(CHUNK, attend)}\n{print_kernel(ROWS, of_rows)}"
 
 
 def _view(plan: CachedPlan, symbol: str, lane: str) -> CppView:
@@ -35,7 +36,7 @@ def _view(plan: CachedPlan, symbol: str, lane: str) -> CppView:
         programs.append(replace(head_class, constants=tuple(c for c in head_class.constants if c[0] not in names)))
         slots.append(_slot_class(of_class.slot, head_class.heads, head_class.constants, heads, plan.regions))
     class_of = {head: n for n, c in enumerate(plan.attend.classes) for head in c.heads}
-    found = SlotsView(plan.regions, tuple(class_of[head] for head in range(heads)), tuple(slots))
+    found = SlotsView(plan.regions, initialiser(class_of[head] for head in range(heads)), tuple(slots))
     return replace(forward_view(replace(plan.attend, classes=tuple(programs)), symbol, lane), slots=found)
 
 
@@ -43,7 +44,7 @@ def _stored(plan: CachedPlan) -> SlotsView:
     groups = plan.attend.kv_heads
     class_of = {group: n for n, c in enumerate(plan.store) for group in c.groups}
     classes = [_slot_class(c.slots.kept, c.groups, c.constants, groups, plan.regions) for c in plan.store]
-    return SlotsView(plan.regions, tuple(class_of[group] for group in range(groups)), tuple(classes))
+    return SlotsView(plan.regions, initialiser(class_of[group] for group in range(groups)), tuple(classes))
 
 
 def _slot_class(
@@ -55,7 +56,7 @@ def _slot_class(
 ) -> SlotClassView:
     names = names_in(slot)
     return SlotClassView(
-        tuple((name_of(name), by_member(members, values, count)) for name, values in constants if name in names),
+        tuple(of_members(name, members, values, count) for name, values in constants if name in names),
         tuple(n for n in range(regions) if not names.isdisjoint((f"base{n}", f"capacity{n}"))),
         scalar(slot),
     )

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 import sparsec
+from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit import emit_cpp
 from sparsec.backends.cpu.processor import Processor, used_by
 from sparsec.diagnostics.model import CallError
@@ -170,26 +171,8 @@ def _machine() -> str:
     return repr((platform.machine(), platform.processor(), sorted(set(facts))))
 
 
-class DrawList(ctypes.Structure):
-    """`struct sparsec_list` of templates/cpu/list.cpp.jinja."""
-
-    _fields_ = (("entries", ctypes.c_void_p), ("first", ctypes.c_int64), ("blocks", ctypes.c_int64))
-
-
-class _Call(ctypes.Structure):
-    """`struct sparsec_call` of templates/cpu/forward.cpp.jinja."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "out", "lse")),
-        *((f"{name}_stride", ctypes.c_int64 * 4) for name in ("q", "k", "v", "out")),
-        ("lse_stride", ctypes.c_int64 * 3),
-        *((name, ctypes.c_int64) for name in ("batch", "n_q", "n_k", "q0")),
-        ("lists", ctypes.POINTER(DrawList)),
-        *((name, ctypes.c_void_p) for name in ("sink", "cu_seqlens")),
-        ("documents", ctypes.c_int64),
-        ("scale", ctypes.c_float),
-        ("threads", ctypes.c_int32),
-    )
+_CALL = calls.FORWARD.packer()
+DrawList = calls.LIST.structure()
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +181,7 @@ class CpuKernel:
 
     plan: KernelPlan
     source: str
-    entry: Callable[[object], int]
+    entry: Callable[[bytes], int]
 
     @staticmethod
     def of(plan: KernelPlan) -> CpuKernel:
@@ -236,22 +219,23 @@ class CpuKernel:
         lse = torch.empty(q.shape[:3], dtype=torch.float32)
         tables = draw_lists(self.plan, lists, q_offset, q.shape[2])
         sink, cu_seqlens = (None if t is None else t.detach().contiguous() for t in (sink, cu_seqlens))
-        call = _Call(
+        call = _CALL.pack(
             *(t.data_ptr() for t in (q, k, v, out, lse)),
-            *((ctypes.c_int64 * t.dim())(*t.stride()) for t in (q, k, v, out, lse)),
-            q.shape[0],
-            q.shape[2],
-            k.shape[2],
-            q_offset,
-            tables,
-            *(None if t is None else t.data_ptr() for t in (sink, cu_seqlens)),
+            *(stride for t in (q, k, v, out, lse) for stride in t.stride()),
+            *(q.shape[0], q.shape[2], k.shape[2], q_offset),
+            *(ctypes.addressof(tables), address(sink), address(cu_seqlens)),
             0 if cu_seqlens is None else cu_seqlens.shape[0] - 1,
             scale_of(self.plan, scale),
             torch.get_num_threads(),
         )
-        if self.entry(ctypes.byref(call)) != 0:
+        if self.entry(call) != 0:
             raise MemoryError("the kernel's scratch could not be allocated")
         return out, lse
+
+
+def address(tensor: Tensor | None) -> int:
+    """Where a tensor's numbers are; 0, a null pointer, for none."""
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 def scale_of(plan: KernelPlan, scale: float | None) -> float:
@@ -261,7 +245,9 @@ def scale_of(plan: KernelPlan, scale: float | None) -> float:
     return plan.score.scale if plan.score.scale is not None else plan.head_dim**-0.5
 
 
-def draw_lists(plan: KernelPlan, lists: tuple[Tensor, ...], q_offset: int, n_queries: int) -> ctypes.Array[DrawList]:
+def draw_lists(
+    plan: KernelPlan, lists: tuple[Tensor, ...], q_offset: int, n_queries: int
+) -> ctypes.Array[ctypes.Structure]:
     """The tables of draws as the kernels take them. Raises CallError for tables that do not cover the queries."""
     specs = [spec for head_class in plan.classes for spec in head_class.program.lists]
     start = 0 if plan.documents is Documents.RESTART else q_offset

@@ -1,0 +1,141 @@
+"""The structs by which Python calls a kernel: declared here once, printed as C and packed from Python.
+
+Invariant: the C text and the packed bytes have the same fields in the same order, aligned as the machine's compiler
+aligns them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from dataclasses import dataclass
+
+_SCALARS: dict[str, tuple[str, type[ctypes._SimpleCData[int]] | type[ctypes._SimpleCData[float]]]] = {
+    "int32_t": ("i", ctypes.c_int32),
+    "int64_t": ("q", ctypes.c_int64),
+    "float": ("f", ctypes.c_float),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """`type` as in C; `length` of an array, 0 for one that is none."""
+
+    type: str
+    name: str
+    length: int = 0
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallStruct:
+    name: str
+    comment: str
+    fields: tuple[Field, ...]
+
+    def declaration(self) -> str:
+        """The struct in C, once in a translation unit."""
+        guard = self.name.upper()
+        lines = [f"#ifndef {guard}", f"#define {guard}", f"struct {self.name} {{  // {self.comment}"]
+        for field in self.fields:
+            array = f"[{field.length}]" if field.length else ""
+            comment = f"  // {field.comment}" if field.comment else ""
+            lines.append(f"  {field.type} {field.name}{array};{comment}")
+        return "\n".join((*lines, "};", "#endif", ""))
+
+    def structure(self) -> type[ctypes.Structure]:
+        """The struct as ctypes has it; pointers are addresses."""
+        fields = []
+        for field in self.fields:
+            each = ctypes.c_void_p if field.type.endswith("*") else _SCALARS[field.type][1]
+            fields.append((field.name, each * field.length if field.length else each))
+        return type(self.name, (ctypes.Structure,), {"_fields_": fields})
+
+    def packer(self) -> struct.Struct:
+        """What packs the fields, an array's numbers one by one, in less time than a ctypes structure takes."""
+        codes = ("P" if field.type.endswith("*") else _SCALARS[field.type][0] for field in self.fields)
+        counts = (field.length or 1 for field in self.fields)
+        return struct.Struct("@" + "".join(f"{count}{code}" for count, code in zip(counts, codes, strict=True)))
+
+
+def _each(of: str, names: str, length: int = 0) -> tuple[Field, ...]:
+    return tuple(Field(of, name, length) for name in names.split())
+
+
+LIST = CallStruct(
+    "sparsec_list",
+    "a table of draws, int32 [rows, blocks, width]",
+    (
+        Field("const int32_t*", "entries"),
+        Field("int64_t", "first", comment="its first query block"),
+        Field("int64_t", "blocks"),
+    ),
+)
+
+_SHAPES = (
+    *_each("int64_t", "batch n_q n_k"),
+    Field("int64_t", "q0", comment="the position of the first query"),
+    Field("const sparsec_list*", "lists"),
+)
+_DOCUMENTS = (
+    Field("const int32_t*", "cu_seqlens", comment="[documents + 1], for documents"),
+    Field("int64_t", "documents"),
+)
+_SINK = Field("const float*", "sink", comment="[H], for a learned sink")
+_RUN = (Field("float", "scale"), Field("int32_t", "threads"))
+
+FORWARD = CallStruct(
+    "sparsec_call",
+    "strides in elements; q, out: [B, H, Nq, D]; k, v: [B, G, Nk, D]; lse: [B, H, Nq]",
+    (
+        *_each("const void*", "q k v"),
+        Field("void*", "out"),
+        Field("float*", "lse"),
+        *_each("int64_t", "q_stride k_stride v_stride out_stride", 4),
+        Field("int64_t", "lse_stride", 3),
+        *_SHAPES,
+        _SINK,
+        *_DOCUMENTS,
+        *_RUN,
+    ),
+)
+
+BACKWARD = CallStruct(
+    "sparsec_backward_call",
+    "strides in elements; shapes as in the forward call; dq, dk, dv are contiguous",
+    (
+        *_each("const void*", "grad_out q k v out"),
+        Field("const float*", "lse"),
+        Field("const float*", "grad_lse", comment="null for zeros"),
+        *_each("void*", "dq dk dv"),
+        *_each("int64_t", "grad_out_stride q_stride k_stride v_stride out_stride", 4),
+        *_each("int64_t", "lse_stride grad_lse_stride", 3),
+        *_SHAPES,
+        _SINK,
+        Field("float*", "dsink", comment="[H], likewise"),
+        *_DOCUMENTS,
+        *_RUN,
+    ),
+)
+
+CACHED = CallStruct(
+    "sparsec_cached_call",
+    "strides in elements; q, out: [B, H, N, D]; k, v: [B, G, N, D]; lse: [B, H, N]",
+    (
+        *_each("const void*", "q k v"),
+        Field("void*", "keys", comment="the cache, [B, slots, D], and so are values"),
+        Field("void*", "values"),
+        Field("void*", "out", comment="contiguous, and so are all that have no stride here"),
+        Field("float*", "lse"),
+        *_each("int64_t", "q_stride k_stride v_stride", 4),
+        *_each("int64_t", "batch n slots"),
+        Field("int64_t", "longest", comment="the most tokens of a sequence after the call: tables of draws end there"),
+        Field("int32_t*", "lengths", comment="[B]: tokens in the cache"),
+        Field("const int32_t*", "counts", comment="[B]: those among the call's n, which are the last; null: n each"),
+        Field("int64_t*", "state", comment="[2, B], or null: once stored, tokens are counted here and in lengths"),
+        Field("const int32_t*", "places", comment="[G, regions, 2]: base and capacity of a group's regions"),
+        Field("const sparsec_list*", "lists"),
+        _SINK,
+        *_RUN,
+    ),
+)

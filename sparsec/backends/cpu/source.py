@@ -1,0 +1,124 @@
+"""The kernels' headers and what a pattern prints -> one C++ file that needs nothing beside it.
+
+Invariant: a header comes once, after all that it includes, and only if the kernel needs it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from posixpath import dirname, join, normpath
+
+from sparsec._resources import read_data
+from sparsec.backends.cpu import calls
+from sparsec.backends.cpu.calls import CallStruct
+from sparsec.backends.cpu.view import CppView
+from sparsec.backends.environment import render
+
+_KERNELS = "templates/cpu/kernels"
+_CALLS = "printed/calls.h"
+_INCLUDE = re.compile(r'#include (?:<(?P<system>\w+)>|"(?P<own>[\w./]+)")')
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A header's own text, without what it includes: names of system headers, and paths within the kernels' folder."""
+
+    system: tuple[str, ...]
+    own: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """`includes`: the system headers that `text` needs, sorted."""
+
+    includes: tuple[str, ...]
+    text: str
+
+
+def joined(roots: Sequence[str], printed: Mapping[str, str]) -> Joined:
+    """The headers `roots` and all that they include; `printed` stands in place of the files of these paths."""
+    found: dict[str, Header] = {}
+
+    def add(path: str) -> None:
+        if path not in found:
+            header = parsed(printed[path], path) if path in printed else _stored(path)
+            for own in header.own:
+                add(own)
+            found[path] = header
+
+    for root in roots:
+        add(root)
+    system = sorted({name for header in found.values() for name in header.system})
+    return Joined(tuple(system), "\n".join(header.text for header in found.values() if header.text))
+
+
+def parsed(text: str, path: str) -> Header:
+    """The header `text` at `path`; its directives come before all else."""
+    system, own, lines = [], [], []
+    for line in text.splitlines():
+        match = _INCLUDE.fullmatch(line)
+        if match is None:
+            lines.append(line)
+        elif match["system"]:
+            system.append(match["system"])
+        else:
+            own.append(normpath(join(dirname(path), match["own"])))
+    body = "\n".join(line for line in lines if line != "#pragma once").strip()
+    return Header(tuple(system), tuple(own), f"{body}\n" if body else "")
+
+
+@cache
+def _stored(path: str) -> Header:
+    return parsed(read_data(f"{_KERNELS}/{path}"), path)
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """What sets one kind of kernel apart from another.
+
+    `headers`: those that it starts from. `keys`: the header that says where keys lie. `wide_rows`: rows of keys are
+    widened in registers.
+    """
+
+    template: str
+    headers: tuple[str, ...]
+    structs: tuple[CallStruct, ...]
+    keys: str = "call_keys.h"
+    wide_rows: bool = False
+
+
+FORWARD = Kernel("forward", ("forward.h",), (calls.LIST, calls.FORWARD))
+BACKWARD = Kernel("backward", ("backward.h",), (calls.LIST, calls.BACKWARD))
+CHUNK = Kernel("cached", ("chunk.h", "store.h"), (calls.LIST, calls.CACHED), keys="cached_keys.h")
+ROWS = Kernel("decode", ("decode.h",), (calls.LIST, calls.CACHED), wide_rows=True)
+
+
+def print_kernel(kernel: Kernel, view: CppView) -> str:
+    """The whole file of one kernel."""
+    roots = (*kernel.headers, *(("draws.h",) if view.lists else ()))
+    parts = joined(roots, {**printed_headers(kernel, view), _CALLS: "#include <cstdint>"})
+    structs = tuple(struct.declaration() for struct in kernel.structs)  # outside the namespace of the rest
+    whole = replace(view, includes=parts.includes, structs=structs, headers=parts.text)
+    return render(f"templates/cpu/{kernel.template}.cpp.jinja", whole)
+
+
+def printed_headers(kernel: Kernel, view: CppView) -> dict[str, str]:
+    """Path within the kernels' folder -> what a pattern prints there; the files in that place are an example."""
+    rows = (f"dtypes/{view.dtype}_rows.h",) if kernel.wide_rows else ()
+    return {
+        _CALLS: "\n".join(("#pragma once\n#include <cstdint>\n", *(s.declaration() for s in kernel.structs))),
+        "printed/config.h": render("templates/cpu/config.h.jinja", view),
+        "printed/documents.h": _including(f"documents/{view.documents}.h"),
+        "printed/dtype.h": _including(f"dtypes/{view.dtype}.h", *rows),
+        "printed/keys.h": _including(kernel.keys),
+        "printed/modifiers.h": render("templates/cpu/modifiers.h.jinja", view),
+        "printed/packs.h": render("templates/cpu/packs.h.jinja", view),
+    }
+
+
+def _including(*paths: str) -> str:
+    return "#pragma once\n" + "".join(f'#include "../{path}"\n' for path in paths)

@@ -1,0 +1,121 @@
+"""What the templates of templates/cpu print, for one kernel.
+
+Invariant: a view holds integers, printed expressions, checked names, and origins reduced to harmless characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sparsec.backends.cpu.modifiers import ModifiersView
+
+
+def initialiser(values: Iterable[object]) -> str:
+    """`{0, 1, 1}`."""
+    return f"{{{', '.join(map(str, values))}}}"
+
+
+@dataclass(frozen=True, slots=True)
+class LetView:
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class PieceView:
+    """A loop over tiles; `entry` and `when` are empty where it has none, `attend` is what it does with a tile."""
+
+    origin: str
+    count: str
+    entry: str
+    tile: str
+    when: str
+    attend: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListView:
+    """List `ordinal` of a class is table `table` of the call; `block` is the query's block, `tile_block` the key's."""
+
+    ordinal: int
+    table: str
+    row: str
+    width: int
+    block: str
+    tile_block: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConstantView:
+    """`values`: an initialiser of one integer for each head or group."""
+
+    name: str
+    values: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClassView:
+    """`live`: a mask of the masked pieces, empty without one."""
+
+    origins: tuple[str, ...]
+    constants: tuple[ConstantView, ...]
+    lets: tuple[LetView, ...]
+    lists: tuple[ListView, ...]
+    tests: tuple[ListView, ...]
+    live: str
+    pieces: tuple[PieceView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotClassView:
+    """Heads, or KV groups, that share `slot`, an expression in j, stop, `constants` and the bases and capacities of
+    `regions`."""
+
+    constants: tuple[ConstantView, ...]
+    regions: tuple[int, ...]
+    slot: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlotsView:
+    """Where keys lie in a cache: `class_of` initialises one class for each head or group; a group has `regions`."""
+
+    regions: int
+    class_of: str
+    classes: tuple[SlotClassView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CppView:
+    """What the templates of templates/cpu print; initialisers and expressions are C++ text.
+
+    `transposed`: the classes are those of key tiles. `lane_tile` says which tile lies across vector lanes; `lane` and
+    `other` are the variables of a mask that are a vector and a scalar. Over a cache, `slots` says where the heads' keys
+    lie and `stored` where a group's new keys go; `packs` are initialisers of (group, number of heads, heads).
+    `includes`, `structs` and `headers` stand before the classes: system headers, call structs, text of the kernels' own
+    headers.
+    """
+
+    symbol: str
+    heads: int
+    kv_heads: int
+    head_dim: int
+    dtype: str
+    query_tile: int
+    key_tile: int
+    lane_tile: str
+    lists: int
+    class_of_head: str
+    classes: tuple[ClassView, ...]
+    transposed: bool
+    lane: str
+    other: str
+    modifiers: ModifiersView
+    documents: str
+    slots: SlotsView | None = None
+    stored: SlotsView | None = None
+    packs: tuple[str, ...] = ()
+    includes: tuple[str, ...] = ()
+    structs: tuple[str, ...] = ()
+    headers: str = ""

@@ -1,0 +1,118 @@
+#pragma once
+#include <algorithm>
+#include <cstdlib>
+
+#include "parts.h"
+#include "rows.h"
+#include "transpose.h"
+
+// ---- Tasks: one share of the key tiles of one key head, computed whole by one thread.
+// Enough for the threads of a machine, each long beside what a share costs; fixed, for they decide the order of sums.
+constexpr int64_t TASKS = 32, TILES = 8, SHARES_BYTES = 256 << 20;
+
+void load_keys(Work& w, const Matrix& k, const Matrix& v, float scale) {
+  const int first = w.j0 - w.first_row, count = w.j1 - w.j0 + 1;
+  if (count < KEY_TILE) {
+    std::memset(w.key, 0, sizeof w.key);
+    std::memset(w.value, 0, sizeof w.value);
+  }
+  load_rows(k, w.j0, count, w.key[first], WIDE);
+  load_rows(v, w.j0, count, w.value[first]);
+  w.present.count = count;
+  for (int n = 0; n < count; ++n) w.present.lane[n] = first + n, w.present.row[n] = w.key[first + n];
+  w.present.finite = all_finite(w.present.row, count);
+  const float factor = scale * Modifiers::UNIT;
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
+    to_panel(w.key[p * PANEL], WIDE, factor, w.panel[p].k);
+    to_panel(w.value[p * PANEL], D, 1.0f, w.panel[p].v);
+    std::memset(w.panel[p].dk, 0, sizeof w.panel[p].dk);
+    std::memset(w.panel[p].dv, 0, sizeof w.panel[p].dv);
+    EACH(v, VECS) w.panel[p].at[v] = w.lane[v] + (w.first_row + p * PANEL);
+  }
+}
+
+void store_keys(Work& w, float scale, element* dk, element* dv) {
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
+    from_panel(w.panel[p].dk, w.key[p * PANEL], WIDE);
+    from_panel(w.panel[p].dv, w.value[p * PANEL], D);
+  }
+  for (int n = w.j0 - w.first_row; n <= w.j1 - w.first_row; ++n, dk += D, dv += D)
+    for (int d = 0; d < D; ++d) dk[d] = narrow(w.key[n][d] * scale), dv[d] = narrow(w.value[n][d]);
+}
+
+// `lse`, `delta`: [B, H, Nq].
+void run_tile(Work& w, const sparsec_backward_call& call, float* lse, float* delta, const Shares& shares, int64_t share,
+              int64_t b, int64_t g, const Tile& tile) {
+  const Part& part = tile.part;
+  w.first_row = tile.base;
+  w.j0 = maximum(w.first_row, part.begin);
+  w.j1 = minimum(w.first_row + KEY_TILE, part.end) - 1;
+  w.origin = floor_div(part.q0, QUERY_TILE) * QUERY_TILE;
+  w.begin = part.q0 - w.origin, w.end = part.q1 - w.origin, w.n_k = part.n_k;
+  w.q_row = part.q_row, w.n_q = call.n_q;
+  load_keys(w, matrix(call.k, call.k_stride, b, g, part.k_row), matrix(call.v, call.v_stride, b, g, part.k_row),
+            call.scale);
+  for (int64_t h = g * (HEADS / KV_HEADS); h < (g + 1) * (HEADS / KV_HEADS) && w.begin < w.end; ++h) {
+    const int64_t row = (b * HEADS + h) * call.n_q;
+    w.queries = matrix(call.q, call.q_stride, b, h, part.q_row);
+    w.grads = matrix(call.grad_out, call.grad_out_stride, b, h, part.q_row);
+    w.lse = lse + row, w.delta = delta + row, w.dq = shares.dq(share) + row * WIDE;
+    w.touched = shares.touched + share * shares.chunks + (b * HEADS + h) * (shares.chunks / (call.batch * HEADS));
+    w.modifiers = Modifiers(call, h);
+    visit(w, call.lists, int(h));
+  }
+  const int64_t first = ((b * KV_HEADS + g) * call.n_k + w.j0 + part.k_row) * D;
+  store_keys(w, call.scale, (element*)call.dk + first, (element*)call.dv + first);
+}
+
+int backward(const sparsec_backward_call& call) {
+  const Tiling<sparsec_backward_call> tiling(call, KEY_TILE, true);
+  if (!tiling.before) return 1;
+  const int64_t heads = call.batch * HEADS, groups = call.batch * KV_HEADS, tiles = tiling.count();
+  const int64_t chunks = (call.n_q + CHUNK - 1) / CHUNK, apart = heads * call.n_q * WIDE;
+  int64_t count = std::min((TASKS + groups - 1) / std::max<int64_t>(groups, 1), tiles / TILES);
+  count = std::max<int64_t>(std::min(count, SHARES_BYTES / std::max<int64_t>(4 * apart, 1)), 1);
+  const int64_t own = (count - IN_PLACE) * apart;
+  float* const scratch = static_cast<float*>(std::aligned_alloc(64, ((own + 2 * heads * call.n_q) / 16 + 1) * 64));
+  uint8_t* const touched = static_cast<uint8_t*>(std::calloc(count * heads * chunks + 1, 1));
+  if (scratch == nullptr || touched == nullptr) {
+    std::free(touched);
+    std::free(scratch);
+    return 1;
+  }
+  const Shares shares = {
+      IN_PLACE ? (float*)call.dq : scratch, scratch + (IN_PLACE ? 0 : apart), touched, count, apart, heads * chunks};
+  float *const lse = scratch + own, *const delta = lse + heads * call.n_q;
+  int failed = 0;
+#pragma omp parallel num_threads(call.threads) reduction(| : failed)
+  {
+    Work* w = static_cast<Work*>(std::aligned_alloc(64, (sizeof(Work) + 63) / 64 * 64));
+    failed = w == nullptr;
+    for (int n = 0; n < PANEL && w; ++n) w->lane[n / LANES][n % LANES] = n;
+#pragma omp for
+    for (int64_t task = 0; task < heads * chunks; ++task) {
+      const int64_t head = task / chunks, first = task % chunks * CHUNK, row = head * call.n_q;
+      prepare(call, head / HEADS, head % HEADS, first, std::min(first + CHUNK, call.n_q), lse + row, delta + row);
+    }
+    if constexpr (Modifiers::ROW_GRADIENTS) {
+#pragma omp for
+      for (int64_t h = 0; h < HEADS; ++h) Modifiers(call, h).of_rows(call, h, lse, delta);
+    }
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t task = 0; task < groups * count; ++task) {  // the first keys first: causal, most queries see them
+      const int64_t share = task / groups, group = task % groups;
+      for (int64_t n = tiles * share / count; n < tiles * (share + 1) / count && w; ++n)
+        run_tile(*w, call, lse, delta, shares, share, group / KV_HEADS, group % KV_HEADS, tiling[n]);
+    }
+#pragma omp for
+    for (int64_t task = 0; task < heads * chunks; ++task) {
+      const int64_t first = task / chunks * call.n_q + task % chunks * CHUNK;
+      const int64_t stop = std::min(first + CHUNK, (task / chunks + 1) * call.n_q);
+      sum_shares(shares, task, first, stop, call.scale, (element*)call.dq);
+    }
+    std::free(w);
+  }
+  std::free(touched);
+  std::free(scratch);
+  return failed;
+}

@@ -1,0 +1,32 @@
+#pragma once
+#include "cache.h"
+
+// ---- Where the keys and values of a tile lie: in the cache, or those of the call in its own tensors.
+struct Source {
+  Matrix k, v;            // of the call; rows are positions
+  Matrix keys, values;    // of the cache; rows are slots
+  const int32_t* places;  // of the head's group
+  int head, length;       // keys before `length` are in the cache
+};
+
+const float NOTHING[D] = {};  // in place of a key that the cache does not hold: it is dead, and is not read
+
+// Points at one row of a matrix, as `point` does.
+inline void point_at(const Matrix& m, int row, float (*packed)[D], const float** to) {
+  if (row < 0) *to = NOTHING;
+  else point(m, row, 1, packed, to);
+}
+
+// Points at keys and values first .. first + count of `stop`, in place or in `key` and `value`.
+inline void point_tile(const Source& from, int stop, int first, int count, float (*key)[D], float (*value)[D],
+                       const float** keys, const float** values) {
+  int number[KEY_TILE], slot[KEY_TILE];
+  for (int n = 0; n < count; ++n) number[n] = first + n;
+  slots_of_keys(from.places, from.head, stop, number, count, slot);
+  for (int n = 0; n < count; ++n) {
+    const bool old = number[n] < from.length;
+    const int row = old ? slot[n] : number[n];
+    point_at(old ? from.keys : from.k, row, key + n, keys + n);
+    point_at(old ? from.values : from.v, row, value + n, values + n);
+  }
+}

@@ -1,0 +1,56 @@
+#pragma once
+#include <algorithm>
+#include <cstdlib>
+
+#include "cached_keys.h"
+#include "panels.h"
+
+// ---- Tasks: every query tile of every head of every sequence, the longest rows first.
+// The n-th query tile from the end, if the sequence has it; with the last one, the padding before its rows.
+void run_task(Work& w, const sparsec_cached_call& call, int64_t b, int64_t h, int n) {
+  const int64_t g = h / (HEADS / KV_HEADS);
+  const int length = call.lengths[b], stop = length + int(count_of(call, b));
+  const int64_t first = call.n - stop;  // the row of position 0
+  element* out = (element*)call.out + (b * HEADS + h) * call.n * D;
+  float* lse = call.lse + (b * HEADS + h) * call.n;
+  if (n == 0) {
+    std::fill(out, out + (first + length) * D, element(0));
+    std::fill(lse, lse + first + length, -INF);
+  }
+  w.base = (floor_div(stop - 1, QUERY_TILE) - n) * QUERY_TILE;
+  w.i0 = maximum(w.base, length);
+  w.i1 = minimum(w.base + QUERY_TILE, stop) - 1;
+  if (w.i1 < w.i0) return;
+  w.begin = 0, w.end = stop, w.n_k = stop;
+  w.source = {matrix(call.k, call.k_stride, b, g, first),
+              matrix(call.v, call.v_stride, b, g, first),
+              arena(call.keys, call, b),
+              arena(call.values, call, b),
+              places_of(call, g),
+              int(h),
+              length};
+  w.modifiers = Modifiers(call, h);
+  load_queries(w, matrix(call.q, call.q_stride, b, h, first), call.scale);
+  visit(w, call.lists, int(h));
+  const int64_t r = w.i0 + first;
+  finish(w, out + r * D, D, 1, lse + r, 1);
+}
+
+int attend_chunk(const sparsec_cached_call& call) {
+  if (!sound(call)) return 2;
+  const int64_t tiles = (call.n + 2 * QUERY_TILE - 2) / QUERY_TILE;  // that n positions in a row may touch
+  const int64_t tasks = call.batch * HEADS * tiles;
+  if (tasks == 0) return 0;
+  int failed = 0;
+#pragma omp parallel num_threads(int(std::min<int64_t>(call.threads, tasks))) reduction(| : failed)
+  {
+    Work* w = static_cast<Work*>(std::aligned_alloc(64, (sizeof(Work) + 63) / 64 * 64));
+    failed = w == nullptr;
+    for (int n = 0; n < PANEL && w; ++n) w->lane[n / LANES][n % LANES] = n;
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t task = 0; task < tasks; ++task)
+      if (w) run_task(*w, call, task / tiles / HEADS, task / tiles % HEADS, int(task % tiles));
+    std::free(w);
+  }
+  return failed;
+}

@@ -1,0 +1,113 @@
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+
+#include "printed/packs.h"
+#include "row.h"
+
+// ---- Tasks: shares of the tiles of every row of every pack, and after all of them the merging of each row's sums.
+constexpr int KEYS_A_TASK = 512, MOST_TASKS = 16;
+
+struct Sum {  // what one task leaves of a row of one head
+  float o[WIDE], peak, total;
+};
+
+// How many tasks share a row of a group: by the keys that there can be, never by the number of threads.
+int tasks_of(const sparsec_cached_call& call, int64_t b, int64_t g) {
+  int64_t kept = count_of(call, b);
+  for (int n = 0; n < REGIONS; ++n) kept += places_of(call, g)[2 * n + 1];
+  const int64_t keys = std::min<int64_t>(kept, call.lengths[b] + count_of(call, b));
+  return int(std::min<int64_t>(std::max<int64_t>(keys / KEYS_A_TASK, 1), MOST_TASKS));
+}
+
+void load_query(Work& w, const sparsec_cached_call& call, int64_t b, int64_t row) {
+  const float factor = call.scale * Modifiers::UNIT;
+  for (int r = 0; r < w.pack; ++r) {
+    const Matrix q = matrix(call.q, call.q_stride, b, w.heads[r], row);
+    std::fill(w.q[r], w.q[r] + WIDE, 0.0f);
+    for (int d = 0; d < D; ++d) w.q[r][place(d)] = widen(q.data[d * q.dim]) * factor;
+    std::fill(w.o[r], w.o[r] + WIDE, 0.0f);
+    w.peak[r] = -INF, w.total[r] = 0.0f;
+    w.modifiers[r] = Modifiers(call, w.heads[r]);
+  }
+}
+
+// Leaves the sums of one share of row `row` at sums[head * call.n * most].
+void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& pack, int64_t row, int task, int most,
+              Sum* sums) {
+  w.length = call.lengths[b];
+  w.n_k = w.end = w.length + int(count_of(call, b));
+  w.begin = 0, w.i0 = w.i1 = int(row - call.n) + w.n_k;
+  const int tasks = tasks_of(call, b, pack.group);
+  if (w.i0 < w.length || task >= tasks) return;
+  w.k = matrix(call.k, call.k_stride, b, pack.group, call.n - w.n_k);
+  w.v = matrix(call.v, call.v_stride, b, pack.group, call.n - w.n_k);
+  w.keys = arena(call.keys, call, b);
+  w.values = arena(call.values, call, b);
+  w.places = places_of(call, pack.group);
+  w.heads = pack.heads, w.pack = pack.size;
+  load_query(w, call, b, row);
+  w.turn = w.waiting = w.first = w.stop = 0;
+  if (tasks > 1) visit(w, call.lists, w.heads[0]);  // only counts the tiles
+  const int64_t tiles = tasks > 1 ? w.turn : INT32_MAX;
+  w.turn = 0, w.first = int(tiles * task / tasks), w.stop = int(tiles * (task + 1) / tasks);
+  visit(w, call.lists, w.heads[0]);
+  attend(w);
+  for (int r = 0; r < w.pack; ++r) {
+    Sum& sum = sums[w.heads[r] * call.n * most];
+    std::copy(w.o[r], w.o[r] + WIDE, sum.o);
+    sum.peak = w.peak[r], sum.total = w.total[r];
+  }
+}
+
+// Adds up the `count` sums of a row of head h, and stores it; padding, which has none, becomes 0 and -inf.
+void merge(const sparsec_cached_call& call, int64_t h, const Sum* sums, int count, element* out, float* lse) {
+  float peak = -INF, total = 0.0f, o[WIDE] = {};
+  if (count > 0) Modifiers(call, h).start(peak, total);
+  for (int n = 0; n < count; ++n) {
+    if (sums[n].total == 0.0f) continue;  // it saw no key
+    const float larger = sums[n].peak > peak ? sums[n].peak : peak;
+    const float before = peak == larger ? 1.0f : std::exp2(peak - larger), now = std::exp2(sums[n].peak - larger);
+    total = total * before + sums[n].total * now;
+    for (int d = 0; d < WIDE; ++d) o[d] = o[d] * before + sums[n].o[d] * now;
+    peak = larger;
+  }
+  const float inverse = total == 0.0f ? 0.0f : 1.0f / total;
+  for (int d = 0; d < D; ++d) out[d] = narrow(o[place(d)] * inverse);
+  *lse = total == 0.0f ? -INF : (peak + std::log2(total)) * 0.6931471806f;
+}
+
+int attend_rows(const sparsec_cached_call& call) {
+  if (!sound(call)) return 2;
+  int most = 1;
+  for (int64_t b = 0; b < call.batch; ++b)
+    for (int64_t g = 0; g < KV_HEADS; ++g) most = maximum(most, tasks_of(call, b, g));
+  const int64_t rows = call.batch * call.n, tasks = rows * PACK_COUNT * most;
+  if (tasks == 0) return 0;
+  Sum* sums = static_cast<Sum*>(std::malloc(rows * HEADS * most * sizeof(Sum)));  // [batch, heads, n, most]
+  if (!sums) return 1;
+  int failed = 0;
+#pragma omp parallel num_threads(int(std::min<int64_t>(call.threads, tasks))) reduction(| : failed)
+  {
+    Work* w = static_cast<Work*>(std::aligned_alloc(64, (sizeof(Work) + 63) / 64 * 64));
+    failed = w == nullptr;
+    for (int n = 0; n < PANEL && w; ++n) w->lane[n / LANES][n % LANES] = n;
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t n = 0; n < tasks; ++n) {
+      const int64_t task = n % most, pack = n / most % PACK_COUNT, row = n / most / PACK_COUNT;
+      const int64_t b = row / call.n, r = row % call.n;
+      if (w) run_task(*w, call, b, PACKS[pack], r, int(task), most, sums + (b * HEADS * call.n + r) * most + task);
+    }
+    std::free(w);
+#pragma omp for
+    for (int64_t n = 0; n < rows * HEADS; ++n) {
+      const int64_t b = n / call.n / HEADS, h = n / call.n % HEADS;
+      const bool padding = n % call.n < call.n - count_of(call, b);
+      const int count = padding ? 0 : tasks_of(call, b, h / SHARE);
+      merge(call, h, sums + n * most, count, (element*)call.out + n * D, call.lse + n);
+    }
+  }
+  std::free(sums);
+  return failed;
+}

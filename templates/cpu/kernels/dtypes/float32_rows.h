@@ -1,0 +1,5 @@
+#pragma once
+#include "../vectors.h"
+
+// Widens a vector in memory, here of floats already.
+inline void wide(const float* from, vec (&to)[1]) { to[0] = load(from); }

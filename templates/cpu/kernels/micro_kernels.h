@@ -1,0 +1,72 @@
+#pragma once
+#include "vectors.h"
+
+// ---- Micro-kernels: a block of sums in registers, R rows of one panel each; the matrix's scalars are broadcast in
+// place.
+
+// TOTAL rows in blocks of nearly equal size, at most ROWS: first those of LARGE rows, up to LARGE_END, then of SIZE.
+template <int TOTAL>
+struct Split {
+  static constexpr int BLOCKS = (TOTAL + ROWS - 1) / ROWS, SIZE = TOTAL / BLOCKS, MORE = TOTAL % BLOCKS;
+  static constexpr int LARGE = SIZE + (MORE > 0), LARGE_END = MORE * LARGE;
+};
+typedef Split<D> DimSplit;
+
+// o[r][lane] += sum over n of row[n][d + r] * p[n][lane], p's rows WIDTH apart; there is at least one n.
+template <int R, int WIDTH>
+__attribute__((noinline)) void accumulate_block(const float* const* row, int count, int d, const float* p,
+                                                float (*o)[PANEL]) {
+  vec sum[R][VECS];
+  EACH(r, R) EACH(v, VECS) sum[r][v] = load(o[r] + v * LANES);
+  int n = 0;
+  do {
+    const float* scalars = row[n] + d;
+    vec x[VECS];
+    EACH(v, VECS) x[v] = load(p + n * WIDTH + v * LANES);
+    EACH(r, R) EACH(v, VECS) sum[r][v] += scalars[r] * x[v];
+  } while (++n < count);
+  EACH(r, R) EACH(v, VECS) store(o[r] + v * LANES, sum[r][v]);
+}
+
+// The same for every head dim.
+template <int WIDTH>
+inline void accumulate(const float* const* row, int count, const float* p, float (*o)[PANEL]) {
+  int d = 0;
+  for (; d < DimSplit::LARGE_END; d += DimSplit::LARGE)
+    accumulate_block<DimSplit::LARGE, WIDTH>(row, count, d, p, o + d);
+  for (; d < D; d += DimSplit::SIZE) accumulate_block<DimSplit::SIZE, WIDTH>(row, count, d, p, o + d);
+}
+
+// Whether no element of the rows is infinite or NaN.
+__attribute__((noinline)) bool all_finite(const float* const* row, int count) {
+  constexpr int32_t EXPONENT = 0x7f800000, MAGNITUDE = 0x7fffffff;
+  ivec largest[VECS] = {};
+  int32_t rest = 0;
+  for (int n = 0; n < count; ++n) {
+    int d = 0;
+    for (; d + PANEL <= D; d += PANEL)
+      EACH(v, VECS) largest[v] = maximum(largest[v], (ivec)load(row[n] + d + v * LANES) & MAGNITUDE);
+    for (; d < D; ++d) {
+      int32_t bits;
+      std::memcpy(&bits, row[n] + d, sizeof bits);
+      rest = maximum(rest, bits & MAGNITUDE);
+    }
+  }
+  ivec found = {};
+  EACH(v, VECS) found |= largest[v] >= EXPONENT;
+  return !any(found) && rest < EXPONENT;
+}
+
+// `accumulate` where some rows are not finite: a row has no part in the lanes where its mask is 0, whatever it holds;
+// the others have the same bits.
+template <int WIDTH>
+__attribute__((noinline, cold)) void accumulate_seen(const float* const* row, int count, const float* p,
+                                                     const ivec (*mask)[VECS], float (*o)[PANEL]) {
+  for (int d = 0; d < D; ++d) {
+    vec sum[VECS];
+    EACH(v, VECS) sum[v] = load(o[d] + v * LANES);
+    for (int n = 0; n < count; ++n)
+      EACH(v, VECS) sum[v] += (mask[n][v] ? splat(row[n][d]) : vec{}) * load(p + n * WIDTH + v * LANES);
+    EACH(v, VECS) store(o[d] + v * LANES, sum[v]);
+  }
+}

@@ -1,0 +1,52 @@
+#pragma once
+#include <utility>
+
+#include "vectors.h"
+
+// ---- Between rows and panels: LANES x LANES numbers are transposed in registers, head dims that are left one by one.
+template <int... N>
+inline vec pick(vec a, vec b) {  // numbers N of a and b, those of b from LANES on
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, N...);
+#else
+  return __builtin_shuffle(a, b, ivec{N...});
+#endif
+}
+
+// The numbers of a and b in turn.
+template <int... N>
+inline void zip(vec a, vec b, vec& low, vec& high, std::integer_sequence<int, N...>) {
+  low = pick<(N / 2 + N % 2 * LANES)...>(a, b);
+  high = pick<(LANES / 2 + N / 2 + N % 2 * LANES)...>(a, b);
+}
+
+// to[c][r] = from[r][c], in rows that are `width` and `apart` numbers apart. Each round takes rows r and r + LANES / 2.
+__attribute__((noinline)) void transpose_block(const float* from, int width, float* to, int apart) {
+  vec x[LANES];
+  EACH(r, LANES) x[r] = load(from + r * width);
+  EACH(round, LANES == 16 ? 4 : LANES == 8 ? 3 : 2) {
+    vec y[LANES];
+    EACH(r, LANES / 2) zip(x[r], x[r + LANES / 2], y[2 * r], y[2 * r + 1], std::make_integer_sequence<int, LANES>());
+    EACH(r, LANES) x[r] = y[r];
+  }
+  EACH(r, LANES) store(to + r * apart, x[r]);
+}
+
+// to[d][n] = row[n][d] * factor, of PANEL rows `width` numbers apart.
+inline void to_panel(const float* row, int width, float factor, float (*to)[PANEL]) {
+  int d = 0;
+  for (; d + LANES <= D; d += LANES)
+    EACH(v, VECS) transpose_block(row + v * LANES * width + d, width, to[d] + v * LANES, PANEL);
+  for (; d < D; ++d)
+    for (int n = 0; n < PANEL; ++n) to[d][n] = row[n * width + d];
+  for (d = 0; d < D; ++d) EACH(v, VECS) store(to[d] + v * LANES, load(to[d] + v * LANES) * factor);
+}
+
+// row[n][d] = from[d][n].
+inline void from_panel(const float (*from)[PANEL], float* row, int width) {
+  int d = 0;
+  for (; d + LANES <= D; d += LANES)
+    EACH(v, VECS) transpose_block(from[d] + v * LANES, PANEL, row + v * LANES * width + d, width);
+  for (; d < D; ++d)
+    for (int n = 0; n < PANEL; ++n) row[n * width + d] = from[d][n];
+}
