@@ -105,11 +105,10 @@ def simplifications(pattern: ResolvedPattern, against: Collection[str]) -> tuple
     score, found = pattern.score, []
     if pattern.documents is not Documents.NONE:
         found.append("documents: one that fills the sequence")
-    if score.learned_sink:
-        found.append("learned sink: 0")
-    bends = [name for name, has in (("softcap", score.softcap is not None), ("alibi", bool(score.alibi))) if has]
-    sink = ["learned sink"] if score.learned_sink else []
-    for name, lacks in (*((name, bends + sink) for name in DENSE), ("flex", sink), ("flex64", sink)):
+    words = {modifier.entry: modifier.entry.keyword.replace("_", " ") for modifier in score.modifiers}
+    found += [f"{word}: 0" for entry, word in words.items() if entry.learned]
+    of_rows = [word for entry, word in words.items() if not entry.per_pair]
+    for name, lacks in (*((name, list(words.values())) for name in DENSE), ("flex", of_rows), ("flex64", of_rows)):
         if name in against and lacks:
             found.append(f"{name} runs without: {', '.join(lacks)}")
     return tuple(found)
@@ -123,9 +122,8 @@ def compare(pattern: ResolvedPattern, q: Tensor, k: Tensor, v: Tensor, out: Tens
     length, score = q.shape[2], pattern.score
     per_group = pattern.heads // pattern.kv_heads
     parts = [(slice(g * per_group, (g + 1) * per_group), slice(g, g + 1)) for g in range(pattern.kv_heads)]
-    slopes = score.slopes(pattern.heads)
     plainly = replace(pattern, documents=Documents.NONE)
-    sink = q.new_zeros(pattern.heads, dtype=torch.float32) if score.learned_sink else None
+    sink = q.new_zeros(pattern.heads, dtype=torch.float32) if score.learned else None
     size = min(SAMPLE_ROWS, length)
     starts = sorted({n * (length - size) // max(SAMPLE_BLOCKS - 1, 1) for n in range(SAMPLE_BLOCKS)})
     ours, plain = [], []
@@ -138,9 +136,7 @@ def compare(pattern: ResolvedPattern, q: Tensor, k: Tensor, v: Tensor, out: Tens
                 k[:1, groups],
                 v[:1, groups],
                 live[heads],
-                score.scale,
-                softcap=score.softcap,
-                alibi=slopes[heads],
+                score.part(pattern.heads, heads),
                 sink=None if sink is None else sink[heads],
                 q_offset=start,
             )
@@ -219,10 +215,8 @@ def eager(pattern: ResolvedPattern, q: Tensor, k: Tensor, v: Tensor) -> Callable
         raise PeerAbsent(f"{scores:.2g} scores at {k.shape[2]} tokens, more than {EAGER_LIMIT:.2g}")
     score = pattern.score
     live = mask(replace(pattern, documents=Documents.NONE), q.shape[2], k.shape[2]).to(q.device)
-    sink = q.new_zeros(pattern.heads, dtype=torch.float32) if score.learned_sink else None
-    attend = partial(
-        attention, q, k, v, live, score.scale, softcap=score.softcap, alibi=score.alibi, sink=sink, dtype=q.dtype
-    )
+    sink = q.new_zeros(pattern.heads, dtype=torch.float32) if score.learned else None
+    attend = partial(attention, q, k, v, live, score, sink=sink, dtype=q.dtype)
     return lambda: attend()[0]
 
 

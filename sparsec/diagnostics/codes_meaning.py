@@ -111,14 +111,14 @@ TOO_MANY_ARGUMENTS = Code(
 REPEATED_ARGUMENT = Code("E206", "one argument given twice", "`{name}` is given twice", "keep one of the two")
 DECIMAL_NOT_HERE = Code(
     "E207",
-    "a decimal outside `scale`, `softcap` and lists of slopes",
-    "a decimal may stand only in `scale`, `softcap` and a list of slopes for `alibi`",
+    "a decimal outside the statements of the score",
+    "a decimal may stand only in {places}",
     "write an integer here",
 )
 FRACTION_NOT_HERE = Code(
     "E208",
-    "`/` outside `scale`, `softcap` and lists of slopes",
-    "`/` makes a decimal, and a decimal may stand only in `scale`, `softcap` and a list of slopes for `alibi`",
+    "`/` outside the statements of the score",
+    "`/` makes a decimal, and a decimal may stand only in {places}",
     "write `//` to divide integers",
 )
 RUN_TIME_LENGTH = Code(
@@ -266,7 +266,7 @@ TOO_DEEP = Code(
 )
 BAD_SCORE = Code(
     "E413",
-    "a scale or softcap that is not positive, or a slope below zero",
+    "a number that a statement of the score does not take",
     "{what} is {value}",
     "write {wanted}",
 )
@@ -283,11 +283,11 @@ NO_ELEMENT = Code(
     "index {index} is outside {list}",
     "count from 0, and give the list an element for each index",
 )
-SLOPE_COUNT = Code(
+NUMBERS_OF_HEADS = Code(
     "E416",
-    "slopes of `alibi` that are not one for each head",
-    "`alibi` lists {slopes} slopes, for {heads}",
-    "list one slope for each query head, or write `alibi` alone for the published ones",
+    "a list in a statement of the score that has not one number for each head",
+    "`{statement}` lists {count} {number}s, for {heads}",
+    "list one {number} for each query head{alone}",
 )
 TOO_MANY_CLASSES = Code(
     "E417",

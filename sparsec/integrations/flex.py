@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from sparsec.diagnostics.model import CallError, SparsecError
 from sparsec.ir.bands.draws import split_mix
 from sparsec.sema import model
 from sparsec.sema.model import Documents, ResolvedPattern, Term
+from sparsec.sema.modifiers import Alibi, LearnedSink, Modifier, Softcap
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -84,18 +85,32 @@ def in_one_line(error: BaseException) -> str:
 
 
 def score_mod(pattern: ResolvedPattern, q_offset: int, device: torch.device) -> ScoreMod | None:
-    """The soft cap and the slopes of ALiBi, queries starting at q_offset; None if the pattern has neither."""
-    softcap, of_heads = pattern.score.softcap, pattern.score.slopes(pattern.heads)
-    if softcap is None and not of_heads:
-        return None
-    slopes = torch.tensor(of_heads, dtype=torch.float32, device=device)
+    """What changes the score of a pair, queries starting at q_offset; None if nothing does."""
+    bends = [bend for each in pattern.score.modifiers if (bend := _bend(each, pattern.heads, q_offset, device))]
+    if len(bends) < 2:
+        return bends[0] if bends else None
+    first, *others = bends
 
     def bent(score: Tensor, b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
-        if softcap is not None:
-            score = softcap * torch.tanh(score / softcap)
-        return score - slopes[h] * (q + q_offset - kv).abs() if of_heads else score
+        score = first(score, b, h, q, kv)
+        for bend in others:
+            score = bend(score, b, h, q, kv)
+        return score
 
     return bent
+
+
+def _bend(modifier: Modifier, heads: int, q_offset: int, device: torch.device) -> ScoreMod | None:
+    match modifier:
+        case Softcap(x):
+            return lambda score, b, h, q, kv: x * torch.tanh(score / x)
+        case Alibi():
+            slopes = torch.tensor(modifier.of_heads(heads), dtype=torch.float32, device=device)
+            return lambda score, b, h, q, kv: score - slopes[h] * (q + q_offset - kv).abs()
+        case LearnedSink():  # of a row, not of a pair: FlexAttention runs without
+            return None
+        case _:
+            assert_never(modifier)
 
 
 def mask_mod(

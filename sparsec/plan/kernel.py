@@ -41,7 +41,7 @@ class KernelPlan:
 
     def light(self, head_class: HeadClass) -> bool:
         """Whether a class's forward kernel needs few registers: light, and no score is changed pair by pair."""
-        return head_class.light and not self.score.bends
+        return head_class.light and not self.score.per_pair
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,16 @@ Invariant: a query whose row is empty has output 0 and log-sum-exp -inf, never N
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import assert_never
 
 import torch
 
 from sparsec.diagnostics.model import CallError
 from sparsec.sema.model import Score
+from sparsec.sema.modifiers import Alibi, LearnedSink, Softcap
+
+PLAIN = Score()
+"""No score modifier, and the scale left out."""
 
 
 def attention(
@@ -18,10 +22,8 @@ def attention(
     k: torch.Tensor,
     v: torch.Tensor,
     mask: torch.Tensor,
-    scale: float | None = None,
+    score: Score = PLAIN,
     *,
-    softcap: float | None = None,
-    alibi: bool | Sequence[float] = False,
     sink: torch.Tensor | None = None,
     q_offset: int | None = None,
     dtype: torch.dtype = torch.float64,
@@ -29,25 +31,30 @@ def attention(
     """(out [B, H, Nq, Dv], lse [B, H, Nq]) in `dtype`, with gradients to q, k, v and sink.
 
     q [B, H, Nq, D]; k [B, G, Nk, D]; v [B, G, Nk, Dv]; G divides H; mask bool [H, Nq, Nk] or broadcastable to it;
-    `scale` is 1/sqrt(D) if left out. lse is the natural logarithm of the sum of exp(score) over the row, the score
-    being scale * q.k, then x * tanh(s / x) with `softcap` x, then minus a head's slope times |i - j| with `alibi`: H
-    slopes, or True for the published ones (queries start at `q_offset`, Nk - Nq if left out). `sink` [H]: one more
-    logit a head in the sum, with no value. Raises CallError for head counts, or slopes, that do not fit.
+    lse is the natural logarithm of the sum of exp(score) over the row. `sink` [H]: one more logit a head in the sum,
+    with no value, where a modifier learns one. Queries start at `q_offset`, Nk - Nq if left out. Raises CallError for
+    head counts, or slopes, that do not fit.
     """
     heads, kv_heads = q.shape[1], k.shape[1]
     if heads % kv_heads:
         raise CallError(f"expected the KV heads to divide the query heads, got {kv_heads} and {heads}")
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    scale = q.shape[-1] ** -0.5 if score.scale is None else score.scale
     keys = k.to(dtype).repeat_interleave(heads // kv_heads, dim=1)
     values = v.to(dtype).repeat_interleave(heads // kv_heads, dim=1)
     scores = (q.to(dtype) @ keys.transpose(-1, -2)) * scale
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    slopes = Score(alibi=alibi if isinstance(alibi, bool) else tuple(alibi)).slopes(heads)
-    if slopes:
-        if len(slopes) != heads:
-            raise CallError(f"expected a slope for each of {heads} heads, got {len(slopes)}")
-        scores = scores - _distances(slopes, q.shape[2], k.shape[2], q_offset).to(scores)
+    for modifier in score.modifiers:
+        match modifier:
+            case Softcap(x):
+                scores = x * torch.tanh(scores / x)
+            case Alibi():
+                slopes = modifier.of_heads(heads)
+                if len(slopes) != heads:
+                    raise CallError(f"expected a slope for each of {heads} heads, got {len(slopes)}")
+                scores = scores - _distances(slopes, q.shape[2], k.shape[2], q_offset).to(scores)
+            case LearnedSink():
+                pass
+            case _:
+                assert_never(modifier)
     scores = scores.masked_fill(~mask, float("-inf"))
     seen = mask.any(dim=-1).expand(scores.shape[:-1])
     if sink is not None:

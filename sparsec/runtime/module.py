@@ -27,6 +27,7 @@ from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.kv.ops import attend_cached, attend_now, cache_tables, refuse_derivatives
 from sparsec.runtime.positions import check_positions, position
 from sparsec.runtime.request import Request, request_of
+from sparsec.sema.model import Score
 
 _CPU = torch.device("cpu")
 
@@ -53,18 +54,17 @@ class SparseAttention(nn.Module):
         head_dim: int,
         dtype: torch.dtype,
         target: str,
-        scale: float | None,
+        score: Score,
         kernel: str | ReferenceKernel,
-        learned_sink: bool = False,
         documents: bool = False,
         device: torch.device | None = None,
         request: Request | None = None,
     ) -> None:
         super().__init__()
-        self.sink = nn.Parameter(torch.zeros(heads)) if learned_sink else None
+        self.sink = nn.Parameter(torch.zeros(heads)) if score.learned else None
         self.documents = documents
         self.heads, self.kv_heads, self.head_dim, self.dtype = heads, kv_heads, head_dim, dtype
-        self.target, self.scale, self._kernel = target, scale, kernel
+        self.target, self.scale, self._kernel = target, score.scale, kernel
         self._request = request
         self._device = device or torch.device("cpu")
 

@@ -26,6 +26,7 @@ class Arm:
 @dataclass(frozen=True, slots=True, eq=False)
 class CheckedPattern:
     """A pattern. `statements` maps the keyword of each statement given once to its span, `input_spans` names to theirs.
+    `modifiers` maps the keyword of each modifier of the score, in their order, to what stands behind it.
 
     `inputs` are its own and those of the patterns it names; `references` are the Nodes that name other patterns.
     """
@@ -43,8 +44,7 @@ class CheckedPattern:
     lets: tuple[Node, ...]
     arms: tuple[Arm, ...]
     scale: Node | None
-    softcap: Node | None
-    slopes: Node | None
+    modifiers: Mapping[str, Node | None]
     references: tuple[Node, ...]
 
 

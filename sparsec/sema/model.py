@@ -9,8 +9,14 @@ A term's `blocks` flag says that its lengths count blocks (and compare qb, kb) r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import TypeVar
+
+from sparsec.diagnostics.model import InternalError
+from sparsec.sema.modifiers import KINDS, Modifier, part_of
+
+M = TypeVar("M")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,32 +214,39 @@ class Documents(Enum):
 class Score:
     """What changes the score and never the set. `scale` None means 1/sqrt(head dim).
 
-    `alibi`: whether the score loses a head's slope for each token between query and key, or the slopes, one a head.
+    `modifiers`: at most one of each kind, in the order of `modifiers.KINDS`.
     """
 
     scale: float | None = None
-    softcap: float | None = None
-    alibi: bool | tuple[float, ...] = False
-    learned_sink: bool = False
+    modifiers: tuple[Modifier, ...] = ()
+
+    def __post_init__(self) -> None:
+        numbers = [KINDS.index(type(modifier)) for modifier in self.modifiers]
+        if numbers != sorted(set(numbers)):
+            raise InternalError(f"expected at most one modifier of each kind, in their order, got {self.modifiers}")
+
+    def get(self, kind: type[M]) -> M | None:
+        """The modifier of a kind, if there is one."""
+        return next((modifier for modifier in self.modifiers if isinstance(modifier, kind)), None)
 
     @property
-    def bends(self) -> bool:
-        """Whether a score is changed pair by pair, beyond its scale."""
-        return self.softcap is not None or bool(self.alibi)
+    def per_pair(self) -> bool:
+        """Whether a modifier changes the score of each pair."""
+        return any(modifier.entry.per_pair for modifier in self.modifiers)
 
-    def slopes(self, heads: int) -> tuple[float, ...]:
-        """The slope of each of `heads` query heads, all at least 0; empty without `alibi`."""
-        if isinstance(self.alibi, tuple):
-            return self.alibi
-        return published_slopes(heads) if self.alibi else ()
+    @property
+    def needs_positions(self) -> bool:
+        """Whether a pair's score depends on i and j, beside q and k."""
+        return any(modifier.entry.needs_positions for modifier in self.modifiers)
 
+    @property
+    def learned(self) -> bool:
+        """Whether a modifier has a parameter [heads], which a call passes as `sink`."""
+        return any(modifier.entry.learned for modifier in self.modifiers)
 
-def published_slopes(heads: int) -> tuple[float, ...]:
-    """ALiBi's slopes (Press et al. 2022): for n heads, n a power of two, the powers of 2^(-8/n); for another number
-    those of the largest power of two below it, then every other one of twice as many."""
-    n = 1 << (heads.bit_length() - 1)
-    first = tuple(2.0 ** (-8 * (t + 1) / n) for t in range(n))
-    return first + tuple(2.0 ** (-8 * (2 * t + 1) / (2 * n)) for t in range(heads - n))
+    def part(self, heads: int, part: slice) -> Score:
+        """The score, as it is for `heads` query heads, of a part of them."""
+        return replace(self, modifiers=tuple(part_of(modifier, heads, part) for modifier in self.modifiers))
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,11 +114,6 @@ TERMS: dict[str, tuple[Slot, ...]] = {
 }
 
 FUNCTIONS: dict[str, str] = {"min": "min(a, b)", "max": "max(a, b)", "tokens": "tokens(x)"}
-KEYWORDS = (
-    "param pattern model heads kv block causal documents restart attend where otherwise let input scale softcap alibi "
-    "learned_sink layers use in and or not true false"
-)
-RESERVED: frozenset[str] = frozenset({*TERMS, *FUNCTIONS, *BUILT_IN_VALUES, *KEYWORDS.split()})
 
 
 def usage(term: str) -> str:

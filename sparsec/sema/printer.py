@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sparsec.sema import model
 from sparsec.sema.model import Documents, ResolvedPattern, Score, Term
+from sparsec.sema.modifiers import given_of, statement_text
 from sparsec.sema.terms import printed
 
 
@@ -27,12 +28,8 @@ def sparse_text(pattern: ResolvedPattern, name: str = "failing") -> str:
 def score_lines(documents: Documents, score: Score) -> list[str]:
     """The statements about documents and the score, a line each."""
     lines = [] if documents is Documents.NONE else [documents.value]
-    lines += [f"{name} {value!r}" for name in ("scale", "softcap") if (value := getattr(score, name)) is not None]
-    if score.alibi:
-        slopes = f" [{', '.join(map(repr, score.alibi))}]" if isinstance(score.alibi, tuple) else ""
-        lines.append(f"alibi{slopes}")
-    if score.learned_sink:
-        lines.append("learned_sink")
+    lines += [] if score.scale is None else [statement_text("scale", score.scale)]
+    lines += [statement_text(modifier.entry.keyword, given_of(modifier)) for modifier in score.modifiers]
     return [f"    {line}" for line in lines]
 
 

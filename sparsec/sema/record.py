@@ -7,14 +7,13 @@ the data; it raises ValueError for anything else. Names, spans and texts stay be
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from dataclasses import fields
+from typing import Any
 
 from sparsec.sema import model
 from sparsec.sema.model import Documents, Edge, Origin, ResolvedPattern, Score, Term
+from sparsec.sema.modifiers import ENTRIES, LARGEST, SMALLEST, Entry, Given, Takes, given_of, modifier_of
 from sparsec.sema.node import LIMIT, MAX_DEPTH, MAX_DRAWS, MAX_HEADS
-from sparsec.sema.resolution.instantiate import LARGEST, SMALLEST
 from sparsec.sema.resolution.values import MAX_LEAVES, MAX_STEPS
 from sparsec.sema.terms import Leaf, printed
 
@@ -189,32 +188,41 @@ def _leaf(kind: str, values: Sequence[Any], block: int) -> Leaf:
 
 
 def score_data(score: Score) -> dict[str, Any]:
-    """`score` as numbers, booleans and lists, by the names of its fields."""
-    return asdict(score)
+    """`score` as numbers and lists: its scale, and by each modifier's keyword what its statement gives."""
+    given = {modifier.entry.keyword: given_of(modifier) for modifier in score.modifiers}
+    return {
+        "scale": score.scale,
+        "modifiers": {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()},
+    }
 
 
 def score_of(data: Any, heads: int) -> Score:
     """What `score_data` was made from, for `heads` query heads. Raises ValueError for other data."""
-    hints = get_type_hints(Score)
-    given = _mapping("a score", data, tuple(hints))
-    found: dict[str, Any] = {}
-    for name, value in given.items():
-        value = tuple(value) if isinstance(value, list) else value
-        numbers = value if isinstance(value, tuple) else () if value is None or isinstance(value, bool) else (value,)
-        hint = hints[name]
-        kinds = {get_origin(kind) or kind for kind in (get_args(hint) if isinstance(hint, UnionType) else (hint,))}
-        if type(value) not in kinds or not all(_plain(each, name) for each in numbers):
-            raise ValueError(f"expected {name} of {hint}, got {value!r:.80}")
-        found[name] = value
-    score = Score(**found)
-    if isinstance(score.alibi, tuple) and len(score.alibi) != heads:
-        raise ValueError(f"expected {heads} slopes, got {len(score.alibi)}")
-    return score
+    given = _mapping("a score", data, ("scale", "modifiers"))
+    scale, found = given["scale"], given["modifiers"]
+    if not isinstance(found, dict) or not set(found) <= set(ENTRIES):
+        raise ValueError(f"expected modifiers of the score, got {found!r:.80}")
+    return Score(
+        None if scale is None else _number("scale", scale, SMALLEST),
+        tuple(modifier_of(name, _given(entry, found[name], heads)) for name, entry in ENTRIES.items() if name in found),
+    )
 
 
-def _plain(value: Any, name: str) -> bool:
-    """Whether it is a number that the language takes there."""
-    return isinstance(value, float) and (SMALLEST if name in ("scale", "softcap") else 0.0) <= value <= LARGEST
+def _given(entry: Entry, value: Any, heads: int) -> Given:
+    """What the statement of a modifier gives."""
+    if entry.takes is Takes.NUMBER:
+        return _number(entry.keyword, value, entry.least)
+    if value is None and (entry.alone or entry.takes is Takes.NOTHING):
+        return None
+    if entry.takes is Takes.NOTHING or len(_list(entry.keyword, value)) != heads:
+        raise ValueError(f"expected {entry.takes.value} for {entry.keyword} of {heads} heads, got {value!r:.80}")
+    return tuple(_number(entry.keyword, number, entry.least) for number in value)
+
+
+def _number(what: str, value: Any, least: float) -> float:
+    if not isinstance(value, float) or not least <= value <= LARGEST:
+        raise ValueError(f"expected {what} from {least} to {LARGEST}, got {value!r:.80}")
+    return value
 
 
 def _mapping(what: str, data: Any, names: tuple[str, ...]) -> Mapping[str, Any]:

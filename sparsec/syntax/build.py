@@ -124,14 +124,8 @@ class TreeBuilder(Transformer[Token, Any]):
     def scale(self, children: Children) -> tree.ScaleStatement:
         return tree.ScaleStatement(children[1], _span(children))
 
-    def softcap(self, children: Children) -> tree.SoftcapStatement:
-        return tree.SoftcapStatement(children[1], _span(children))
-
-    def alibi(self, children: Children) -> tree.AlibiStatement:
-        return tree.AlibiStatement(children[1] if len(children) == 2 else None, _span(children))
-
-    def learned_sink(self, children: Children) -> tree.LearnedSinkStatement:
-        return tree.LearnedSinkStatement(_span(children))
+    def modifier(self, children: Children) -> tree.ModifierStatement:
+        return tree.ModifierStatement(str(children[0]), children[1] if len(children) == 2 else None, _span(children))
 
     def layers(self, children: Children) -> tree.LayersStatement:
         return tree.LayersStatement(children[1], _span(children))

@@ -16,15 +16,11 @@ from sparsec.diagnostics import codes_text as codes
 from sparsec.diagnostics.model import Diagnostic
 from sparsec.diagnostics.source import SourceFile
 from sparsec.syntax.build import span_of
-from sparsec.syntax.lexer import keywords, spellings
+from sparsec.syntax.lexer import complete_statements, keywords, spellings, statement_starts
 
 END = "$END"
 CLOSING = {"RPAR": "LPAR", "RSQB": "LSQB", "RBRACE": "LBRACE"}
 ITEM_STARTS = ("PARAM", "PATTERN", "MODEL")
-STATEMENT_STARTS = (
-    *("HEADS", "BLOCK", "CAUSAL", "DOCUMENTS", "ATTEND", "WHERE", "OTHERWISE", "USE", "LET", "INPUT", "SCALE"),
-    *("SOFTCAP", "ALIBI", "LEARNED_SINK", "LAYERS"),
-)
 COMPARISONS = ("EQ", "NE", "LE", "GE", "LT", "GT", "IN")
 OPERATORS = (
     *("OR", "AND", *COMPARISONS, "RANGE", "BAR", "AMPERSAND", "PLUS", "MINUS", "STAR", "FLOOR_DIV", "PERCENT", "SLASH"),
@@ -65,7 +61,8 @@ def explain(place: Place) -> Diagnostic:
     if (keyword := keyword_like(place)) is not None:
         return codes.misspelt_keyword(source, span, found, str(keyword))
     before = place.before
-    if place.statement == "ALIBI" and before is not None:  # the next statement's misspelt keyword reads as its list
+    if place.statement in complete_statements() and before is not None:
+        # A name may stand behind the keyword or not: this one may be the next statement's keyword, misspelt.
         meant = keyword_like(replace(place, token=before))
         if meant is not None:
             return codes.misspelt_keyword(source, span_of(before), str(before), str(meant))
@@ -87,7 +84,7 @@ def in_words(accepts: frozenset[str]) -> str:
         rest -= set(OPERANDS)
         phrases.append("an expression")
     if statement:
-        rest -= set(STATEMENT_STARTS)
+        rest -= statement_starts()
         phrases.append("a statement")
     if operator:
         rest -= {*OPERATORS, "LPAR", "LSQB"}
@@ -133,7 +130,7 @@ def _hint(place: Place) -> str | None:
         return f"give a default: `{place.before} = 64`"
     if kind in ("BAR", "AMPERSAND") and place.before is not None and place.before.type == kind:
         return f"write `{place.token}` once" if kind == "BAR" else "write `&` once, or `and` in a condition"
-    if kind in STATEMENT_STARTS and "PATTERN" in accepts:
+    if kind in statement_starts() and "PATTERN" in accepts:
         return "a statement stands in an item: `pattern name { ... }`"
     at = span_of(place.token).start
     if "//" in place.source.text[place.source.text.rfind("\n", 0, at) + 1 : at]:
@@ -145,7 +142,7 @@ def _hint(place: Place) -> str | None:
 
 def _notes(place: Place) -> tuple[str, ...]:
     """Names the innermost open bracket, if the token is one that would end the statement."""
-    if len(place.open) < 2 or place.token.type not in (END, "RBRACE", *ITEM_STARTS, *STATEMENT_STARTS):
+    if len(place.open) < 2 or place.token.type not in (END, "RBRACE", *ITEM_STARTS, *statement_starts()):
         return ()
     bracket = place.open[-1]
     return (f"the `{bracket}` at {codes.place(place.source, span_of(bracket))} is still open",)

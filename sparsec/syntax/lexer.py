@@ -66,6 +66,23 @@ def keywords() -> frozenset[str]:
     return frozenset(text for text in spellings().values() if text.isidentifier())
 
 
+@cache
+def statement_starts() -> frozenset[str]:
+    """The terminals that start a statement."""
+    parser = grammar().parse_interactive()
+    for kind in ("PATTERN", "NAME", "LBRACE"):
+        parser.feed_token(Token(kind, "", start_pos=0, end_pos=0))
+    state = parser.parser_state
+    return frozenset(filter(str.isupper, state.parse_conf.states[state.position])) - {"RBRACE"}
+
+
+@cache
+def complete_statements() -> frozenset[str]:
+    """The terminals that are a whole statement."""
+    rules = [rule.expansion for rule in grammar().rules if rule.origin.name == "statement"]
+    return frozenset(symbols[0].name for symbols in rules if len(symbols) == 1)
+
+
 @dataclass(slots=True)
 class Report:
     """The problems found so far: the first MAX_DIAGNOSTICS, and how many more there were."""

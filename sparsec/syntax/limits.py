@@ -13,7 +13,6 @@ from sparsec.diagnostics import codes_text as codes
 from sparsec.diagnostics.model import Diagnostic
 from sparsec.diagnostics.source import SourceFile
 from sparsec.syntax.tree import (
-    AlibiStatement,
     AttendStatement,
     Binary,
     BlockStatement,
@@ -28,13 +27,12 @@ from sparsec.syntax.tree import (
     InputStatement,
     Integer,
     LayersStatement,
-    LearnedSinkStatement,
     LetStatement,
     ListExpr,
+    ModifierStatement,
     Name,
     RangeExpr,
     ScaleStatement,
-    SoftcapStatement,
     Statement,
     Unary,
     UseStatement,
@@ -70,15 +68,15 @@ def expressions(statement: Statement) -> tuple[Expr, ...]:
     match statement:
         case HeadsStatement(heads, kv_heads):
             return (heads,) if kv_heads is None else (heads, kv_heads)
-        case BlockStatement(value) | ScaleStatement(value) | SoftcapStatement(value) | LayersStatement(value):
+        case BlockStatement(value) | ScaleStatement(value) | LayersStatement(value):
             return (value,)
         case LetStatement(_, value):
             return (value,)
         case AttendStatement(condition, _, value) | UseStatement(condition, _, value):
             return (value,) if condition is None else (condition, value)
-        case AlibiStatement(slopes):
-            return () if slopes is None else (slopes,)
-        case CausalStatement() | DocumentsStatement() | InputStatement() | LearnedSinkStatement():
+        case ModifierStatement(_, given):
+            return () if given is None else (given,)
+        case CausalStatement() | DocumentsStatement() | InputStatement():
             return ()
         case _:
             assert_never(statement)

@@ -23,13 +23,12 @@ from sparsec.syntax.expected import (
     END,
     ITEM_STARTS,
     OPERATORS,
-    STATEMENT_STARTS,
     Place,
     explain,
     keyword_for_name,
     keyword_like,
 )
-from sparsec.syntax.lexer import MAX_BYTES, Report, Tokens, grammar, keywords, split
+from sparsec.syntax.lexer import MAX_BYTES, Report, Tokens, grammar, keywords, split, statement_starts
 from sparsec.syntax.limits import MAX_NESTING, excess, expressions
 from sparsec.syntax.tree import NAMELESS, Comment, File, Integer, Item, ParamItem
 
@@ -91,6 +90,7 @@ class _Reader:
         self.parser = grammar().parse_interactive()
         self.state = self.parser.parser_state
         self.table = self.state.parse_conf.states
+        self.starts = statement_starts()
         self.open: list[Token] = []  # the brackets that are open, outermost first: the item's brace, then ( and [
         self.statement: str | None = None  # the terminal that starts the statement at hand, `causal` aside
         self.item = 0  # where the item at hand starts
@@ -124,7 +124,7 @@ class _Reader:
         elif token.type in ITEM_STARTS:
             self.item = span_of(token).start
             self.statement = None
-        elif token.type in STATEMENT_STARTS and token.type != "CAUSAL":
+        elif token.type in self.starts and token.type != "CAUSAL":
             self.statement = token.type
 
     def _accepts(self, *kinds: str) -> bool:
@@ -224,7 +224,7 @@ class _Reader:
         """The first token from `index` on that starts a statement, closes the body, or starts an item."""
         depth = 0
         while (kind := self.tokens[index].type) not in (END, *ITEM_STARTS):
-            if kind in STATEMENT_STARTS and depth == 0 and (kind != "CAUSAL" or self._stands_alone(index)):
+            if kind in self.starts and depth == 0 and (kind != "CAUSAL" or self._stands_alone(index)):
                 break
             if kind == "RBRACE" and depth == 0:
                 break

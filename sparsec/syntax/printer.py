@@ -12,7 +12,6 @@ from typing import assert_never
 
 from sparsec.diagnostics.source import SourceFile, Span
 from sparsec.syntax.tree import (
-    AlibiStatement,
     Argument,
     AttendStatement,
     Binary,
@@ -31,17 +30,16 @@ from sparsec.syntax.tree import (
     Integer,
     Item,
     LayersStatement,
-    LearnedSinkStatement,
     LetStatement,
     ListExpr,
     ModelItem,
+    ModifierStatement,
     Name,
     Parameter,
     ParamItem,
     PatternItem,
     RangeExpr,
     ScaleStatement,
-    SoftcapStatement,
     Statement,
     Unary,
     UseStatement,
@@ -80,12 +78,8 @@ def print_statement(statement: Statement, lead: int = 0) -> str:
             return f"input {name.text} : {kind.text}"
         case ScaleStatement(value):
             return f"scale {print_expr(value)}"
-        case SoftcapStatement(value):
-            return f"softcap {print_expr(value)}"
-        case AlibiStatement(slopes):
-            return "alibi" if slopes is None else f"alibi {print_expr(slopes)}"
-        case LearnedSinkStatement():
-            return "learned_sink"
+        case ModifierStatement(keyword, given):
+            return keyword if given is None else f"{keyword} {print_expr(given)}"
         case LayersStatement(layers):
             return f"layers {print_expr(layers)}"
         case UseStatement(condition, otherwise, pattern):

@@ -188,21 +188,11 @@ class ScaleStatement:
 
 
 @dataclass(frozen=True, slots=True)
-class SoftcapStatement:
-    value: Expr
-    span: Span
+class ModifierStatement:
+    """A modifier of the score: its keyword, and the number, the list or the name of one that may stand behind it."""
 
-
-@dataclass(frozen=True, slots=True)
-class AlibiStatement:
-    """`alibi`, or `alibi slopes` with a list or the name of one."""
-
-    slopes: Name | ListExpr | None
-    span: Span
-
-
-@dataclass(frozen=True, slots=True)
-class LearnedSinkStatement:
+    keyword: str
+    value: Expr | None
     span: Span
 
 
@@ -231,9 +221,7 @@ Statement = (
     | LetStatement
     | InputStatement
     | ScaleStatement
-    | SoftcapStatement
-    | AlibiStatement
-    | LearnedSinkStatement
+    | ModifierStatement
     | LayersStatement
     | UseStatement
 )

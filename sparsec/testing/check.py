@@ -69,7 +69,7 @@ def check_attention(
         raise CallError(f"expected dtype torch.float16, bfloat16, float32 or float64, got {dtype!r:.80}")
     _check_device(device)
     score = meaning.score
-    logits = _sink(meaning, sink if sink is not None else getattr(attn, "sink", None)) if score.learned_sink else None
+    logits = _sink(meaning, sink if sink is not None else getattr(attn, "sink", None)) if score.learned else None
     if longest_term(meaning) >= most:
         warnings.warn(
             f"a term of the pattern is {longest_term(meaning)} tokens long: up to {most} keys do not show where it "

@@ -11,10 +11,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sparsec.reference.attention import attention
+from sparsec.reference.attention import PLAIN, attention
 from sparsec.sema.model import Score
 from sparsec.testing.probes import Attend, seen_by_group, uninitialised_as_nan
-from sparsec.testing.tolerance import PLAIN, Expected, assert_close, assert_errors
+from sparsec.testing.tolerance import Expected, assert_close, assert_errors
 
 NAMES = ("dq", "dk", "dv", "dsink")
 
@@ -114,9 +114,7 @@ def _by_reference(
     leaves = [t.detach().to(dtype).requires_grad_() for t in (q, k, v) + (() if sink is None else (sink,))]
     queries, keys, values, *extra = leaves
     out, lse = attention(
-        *(queries, keys, values, mask, score.scale),
-        softcap=score.softcap,
-        alibi=score.alibi,
+        *(queries, keys, values, mask, score),
         sink=extra[0] if extra else None,
         q_offset=q_offset,
         dtype=dtype,

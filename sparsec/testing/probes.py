@@ -11,8 +11,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from sparsec.reference.attention import PLAIN
 from sparsec.sema.model import Score
-from sparsec.testing.tolerance import PLAIN, assert_close, expected_attention, out_and_lse
+from sparsec.testing.tolerance import assert_close, expected_attention, out_and_lse
 
 Attend = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(q, k, v) -> (out, LSE)."""
@@ -35,9 +36,9 @@ def check_forward(
 
     q [batch, heads, Nq, D]; k, v [batch, kv_heads, Nk, D]; mask bool [heads, Nq, Nk]; sink [heads], the learned one.
     The probes ride along as one more batch row, or with `packed` documents in a call of their own: with q = 0 the
-    exponential of the LSE counts the visible keys (alibi would weigh them, and is not counted), and with v = bits of
-    the key's index the output tells, bit by bit, how many of them have it set. A second call has NaN in every key and
-    value that no query may see, and must give the same bits.
+    exponential of the LSE counts the visible keys (not where scores depend on positions, which would weigh them), and
+    with v = bits of the key's index the output tells, bit by bit, how many of them have it set. A second call has NaN
+    in every key and value that no query may see, and must give the same bits.
     """
     batch, sink = q.shape[0], None if sink is None else sink.detach()
     bits = _index_bits(v)
@@ -49,7 +50,7 @@ def check_forward(
     if within_tolerance:
         want = expected_attention(q, k, v, mask, score, sink=sink, q_offset=q_offset)
         assert_close(out[:batch], lse[:batch], want, mask)
-    if not score.alibi:
+    if not score.needs_positions:
         _check_counts(out[batch], lse[batch], bits, mask, torch.zeros(1) if sink is None else sink.exp())
     unseen = ~seen_by_group(mask, k.shape[1])[None, :, :, None]
     nan = float("nan")

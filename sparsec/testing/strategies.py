@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sparsec.sema import model
 from sparsec.sema.model import Documents, Edge, ResolvedPattern, Score, Term
+from sparsec.sema.modifiers import ENTRIES, Given, Takes, modifier_of
 from sparsec.sema.printer import score_lines
 from sparsec.sema.terms import Leaf, printed
 
@@ -172,11 +173,22 @@ def _drawn(draw: st.DrawFn, max_heads: int, max_operators: int, blocks: tuple[in
     documents, score = Documents.NONE, Score()
     if scored:
         documents = draw(st.sampled_from([Documents.NONE, *Documents]))
-        softcap, scale = draw(st.sampled_from([None, None, 0.75, 2.0, 50.0])), draw(st.sampled_from([None, 0.25, 1.5]))
-        slopes = st.tuples(*[st.sampled_from([0.0, 0.03125, 0.3, 1.0])] * heads)
-        alibi = draw(st.one_of(st.just(False), st.just(True), slopes))
-        score = Score(scale, softcap, alibi, draw(st.booleans()))
+        score = _score(draw, heads)
     return Drawn(heads, kv_heads, block, causal, split, first, second, documents, score)
+
+
+def _score(draw: st.DrawFn, heads: int) -> Score:
+    modifiers = []
+    for keyword, entry in ENTRIES.items():
+        given: list[st.SearchStrategy[Given]] = [st.none()] * (entry.takes is Takes.NOTHING or bool(entry.alone))
+        if entry.takes is Takes.NUMBER:
+            given.append(st.sampled_from([0.75, 2.0, 50.0]))
+        elif entry.takes is Takes.NUMBERS_OF_HEADS:
+            numbers = [number for number in (0.0, 0.03125, 0.3, 1.0) if number >= entry.least]
+            given.append(st.tuples(*[st.sampled_from(numbers)] * heads))
+        if draw(st.booleans()):
+            modifiers.append(modifier_of(keyword, draw(st.one_of(given))))
+    return Score(draw(st.sampled_from([None, 0.25, 1.5])), tuple(modifiers))
 
 
 def _tree(draw: st.DrawFn, operators: int) -> Tree:

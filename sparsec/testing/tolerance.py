@@ -12,12 +12,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sparsec.reference.attention import attention
+from sparsec.reference.attention import PLAIN, attention
 from sparsec.reference.tolerance import allowed_errors
 from sparsec.sema.model import Score
-
-PLAIN = Score()
-"""No score modifier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +38,7 @@ def expected_attention(
     q_offset: int | None = None,
 ) -> Expected:
     """q [batch, heads, Nq, D]; k, v [batch, kv_heads, Nk, D]; mask bool [heads, Nq, Nk]; sink [heads]."""
-    dense = partial(attention, q, k, v, mask, score.scale, softcap=score.softcap, alibi=score.alibi)
+    dense = partial(attention, q, k, v, mask, score)
     exact, plain = (dense(sink=sink, q_offset=q_offset, dtype=dtype) for dtype in (torch.float64, q.dtype))
     return Expected(*exact, *plain)
 

@@ -42,7 +42,7 @@ class Subject:
     def of(cls, pattern: ResolvedPattern, attn: SparseAttention, device: torch.device) -> Subject:
         """With a learned sink, if there is one, that differs from head to head. Raises as `check_runs` does."""
         check_runs(attn.target, device)
-        sink = torch.linspace(-1.0, 1.5, pattern.heads).requires_grad_() if pattern.score.learned_sink else None
+        sink = torch.linspace(-1.0, 1.5, pattern.heads).requires_grad_() if pattern.score.learned else None
         return cls(pattern, attn, device, sink)
 
     def visible(self, case: Case) -> Tensor:

@@ -129,8 +129,9 @@ def test_examples_run(file: Path) -> None:
         with torch.no_grad():
             zero, lse = attn.cuda()(torch.zeros_like(q), k, v, return_lse=True, cu_seqlens=lengths)
         assert not zero.isnan().any()
-        if not meaning.score.alibi:  # which takes from the score of q = 0 too; a sink of 0 counts as one more key
-            counted = lse.double().exp().round().long()[0] - int(meaning.score.learned_sink)
+        # Positions take from the score of q = 0 too; a sink of 0 counts as one more key.
+        if not meaning.score.needs_positions:
+            counted = lse.double().exp().round().long()[0] - int(meaning.score.learned)
             assert torch.equal(counted, seen.sum(-1))
 
 

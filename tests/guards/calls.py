@@ -90,7 +90,7 @@ class Place:
         return self(torch.tensor(values, dtype=torch.int32))
 
     def sink(self, plan: KernelPlan) -> Tensor | None:
-        return self(torch.linspace(-1.0, 1.5, plan.heads)) if plan.score.learned_sink else None
+        return self(torch.linspace(-1.0, 1.5, plan.heads)) if plan.score.learned else None
 
 
 def _run(run: Run, side: str) -> None:

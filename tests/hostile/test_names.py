@@ -16,7 +16,7 @@ from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.program import Pattern
 from sparsec.runtime.build import artefact
 from sparsec.runtime.build.artefact import compile_to_directory, load_compiled
-from sparsec.sema.node import RESERVED
+from sparsec.sema.checks.scope import reserved
 
 USES = 8
 """Places of a name in TEXT."""
@@ -49,7 +49,7 @@ def innocent() -> Mapping[str, str]:
 
 def test_there_are_enough() -> None:
     assert len(IDENTIFIERS) >= 150 and len(PAYLOADS) >= 100
-    assert not RESERVED & set(IDENTIFIERS)
+    assert not reserved() & set(IDENTIFIERS)
 
 
 @pytest.mark.parametrize("first", range(0, len(IDENTIFIERS), USES))

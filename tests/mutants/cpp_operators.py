@@ -37,8 +37,8 @@ SCORES = _of(
     "C++ scores",
     ("learned sink without weight", "panels", "panel.total[v] = splat(1.0f);", "panel.total[v] = vec{};"),
     ("softcap's derivative left out", "gradients", "      gradient *= 1.0f - capped[c] * capped[c];\n", ""),
-    ("alibi slopes from head 0", "sparsec/backends/cpu/emit.py", "for slope in plan.score.slopes(plan.heads)",
-     "for slope in plan.score.slopes(plan.heads)[:1] * plan.heads"),
+    ("alibi slopes from head 0", "sparsec/backends/cpu/emit.py", "for slope in alibi.of_heads(plan.heads)",
+     "for slope in alibi.of_heads(plan.heads)[:1] * plan.heads"),
 )  # fmt: skip
 
 DOCUMENTS = _of(

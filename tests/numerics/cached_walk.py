@@ -14,6 +14,7 @@ from sparsec.reference.mask import mask
 from sparsec.runtime.cached_kernel import Cached, CachedKernel
 from sparsec.runtime.draws import draw_tables
 from sparsec.sema import model as m
+from sparsec.sema.modifiers import Alibi, LearnedSink, Softcap
 from sparsec.testing.tolerance import assert_close, expected_attention
 
 HEADS, KV_HEADS = 8, 2
@@ -52,8 +53,8 @@ PATTERNS = {
     "chunk": heads(lambda h, g: m.Intersection((m.Causal(), m.Chunk(24, False)))),
     "random": heads(lambda h, g: causal(tokens(20), m.Random(2, 7, h)), block=32),
     "late": heads(lambda h, g: m.Intersection((m.Causal(), m.Columns(m.Edge(20 + 4 * g, False), None, False)))),
-    "all_scores": heads(duo, score=m.Score(scale=0.3, softcap=3.0, alibi=True, learned_sink=True)),
-    "alibi": heads(lambda h, g: causal(m.Sink(5, False), blocks(3)), score=m.Score(alibi=True)),
+    "all_scores": heads(duo, score=m.Score(0.3, (Softcap(3.0), Alibi(), LearnedSink()))),
+    "alibi": heads(lambda h, g: causal(m.Sink(5, False), blocks(3)), score=m.Score(None, (Alibi(),))),
 }
 
 
@@ -100,7 +101,7 @@ class Walk:
         torch.manual_seed(self.max_len + self.batch)
         each = HEADS, KV_HEADS, KV_HEADS
         self.tensors = [torch.randn(self.batch, h, self.max_len, self.head_dim).to(self.dtype) for h in each]
-        self.sink = torch.linspace(-3, 3, HEADS) if self.of.score.learned_sink else None
+        self.sink = torch.linspace(-3, 3, HEADS) if self.of.score.learned else None
         specs = tuple(spec for c in self.kernel.plan.attend.classes for spec in c.program.lists)
         self.lists = draw_tables(specs, self.max_len, 0, torch.device("cpu"))
         self.lengths = [0] * self.batch

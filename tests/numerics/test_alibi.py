@@ -15,7 +15,8 @@ from sparsec.backends.cpu.kernel import has_compiler
 from sparsec.pipeline import Lowered
 from sparsec.runtime.build.manifest import Plans, launch_data, plans_of
 from sparsec.runtime.module import SparseAttention
-from sparsec.sema.model import published_slopes
+from sparsec.sema import model
+from sparsec.sema.modifiers import Alibi, published_slopes
 
 LISTED = (0.5, 0.0, 0.3, 1 / 128, 2.0, 0.25)
 TARGETS = ["torch", "reference", pytest.param("cpu", marks=pytest.mark.skipif(not has_compiler(), reason="no C++"))]
@@ -71,7 +72,7 @@ def test_a_manifest_keeps_slopes_to_the_bit() -> None:
     pattern = sparsec.parse("pattern p { alibi [0.1, 1/3, 1e-30] causal attend full }").pattern().resolve()
     plan = Lowered(pattern).plan_forward(head_dim=16, dtype="float32", query_tile=64, key_tile=64)
     data = json.loads(json.dumps(launch_data(Plans(plan, None, None))))
-    assert plans_of(data, "no cache").forward.score.alibi == plan.score.alibi == (0.1, 1 / 3, 1e-30)
+    assert plans_of(data, "no cache").forward.score == plan.score == model.Score(None, (Alibi((0.1, 1 / 3, 1e-30)),))
 
 
 def test_the_formula_in_these_tests_is_that_of_transformers() -> None:

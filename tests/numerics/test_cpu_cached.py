@@ -153,7 +153,7 @@ def test_a_visible_nan_shows() -> None:
 
 def test_a_count_of_visible_keys() -> None:
     for name, kernel in kernels().items():
-        if PATTERNS[name].score.learned_sink or PATTERNS[name].score.alibi:
+        if PATTERNS[name].score.modifiers:
             continue
         walk = Walk(PATTERNS[name], kernel)
         walk.tensors[0].zero_()

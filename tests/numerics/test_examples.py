@@ -17,6 +17,7 @@ from sparsec.pipeline import Lowered
 from sparsec.program import Pattern
 from sparsec.reference.mask import mask
 from sparsec.sema.model import Documents, Score
+from sparsec.sema.modifiers import Alibi, LearnedSink, Softcap
 from sparsec.testing.probes import check_forward
 from sparsec.testing.tiles import check_tiles
 
@@ -148,7 +149,8 @@ def check(case: Case, target: str, n_q: int, n_k: int, dtype: torch.dtype) -> No
         device="cpu",
     )
     heads = pattern_of(case).resolve(case.heads, case.kv_heads)
-    score = Score(attend.scale, case.softcap, case.alibi, case.learned_sink)
+    softcap = () if case.softcap is None else (Softcap(case.softcap),)
+    score = Score(attend.scale, (*softcap, *[Alibi()] * case.alibi, *[LearnedSink()] * case.learned_sink))
     assert heads.score == score, "the formula table states another score than the example"
     assert heads.documents is (Documents.RESTART if case.restart else Documents.NONE)
     bounds, n_q = (0, n_q, n_q, n_k, n_q + n_k) if case.restart else None, n_q if not case.restart else n_q + n_k

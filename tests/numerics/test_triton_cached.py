@@ -25,6 +25,7 @@ from sparsec.reference.mask import mask
 from sparsec.runtime.cached_kernel import Cached, CachedKernel
 from sparsec.runtime.draws import draw_tables
 from sparsec.sema import model as m
+from sparsec.sema.modifiers import Alibi, LearnedSink, Softcap
 from sparsec.testing.tolerance import assert_close, expected_attention
 
 MAX_LEN = 160
@@ -134,7 +135,7 @@ class Walk:
         self.kernel = kernel_of(self.of, self.head_dim, self.dtype)
         heads = self.of.heads, self.of.kv_heads, self.of.kv_heads
         self.tensors = [torch.randn(self.batch, h, MAX_LEN, self.head_dim).to(self.dtype) for h in heads]
-        self.sink = torch.randn(self.of.heads) if self.of.score.learned_sink else None
+        self.sink = torch.randn(self.of.heads) if self.of.score.learned else None
         classes = self.kernel.plan.attend.classes
         specs = tuple(spec for head_class in classes for spec in head_class.program.lists)
         self.lists = draw_tables(specs, MAX_LEN, 0, torch.device("cpu"))
@@ -217,9 +218,9 @@ def test_a_long_chunk_after_single_tokens() -> None:
 @pytest.mark.parametrize(
     "score",
     [
-        m.Score(alibi=True, softcap=3.0),
-        m.Score(alibi=(0.7, 0.05)),
-        m.Score(learned_sink=True),
+        m.Score(None, (Softcap(3.0), Alibi())),
+        m.Score(None, (Alibi((0.7, 0.05)),)),
+        m.Score(None, (LearnedSink(),)),
         m.Score(scale=-0.5),
     ],
 )
@@ -235,7 +236,7 @@ def test_dtypes_and_head_dims(dtype: torch.dtype, head_dim: int) -> None:
 
 
 @in_interpreter
-@pytest.mark.parametrize("score", [m.Score(), m.Score(learned_sink=True)])
+@pytest.mark.parametrize("score", [m.Score(), m.Score(None, (LearnedSink(),))])
 def test_rows_of_other_lengths_and_padding(score: m.Score) -> None:
     walk = Walk(pattern(sink_window, 2, 1, score), batch=3)
     for rows, counts in ((18, [18, 5, 0]), (5, [0, 5, 2]), (1, [1, 0, 1]), (20, [3, 20, 0])):
@@ -245,7 +246,7 @@ def test_rows_of_other_lengths_and_padding(score: m.Score) -> None:
 
 @in_interpreter
 @pytest.mark.parametrize(("splits", "merged"), [(1, 16), (2, 16), (17, 16), (2, 1)])
-@pytest.mark.parametrize("score", [m.Score(), m.Score(learned_sink=True)])
+@pytest.mark.parametrize("score", [m.Score(), m.Score(None, (LearnedSink(),))])
 def test_any_number_of_splits(splits: int, merged: int, score: m.Score, monkeypatch: pytest.MonkeyPatch) -> None:
     """`merged`: how many are merged at a time; those that come later may have the largest scores."""
     monkeypatch.setattr(triton_cached, "decode_splits", lambda *_: splits)

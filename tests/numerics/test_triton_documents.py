@@ -17,6 +17,7 @@ from triton_harness import compare, in_interpreter, inputs, kernel_of, passes_in
 from sparsec.backends.triton.kernel import interpreted
 from sparsec.backends.triton.packed import document_tiles
 from sparsec.sema import model as m
+from sparsec.sema.modifiers import Alibi, LearnedSink, Softcap
 
 
 @pytest.mark.skipif(interpreted(), reason="already there")
@@ -110,7 +111,7 @@ def test_random_blocks(kind: m.Documents) -> None:
 @in_interpreter
 @pytest.mark.parametrize("kind", KINDS)
 def test_with_every_score_modifier(kind: m.Documents) -> None:
-    score = m.Score(softcap=2.0, alibi=True, learned_sink=True)
+    score = m.Score(None, (Softcap(2.0), Alibi(), LearnedSink()))
     bounds = [0, 13, 40]
     given = Score(None, 2.0, True, torch.tensor([0.5, -1.0]))
     seen = seen_of(strided, bounds, kind, 2)

@@ -9,6 +9,7 @@ from triton_harness import compare, in_interpreter, inputs, kernel_of, passes_in
 
 from sparsec.backends.triton.kernel import interpreted
 from sparsec.sema import model as m
+from sparsec.sema.modifiers import Alibi, LearnedSink, Softcap
 
 
 @pytest.mark.skipif(interpreted(), reason="already there")
@@ -28,19 +29,21 @@ def live(h: int, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
 
 
 SCORES = {
-    "softcap": m.Score(softcap=1.5),
-    "wide softcap": m.Score(softcap=500.0),
-    "alibi": m.Score(alibi=True),
-    "slopes": m.Score(alibi=(0.0, 0.3)),
-    "sink": m.Score(learned_sink=True),
-    "softcap and scale": m.Score(scale=-0.7, softcap=2.0),
-    "all": m.Score(scale=0.4, softcap=3.0, alibi=True, learned_sink=True),
+    "softcap": m.Score(None, (Softcap(1.5),)),
+    "wide softcap": m.Score(None, (Softcap(500.0),)),
+    "alibi": m.Score(None, (Alibi(),)),
+    "slopes": m.Score(None, (Alibi((0.0, 0.3)),)),
+    "sink": m.Score(None, (LearnedSink(),)),
+    "softcap and scale": m.Score(-0.7, (Softcap(2.0),)),
+    "all": m.Score(0.4, (Softcap(3.0), Alibi(), LearnedSink())),
 }
 
 
 def given(score: m.Score, heads: int = 2) -> Score:
-    sink = torch.linspace(-1.0, 2.0, heads) if score.learned_sink else None
-    return Score(score.scale, score.softcap, score.alibi, sink)
+    softcap, alibi = score.get(Softcap), score.get(Alibi)
+    slopes = False if alibi is None else alibi.slopes or True
+    sink = torch.linspace(-1.0, 2.0, heads) if score.learned else None
+    return Score(score.scale, None if softcap is None else softcap.x, slopes, sink)
 
 
 @in_interpreter
@@ -63,14 +66,14 @@ def test_in_half_precision(dtype: torch.dtype) -> None:
 
 @in_interpreter
 def test_slopes_of_many_heads_and_keys_ahead() -> None:
-    score = m.Score(alibi=True)
+    score = m.Score(None, (Alibi(),))
     seen = torch.ones(3, 20, 36, dtype=torch.bool)
     compare(kernel_of(pattern(score, 3, m.Full())), inputs(3, 1, 20, 36), seen, 8, given(score, 3))
 
 
 @in_interpreter
 def test_a_row_that_sees_no_key_has_the_sink_alone() -> None:
-    score = m.Score(learned_sink=True)
+    score = m.Score(None, (LearnedSink(),))
     term = m.Intersection((m.Causal(), m.Columns(m.Edge(20, False), None, False)))
     kernel = kernel_of(pattern(score, 2, term))
     seen = mask_of(lambda h, i, j: (j <= i) & (j >= 20), 2, 40, 40, 0)
@@ -91,7 +94,7 @@ def test_a_row_that_sees_no_key_has_the_sink_alone() -> None:
 def test_a_sink_of_minus_infinity_is_none() -> None:
     tensors = inputs(2, 1, 20, 20)
     sink = torch.full((2,), -torch.inf)
-    found = run(kernel_of(pattern(m.Score(learned_sink=True))), tensors, 0, sink, None)
+    found = run(kernel_of(pattern(m.Score(None, (LearnedSink(),)))), tensors, 0, sink, None)
     plain = run(kernel_of(pattern(m.Score())), tensors, 0, None, None)
     for one, other in zip(found[:5], plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)

@@ -90,7 +90,7 @@ class Found(Coverage):
             return
         self.note(call.source.text, call.visible)
         score, documents, bounds = call.pattern.score, call.pattern.documents, call.cu_seqlens or ()
-        kinds = {name for name in ("softcap", "alibi", "learned_sink") if getattr(score, name)}
+        kinds = {modifier.entry.keyword for modifier in score.modifiers}
         if documents is not Documents.NONE:
             kinds.add(documents.value)
         sizes = [stop - start for start, stop in pairwise(bounds)]

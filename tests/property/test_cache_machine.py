@@ -22,6 +22,7 @@ from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema import model as m
 from sparsec.sema.model import ResolvedPattern
+from sparsec.sema.modifiers import Alibi, Softcap
 from sparsec.testing import sparse_text
 
 RUNS, STEPS = wanted(500, at_night=2_000), 50
@@ -50,7 +51,7 @@ CHOSEN = (
     pattern(2, m.Full(), m.Full(), SINK_WINDOW, SINK_WINDOW),
     pattern(4, *(s2(phase) for phase in (0, 3, 2, 1))),
     pattern(2, *(s2(phase) for phase in (0, 3, 2, 1))),
-    pattern(2, m.Chunk(24, 0), m.Chunk(24, 1), score=m.Score(alibi=True, softcap=3.0)),
+    pattern(2, m.Chunk(24, 0), m.Chunk(24, 1), score=m.Score(None, (Softcap(3.0), Alibi()))),
     pattern(1, m.Random(2, 5, 0), m.Random(2, 5, 1)),
     pattern(1, m.Stride(5, 2, False), window(7), score=m.Score(scale=0.25)),
     pattern(1, m.Dilated(3, 0, False)),
@@ -82,7 +83,7 @@ def expected(pattern: ResolvedPattern, q: Tensor, row: Tokens) -> Tensor:
     visible = mask(pattern, q.shape[1], row.k.shape[1])
     score = pattern.score
     keys, values = row.k[None], row.v[None]
-    out, _ = attention(q[None], keys, values, visible, score.scale, softcap=score.softcap, alibi=score.alibi)
+    out, _ = attention(q[None], keys, values, visible, score)
     return out[0]
 
 
@@ -194,7 +195,8 @@ class CacheMachine(RuleBasedStateMachine):
 class TorchMachine(CacheMachine):
     @initialize(drawn=causal_patterns(blocks=(16,)), batch=st.integers(1, 2), rollback=st.integers(0, 9))
     def start(self, drawn: ResolvedPattern, batch: int, rollback: int) -> None:
-        plain = replace(drawn, score=replace(drawn.score, learned_sink=False))
+        kept = tuple(modifier for modifier in drawn.score.modifiers if not modifier.entry.learned)
+        plain = replace(drawn, score=replace(drawn.score, modifiers=kept))
         self.begin(plain, torch_module(plain, HEAD_DIM), batch, rollback)
 
 

@@ -22,6 +22,7 @@ from sparsec.cli.main import commands
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.diagnostics.render import render_json, render_text
 from sparsec.diagnostics.source import SourceFile, Span
+from sparsec.sema.modifiers import ENTRIES, Takes
 from sparsec.syntax import parser, tree
 from sparsec.syntax.equality import same_tree
 from sparsec.syntax.lexer import MAX_BYTES, grammar, keywords
@@ -179,6 +180,7 @@ calls = st.builds(
 )
 lists = st.builds(tree.ListExpr, st.lists(exprs, max_size=3).map(tuple), st.just(AT))
 arms = st.one_of(st.tuples(exprs, st.just(False)), st.tuples(st.none(), st.booleans()))
+GIVEN = {Takes.NOTHING: st.none(), Takes.NUMBER: exprs, Takes.NUMBERS_OF_HEADS: st.none() | names | lists}
 statements: st.SearchStrategy[tree.Statement] = st.one_of(
     st.builds(tree.HeadsStatement, exprs, st.none() | exprs, st.just(AT)),
     st.builds(tree.BlockStatement, exprs, st.just(AT)),
@@ -188,9 +190,9 @@ statements: st.SearchStrategy[tree.Statement] = st.one_of(
     st.builds(tree.LetStatement, names, exprs, st.just(AT)),
     st.builds(tree.InputStatement, names, names, st.just(AT)),
     st.builds(tree.ScaleStatement, exprs, st.just(AT)),
-    st.builds(tree.SoftcapStatement, exprs, st.just(AT)),
-    st.builds(tree.AlibiStatement, st.none() | names | lists, st.just(AT)),
-    st.builds(tree.LearnedSinkStatement, st.just(AT)),
+    st.sampled_from(list(ENTRIES.values())).flatmap(
+        lambda entry: st.builds(tree.ModifierStatement, st.just(entry.keyword), GIVEN[entry.takes], st.just(AT))
+    ),
     st.builds(tree.LayersStatement, exprs, st.just(AT)),
     st.builds(lambda arm, used: tree.UseStatement(*arm, used, AT), arms, names | calls),
 )

@@ -276,9 +276,9 @@ def check_call(
     if [tuple(t.shape) for t in (q, k, v)] != wanted:
         raise CallError(f"expected q, k, v of shapes {wanted}, got {[tuple(t.shape) for t in (q, k, v)]}")
     check_positions(q_offset, q.shape[2], n_keys)
-    if (sink is not None) != plan.score.learned_sink:
+    if (sink is not None) != plan.score.learned:
         raise CallError(
-            f"expected {'a' if plan.score.learned_sink else 'no'} sink, got {'one' if sink is not None else 'none'}"
+            f"expected {'a' if plan.score.learned else 'no'} sink, got {'one' if sink is not None else 'none'}"
         )
     if sink is not None and (sink.shape != (plan.heads,) or sink.dtype != torch.float32 or sink.device.type != "cpu"):
         raise CallError(

@@ -5,16 +5,17 @@ Invariant: modifiers come in the order in which they change a score.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
 from math import log
+from typing import assert_never
 
 from sparsec.plan.kernel import KernelPlan
+from sparsec.sema.modifiers import Alibi, LearnedSink, Modifier, Softcap
 
 
 @dataclass(frozen=True, slots=True)
-class Modifier:
+class ModifierView:
     """`struct` of templates/cpu/kernels/modifiers/`header`.h, which reads the `constants` (declarator, initialiser)."""
 
     header: str
@@ -32,7 +33,7 @@ class ModifiersView:
 
 
 def modifiers_view(plan: KernelPlan) -> ModifiersView:
-    modifiers = tuple(_modifiers(plan))
+    modifiers = tuple(_modifier(each, plan.heads) for each in plan.score.modifiers)
     if not modifiers:
         return ModifiersView(("unchanged",), "Unchanged", ())
     headers = (*(("both",) if len(modifiers) > 1 else ()), *(each.header for each in modifiers))
@@ -44,15 +45,17 @@ def modifiers_view(plan: KernelPlan) -> ModifiersView:
     )
 
 
-def _modifiers(plan: KernelPlan) -> Iterator[Modifier]:
-    score = plan.score
-    if score.softcap is not None:
-        yield Modifier("softcap", "Softcap", (("SOFTCAP", _real(score.softcap)),))
-    if score.alibi:
-        slopes = ", ".join(_real(slope / log(2)) for slope in score.slopes(plan.heads))
-        yield Modifier("alibi", "Alibi", (("SLOPES[HEADS]", f"{{{slopes}}}"),))
-    if score.learned_sink:
-        yield Modifier("learned_sink", "LearnedSink")
+def _modifier(modifier: Modifier, heads: int) -> ModifierView:
+    match modifier:
+        case Softcap(x):
+            return ModifierView("softcap", "Softcap", (("SOFTCAP", _real(x)),))
+        case Alibi():
+            slopes = ", ".join(_real(slope / log(2)) for slope in modifier.of_heads(heads))
+            return ModifierView("alibi", "Alibi", (("SLOPES[HEADS]", f"{{{slopes}}}"),))
+        case LearnedSink():
+            return ModifierView("learned_sink", "LearnedSink")
+        case _:
+            assert_never(modifier)
 
 
 def _real(value: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -33,8 +33,6 @@ class ReferenceKernel:
         """See `runtime.kernel.ForwardKernel`."""
         lengths = None if cu_seqlens is None else tuple(cu_seqlens.tolist())
         visible = mask(self.pattern, q.shape[2], k.shape[2], q_offset, cu_seqlens=lengths).to(q.device)
-        score = self.pattern.score
-        out, lse = attention(
-            q, k, v, visible, scale, softcap=score.softcap, alibi=score.alibi, sink=sink, q_offset=q_offset
-        )
+        score = replace(self.pattern.score, scale=scale)
+        out, lse = attention(q, k, v, visible, score, sink=sink, q_offset=q_offset)
         return out.to(q.dtype), lse if q.dtype == torch.float64 else lse.float()

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparsec.backends.torch.kernel import Score, State, wide_type
+from sparsec.backends.torch.kernel import Scores, State, wide_type
 from sparsec.backends.torch.tiles import Block, EqualHeads, Sequence, head_groups, query_blocks
 from sparsec.ir.expr.arrays import value
 from sparsec.ir.expr.nodes import Expr
@@ -52,7 +52,7 @@ class TorchCached:
 
     def _attend_one(self, of: _Sources, out: Tensor, lse: Tensor, scale: float | None, sink: Tensor | None) -> None:
         plan, stop = self.plan.attend, of.length + of.count
-        score = Score.of(plan, of.q, scale)
+        score = Scores.of(plan, of.q, scale)
         whole = Sequence((of.length, stop), (0, stop), stop - of.q.shape[2], 0, stop, False, of.q.device)
         for n, head_class in enumerate(plan.classes):
             for heads in head_groups(plan, (head_class,)):

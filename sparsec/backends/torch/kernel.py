@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparsec.backends.torch.modifiers import modified, of_heads
 from sparsec.backends.torch.tiles import Block, EqualHeads, head_groups, key_blocks, query_blocks, sequences
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
+from sparsec.sema.modifiers import Modifier
 
 FEW = 16
 """Rows that are not finite, taken at a time."""
@@ -40,7 +42,7 @@ class TorchKernel:
         """See `runtime.kernel.ForwardKernel`."""
         out = q.new_zeros(q.shape)
         lse = q.new_full(q.shape[:3], -math.inf, dtype=wide_type(q))
-        score = Score.of(self.plan, q, scale)
+        score = Scores.of(self.plan, q, scale)
         for heads in head_groups(self.plan, self.plan.classes):
             for sequence in sequences(self.plan, q, k, q_offset, cu_seqlens):
                 for rows, blocks in query_blocks(heads, sequence):
@@ -79,7 +81,7 @@ class TorchBackward:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """See `runtime.kernel.BackwardKernel`; the chain rule of Dao et al. 2022 (FlashAttention), algorithm 4."""
         plan = self.plan
-        score = Score.of(plan.forward, q, scale)
+        score = Scores.of(plan.forward, q, scale)
         wide = score.wide
         delta = (grad_out.to(wide) * out.to(wide)).sum(dim=-1)
         if grad_lse is not None:
@@ -136,35 +138,31 @@ def _columns(tensor: Tensor, heads: list[int], block: Block) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
-    """scale, softcap and alibi: from q.k to the score, and back from the score's gradient."""
+class Scores:
+    """From q.k to the score, and back from the score's gradient. `modifiers`: each with its numbers [heads], if any."""
 
     factor: float
-    softcap: float | None
-    slopes: Tensor | None
+    modifiers: tuple[tuple[Modifier, Tensor | None], ...]
     wide: torch.dtype
 
     @staticmethod
-    def of(plan: KernelPlan, q: Tensor, scale: float | None) -> Score:
+    def of(plan: KernelPlan, q: Tensor, scale: float | None) -> Scores:
         given = scale if scale is not None else plan.score.scale
         wide = wide_type(q)
-        of_heads = plan.score.slopes(plan.heads)
-        slopes = torch.tensor(of_heads, device=q.device, dtype=wide) if of_heads else None
-        return Score(given if given is not None else 1 / math.sqrt(q.shape[-1]), plan.score.softcap, slopes, wide)
+        modifiers = [(each, of_heads(each, plan.heads, q.device, wide)) for each in plan.score.modifiers]
+        return Scores(given if given is not None else 1 / math.sqrt(q.shape[-1]), tuple(modifiers), wide)
 
     def of_block(self, queries: Tensor, keys: Tensor, block: Block, heads: EqualHeads) -> tuple[Tensor, Tensor | None]:
         """Scores [B, heads, queries, keys], -inf where not live; and d score / d (scale * q.k), None standing for 1."""
         scores = queries @ keys.mT * self.factor
-        slope = None
-        if self.softcap is not None:
-            bent = torch.tanh(scores / self.softcap)
-            scores, slope = bent * self.softcap, 1 - bent * bent
-        if self.slopes is not None:
-            distance = (block.i[:, None] - block.j[None, :]).abs()
-            scores = scores - self.slopes[heads.heads][:, None, None] * distance
+        derivative = None
+        for modifier, numbers in self.modifiers:
+            of_these = None if numbers is None else numbers[heads.heads]
+            scores, own = modified(modifier, of_these, scores, block.i, block.j)
+            derivative = own if derivative is None else derivative if own is None else derivative * own
         if block.live is not None:
             scores = scores.masked_fill(~block.live, -math.inf)
-        return scores, slope
+        return scores, derivative
 
     def gradient(
         self,
@@ -178,11 +176,11 @@ class Score:
         heads: EqualHeads,
     ) -> tuple[Tensor, Tensor]:
         """Soft-max weights, and the gradient of q.k, both [B, heads, queries, keys]."""
-        scores, slope = self.of_block(queries, keys, block, heads)
+        scores, derivative = self.of_block(queries, keys, block, heads)
         weights = torch.exp(scores - log_sum[..., None])
         gradient = weights * (grad_out @ values.mT - delta[..., None]) * self.factor
-        if slope is not None:
-            gradient = gradient * slope
+        if derivative is not None:
+            gradient = gradient * derivative
         if block.live is not None:  # a pair that is not live may have met a NaN
             weights, gradient = weights.where(block.live, 0), gradient.where(block.live, 0)
         silent = (delta == math.inf) & (log_sum == math.inf)

@@ -18,6 +18,7 @@ from sparsec.ir.expr.nodes import TRUE, Add, And, Bool, Expr, Less, Listed, Not,
 from sparsec.ir.tiles.program import ListSpec, Piece, TileProgram
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
 from sparsec.sema.model import Documents
+from sparsec.sema.modifiers import Alibi, Softcap
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _OWN_NAME = re.compile(r"[a-z][a-z_]*(?<!_)[0-9]+")
@@ -61,10 +62,10 @@ def module_view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...]) 
         head_dim=plan.head_dim,
         bits="int32" if plan.dtype == "float32" else "int16",
         group_size=plan.heads // plan.kv_heads,
-        softcap=plan.score.softcap is not None,
-        series=plan.score.softcap is not None and plan.dtype == "float32",
-        alibi=bool(plan.score.alibi),
-        sink=plan.score.learned_sink,
+        softcap=plan.score.get(Softcap) is not None,
+        series=plan.score.get(Softcap) is not None and plan.dtype == "float32",
+        alibi=plan.score.get(Alibi) is not None,
+        sink=plan.score.learned,
         documents=plan.documents.name.lower(),
         accumulate=adds_up(BackwardPlan(plan, transposed)),
         chunks=head_dim_chunks(plan.head_dim),

@@ -30,6 +30,7 @@ from sparsec.plan.target import backward_shape, family, launch_shape
 from sparsec.runtime.build.cache import build_key, lookup, publish
 from sparsec.runtime.devices import PerDevice, constant
 from sparsec.runtime.draws import Draws
+from sparsec.sema.modifiers import Alibi, Softcap
 
 LOG2_E = math.log2(math.e)
 _MODULE_FILE = "kernels.py"
@@ -259,10 +260,12 @@ def with_positive_scale(q: Tensor, scale: float) -> tuple[Tensor, float]:
 
 def constants(plan: KernelPlan, allow_tf32: bool, device: torch.device) -> dict[str, object]:
     """Arguments that follow from the plan alone; made once a device, for the slopes are copied there."""
-    slopes = [slope / math.log(2) for slope in plan.score.slopes(plan.heads)]  # for scores that are exponents of 2
+    softcap, alibi = plan.score.get(Softcap), plan.score.get(Alibi)
+    # For scores that are exponents of 2.
+    slopes = None if alibi is None else [slope / math.log(2) for slope in alibi.of_heads(plan.heads)]
     return {
-        "head_slopes": constant(slopes, device, torch.float32) if slopes else None,
-        "cap_log2": (plan.score.softcap or 1.0) * LOG2_E,
+        "head_slopes": None if slopes is None else constant(slopes, device, torch.float32),
+        "cap_log2": (1.0 if softcap is None else softcap.x) * LOG2_E,
         "OPERAND": tl.float32 if interpreted() else getattr(tl, plan.dtype),
         "PRECISION": "tf32" if allow_tf32 and torch.version.hip is None else "ieee",
     }

@@ -16,6 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from sparsec.diagnostics.model import CallError
 from sparsec.integrations.transformers.cache import SparseCache
+from sparsec.integrations.transformers.modifiers import check_options
 from sparsec.integrations.transformers.padding import Spans
 from sparsec.integrations.transformers.trial import NoCall, Trial
 from sparsec.program import Pattern
@@ -129,7 +130,7 @@ def attend(
     autocast = torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if autocast else query.dtype
     attn = kernels.of(dtype, device, scaling)
-    if kernels.score.learned_sink and attn.sink is not module.sinks:
+    if kernels.score.learned and attn.sink is not module.sinks:
         attn.sink = module.sinks  # type: ignore[assignment]  # the model's parameter, which it may have replaced
     fewer = call.new - query.shape[2]
     if key.shape[2] != call.new or fewer < 0:
@@ -163,10 +164,7 @@ def check_asked(score: Score, mask: Sequence[int] | None, options: Mapping[str, 
         raise CallError("expected an attention_mask [batch, tokens], got another: the pattern says who sees whom")
     if options.get("sliding_window") is not None and not replace_window:
         raise CallError(f"expected replace_window=True for a model with a window, got {options['sliding_window']}")
-    if options.get("softcap") is not None and options["softcap"] != score.softcap:
-        raise CallError(f"expected a pattern with the model's softcap {options['softcap']}, got {score.softcap}")
-    if options.get("s_aux") is not None and not score.learned_sink:
-        raise CallError("expected a pattern with learned_sink for a model with sinks, got one without")
+    check_options(score, options)
     if options.get("is_causal") is False:
         raise CallError("expected a causal call, got is_causal=False")
     for name, given in options.items():

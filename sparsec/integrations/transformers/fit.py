@@ -13,6 +13,7 @@ from torch import nn
 
 from sparsec.diagnostics.model import CallError
 from sparsec.integrations.transformers.attention import Kernels, check_asked
+from sparsec.integrations.transformers.modifiers import check_model
 from sparsec.integrations.transformers.trial import Asked
 from sparsec.program import Pattern
 from sparsec.sema.model import Edge
@@ -56,7 +57,7 @@ def fit(
         kernels = shared.get(key)
         if kernels is None:
             kernels = _kernels(heads, kv_heads, head_dim, pattern, target)
-            if not kernels.score.learned_sink:
+            if not kernels.score.learned:
                 shared[key] = kernels
         for each in calls:
             _check_layer(each, decoder.config, kernels, layer, replace_window)
@@ -95,13 +96,7 @@ def _check_layer(asked: Asked, config: Any, kernels: Kernels, layer: int, replac
             f"expected replace_window=True, for layer {layer} of the model has its own {window}, which pattern "
             f"{name!r} would replace; got replace_window=False"
         )
-    softcap = getattr(config, "attn_logit_softcapping", None)
-    if softcap is not None and softcap != score.softcap:
-        raise CallError(f"expected pattern {name!r} with the model's `softcap {softcap:g}`, got {score.softcap}")
-    sinks = getattr(module, "sinks", None)
-    if (sinks is not None) != score.learned_sink:
-        has = "with learned_sink, for the model has sinks" if sinks is not None else "without learned_sink"
-        raise CallError(f"expected pattern {name!r} {has}; got one {'with' if score.learned_sink else 'without'} it")
+    check_model(score, name, config, module)
     try:
         check_asked(score, asked.attention_mask, asked.options, replace_window=replace_window)
     except CallError as error:

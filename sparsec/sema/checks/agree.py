@@ -12,9 +12,10 @@ from sparsec.diagnostics import codes_meaning as codes
 from sparsec.sema.checked import CheckedPattern
 from sparsec.sema.checks.scope import Scope
 from sparsec.sema.model import Documents
+from sparsec.sema.modifiers import ENTRIES
 from sparsec.sema.node import Node
 
-SCORE_STATEMENTS = ("scale", "softcap", "alibi", "learned_sink")
+SCORE_STATEMENTS = ("scale", *ENTRIES)
 
 
 def merged(pattern: CheckedPattern, patterns: Mapping[str, CheckedPattern], scope: Scope) -> CheckedPattern:

@@ -25,6 +25,7 @@ from sparsec.sema.checks.scope import (
     same_unit,
     unknown_name,
 )
+from sparsec.sema.modifiers import decimal_places
 from sparsec.sema.node import BUILT_IN_VALUES, FUNCTIONS, LIMIT, TERMS, Depends, Node, Type
 from sparsec.syntax import tree
 
@@ -41,7 +42,7 @@ def check(expr: tree.Expr, scope: Scope) -> Node:
                 return error(expr.span)
             return Node("const", Type.BLOCKS if expr.blocks else Type.INTEGER, expr.span, value=expr.value)
         case tree.Decimal():
-            scope.report(codes.DECIMAL_NOT_HERE.at(scope.source, expr.span))
+            scope.report(codes.DECIMAL_NOT_HERE.at(scope.source, expr.span, places=decimal_places()))
             return error(expr.span)
         case tree.Boolean():
             return Node("const", Type.BOOLEAN, expr.span, value=expr.value)
@@ -275,7 +276,7 @@ def _known(operands: Iterable[Node]) -> list[Node]:
 def _binary(expr: tree.Binary, left: Node, right: Node, scope: Scope) -> Node:
     op, role = expr.op, f"an operand of `{expr.op}`"
     if op == "/":
-        scope.report(codes.FRACTION_NOT_HERE.at(scope.source, expr.op_span))
+        scope.report(codes.FRACTION_NOT_HERE.at(scope.source, expr.op_span, places=decimal_places()))
         return error(expr.span)
     if op == "in":
         return _membership(expr, left, right, scope)

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import assert_never
 
 from sparsec.diagnostics import codes_meaning as codes
+from sparsec.diagnostics.model import InternalError
 from sparsec.diagnostics.source import Span
 from sparsec.sema.checked import Arm, CheckedModel, CheckedPattern
 from sparsec.sema.checks.expressions import check, check_decimal
-from sparsec.sema.checks.scope import Parameter, Scope, error, expect, unknown_name
+from sparsec.sema.checks.scope import Parameter, Scope, error, expect, reserved, unknown_name
 from sparsec.sema.model import Documents, InputDecl, InputKind
-from sparsec.sema.node import RESERVED, Depends, Node, Type
+from sparsec.sema.modifiers import ENTRIES, Takes
+from sparsec.sema.node import Depends, Node, Type
 from sparsec.syntax import tree
 
 KEYWORD: dict[type[tree.Statement], str] = {
@@ -26,15 +29,13 @@ KEYWORD: dict[type[tree.Statement], str] = {
     tree.LetStatement: "let",
     tree.InputStatement: "input",
     tree.ScaleStatement: "scale",
-    tree.SoftcapStatement: "softcap",
-    tree.AlibiStatement: "alibi",
-    tree.LearnedSinkStatement: "learned_sink",
     tree.LayersStatement: "layers",
     tree.UseStatement: "use",
 }
+"""Of every statement but a modifier of the score, which says it."""
 REPEATABLE = ("attend", "let", "input", "use")
 IN_MODEL = ("layers", "let", "use")
-IN_PATTERN = tuple(keyword for keyword in KEYWORD.values() if keyword not in ("layers", "use"))
+IN_PATTERN = (*(keyword for keyword in KEYWORD.values() if keyword not in ("layers", "use")), *ENTRIES)
 PARAMETER_TYPES = (
     *(Type.INTEGER, Type.BLOCKS, Type.BOOLEAN, Type.LIST, Type.BLOCK_LIST, Type.DECIMAL_LIST),
     *(Type.RANGE, Type.BLOCK_RANGE),
@@ -43,9 +44,14 @@ CONSTANT = Depends.NOTHING
 IN_ARMS = Depends.HEAD | Depends.GROUP | Depends.COUNTS | Depends.BLOCK
 
 
+def keyword_of(statement: tree.Statement) -> str:
+    """The word that names a statement."""
+    return statement.keyword if isinstance(statement, tree.ModifierStatement) else KEYWORD[type(statement)]
+
+
 def check_definition(name: tree.Name, what: str, taken: dict[str, Span], scope: Scope) -> bool:
     """Whether `name` may be defined here; `taken` are the names of the same item, and gains this one."""
-    if name.text in RESERVED:
+    if name.text in reserved():
         scope.report(codes.RESERVED_NAME.at(scope.source, name.span, name=name.text, what=what))
         return False
     if name.text in taken:
@@ -87,11 +93,12 @@ def check_pattern(
     once = _given_once(statements, scope)
     inputs, input_spans = _inputs(statements, taken, scope)
     values: dict[type[tree.Statement], tuple[Node, ...]] = {}
+    modifiers: dict[str, Node | None] = {}
     lets: list[Node] = []
     arms: list[Arm] = []
     here = _with_later_lets(replace(scope, available=IN_ARMS, where="in a pattern"), statements, taken)
     for statement in statements:
-        constant = replace(here, available=CONSTANT, where=f"in `{KEYWORD[type(statement)]}`")
+        constant = replace(here, available=CONSTANT, where=f"in `{keyword_of(statement)}`")
         match statement:
             case tree.AttendStatement():
                 body = check(statement.term, here)
@@ -104,12 +111,16 @@ def check_pattern(
                 values.setdefault(type(statement), tuple(_integer(count, "a head count", constant) for count in counts))
             case tree.BlockStatement():
                 values.setdefault(type(statement), (_integer(statement.size, "the block size", constant),))
-            case tree.ScaleStatement() | tree.SoftcapStatement():
+            case tree.ScaleStatement():
                 values.setdefault(type(statement), (check_decimal(statement.value, constant),))
-            case tree.AlibiStatement(slopes) if slopes is not None:
-                values.setdefault(type(statement), (_slopes(slopes, constant),))
-            case _:
+            case tree.ModifierStatement(keyword, given):
+                modifiers.setdefault(keyword, None if given is None else _modifier(keyword, given, constant))
+            case tree.CausalStatement() | tree.DocumentsStatement() | tree.InputStatement():
                 pass
+            case tree.LayersStatement() | tree.UseStatement():
+                raise InternalError(f"expected no {keyword_of(statement)} in a pattern: it has been reported")
+            case _:
+                assert_never(statement)
     if not any(isinstance(statement, tree.AttendStatement) for statement in item.statements):
         scope.report(codes.NO_ATTEND.at(scope.source, item.name.span, name=item.name.text))
     _check_arms([statement for statement in statements if isinstance(statement, tree.AttendStatement)], scope)
@@ -129,8 +140,7 @@ def check_pattern(
         lets=tuple(lets),
         arms=tuple(arms),
         scale=values.get(tree.ScaleStatement, (None,))[0],
-        softcap=values.get(tree.SoftcapStatement, (None,))[0],
-        slopes=values.get(tree.AlibiStatement, (None,))[0],
+        modifiers={keyword: modifiers[keyword] for keyword in ENTRIES if keyword in modifiers},
         references=_references([arm.body for arm in arms]),
     )
 
@@ -170,7 +180,7 @@ def _allowed(
     statements: Iterable[tree.Statement], item: str, allowed: tuple[str, ...], scope: Scope
 ) -> Iterator[tree.Statement]:
     for statement in statements:
-        keyword = KEYWORD[type(statement)]
+        keyword = keyword_of(statement)
         if keyword in allowed:
             yield statement
         else:
@@ -186,7 +196,7 @@ def _given_once(statements: tuple[tree.Statement, ...], scope: Scope) -> dict[st
     """The first of each statement that may be given once, by its keyword; reports the others."""
     first: dict[str, Span] = {}
     for statement in statements:
-        keyword = KEYWORD[type(statement)]
+        keyword = keyword_of(statement)
         if keyword in REPEATABLE:
             continue
         if keyword in first:
@@ -224,7 +234,7 @@ def _inputs(
 
 def _with_later_lets(scope: Scope, statements: tuple[tree.Statement, ...], taken: dict[str, Span]) -> Scope:
     lets = {statement.name.text for statement in statements if isinstance(statement, tree.LetStatement)}
-    return replace(scope, later=frozenset(lets - taken.keys() - RESERVED))
+    return replace(scope, later=frozenset(lets - taken.keys() - reserved()))
 
 
 def _let(statement: tree.LetStatement, taken: dict[str, Span], scope: Scope) -> Node:
@@ -234,10 +244,12 @@ def _let(statement: tree.LetStatement, taken: dict[str, Span], scope: Scope) -> 
     return value
 
 
-def _slopes(expr: tree.Expr, scope: Scope) -> Node:
-    """A list of decimals; integers are decimals too."""
-    node = check(expr, scope)
-    if node.type is Type.LIST or expect(node, (Type.DECIMAL_LIST,), "what `alibi` takes", scope):
+def _modifier(keyword: str, given: tree.Expr, scope: Scope) -> Node:
+    """What a modifier's statement gives: a number, or a list of decimals; integers are decimals too."""
+    if ENTRIES[keyword].takes is Takes.NUMBER:
+        return check_decimal(given, scope)
+    node = check(given, scope)
+    if node.type is Type.LIST or expect(node, (Type.DECIMAL_LIST,), f"what `{keyword}` takes", scope):
         return node
     return error(node.span)
 
@@ -277,7 +289,7 @@ def _check_arms(arms: list[tree.AttendStatement] | list[tree.UseStatement], scop
     otherwise = next((arm for arm in arms if arm.otherwise), None)
     bare = [arm for arm in arms if arm.condition is None and not arm.otherwise]
     if bare and len(arms) > 1:
-        verb = KEYWORD[type(bare[0])]
+        verb = keyword_of(bare[0])
         both_bare = len(bare) > 1
         culprit = bare[1] if both_bare else bare[0]
         other = bare[0] if both_bare else next(arm for arm in arms if arm is not culprit)
@@ -297,7 +309,7 @@ def _check_arms(arms: list[tree.AttendStatement] | list[tree.UseStatement], scop
 def _lead(statement: tree.Statement) -> Span:
     """The first word of an arm: `where`, `otherwise`, `attend` or `use`."""
     assert isinstance(statement, tree.AttendStatement | tree.UseStatement)
-    word = "otherwise" if statement.otherwise else "where" if statement.condition else KEYWORD[type(statement)]
+    word = "otherwise" if statement.otherwise else "where" if statement.condition else keyword_of(statement)
     return _word(statement, word)
 
 

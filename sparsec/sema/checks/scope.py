@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 
 from sparsec.diagnostics import codes_meaning as codes
 from sparsec.diagnostics.model import Diagnostic
 from sparsec.diagnostics.source import SourceFile, Span
 from sparsec.sema.node import BUILT_IN_VALUES, FUNCTIONS, MAX_DEPTH, TERMS, Depends, Node, Type
 from sparsec.syntax import tree
+from sparsec.syntax.lexer import keywords
 
 LENGTHS = (Type.INTEGER, Type.BLOCKS)
 LISTS = (Type.LIST, Type.BLOCK_LIST)
@@ -83,6 +85,12 @@ class Scope:
 
 
 SETS = frozenset({"|", "&", "~", "difference"})
+
+
+@cache
+def reserved() -> frozenset[str]:
+    """The names that no file may define: those of the language."""
+    return keywords().union(TERMS, FUNCTIONS, BUILT_IN_VALUES)
 
 
 def error(span: Span) -> Node:

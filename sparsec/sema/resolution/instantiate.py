@@ -18,13 +18,12 @@ from sparsec.sema import model
 from sparsec.sema.checked import Arm, CheckedFile, CheckedPattern
 from sparsec.sema.checks.scope import Parameter
 from sparsec.sema.node import MAX_HEADS, Depends, Node
-from sparsec.sema.resolution.evaluate import boolean, decimal, evaluate, integer
-from sparsec.sema.resolution.values import MAX_STEPS, Budget, Evaluator, OverBudget, Place, RangeValue, Value
+from sparsec.sema.resolution.evaluate import boolean, evaluate, integer
+from sparsec.sema.resolution.score import counted_by_lists, score_of_pattern, score_statements
+from sparsec.sema.resolution.values import MAX_STEPS, Budget, Evaluator, OverBudget, Place, Value
 from sparsec.sema.terms import Sized
 
 DEFAULT_BLOCK = 64
-SMALLEST, LARGEST = 1e-30, 1e30
-"""Of a scale or softcap, the latter of a slope too: the kernels compute in float32."""
 UNKNOWN_HEAD = -1
 
 
@@ -109,7 +108,7 @@ def instance_of(
             block = None
     if block is not None:
         place.builtins["B"] = block
-    score = _score(pattern, place, started)
+    score = score_of_pattern(pattern, place, started.run)
     instance = Instance(pattern, place, block, _declared(pattern, place, score, started), score)
     started.instances[key] = instance
     started.of_place[id(place)] = instance
@@ -226,55 +225,7 @@ def _declared(
     kv_heads = integer(pattern.kv_heads, place, started.run) if pattern.kv_heads is not None else None
     if not check_counts(heads, kv_heads, pattern, started.findings):
         return None, None
-    if not isinstance(score.alibi, tuple) or pattern.slopes is None:
-        return heads, kv_heads
-    count = len(score.alibi)
-    if (pattern.heads is None and 1 <= count <= MAX_HEADS) or heads == count:
-        return count, kv_heads
-    if pattern.heads is None or heads is not None:
-        expected = f"1 to {MAX_HEADS} heads" if heads is None else f"{heads} head{'s' * (heads != 1)}"
-        started.run.problem(codes.SLOPE_COUNT, pattern.slopes.span, slopes=count, heads=expected)
-    return heads, kv_heads
-
-
-def _score(pattern: CheckedPattern, place: Place, started: Instantiation) -> model.Score:
-    given = pattern.statements
-    scale = _positive("the scale", pattern.scale, place, started)
-    softcap = _positive("the softcap", pattern.softcap, place, started)
-    slopes = _slopes(pattern.slopes, place, started)
-    return model.Score(scale, softcap, "alibi" in given if slopes is None else slopes, "learned_sink" in given)
-
-
-def _positive(what: str, node: Node | None, place: Place, started: Instantiation) -> float | None:
-    if node is None:
-        return None
-    value = decimal(node, place, started.run)
-    if value is not None and not SMALLEST <= value <= LARGEST:
-        wanted = f"a number from {SMALLEST} to {LARGEST}, such as 1/128"
-        started.run.problem(codes.BAD_SCORE, node.span, what=what, value=value, wanted=wanted)
-        return None
-    return value
-
-
-def _slopes(node: Node | None, place: Place, started: Instantiation) -> tuple[float, ...] | None:
-    """The slopes that `alibi` lists; None where it lists none, or they are wrong."""
-    value = evaluate(node, place, started.run) if node is not None else None
-    if node is None or not isinstance(value, tuple):
-        return None
-    slopes: list[float] = []
-    for item in value:
-        if isinstance(item, RangeValue):
-            started.run.problem(codes.WRONG_TYPE, node.span, role="a slope", expected="a decimal", actual="a range")
-            return None
-        slopes.append(float(item))
-    for head, slope in enumerate(slopes):
-        if not 0.0 <= slope <= LARGEST:
-            wanted = f"0 or a number up to {LARGEST}: what a score loses for each token of distance"
-            started.run.problem(
-                codes.BAD_SCORE, node.span, what=f"the slope of head {head}", value=slope, wanted=wanted
-            )
-            return None
-    return tuple(slopes)
+    return counted_by_lists(score, pattern, heads, started.run), kv_heads
 
 
 def _set_of(started: Instantiation, instance: Instance, reached: set[int]) -> Sized | None:
@@ -338,21 +289,12 @@ def _agrees(started: Instantiation, inner: Instance, outer: Instance, node: Node
             )
             sound = False
             break
-    for statement in ("scale", "softcap", "alibi"):
-        if statement in inner.pattern.statements and statement in outer.pattern.statements:
-            ours, theirs = getattr(outer.score, statement), getattr(inner.score, statement)
-            if ours != theirs:
-                said = f"{statement} {_shown(theirs)}".rstrip()
-                started.run.problem(codes.SCORE_DISAGREES, node.span, statement=said, **names)
-                sound = False
+    ours, theirs = (score_statements(instance.score) for instance in (outer, inner))
+    for statement, said in theirs.items():
+        if statement in ours and ours[statement] != said:
+            started.run.problem(codes.SCORE_DISAGREES, node.span, statement=said, **names)
+            sound = False
     return sound
-
-
-def _shown(value: float | bool | tuple[float, ...]) -> str:
-    """What follows a score statement's keyword."""
-    if isinstance(value, bool):
-        return ""
-    return f"[{', '.join(map(repr, value))}]"[:60] if isinstance(value, tuple) else str(value)
 
 
 def _counts(counts: tuple[int | None, int | None]) -> str:

@@ -26,6 +26,7 @@ from sparsec.ir.tiles.program import Piece, TileProgram
 from sparsec.pipeline import Lowered
 from sparsec.plan.kernel import HeadClass, KernelPlan
 from sparsec.sema import model as m
+from sparsec.sema.modifiers import Alibi, LearnedSink, Softcap
 
 A, B, C = x.Var("a"), x.Var("b"), x.Var("c")
 NAMES = {"a": "a", "b": "b", "c": "c"}
@@ -138,7 +139,7 @@ def test_the_gradients_of_a_group_in_one_class_are_written_at_once() -> None:
     assert not adds_up(made) and "tl.load(grad_k" not in emit_triton_backward(made)
 
 
-ALL = m.Score(softcap=50.0, alibi=True, learned_sink=True)
+ALL = m.Score(None, (Softcap(50.0), Alibi(), LearnedSink()))
 
 
 @pytest.mark.skipif(shutil.which("ruff") is None, reason="needs ruff")

@@ -13,8 +13,9 @@ from sparsec.backends.triton.emit_cached import cached_view, emit_triton_cached,
 from sparsec.pipeline import Lowered
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.sema import model as m
+from sparsec.sema.modifiers import Alibi, LearnedSink, Softcap
 
-ALL = m.Score(softcap=50.0, alibi=True, learned_sink=True)
+ALL = m.Score(None, (Softcap(50.0), Alibi(), LearnedSink()))
 PERIODS = (5, 7, 11, 13)
 
 

@@ -11,7 +11,8 @@ import sparsec
 from sparsec.bench.baselines import compare, dense, eager, make_case, simplifications
 from sparsec.diagnostics.model import CallError
 from sparsec.reference import attention, mask
-from sparsec.sema.model import ResolvedPattern
+from sparsec.sema.model import ResolvedPattern, Score
+from sparsec.sema.modifiers import Alibi, Softcap
 
 PATTERN = "pattern p { causal attend window(70) | sink(3) }"
 
@@ -68,7 +69,7 @@ def test_documents_are_one_that_fills_the_sequence() -> None:
     case = make_case(resolved(SCORED), 1, 200, 16, "float32", "cpu")
     attn = sparsec.compile(SCORED, heads=4, kv_heads=2, head_dim=16, target="torch")
     (q, k, v), live = case.inputs(), mask(case.pattern, 200, 200, cu_seqlens=(0, 200))
-    exact, _ = attention(q, k, v, live, softcap=2.0, alibi=True, sink=torch.zeros(4))
+    exact, _ = attention(q, k, v, live, Score(None, (Softcap(2.0), Alibi())), sink=torch.zeros(4))
     for found in (case.call(attn)(q, k, v), eager(case.pattern, q, k, v)()):
         torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-5)
         assert compare(case.pattern, q, k, v, found).passed

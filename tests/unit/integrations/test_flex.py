@@ -82,7 +82,7 @@ def test_score(modifiers: str) -> None:
         batch, head, i, j = torch.meshgrid(*map(torch.arange, scores.shape), indexing="ij")
         scores = bend(scores, batch, head, i, j)
     live = mask(pattern, 30, 50)
-    _, expected = attention(q, k, k, live, softcap=pattern.score.softcap, alibi=pattern.score.alibi)
+    _, expected = attention(q, k, k, live, pattern.score)
     torch.testing.assert_close(
         scores.masked_fill(~live, -torch.inf).logsumexp(-1).double(), expected, rtol=1e-5, atol=1e-6
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from sparsec.reference import attention
+from sparsec.sema.model import Score
 
 
 def inputs(heads: int = 4, kv_heads: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -18,13 +19,13 @@ def inputs(heads: int = 4, kv_heads: int = 2) -> tuple[torch.Tensor, torch.Tenso
 
 def test_equals_scaled_dot_product_attention() -> None:
     q, k, v, visible = inputs()
-    out, lse = attention(q, k, v, visible, 0.3)
+    out, lse = attention(q, k, v, visible, Score(0.3))
     keys, values = (x.double().repeat_interleave(2, dim=1) for x in (k, v))
     expected = torch.nn.functional.scaled_dot_product_attention(q.double(), keys, values, visible, scale=0.3)
     torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
     scores = (q.double() @ keys.mT * 0.3).masked_fill(~visible, float("-inf"))
     torch.testing.assert_close(lse, torch.logsumexp(scores, dim=-1), rtol=1e-12, atol=1e-12)
-    assert torch.equal(attention(q, k, v, visible)[0], attention(q, k, v, visible, 8**-0.5)[0])
+    assert torch.equal(attention(q, k, v, visible)[0], attention(q, k, v, visible, Score(8**-0.5))[0])
 
 
 def test_empty_rows_and_unseen_keys() -> None:

@@ -31,10 +31,11 @@ from sparsec.plan.target import (
 )
 from sparsec.runtime.request import Request
 from sparsec.sema import model as m
+from sparsec.sema.modifiers import Alibi, LearnedSink, Softcap
 
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing")
 PLAIN = m.Score()
-ALL = m.Score(softcap=50.0, alibi=True, learned_sink=True)
+ALL = m.Score(None, (Softcap(50.0), Alibi(), LearnedSink()))
 TARGETS = ("cuda:80", "cuda:90", "cuda:100", "hip:gfx942")
 
 
@@ -161,7 +162,7 @@ def limit_of(artefact: KernelArtefact) -> list[str]:
 
 @pytest.mark.parametrize("head_dim", [40, 64])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("score", [PLAIN, m.Score(learned_sink=True)])
+@pytest.mark.parametrize("score", [PLAIN, m.Score(None, (LearnedSink(),))])
 def test_on_hopper_two_light_programs_share_a_multiprocessor(head_dim: int, dtype: str, score: m.Score) -> None:
     """Under every Triton, without a spill; with registers to spare the one program would have over 128."""
     query_tile, key_tile, _, _ = tile_sizes("cuda:90", head_dim, dtype)
@@ -179,7 +180,7 @@ def test_what_would_spill_has_no_limit_of_registers() -> None:
     """A third region, a soft cap, or ALiBi."""
     (artefact,) = strided(64, "bfloat16", "cuda:90")
     assert limit_of(artefact) == []
-    for score, limit in ((PLAIN, 128), (m.Score(alibi=True), None), (m.Score(softcap=50.0), None)):
+    for score, limit in ((PLAIN, 128), (m.Score(None, (Alibi(),)), None), (m.Score(None, (Softcap(50.0),)), None)):
         plan = Lowered(light(1, score)).plan_forward(head_dim=64, dtype="bfloat16", query_tile=128, key_tile=64)
         (head_class,) = plan.classes
         shape = launch_shape("cuda:90", 64, "bfloat16", 128, 64, light=plan.light(head_class))

@@ -17,6 +17,7 @@ from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.target import cached_tile_sizes, decode_tile_sizes
 from sparsec.runtime.cached_kernel import Cached
 from sparsec.sema import model as m
+from sparsec.sema.modifiers import Alibi, LearnedSink, Softcap
 
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing")
 
@@ -54,7 +55,7 @@ def test_builds_without_a_gpu(target: str, head_dim: int) -> None:
 
 
 def test_keys_of_the_cache_and_of_the_call_are_loaded_asynchronously_16_bytes_at_a_time() -> None:
-    found = built(64, "cuda:90", m.Score(softcap=50.0, alibi=True, learned_sink=True))
+    found = built(64, "cuda:90", m.Score(None, (Softcap(50.0), Alibi(), LearnedSink())))
     for name, stages in (("attend_0", 3), ("decode_0", 4)):
         artefact = found[name]
         (ptx,) = (text.decode() for file, text in artefact.files if file.endswith("ptx"))

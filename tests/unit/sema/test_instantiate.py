@@ -11,6 +11,7 @@ import sparsec
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.sema import model
 from sparsec.sema.model import At, Causal, Intersection, Origin, Sink, Stride, Term, Union, Window
+from sparsec.sema.modifiers import Softcap
 
 S2 = """
 pattern s2(local = 16b, every = 16b) {
@@ -198,7 +199,7 @@ def test_inputs_and_score() -> None:
     assert leaves(heads.terms[0]) == ["input 0", "input 0", "input 1", "window(4)"]
     assert [(decl.name, decl.kind.value) for decl in heads.inputs] == [("prefix", "length"), ("marks", "tokens")]
     assert heads.documents is model.Documents.RESTART
-    assert heads.score == model.Score(1 / 128, 30.0, False, False)
+    assert heads.score == model.Score(1 / 128, (Softcap(30.0),))
 
 
 def test_no_user_text_in_origins() -> None:

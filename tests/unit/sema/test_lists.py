@@ -6,7 +6,8 @@ import pytest
 
 import sparsec
 from sparsec.diagnostics.model import CallError, DiagnosticError
-from sparsec.sema.model import At, Score, Window, published_slopes
+from sparsec.sema.model import At, Score, Window
+from sparsec.sema.modifiers import Alibi, published_slopes
 
 
 def windows(text: str, heads: int | None = None, **params: object) -> list[int]:
@@ -49,7 +50,8 @@ def test_an_index_that_a_caller_makes_wrong() -> None:
 
 def slopes(text: str, heads: int | None = None, **params: object) -> tuple[float, ...]:
     found = sparsec.parse(text).pattern("p", **params).resolve(heads)  # type: ignore[arg-type]  # each test's are right
-    return found.score.slopes(found.heads)
+    alibi = found.score.get(Alibi)
+    return () if alibi is None else alibi.of_heads(found.heads)
 
 
 def test_slopes_in_the_file() -> None:
@@ -106,4 +108,4 @@ def test_slopes_that_no_kernel_takes(given: list[float]) -> None:
 
 def test_the_score_keeps_what_the_file_says() -> None:
     listed = sparsec.parse("pattern p { alibi [0.5, 0.25] attend full }").pattern().resolve().score
-    assert listed == Score(alibi=(0.5, 0.25)) != Score(alibi=True)
+    assert listed == Score(None, (Alibi((0.5, 0.25)),)) != Score(None, (Alibi(),))

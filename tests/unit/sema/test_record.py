@@ -91,6 +91,10 @@ def scored(**changed: Any) -> Callable[[dict[str, Any]], None]:
     return lambda given: given["score"].update(changed)
 
 
+def modified(**changed: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda given: given["score"]["modifiers"].update(changed)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -138,15 +142,22 @@ def scored(**changed: Any) -> Callable[[dict[str, Any]], None]:
         scored(scale=0.0),
         scored(scale=float("inf")),
         scored(scale="1"),
-        scored(softcap=float("nan")),
         scored(scale=1e-31),
-        scored(softcap=1e31),
-        scored(alibi=1),
-        scored(alibi=[0.5]),
-        scored(alibi=[0.5, 0.5, 0.5, -0.5]),
-        scored(alibi=[0.5, 0.5, 0.5, float("inf")]),
-        scored(alibi=[0.5, 0.5, 0.5, True]),
         scored(more=1),
+        scored(modifiers=[]),
+        modified(softcap=float("nan")),
+        modified(softcap=1e31),
+        modified(softcap=None),
+        modified(softcap=[3.0] * 4),
+        modified(alibi=1),
+        modified(alibi=True),
+        modified(alibi=[0.5]),
+        modified(alibi=[0.5, 0.5, 0.5, -0.5]),
+        modified(alibi=[0.5, 0.5, 0.5, float("inf")]),
+        modified(alibi=[0.5, 0.5, 0.5, True]),
+        modified(learned_sink=True),
+        modified(learned_sink=[]),
+        modified(more=None),
     ],
 )
 def test_what_the_language_forbids_is_refused(change: Callable[[dict[str, Any]], None]) -> None:

@@ -9,10 +9,11 @@ from lark import Lark, logger
 
 from sparsec._resources import read_data
 from sparsec.diagnostics.source import SourceFile
+from sparsec.sema.modifiers import ENTRIES
 from sparsec.syntax import tree
 from sparsec.syntax.equality import same_tree, strip_spans
-from sparsec.syntax.expected import ITEM_STARTS, STATEMENT_STARTS
-from sparsec.syntax.lexer import Report, grammar, keywords, split
+from sparsec.syntax.expected import ITEM_STARTS
+from sparsec.syntax.lexer import Report, complete_statements, grammar, keywords, spellings, split, statement_starts
 from sparsec.syntax.parser import parse, read_source
 
 
@@ -37,11 +38,16 @@ def test_the_grammar_has_no_conflicts(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_item_and_statement_starts_are_those_of_the_grammar() -> None:
-    parser = grammar().parse_interactive()
-    assert parser.accepts() == {*ITEM_STARTS, "$END"}
-    for token in list(grammar().lex("pattern p {")):
-        parser.feed_token(token)
-    assert parser.accepts() == {*STATEMENT_STARTS, "RBRACE"}
+    assert grammar().parse_interactive().accepts() == {*ITEM_STARTS, "$END"}
+    starts = "heads block causal documents attend where otherwise use let input scale softcap alibi learned_sink layers"
+    assert {spellings()[terminal] for terminal in statement_starts()} == set(starts.split())
+    alone = {spellings()[terminal] for terminal in complete_statements()}
+    assert alone == {"causal", "documents", "alibi", "learned_sink"}
+
+
+def test_modifiers_are_those_of_the_grammar() -> None:
+    rules = [rule for rule in grammar().rules if rule.alias == "modifier"]
+    assert {spellings()[rule.expansion[0].name] for rule in rules} == set(ENTRIES)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +114,7 @@ def test_statements_share_a_line_and_causal_is_both_statement_and_term() -> None
     (item,) = file_of("pattern p { causal attend full causal attend causal & x documents restart alibi }").items
     assert isinstance(item, tree.PatternItem)
     kinds = [type(statement).__name__.removesuffix("Statement") for statement in item.statements]
-    assert kinds == ["Causal", "Attend", "Causal", "Attend", "Documents", "Alibi"]
+    assert kinds == ["Causal", "Attend", "Causal", "Attend", "Documents", "Modifier"]
 
 
 def test_documentation_is_the_comment_lines_directly_above() -> None:

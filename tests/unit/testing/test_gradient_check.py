@@ -12,12 +12,14 @@ from torch import Tensor
 import sparsec
 from sparsec.reference.mask import mask
 from sparsec.sema.model import Score
+from sparsec.sema.modifiers import LearnedSink, Softcap
 from sparsec.testing.gradients import check_gradients
 
 HEADS, KV_HEADS, HEAD_DIM = 4, 2, 16
 SHAPES = ((1, 1), (1, 150), (2, 3), (5, 90), (40, 40), (63, 200), (130, 130))
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-SCORE = Score(softcap=2.0, learned_sink=True)
+SOFTCAP = 2.0
+SCORE = Score(None, (Softcap(SOFTCAP), LearnedSink()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,8 @@ def soft_max(
     q: Tensor, k: Tensor, sink: Tensor, mask: Tensor, lse: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Weights, the soft cap's slope, and the LSE (`lse` if given)."""
-    bent = torch.tanh(q.float() @ of_heads(k, mask).mT * HEAD_DIM**-0.5 / SCORE.softcap)
-    scores = (bent * SCORE.softcap).masked_fill(~mask, -torch.inf)
+    bent = torch.tanh(q.float() @ of_heads(k, mask).mT * HEAD_DIM**-0.5 / SOFTCAP)
+    scores = (bent * SOFTCAP).masked_fill(~mask, -torch.inf)
     if lse is None:
         lse = torch.logaddexp(scores.logsumexp(-1), sink[:, None])
     return torch.exp(scores - lse[..., None]), 1 - bent * bent, lse
