@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from bombs import FILES
 
+pytestmark = pytest.mark.kernels
+
 PROMISED_SECONDS = 2.0
 """For an idle machine; the tests allow a busy one twice as long."""
 

@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 SEEDS = ("0", "1", "2", "31337", "4294967295")
 
 
+@pytest.mark.kernels
 def test_generated_text_is_the_same_under_five_hash_seeds_and_in_two_folders(tmp_path: Path) -> None:
     command = [sys.executable, str(Path(__file__).with_name("generate_all.py"))]
     outputs = set()

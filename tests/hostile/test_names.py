@@ -102,6 +102,7 @@ def no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artefact.cpu, "compile_shared", lambda source, **_: library)
 
 
+@pytest.mark.kernels
 def test_a_compiled_folder_holds_the_same_files_for_any_names(tmp_path: Path, no_compiler: None) -> None:
     def contents(chosen: Pattern, folder: Path) -> dict[str, bytes]:
         compile_to_directory(chosen, folder, target="cpu", head_dim=32, dtype="float32")
@@ -120,6 +121,7 @@ def test_a_compiled_folder_holds_the_same_files_for_any_names(tmp_path: Path, no
         assert found == {name: data for name, data in expected.items() if name != "manifest.json"}
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("name", ["../innocent/layout.json", "/etc/passwd", "a/b", ".", "..", "", "sub/../layout.json"])
 def test_a_manifest_names_no_path_outside_its_folder(name: str, tmp_path: Path, no_compiler: None) -> None:
     folder = tmp_path / "innocent"

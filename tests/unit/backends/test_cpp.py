@@ -77,6 +77,7 @@ CONDITIONS: tuple[x.Bool, ...] = (
 )
 
 
+@pytest.mark.kernels
 @pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
 def test_compiled_expressions_agree_with_the_interpreter() -> None:
     """Each as a scalar, and as lane 1 of a vector over i, on every sign of i - j."""

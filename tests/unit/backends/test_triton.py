@@ -142,6 +142,7 @@ def test_the_gradients_of_a_group_in_one_class_are_written_at_once() -> None:
 ALL = m.Score(None, (Softcap(50.0), Alibi(), LearnedSink()))
 
 
+@pytest.mark.kernels
 @pytest.mark.skipif(shutil.which("ruff") is None, reason="needs ruff")
 @pytest.mark.parametrize("score", [None, ALL], ids=["plain", "modified"])
 @pytest.mark.parametrize("documents", list(m.Documents))

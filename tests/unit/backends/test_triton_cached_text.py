@@ -49,6 +49,7 @@ def test_a_kernel_of_chunks_and_one_of_decoding_a_class_then_those_of_all() -> N
     assert [kernel.kernel.query_tile for kernel in (*view.attend, *view.decode)] == [64, 64, 16, 16]
 
 
+@pytest.mark.kernels
 @pytest.mark.skipif(shutil.which("ruff") is None, reason="needs ruff")
 @pytest.mark.parametrize("score", [None, ALL], ids=["plain", "modified"])
 @pytest.mark.parametrize("head_dim", [64, 72])

@@ -10,16 +10,13 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from invoking import GOOD, invoke
 
 from sparsec import __version__
-from sparsec.bench import baseline_calls as peer_calls
-from sparsec.bench import baselines as peers
 from sparsec.cli.main import commands
 from sparsec.diagnostics.model import InternalError
-from sparsec.integrations import flex
 
-GOOD = "pattern p(w = 64) { causal  attend window(w) | sink(4) }\n"
 BAD = "pattern p { attend windw(3) }\npattern q { attend window(0) }\n"
 HOSTILE = {
     "not UTF-8": b"pattern p { attend \xff }",
@@ -32,31 +29,10 @@ HOSTILE = {
 }
 
 
-def invoke(*arguments: str | Path) -> Result:
-    result = CliRunner().invoke(commands, [str(argument) for argument in arguments], prog_name="sparsec")
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    assert "Traceback" not in result.output
-    return result
-
-
-@pytest.fixture
-def good(tmp_path: Path) -> Path:
-    path = tmp_path / "good.sparse"
-    path.write_text(GOOD)
-    return path
-
-
 @pytest.fixture
 def bad(tmp_path: Path) -> Path:
     path = tmp_path / "bad.sparse"
     path.write_text(BAD)
-    return path
-
-
-@pytest.fixture
-def two(tmp_path: Path) -> Path:
-    path = tmp_path / "two.sparse"
-    path.write_text("pattern a { causal attend window(8) }\npattern b { attend full }\n")
     return path
 
 
@@ -68,6 +44,7 @@ def test_version_and_help_of_every_command() -> None:
         assert f"Example: sparsec {name} " in " ".join(text.split()), name
 
 
+@pytest.mark.kernels
 def test_python_m_sparsec() -> None:
     run = subprocess.run([sys.executable, "-m", "sparsec", "--version"], capture_output=True, text=True, check=True)
     assert run.stdout == f"sparsec, version {__version__}\n"
@@ -129,6 +106,7 @@ def test_a_file_that_cannot_be_read(good: Path, monkeypatch: pytest.MonkeyPatch)
     assert result.stderr == f"error: {good}: Permission denied\n"
 
 
+@pytest.mark.kernels
 def test_file_names_that_are_no_text(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/\xff.sparse"
     Path(os.fsdecode(path)).write_text(BAD)
@@ -244,122 +222,10 @@ def test_errors_in_the_file_and_sets_known_at_run_time(bad: Path, name: str) -> 
     assert "error[E501]" in result.stderr
 
 
-def test_run_compiles_compares_and_times(good: Path) -> None:
-    result = invoke("run", good, "--seq-len", "320", "--heads", "4", "--kv-heads", "2", "--head-dim", "16", "--no-flex")
-    assert result.exit_code == 0, result.output
-    assert "p: 320 tokens, 4 heads on 2 KV heads, head dim 16, float32 on cpu" in result.stdout
-    assert "% of the causal pairs" in result.stdout
-    assert "passed" in result.stdout
-    assert "SDPA dense causal" in result.stdout
-    assert "FlexAttention" not in result.stdout
-
-
-def test_run_fails_when_the_error_is_too_large(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = peers.compare
-
-    def spoiled(*arguments: object) -> peers.Comparison:
-        pattern, q, k, v, out = arguments
-        return honest(pattern, q, k, v, out + 1e-3)  # type: ignore[arg-type, operator]
-
-    monkeypatch.setattr(peers, "compare", spoiled)
-    result = invoke("run", good, "--seq-len", "200", "--head-dim", "16", "--no-flex")
-    assert result.exit_code == 1
-    assert "FAILED" in result.stdout
-
-
-def test_run_says_why_flex_attention_did_not_run(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise flex.FlexUnavailable("no C++ compiler")
-
-    monkeypatch.setattr(peer_calls, "compile_flex", refuse)
-    result = invoke("run", good, "--seq-len", "200", "--head-dim", "16")
-    assert result.exit_code == 0, result.output
-    assert "FlexAttention did not run: no C++ compiler" in result.stdout
-
-
 def test_run_on_a_device_that_is_not_there(good: Path) -> None:
     result = invoke("run", good, "--device", "cuda:77")
     assert result.exit_code == 2
     assert "expected a device of this machine" in result.stderr
-
-
-def test_bench_as_json_at_two_lengths(good: Path) -> None:
-    arguments = ("--seq-len", "128", "--seq-len", "256", "--head-dim", "16", "--against", "sdpa", "--repeats", "1")
-    result = invoke("bench", good, *arguments, "--format", "json")
-    assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout)
-    assert [each["seq_len"] for each in found["results"]] == [128, 256]
-    for each in found["results"]:
-        assert each["causal"]
-        assert each["live_exact"]
-        assert each["ideal_speed_up"] == pytest.approx(1 / each["live_fraction"])
-        assert each["speed_up"]["sdpa"] == pytest.approx(each["peers_ms"]["sdpa"] / each["ms"])
-        assert each["achieved_over_ideal"] == pytest.approx(each["speed_up"]["sdpa"] / each["ideal_speed_up"])
-        pairs = each["live_fraction"] * 8 * each["seq_len"] * (each["seq_len"] + 1) / 2
-        assert each["useful_gflops"] == pytest.approx(4 * 16 * pairs / each["ms"] / 1e6)
-
-
-def test_bench_of_the_gradients(good: Path) -> None:
-    arguments = ("--seq-len", "128", "--head-dim", "16", "--repeats", "1", "--backward", "--device", "cpu")
-    result = invoke("bench", good, *arguments)
-    assert result.exit_code == 0, result.output
-    rows = [line for line in result.stdout.splitlines() if line.startswith("128 ")]
-    assert ["forward + backward" in row for row in rows] == [True, False]
-    assert all(row.count("x") == 3 for row in rows), "beside sdpa and eager, and the ideal"
-    assert "FlexAttention did not run: it has no backward pass on a CPU" in result.stdout
-    result = invoke("bench", good, *arguments, "--against", "eager", "--format", "json")
-    (found,) = json.loads(result.stdout)["results"]
-    assert sorted(found["both_ms"]) == sorted(found["backward_ms"]) == ["eager", "sparsec"]
-    assert found["both_speed_up"]["eager"] == pytest.approx(found["both_ms"]["eager"] / found["both_ms"]["sparsec"])
-    assert invoke("bench", good, "--against", "eager").exit_code == 2
-
-
-def test_bench_as_a_table(good: Path) -> None:
-    result = invoke("bench", good, "--seq-len", "128", "--head-dim", "16", "--against", "none", "--repeats", "1")
-    assert result.exit_code == 0, result.output
-    head = next(line for line in result.stdout.splitlines() if line.startswith("tokens"))
-    assert head.split()[:3] == ["tokens", "live", "ms"]
-    assert "sdpa" not in head
-    assert invoke("bench", good, "--against", "sdpa,nope").exit_code == 2
-
-
-def test_compile_writes_a_folder_and_a_table(good: Path) -> None:
-    target = good.with_name("built")
-    result = invoke("compile", good, "-o", target, "--head-dim", "16")
-    assert result.exit_code == 0, result.output
-    head, _, *rows = result.stdout.split("\n\n")[0].splitlines()
-    assert head.split()[0] == "kernel"
-    kernels = ("forward", "attend_chunk", "attend_rows", "store", "backward")
-    assert [row.split()[0] for row in rows] == [f"sparsec_{kernel}" for kernel in kernels]
-    assert {"manifest.json", "layout.json"} <= {path.name for path in target.iterdir()}
-    assert result.stderr == ""
-
-
-def test_compile_says_what_a_cache_keeps_and_why_there_is_none(two: Path) -> None:
-    two.write_text("pattern a { causal attend window(8) | random(2) }\npattern b { attend full }\n")
-    target = two.with_name("built")
-    growing = invoke("compile", two, "--pattern", "a", "-o", target, "--head-dim", "16", "--inference")
-    assert growing.exit_code == 0, growing.output
-    assert f"{two}:1:9: warning[W605]" in growing.stderr and "random(2)" in growing.stderr
-    without = invoke("compile", two, "--pattern", "b", "-o", target, "--head-dim", "16", "--inference")
-    assert without.exit_code == 0, without.output
-    assert without.stderr.startswith("note: pattern `b` has no KV cache: ") and "later key" in without.stderr
-    assert [row.split()[0] for row in without.stdout.splitlines()[2:3]] == ["sparsec_forward"]
-    assert json.loads((target / "layout.json").read_text())["groups"] is None
-
-
-def test_compile_for_a_gpu_that_is_not_here(good: Path) -> None:
-    target = good.with_name("built")
-    arguments = ("--target", "cuda:80", "--dtype", "float16", "--heads", "2", "--inference")
-    result = invoke("compile", good, "-o", target, *arguments)
-    assert result.exit_code == 0, result.output
-    rows = [line.split() for line in result.stdout.split("\n\n")[0].splitlines()[2:]]
-    assert [row[0] for row in rows] == ["forward_0", "attend_0", "decode_0", "merge", "store"]
-    _, registers, spills, stack, shared, tensor_cores = rows[0]
-    assert int(registers) > 0
-    assert (int(spills), int(stack)) == (0, 0)
-    assert int(shared) > 0
-    assert int(tensor_cores) > 0
 
 
 def test_compile_wants_a_known_target_one_pattern_and_a_folder_of_its_own(good: Path, two: Path) -> None:
@@ -385,15 +251,3 @@ def test_an_interrupt_is_clean_and_a_broken_invariant_is_not_hidden(monkeypatch:
     assert (result.exit_code, result.stderr) == (130, "\ninterrupted\n")
     monkeypatch.setitem(commands.commands, "probe", raising(InternalError("tiles overlap")))
     assert isinstance(CliRunner().invoke(commands, ["probe"]).exception, InternalError)
-
-
-def test_run_takes_scores_sinks_and_documents(good: Path) -> None:
-    good.write_text("pattern p { heads 4 kv 2  softcap 9  alibi  learned_sink  documents  causal  attend window(70) }")
-    result = invoke("run", good, "--seq-len", "320", "--head-dim", "16", "--no-flex")
-    assert result.exit_code == 0, result.stderr
-    assert "passed" in result.stdout
-    assert "documents: one that fills the sequence" in result.stdout
-    assert "sdpa runs without: softcap, alibi, learned sink" in result.stdout
-    result = invoke("bench", good, "--seq-len", "64", "--head-dim", "16", "--repeats", "1", "--against", "none")
-    assert result.exit_code == 0, result.stderr
-    assert "documents: one that fills the sequence" in result.stdout and "without" not in result.stdout

@@ -59,6 +59,7 @@ def claim(name: str, status: str) -> Any:
     )
 
 
+@pytest.mark.kernels
 def test_the_manifest_records_what_was_proved(file: Path) -> None:
     z3 = pytest.importorskip("z3")
     target = file.with_name("built")
@@ -77,6 +78,7 @@ def test_the_manifest_records_what_was_proved(file: Path) -> None:
     assert torch.equal(attn(q, k, v), q)
 
 
+@pytest.mark.kernels
 def test_without_the_option_there_is_no_proof_and_without_gradients_none_of_them(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +152,7 @@ def test_without_a_compiler_no_other_target_is_advised(file: Path, monkeypatch: 
     assert "torch" not in result.stderr
 
 
+@pytest.mark.kernels
 def test_a_folder_that_cannot_be_written_is_named_as_it_was_given(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(file.with_name(".sparsec-1")))

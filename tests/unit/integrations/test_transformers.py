@@ -15,6 +15,8 @@ from torch import Tensor, nn
 import sparsec
 from sparsec.integrations.transformers import apply, new_cache, remove, restore
 
+pytestmark = pytest.mark.kernels
+
 HEADS, KV_HEADS, VOCABULARY, LONGEST = 4, 2, 128, 64
 SIZES = {
     "vocab_size": VOCABULARY,

@@ -15,6 +15,8 @@ from sparsec.backends.cpu import kernel as cpu
 from sparsec.integrations.transformers import apply, hooks
 from sparsec.runtime.build import ahead
 
+pytestmark = pytest.mark.kernels
+
 LAYERS = """
 pattern near(n = 4) { causal attend window(n) }
 model m { layers 4 where l == 3 use near(n = 9) where l == 2 use near(n = 6) otherwise use near() }

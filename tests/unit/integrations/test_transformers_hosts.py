@@ -21,6 +21,8 @@ from transformers.models.llama.modeling_llama import LlamaAttention
 import sparsec
 from sparsec.integrations.transformers import SparseCache, apply, new_cache
 
+pytestmark = pytest.mark.kernels
+
 SIZES = {
     "vocab_size": 128,
     "hidden_size": 64,

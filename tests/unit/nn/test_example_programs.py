@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
+pytestmark = pytest.mark.kernels
+
 ROOT = Path(__file__).parents[3]
 
 

@@ -49,6 +49,7 @@ def gradients(model: nn.Module, x: Tensor, run: object = None) -> tuple[Tensor, 
     return loss.detach(), [each.grad.clone() for each in model.parameters() if each.grad is not None]
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("rotary", [False, True])
 @pytest.mark.parametrize("target", ["torch", "cpu"])
 def test_it_agrees_with_a_formula(target: str, rotary: bool) -> None:
@@ -79,6 +80,7 @@ def test_a_pattern_by_file() -> None:
     assert module.attention.plan is not None and module.attention.plan.heads == 4
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("target", ["torch", "cpu"])
 def test_torch_compile_takes_one_graph_forward_and_backward(target: str) -> None:
     graphs = 0
@@ -108,6 +110,7 @@ def test_torch_export_takes_any_length() -> None:
         torch.testing.assert_close(exported.module()(tokens(each)), model(tokens(each)), atol=1e-6, rtol=0)
 
 
+@pytest.mark.kernels
 def test_a_checkpoint_gives_the_same_gradients() -> None:
     model = Model("cpu")
     expected = gradients(model, tokens())
@@ -163,6 +166,7 @@ def test_mistakes_are_named() -> None:
         layer()(tokens(1, 1), torch.tensor([0, 1], dtype=torch.int32))
 
 
+@pytest.mark.kernels
 def test_sparsec_nn_loads_on_first_use() -> None:
     code = "import sys, sparsec; before = 'torch' in sys.modules; print(before, sparsec.nn.SelfAttention.__name__)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -33,7 +33,8 @@ from sparsec.runtime.request import Request
 from sparsec.sema import model as m
 from sparsec.sema.modifiers import Alibi, LearnedSink, Softcap
 
-pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+pytestmark = [pytest.mark.kernels, pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")]
 PLAIN = m.Score()
 ALL = m.Score(None, (Softcap(50.0), Alibi(), LearnedSink()))
 TARGETS = ("cuda:80", "cuda:90", "cuda:100", "hip:gfx942")

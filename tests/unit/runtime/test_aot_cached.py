@@ -19,7 +19,8 @@ from sparsec.runtime.cached_kernel import Cached
 from sparsec.sema import model as m
 from sparsec.sema.modifiers import Alibi, LearnedSink, Softcap
 
-pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+pytestmark = [pytest.mark.kernels, pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")]
 
 
 def plans(heads: int, head_dim: int, target: str, score: m.Score | None = None) -> tuple[CachedPlan, CachedPlan]:

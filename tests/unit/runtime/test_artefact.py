@@ -27,6 +27,8 @@ from sparsec.runtime.compile import Request
 from sparsec.runtime.module import SparseAttention
 from sparsec.syntax import parser
 
+pytestmark = pytest.mark.kernels
+
 TEXT = """
 pattern p {
     heads 4 kv 2  block 16  causal  softcap 3  learned_sink

@@ -41,6 +41,7 @@ def test_a_failure_ends_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(begun) < 50
 
 
+@pytest.mark.kernels
 def test_calls_find_what_was_built_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"pattern p {{ causal attend window({n}) }}" for n in (17, 18, 17)]
     modules = [sparsec.compile(text, heads=1, head_dim=16, target="cpu") for text in texts]

@@ -18,6 +18,8 @@ import pytest
 from sparsec.backends.cpu import kernel as cpu
 from sparsec.runtime.build.cache import BuildError, _roots, build_key, lookup, publish
 
+pytestmark = pytest.mark.kernels
+
 KEY = build_key("source", "flags")
 FILES = {"kernel.so": b"\x7fELF" * 1000, "kernel.cpp": b"int main;"}
 

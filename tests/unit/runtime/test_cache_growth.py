@@ -8,8 +8,10 @@ import torch
 import sparsec
 from sparsec.runtime.kv.growth import grown
 
+CPU = pytest.param("cpu", marks=pytest.mark.kernels)
 
-@pytest.mark.parametrize("target", ["torch", "cpu"])
+
+@pytest.mark.parametrize("target", ["torch", CPU])
 @pytest.mark.parametrize(
     "terms",
     [

@@ -64,6 +64,7 @@ def test_a_device_that_is_not_there(attn: SparseAttention, device: Any) -> None:
     refused(lambda: attn.new_cache(device=device), message)
 
 
+@pytest.mark.kernels
 def test_the_cpu_target_has_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
     from sparsec.runtime import compile as module
 

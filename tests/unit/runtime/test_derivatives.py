@@ -12,8 +12,9 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, vjp, vmap
 import sparsec
 from sparsec.runtime.module import SparseAttention
 
+CPU = pytest.param("cpu", marks=pytest.mark.kernels)
 TEXT = "pattern p { heads 4 kv 2  block 16  causal  softcap 3  attend window(9) | stride(3b, phase = -g) }"
-TARGETS = pytest.mark.parametrize("target", ["torch", "cpu"])
+TARGETS = pytest.mark.parametrize("target", ["torch", CPU])
 
 
 def compiled(target: str, extra: str = "", dtype: torch.dtype = torch.float32) -> SparseAttention:
@@ -111,6 +112,7 @@ def test_gradients_of_a_sink_by_sample(target: str) -> None:
             agree(tuple(t[n] for t in found), exact, 1e-5)
 
 
+@pytest.mark.kernels
 def test_gradients_of_packed_documents_by_sample() -> None:
     attn, (q, k, v) = compiled("cpu", "documents"), tensors(batch=1, samples=2)
     ends = torch.tensor([[0, 10, 40], [0, 33, 40]], dtype=torch.int32)
@@ -124,6 +126,7 @@ def test_gradients_of_packed_documents_by_sample() -> None:
         agree(tuple(t[n] for t in found), exact, 1e-6)
 
 
+@pytest.mark.kernels
 def test_a_gradient_in_a_graph() -> None:
     attn, qkv = compiled("cpu"), tensors()
     step = grad(loss_of(attn), argnums=(0, 1, 2))
@@ -147,6 +150,7 @@ def test_second_derivatives_and_forward_mode_are_refused() -> None:
             derivative(q)
 
 
+@pytest.mark.kernels
 def test_vmap_over_a_cache_is_one_clear_error() -> None:
     attn, (q, k, v) = compiled("cpu"), tensors(samples=3)
     cache = attn.new_cache(2, 64)

@@ -16,6 +16,8 @@ from sparsec.runtime import compile as compiling
 from sparsec.runtime import kernel
 from sparsec.runtime.build.cache import lookup
 
+pytestmark = pytest.mark.kernels
+
 TEXT = "pattern p { heads 2  causal  attend window(11) }"
 
 

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import sparsec
 from sparsec.runtime.module import SparseAttention
 
+CPU = pytest.param("cpu", marks=pytest.mark.kernels)
 TEXT = "pattern p { heads 4 kv 2  block 16  causal  attend window(2b) | stride(3b, phase = -g) }"
 
 
@@ -31,7 +32,7 @@ def tensors(n_q: int = 33, n_k: int = 70, batch: int = 2) -> tuple[torch.Tensor,
     return q, k, v
 
 
-@pytest.mark.parametrize("target", ["torch", "cpu", "reference"])
+@pytest.mark.parametrize("target", ["torch", CPU, "reference"])
 def test_targets_agree_with_a_formula(target: str) -> None:
     q, k, v = tensors()
     i, j, h = torch.arange(37, 70)[:, None], torch.arange(70)[None, :], torch.arange(4)[:, None, None]
@@ -42,7 +43,7 @@ def test_targets_agree_with_a_formula(target: str) -> None:
     torch.testing.assert_close(lse, scores.logsumexp(-1), atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize("target", ["torch", "cpu", "reference"])
+@pytest.mark.parametrize("target", ["torch", CPU, "reference"])
 def test_an_offset_moves_the_queries(target: str) -> None:
     q, k, v = tensors()
     attn = compiled(target)
@@ -51,7 +52,7 @@ def test_an_offset_moves_the_queries(target: str) -> None:
     torch.testing.assert_close(moved, whole[:, :, 5:], atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize("target", ["torch", "cpu", "reference"])
+@pytest.mark.parametrize("target", ["torch", CPU, "reference"])
 def test_a_query_without_keys_gives_zero_and_minus_infinity(target: str) -> None:
     q, k, v = tensors()
     out, lse = compiled(target)(q, k, v, q_offset=-20, return_lse=True)
@@ -95,7 +96,7 @@ def test_bad_arguments_to_compile_are_named() -> None:
         compiled(text="pattern p { heads 1  input listed : columns  attend listed }")
 
 
-@pytest.mark.parametrize("target", ["torch", "cpu"])
+@pytest.mark.parametrize("target", ["torch", CPU])
 def test_the_operator_passes_opcheck(target: str) -> None:
     q, k, v = tensors()
     attn = compiled(target)
@@ -122,7 +123,7 @@ def test_torch_compile_takes_one_graph_for_every_length() -> None:
     assert graphs <= 2
 
 
-@pytest.mark.parametrize("target", ["torch", "cpu"])
+@pytest.mark.parametrize("target", ["torch", CPU])
 def test_gradients_agree_with_the_dense_reference(target: str) -> None:
     def gradients(kind: str) -> list[torch.Tensor]:
         leaves = [t.requires_grad_() for t in tensors()]
@@ -147,7 +148,7 @@ SCORES = {
 }
 
 
-@pytest.mark.parametrize("target", ["torch", "cpu"])
+@pytest.mark.parametrize("target", ["torch", CPU])
 @pytest.mark.parametrize("name", SCORES)
 def test_scores_and_documents_agree_with_the_dense_reference(name: str, target: str) -> None:
     extra = "| random(2)" if name == "random" else ""
@@ -188,6 +189,7 @@ def test_documents_are_checked() -> None:
         compiled()(q, k, v, cu_seqlens=lengths)
 
 
+@pytest.mark.kernels
 def test_gradcheck_in_float64() -> None:
     attn = compiled("torch", dtype=torch.float64)
     leaves = [t.double().requires_grad_() for t in tensors(5, 40, 1)]
@@ -211,6 +213,7 @@ def by_jvp(function: Callable[[torch.Tensor], torch.Tensor], at: torch.Tensor) -
     return torch.func.jvp(function, (at,), (torch.ones_like(at),))[1]
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("derivative", [directional, by_jvp])
 def test_a_derivative_in_forward_mode_is_refused(derivative: Callable[..., torch.Tensor]) -> None:
     attn, (q, k, v) = compiled("torch", TEXT.replace("causal", "causal  learned_sink")), tensors(70, 70)
@@ -263,6 +266,7 @@ def test_flops_are_those_of_the_visited_tiles() -> None:
     assert counter.get_total_flops() == forward + forward * 5 // 2
 
 
+@pytest.mark.kernels
 def test_checkpoint_autocast_and_export() -> None:
     q, k, v = (t.requires_grad_() for t in tensors())
     attn = compiled("cpu")
@@ -282,6 +286,7 @@ def test_checkpoint_autocast_and_export() -> None:
     torch.testing.assert_close(program.module()(*longer), attn(*longer))
 
 
+@pytest.mark.kernels
 def test_torch_compile_takes_gradients_in_few_graphs() -> None:
     attn = compiled("cpu")
     graphs = 0

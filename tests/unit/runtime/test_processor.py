@@ -18,7 +18,8 @@ TEXT = "pattern p { heads 2  causal  attend window(5) }"
 V3 = {"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "pni", "popcnt", "sse4_1", "sse4_2", "ssse3"}
 V4 = V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 
-pytestmark = pytest.mark.skipif(cpu.platform.machine() != "x86_64", reason="levels of x86-64")
+LEVELS = pytest.mark.skipif(cpu.platform.machine() != "x86_64", reason="levels of x86-64")
+pytestmark = [pytest.mark.kernels, LEVELS]
 
 
 def written(folder: Path, target: str = "cpu") -> Path:

@@ -23,6 +23,8 @@ from sparsec.pipeline import Lowered
 from sparsec.runtime.compile import Request
 from sparsec.runtime.request import name_of, request_of
 
+pytestmark = pytest.mark.kernels
+
 PROGRAM = Path(__file__).with_name("travelling.py")
 
 

@@ -216,6 +216,7 @@ def test_zero_fits_either_unit() -> None:
     assert Sink(0, True) != Sink(0, False)
 
 
+@pytest.mark.kernels
 def test_import_is_light() -> None:
     code = "import sys, sparsec; sparsec.parse('pattern p { attend full }').pattern().resolve(4)"
     code += "; assert not {'torch', 'triton', 'jinja2', 'numpy'} & sys.modules.keys()"

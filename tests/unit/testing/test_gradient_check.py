@@ -152,6 +152,7 @@ LARGE = "pattern p { heads 4  block 64  scale 1.5  softcap 50  alibi  attend str
 """One key a row: weights of 1, but for what a float32 of the LSE rounds off."""
 
 
+@pytest.mark.kernels
 def test_a_kernel_that_reads_large_log_sum_exps_passes() -> None:
     attn = sparsec.compile(LARGE, head_dim=HEAD_DIM, target="cpu")
     pattern = sparsec.parse(LARGE).pattern().resolve()

@@ -20,6 +20,8 @@ from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.testing import for_patterns, plugin, verify
 from sparsec.testing.cases import Case
 
+pytestmark = pytest.mark.kernels
+
 ROOT = Path(__file__).parents[3]
 TESTS = """
 import pytest
