@@ -1,4 +1,4 @@
-"""Names of peers and one case's tensors -> the calls of those that run, and why the others do not.
+"""Names of baselines and one case's tensors -> the calls of those that run, and why the others do not.
 
 Invariant: every call is on the same tensors, and has run once where only running tells whether it can.
 """
@@ -12,7 +12,7 @@ from enum import Enum
 from torch import Tensor
 
 from sparsec.bench.baseline_names import DENSE
-from sparsec.bench.baselines import PeerAbsent, dense, eager, flex_with_gradients, over_dense_cache, peers_on
+from sparsec.bench.baselines import BaselineAbsent, baselines_on, dense, eager, flex_with_gradients, over_dense_cache
 from sparsec.integrations.flex import FlexUnavailable, compile_flex
 from sparsec.sema.model import ResolvedPattern
 
@@ -28,15 +28,15 @@ class Passes(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class PeerCalls:
-    """The forward call of each peer that runs, and the others' reasons; seconds that FlexAttention compiled for."""
+class BaselineCalls:
+    """The forward call of each baseline that runs, and the others' reasons; seconds that FlexAttention compiled for."""
 
     calls: dict[str, Callable[[], Tensor]]
     absent: dict[str, str]
     flex_compile_seconds: float | None
 
 
-def peer_calls(
+def baseline_calls(
     pattern: ResolvedPattern,
     tensors: tuple[Tensor, Tensor, Tensor],
     against: Collection[str],
@@ -44,12 +44,12 @@ def peer_calls(
     passes: Passes,
     causal: bool,
     report: Callable[[str], None],
-) -> PeerCalls:
-    """`tensors`: q, k and v, q being the last queries alone with CACHED. `causal`: whether dense peers are."""
+) -> BaselineCalls:
+    """`tensors`: q, k and v, q being the last queries alone with CACHED. `causal`: whether dense baselines are."""
     calls: dict[str, Callable[[], Tensor]] = {}
     absent: dict[str, str] = {}
     compiling = 0.0
-    for name in peers_on(tensors[0].device, against):
+    for name in baselines_on(tensors[0].device, against):
         report(f"compiling {name}" if name in _FLEX_BLOCKS else f"preparing {name}")
         try:
             if name in _FLEX_BLOCKS:
@@ -64,7 +64,7 @@ def peer_calls(
             elif name in DENSE:
                 calls[name] = dense(*tensors, causal=causal, scale=pattern.score.scale, backend=name)
             else:
-                raise AssertionError(f"no peer is called {name}")
-        except (FlexUnavailable, PeerAbsent) as error:
+                raise AssertionError(f"no baseline is called {name}")
+        except (FlexUnavailable, BaselineAbsent) as error:
             absent[name] = str(error)
-    return PeerCalls(calls, absent, compiling if any(name in calls for name in _FLEX_BLOCKS) else None)
+    return BaselineCalls(calls, absent, compiling if any(name in calls for name in _FLEX_BLOCKS) else None)

@@ -1,6 +1,6 @@
 """The names of what a pattern is measured against, and how tables call them; torch is not needed to know them."""
 
-PEERS = {
+BASELINES = {
     "sdpa": "SDPA dense",
     "flash": "SDPA dense, FlashAttention",
     "cudnn": "SDPA dense, cuDNN",

@@ -29,8 +29,8 @@ EAGER_LIMIT = 1 << 25
 """Scores of all heads and the batch up to which eager attention is run: it keeps several tensors of that size."""
 
 
-class PeerAbsent(SparsecError):
-    """A peer does not take this case; the message says why."""
+class BaselineAbsent(SparsecError):
+    """A baseline does not take this case; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class BenchCase:
     """What is measured: `length` queries on as many keys; `dtype` as torch calls it."""
 
     pattern: ResolvedPattern
@@ -88,8 +88,10 @@ class Case:
         return drawn(self.pattern.heads), drawn(self.pattern.kv_heads), drawn(self.pattern.kv_heads)
 
 
-def make_case(pattern: ResolvedPattern, batch: int, length: int, head_dim: int, dtype: str, device: str | None) -> Case:
-    """A Case; `device` is the GPU if left out and there is one, else the CPU. Raises CallError for no such device."""
+def make_case(
+    pattern: ResolvedPattern, batch: int, length: int, head_dim: int, dtype: str, device: str | None
+) -> BenchCase:
+    """`device` is the GPU if left out and there is one, else the CPU. Raises CallError for no such device."""
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         where = torch.empty(0, device=name).device
@@ -97,7 +99,7 @@ def make_case(pattern: ResolvedPattern, batch: int, length: int, head_dim: int, 
         where = None
     if where is None or where.type not in ("cpu", "cuda"):
         raise CallError(f"expected a device of this machine, such as cpu or cuda:0, got {name!r}")
-    return Case(pattern, batch, length, head_dim, getattr(torch, dtype), where)
+    return BenchCase(pattern, batch, length, head_dim, getattr(torch, dtype), where)
 
 
 def simplifications(pattern: ResolvedPattern, against: Collection[str]) -> tuple[str, ...]:
@@ -151,10 +153,10 @@ def _error(differences: list[Tensor]) -> Error:
     return Error(float(every.max()), float(every.mean()))
 
 
-def peers_on(device: torch.device, against: Collection[str]) -> tuple[str, ...]:
+def baselines_on(device: torch.device, against: Collection[str]) -> tuple[str, ...]:
     """`against`, with "sdpa" on a GPU replaced by its backends there, so that each time names what ran."""
     backends = tuple(_BACKENDS) if device.type == "cuda" else ("sdpa",)
-    return tuple(dict.fromkeys(peer for name in against for peer in (backends if name == "sdpa" else (name,))))
+    return tuple(dict.fromkeys(baseline for name in against for baseline in (backends if name == "sdpa" else (name,))))
 
 
 def dense(
@@ -162,7 +164,7 @@ def dense(
 ) -> Callable[[], Tensor]:
     """PyTorch's scaled_dot_product_attention on the same tensors without the pattern, by `backend` alone.
 
-    Backends: "sdpa" (PyTorch's choice), "flash", "cudnn". Raises PeerAbsent where that one does not run.
+    Backends: "sdpa" (PyTorch's choice), "flash", "cudnn". Raises BaselineAbsent where that one does not run.
     """
     return _scaled_dot_product(q, k, v, None, causal, scale, backend)
 
@@ -194,7 +196,7 @@ def _scaled_dot_product(
         try:
             attend()
         except RuntimeError as error:
-            raise PeerAbsent(in_one_line(error)) from error
+            raise BaselineAbsent(in_one_line(error)) from error
     return attend
 
 
@@ -209,10 +211,10 @@ def copying(tensor: Tensor) -> Callable[[], Tensor]:
 
 
 def eager(pattern: ResolvedPattern, q: Tensor, k: Tensor, v: Tensor) -> Callable[[], Tensor]:
-    """Plain PyTorch with all scores and a mask, the mask made beforehand. Raises PeerAbsent where they are too many."""
+    """Plain PyTorch with all scores and a mask, made beforehand. Raises BaselineAbsent where they are too many."""
     scores = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
     if scores > EAGER_LIMIT:
-        raise PeerAbsent(f"{scores:.2g} scores at {k.shape[2]} tokens, more than {EAGER_LIMIT:.2g}")
+        raise BaselineAbsent(f"{scores:.2g} scores at {k.shape[2]} tokens, more than {EAGER_LIMIT:.2g}")
     score = pattern.score
     live = mask(replace(pattern, documents=Documents.NONE), q.shape[2], k.shape[2]).to(q.device)
     sink = q.new_zeros(pattern.heads, dtype=torch.float32) if score.learned else None

@@ -1,6 +1,6 @@
-"""A compiled pattern over its KV cache, timed beside peers over a dense cache -> figures of decode or of one chunk.
+"""A compiled pattern over its KV cache, timed beside baselines over a dense cache -> figures of decode or of one chunk.
 
-Invariant: as of `measure`. Each timed call attends and stores its tokens; the peers attend alone. A cache is filled
+Invariant: as of `measure`. Each timed call attends and stores its tokens; the baselines attend alone. A cache is filled
 with normal numbers before, so that no prefill of its length is needed.
 """
 
@@ -10,18 +10,18 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sparsec.bench.baseline_names import PEERS
+from sparsec.bench.baseline_names import BASELINES
 from sparsec.bench.forward import launched_lines
 from sparsec.diagnostics.tables import table
 
 if TYPE_CHECKING:
-    from sparsec.bench.baselines import Case
+    from sparsec.bench.baselines import BenchCase
     from sparsec.runtime.module import SparseAttention
 
 
 @dataclass(frozen=True, slots=True)
 class CachedFigures:
-    """Seconds of one call of `new` tokens, the last of `length`, by sparsec and by each peer that ran.
+    """Seconds of one call of `new` tokens, the last of `length`, by sparsec and by each baseline that ran.
 
     `launched`: as of Measurement. `live_keys`: those that the last query attends to, over the KV heads, a key that
     several heads of one share counted once; `dense_keys`: all of them. Bytes are of keys and values: `live_bytes` those
@@ -70,7 +70,7 @@ class CachedFigures:
 
 def measure_cached(
     attn: SparseAttention,
-    case: Case,
+    case: BenchCase,
     new: int,
     against: Collection[str],
     *,
@@ -78,7 +78,7 @@ def measure_cached(
     report: Callable[[str], None],
 ) -> CachedFigures:
     """Times calls of `new` tokens that end at about `case.length` tokens. Raises as `SparseAttention.new_cache`."""
-    from sparsec.bench.baseline_calls import Passes, peer_calls
+    from sparsec.bench.baseline_calls import Passes, baseline_calls
     from sparsec.bench.baselines import copying
     from sparsec.bench.clock import CALLS_BESIDE_ROUNDS, median_seconds
     from sparsec.reference import mask
@@ -93,7 +93,7 @@ def measure_cached(
     cache.lengths_tensor.fill_(length - new)
     cache.refresh()
     calls: dict[str, Callable[[], object]] = {"sparsec": lambda: attn(*few, cache=cache)}
-    found = peer_calls(pattern, (few[0], k, v), against, passes=Passes.CACHED, causal=True, report=report)
+    found = baseline_calls(pattern, (few[0], k, v), against, passes=Passes.CACHED, causal=True, report=report)
     calls |= found.calls
     calls["copy"] = copying(k)
     report(f"timing {', '.join(calls)} at {length} tokens, {repeats} rounds")
@@ -105,7 +105,7 @@ def measure_cached(
     return CachedFigures(
         length=length,
         new=new,
-        seconds={name: times[name].seconds for name in ("sparsec", *PEERS) if name in times},
+        seconds={name: times[name].seconds for name in ("sparsec", *BASELINES) if name in times},
         absent=found.absent,
         launched=tuple(name for name, taken in times.items() if taken.host),
         live_keys=live,
@@ -117,13 +117,13 @@ def measure_cached(
     )
 
 
-def cached_table(measured: list[CachedFigures], peers: tuple[str, ...]) -> str:
-    columns = [column for name in peers for column in (f"{name} ms", f"vs {name}")]
+def cached_table(measured: list[CachedFigures], baselines: tuple[str, ...]) -> str:
+    columns = [column for name in baselines for column in (f"{name} ms", f"vs {name}")]
     head = ("tokens", "new", "ms", *columns, "ideal", "cache MB", "dense MB", "live GB/s", "of copy")
     rows = []
     for each in measured:
         ours, against = each.seconds["sparsec"], []
-        for name in peers:
+        for name in baselines:
             seconds = each.seconds.get(name)
             against += ["-", "-"] if seconds is None else [f"{seconds * 1e3:.3g}", f"{seconds / ours:.2f}x"]
         rows.append(
@@ -139,9 +139,9 @@ def cached_table(measured: list[CachedFigures], peers: tuple[str, ...]) -> str:
                 f"{each.share_of_copy:.2f}",
             )
         )
-    lines = [table(head, rows), "", "peers: over a dense cache, storing nothing; ideal: dense keys over live ones"]
+    lines = [table(head, rows), "", "baselines: over a dense cache, storing nothing; ideal: dense keys over live ones"]
     lines += launched_lines(measured)
     lines += dict.fromkeys(
-        f"{PEERS[name]} did not run: {why}" for each in measured for name, why in each.absent.items()
+        f"{BASELINES[name]} did not run: {why}" for each in measured for name, why in each.absent.items()
     )
     return "\n".join(lines)

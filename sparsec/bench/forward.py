@@ -1,4 +1,4 @@
-"""A compiled pattern and its peers, timed on the same tensors in turn -> figures, and the names of their columns.
+"""A compiled pattern and its baselines, timed on the same tensors in turn -> figures, and the names of their columns.
 
 Invariant: every time of a Measurement comes from the same rounds of one process, with the same threads.
 """
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sparsec.analysis.coverage import HeadCoverage, pattern_coverage
-from sparsec.bench.baseline_names import DENSE, PEERS
+from sparsec.bench.baseline_names import BASELINES, DENSE
 from sparsec.pipeline import Lowered
 
 if TYPE_CHECKING:
-    from sparsec.bench.baselines import Case, Comparison
+    from sparsec.bench.baselines import BenchCase, Comparison
     from sparsec.bench.cached import CachedFigures
-    from sparsec.bench.gradients import Gradients
+    from sparsec.bench.gradients import GradientFigures
     from sparsec.runtime.module import SparseAttention
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Seconds of sparsec and of each peer that ran; `absent` says why another did not.
+    """Seconds of sparsec and of each baseline that ran; `absent` says why another did not.
 
     `launched`: whose times have the host's launches in them, since a GPU's graph could not hold the call.
     `dense_pairs` and `live_pairs` count over all heads and the batch; dense is causal if the pattern is.
@@ -30,7 +30,7 @@ class Measurement:
 
     length: int
     seconds: float
-    peers: dict[str, float]
+    baselines: dict[str, float]
     absent: dict[str, str]
     launched: tuple[str, ...]
     flex_compile_seconds: float | None
@@ -49,8 +49,8 @@ class Measurement:
 
     @property
     def achieved(self) -> float | None:
-        """The speed-up over the fastest dense peer as a share of `ideal`."""
-        dense = [self.peers[name] for name in DENSE if name in self.peers]
+        """The speed-up over the fastest dense baseline as a share of `ideal`."""
+        dense = [self.baselines[name] for name in DENSE if name in self.baselines]
         return min(dense) / self.seconds / self.ideal if dense else None
 
     def as_dict(self) -> dict[str, object]:
@@ -58,8 +58,8 @@ class Measurement:
         return {
             "seq_len": self.length,
             "ms": self.seconds * 1e3,
-            "peers_ms": {name: seconds * 1e3 for name, seconds in self.peers.items()},
-            "speed_up": {name: seconds / self.seconds for name, seconds in self.peers.items()},
+            "peers_ms": {name: seconds * 1e3 for name, seconds in self.baselines.items()},
+            "speed_up": {name: seconds / self.seconds for name, seconds in self.baselines.items()},
             "absent": self.absent,
             "host_time_in": self.launched,
             "flex_compile_s": self.flex_compile_seconds,
@@ -74,7 +74,7 @@ class Measurement:
         }
 
 
-def launched_lines(measured: Sequence[Measurement | Gradients | CachedFigures]) -> list[str]:
+def launched_lines(measured: Sequence[Measurement | GradientFigures | CachedFigures]) -> list[str]:
     """In words, whose times have the host's launches in them."""
     names = dict.fromkeys(name for each in measured for name in each.launched)
     return [f"the host's time to launch is in that of: {', '.join(names)}"] if names else []
@@ -82,7 +82,7 @@ def launched_lines(measured: Sequence[Measurement | Gradients | CachedFigures]) 
 
 def measure(
     attn: SparseAttention,
-    case: Case,
+    case: BenchCase,
     against: Collection[str],
     *,
     repeats: int,
@@ -90,8 +90,8 @@ def measure(
     check: bool = False,
     found: tuple[HeadCoverage, ...] | None = None,
 ) -> Measurement:
-    """Times `attn` and the peers in `against`; with `check`, compares its output with float64 first."""
-    from sparsec.bench.baseline_calls import Passes, peer_calls
+    """Times `attn` and the baselines in `against`; with `check`, compares its output with float64 first."""
+    from sparsec.bench.baseline_calls import Passes, baseline_calls
     from sparsec.bench.baselines import compare, matrix_product
     from sparsec.bench.clock import median_seconds
 
@@ -105,8 +105,8 @@ def measure(
         report("comparing with float64")
         comparison = compare(pattern, q, k, v, attend(q, k, v))
     calls: dict[str, Callable[[], object]] = {"sparsec": lambda: attend(q, k, v)}
-    peers = peer_calls(pattern, (q, k, v), against, passes=Passes.FORWARD, causal=causal, report=report)
-    calls |= peers.calls
+    baselines = baseline_calls(pattern, (q, k, v), against, passes=Passes.FORWARD, causal=causal, report=report)
+    calls |= baselines.calls
     calls["sgemm"], product_flops = matrix_product(case.dtype, case.device)
     report(f"timing {', '.join(calls)} at {case.length} tokens, {repeats} rounds")
     times = median_seconds(calls, repeats=repeats, device=case.device)
@@ -115,10 +115,10 @@ def measure(
     return Measurement(
         length=case.length,
         seconds=times["sparsec"].seconds,
-        peers={name: times[name].seconds for name in PEERS if name in times},
-        absent=peers.absent,
+        baselines={name: times[name].seconds for name in BASELINES if name in times},
+        absent=baselines.absent,
         launched=tuple(name for name, taken in times.items() if taken.host),
-        flex_compile_seconds=peers.flex_compile_seconds,
+        flex_compile_seconds=baselines.flex_compile_seconds,
         live_pairs=live,
         dense_pairs=case.batch * pattern.heads * pairs,
         causal=causal,

@@ -1,4 +1,4 @@
-"""A compiled pattern and its peers, forward and backward, timed on the same tensors in turn -> seconds of each.
+"""A compiled pattern and its baselines, forward and backward, timed on the same tensors in turn -> seconds of each.
 
 Invariant: as of `measure`; and "backward" is a second pass over a kept graph, "both" a fresh forward and its backward.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sparsec.analysis.coverage import pattern_coverage
-from sparsec.bench.baseline_names import PEERS
+from sparsec.bench.baseline_names import BASELINES
 from sparsec.bench.forward import launched_lines
 from sparsec.diagnostics.tables import table
 from sparsec.pipeline import Lowered
@@ -18,15 +18,15 @@ from sparsec.pipeline import Lowered
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparsec.bench.baselines import Case
+    from sparsec.bench.baselines import BenchCase
     from sparsec.runtime.module import SparseAttention
 
-GRADIENT_PEERS = {**PEERS, "eager": "eager masked attention"}
+GRADIENT_BASELINES = {**BASELINES, "eager": "eager masked attention"}
 
 
 @dataclass(frozen=True, slots=True)
-class Gradients:
-    """Seconds of sparsec and of each peer that ran; `absent` says why another did not.
+class GradientFigures:
+    """Seconds of sparsec and of each baseline that ran; `absent` says why another did not.
 
     `launched`: as of Measurement, by call. `ideal` is dense pairs over live pairs, dense causal if the pattern is.
     """
@@ -53,10 +53,10 @@ class Gradients:
 
 
 def measure_gradients(
-    attn: SparseAttention, case: Case, against: Collection[str], *, repeats: int, report: Callable[[str], None]
-) -> Gradients:
-    """Times the forward and backward passes of `attn` and of the peers in `against`."""
-    from sparsec.bench.baseline_calls import Passes, peer_calls
+    attn: SparseAttention, case: BenchCase, against: Collection[str], *, repeats: int, report: Callable[[str], None]
+) -> GradientFigures:
+    """Times the forward and backward passes of `attn` and of the baselines in `against`."""
+    from sparsec.bench.baseline_calls import Passes, baseline_calls
     from sparsec.bench.baselines import passes
     from sparsec.bench.clock import median_seconds
 
@@ -68,37 +68,37 @@ def measure_gradients(
     q, k, v = leaves = tuple(each.requires_grad_() for each in case.inputs())
     attend = case.call(attn)
     forwards: dict[str, Callable[[], Tensor]] = {"sparsec": lambda: attend(q, k, v)}
-    peers = peer_calls(case.pattern, (q, k, v), against, passes=Passes.GRADIENTS, causal=causal, report=report)
-    forwards |= peers.calls
+    baselines = baseline_calls(case.pattern, (q, k, v), against, passes=Passes.GRADIENTS, causal=causal, report=report)
+    forwards |= baselines.calls
     calls: dict[str, Callable[[], object]] = {}
     for name, forward in forwards.items():
         calls[f"{name} both"], calls[f"{name} backward"] = passes(forward, leaves)
     report(f"timing {', '.join(forwards)} at {case.length} tokens, {repeats} rounds")
     times = median_seconds(calls, repeats=repeats, device=case.device)
-    return Gradients(
+    return GradientFigures(
         length=case.length,
         both={name: times[f"{name} both"].seconds for name in forwards},
         backward={name: times[f"{name} backward"].seconds for name in forwards},
-        absent=peers.absent,
+        absent=baselines.absent,
         launched=tuple(name for name, taken in times.items() if taken.host),
         ideal=case.pattern.heads * pairs / max(live, 1),
     )
 
 
-def gradients_table(measured: list[Gradients], peers: tuple[str, ...]) -> str:
+def gradients_table(measured: list[GradientFigures], baselines: tuple[str, ...]) -> str:
     """Forward and backward together, and the backward pass alone."""
-    columns = [column for name in peers for column in (f"{name} ms", f"vs {name}")]
+    columns = [column for name in baselines for column in (f"{name} ms", f"vs {name}")]
     head = ("tokens", "passes", "ms", *columns, "ideal")
     rows = []
     for each in measured:
         for passes, times in (("forward + backward", each.both), ("backward", each.backward)):
             cells = [f"{times['sparsec'] * 1e3:.3g}"]
-            for name in peers:
+            for name in baselines:
                 ran = name in times
                 cells += [f"{times[name] * 1e3:.3g}", f"{times[name] / times['sparsec']:.2f}x"] if ran else ["-", "-"]
             rows.append((str(each.length), passes, *cells, f"{each.ideal:.2f}x"))
     reasons = launched_lines(measured)
     reasons += dict.fromkeys(
-        f"{GRADIENT_PEERS[name]} did not run: {why}" for each in measured for name, why in each.absent.items()
+        f"{GRADIENT_BASELINES[name]} did not run: {why}" for each in measured for name, why in each.absent.items()
     )
     return "\n".join([table(head, rows), *([""] if reasons else []), *reasons])

@@ -1,4 +1,4 @@
-"""`sparsec bench`: a pattern's time beside its peers' at several lengths, and how much of the possible it reaches."""
+"""`sparsec bench`: a pattern's time beside that of baselines, and how much of the possible it reaches."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from sparsec.bench.baseline_names import DENSE, PEERS, USUAL
+from sparsec.bench.baseline_names import BASELINES, DENSE, USUAL
 from sparsec.bench.cached import CachedFigures, cached_table, measure_cached
 from sparsec.bench.forward import Measurement, launched_lines, measure
-from sparsec.bench.gradients import GRADIENT_PEERS, Gradients, gradients_table, measure_gradients
-from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolve
+from sparsec.bench.gradients import GRADIENT_BASELINES, GradientFigures, gradients_table, measure_gradients
+from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolved
 from sparsec.cli.show import LENGTH_LIMIT
 from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.tables import duration, percent, table
@@ -36,11 +36,11 @@ from sparsec.diagnostics.tables import duration, percent, table
 @click.option("--device", help="cpu, cuda or cuda:1; the GPU if left out and there is one.")
 @click.option(
     "--against",
-    help=f"Any of {', '.join(PEERS)}, with --backward eager too, with commas; or none. On a GPU sdpa stands for flash "
-    "and cudnn. If left out: sdpa, flex and, with --backward, eager.",
+    help=f"Any of {', '.join(BASELINES)}, with --backward eager too, with commas; or none. On a GPU sdpa stands for "
+    "flash and cudnn. If left out: sdpa, flex and, with --backward, eager.",
 )
 @click.option("--backward", is_flag=True, help="Time forward and backward together, and backward alone.")
-@click.option("--decode", is_flag=True, help="Time one token over the KV cache; peers keep every key.")
+@click.option("--decode", is_flag=True, help="Time one token over the KV cache; baselines keep every key.")
 @click.option(
     "--prefill-chunk", type=click.IntRange(1), metavar="M", help="Time a chunk of M tokens over the KV cache, likewise."
 )
@@ -64,7 +64,7 @@ def bench(
     repeats: int,
     form: str,
 ) -> None:
-    """Time a pattern's forward pass (or its gradients) and its peers', in turn, on the same tensors.
+    """Time a pattern's forward pass (or its gradients) and the baselines, in turn, on the same tensors.
 
     The ideal speed-up is dense pairs over live pairs; "of ideal" is the speed-up over dense SDPA as a share of it. "of
     matmul" is the useful rate (4 x head dim x live pairs) as a share of torch.mm: in float32 on a CPU, in the same
@@ -78,16 +78,17 @@ def bench(
     new = 1 if decode else prefill_chunk
     if new is not None and new > min(lengths):
         raise click.UsageError(f"expected a chunk of at most --seq-len {min(lengths)} tokens, got {new}")
-    named = _peers(against, GRADIENT_PEERS if backward else PEERS, (*USUAL, "eager") if backward else USUAL)
+    known, usual = (GRADIENT_BASELINES, (*USUAL, "eager")) if backward else (BASELINES, USUAL)
+    named = _named_baselines(against, known, usual)
     pattern = choose(open_program(file), name, settings, or_first=True)
-    found = resolve(pattern, heads, kv_heads)
+    found = resolved(pattern, heads, kv_heads)
     with progress() as report:
         report("importing torch")
         import sparsec
-        from sparsec.bench.baselines import make_case, peers_on, simplifications
+        from sparsec.bench.baselines import baselines_on, make_case, simplifications
 
         cases = [make_case(found, batch, length, head_dim, dtype, device) for length in lengths]
-        peers = peers_on(cases[0].device, named)
+        baselines = baselines_on(cases[0].device, named)
         report(f"compiling {pattern.name}")
         attn = sparsec.compile(
             pattern,
@@ -98,15 +99,15 @@ def bench(
             device=cases[0].device,
         )
         measured: list[Measurement] = []
-        gradients: list[Gradients] = []
+        gradients: list[GradientFigures] = []
         cached: list[CachedFigures] = []
         for case in cases:
             if new is not None:
-                cached.append(measure_cached(attn, case, new, peers, repeats=repeats, report=report))
+                cached.append(measure_cached(attn, case, new, baselines, repeats=repeats, report=report))
             elif backward:
-                gradients.append(measure_gradients(attn, case, peers, repeats=repeats, report=report))
+                gradients.append(measure_gradients(attn, case, baselines, repeats=repeats, report=report))
             else:
-                measured.append(measure(attn, case, peers, repeats=repeats, report=report))
+                measured.append(measure(attn, case, baselines, repeats=repeats, report=report))
     setting = {
         "pattern": pattern.name,
         "target": attn.target,
@@ -118,19 +119,19 @@ def bench(
         "head_dim": head_dim,
         "repeats": repeats,
     }
-    simpler = simplifications(found, peers)
+    simpler = simplifications(found, baselines)
     if form == "json":
         results = [each.as_dict() for each in measured or gradients or cached]
         click.echo(json.dumps({**setting, "simplifications": simpler, "results": results}, indent=2))
         return
     click.echo("\n".join([", ".join(f"{key} {value}" for key, value in setting.items()), *simpler, ""]))
     if cached:
-        click.echo(cached_table(cached, peers))
+        click.echo(cached_table(cached, baselines))
     else:
-        click.echo(gradients_table(gradients, peers) if backward else _table(measured, peers))
+        click.echo(gradients_table(gradients, baselines) if backward else _table(measured, baselines))
 
 
-def _peers(text: str | None, known: Collection[str], usual: tuple[str, ...]) -> tuple[str, ...]:
+def _named_baselines(text: str | None, known: Collection[str], usual: tuple[str, ...]) -> tuple[str, ...]:
     if text is None:
         return usual
     names = () if text == "none" else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
@@ -139,14 +140,14 @@ def _peers(text: str | None, known: Collection[str], usual: tuple[str, ...]) -> 
     return names
 
 
-def _table(measured: list[Measurement], peers: tuple[str, ...]) -> str:
-    columns = [column for name in peers for column in (f"{name} ms", f"vs {name}")]
+def _table(measured: list[Measurement], baselines: tuple[str, ...]) -> str:
+    columns = [column for name in baselines for column in (f"{name} ms", f"vs {name}")]
     head = ("tokens", "live", "ms", *columns, "ideal", "of ideal", "GFLOP/s", "matmul GFLOP/s", "of matmul")
     rows = []
     for each in measured:
         against = []
-        for name in peers:
-            seconds = each.peers.get(name)
+        for name in baselines:
+            seconds = each.baselines.get(name)
             against += ["-", "-"] if seconds is None else [_ms(seconds), f"{seconds / each.seconds:.2f}x"]
         rows.append(
             (
@@ -162,7 +163,7 @@ def _table(measured: list[Measurement], peers: tuple[str, ...]) -> str:
             )
         )
     of = "the causal pairs" if all(each.causal for each in measured) else "the pairs that a dense kernel computes"
-    dense = ", ".join(name for name in peers if name in DENSE)
+    dense = ", ".join(name for name in baselines if name in DENSE)
     lines = [table(head, rows), "", f"live: share of {of}"]
     if dense:
         lines[-1] += f"; {dense}: dense" + (" causal" if measured[0].causal else "")
@@ -171,7 +172,7 @@ def _table(measured: list[Measurement], peers: tuple[str, ...]) -> str:
     if compiled:
         lines.append(f"compiling FlexAttention, not counted: {', '.join(map(duration, compiled))}")
     lines += dict.fromkeys(
-        f"{PEERS[name]} did not run: {why}" for each in measured for name, why in each.absent.items()
+        f"{BASELINES[name]} did not run: {why}" for each in measured for name, why in each.absent.items()
     )
     return "\n".join(lines)
 

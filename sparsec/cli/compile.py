@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolve
+from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolved
 from sparsec.cli.proofs import claims_about, claims_text
 from sparsec.diagnostics.model import DiagnosticError, SparsecError
 from sparsec.diagnostics.progress import progress
@@ -83,7 +83,7 @@ def compile_pattern(
     """
     _check_target(target)
     pattern = choose(open_program(file), name, settings)
-    counts = resolve(pattern, heads, kv_heads)
+    counts = resolved(pattern, heads, kv_heads)
     from sparsec.backends.cpu import kernel as cpu  # it imports torch
     from sparsec.runtime.build.artefact import compile_to_directory
 

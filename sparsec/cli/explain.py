@@ -10,7 +10,7 @@ import click
 
 from sparsec.analysis.cost import CachePrice, Geometry
 from sparsec.analysis.report import Part, PartReport, Report, report
-from sparsec.cli.options import choose, dtype_option, file_argument, open_program, parsed, pattern_options, resolve
+from sparsec.cli.options import choose, dtype_option, file_argument, open_program, parsed, pattern_options, resolved
 from sparsec.cli.show import of_pairs
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.diagnostics.tables import count, percent, table
@@ -72,7 +72,7 @@ def _of_model(model: Model, heads: int | None, kv_heads: int | None) -> tuple[st
 
 
 def _part(pattern: Pattern, layers: tuple[int, ...], heads: int | None, kv_heads: int | None) -> Part:
-    found = resolve(pattern, heads, kv_heads)
+    found = resolved(pattern, heads, kv_heads)
     try:
         layout = pattern.cache_layout(found.heads, found.kv_heads)
     except DiagnosticError:

@@ -107,7 +107,7 @@ def parsed(settings: tuple[str, ...]) -> dict[str, str]:
     return params
 
 
-def resolve(pattern: Pattern, heads: int | None, kv_heads: int | None) -> ResolvedPattern:
+def resolved(pattern: Pattern, heads: int | None, kv_heads: int | None) -> ResolvedPattern:
     """The pattern for the counts of the options, the file, or DEFAULT_HEADS.
 
     Raises DiagnosticError if the set itself is known only at run time, or is more than the kernels take.

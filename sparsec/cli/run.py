@@ -1,4 +1,4 @@
-"""`sparsec run`: compile a pattern for this machine, run it, compare it with dense attention, time it against peers."""
+"""`sparsec run`: compile a pattern for this machine, run it, compare it with dense attention, time baselines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sparsec.analysis.coverage import pattern_coverage
-from sparsec.bench.baseline_names import DENSE, PEERS, USUAL
+from sparsec.bench.baseline_names import BASELINES, DENSE, USUAL
 from sparsec.bench.forward import Measurement, measure
 from sparsec.cli.options import (
     choose,
@@ -17,9 +17,9 @@ from sparsec.cli.options import (
     kernel_options,
     open_program,
     pattern_options,
-    resolve,
+    resolved,
 )
-from sparsec.cli.show import LENGTH_LIMIT, picture
+from sparsec.cli.show import LENGTH_LIMIT, pictures
 from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.tables import count, duration, percent, table
 
@@ -57,7 +57,7 @@ def run(
     Example: sparsec run examples/s2.sparse --seq-len 8192 --set every=8b
     """
     pattern = choose(open_program(file), name, settings, or_first=True)
-    found = resolve(pattern, heads, kv_heads)
+    found = resolved(pattern, heads, kv_heads)
     lowered = pattern.lowered(found.heads, found.kv_heads)
     with progress() as report:
         report("importing torch")
@@ -79,7 +79,7 @@ def run(
     against = [name for name in USUAL if name != "flex" or not no_flex]
     for line in simplifications(found, against):
         click.echo(f"{line}\n")
-    click.echo(picture(lowered, seq_len, limit=PICTURES))
+    click.echo(pictures(lowered, seq_len, limit=PICTURES))
     with progress() as report:
         measured = measure(
             attn, case, against, repeats=REPEATS, report=report, check=True, found=pattern_coverage(lowered, seq_len)
@@ -101,8 +101,8 @@ def _verdict(comparison: Comparison) -> str:
 
 def _times(measured: Measurement) -> str:
     rows = [("sparsec", duration(measured.seconds), "")]
-    for name, seconds in measured.peers.items():
-        label = PEERS[name] + (" causal" if name in DENSE and measured.causal else "")
+    for name, seconds in measured.baselines.items():
+        label = BASELINES[name] + (" causal" if name in DENSE and measured.causal else "")
         rows.append((label, duration(seconds), f"{seconds / measured.seconds:.2f}x"))
     lines = [table(("", "time", "sparsec is faster by"), rows), ""]
     if measured.achieved is not None:
@@ -113,5 +113,5 @@ def _times(measured: Measurement) -> str:
     if measured.flex_compile_seconds is not None:
         lines.append(f"compiling FlexAttention took {duration(measured.flex_compile_seconds)}, not counted above")
     for name, reason in measured.absent.items():
-        lines.append(f"{PEERS[name]} did not run: {reason}")
+        lines.append(f"{BASELINES[name]} did not run: {reason}")
     return "\n".join(lines)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from sparsec.analysis.coverage import HeadCoverage, dense_pairs, pattern_coverage
-from sparsec.cli.options import choose, file_argument, open_program, pattern_options, resolve
+from sparsec.cli.options import choose, file_argument, open_program, pattern_options, resolved
 from sparsec.cli.picture import draw, shades_for
 from sparsec.cli.picture_svg import draw_html, draw_svg
 from sparsec.diagnostics.tables import count, percent
@@ -43,13 +43,13 @@ def show(
     Example: sparsec show examples/s2.sparse --seq-len 16384 --head 0
     """
     pattern = choose(open_program(file), name, settings, or_first=True)
-    found = resolve(pattern, heads, kv_heads)
+    found = resolved(pattern, heads, kv_heads)
     if head is not None and head >= found.heads:
         raise click.BadParameter(f"expected a head below {found.heads}, got {head}", param_hint="'--head'")
     lowered = pattern.lowered(found.heads, found.kv_heads)
     title = f"{pattern.name}: {count(seq_len, 'query', 'queries')}, {count(seq_len, 'key')}"
     if form == "text":
-        text = f"{title}\n\n{picture(lowered, seq_len, only=head)}\n"
+        text = f"{title}\n\n{pictures(lowered, seq_len, only=head)}\n"
     else:
         text = (draw_svg if form == "svg" else draw_html)(
             pattern_coverage(lowered, seq_len, (128, 128), only=head), title
@@ -60,7 +60,7 @@ def show(
         click.echo(text, nl=False)
 
 
-def picture(lowered: Lowered, length: int, *, only: int | None = None, limit: int | None = None) -> str:
+def pictures(lowered: Lowered, length: int, *, only: int | None = None, limit: int | None = None) -> str:
     """Pictures, legend and live fractions; `limit`: at most so many pictures."""
     width = shutil.get_terminal_size().columns
     distinct = len(set(lowered.pattern.terms)) if only is None else 1

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolve
+from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolved
 from sparsec.cli.proofs import check_prover, claims_about, claims_text, extras
 from sparsec.diagnostics.arguments import integer
 from sparsec.diagnostics.progress import progress
@@ -24,7 +24,7 @@ from sparsec.program import Pattern
 from sparsec.sema.model import ResolvedPattern
 
 if TYPE_CHECKING:
-    from sparsec.bench.baselines import Case
+    from sparsec.bench.baselines import BenchCase
     from sparsec.prove import Claim
     from sparsec.testing.verify import Failure, Result
 
@@ -108,7 +108,7 @@ def verify(
     patterns = [choose(program, each, settings) for each in ((name,) if name is not None else program.patterns)]
     if case_text is not None and len(patterns) > 1:
         raise click.UsageError(f"expected --pattern with --case, one of: {', '.join(program.patterns)}")
-    found = [(pattern, resolve(pattern, heads, kv_heads)) for pattern in patterns]
+    found = [(pattern, resolved(pattern, heads, kv_heads)) for pattern in patterns]
     again = _command(ctx, file)
     verdicts = []
     for pattern, meaning in found:
@@ -141,7 +141,7 @@ class _Tested:
     title: str = ""
 
     @property
-    def where(self) -> Case:
+    def where(self) -> BenchCase:
         """The device and the dtype, as torch calls them. Raises CallError for no such device."""
         from sparsec.bench.baselines import make_case
 

@@ -27,7 +27,7 @@ from sparsec.runtime.cached_kernel import CachedKernel
 from sparsec.runtime.devices import device_of
 from sparsec.runtime.kernel import BackwardKernel, LoadedKernel, register
 from sparsec.runtime.module import SparseAttention
-from sparsec.runtime.request import DTYPES, HEAD_DIM_LIMIT, Request, name_of, request_of
+from sparsec.runtime.request import DTYPES, HEAD_DIM_LIMIT, Request, kernel_name, request_of
 from sparsec.sema.arguments import Given
 from sparsec.sema.model import Documents
 
@@ -139,7 +139,7 @@ def _module(request: Request, kind: str, device: torch.device, *, anyhow: bool) 
     kernels = _kernels(request, kind, device, anyhow=anyhow)
     if isinstance(kernels.forward, TorchKernel):
         kind = target = "torch"
-    return module_of(kind, name_of(request, target), kernels, request, device)
+    return module_of(kind, kernel_name(request, target), kernels, request, device)
 
 
 def _kernels(request: Request, kind: str, device: torch.device, *, anyhow: bool) -> LoadedKernel:

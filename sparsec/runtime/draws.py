@@ -17,7 +17,7 @@ _SEED, _LANE, _BLOCK = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111E
 
 
 @dataclass(frozen=True, slots=True)
-class Draws:
+class DrawTables:
     """The tables of `lists`, call by call."""
 
     lists: tuple[ListSpec, ...]
@@ -59,8 +59,8 @@ class Draws:
 
 
 def draw_tables(lists: tuple[ListSpec, ...], n_queries: int, q_offset: int, device: torch.device) -> tuple[Tensor, ...]:
-    """The tables of one call, or of a cache (n_queries: the most tokens that it may have); see `Draws.tables`."""
-    return Draws(lists).tables(n_queries, q_offset, device)
+    """The tables of one call, or of a cache (n_queries: the most tokens that it may have); see `DrawTables.tables`."""
+    return DrawTables(lists).tables(n_queries, q_offset, device)
 
 
 def _table(start: Tensor, first: int, blocks: int) -> Tensor:

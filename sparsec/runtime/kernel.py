@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparsec.plan.kernel import KernelPlan
 from sparsec.runtime.cached_kernel import CachedKernel
-from sparsec.runtime.draws import Draws
+from sparsec.runtime.draws import DrawTables
 from sparsec.runtime.request import DIGEST_LENGTH
 
 
@@ -81,9 +81,9 @@ class LoadedKernel:
         return str(getattr(self.forward, "source", ""))
 
     @cached_property
-    def draws(self) -> Draws:
+    def draws(self) -> DrawTables:
         """The draw tables that the kernels take, class by class."""
-        return Draws(tuple(spec for head_class in self.plan.classes for spec in head_class.program.lists))
+        return DrawTables(tuple(spec for head_class in self.plan.classes for spec in head_class.program.lists))
 
     @cached_property
     def backward(self) -> BackwardKernel:

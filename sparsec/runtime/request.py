@@ -78,7 +78,7 @@ class Request:
         return report((Part("", (0,), self.lowered, layout),), at, tokens)
 
 
-def name_of(request: Request, target: str, artefact: str = "") -> str:
+def kernel_name(request: Request, target: str, artefact: str = "") -> str:
     """The name of the kernels of `request` for a target: "torch", or one of `plan.target`.
 
     `artefact`: what tells kernels that a folder holds from those that are built here, such as a digest.
@@ -97,7 +97,7 @@ def name_of(request: Request, target: str, artefact: str = "") -> str:
 
 
 def request_of(name: str) -> tuple[Request, str]:
-    """The request and the target of a name that `name_of` gave. Raises CallError for any other string."""
+    """The request and the target of a name that `kernel_name` gave. Raises CallError for any other string."""
     try:
         unpacked = zlib.decompressobj()
         text = unpacked.decompress(base64.b64decode(name[DIGEST_LENGTH:], validate=True), _TEXT_LIMIT)

@@ -44,7 +44,7 @@ def _name(token: Token) -> tree.Name:
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class Lead:
     """`where C` or `otherwise`, before `attend` or `use`."""
 
     condition: tree.Expr | None
@@ -104,15 +104,15 @@ class TreeBuilder(Transformer[Token, Any]):
     def documents(self, children: Children) -> tree.DocumentsStatement:
         return tree.DocumentsStatement(len(children) == 2, _span(children))
 
-    def arm(self, children: Children) -> Arm:
-        return Arm(children[1] if len(children) == 2 else None, len(children) == 1, _span(children))
+    def arm(self, children: Children) -> Lead:
+        return Lead(children[1] if len(children) == 2 else None, len(children) == 1, _span(children))
 
     def attend(self, children: Children) -> tree.AttendStatement:
-        arm = children[0] if isinstance(children[0], Arm) else Arm(None, False, _span(children))
+        arm = children[0] if isinstance(children[0], Lead) else Lead(None, False, _span(children))
         return tree.AttendStatement(arm.condition, arm.otherwise, children[-1], _span(children))
 
     def use(self, children: Children) -> tree.UseStatement:
-        arm = children[0] if isinstance(children[0], Arm) else Arm(None, False, _span(children))
+        arm = children[0] if isinstance(children[0], Lead) else Lead(None, False, _span(children))
         return tree.UseStatement(arm.condition, arm.otherwise, children[-1], _span(children))
 
     def let(self, children: Children) -> tree.LetStatement:

@@ -37,7 +37,7 @@ _VALUE_KEYWORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StopPlace:
     """Where the parser stopped: the token and the one before it, the terminal that starts the statement at hand, the
     brackets that are open, outermost first, and the terminals that would have been accepted."""
 
@@ -49,7 +49,7 @@ class Place:
     accepts: frozenset[str]
 
 
-def explain(place: Place) -> Diagnostic:
+def rejection(place: StopPlace) -> Diagnostic:
     """The diagnostic for a token that the parser does not accept."""
     source, token, accepts = place.source, place.token, place.accepts
     span, found = span_of(token), str(token)
@@ -101,7 +101,7 @@ def in_words(accepts: frozenset[str]) -> str:
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} or {phrases[-1]}"
 
 
-def keyword_like(place: Place) -> Token | None:
+def keyword_like(place: StopPlace) -> Token | None:
     """The acceptable keyword that a name is close to, as a token in the name's place."""
     token = place.token
     if token.type != "NAME":
@@ -111,7 +111,7 @@ def keyword_like(place: Place) -> Token | None:
     return Token(known[close[0]], close[0], start_pos=token.start_pos, end_pos=token.end_pos) if close else None
 
 
-def _hint(place: Place) -> str | None:
+def _hint(place: StopPlace) -> str | None:
     kind, accepts = place.token.type, place.accepts
     operator = "BAR" in accepts
     if kind == "FLOOR_DIV":
@@ -140,7 +140,7 @@ def _hint(place: Place) -> str | None:
     return None
 
 
-def _notes(place: Place) -> tuple[str, ...]:
+def _notes(place: StopPlace) -> tuple[str, ...]:
     """Names the innermost open bracket, if the token is one that would end the statement."""
     if len(place.open) < 2 or place.token.type not in (END, "RBRACE", *ITEM_STARTS, *statement_starts()):
         return ()

@@ -84,7 +84,7 @@ def complete_statements() -> frozenset[str]:
 
 
 @dataclass(slots=True)
-class Report:
+class ProblemReport:
     """The problems found so far: the first MAX_DIAGNOSTICS, and how many more there were."""
 
     found: list[Diagnostic] = field(default_factory=list)
@@ -118,7 +118,7 @@ class Tokens:
     mended: frozenset[int]
 
 
-def split(source: SourceFile, report: Report) -> Tokens | None:
+def split(source: SourceFile, report: ProblemReport) -> Tokens | None:
     """The tokens and comments of a text; None if there are too many of them, or it is too large."""
     size = len(source.text)
     if size > MAX_BYTES:
@@ -158,7 +158,7 @@ def split(source: SourceFile, report: Report) -> Tokens | None:
     return Tokens(tuple(tokens), tuple(comments), frozenset(mended))
 
 
-def _comment(source: SourceFile, token: Token, span: Span, report: Report) -> Comment:
+def _comment(source: SourceFile, token: Token, span: Span, report: ProblemReport) -> Comment:
     nul = token.find("\0")
     if nul >= 0:
         report.add(codes.nul_character(source, Span(span.start + nul, span.start + nul + 1)))
@@ -175,7 +175,7 @@ def _unknown(source: SourceFile, text: str, span: Span) -> Diagnostic:
     return codes.unknown_character(source, span, text, _CHARACTER_HINTS.get(text[0]))
 
 
-def _checked(source: SourceFile, token: Token, span: Span, report: Report, mended: set[int]) -> Token:
+def _checked(source: SourceFile, token: Token, span: Span, report: ProblemReport, mended: set[int]) -> Token:
     """A word as the parser may take it: one that has to be reported stands in as the number 1 or a short name."""
     if len(token) > MAX_WORD:
         report.add(codes.name_too_long(source, span, MAX_WORD))

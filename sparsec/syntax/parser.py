@@ -23,12 +23,12 @@ from sparsec.syntax.expected import (
     END,
     ITEM_STARTS,
     OPERATORS,
-    Place,
-    explain,
+    StopPlace,
     keyword_for_name,
     keyword_like,
+    rejection,
 )
-from sparsec.syntax.lexer import MAX_BYTES, Report, Tokens, grammar, keywords, split, statement_starts
+from sparsec.syntax.lexer import MAX_BYTES, ProblemReport, Tokens, grammar, keywords, split, statement_starts
 from sparsec.syntax.limits import MAX_NESTING, excess, expressions
 from sparsec.syntax.tree import NAMELESS, Comment, File, Integer, Item, ParamItem
 
@@ -67,7 +67,7 @@ def recover(source: SourceFile) -> tuple[File, tuple[Diagnostic, ...]]:
 
     Statements with an error are left out, and the items they belong to are marked `broken`.
     """
-    report = Report()
+    report = ProblemReport()
     tokens = split(source, report)
     if tokens is None:
         return File(source, (), ()), report.close(source)
@@ -81,7 +81,7 @@ def recover(source: SourceFile) -> tuple[File, tuple[Diagnostic, ...]]:
 class _Reader:
     """One pass over the tokens with lark's parser state, whose two stacks recovery cuts back."""
 
-    def __init__(self, source: SourceFile, tokens: Tokens, report: Report) -> None:
+    def __init__(self, source: SourceFile, tokens: Tokens, report: ProblemReport) -> None:
         end = span_of(tokens.tokens[-1]).stop if tokens.tokens else 0
         self.source = source
         self.tokens = (*tokens.tokens, Token(END, "", start_pos=end, end_pos=end))
@@ -171,11 +171,13 @@ class _Reader:
             if meant is not None and self._accepts(meant.type, follower):
                 self.parser.feed_token(meant)
                 self._track(meant)
-                self._add(index, explain(place))
+                self._add(index, rejection(place))
                 return index + 1
             # A record beyond the cap is counted and never shown, so that its sentence is not made.
             unsaid = self.report.full
-            self._add(index, codes.unexpected_token(self.source, span_of(token), "", "") if unsaid else explain(place))
+            self._add(
+                index, codes.unexpected_token(self.source, span_of(token), "", "") if unsaid else rejection(place)
+            )
         self.damaged.add(self.item)
         if token.type == "FLOOR_DIV":  # meant as a comment: nothing on its line is read
             return self._next_line(index)
@@ -184,11 +186,11 @@ class _Reader:
             return index
         return self._resume(index, complete)
 
-    def _place(self, index: int) -> Place:
+    def _place(self, index: int) -> StopPlace:
         before = self.tokens[index - 1] if index else None
         row = () if self.report.full else self.table[self.state.position]
         accepts = frozenset(kind for kind in row if kind.isupper() and self._accepts(kind))
-        return Place(self.source, self.tokens[index], before, self.statement, tuple(self.open), accepts)
+        return StopPlace(self.source, self.tokens[index], before, self.statement, tuple(self.open), accepts)
 
     def _resume(self, index: int, complete: bool) -> int:
         """Skips to where reading can go on, and cuts the stacks back to it."""
@@ -253,7 +255,7 @@ class _Reader:
         return index
 
 
-def _bounded(source: SourceFile, item: Item, report: Report) -> Item:
+def _bounded(source: SourceFile, item: Item, report: ProblemReport) -> Item:
     """The item without the parts that are nested or chained too deep."""
     if isinstance(item, ParamItem):
         fault = excess(source, item.parameter.default)

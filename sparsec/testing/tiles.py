@@ -14,7 +14,7 @@ from torch import Tensor
 from sparsec.ir.bands.classes import equal_heads
 from sparsec.ir.bands.interpreter import Bools
 from sparsec.ir.expr.scalars import FORWARD
-from sparsec.ir.tiles.verify import Rows, verify_rows
+from sparsec.ir.tiles.verify import SampleRows, verify_rows
 from sparsec.plan.kernel import KernelPlan
 
 
@@ -41,12 +41,12 @@ def check_tiles(plan: KernelPlan, mask: Tensor, q_offset: int) -> TileCount:
             for head in heads:
                 for tile in range(q_offset // size, -(-(q_offset + n_q) // size)):
                     first, stop = max(tile * size, q_offset), min(tile * size + size, q_offset + n_q)
-                    rows = Rows(FORWARD, head_class.program, constants, first, stop, n_k, 0, 0, n_k)
+                    rows = SampleRows(FORWARD, head_class.program, constants, first, stop, n_k, 0, 0, n_k)
                     counts += _counted(rows, mask[head, first - q_offset : stop - q_offset].numpy())
     return TileCount(*counts.tolist())
 
 
-def _counted(rows: Rows, live: Bools) -> tuple[int, int, int, int]:
+def _counted(rows: SampleRows, live: Bools) -> tuple[int, int, int, int]:
     """Visited, full, empty and needless tiles."""
     full = empty = needless = 0
     visited = verify_rows(rows, live)

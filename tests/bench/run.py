@@ -2,7 +2,7 @@
 
     python tests/bench/run.py cpu_2core --machine "two cores of an Intel Xeon with AVX-512"
 
-Each figure is a ratio against peers in the same run; leave the machine alone meanwhile (ten minutes on two cores).
+Each figure is a ratio against baselines in the same run; leave the machine alone meanwhile (ten minutes on two cores).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from results import Results, read
 from step import arguments
 from torch import Tensor
 
-from sparsec.bench.baseline_calls import Passes, peer_calls
+from sparsec.bench.baseline_calls import Passes, baseline_calls
 from sparsec.bench.baselines import Case, compare, copying, passes
 from sparsec.bench.clock import CALLS_BESIDE_ROUNDS, Call, Recorded, Timed, recorder, timed
 from sparsec.cli.show import covered
@@ -76,8 +76,8 @@ def train(row: Row, found: Card, picks: Mapping[Any, Pick]) -> dict[str, Any]:
             other = row.compiled(found.device)
         forwards["picked"] = lambda: other(*leaves)
     dense = [name for name in row.against if name in DENSE]
-    peers = peer_calls(case.pattern, leaves, dense, passes=Passes.GRADIENTS, causal=True, report=lambda _: None)
-    forwards, absent = forwards | peers.calls, absent | peers.absent
+    baselines = baseline_calls(case.pattern, leaves, dense, passes=Passes.GRADIENTS, causal=True, report=lambda _: None)
+    forwards, absent = forwards | baselines.calls, absent | baselines.absent
     without_gradient = []
     for name in (name for name in row.against if name in FLEX):
         call, gradients, why = flex_call(case, leaves, name)
@@ -142,8 +142,8 @@ def flex_call(case: Case, leaves: Leaves, name: str) -> tuple[Callable[[], Tenso
 
     def asked(tensors: Leaves, what: Passes) -> tuple[Callable[[], Tensor] | None, str]:
         torch._dynamo.config.recompile_limit = 512  # one function compiles for every row's shapes
-        peers = peer_calls(case.pattern, tensors, (name,), passes=what, causal=True, report=lambda _: None)
-        return peers.calls.get(name), peers.absent.get(name, "")
+        baselines = baseline_calls(case.pattern, tensors, (name,), passes=what, causal=True, report=lambda _: None)
+        return baselines.calls.get(name), baselines.absent.get(name, "")
 
     call, why = asked(leaves, Passes.GRADIENTS)
     if call is not None:
@@ -175,10 +175,10 @@ def decode(row: Row, found: Card, copy_rate: float | None) -> dict[str, Any]:
 
     refill()
     k, v = (normal((row.batch, kv_heads, row.length, row.head_dim), found, case.dtype) for _ in range(2))
-    peers = peer_calls(
+    baselines = baseline_calls(
         case.pattern, (new[0], k, v), row.against, passes=Passes.CACHED, causal=True, report=lambda _: None
     )
-    calls: dict[str, Sequence[Call]] = {name: [call] for name, call in peers.calls.items()}
+    calls: dict[str, Sequence[Call]] = {name: [call] for name, call in baselines.calls.items()}
     calls |= {"sparsec": [lambda cache=cache: attn(*new, cache=cache) for cache in caches], "copy": [copying(k)]}
     with torch.no_grad():
         recorded, failed = recordings(calls, found)
@@ -193,8 +193,8 @@ def decode(row: Row, found: Card, copy_rate: float | None) -> dict[str, Any]:
         "rounds": rounds,
         "ms": {name: each.seconds * 1e3 for name, each in times.items()},
         "eager_ms": eager * 1e3,
-        "speed_up": {name: times[name].seconds / seconds for name in peers.calls if name in times},
-        "absent": peers.absent | failed,
+        "speed_up": {name: times[name].seconds / seconds for name in baselines.calls if name in times},
+        "absent": baselines.absent | failed,
         "host_time_in": [name for name, each in times.items() if each.host],
         "live_bytes": live_bytes,
         "cache_bytes": caches[0].nbytes,

@@ -32,7 +32,7 @@ FLEX, DENSE = ("flex", "flex64"), ("flash", "cudnn")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`decode`: one token over a cache of `length`; else forward, and forward and backward. `against`: peers' names."""
+    """`decode`: one token over a cache of `length`; else forward, and forward and backward. `against`: baselines."""
 
     pattern: str
     length: int

@@ -71,10 +71,10 @@ def _launch(row: dict[str, Any]) -> str:
 
 
 def bench(data: dict[str, Any]) -> Iterator[str]:
-    peers = ("picked", "flash", "cudnn", "flex", "flex64")
+    baselines = ("picked", "flash", "cudnn", "flex", "flex64")
     yield (
         f"{'pattern':12}{'passes':10}{'tokens':>7}{'B':>3}{'D':>4}{'ms':>9}{'TFLOP/s':>8}"
-        + "".join(f"{'x ' + name:>9}" for name in peers)
+        + "".join(f"{'x ' + name:>9}" for name in baselines)
         + f"{'of ideal':>9}{'MHz':>6}{'W':>5}"
     )
     for row in data["rows"]:
@@ -86,7 +86,7 @@ def bench(data: dict[str, Any]) -> Iterator[str]:
             continue
         wrong = "" if row.get("right", True) else "  WRONG"
         if row["decode"]:
-            cells = "".join(_ratio(row["speed_up"].get(name)) for name in peers)
+            cells = "".join(_ratio(row["speed_up"].get(name)) for name in baselines)
             share = f"  {row['share_of_copy_bandwidth']:.2f} of copy, eager {row['eager_ms']:.3f} ms"
             yield start.format("decode") + f"{row['ms']['sparsec']:9.4f}{'-':>8}{cells}{'-':>9}{end}{share}{wrong}"
             continue
@@ -94,7 +94,7 @@ def bench(data: dict[str, Any]) -> Iterator[str]:
             if what not in row:
                 continue
             found = row[what]
-            cells = "".join(_ratio(found["speed_up"].get(name)) for name in peers)
+            cells = "".join(_ratio(found["speed_up"].get(name)) for name in baselines)
             dense = [found["speed_up"][name] for name in ("flash", "cudnn") if name in found["speed_up"]]
             ideal = f"{min(dense) / row['ideal_speed_up']:9.2f}" if dense else f"{'-':>9}"
             host = f"  host time in {', '.join(found['host_time_in'])}" if found["host_time_in"] else ""

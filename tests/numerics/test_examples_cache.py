@@ -16,7 +16,7 @@ from sparsec.backends.torch.kernel import TorchKernel
 from sparsec.runtime.compile import module_of
 from sparsec.runtime.kernel import BackwardKernel, LoadedKernel
 from sparsec.runtime.module import SparseAttention
-from sparsec.runtime.request import Request, name_of
+from sparsec.runtime.request import Request, kernel_name
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALLER = (
@@ -101,7 +101,7 @@ def modules(target: str) -> dict[tuple[str, str], SparseAttention]:
         plan = request.compilation("cpu").forward
         found[example] = module_of(
             target,
-            name_of(request, target, "forward on torch"),
+            kernel_name(request, target, "forward on torch"),
             LoadedKernel(TorchKernel(plan), no_backward, plan, lambda kernel=kernel: kernel),  # type: ignore[misc]
             request,
         )

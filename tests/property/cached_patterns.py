@@ -16,7 +16,7 @@ from sparsec.plan.kv.cached import NoCache
 from sparsec.runtime.compile import module_of
 from sparsec.runtime.kernel import BackwardKernel, LoadedKernel
 from sparsec.runtime.module import SparseAttention
-from sparsec.runtime.request import Request, name_of
+from sparsec.runtime.request import Request, kernel_name
 from sparsec.sema.model import Causal, Documents, Intersection, ResolvedPattern
 from sparsec.testing import patterns
 
@@ -44,7 +44,7 @@ def torch_module(pattern: ResolvedPattern, head_dim: int) -> SparseAttention:
     request = Request(lowered, head_dim, float32, lambda: lowered.layout)
     plan, chunks = request.compilation("interpreter").forward, request.compilation("cpu").chunks
     kernels = LoadedKernel(TorchKernel(plan), _no_backward, plan, lambda: TorchCached(chunks))
-    return module_of("torch", name_of(request, "torch", "small tiles"), kernels, request)
+    return module_of("torch", kernel_name(request, "torch", "small tiles"), kernels, request)
 
 
 def cpu_modules(chosen: list[ResolvedPattern], head_dim: int) -> list[SparseAttention]:
@@ -55,7 +55,7 @@ def cpu_modules(chosen: list[ResolvedPattern], head_dim: int) -> list[SparseAtte
     for request, kernel in zip(requests, built, strict=True):
         plan = request.compilation("cpu").forward
         kernels = LoadedKernel(TorchKernel(plan), _no_backward, plan, lambda kernel=kernel: kernel)  # type: ignore[misc]
-        modules.append(module_of("cpu", name_of(request, "cpu", "forward on torch"), kernels, request))
+        modules.append(module_of("cpu", kernel_name(request, "cpu", "forward on torch"), kernels, request))
     return modules
 
 

@@ -21,7 +21,7 @@ from sparsec.runtime.cached_kernel import CachedKernel
 from sparsec.runtime.compile import module_of
 from sparsec.runtime.kernel import LoadedKernel
 from sparsec.runtime.module import SparseAttention
-from sparsec.runtime.request import Request, name_of
+from sparsec.runtime.request import Request, kernel_name
 from sparsec.sema.model import Documents, ResolvedPattern
 from sparsec.testing import attention_inputs, document_bounds, shapes
 from sparsec.testing.probes import Attend
@@ -159,7 +159,7 @@ def cpu_modules(part: list[Call], *, gradients: bool = False) -> list[SparseAtte
     backwards = build_backwards(plans, optimise=1) if gradients else [None] * len(part)
     modules = []
     for request, kernel, backward in zip(requests, kernels, backwards, strict=True):
-        name = name_of(request, "cpu", build_key(kernel.source, str(gradients)))
+        name = kernel_name(request, "cpu", build_key(kernel.source, str(gradients)))
         loaded = LoadedKernel(kernel, lambda backward=backward: backward, kernel.plan, _no_cache)  # type: ignore[misc]
         modules.append(with_sink(module_of("cpu", name, loaded, request)))
     return modules

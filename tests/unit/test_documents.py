@@ -180,16 +180,16 @@ def test_names_in_pages(page: Path) -> None:
 
 
 def test_what_is_missing_is_found() -> None:
-    for name in (
-        "ir.expr.nodes.evaluated",
-        "runtime.draw",
-        "KVCache.truncated",
-        "torch.functional.nothing",
-        "ResolvedPattern.x",
-    ):
-        assert not exists(name, "sparsec.runtime.kernel", {}), name
-    for name in ("ir.expr.nodes.evaluate", "draws.Draws", "KVCache.truncate", "torch.func", "ResolvedPattern.heads"):
-        assert exists(name, "sparsec.runtime.kernel", {}), name
-    assert not is_file("sparsec/ir/draws.py", ROOT / "README.md") and not is_file(
-        "draws.py", ROOT / "sparsec/ir/README.md"
-    )
+    home = "sparsec.runtime.kernel"
+    for name in ["ir.expr.nodes.evaluated", "runtime.draw", "KVCache.truncated", "torch.functional.nothing", "Term.x"]:
+        assert not exists(name, home, {}), name
+    for name in [
+        "ir.expr.nodes.evaluate",
+        "draws.DrawTables",
+        "KVCache.truncate",
+        "torch.func",
+        "ResolvedPattern.heads",
+    ]:
+        assert exists(name, home, {}), name
+    assert not is_file("sparsec/ir/draws.py", ROOT / "README.md")
+    assert not is_file("kernel.py", ROOT / "sparsec/ir/README.md")

@@ -29,7 +29,7 @@ from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
 from sparsec.plan.target import backward_shape, family, launch_shape
 from sparsec.runtime.build.cache import build_key, lookup, publish
 from sparsec.runtime.devices import PerDevice, constant
-from sparsec.runtime.draws import Draws
+from sparsec.runtime.draws import DrawTables
 from sparsec.sema.modifiers import Alibi, Softcap
 
 LOG2_E = math.log2(math.e)
@@ -98,14 +98,14 @@ class Gradients:
     plan: BackwardPlan
     source: str
     entries: PerDevice[GradientEntries]
-    draws: Draws
+    draws: DrawTables
     adds_up: bool
 
     @classmethod
     def of(cls, plan: BackwardPlan, source: str, allow_tf32: bool) -> Gradients:
         specs = tuple(spec for head_class in plan.transposed for spec in head_class.program.lists)
         made = PerDevice(lambda device: _gradient_entries(plan, source, allow_tf32, device))
-        return cls(plan, source, made, Draws(specs), adds_up(plan))
+        return cls(plan, source, made, DrawTables(specs), adds_up(plan))
 
 
 def _gradient_entries(plan: BackwardPlan, source: str, allow_tf32: bool, device: torch.device) -> GradientEntries:

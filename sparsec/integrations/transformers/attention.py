@@ -1,6 +1,6 @@
 """What a model's attention layers call in place of their own attention, and the kernels that it runs.
 
-Invariant: a layer attends through the `Call` that the model's hook made of the whole model's call, or not at all.
+Invariant: a layer attends through the `ModelCall` that the model's hook made of the whole model's call, or not at all.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Kernels:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ModelCall:
     """One call of a model.
 
     kernels: of each layer. new: the columns that the call brings. cache: None without one. counts: with a cache, int32
@@ -108,7 +108,7 @@ def attend(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    sparsec_call: Call | Trial | None = None,
+    sparsec_call: ModelCall | Trial | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """An attention function of transformers: query [B, H, N, D]; key, value [B, G, N, D]; returns [B, N, H, D]."""

@@ -1,4 +1,4 @@
-"""A call of a model -> the `Call` that its layers attend through, and a check that they did.
+"""A call of a model -> the `ModelCall` that its layers attend through, and a check that they did.
 
 Invariant: a cache that a call is given reaches the decoder, its layers and each layer's attention, or CallError is
 raised: a call that left it out would answer as if nothing had been said before.
@@ -18,7 +18,7 @@ from transformers.cache_utils import Cache
 
 from sparsec.diagnostics.model import CallError
 from sparsec.diagnostics.progress import progress
-from sparsec.integrations.transformers.attention import Call, Kernels
+from sparsec.integrations.transformers.attention import Kernels, ModelCall
 from sparsec.integrations.transformers.cache import SPARE, SparseCache
 from sparsec.integrations.transformers.padding import new_tokens, token_spans
 from sparsec.integrations.transformers.trial import Trial
@@ -110,7 +110,7 @@ class AfterModel:
 
 @dataclass(frozen=True, slots=True)
 class BeforeDecoder:
-    """Before a decoder's forward: checks the call, and hands a `Call` down to its attention functions."""
+    """Before a decoder's forward: checks the call, and hands a `ModelCall` down to its attention functions."""
 
     patch: Patch
 
@@ -122,7 +122,7 @@ class BeforeDecoder:
         if tokens is None:
             raise CallError("expected input_ids or inputs_embeds, got neither")
         cache = self._cache(named, tokens)
-        check_call(decoder, named, cache)
+        refuse_unsupported(decoder, named, cache)
         counts = spans = None
         mask = named.get("attention_mask")
         if cache is not None:
@@ -137,7 +137,7 @@ class BeforeDecoder:
             if spans is not None and not self.patch.ends and all(first == 0 for first, _ in spans):
                 spans = None  # padding that follows the tokens is seen by nobody
         kernels, attended = self.patch.kernels, [0] * len(self.patch.kernels)
-        named["sparsec_call"] = Call(
+        named["sparsec_call"] = ModelCall(
             kernels, tokens.shape[1], cache, counts, spans, self.patch.replace_window, attended
         )
         return (), named
@@ -187,7 +187,7 @@ class AfterDecoder:
 
 @torch.compiler.disable(reason="lengths and masks are read on the host")  # type: ignore[no-untyped-call, untyped-decorator]
 def _begin(patch: Patch, cache: SparseCache, tokens: Tensor, mask: Any) -> Tensor | None:
-    """Makes the cache ready for `tokens` [batch, new, ...]; how many of them are tokens of each row, as for `Call`."""
+    """Makes the cache ready for `tokens` [batch, new, ...]; how many are tokens of each row, as for `ModelCall`."""
     batch, new = tokens.shape[:2]
     columns = cache.get_seq_length()
     cache.begin(new)
@@ -208,7 +208,7 @@ def _begin(patch: Patch, cache: SparseCache, tokens: Tensor, mask: Any) -> Tenso
     return None if counts is None else torch.tensor(counts, dtype=torch.int32)
 
 
-def check_call(decoder: nn.Module, named: Mapping[str, Any], cache: SparseCache | None) -> None:
+def refuse_unsupported(decoder: nn.Module, named: Mapping[str, Any], cache: SparseCache | None) -> None:
     """Refuses what a call asks for and a pattern does not give."""
     if cache is not None and decoder.training and getattr(decoder, "gradient_checkpointing", False):
         raise CallError("expected no cache with gradient checkpointing, got one")

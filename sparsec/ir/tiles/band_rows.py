@@ -1,7 +1,7 @@
 """A band within one tile of rows: its rows, the tokens it may and must keep, and its test on a pair.
 
-Bounds never decrease from row to row, so a band may be live on [lower(first row), upper(last row)), and is surely live
-on [lower(last row), upper(first row)).
+Bounds never decrease from row to row, so a band may be live from `lower_bound` of the first row to
+`upper_bound` of the last one, and is surely live from that of the last row to that of the first one.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def bound_at(scalars: Scalars, bound: Bound, row: Expr) -> Expr:
     return x.sub(bound_expr(bound, frame.first if shared else row, NK), frame.origin)
 
 
-def lower(scalars: Scalars, band: Band, row: Expr) -> Expr:
+def lower_bound(scalars: Scalars, band: Band, row: Expr) -> Expr:
     value = scalars.frame.begin
     for bound in band.lower:
         value = scalars.maximum(value, bound_at(scalars, bound, row))
     return value
 
 
-def upper(scalars: Scalars, band: Band, row: Expr) -> Expr:
+def upper_bound(scalars: Scalars, band: Band, row: Expr) -> Expr:
     value = scalars.frame.end
     for bound in band.upper:
         value = x.minimum(value, bound_at(scalars, bound, row))
@@ -62,7 +62,7 @@ def maybe_live(scalars: Scalars, band: Band) -> tuple[Interval, Bool]:
     """Tokens live for some row; and whether any row is in the band at all."""
     first, last, some, _ = rows_within(scalars, band)
     return Interval(
-        scalars("lo", lower(scalars, band, first)), scalars("hi", upper(scalars, band, last)), band.origin
+        scalars("lo", lower_bound(scalars, band, first)), scalars("hi", upper_bound(scalars, band, last)), band.origin
     ), some
 
 
@@ -70,7 +70,7 @@ def surely_live(scalars: Scalars, band: Band) -> tuple[Interval, Bool]:
     """Tokens live for every row, as far as bounds tell; and whether all rows are in the band."""
     _, _, _, every = rows_within(scalars, band)
     frame = scalars.frame
-    start, stop = lower(scalars, band, frame.last), upper(scalars, band, frame.first)
+    start, stop = lower_bound(scalars, band, frame.last), upper_bound(scalars, band, frame.first)
     tokens = Interval(scalars("lo", start), scalars("hi", stop), band.origin)
     return tokens, FALSE if band.lists else every
 

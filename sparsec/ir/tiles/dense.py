@@ -33,7 +33,7 @@ def visited_ranges(scalars: Scalars, dense: tuple[Band, ...], closed: bool) -> l
     return found
 
 
-def merged(scalars: Scalars, ranges: list[Interval], ordered: bool) -> list[Interval]:
+def disjoint(scalars: Scalars, ranges: list[Interval], ordered: bool) -> list[Interval]:
     """Ordered disjoint intervals with the tiles of the ranges; `ordered`: their starts never decrease."""
     result: list[Interval] = []
     reached: Expr = ZERO

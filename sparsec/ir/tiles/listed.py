@@ -7,9 +7,9 @@ from sparsec.ir.bands.classes import BandClass
 from sparsec.ir.expr import nodes as x
 from sparsec.ir.expr.nodes import ZERO, Bool, Int, Var
 from sparsec.ir.expr.scalars import TRANSPOSED, Interval, Scalars
-from sparsec.ir.tiles.band_rows import lower, maybe_live, rows_within, upper
+from sparsec.ir.tiles.band_rows import lower_bound, maybe_live, rows_within, upper_bound
 from sparsec.ir.tiles.program import ListSpec, Piece
-from sparsec.ir.tiles.strided import Pieces, Strided, residue_of, touches, visits
+from sparsec.ir.tiles.strided import Pieces, Strided, residue_of, strided_visits, touches
 
 
 def lane_rows(mask: BandClass) -> tuple[tuple[str, tuple[int, ...]], ...]:
@@ -103,7 +103,7 @@ def add_listed(
     for interval in visited:
         when = x.both(when, x.negate(x.both(x.at_most(interval.start, tile), x.less(tile, interval.stop))))
     for other in strided:
-        when = x.both(when, x.negate(visits(scalars, other, tile)))
+        when = x.both(when, x.negate(strided_visits(scalars, other, tile)))
     when = x.both(when, x.negate(seen))
     seen = x.either(seen, x.both(x.Listed(ordinal), inside))
     if scalars.frame is TRANSPOSED:  # a table lists the keys of a query, so every query tile has to be asked
@@ -118,7 +118,9 @@ def add_listed(
         pieces.masked.append(Piece(count, found, when, False, ordinal, band.origin))
         return seen
     first, last = scalars.frame.first, scalars.frame.last
-    sure = Interval(scalars("lo", lower(scalars, band, last)), scalars("hi", upper(scalars, band, first)), band.origin)
+    sure = Interval(
+        scalars("lo", lower_bound(scalars, band, last)), scalars("hi", upper_bound(scalars, band, first)), band.origin
+    )
     _, _, _, every = rows_within(scalars, band)
     whole = x.both(
         x.at_most(scalars("full_from", scalars.ceil_tile(sure.start)), tile),

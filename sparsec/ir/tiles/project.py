@@ -16,7 +16,7 @@ from sparsec.ir.expr import nodes as x
 from sparsec.ir.expr.nodes import FALSE, TRUE, ZERO, Bool, Let, Var, names_in
 from sparsec.ir.expr.scalars import DOCUMENT, FORWARD, TRANSPOSED, Interval, Scalars, gaps
 from sparsec.ir.tiles.band_rows import band_predicate, maybe_live
-from sparsec.ir.tiles.dense import full_intervals, in_order, merged, visited_ranges
+from sparsec.ir.tiles.dense import disjoint, full_intervals, in_order, visited_ranges
 from sparsec.ir.tiles.listed import add_listed, add_scan, list_specs
 from sparsec.ir.tiles.program import ListSpec, Piece, Ranges, TileProgram
 from sparsec.ir.tiles.strided import (
@@ -61,7 +61,7 @@ def _project(mask: BandClass, scalars: Scalars) -> TileProgram:
 
     closed = ordered and bool(dense) and any(closed_by(b, dense[-1]) for b in sparse)
     touched = visited_ranges(scalars, dense, closed)
-    visited = merged(scalars, touched, ordered)
+    visited = disjoint(scalars, touched, ordered)
     surely = full_intervals(scalars, dense, ordered)
     _add_dense(scalars, pieces, visited, surely, _sole_filter(scalars, mask.bands, dense))
     ranges = _read_ranges(scalars, pieces, touched, surely)

@@ -122,7 +122,7 @@ def add_strided(
     for other in band.others:
         when = x.both(when, touches(scalars, other, tile, band.tokens))
     for other_band in earlier:
-        when = x.both(when, x.negate(visits(scalars, other_band, tile)))
+        when = x.both(when, x.negate(strided_visits(scalars, other_band, tile)))
     for gap in gaps:
         inside = scalars.meet(band.may, gap)
         if inside.stop in (ZERO, inside.start):
@@ -215,7 +215,7 @@ def touches(scalars: Scalars, residue: Residue, tile: Expr, tokens: Interval) ->
     return x.less(to_run_end, x.add(x.sub(stop, start), x.sub(residue.width, ONE)))
 
 
-def visits(scalars: Scalars, band: Strided, tile: Expr) -> Bool:
+def strided_visits(scalars: Scalars, band: Strided, tile: Expr) -> Bool:
     """Whether `add_strided` visits the tile for this band, outside the dense intervals."""
     result = x.both(x.at_most(band.may.start, tile), x.less(tile, band.may.stop))
     if band.exact:

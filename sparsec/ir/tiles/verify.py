@@ -32,7 +32,7 @@ ROW_TILES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class SampleRows:
     """One tile of rows [first, stop) under a program, and the columns that exist.
 
     Column c stands for position base + c; those from `begin` to `end` exist. Of a forward program base is 0, and rows
@@ -117,7 +117,7 @@ def verify_program(
             verify_rows(rows, live)
 
 
-def verify_rows(at: Rows, live: Bools) -> tuple[Visit, ...]:
+def verify_rows(at: SampleRows, live: Bools) -> tuple[Visit, ...]:
     """The tiles visited. Raises InternalError if they do not compute `live`, bool [rows, columns that exist]."""
     _verify_pieces(at)
     visited = at.visited
@@ -127,7 +127,7 @@ def verify_rows(at: Rows, live: Bools) -> tuple[Visit, ...]:
     return visited
 
 
-def _verify_pieces(at: Rows) -> None:
+def _verify_pieces(at: SampleRows) -> None:
     values, program = at.values, at.program
     for piece in (*program.full, *program.masked):
         count = evaluate(piece.count, values)
@@ -144,7 +144,7 @@ def _verify_pieces(at: Rows) -> None:
             raise _broken("a full piece that is not listed has no condition", at, piece.origin)
 
 
-def _verify_visits(at: Rows, visited: Sequence[Visit], live: Bools) -> None:
+def _verify_visits(at: SampleRows, visited: Sequence[Visit], live: Bools) -> None:
     tiles = [visit.tile for visit in visited]
     if twice := sorted({tile for tile in tiles if tiles.count(tile) > 1}):
         raise _broken("each visited tile comes once", at, f"tiles {twice}")
@@ -167,13 +167,13 @@ def _verify_visits(at: Rows, visited: Sequence[Visit], live: Bools) -> None:
         raise _broken("every live pair lies in a visited tile", at, _pair(at, *np.argwhere(missed)[0].tolist()))
 
 
-def _pair(at: Rows, row: int, column: int) -> str:
+def _pair(at: SampleRows, row: int, column: int) -> str:
     """The pair at these indices."""
     rows, columns = at.positions
     return f"{at.frame.row.name}={rows[row]}, {at.frame.column.name}={columns[column]}"
 
 
-def _samples(program: TileProgram, constants: Mapping[str, int], frame: Frame) -> Iterator[Rows]:
+def _samples(program: TileProgram, constants: Mapping[str, int], frame: Frame) -> Iterator[SampleRows]:
     """Tiles of rows: alone, at an edge, before position 0, of a square, and far out, where strides have come round."""
     q, k = program.query_tile, program.key_tile
     for n_q, n_k, offset in (
@@ -188,14 +188,14 @@ def _samples(program: TileProgram, constants: Mapping[str, int], frame: Frame) -
         if frame is TRANSPOSED:
             base = offset // q * q
             for first, stop in _tiles(0, n_k, k):
-                yield Rows(frame, program, constants, first, stop, n_k, base, offset - base, offset - base + n_q)
+                yield SampleRows(frame, program, constants, first, stop, n_k, base, offset - base, offset - base + n_q)
         elif frame is DOCUMENT:
             begin, end = max(offset, 0), min(max(offset, 0) + n_q, n_k)
             for first, stop in _tiles(begin, end, q):
-                yield Rows(frame, program, constants, first, stop, n_k, 0, begin, end)
+                yield SampleRows(frame, program, constants, first, stop, n_k, 0, begin, end)
         else:
             for first, stop in _tiles(offset, offset + n_q, q):
-                yield Rows(frame, program, constants, first, stop, n_k, 0, 0, n_k)
+                yield SampleRows(frame, program, constants, first, stop, n_k, 0, 0, n_k)
 
 
 def _tiles(begin: int, end: int, size: int) -> list[tuple[int, int]]:
@@ -211,5 +211,5 @@ def _spread(items: Sequence[_Item], count: int) -> list[_Item]:
     return [items[n * (len(items) - 1) // (count - 1)] for n in range(count)]
 
 
-def _broken(statement: str, at: Rows, witness: str) -> InternalError:
+def _broken(statement: str, at: SampleRows, witness: str) -> InternalError:
     return InternalError(f"expected of tile programs: {statement}; got, for {at}: {witness}")

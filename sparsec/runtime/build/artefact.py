@@ -57,7 +57,7 @@ from sparsec.runtime.cached_kernel import CachedKernel
 from sparsec.runtime.compile import check_supported, module_of
 from sparsec.runtime.kernel import BackwardKernel, ForwardKernel, LoadedKernel
 from sparsec.runtime.module import SparseAttention
-from sparsec.runtime.request import DTYPES, Request, name_of, request_of
+from sparsec.runtime.request import DTYPES, Request, kernel_name, request_of
 
 _CPU_KERNELS = {"forward": ("forward",), "backward": ("backward",), "cached": cpu_cached.Entries._fields}
 _SAID = {"forward": "the forward pass", "backward": "the gradients", "cached": "the KV cache"}
@@ -106,7 +106,7 @@ def compile_to_directory(
     manifest = Manifest(
         target,
         pattern.name,
-        name_of(request, target),
+        kernel_name(request, target),
         _versions(target),
         launch_data(plans),
         kernels,
@@ -153,7 +153,7 @@ def load_compiled(directory: Path | str) -> SparseAttention:
         plans.forward,
         (lambda: cached) if cached is not None else _no_cache,
     )
-    name = name_of(request, manifest["target"], hashlib.sha256(text).hexdigest())
+    name = kernel_name(request, manifest["target"], hashlib.sha256(text).hexdigest())
     return module_of(
         kind,
         name,

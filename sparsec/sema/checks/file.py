@@ -66,7 +66,7 @@ def _named_items(file: tree.File, scope: Scope) -> dict[str, tree.Item]:
     items: dict[str, tree.Item] = {}
     taken: dict[str, Span] = {}
     for position, item in enumerate(file.items):
-        name = name_of(item)
+        name = item_name(item)
         what = {tree.ParamItem: "parameter", tree.PatternItem: "pattern", tree.ModelItem: "model"}[type(item)]
         defined = check_definition(name, what, taken, scope)
         items[name.text if defined else f"{name.text} ({position})"] = item
@@ -113,7 +113,7 @@ def _used_names(item: tree.PatternItem) -> Iterator[tree.Name]:
             yield from (name for name in _names(expr) if name.text not in own)
 
 
-def name_of(item: tree.Item) -> tree.Name:
+def item_name(item: tree.Item) -> tree.Name:
     return item.parameter.name if isinstance(item, tree.ParamItem) else item.name
 
 
@@ -123,7 +123,7 @@ def intact(file: tree.File) -> frozenset[str]:
     for item in file.items:
         if isinstance(item, tree.ModelItem):
             continue
-        used = uses.setdefault(name_of(item).text, set())
+        used = uses.setdefault(item_name(item).text, set())
         if isinstance(item, tree.ParamItem):
             used.update(name.text for name in _names(item.parameter.default))
         else:
@@ -133,7 +133,7 @@ def intact(file: tree.File) -> frozenset[str]:
     graph.add_nodes_from(uses)
     hurt: set[str] = set()
     for item in file.items:
-        if item.broken and (name := name_of(item).text) in graph:
+        if item.broken and (name := item_name(item).text) in graph:
             hurt |= {name, *nx.descendants(graph, name)}
     return frozenset(uses.keys() - hurt)
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from invoking import invoke
 
-from sparsec.bench import baseline_calls as peer_calls
-from sparsec.bench import baselines as peers
+from sparsec.bench import baseline_calls, baselines
 from sparsec.integrations import flex
 
 pytestmark = pytest.mark.kernels
@@ -26,13 +25,13 @@ def test_run_compiles_compares_and_times(good: Path) -> None:
 
 
 def test_run_fails_when_the_error_is_too_large(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = peers.compare
+    honest = baselines.compare
 
-    def spoiled(*arguments: object) -> peers.Comparison:
+    def spoiled(*arguments: object) -> baselines.Comparison:
         pattern, q, k, v, out = arguments
         return honest(pattern, q, k, v, out + 1e-3)  # type: ignore[arg-type, operator]
 
-    monkeypatch.setattr(peers, "compare", spoiled)
+    monkeypatch.setattr(baselines, "compare", spoiled)
     result = invoke("run", good, "--seq-len", "200", "--head-dim", "16", "--no-flex")
     assert result.exit_code == 1
     assert "FAILED" in result.stdout
@@ -42,7 +41,7 @@ def test_run_says_why_flex_attention_did_not_run(good: Path, monkeypatch: pytest
     def refuse(*_: object, **__: object) -> None:
         raise flex.FlexUnavailable("no C++ compiler")
 
-    monkeypatch.setattr(peer_calls, "compile_flex", refuse)
+    monkeypatch.setattr(baseline_calls, "compile_flex", refuse)
     result = invoke("run", good, "--seq-len", "200", "--head-dim", "16")
     assert result.exit_code == 0, result.output
     assert "FlexAttention did not run: no C++ compiler" in result.stdout

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.ir.tiles.program import ListSpec
 from sparsec.reference.mask import mix
-from sparsec.runtime.draws import Draws, draw_tables
+from sparsec.runtime.draws import DrawTables, draw_tables
 
 CPU = torch.device("cpu")
 SEEDS = st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2**31, 2**63 - 1, 2**63, 2**64 - 1])
@@ -37,7 +37,7 @@ def test_every_number(lanes: list[tuple[int, int]], width: int, block: int, n_qu
 
 
 def test_a_call_of_other_queries_has_other_tables() -> None:
-    draws = Draws((ListSpec(2, 16, ((5, 0),), "row0"),))
+    draws = DrawTables((ListSpec(2, 16, ((5, 0),), "row0"),))
     for n_queries, q_offset in ((100, 0), (100, 0), (50, 0), (50, 64)):
         (found,) = draws.tables(n_queries, q_offset, CPU)
         assert torch.equal(found, *draw_tables(draws.lists, n_queries, q_offset, CPU))

@@ -21,7 +21,7 @@ from travelling import TEXT, tensors
 import sparsec
 from sparsec.pipeline import Lowered
 from sparsec.runtime.compile import Request
-from sparsec.runtime.request import name_of, request_of
+from sparsec.runtime.request import kernel_name, request_of
 
 pytestmark = pytest.mark.kernels
 
@@ -96,7 +96,7 @@ def test_a_name_gives_its_request_back() -> None:
     pattern = sparsec.parse(TEXT).pattern().resolve()
     for target, dtype in (("cpu", torch.float16), ("torch", torch.float64), ("cuda:90", torch.bfloat16)):
         request = Request(Lowered(pattern), 64, dtype)
-        assert request_of(name_of(request, target)) == (request, target)
+        assert request_of(kernel_name(request, target)) == (request, target)
 
 
 def packed(text: bytes, digest: str | None = None) -> str:

@@ -13,7 +13,15 @@ from sparsec.sema.modifiers import ENTRIES
 from sparsec.syntax import tree
 from sparsec.syntax.equality import same_tree, strip_spans
 from sparsec.syntax.expected import ITEM_STARTS
-from sparsec.syntax.lexer import Report, complete_statements, grammar, keywords, spellings, split, statement_starts
+from sparsec.syntax.lexer import (
+    ProblemReport,
+    complete_statements,
+    grammar,
+    keywords,
+    spellings,
+    split,
+    statement_starts,
+)
 from sparsec.syntax.parser import parse, read_source
 
 
@@ -141,7 +149,7 @@ def test_keywords_are_reserved() -> None:
     "text", ["pattern p { attend window(4kb, ahead=3)|~x }  # c\r\n", "1..2 0.5e-3 1e5 3x ..b", "\0é$=====<=>"]
 )
 def test_tokens_are_those_of_the_grammar_s_own_lexer(text: str) -> None:
-    report = Report()
+    report = ProblemReport()
     found = split(SourceFile("t.sparse", text), report)
     assert found is not None
     left_out = ("WHITE_SPACE", "COMMENT", "UNKNOWN", "MALFORMED_NUMBER")
