@@ -25,6 +25,7 @@ from sparsec.plan.target import (
     tile_sizes,
     transposed_tile_sizes,
 )
+from sparsec.plan.verify import verified
 from sparsec.sema.model import ResolvedPattern
 
 
@@ -124,9 +125,10 @@ class Lowered:
 
     def plan_forward(self, *, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> KernelPlan:
         """The forward plan, with tiles of at most the given sizes (powers of two); raises as `mask` does."""
-        return plan_kernels(
+        plan = plan_kernels(
             self.pattern, self.mask, head_dim=head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile
         )
+        return verified(plan, self.mask)
 
     def plan_backward(
         self,
@@ -138,7 +140,7 @@ class Lowered:
         transposed_tiles: tuple[int, int] | None = None,
     ) -> BackwardPlan:
         """The plan of the gradients; `transposed_tiles`: of keys' and values', else the same. Raises likewise."""
-        return plan_backward(
+        plan = plan_backward(
             self.pattern,
             self.mask,
             self.transposed,
@@ -148,10 +150,11 @@ class Lowered:
             key_tile=key_tile,
             transposed_tiles=transposed_tiles,
         )
+        return verified(plan, self.mask, self.transposed)
 
     def plan_cached(self, *, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> CachedPlan:
         """The plan of attention over a cache; raises as `layout` and `mask` do."""
-        return plan_cached(
+        plan = plan_cached(
             self.pattern,
             self.layout,
             self.mask,
@@ -160,6 +163,7 @@ class Lowered:
             query_tile=query_tile,
             key_tile=key_tile,
         )
+        return verified(plan, self.mask)
 
 
 @dataclass(frozen=True)

@@ -82,9 +82,8 @@ def _number(number: Number, constants: Mapping[str, int]) -> int:
 def drawn(draws: Draws, i: Ints, j: Ints) -> Bools:
     """Whether the block of key j is among the draws for the block of query i; `draws.lane` is an integer."""
     assert isinstance(draws.lane, int)
-    query_block, key_block = i // draws.block, j // draws.block
-    held = np.zeros(np.broadcast_shapes(i.shape, j.shape), np.bool_)
-    for block in np.unique(query_block).tolist():
-        found = drawn_blocks(draws.count, draws.seed, draws.lane, block)
-        held |= (query_block == block) & np.isin(key_block, found)
-    return held
+    queries, query = np.unique(i // draws.block, return_inverse=True)
+    keys, key = np.unique(j // draws.block, return_inverse=True)
+    of_query = (drawn_blocks(draws.count, draws.seed, draws.lane, block) for block in queries.tolist())
+    table: Bools = np.array([np.isin(keys, found) for found in of_query], np.bool_)
+    return table[query.reshape(i.shape), key.reshape(j.shape)]

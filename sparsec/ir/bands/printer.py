@@ -14,11 +14,11 @@ from sparsec.ir.bands.classes import BandClass, BlockMask
 from sparsec.sema.printer import head_ranges
 
 
-def print_mask(mask: BlockMask, *, transposed: bool = False) -> str:
-    """The bands of every head class; `transposed`: a row is a key j, and a column a query i."""
+def print_mask(mask: BlockMask, head: int | None = None, *, transposed: bool = False) -> str:
+    """The bands of every head class, or of that of `head`; `transposed`: a row is a key j, and a column a query i."""
     lines = [f"block {mask.block}"]
     row, column = ("j", "i") if transposed else ("i", "j")
-    for band_class in mask.classes:
+    for band_class in (each for each in mask.classes if head is None or head in each.heads):
         lines += ["", *_class(band_class, row, column)]
     return "\n".join(lines) + "\n"
 

@@ -19,7 +19,7 @@ from sparsec.ir.bands.classes import equal_heads
 from sparsec.ir.bands.interpreter import Bools, Ints, drawn, pairs
 from sparsec.ir.expr.arrays import truth
 from sparsec.ir.expr.nodes import TRUE, evaluate
-from sparsec.ir.expr.scalars import DOCUMENT, TRANSPOSED, Frame
+from sparsec.ir.expr.scalars import DOCUMENT, TRANSPOSED, Frame, Interval
 from sparsec.ir.tiles.interpreter import Visit, transposed_visits, visits
 from sparsec.ir.tiles.program import TileProgram
 
@@ -133,15 +133,37 @@ def _verify_pieces(at: SampleRows) -> None:
         count = evaluate(piece.count, values)
         if count < 0:
             raise _broken("a count is never negative", at, f"{count} of {piece.origin}")
-        if piece.contiguous and count > 1:
-            first, *others = (evaluate(piece.tile, {**values, "n": n}) for n in (0, 1, count - 1))
-            if others != [first + 1, first + count - 1]:
-                raise _broken("tiles of a contiguous piece follow each other", at, f"{first}, {others}")
-        if piece.listed is not None and (at.frame is TRANSPOSED or piece.contiguous):
-            raise _broken("a listed piece is of a forward program, and not contiguous", at, piece.origin)
+        if piece.listed is not None:
+            if at.frame is TRANSPOSED or piece.contiguous or piece.span is not None:
+                raise _broken("a listed piece is of a forward program, its tiles in any order", at, piece.origin)
+            continue
+        tiles = [evaluate(piece.tile, {**values, "n": n}) for n in range(-1, count + 1)]
+        if piece.contiguous and tiles != list(range(tiles[0], tiles[0] + len(tiles))):
+            raise _broken("tiles of a contiguous piece follow each other", at, f"{tiles} of {piece.origin}")
+        if piece.span is not None:
+            inside = [tile in _tiles_in(piece.span, values) for tile in tiles]
+            if inside != [False, *(True for _ in range(count)), False]:
+                raise _broken("the trips of a span are those whose tile lies in it", at, f"{tiles} of {piece.origin}")
     for piece in program.full:
         if piece.listed is None and piece.when != TRUE:
             raise _broken("a full piece that is not listed has no condition", at, piece.origin)
+    _verify_ranges(at, values)
+
+
+def _verify_ranges(at: Rows, values: Mapping[str, int]) -> None:
+    ranges = at.program.ranges
+    full = [tile for each in ranges.full for tile in _tiles_in(each, values)]
+    if full != sorted(set(full)):
+        raise _broken("full ranges are in order and disjoint", at, str(full))
+    named = {*full, *(tile for each in ranges.visited for tile in _tiles_in(each, values))}
+    untested = [p for p in (*at.program.full, *at.program.masked) if p.contiguous and p.when == TRUE]
+    run = [evaluate(p.tile, {**values, "n": n}) for p in untested for n in range(evaluate(p.count, values))]
+    if sorted(run) != sorted(named):
+        raise _broken("contiguous pieces without a test run through the ranges", at, f"{sorted(run)}, {sorted(named)}")
+
+
+def _tiles_in(tiles: Interval, values: Mapping[str, int]) -> range:
+    return range(evaluate(tiles.start, values), evaluate(tiles.stop, values))
 
 
 def _verify_visits(at: SampleRows, visited: Sequence[Visit], live: Bools) -> None:
