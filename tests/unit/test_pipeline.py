@@ -64,6 +64,7 @@ def test_the_stages_are_what_is_run_in_order_each_once() -> None:
     assert once == {"group": 2, "plan forward": 2, "plan cached": 2}
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("target", ["cpu", "cpu:x86-64-v3", "cuda:90", "hip:gfx942"])
 @pytest.mark.parametrize("proofs", [False, True], ids=["", "with proofs"])
 def test_compile_lowers_and_transposes_each_pattern_once(

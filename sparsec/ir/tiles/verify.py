@@ -150,7 +150,7 @@ def _verify_pieces(at: SampleRows) -> None:
     _verify_ranges(at, values)
 
 
-def _verify_ranges(at: Rows, values: Mapping[str, int]) -> None:
+def _verify_ranges(at: SampleRows, values: Mapping[str, int]) -> None:
     ranges = at.program.ranges
     full = [tile for each in ranges.full for tile in _tiles_in(each, values)]
     if full != sorted(set(full)):
