@@ -13,6 +13,15 @@ from enum import Enum
 
 DECODE_ROWS = 16
 """Calls of at most so many queries go to the kernels of decoding."""
+CPU_FEW_ROWS = 3
+"""On a CPU the kernel of single rows takes up to this many queries for each head of a pack, for it reads every key once
+a row and pack; that of chunks, which reads it once a head, takes as long for one query as for a tile of them."""
+SUM_ROWS, STORE_ROWS = 16, 16
+"""Rows of one program of Triton's `row_sums`, and of its `store`."""
+MERGED = 16
+"""Splits that one step of Triton's `merge` adds."""
+CHAINED_PIECES = 4
+"""Contiguous pieces of one of Triton's loops that a chain of comparisons tells apart; more go through a vector."""
 CPU_LEVELS = ("x86-64-v3", "x86-64-v4")
 """Of the x86-64 psABI: AVX2 and FMA; those and AVX-512."""
 
@@ -49,6 +58,10 @@ class LaunchShape:
     stages: int
     tma: bool
     maxnreg: int | None = None
+
+
+PLAIN = LaunchShape(4, 1, False)
+"""Of kernels without a product of matrices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +305,11 @@ def decode_rows(target: str, head_dim: int, dtype: str) -> int:
     return 64 if head_dim <= 128 else 32
 
 
+def decode_program_rows(rows: int) -> int:
+    """The rows of a program that has `rows` to compute: a power of two that tensor cores take."""
+    return max(16, 1 << (rows - 1).bit_length())
+
+
 def decode_shape(target: str, head_dim: int, dtype: str, rows: int, key_tile: int) -> LaunchShape:
     """Warps and stages of a decode kernel, which waits for keys and values: two programs a multiprocessor find room."""
     if picked := _picked_shape(target, Kind.DECODE, head_dim, dtype, rows, key_tile):
@@ -305,10 +323,11 @@ def decode_shape(target: str, head_dim: int, dtype: str, rows: int, key_tile: in
     return LaunchShape(4 if rows == 16 or head_dim <= 64 else 8, max(1, min(4, stages)), False)
 
 
-def decode_splits(target: str, processors: int, programs: int, trips: int) -> int:
-    """In how many parts to take the keys, where `programs` serve all heads and a program goes over at most `trips`.
+def decode_splits(target: str, processors: int, programs: int, iterations: int) -> int:
+    """In how many parts to take the keys, where `programs` serve all heads and a program goes over at most
+    `iterations` key tiles.
 
     `processors`: multiprocessors of the device.
     """
     wanted = 3 if family(target) is Family.INTERPRETER else 2 * processors // max(1, programs)
-    return max(1, min(wanted, trips))
+    return max(1, min(wanted, iterations))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.bounds import POSITION_LIMIT
-from sparsec.plan.kv.cached import CachedPlan
+from sparsec.plan.launch import CachedLaunch
 
 
 @dataclass(slots=True, eq=False)
@@ -65,7 +65,7 @@ class CachedKernel(Protocol):
     """Attention over a cache; `source` is its generated text, empty without one."""
 
     @property
-    def plan(self) -> CachedPlan: ...
+    def plan(self) -> CachedLaunch: ...
 
     @property
     def source(self) -> str: ...
@@ -94,7 +94,7 @@ class CachedKernel(Protocol):
         dtypes and devices of q, k, v and sink are known to be right.
 
         Row r of sequence b stands at position lengths[b] + counts[b] - N + r, and Nk is lengths[b] + counts[b].
-        `lists`: the tables of `runtime.draws` of `CachedPlan.attend`, class by class, from query block 0 on; `sink`
+        `lists`: the tables of `runtime.draws` of `CachedLaunch.chunks`, class by class, from query block 0 on; `sink`
         float32 [H] where the pattern has one. Returns out like q and the natural-log LSE, float32 [B, H, N],
         contiguous; a row that sees no key has 0 and -inf (or the sink), and so has padding, without the sink.
         """

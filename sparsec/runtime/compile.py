@@ -20,6 +20,7 @@ from sparsec.backends.torch.cached import TorchCached
 from sparsec.backends.torch.kernel import TorchBackward, TorchKernel
 from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError, DiagnosticError
+from sparsec.plan.launch import LaunchPlan
 from sparsec.plan.target import Family, family
 from sparsec.program import Pattern, Program, load, parse
 from sparsec.runtime import flops as flops  # registers the formulas
@@ -153,14 +154,17 @@ def _kernels(request: Request, kind: str, device: torch.device, *, anyhow: bool)
 
         name = triton.target_of(device)
         compilation = request.compilation(name)
-        built = triton.TritonKernel.of(compilation.forward, plan_backward=lambda: compilation.backward)
-        return LoadedKernel(built, lambda: built, compilation.forward, lambda: TritonCached.of(*compilation.cached))
+        plan = compilation.forward
+        built = triton.TritonKernel.of(plan, plan_backward=lambda: compilation.backward)
+        return LoadedKernel(
+            built, lambda: built, built.plan, lambda: TritonCached.of(*compilation.cached), lambda: plan
+        )
     compilation = request.compilation("cpu")
     plan = compilation.forward
 
     def backward() -> BackwardKernel:
         made = CpuBackward.of(compilation.backward)
-        return made if available(made.entry) else TorchBackward(made.plan)
+        return made if available(made.entry) else TorchBackward(compilation.backward)
 
     def cached() -> CachedKernel:
         made = CpuCached.of(*compilation.cached)
@@ -178,12 +182,13 @@ def _kernels(request: Request, kind: str, device: torch.device, *, anyhow: bool)
         return True
 
     if kind == "cpu" and available(lambda: cpu.CpuKernel.of(plan)):
-        return LoadedKernel(cpu.CpuKernel.of(plan), backward, plan, cached)
+        return LoadedKernel(cpu.CpuKernel.of(plan), backward, LaunchPlan.of(plan), cached, lambda: plan)
     return LoadedKernel(
         TorchKernel(plan),
         lambda: TorchBackward(compilation.backward),
-        plan,
+        LaunchPlan.of(plan),
         lambda: TorchCached(compilation.chunks),
+        lambda: plan,
     )
 
 
@@ -201,16 +206,16 @@ def module_of(
     kind: str, name: str, kernels: LoadedKernel, request: Request, device: torch.device | None = None
 ) -> SparseAttention:
     """The module around the kernels of a request for target `kind`, which it makes known by their name."""
-    plan = kernels.plan
+    launch = kernels.launch
     return SparseAttention(
-        heads=plan.heads,
-        kv_heads=plan.kv_heads,
-        head_dim=plan.head_dim,
+        heads=launch.heads,
+        kv_heads=launch.kv_heads,
+        head_dim=launch.head_dim,
         dtype=request.dtype,
         target=kind,
-        score=plan.score,
+        score=launch.score,
         kernel=register(name, kernels),
-        documents=plan.documents is not Documents.NONE,
+        documents=launch.documents is not Documents.NONE,
         device=device,
         request=request,
     )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sparsec.plan.kernel import KernelPlan
+from sparsec.plan.launch import LaunchPlan
 from sparsec.runtime.cached_kernel import CachedKernel
 from sparsec.runtime.draws import DrawTables
 from sparsec.runtime.request import DIGEST_LENGTH
@@ -68,12 +69,16 @@ class BackwardKernel(Protocol):
 
 @dataclass(frozen=True)
 class LoadedKernel:
-    """A pattern's kernels and their forward plan; the backward ones and those of a cache are made when first needed."""
+    """A pattern's kernels, and what a call of the forward one takes.
+
+    The backward kernels, those of a cache and the plan of what was compiled are made when first needed.
+    """
 
     forward: ForwardKernel
     make_backward: Callable[[], BackwardKernel]
-    plan: KernelPlan
+    launch: LaunchPlan
     make_cached: Callable[[], CachedKernel]
+    make_plan: Callable[[], KernelPlan]
 
     @property
     def source(self) -> str:
@@ -83,7 +88,11 @@ class LoadedKernel:
     @cached_property
     def draws(self) -> DrawTables:
         """The draw tables that the kernels take, class by class."""
-        return DrawTables(tuple(spec for head_class in self.plan.classes for spec in head_class.program.lists))
+        return DrawTables(self.launch.lists)
+
+    @cached_property
+    def plan(self) -> KernelPlan:
+        return self.make_plan()
 
     @cached_property
     def backward(self) -> BackwardKernel:

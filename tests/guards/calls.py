@@ -16,8 +16,8 @@ from guarded import guarding, placed
 from kernels import Built, kernels
 from torch import Tensor
 
-from sparsec.ir.tiles.program import ListSpec
 from sparsec.plan.kernel import KernelPlan
+from sparsec.plan.launch import LaunchPlan
 from sparsec.plan.target import DECODE_ROWS
 from sparsec.runtime.cached_kernel import Cached
 from sparsec.runtime.draws import draw_tables
@@ -89,7 +89,7 @@ class Place:
     def integers(self, values: object) -> Tensor:
         return self(torch.tensor(values, dtype=torch.int32))
 
-    def sink(self, plan: KernelPlan) -> Tensor | None:
+    def sink(self, plan: KernelPlan | LaunchPlan) -> Tensor | None:
         return self(torch.linspace(-1.0, 1.5, plan.heads)) if plan.score.learned else None
 
 
@@ -101,10 +101,6 @@ def _run(run: Run, side: str) -> None:
 def _in_turn(made: Sequence[tuple[str, Run]], number: int, count: int) -> Iterator[tuple[str, Run]]:
     for n in range(min(count, len(made))):
         yield made[(number + n) % len(made)]
-
-
-def _specs(plan: KernelPlan) -> tuple[ListSpec, ...]:
-    return tuple(spec for head_class in plan.classes for spec in head_class.program.lists)
 
 
 def _passes(built: Built, kernel: str, settings: Settings) -> Iterator[tuple[str, Run]]:
@@ -126,7 +122,7 @@ def _pass(built: Built, kernel: str, shape: tuple[int, int, int, int], layout: i
     given: dict[str, Any] = {
         "q_offset": start,
         "scale": None,
-        "lists": draw_tables(_specs(plan), n_q, start, q.device),
+        "lists": draw_tables(LaunchPlan.of(plan).lists, n_q, start, q.device),
         "sink": place.sink(plan),
         "cu_seqlens": None if plan.documents is Documents.NONE else bounds,
     }
@@ -160,7 +156,7 @@ def _cached(built: Built, kernel: str, settings: Settings) -> Iterator[tuple[str
 def _call_cached(built: Built, kernel: str, tokens: Tokens, layout: int, place: Place) -> None:
     assert built.cached is not None
     cached, dtype, (new, lengths, counts) = built.cached(), built.request.dtype, tokens
-    plan, slots = cached.plan.attend, cached.plan.layout.slots(MAX_LEN)
+    plan, slots = cached.plan.chunks, cached.plan.layout.slots(MAX_LEN)
     torch.set_num_threads(1 + layout % 2)
     places = [[*group, *[(0, 0)] * (cached.plan.regions - len(group))] for group in cached.plan.layout.places(MAX_LEN)]
     keys, values = (place.random(BATCH, slots, plan.head_dim, dtype=dtype) for _ in "kv")
@@ -174,5 +170,5 @@ def _call_cached(built: Built, kernel: str, tokens: Tokens, layout: int, place: 
         cached.store(k, v, held)
         return
     q = place.random(BATCH, plan.heads, new, plan.head_dim, dtype=dtype, layout=layout)
-    lists = draw_tables(_specs(plan), MAX_LEN, 0, q.device)
+    lists = draw_tables(plan.lists, MAX_LEN, 0, q.device)
     cached.attend(q, k, v, held, scale=None, lists=lists, sink=place.sink(plan))

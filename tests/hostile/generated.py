@@ -16,7 +16,8 @@ from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
 from sparsec.backends.triton.emit_cached import emit_triton_cached
 from sparsec.pipeline import Lowered
 from sparsec.plan.kv.cached import NoCache
-from sparsec.runtime.build.manifest import Plans, launch_data, layout_data
+from sparsec.plan.launch import Launches
+from sparsec.runtime.build.manifest import launch_data, layout_data
 from sparsec.runtime.request import Request
 from sparsec.sema.model import ResolvedPattern
 
@@ -36,10 +37,9 @@ def generated(heads: ResolvedPattern, dtype: torch.dtype) -> Mapping[str, str]:
         ("cuda:90", emit_triton, emit_triton_backward, emit_triton_cached),
     ):
         of = request.compilation(target)
-        plans = Plans(of.forward, of.backward, of.cached if has_cache else None)
-        assert plans.backward is not None
-        texts |= {f"{target} forward": forward(plans.forward), f"{target} backward": backward(plans.backward)}
-        texts[f"{target} launch"] = json.dumps(launch_data(plans))
-        if plans.cached is not None:
-            texts[f"{target} cached"] = cached(*plans.cached)
+        plans = of.forward, of.backward, of.cached if has_cache else None
+        texts |= {f"{target} forward": forward(plans[0]), f"{target} backward": backward(plans[1])}
+        texts[f"{target} launch"] = json.dumps(launch_data(Launches.of(*plans)))
+        if plans[2] is not None:
+            texts[f"{target} cached"] = cached(*plans[2])
     return texts

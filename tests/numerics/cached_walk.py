@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsec.backends.torch.cached import TorchCached
+from sparsec.pipeline import Compilation, Lowered
 from sparsec.reference.mask import mask
 from sparsec.runtime.cached_kernel import Cached, CachedKernel
 from sparsec.runtime.draws import draw_tables
@@ -102,11 +103,11 @@ class Walk:
         each = HEADS, KV_HEADS, KV_HEADS
         self.tensors = [torch.randn(self.batch, h, self.max_len, self.head_dim).to(self.dtype) for h in each]
         self.sink = torch.linspace(-3, 3, HEADS) if self.of.score.learned else None
-        specs = tuple(spec for c in self.kernel.plan.attend.classes for spec in c.program.lists)
-        self.lists = draw_tables(specs, self.max_len, 0, torch.device("cpu"))
+        self.lists = draw_tables(self.kernel.plan.chunks.lists, self.max_len, 0, torch.device("cpu"))
         self.lengths = [0] * self.batch
         shape = self.batch, self.max_len, self.head_dim, self.dtype
-        self.arena, self.plain = Arena(self.kernel, *shape), Arena(TorchCached(self.kernel.plan), *shape)
+        plain = TorchCached(Compilation(Lowered(self.of), self.head_dim, "float32", "cpu").chunks)
+        self.arena, self.plain = Arena(self.kernel, *shape), Arena(plain, *shape)
         self.out = torch.full_like(self.tensors[0], math.nan)
         self.lse = torch.full(self.out.shape[:3], math.nan)
 

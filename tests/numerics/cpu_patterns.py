@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsec.ir.tiles.program import ListSpec
 from sparsec.pipeline import Lowered
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.sema import model as m
@@ -127,8 +126,3 @@ def layouts(t: Tensor) -> Iterator[Tensor]:
     yield t.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)
     yield torch.stack((t, torch.full_like(t, math.nan)), dim=-1)[..., 0]
     yield torch.nn.functional.pad(t, (3, 5, 2, 2), value=math.nan)[:, :, 2:-2, 3:-5]
-
-
-def plan_lists(plan: KernelPlan) -> tuple[ListSpec, ...]:
-    """Every list of a plan, class by class: the order in which kernels take their tables."""
-    return tuple(spec for head_class in plan.classes for spec in head_class.program.lists)

@@ -13,7 +13,8 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 import sparsec
 from sparsec.backends.cpu.kernel import has_compiler
 from sparsec.pipeline import Lowered
-from sparsec.runtime.build.manifest import Plans, launch_data, plans_of
+from sparsec.plan.launch import Launches
+from sparsec.runtime.build.manifest import launch_data, launches_of
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema import model
 from sparsec.sema.modifiers import Alibi, published_slopes
@@ -71,8 +72,9 @@ def walked(attn: SparseAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def test_a_manifest_keeps_slopes_to_the_bit() -> None:
     pattern = sparsec.parse("pattern p { alibi [0.1, 1/3, 1e-30] causal attend full }").pattern().resolve()
     plan = Lowered(pattern).plan_forward(head_dim=16, dtype="float32", query_tile=64, key_tile=64)
-    data = json.loads(json.dumps(launch_data(Plans(plan, None, None))))
-    assert plans_of(data, "no cache").forward.score == plan.score == model.Score(None, (Alibi((0.1, 1 / 3, 1e-30)),))
+    data = json.loads(json.dumps(launch_data(Launches.of(plan, None, None))))
+    found = launches_of(data, "no cache").forward
+    assert found.score == plan.score == model.Score(None, (Alibi((0.1, 1 / 3, 1e-30)),))
 
 
 def test_the_formula_in_these_tests_is_that_of_transformers() -> None:

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 import torch
-from cpu_patterns import DTYPES, HEADS, KV_HEADS, PATTERNS, SHAPES, inputs, layouts, plan_lists
+from cpu_patterns import DTYPES, HEADS, KV_HEADS, PATTERNS, SHAPES, inputs, layouts
 from dense_formula import Formula, assert_close
 from torch import Tensor
 
@@ -48,7 +48,7 @@ def gradients_of(q: Tensor) -> tuple[Tensor, Tensor]:
 def run(pair: Pair, grad_out: Tensor, grad_lse: Tensor | None, qkv: list[Tensor], q0: int) -> list[Tensor]:
     """out, LSE, dq, dk, dv"""
     forward, backward = pair
-    lists = draw_tables(plan_lists(forward.plan), qkv[0].shape[2], q0, qkv[0].device)
+    lists = draw_tables(forward.plan.lists, qkv[0].shape[2], q0, qkv[0].device)
     out, lse = forward.forward(*qkv, q_offset=q0, scale=None, lists=lists)
     *grads, dsink = backward.backward(grad_out, grad_lse, *qkv, out, lse, q_offset=q0, scale=None, lists=lists)
     assert dsink is None

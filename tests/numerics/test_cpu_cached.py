@@ -12,11 +12,12 @@ from cached_walk import HEADS, KV_HEADS, PATTERNS, Walk
 from cpu_patterns import DTYPES, layouts
 from torch import Tensor
 
-from sparsec.backends.cpu.cached import ROWS, CpuCached, build_cached
+from sparsec.backends.cpu.cached import CpuCached, build_cached
 from sparsec.backends.cpu.kernel import has_compiler
 from sparsec.diagnostics.model import CallError
 from sparsec.pipeline import Compilation, Lowered
 from sparsec.plan.kv.cached import CachedPlan
+from sparsec.plan.target import CPU_FEW_ROWS
 from sparsec.reference.mask import mask
 from sparsec.runtime.cached_kernel import Cached
 from sparsec.sema.model import ResolvedPattern
@@ -110,7 +111,7 @@ def test_each_row_of_a_chunk_is_what_decoding_gives(name: str) -> None:
     torch.testing.assert_close(chunk.lse[:, :, :130], single.lse[:, :, :130], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("rows", [1, ROWS, 40])
+@pytest.mark.parametrize("rows", [1, CPU_FEW_ROWS, 40])
 def test_threads_do_not_change_a_bit(rows: int) -> None:
     walk = run_at(walk_of("unlike_heads", batch=2, max_len=1700), 1600)
     before, results = torch.get_num_threads(), []

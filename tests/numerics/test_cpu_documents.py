@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from cpu_patterns import HEADS, KV_HEADS, drawn, inputs, plan_lists
+from cpu_patterns import HEADS, KV_HEADS, drawn, inputs
 from dense_formula import Formula, assert_close
 from torch import Tensor
 
@@ -103,7 +103,7 @@ def run(
     if qkv[0].dtype != torch.float32:
         forward, backward = kernels("bfloat16", (name,))[kind, name]
     first = 0 if kind == "documents restart" else q0
-    lists = draw_tables(plan_lists(forward.plan), q0 + qkv[0].shape[2] - first, first, qkv[0].device)
+    lists = draw_tables(forward.plan.lists, q0 + qkv[0].shape[2] - first, first, qkv[0].device)
     given = {"q_offset": q0, "scale": None, "lists": lists, "sink": sink, "cu_seqlens": cu_seqlens}
     out, lse = forward.forward(*qkv, **given)
     got = backward.backward(*grads, *qkv, out, lse, **given)

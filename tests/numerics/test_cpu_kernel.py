@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 import torch
-from cpu_patterns import DTYPES, HEADS, KV_HEADS, PATTERNS, SHAPES, inputs, layouts, plan_lists
+from cpu_patterns import DTYPES, HEADS, KV_HEADS, PATTERNS, SHAPES, inputs, layouts
 from torch import Tensor
 
 from sparsec.backends.cpu.kernel import CpuKernel, build_kernels, has_compiler
@@ -24,7 +24,7 @@ def kernels() -> dict[str, CpuKernel]:
 
 
 def run(kernel: CpuKernel, q: Tensor, k: Tensor, v: Tensor, q0: int) -> tuple[Tensor, Tensor]:
-    lists = draw_tables(plan_lists(kernel.plan), q.shape[2], q0, q.device)
+    lists = draw_tables(kernel.plan.lists, q.shape[2], q0, q.device)
     return kernel.forward(q, k, v, q_offset=q0, scale=None, lists=lists)
 
 

@@ -13,6 +13,7 @@ import sparsec
 from sparsec.backends.cpu.cached import build_cached
 from sparsec.backends.torch.cached import TorchCached
 from sparsec.backends.torch.kernel import TorchKernel
+from sparsec.plan.launch import LaunchPlan
 from sparsec.runtime.compile import module_of
 from sparsec.runtime.kernel import BackwardKernel, LoadedKernel
 from sparsec.runtime.module import SparseAttention
@@ -102,7 +103,13 @@ def modules(target: str) -> dict[tuple[str, str], SparseAttention]:
         found[example] = module_of(
             target,
             kernel_name(request, target, "forward on torch"),
-            LoadedKernel(TorchKernel(plan), no_backward, plan, lambda kernel=kernel: kernel),  # type: ignore[misc]
+            LoadedKernel(
+                TorchKernel(plan),
+                no_backward,
+                LaunchPlan.of(plan),
+                lambda kernel=kernel: kernel,  # type: ignore[misc]
+                lambda plan=plan: plan,  # type: ignore[misc]
+            ),
             request,
         )
     return found

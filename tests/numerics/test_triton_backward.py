@@ -71,8 +71,7 @@ def run(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dq, dk, dv."""
     q, k, v, g, grad_lse = tensors
-    specs = tuple(spec for head_class in kernel.plan.classes for spec in head_class.program.lists)
-    tables = draw_tables(specs, q.shape[2], start, q.device)
+    tables = draw_tables(kernel.plan.lists, q.shape[2], start, q.device)
     out, lse = kernel.forward(q, k, v, q_offset=start, scale=scale, lists=tables)
     *grads, dsink = kernel.backward(g, grad_lse, q, k, v, out, lse, q_offset=start, scale=scale, lists=tables)
     assert dsink is None

@@ -136,12 +136,12 @@ class Walk:
         heads = self.of.heads, self.of.kv_heads, self.of.kv_heads
         self.tensors = [torch.randn(self.batch, h, MAX_LEN, self.head_dim).to(self.dtype) for h in heads]
         self.sink = torch.randn(self.of.heads) if self.of.score.learned else None
-        classes = self.kernel.plan.attend.classes
-        specs = tuple(spec for head_class in classes for spec in head_class.program.lists)
-        self.lists = draw_tables(specs, MAX_LEN, 0, torch.device("cpu"))
+        self.lists = draw_tables(self.kernel.plan.chunks.lists, MAX_LEN, 0, torch.device("cpu"))
         self.lengths = [0] * self.batch
         self.arena = Arena(self.kernel, self.batch, self.head_dim, self.dtype)
-        self.plain = Arena(TorchCached(self.kernel.plan), self.batch, self.head_dim, self.dtype)
+        self.plain = Arena(
+            TorchCached(planned(self.of, self.head_dim, self.dtype, 32)), self.batch, self.head_dim, self.dtype
+        )
         self.out = torch.full_like(self.tensors[0], torch.nan)
         self.lse = torch.full(self.out.shape[:3], torch.nan)
 

@@ -66,8 +66,7 @@ def inputs(
 def run(
     kernel: TritonKernel, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, start: int, scale: float | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    specs = tuple(spec for head_class in kernel.plan.classes for spec in head_class.program.lists)
-    tables = draw_tables(specs, q.shape[2], start, q.device)
+    tables = draw_tables(kernel.plan.lists, q.shape[2], start, q.device)
     return kernel.forward(q, k, v, q_offset=start, scale=scale, lists=tables)
 
 

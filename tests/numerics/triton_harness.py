@@ -54,8 +54,7 @@ def run(
 ) -> tuple[Tensor, ...]:
     """out, lse, dq, dk, dv, and dsink if there is a sink."""
     q, k, v, g, grad_lse = tensors
-    specs = tuple(spec for head_class in kernel.plan.classes for spec in head_class.program.lists)
-    lists = draw_tables(specs, q.shape[2], start, q.device)
+    lists = draw_tables(kernel.plan.lists, q.shape[2], start, q.device)
     extra = {"q_offset": start, "lists": lists, "sink": sink, "cu_seqlens": cu_seqlens}
     out, lse = kernel.forward(q, k, v, **extra)
     found = (out, lse, *kernel.backward(g, grad_lse, q, k, v, out, lse, **extra))

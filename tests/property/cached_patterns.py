@@ -13,6 +13,7 @@ from sparsec.backends.torch.kernel import TorchKernel
 from sparsec.ir.bands.normalise import TooManyBands
 from sparsec.pipeline import Lowered
 from sparsec.plan.kv.cached import NoCache
+from sparsec.plan.launch import LaunchPlan
 from sparsec.runtime.compile import module_of
 from sparsec.runtime.kernel import BackwardKernel, LoadedKernel
 from sparsec.runtime.module import SparseAttention
@@ -43,7 +44,9 @@ def torch_module(pattern: ResolvedPattern, head_dim: int) -> SparseAttention:
     lowered = Lowered(pattern)
     request = Request(lowered, head_dim, float32, lambda: lowered.layout)
     plan, chunks = request.compilation("interpreter").forward, request.compilation("cpu").chunks
-    kernels = LoadedKernel(TorchKernel(plan), _no_backward, plan, lambda: TorchCached(chunks))
+    kernels = LoadedKernel(
+        TorchKernel(plan), _no_backward, LaunchPlan.of(plan), lambda: TorchCached(chunks), lambda: plan
+    )
     return module_of("torch", kernel_name(request, "torch", "small tiles"), kernels, request)
 
 
@@ -54,7 +57,13 @@ def cpu_modules(chosen: list[ResolvedPattern], head_dim: int) -> list[SparseAtte
     modules = []
     for request, kernel in zip(requests, built, strict=True):
         plan = request.compilation("cpu").forward
-        kernels = LoadedKernel(TorchKernel(plan), _no_backward, plan, lambda kernel=kernel: kernel)  # type: ignore[misc]
+        kernels = LoadedKernel(
+            TorchKernel(plan),
+            _no_backward,
+            LaunchPlan.of(plan),
+            lambda kernel=kernel: kernel,  # type: ignore[misc]
+            lambda plan=plan: plan,  # type: ignore[misc]
+        )
         modules.append(module_of("cpu", kernel_name(request, "cpu", "forward on torch"), kernels, request))
     return modules
 

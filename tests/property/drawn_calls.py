@@ -158,9 +158,15 @@ def cpu_modules(part: list[Call], *, gradients: bool = False) -> list[SparseAtte
     plans = [of.backward for of in compilations] if gradients else []
     backwards = build_backwards(plans, optimise=1) if gradients else [None] * len(part)
     modules = []
-    for request, kernel, backward in zip(requests, kernels, backwards, strict=True):
+    for request, of, kernel, backward in zip(requests, compilations, kernels, backwards, strict=True):
         name = kernel_name(request, "cpu", build_key(kernel.source, str(gradients)))
-        loaded = LoadedKernel(kernel, lambda backward=backward: backward, kernel.plan, _no_cache)  # type: ignore[misc]
+        loaded = LoadedKernel(
+            kernel,
+            lambda backward=backward: backward,  # type: ignore[misc]
+            kernel.plan,
+            _no_cache,
+            lambda plan=of.forward: plan,  # type: ignore[misc]
+        )
         modules.append(with_sink(module_of("cpu", name, loaded, request)))
     return modules
 

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit import emit_cpp_backward
-from sparsec.backends.cpu.kernel import address, check_call, compile_shared, draw_lists, open_library, scale_of
+from sparsec.backends.cpu.kernel import address, check_call, compile_shared, draw_lists, open_library
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.kernel import BackwardPlan
+from sparsec.plan.launch import BackwardLaunch
 
 Entry = Callable[[bytes], int]
 _CALL = calls.BACKWARD.packer()
@@ -28,7 +29,7 @@ _CALL = calls.BACKWARD.packer()
 class CpuBackward:
     """The gradients' kernel of one plan; `entry` loads it, building it the first time (BuildError)."""
 
-    plan: BackwardPlan
+    plan: BackwardLaunch
     entry: Callable[[], Entry]
 
     @staticmethod
@@ -40,11 +41,11 @@ class CpuBackward:
             found: Entry = open_library(compile_shared(emit_cpp_backward(plan))).sparsec_backward
             return found
 
-        return CpuBackward(plan, entry)
+        return CpuBackward(BackwardLaunch.of(plan), entry)
 
     @staticmethod
-    def load(plan: BackwardPlan, library: Path) -> CpuBackward:
-        """The kernel of `plan` from a library that `compile_shared(emit_cpp_backward(plan))` made."""
+    def load(plan: BackwardLaunch, library: Path) -> CpuBackward:
+        """The kernel from a library that `compile_shared` made of what `plan` launches."""
         found: Entry = open_library(library).sparsec_backward
         return CpuBackward(plan, lambda: found)
 
@@ -92,7 +93,7 @@ class CpuBackward:
             *(q.shape[0], q.shape[2], k.shape[2], q_offset),
             *(ctypes.addressof(tables), address(sink), address(dsink), address(cu_seqlens)),
             0 if cu_seqlens is None else cu_seqlens.shape[0] - 1,
-            scale_of(plan, scale),
+            plan.scale(scale),
             torch.get_num_threads(),
         )
         if self.entry()(call) != 0:
@@ -109,4 +110,4 @@ def build_backwards(plans: Sequence[BackwardPlan], *, optimise: int = 3) -> tupl
 
 
 def _loaded(plan: BackwardPlan, entry: Entry) -> CpuBackward:
-    return CpuBackward(plan, lambda: entry)
+    return CpuBackward(BackwardLaunch.of(plan), lambda: entry)

@@ -16,25 +16,15 @@ import torch
 from torch import Tensor
 
 from sparsec.backends.cpu import calls
-from sparsec.backends.cpu.emit_cached import emit_cpp_cached, packs
-from sparsec.backends.cpu.kernel import (
-    TORCH_DTYPES,
-    DrawList,
-    address,
-    check_call,
-    compile_shared,
-    open_library,
-    scale_of,
-)
+from sparsec.backends.cpu.emit_cached import emit_cpp_cached
+from sparsec.backends.cpu.kernel import TORCH_DTYPES, DrawList, address, check_call, compile_shared, open_library
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.bounds import POSITION_LIMIT
-from sparsec.ir.tiles.program import ListSpec
 from sparsec.plan.kv.cached import CachedPlan
+from sparsec.plan.launch import CachedLaunch
+from sparsec.plan.target import CPU_FEW_ROWS
 from sparsec.runtime.cached_kernel import Cached, check_room
 
-ROWS = 3
-"""The kernel of single rows takes up to this many queries for each head of a pack, for it reads every key once a row
-and pack; that of chunks, which reads it once a head, takes as long for one query as for a tile of them."""
 _BAD_LENGTHS = 2
 _CALL = calls.CACHED.packer()
 
@@ -53,13 +43,12 @@ class Entries(NamedTuple):
 class CpuCached:
     """See `runtime.cached_kernel.CachedKernel`; `entries` loads the library, building it the first time (BuildError).
 
-    `plan` is that of chunks; `lists`: the specs of its tables of draws; `few`: see ROWS.
+    `few`: the most queries of a call for the kernel of single rows (`plan.target.CPU_FEW_ROWS`).
     """
 
-    plan: CachedPlan
+    plan: CachedLaunch
     source: str
     entries: Callable[[], Entries]
-    lists: tuple[ListSpec, ...]
     few: int
     advances: ClassVar[bool] = True
 
@@ -69,10 +58,10 @@ class CpuCached:
         return build_cached(((chunks, rows),))[0]
 
     @staticmethod
-    def load(chunks: CachedPlan, rows: CachedPlan, source: str, library: Path) -> CpuCached:
-        """The kernels from a library that `compile_shared(source)` made, `source` being `emit_cpp_cached` of plans."""
+    def load(plan: CachedLaunch, source: str, library: Path) -> CpuCached:
+        """The kernels from a library that `compile_shared(source)` made, `source` being what `plan` launches."""
         loaded = open_library(library)
-        return _kernel(chunks, rows, source, lambda: loaded, "sparsec")
+        return _kernel(plan, source, lambda: loaded, "sparsec")
 
     def attend(
         self,
@@ -87,7 +76,7 @@ class CpuCached:
         store: bool = False,
         checked: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        plan = self.plan.attend
+        plan = self.plan.chunks
         if not checked:
             check_call(plan, q, k, v, 0, sink, None)
             self._check_new(k, v, cache)
@@ -97,11 +86,11 @@ class CpuCached:
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
         lse = torch.empty(q.shape[:3], dtype=torch.float32)
         sink = None if sink is None else sink.detach().contiguous()
-        tables, longest = self._tables(lists) if self.lists else (None, POSITION_LIMIT)
+        tables, longest = self._tables(lists) if plan.lists else (None, POSITION_LIMIT)
         of_attend = (
             *(out.data_ptr(), lse.data_ptr(), 0 if tables is None else ctypes.addressof(tables)),
             address(sink),
-            scale_of(plan, scale),
+            plan.scale(scale),
         )
         entries = self.entries()
         attend = entries.attend_rows if few else entries.attend_chunk
@@ -115,7 +104,7 @@ class CpuCached:
     def _tables(self, lists: tuple[Tensor, ...]) -> tuple[ctypes.Array[ctypes.Structure], int]:
         """The tables as the kernels take them, and the number of positions that all of them cover."""
         longest, rows = POSITION_LIMIT, []
-        for spec, table in zip(self.lists, lists, strict=True):
+        for spec, table in zip(self.plan.chunks.lists, lists, strict=True):
             if (table.dtype, table.dim(), table.is_contiguous()) != (torch.int32, 3, True):
                 raise CallError(f"expected contiguous int32 tables of draws, got {table.dtype} {list(table.shape)}")
             if (table.shape[0], table.shape[2]) != (len(spec.lanes), spec.width):
@@ -166,7 +155,7 @@ class CpuCached:
 
     def _check_new(self, k: Tensor, v: Tensor, cache: Cached) -> None:
         """Raises CallError for keys and values that the cache cannot take."""
-        plan = self.plan.attend
+        plan = self.plan.chunks
         wanted = TORCH_DTYPES[plan.dtype], (len(cache.keys), plan.kv_heads, *k.shape[2:3], plan.head_dim)
         for name, tensor in (("k", k), ("v", v)):
             if (tensor.dtype, tuple(tensor.shape)) != wanted or not tensor.is_cpu:
@@ -174,7 +163,7 @@ class CpuCached:
 
     def _check_cache(self, cache: Cached) -> None:
         """Raises CallError for tensors that the kernels cannot take."""
-        plan = self.plan.attend
+        plan = self.plan.chunks
         keys, dtype = cache.keys, TORCH_DTYPES[plan.dtype]
         batch, slots = keys.shape[:2]
         _check_tensor("keys", keys, (batch, slots, plan.head_dim), dtype)
@@ -203,16 +192,14 @@ def build_cached(plans: Sequence[tuple[CachedPlan, CachedPlan]], *, optimise: in
     def library() -> ctypes.CDLL:
         return open_library(compile_shared(source, optimise=optimise))
 
-    return tuple(_kernel(*pair, source, library, symbol) for pair, symbol in zip(plans, symbols, strict=True))
+    return tuple(
+        _kernel(CachedLaunch.of(*pair), source, library, symbol) for pair, symbol in zip(plans, symbols, strict=True)
+    )
 
 
-def _kernel(
-    chunks: CachedPlan, rows: CachedPlan, source: str, library: Callable[[], ctypes.CDLL], symbol: str
-) -> CpuCached:
+def _kernel(plan: CachedLaunch, source: str, library: Callable[[], ctypes.CDLL], symbol: str) -> CpuCached:
     @cache
     def entries() -> Entries:
         return Entries(*(library()[f"{symbol}_{name}"] for name in Entries._fields))
 
-    lists = tuple(spec for head_class in chunks.attend.classes for spec in head_class.program.lists)
-    few = ROWS * chunks.attend.heads // len(packs(rows.attend))
-    return CpuCached(chunks, source, entries, lists, few)
+    return CpuCached(plan, source, entries, CPU_FEW_ROWS * plan.chunks.heads // plan.packs)

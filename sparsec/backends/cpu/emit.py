@@ -17,6 +17,7 @@ from sparsec.backends.cpu.view import ClassView, ConstantView, CppView, LetView,
 from sparsec.ir.expr import nodes as x
 from sparsec.ir.expr.nodes import TRUE, And, Bool, Int, Less, Listed, Not, Or, Truth, Var
 from sparsec.ir.tiles.program import Piece, TileProgram
+from sparsec.plan.heads import by_member, class_of_member
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
 
 _SYMBOL = re.compile(r"[a-z][a-z0-9_]*\Z")
@@ -60,7 +61,6 @@ def _view(
     if len(tiles) != 1:
         raise AssertionError(f"all head classes of a plan share one tile size, got {sorted(tiles)}")
     query_tile, key_tile = tiles.pop()
-    class_of_head = {head: n for n, c in enumerate(of) for head in c.heads}
     return CppView(
         symbol=symbol,
         heads=plan.heads,
@@ -71,7 +71,7 @@ def _view(
         key_tile=key_tile,
         lane_tile="KEY_TILE" if transposed else "QUERY_TILE",
         lists=sum(len(c.program.lists) for c in plan.classes),
-        class_of_head=initialiser(class_of_head[head] for head in range(plan.heads)),
+        class_of_head=initialiser(class_of_member(c.heads for c in of)),
         classes=classes,
         transposed=transposed,
         lane="j" if transposed else "i",
@@ -140,8 +140,7 @@ def _class(c: HeadClass, heads: int, lists: tuple[ListView, ...], lane: str = "i
 
 def of_members(name: str, members: tuple[int, ...], values: tuple[int, ...], count: int) -> ConstantView:
     """The members' values as one for each of `count` heads or groups, 0 where there is none."""
-    of_member = dict(zip(members, values, strict=True))
-    return ConstantView(name_of(name), initialiser(of_member.get(n, 0) for n in range(count)))
+    return ConstantView(name_of(name), initialiser(by_member(members, values, count)))
 
 
 def _list(program: TileProgram, ordinal: int, table: int) -> ListView:

@@ -12,6 +12,7 @@ from sparsec.backends.cpu.expr import scalar
 from sparsec.backends.cpu.source import CHUNK, ROWS, print_kernel
 from sparsec.backends.cpu.view import CppView, SlotClassView, SlotsView, initialiser
 from sparsec.ir.expr.nodes import Expr, names_in
+from sparsec.plan.heads import class_of_member, head_table, packs
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.kv.cached import CachedPlan
 
@@ -23,7 +24,7 @@ def emit_cpp_cached(chunks: CachedPlan, rows: CachedPlan, *, symbol: str = "spar
     one row. It may be joined with other sources.
     """
     attend = replace(_view(chunks, symbol, "i"), stored=_stored(chunks))
-    of_packs = tuple(initialiser((group, len(heads), initialiser(heads))) for group, heads in packs(rows.attend))
+    of_packs = tuple(initialiser((group, len(heads), initialiser(heads))) for group, heads in _packs(rows.attend))
     of_rows = replace(_view(rows, symbol, "j"), lane_tile="KEY_TILE", lane="j", other="i", packs=of_packs)
     return f"{print_kernel(CHUNK, attend)}\n{print_kernel(ROWS, of_rows)}"
 
@@ -35,16 +36,14 @@ def _view(plan: CachedPlan, symbol: str, lane: str) -> CppView:
         names = names_in(of_class.slot)
         programs.append(replace(head_class, constants=tuple(c for c in head_class.constants if c[0] not in names)))
         slots.append(_slot_class(of_class.slot, head_class.heads, head_class.constants, heads, plan.regions))
-    class_of = {head: n for n, c in enumerate(plan.attend.classes) for head in c.heads}
-    found = SlotsView(plan.regions, initialiser(class_of[head] for head in range(heads)), tuple(slots))
+    found = SlotsView(plan.regions, initialiser(class_of_member(c.heads for c in plan.attend.classes)), tuple(slots))
     return replace(forward_view(replace(plan.attend, classes=tuple(programs)), symbol, lane), slots=found)
 
 
 def _stored(plan: CachedPlan) -> SlotsView:
     groups = plan.attend.kv_heads
-    class_of = {group: n for n, c in enumerate(plan.store) for group in c.groups}
     classes = [_slot_class(c.slots.kept, c.groups, c.constants, groups, plan.regions) for c in plan.store]
-    return SlotsView(plan.regions, initialiser(class_of[group] for group in range(groups)), tuple(classes))
+    return SlotsView(plan.regions, initialiser(class_of_member(c.groups for c in plan.store)), tuple(classes))
 
 
 def _slot_class(
@@ -62,12 +61,8 @@ def _slot_class(
     )
 
 
-def packs(plan: KernelPlan) -> tuple[tuple[int, tuple[int, ...]], ...]:
+def _packs(plan: KernelPlan) -> tuple[tuple[int, tuple[int, ...]], ...]:
     """(KV group, its query heads that share class and constants), in the order of their first heads."""
     share = plan.heads // plan.kv_heads
-    alike: dict[tuple[object, ...], list[int]] = {}
-    for n, head_class in enumerate(plan.classes):
-        for position, head in enumerate(head_class.heads):
-            constants = tuple(values[position] for _, values in head_class.constants)
-            alike.setdefault((n, head // share, constants), []).append(head)
-    return tuple((heads[0] // share, tuple(heads)) for heads in sorted(alike.values()))
+    found = [pack.heads for head_class in plan.classes for pack in packs(head_table(head_class), share)]
+    return tuple((heads[0] // share, heads) for heads in sorted(found))

@@ -27,6 +27,7 @@ from sparsec.backends.cpu.emit import emit_cpp
 from sparsec.backends.cpu.processor import Processor, used_by
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.kernel import KernelPlan
+from sparsec.plan.launch import LaunchPlan
 from sparsec.runtime.build.cache import BuildError as BuildError
 from sparsec.runtime.build.cache import build_key, discard, lookup, publish
 from sparsec.runtime.positions import check_positions
@@ -179,7 +180,7 @@ DrawList = calls.LIST.structure()
 class CpuKernel:
     """The forward kernel of one plan, loaded; `source` is the text of its library."""
 
-    plan: KernelPlan
+    plan: LaunchPlan
     source: str
     entry: Callable[[bytes], int]
 
@@ -189,8 +190,8 @@ class CpuKernel:
         return build_kernels((plan,))[0]
 
     @staticmethod
-    def load(plan: KernelPlan, source: str, library: Path) -> CpuKernel:
-        """The kernel of `plan` from a library that `compile_shared(source)` made, `source` being `emit_cpp(plan)`."""
+    def load(plan: LaunchPlan, source: str, library: Path) -> CpuKernel:
+        """The kernel from a library that `compile_shared(source)` made, `source` being what `plan` launches."""
         return CpuKernel(plan, source, open_library(library).sparsec_forward)
 
     def forward(
@@ -225,7 +226,7 @@ class CpuKernel:
             *(q.shape[0], q.shape[2], k.shape[2], q_offset),
             *(ctypes.addressof(tables), address(sink), address(cu_seqlens)),
             0 if cu_seqlens is None else cu_seqlens.shape[0] - 1,
-            scale_of(self.plan, scale),
+            self.plan.scale(scale),
             torch.get_num_threads(),
         )
         if self.entry(call) != 0:
@@ -238,21 +239,13 @@ def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def scale_of(plan: KernelPlan, scale: float | None) -> float:
-    """The scale of a call: the one given, else the plan's, else 1/sqrt(D)."""
-    if scale is not None:
-        return scale
-    return plan.score.scale if plan.score.scale is not None else plan.head_dim**-0.5
-
-
 def draw_lists(
-    plan: KernelPlan, lists: tuple[Tensor, ...], q_offset: int, n_queries: int
+    plan: LaunchPlan, lists: tuple[Tensor, ...], q_offset: int, n_queries: int
 ) -> ctypes.Array[ctypes.Structure]:
     """The tables of draws as the kernels take them. Raises CallError for tables that do not cover the queries."""
-    specs = [spec for head_class in plan.classes for spec in head_class.program.lists]
     start = 0 if plan.documents is Documents.RESTART else q_offset
     rows = []
-    for spec, table in zip(specs, lists, strict=True):
+    for spec, table in zip(plan.lists, lists, strict=True):
         first = start // spec.block
         blocks = max((q_offset + n_queries - 1) // spec.block + 1 - first, 0)
         if table.dtype != torch.int32 or not table.is_contiguous() or table.dim() != 3:
@@ -265,7 +258,7 @@ def draw_lists(
 
 
 def check_call(
-    plan: KernelPlan, q: Tensor, k: Tensor, v: Tensor, q_offset: int, sink: Tensor | None, cu_seqlens: Tensor | None
+    plan: LaunchPlan, q: Tensor, k: Tensor, v: Tensor, q_offset: int, sink: Tensor | None, cu_seqlens: Tensor | None
 ) -> None:
     """Raises CallError for what the kernels of `plan` cannot take, so that no address of theirs is out of bounds."""
     dtype = TORCH_DTYPES[plan.dtype]
@@ -312,5 +305,6 @@ def build_kernels(plans: Sequence[KernelPlan], *, optimise: int = 3) -> tuple[Cp
     source = "\n".join(emit_cpp(plan, symbol=symbol) for plan, symbol in zip(plans, symbols, strict=True))
     library = open_library(compile_shared(source, optimise=optimise))
     return tuple(
-        CpuKernel(plan, source, library[f"{symbol}_forward"]) for plan, symbol in zip(plans, symbols, strict=True)
+        CpuKernel(LaunchPlan.of(plan), source, library[f"{symbol}_forward"])
+        for plan, symbol in zip(plans, symbols, strict=True)
     )

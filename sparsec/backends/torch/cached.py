@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from sparsec.backends.torch.kernel import Scores, State, wide_type
-from sparsec.backends.torch.tiles import Block, EqualHeads, Sequence, head_groups, query_blocks
+from sparsec.backends.torch.tiles import Block, HeadGroup, Sequence, head_groups, query_blocks
 from sparsec.ir.expr.arrays import value
 from sparsec.ir.expr.nodes import Expr
 from sparsec.plan.kv.cached import CachedPlan
+from sparsec.plan.launch import CachedLaunch
 from sparsec.runtime.cached_kernel import Cached
 
 
@@ -25,9 +26,13 @@ from sparsec.runtime.cached_kernel import Cached
 class TorchCached:
     """See `runtime.cached_kernel.CachedKernel`. The lengths are read on the host, to walk the tile programs."""
 
-    plan: CachedPlan
+    planned: CachedPlan
     source: str = ""
     advances: ClassVar[bool] = False
+
+    @property
+    def plan(self) -> CachedLaunch:
+        return CachedLaunch.of(self.planned, self.planned)
 
     def attend(
         self,
@@ -51,7 +56,7 @@ class TorchCached:
         return out, lse
 
     def _attend_one(self, of: _Sources, out: Tensor, lse: Tensor, scale: float | None, sink: Tensor | None) -> None:
-        plan, stop = self.plan.attend, of.length + of.count
+        plan, stop = self.planned.attend, of.length + of.count
         score = Scores.of(plan, of.q, scale)
         whole = Sequence((of.length, stop), (0, stop), stop - of.q.shape[2], 0, stop, False, of.q.device)
         for n, head_class in enumerate(plan.classes):
@@ -60,7 +65,7 @@ class TorchCached:
                     queries = of.q[of.b : of.b + 1, heads.heads, rows].to(score.wide)
                     state = State.start(queries, of.v.shape[-1], None if sink is None else sink[heads.heads])
                     for block in blocks:
-                        keys, values = of.columns(self.plan.slots[n].slot, heads, block, score.wide)
+                        keys, values = of.columns(self.planned.slots[n].slot, heads, block, score.wide)
                         scores, _ = score.of_block(queries, keys, block, heads)
                         state = state.step(scores, values, block.live)
                     out[heads.heads, rows] = state.output()[0].to(out.dtype)
@@ -69,7 +74,7 @@ class TorchCached:
     def store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
         for b, (length, count) in enumerate(zip(*cache.numbers(k.shape[2]), strict=True)):
             keys = torch.arange(length, length + count, device=k.device)
-            for group_class in self.plan.store:
+            for group_class in self.planned.store:
                 for n, group in enumerate(group_class.groups):
                     names = {name: values[n] for name, values in group_class.constants}
                     slots = _slots(group_class.slots.kept, names, cache.places, group, keys, length + count)
@@ -91,7 +96,7 @@ class _Sources:
     length: int
     count: int
 
-    def columns(self, slot: Expr, heads: EqualHeads, block: Block, wide: torch.dtype) -> tuple[Tensor, Tensor]:
+    def columns(self, slot: Expr, heads: HeadGroup, block: Block, wide: torch.dtype) -> tuple[Tensor, Tensor]:
         """Keys and values [1, heads, columns, D] of the block; zeros where no row of the tile sees the column."""
         first_new = self.length + self.count - self.k.shape[2]
         old = block.columns < self.length

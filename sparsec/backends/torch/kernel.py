@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sparsec.backends.torch.modifiers import modified, of_heads
-from sparsec.backends.torch.tiles import Block, EqualHeads, head_groups, key_blocks, query_blocks, sequences
+from sparsec.backends.torch.tiles import Block, HeadGroup, head_groups, key_blocks, query_blocks, sequences
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.sema.modifiers import Modifier
 
@@ -152,7 +152,7 @@ class Scores:
         modifiers = [(each, of_heads(each, plan.heads, q.device, wide)) for each in plan.score.modifiers]
         return Scores(given if given is not None else 1 / math.sqrt(q.shape[-1]), tuple(modifiers), wide)
 
-    def of_block(self, queries: Tensor, keys: Tensor, block: Block, heads: EqualHeads) -> tuple[Tensor, Tensor | None]:
+    def of_block(self, queries: Tensor, keys: Tensor, block: Block, heads: HeadGroup) -> tuple[Tensor, Tensor | None]:
         """Scores [B, heads, queries, keys], -inf where not live; and d score / d (scale * q.k), None standing for 1."""
         scores = queries @ keys.mT * self.factor
         derivative = None
@@ -173,7 +173,7 @@ class Scores:
         log_sum: Tensor,
         delta: Tensor,
         block: Block,
-        heads: EqualHeads,
+        heads: HeadGroup,
     ) -> tuple[Tensor, Tensor]:
         """Soft-max weights, and the gradient of q.k, both [B, heads, queries, keys]."""
         scores, derivative = self.of_block(queries, keys, block, heads)

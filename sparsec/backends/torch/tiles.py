@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from sparsec.ir.bands.classes import equal_heads
 from sparsec.ir.expr.arrays import truth
 from sparsec.ir.tiles.interpreter import Visit, draws, transposed_visits, visits
 from sparsec.ir.tiles.program import TileProgram
@@ -20,7 +21,7 @@ CHUNK = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class EqualHeads:
+class HeadGroup:
     """Query heads of one class with equal constants, and the KV group of each."""
 
     heads: list[int]
@@ -60,17 +61,13 @@ class Block:
     row_dim: int
 
 
-def head_groups(plan: KernelPlan, classes: tuple[HeadClass, ...]) -> list[EqualHeads]:
+def head_groups(plan: KernelPlan, classes: tuple[HeadClass, ...]) -> list[HeadGroup]:
     """The heads of the classes, grouped by their constants."""
     found = []
     for head_class in classes:
-        alike: dict[tuple[int, ...], list[int]] = {}
-        for n, head in enumerate(head_class.heads):
-            alike.setdefault(tuple(values[n] for _, values in head_class.constants), []).append(head)
-        names = [name for name, _ in head_class.constants]
-        for values, heads in alike.items():
+        for heads, constants in equal_heads(head_class.heads, head_class.constants):
             groups = [head // (plan.heads // plan.kv_heads) for head in heads]
-            found.append(EqualHeads(heads, groups, head_class.program, dict(zip(names, values, strict=True))))
+            found.append(HeadGroup(list(heads), groups, head_class.program, constants))
     return found
 
 
@@ -89,7 +86,7 @@ def sequences(plan: KernelPlan, q: Tensor, k: Tensor, q_offset: int, cu_seqlens:
             yield Sequence((start, stop), (start, stop), 0, 0, n_k, True, device)
 
 
-def query_blocks(heads: EqualHeads, at: Sequence) -> Iterator[tuple[slice, list[Block]]]:
+def query_blocks(heads: HeadGroup, at: Sequence) -> Iterator[tuple[slice, list[Block]]]:
     """Each query tile's rows of q, and its columns of k."""
     program, size = heads.program, heads.program.query_tile
     for tile in range(at.queries[0] // size, -(-at.queries[1] // size)):
@@ -104,7 +101,7 @@ def query_blocks(heads: EqualHeads, at: Sequence) -> Iterator[tuple[slice, list[
         yield slice(rows[0] - at.q_offset, rows[1] - at.q_offset), blocks
 
 
-def key_blocks(heads: EqualHeads, at: Sequence) -> Iterator[tuple[slice, list[Block]]]:
+def key_blocks(heads: HeadGroup, at: Sequence) -> Iterator[tuple[slice, list[Block]]]:
     """Each key tile's rows of k, and its columns of q, by a transposed program."""
     program, size = heads.program, heads.program.key_tile
     base = at.queries[0] // program.query_tile * program.query_tile
@@ -136,7 +133,7 @@ def _chunks(
                 yield positions, full
 
 
-def _live(heads: EqualHeads, at: Sequence, i: Tensor, j: Tensor) -> Tensor:
+def _live(heads: HeadGroup, at: Sequence, i: Tensor, j: Tensor) -> Tensor:
     """The set's predicate on queries i x keys j, bool."""
     program = heads.program
     values: dict[str, int | Tensor] = {**heads.constants, "nk": at.n_keys, "i": i[:, None], "j": j[None, :]}

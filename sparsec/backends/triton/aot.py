@@ -17,21 +17,13 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sparsec.backends.triton.cached import MERGED, STORE_ROWS
-from sparsec.backends.triton.call import FP_FUSION, SUM_ROWS
-from sparsec.backends.triton.emit import adds_up, head_dim_chunks
+from sparsec.backends.triton.call import FP_FUSION
 from sparsec.backends.triton.kernel import load_module
 from sparsec.diagnostics.model import SparsecError
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.kv.cached import CachedPlan
-from sparsec.plan.target import (
-    LaunchShape,
-    backward_shape,
-    cached_shape,
-    decode_shape,
-    launch_shape,
-    shared_memory_bytes,
-)
+from sparsec.plan.launch import BackwardLaunch, CachedLaunch, LaunchPlan
+from sparsec.plan.target import MERGED, PLAIN, STORE_ROWS, SUM_ROWS, LaunchShape, shared_memory_bytes
 
 _ELEMENTS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 _TENSOR_CORES = re.compile(r"\b(HGMMA|HMMA|UTCHMMA|UTCQMMA|IMMA|v_s?mfma_\w+)")
@@ -82,12 +74,11 @@ def compile_ahead(
     Raises ValueError for a target of another form, AheadOfTimeError if the compiler fails.
     """
     gpu = _gpu_target(target)
-    module = load_module(source)
+    module, launch = load_module(source), LaunchPlan.of(plan)
     built = []
-    for n, head_class in enumerate(plan.classes):
-        tiles = head_class.program.query_tile, head_class.program.key_tile
-        shape = launch_shape(target, plan.head_dim, plan.dtype, *tiles, light=plan.light(head_class))
-        built.append(_compile(getattr(module, f"forward_{n}"), _Request(plan, target, gpu, shape, tiles, allow_tf32)))
+    for n, launched in enumerate(launch.classes):
+        tiles, shape = (launched.query_tile, launched.key_tile), launch.shape(launched, target)
+        built.append(_compile(getattr(module, f"forward_{n}"), _Request(launch, target, gpu, shape, tiles, allow_tf32)))
     return tuple(built)
 
 
@@ -96,16 +87,13 @@ def compile_ahead_backward(
 ) -> tuple[KernelArtefact, ...]:
     """Builds every kernel of `source`, which `emit_triton_backward(plan)` gave; raises as `compile_ahead` does."""
     gpu = _gpu_target(target)
-    module, forward = load_module(source), plan.forward
-    adds = adds_up(plan)
-    request = _Request(forward, target, gpu, LaunchShape(4, 1, False), (0, 0), allow_tf32)
-    built = [_compile(module.row_sums, request)]
-    for kind, classes in (("grad_queries", forward.classes), ("grad_keys", plan.transposed)):
-        for n, head_class in enumerate(classes):
-            tiles = head_class.program.query_tile, head_class.program.key_tile
-            of_keys = kind == "grad_keys"
-            shape = backward_shape(target, forward.head_dim, forward.dtype, *tiles, of_keys=of_keys)
-            request = _Request(forward, target, gpu, shape, tiles, allow_tf32, adds)
+    module, launch = load_module(source), BackwardLaunch.of(plan)
+    built = [_compile(module.row_sums, _Request(launch.forward, target, gpu, PLAIN, (0, 0), allow_tf32))]
+    for kind, classes in (("grad_queries", launch.forward.classes), ("grad_keys", launch.transposed)):
+        for n, launched in enumerate(classes):
+            tiles = launched.query_tile, launched.key_tile
+            shape = launch.shape(launched, target, of_keys=kind == "grad_keys")
+            request = _Request(launch.forward, target, gpu, shape, tiles, allow_tf32, launch.adds_up)
             built.append(_compile(getattr(module, f"{kind}_{n}"), request))
     return tuple(built)
 
@@ -118,22 +106,19 @@ def compile_ahead_cached(
     `rows`: of one decode program, 16, 32 or 64 (a launch takes as many as it has query rows and heads of a pack).
     """
     gpu = _gpu_target(target)
-    module, plan = load_module(source), chunks.attend
+    module, launch = load_module(source), CachedLaunch.of(chunks, decode)
     built = []
-    for n, head_class in enumerate(plan.classes):
-        tiles = head_class.program.query_tile, head_class.program.key_tile
-        shape = cached_shape(target, plan.head_dim, plan.dtype, *tiles)
-        request = _Request(plan, target, gpu, shape, tiles, allow_tf32)
+    for n, launched in enumerate(launch.chunks.classes):
+        tiles, shape = (launched.query_tile, launched.key_tile), launch.chunk_shape(launched, target)
+        request = _Request(launch.chunks, target, gpu, shape, tiles, allow_tf32)
         built.append(_compile(getattr(module, f"attend_{n}"), request))
-    for n, head_class in enumerate(decode.attend.classes):
-        tiles = head_class.program.query_tile, head_class.program.key_tile
-        shape = decode_shape(target, plan.head_dim, plan.dtype, rows, tiles[1])
-        request = _Request(decode.attend, target, gpu, shape, tiles, allow_tf32, rows=rows)
+    for n, launched in enumerate(launch.few.classes):
+        tiles, shape = (launched.query_tile, launched.key_tile), launch.decode_shape(launched, target, rows)
+        request = _Request(launch.few, target, gpu, shape, tiles, allow_tf32, rows=rows)
         built.append(_compile(getattr(module, f"decode_{n}"), request))
     for kernel in (module.merge, module.store):
-        built.append(
-            _compile(kernel, _Request(plan, target, gpu, LaunchShape(4, 1, False), (0, 0), allow_tf32, rows=STORE_ROWS))
-        )
+        request = _Request(launch.chunks, target, gpu, PLAIN, (0, 0), allow_tf32, rows=STORE_ROWS)
+        built.append(_compile(kernel, request))
     return tuple(built)
 
 
@@ -172,7 +157,7 @@ class _Request:
     launch decides it.
     """
 
-    plan: KernelPlan
+    plan: LaunchPlan
     target: str
     gpu: GPUTarget
     shape: LaunchShape
@@ -194,7 +179,7 @@ def _compile(kernel: Any, request: _Request) -> KernelArtefact:
     sources = dict.fromkeys(("keys", "values"), request.tiles[1]) | dict.fromkeys(
         ("queries", "gradients"), request.tiles[0]
     )
-    widths = {str(chunk.index): chunk.width for chunk in head_dim_chunks(plan.head_dim)}
+    widths = {str(chunk.index): chunk.width for chunk in plan.chunks}
     signature: dict[str, str] = {}
     attributes: dict[tuple[int], list[list[object]]] = {}
     for n, name in enumerate(kernel.arg_names):

@@ -14,31 +14,25 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sparsec.backends.triton.call import PLAIN, Entry, aligned, launch, strides, with_rows
-from sparsec.backends.triton.emit import head_table
-from sparsec.backends.triton.emit_cached import Packs, emit_triton_cached, group_table, packs
+from sparsec.backends.triton.call import Entry, aligned, launch, strides, with_rows
+from sparsec.backends.triton.emit_cached import emit_triton_cached
 from sparsec.backends.triton.kernel import (
     LOG2_E,
     check_device,
     constants,
     load_module,
     new_like,
-    scale_of,
     target_of,
     with_lists,
     with_positive_scale,
 )
 from sparsec.ir.bands.liveness import Region
-from sparsec.plan.kernel import HeadClass
+from sparsec.plan.heads import PackTable
 from sparsec.plan.kv.cached import CachedPlan
-from sparsec.plan.target import DECODE_ROWS, cached_shape, decode_rows, decode_shape, decode_splits
+from sparsec.plan.launch import CachedLaunch
+from sparsec.plan.target import DECODE_ROWS, MERGED, PLAIN, STORE_ROWS, decode_program_rows, decode_splits
 from sparsec.runtime.cached_kernel import Cached
 from sparsec.runtime.devices import PerDevice, constant
-
-STORE_ROWS = 16
-"""Rows of one program of `store`."""
-MERGED = 16
-"""Splits that one step of `merge` adds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +59,9 @@ class Entries:
 
 @dataclass(frozen=True, slots=True)
 class TritonCached:
-    """See `runtime.cached_kernel.CachedKernel`; `plan` serves chunks, `decode_plan` up to DECODE_ROWS queries."""
+    """See `runtime.cached_kernel.CachedKernel`; the kernels of few queries take up to DECODE_ROWS."""
 
-    plan: CachedPlan
-    decode_plan: CachedPlan
+    plan: CachedLaunch
     emit: Callable[[], str]
     allow_tf32: bool = False
     entries: PerDevice[Entries] = field(init=False, repr=False, compare=False)
@@ -80,12 +73,13 @@ class TritonCached:
     @classmethod
     def of(cls, chunk_plan: CachedPlan, decode_plan: CachedPlan, *, allow_tf32: bool = False) -> TritonCached:
         """Two plans of one pattern, of tiles of `plan.target.cached_tile_sizes` and `decode_tile_sizes`."""
-        return cls(chunk_plan, decode_plan, cache(lambda: emit_triton_cached(chunk_plan, decode_plan)), allow_tf32)
+        emit = cache(lambda: emit_triton_cached(chunk_plan, decode_plan))
+        return cls(CachedLaunch.of(chunk_plan, decode_plan), emit, allow_tf32)
 
     @classmethod
-    def load(cls, chunk_plan: CachedPlan, decode_plan: CachedPlan, source: str) -> TritonCached:
-        """The kernels of `source`, which `emit_triton_cached` made of plans that launch as these do."""
-        return cls(chunk_plan, decode_plan, lambda: source)
+    def load(cls, plan: CachedLaunch, source: str) -> TritonCached:
+        """The kernels of `source`, which `emit_triton_cached` made of what `plan` launches."""
+        return cls(plan, lambda: source)
 
     @property
     def source(self) -> str:
@@ -105,12 +99,12 @@ class TritonCached:
         checked: bool = False,
     ) -> tuple[Tensor, Tensor]:
         check_device(q)
-        plan = self.plan.attend
+        plan = self.plan.chunks
         out = new_like(q, zero=False)
         lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
         if q.numel() == 0:
             return out.to(q.dtype), lse
-        q, positive = with_positive_scale(q, scale_of(plan, scale))
+        q, positive = with_positive_scale(q, plan.scale(scale))
         given = _shared(with_rows(q), with_rows(k), with_rows(v), cache)
         given |= {"scale_log2": positive * LOG2_E, "out": out, "lse": lse}
         given["sink"] = None if sink is None else aligned(sink)
@@ -123,16 +117,16 @@ class TritonCached:
     def _chunk(
         self, entries: Entries, given: dict[str, object], q: Tensor, cache: Cached, lists: Sequence[Tensor]
     ) -> None:
-        classes = self.plan.attend.classes
-        for entry, head_class, tables in zip(entries.chunk, classes, with_lists(classes, lists), strict=True):
-            tiles = _tiles(q.shape[2], head_class.program.query_tile)
-            programs = q.shape[0] * tiles * len(head_class.heads)
+        classes = self.plan.chunks.classes
+        for entry, launched, tables in zip(entries.chunk, classes, with_lists(classes, lists), strict=True):
+            tiles = _tiles(q.shape[2], launched.query_tile)
+            programs = q.shape[0] * tiles * len(launched.table)
             launch(entry, programs, {**given, "tiles": tiles, **_draws(tables)})
 
     def _decode(
         self, entries: Entries, given: dict[str, object], q: Tensor, cache: Cached, lists: Sequence[Tensor]
     ) -> None:
-        classes = self.decode_plan.attend.classes
+        classes = self.plan.few.classes
         batch, heads, rows, head_dim = q.shape
         classes_packs, splits = entries.decode[rows - 1], entries.splits(batch, rows, cache.keys.shape[1])
         most = max(splits)
@@ -142,7 +136,7 @@ class TritonCached:
             part_logs = torch.empty((most, batch, heads, rows), dtype=torch.float32, device=q.device)
         given |= {"parts": parts, "part_logs": part_logs}
         for n, tables in enumerate(with_lists(classes, lists)):
-            pack, tiles = classes_packs[n], _tiles(rows, classes[n].program.query_tile)
+            pack, tiles = classes_packs[n], _tiles(rows, classes[n].query_tile)
             own = {"tiles": tiles, "splits": splits[n], **_draws(tables)}
             launch(pack.entry, batch * tiles * pack.packs * splits[n], {**given, **own})
         if most > 1:
@@ -160,13 +154,12 @@ class TritonCached:
         _store(self.entries.on(k.device), _shared(k, k, v, cache), k)
 
     def _entries_on(self, device: torch.device) -> Entries:
-        module, target, plan = load_module(self.source), target_of(device), self.plan.attend
+        module, target, plan = load_module(self.source), target_of(device), self.plan.chunks
         fixed, chunk = constants(plan, self.allow_tf32, device), []
-        for n, head_class in enumerate(plan.classes):
-            size, table = head_class.program.query_tile, constant(head_table(head_class), device)
-            shape = cached_shape(target, plan.head_dim, plan.dtype, size, head_class.program.key_tile)
-            chunk.append(Entry(getattr(module, f"attend_{n}"), device, shape, {**fixed, "table": table}))
-        table, most = constant(group_table(self.plan.store), device), _processors(device)
+        for n, launched in enumerate(plan.classes):
+            given = {**fixed, "table": constant(launched.table, device)}
+            chunk.append(Entry(getattr(module, f"attend_{n}"), device, self.plan.chunk_shape(launched, target), given))
+        table, most = constant(self.plan.store, device), _processors(device)
         return Entries(
             tuple(chunk),
             tuple(zip(*(self._packs(module, n, fixed, target, device) for n in range(len(chunk))), strict=True)),
@@ -179,11 +172,10 @@ class TritonCached:
         self, module: Any, n: int, fixed: Mapping[str, object], target: str, device: torch.device
     ) -> Iterator[Pack]:
         """Of class `n`, for 1, 2, ... DECODE_ROWS query rows."""
-        plan, made = self.decode_plan.attend, dict[Packs, dict[str, object]]()
-        head_class = plan.classes[n]
-        heads = constant(head_class.heads, device, torch.int64)
+        launched, made = self.plan.few.classes[n], dict[PackTable, dict[str, object]]()
+        heads = constant(launched.heads, device, torch.int64)
         for rows in range(1, DECODE_ROWS + 1):
-            found = self._packed(head_class, target, rows)
+            found = self.plan.decode_packs(launched, target, rows)
             if found not in made:
                 made[found] = {
                     "table": constant(found.table, device),
@@ -191,25 +183,21 @@ class TritonCached:
                     "packs": len(found.members),
                     "width": len(found.members[0]),
                 }
-            most = max(16, 1 << (len(found.members[0]) * rows - 1).bit_length())
-            shape = decode_shape(target, plan.head_dim, plan.dtype, most, head_class.program.key_tile)
+            most = decode_program_rows(len(found.members[0]) * rows)
+            shape = self.plan.decode_shape(launched, target, most)
             entry = Entry(getattr(module, f"decode_{n}"), device, shape, {**fixed, **made[found], "ROWS": most})
             yield Pack(entry, len(found.members), heads)
 
-    def _packed(self, head_class: HeadClass, target: str, rows: int) -> Packs:
-        plan = self.decode_plan.attend
-        return packs(plan, head_class, max(1, decode_rows(target, plan.head_dim, plan.dtype) // rows))
-
     def _splits(self, target: str, processors: int, batch: int, rows: int, slots: int) -> tuple[int, ...]:
         """How a call's work is divided: shapes and the device decide, not lengths."""
-        plan, groups = self.decode_plan.attend, self.plan.layout.groups
+        plan, groups = self.plan.few, self.plan.layout.groups
         found = []
-        for head_class in plan.classes:
-            program, share = head_class.program, plan.heads // plan.kv_heads
-            kept = max(_trips(groups[head // share], slots, program.key_tile) for head in head_class.heads)
-            programs = batch * len(self._packed(head_class, target, rows).table) * -(-rows // program.query_tile)
-            trips = kept + _tiles(rows, program.key_tile)
-            found.append(decode_splits(target, processors, programs, trips))
+        for launched in plan.classes:
+            kept = max(_iterations(groups[head // plan.share], slots, launched.key_tile) for head in launched.heads)
+            packs = len(self.plan.decode_packs(launched, target, rows).table)
+            programs = batch * packs * -(-rows // launched.query_tile)
+            iterations = kept + _tiles(rows, launched.key_tile)
+            found.append(decode_splits(target, processors, programs, iterations))
         return tuple(found)
 
 
@@ -246,15 +234,15 @@ def _draws(tables: Sequence[Tensor]) -> dict[str, object]:
     return named | {f"blocks_{n}": table.shape[1] for n, table in enumerate(tables)}
 
 
-def _trips(group: tuple[Region, ...], slots: int, key_tile: int) -> int:
+def _iterations(group: tuple[Region, ...], slots: int, key_tile: int) -> int:
     """At least as many key tiles as one query may need of the group's arena."""
-    trips = 0
+    tiles = 0
     for region in group:
         keys = region.reach
         if region.stop is not None:
             keys = min(keys or region.stop, region.stop - region.start)
-        trips += _tiles(min(slots, slots if keys is None else keys) + 1, key_tile)
-    return trips
+        tiles += _tiles(min(slots, slots if keys is None else keys) + 1, key_tile)
+    return tiles
 
 
 def _processors(device: torch.device) -> int:

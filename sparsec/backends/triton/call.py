@@ -15,20 +15,15 @@ from torch import Tensor
 from triton.runtime.errors import OutOfResources
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from sparsec.backends.triton.emit import group_spans, head_dim_chunks, head_table
 from sparsec.backends.triton.packed import document_tiles
 from sparsec.diagnostics.model import CallError
-from sparsec.plan.kernel import HeadClass, KernelPlan
-from sparsec.plan.target import LaunchShape
+from sparsec.plan.launch import LaunchClass, LaunchPlan
+from sparsec.plan.target import SUM_ROWS, LaunchShape
 from sparsec.runtime.devices import constant, current
 from sparsec.sema.model import Documents
 
 FP_FUSION = True
 """Multiply and add become one instruction; passed to every compile, so that Triton's default does not matter."""
-SUM_ROWS = 16
-"""Rows of one program of `row_sums`."""
-PLAIN = LaunchShape(4, 1, False)
-"""Of kernels without a product of matrices."""
 _VECTOR_BYTES = 16
 _ROW_REACH = 1 << 31
 """Offsets within one tile are 32 bits wide."""
@@ -60,21 +55,21 @@ class ClassEntry:
         function: Any,
         device: torch.device,
         shape: LaunchShape,
-        plan: KernelPlan,
-        head_class: HeadClass,
+        plan: LaunchPlan,
+        launched: LaunchClass,
         fixed: Mapping[str, object],
         *,
         of_keys: bool = False,
     ) -> ClassEntry:
         """`of_keys`: a program has a key tile of a KV group, else a query tile of a head."""
-        given = {**fixed, "table": constant(head_table(head_class), device)}
-        slots = len(head_class.heads)
+        given = {**fixed, "table": constant(launched.table, device)}
+        slots = len(launched.table)
         if of_keys:
-            spans = group_spans(plan, head_class)
+            spans = plan.spans(launched)
             given["spans"], slots = constant(spans, device), len(spans)
-        program, chunks = head_class.program, head_dim_chunks(plan.head_dim)
         entry = Entry(function, device, shape, given)
-        return cls(entry, slots, program.query_tile, program.key_tile, tuple((c.index, c.width) for c in chunks))
+        chunks = tuple((chunk.index, chunk.width) for chunk in plan.chunks)
+        return cls(entry, slots, launched.query_tile, launched.key_tile, chunks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +89,7 @@ class Call:
     @classmethod
     def of(
         cls,
-        plan: KernelPlan,
+        plan: LaunchPlan,
         strided: Mapping[str, Tensor],
         q_offset: int,
         cu_seqlens: Tensor | None,

@@ -13,10 +13,12 @@ from typing import assert_never
 
 from sparsec.backends.environment import render
 from sparsec.backends.triton.expr import assignment
-from sparsec.backends.triton.view import ChunkView, GroupsView, KernelView, ListView, LoopView, ModuleView, PieceView
+from sparsec.backends.triton.view import GroupsView, KernelView, ListView, LoopView, ModuleView, PieceView
 from sparsec.ir.expr.nodes import TRUE, Add, And, Bool, Expr, Less, Listed, Not, Or, Sub, Truth, Var
 from sparsec.ir.tiles.program import ListSpec, Piece, TileProgram
+from sparsec.plan.heads import group_spans, head_dim_chunks, share_a_group
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
+from sparsec.plan.target import CHAINED_PIECES
 from sparsec.sema.model import Documents
 from sparsec.sema.modifiers import Alibi, Softcap
 
@@ -24,8 +26,6 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _OWN_NAME = re.compile(r"[a-z][a-z_]*(?<!_)[0-9]+")
 """Names that no template uses, but for these: theirs end in a letter or in `_<number>`."""
 _TEMPLATE_NAMES = ("i0", "i1", "j0", "j1", "q0")
-_CHAINED = 4
-"""Contiguous pieces of a loop that are told apart by a chain of comparisons; more go through a vector."""
 _ORIGIN = re.compile(r"[A-Za-z0-9_ ,.:=|&~()\[\]%*/+<>-]*")
 
 
@@ -47,13 +47,6 @@ def triton_view(plan: KernelPlan) -> ModuleView:
     return module_view(plan, "forward", ())
 
 
-def adds_up(plan: BackwardPlan) -> bool:
-    """Whether the heads of some KV group lie in several transposed classes."""
-    share = plan.forward.heads // plan.forward.kv_heads
-    groups = [group for head_class in plan.transposed for group in {head // share for head in head_class.heads}]
-    return len(groups) > len(set(groups))
-
-
 def module_view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...]) -> ModuleView:
     """The kernels are `<name>_0`, ... for the classes of `plan`, then `grad_keys_0`, ... for the transposed ones."""
     return ModuleView(
@@ -61,13 +54,13 @@ def module_view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...]) 
         kv_heads=plan.kv_heads,
         head_dim=plan.head_dim,
         bits="int32" if plan.dtype == "float32" else "int16",
-        group_size=plan.heads // plan.kv_heads,
+        group_size=_share(plan),
         softcap=plan.score.get(Softcap) is not None,
         series=plan.score.get(Softcap) is not None and plan.dtype == "float32",
         alibi=plan.score.get(Alibi) is not None,
         sink=plan.score.learned,
         documents=plan.documents.name.lower(),
-        accumulate=adds_up(BackwardPlan(plan, transposed)),
+        accumulate=share_a_group((head_class.heads for head_class in transposed), _share(plan)),
         chunks=head_dim_chunks(plan.head_dim),
         kernels=tuple(
             _kernel(f"{name}_{n}", head_class, query_side(plan.documents), None)
@@ -80,35 +73,15 @@ def module_view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...]) 
     )
 
 
-def head_dim_chunks(head_dim: int) -> tuple[ChunkView, ...]:
-    """Powers of two that cover `head_dim` with little waste: 96 = 64 + 32; the narrowest, 16, may reach beyond it."""
-    chunks: list[ChunkView] = []
-    first = 0
-    while first < head_dim:
-        left = head_dim - first
-        width = max(16, 1 << (left.bit_length() - 1))
-        chunks.append(ChunkView(len(chunks), first, width, first + width > head_dim))
-        first += width
-    return tuple(chunks)
-
-
-def head_table(head_class: HeadClass) -> tuple[tuple[int, ...], ...]:
-    """The kernel's table, one row a head of the class: the head, then its constants in order."""
-    return tuple((head, *(values[n] for _, values in head_class.constants)) for n, head in enumerate(head_class.heads))
-
-
-def group_spans(plan: KernelPlan, head_class: HeadClass) -> tuple[tuple[int, int, int], ...]:
-    """The KV groups of a class: (group, its first row in the head table, number of its heads in the class)."""
-    share = plan.heads // plan.kv_heads
-    groups = [head // share for head in head_class.heads]
-    assert groups == sorted(groups), "the heads of a class ascend"
-    return tuple((group, groups.index(group), groups.count(group)) for group in dict.fromkeys(groups))
+def _share(plan: KernelPlan) -> int:
+    """Query heads of a KV group."""
+    return plan.heads // plan.kv_heads
 
 
 def _groups(plan: KernelPlan, head_class: HeadClass) -> GroupsView:
-    spans = group_spans(plan, head_class)
+    spans = group_spans(head_class.heads, _share(plan))
     first = spans[0][0]
-    whole = all(count == plan.heads // plan.kv_heads for _, _, count in spans)
+    whole = all(count == _share(plan) for _, _, count in spans)
     return GroupsView(
         len(spans), first if whole and [span[0] for span in spans] == list(range(first, first + len(spans))) else None
     )
@@ -186,7 +159,7 @@ def loop_view(
     views: list[PieceView] = []
     end = "0"
     runs = tuple(p for p in pieces if p.contiguous and p.when == TRUE)
-    if len(runs) > _CHAINED:
+    if len(runs) > CHAINED_PIECES:
         view, end = _runs(kind, runs, names)
         views.append(view)
         pieces = tuple(p for p in pieces if p not in runs)

@@ -9,15 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from sparsec.backends.environment import render
 from sparsec.backends.triton.emit import checked_name, module_view
 from sparsec.backends.triton.expr import assignment
 from sparsec.backends.triton.view import KernelView, ModuleView
 from sparsec.ir.expr.nodes import Expr, Int, names_in
-from sparsec.plan.kernel import HeadClass, KernelPlan
-from sparsec.plan.kv.cached import CachedPlan, GroupClass
+from sparsec.plan.heads import group_table
+from sparsec.plan.kv.cached import CachedPlan
 
 _WIDTH = 80
 """Arguments wider than this, with commas, stand one a line."""
@@ -61,17 +60,6 @@ class CachedView:
     store: tuple[SlotView, ...]
     regions: int
     store_columns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Packs:
-    """Query heads of one class that share a KV group and all constants, so many at a time that they fit into the rows.
-
-    `table` has a row a pack: the group, then the constants. `members`: as many heads each, -1 for none.
-    """
-
-    table: tuple[tuple[int, ...], ...]
-    members: tuple[tuple[int, ...], ...]
 
 
 def emit_triton_cached(chunks: CachedPlan, decode: CachedPlan) -> str:
@@ -121,38 +109,3 @@ def _slot_view(name: str, slot: Expr, columns: Mapping[str, int]) -> SlotView:
     if isinstance(slot, Int):
         lines = (f"found = tl.zeros_like(j) + ({slot.value})",)
     return SlotView(name, regions, constants, lines, tuple(arguments), len(", ".join(arguments)) > _WIDTH)
-
-
-def group_table(store: tuple[GroupClass, ...]) -> tuple[tuple[int, ...], ...]:
-    """One row a KV group, in order: its kind, then that kind's constants, then zeros."""
-    width = max(len(group_class.constants) for group_class in store)
-    rows = {
-        group: (kind, *(values[n] for _, values in group_class.constants), *[0] * (width - len(group_class.constants)))
-        for kind, group_class in enumerate(store)
-        for n, group in enumerate(group_class.groups)
-    }
-    return tuple(rows[group] for group in sorted(rows))
-
-
-def packs(plan: KernelPlan, head_class: HeadClass, most: int) -> Packs:
-    """The packs of a class, of at most `most` heads each."""
-    return _packs(head_class.heads, tuple(values for _, values in head_class.constants), _share(plan), most)
-
-
-def _share(plan: KernelPlan) -> int:
-    return plan.heads // plan.kv_heads
-
-
-@lru_cache(maxsize=256)
-def _packs(heads: tuple[int, ...], constants: tuple[tuple[int, ...], ...], share: int, most: int) -> Packs:
-    alike: dict[tuple[int, ...], list[int]] = {}
-    for n, head in enumerate(heads):
-        alike.setdefault((head // share, *(values[n] for values in constants)), []).append(head)
-    width = min(most, max(map(len, alike.values())))
-    table, members = [], []
-    for row, found in alike.items():
-        for first in range(0, len(found), width):
-            part = found[first : first + width]
-            table.append(row)
-            members.append((*part, *[-1] * (width - len(part))))
-    return Packs(tuple(table), tuple(members))

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from importlib.machinery import SourceFileLoader
 from types import CodeType, ModuleType
 
@@ -22,11 +22,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sparsec.backends.triton.call import FP_FUSION, PLAIN, Call, ClassEntry, Entry, aligned, row_sums, with_rows
-from sparsec.backends.triton.emit import adds_up, emit_triton, emit_triton_backward
+from sparsec.backends.triton.call import FP_FUSION, Call, ClassEntry, Entry, aligned, row_sums, with_rows
+from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
 from sparsec.diagnostics.model import CallError, InternalError
-from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
-from sparsec.plan.target import backward_shape, family, launch_shape
+from sparsec.plan.kernel import BackwardPlan, KernelPlan
+from sparsec.plan.launch import BackwardLaunch, LaunchClass, LaunchPlan
+from sparsec.plan.target import PLAIN, family
 from sparsec.runtime.build.cache import build_key, lookup, publish
 from sparsec.runtime.devices import PerDevice, constant
 from sparsec.runtime.draws import DrawTables
@@ -93,30 +94,27 @@ class GradientEntries:
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
-    """The backward plan, the source of its kernels, these on each device, and the tables that `grad_keys` reads."""
+    """The gradients' launch plan, their source, the kernels on each device, and the tables that `grad_keys` reads."""
 
-    plan: BackwardPlan
+    plan: BackwardLaunch
     source: str
     entries: PerDevice[GradientEntries]
     draws: DrawTables
-    adds_up: bool
 
     @classmethod
-    def of(cls, plan: BackwardPlan, source: str, allow_tf32: bool) -> Gradients:
-        specs = tuple(spec for head_class in plan.transposed for spec in head_class.program.lists)
+    def of(cls, plan: BackwardLaunch, source: str, allow_tf32: bool) -> Gradients:
         made = PerDevice(lambda device: _gradient_entries(plan, source, allow_tf32, device))
-        return cls(plan, source, made, DrawTables(specs), adds_up(plan))
+        return cls(plan, source, made, DrawTables(plan.lists))
 
 
-def _gradient_entries(plan: BackwardPlan, source: str, allow_tf32: bool, device: torch.device) -> GradientEntries:
+def _gradient_entries(plan: BackwardLaunch, source: str, allow_tf32: bool, device: torch.device) -> GradientEntries:
     module, fixed = load_module(source), constants(plan.forward, allow_tf32, device)
-    shape = partial(backward_shape, target_of(device), plan.forward.head_dim, plan.forward.dtype)
 
-    def entries(name: str, classes: tuple[HeadClass, ...], of_keys: bool) -> Iterator[ClassEntry]:
-        for n, head_class in enumerate(classes):
-            how = shape(head_class.program.query_tile, head_class.program.key_tile, of_keys=of_keys)
+    def entries(name: str, classes: tuple[LaunchClass, ...], of_keys: bool) -> Iterator[ClassEntry]:
+        for n, launched in enumerate(classes):
+            shape = plan.shape(launched, target_of(device), of_keys=of_keys)
             kernel = getattr(module, f"{name}_{n}")
-            yield ClassEntry.of(kernel, device, how, plan.forward, head_class, fixed, of_keys=of_keys)
+            yield ClassEntry.of(kernel, device, shape, plan.forward, launched, fixed, of_keys=of_keys)
 
     return GradientEntries(
         Entry(module.row_sums, device, PLAIN, {}),
@@ -132,7 +130,7 @@ class TritonKernel:
     `gradients` makes the backward kernels when the first gradient is asked for; without it there is no backward.
     """
 
-    plan: KernelPlan
+    plan: LaunchPlan
     source: str
     allow_tf32: bool = False
     gradients: Callable[[], Gradients] | None = None
@@ -151,12 +149,12 @@ class TritonKernel:
         def gradients() -> Gradients:
             assert plan_backward is not None
             made = plan_backward()
-            return Gradients.of(made, emit_triton_backward(made), allow_tf32)
+            return Gradients.of(BackwardLaunch.of(made), emit_triton_backward(made), allow_tf32)
 
-        return cls(plan, emit_triton(plan), allow_tf32, None if plan_backward is None else gradients)
+        return cls(LaunchPlan.of(plan), emit_triton(plan), allow_tf32, None if plan_backward is None else gradients)
 
     @classmethod
-    def load(cls, plan: KernelPlan, source: str, gradients: tuple[BackwardPlan, str] | None) -> TritonKernel:
+    def load(cls, plan: LaunchPlan, source: str, gradients: tuple[BackwardLaunch, str] | None) -> TritonKernel:
         """The kernels of `source`, which `emit_triton` made, and of the gradients' plan and source, where given."""
         made = None if gradients is None else Gradients.of(*gradients, allow_tf32=False)
         return cls(plan, source, gradients=None if made is None else lambda: made)
@@ -165,10 +163,9 @@ class TritonKernel:
         plan, target = self.plan, target_of(device)
         module, fixed = load_module(self.source), constants(plan, self.allow_tf32, device)
         made = []
-        for n, head_class in enumerate(plan.classes):
-            tiles = head_class.program.query_tile, head_class.program.key_tile
-            shape = launch_shape(target, plan.head_dim, plan.dtype, *tiles, light=plan.light(head_class))
-            made.append(ClassEntry.of(getattr(module, f"forward_{n}"), device, shape, plan, head_class, fixed))
+        for n, launched in enumerate(plan.classes):
+            shape = plan.shape(launched, target)
+            made.append(ClassEntry.of(getattr(module, f"forward_{n}"), device, shape, plan, launched, fixed))
         return tuple(made)
 
     def forward(
@@ -188,7 +185,7 @@ class TritonKernel:
         Raises CallError for tensors on the CPU outside the interpreter.
         """
         check_device(q)
-        scale, packed = scale_of(self.plan, scale), cu_seqlens is not None
+        scale, packed = self.plan.scale(scale), cu_seqlens is not None
         out = new_like(q, zero=packed)
         lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
         if packed:  # a row may be in no document
@@ -225,7 +222,7 @@ class TritonKernel:
         if self.gradients is None:
             raise InternalError("a kernel made without the plan of its gradients was asked for them")
         made = self.gradients()
-        plan, packed, adds = made.plan, cu_seqlens is not None, made.adds_up
+        plan, packed, adds = made.plan, cu_seqlens is not None, made.plan.adds_up
         dq = new_like(q, zero=packed)
         dk, dv = (new_like(t, zero=packed or adds or q.numel() == 0, wide=adds) for t in (k, v))
         if q.numel() == 0:
@@ -235,7 +232,7 @@ class TritonKernel:
         sink = None if sink is None else aligned(sink)
         log_sum, delta, dsink = row_sums(entries.row_sums, g, out, aligned(lse.contiguous()), grad_lse, sink)
         strided = {"q": q, "k": k, "v": v, "g": g}
-        call = Call.of(plan.forward, strided, q_offset, cu_seqlens, scale_of(self.plan, scale) * LOG2_E)
+        call = Call.of(plan.forward, strided, q_offset, cu_seqlens, self.plan.scale(scale) * LOG2_E)
         tensors: dict[str, Tensor | None] = {**strided, "log_sum": log_sum, "delta": delta}
         tensors |= {"grad_q": dq, "grad_k": dk, "grad_v": dv}
         for entry, tables in zip(entries.queries, with_lists(plan.forward.classes, lists), strict=True):
@@ -246,11 +243,6 @@ class TritonKernel:
         return dq.to(types[0]), dk.to(types[1]), dv.to(types[2]), dsink
 
 
-def scale_of(plan: KernelPlan, given: float | None) -> float:
-    scale = plan.score.scale if given is None else given
-    return 1.0 / math.sqrt(plan.head_dim) if scale is None else scale
-
-
 def with_positive_scale(q: Tensor, scale: float) -> tuple[Tensor, float]:
     """Queries and a scale of the same products: the forward kernels scale row maxima, which takes a positive one."""
     if scale > 0.0:
@@ -258,7 +250,7 @@ def with_positive_scale(q: Tensor, scale: float) -> tuple[Tensor, float]:
     return (q * 0.0, 1.0) if scale == 0.0 else (-q, -scale)
 
 
-def constants(plan: KernelPlan, allow_tf32: bool, device: torch.device) -> dict[str, object]:
+def constants(plan: LaunchPlan, allow_tf32: bool, device: torch.device) -> dict[str, object]:
     """Arguments that follow from the plan alone; made once a device, for the slopes are copied there."""
     softcap, alibi = plan.score.get(Softcap), plan.score.get(Alibi)
     # For scores that are exponents of 2.
@@ -282,10 +274,10 @@ def new_like(tensor: Tensor, *, zero: bool, wide: bool = False) -> Tensor:
     return (torch.zeros if zero else torch.empty)(tensor.shape, dtype=dtype, device=tensor.device)
 
 
-def with_lists(classes: tuple[HeadClass, ...], lists: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+def with_lists(classes: tuple[LaunchClass, ...], lists: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
     """Of each class the tables of its own lists."""
     first = 0
-    for head_class in classes:
-        past = first + len(head_class.program.lists)
+    for launched in classes:
+        past = first + len(launched.lists)
         yield lists[first:past]
         first = past

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sparsec.plan.heads import HeadDimChunk
+
 
 @dataclass(frozen=True, slots=True)
 class PieceView:
@@ -42,16 +44,6 @@ class ListView:
     shift: int
     tiles: int
     lane_row: str
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkView:
-    """Columns first .. first + width - 1 of the head dimension; `cut` if some lie beyond it."""
-
-    index: int
-    first: int
-    width: int
-    cut: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +94,6 @@ class ModuleView:
     """`none`, `separate` or `restart`."""
     accumulate: bool
     """The heads of some KV group lie in several classes, whose gradients of keys and values are added up."""
-    chunks: tuple[ChunkView, ...]
+    chunks: tuple[HeadDimChunk, ...]
     kernels: tuple[KernelView, ...]
     key_kernels: tuple[KernelView, ...]

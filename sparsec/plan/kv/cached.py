@@ -49,7 +49,7 @@ class CachedPlan:
 
     @cached_property
     def regions(self) -> int:
-        return max(1, *(len(group) for group in self.layout.groups))
+        return self.layout.most_regions
 
 
 def cache_layout(pattern: ResolvedPattern, bands_of: HeadBands, effort: Effort) -> CacheLayout:

@@ -34,6 +34,11 @@ class CacheLayout:
     groups: tuple[tuple[Region, ...], ...]
     growth: tuple[Growth, ...]
 
+    @property
+    def most_regions(self) -> int:
+        """Of any group, at least 1; a kernel's table of places has so many of each: [kv_heads, regions, 2]."""
+        return max(1, *(len(group) for group in self.groups))
+
     def capacities(self, max_len: int, rollback: int = 0) -> tuple[tuple[int, ...], ...]:
         """Slots of each region of each group, for sequences of up to `max_len` tokens.
 

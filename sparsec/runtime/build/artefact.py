@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -36,8 +36,10 @@ from sparsec.diagnostics.arguments import path
 from sparsec.diagnostics.model import CallError, SparsecError
 from sparsec.ir.bands.normalise import TooManyBands
 from sparsec.pipeline import Compilation
-from sparsec.plan.kv.cached import NoCache
+from sparsec.plan.kernel import BackwardPlan, KernelPlan
+from sparsec.plan.kv.cached import CachedPlan, NoCache
 from sparsec.plan.kv.layout import CacheLayout
+from sparsec.plan.launch import Launches
 from sparsec.plan.target import Family, family
 from sparsec.program import Pattern
 from sparsec.runtime.build.manifest import (
@@ -46,12 +48,11 @@ from sparsec.runtime.build.manifest import (
     MANIFEST,
     KernelRecord,
     Manifest,
-    Plans,
     Proof,
     launch_data,
+    launches_of,
     layout_data,
     layout_of,
-    plans_of,
 )
 from sparsec.runtime.cached_kernel import CachedKernel
 from sparsec.runtime.compile import check_supported, module_of
@@ -108,7 +109,7 @@ def compile_to_directory(
         pattern.name,
         kernel_name(request, target),
         _versions(target),
-        launch_data(plans),
+        launch_data(Launches.of(plans.forward, plans.backward, plans.cached)),
         kernels,
         {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         cpu.processor_of(_level(target)) if _for_cpu(target) else None,
@@ -136,12 +137,12 @@ def load_compiled(directory: Path | str) -> SparseAttention:
             raise CallError(f"expected artefacts of format {FORMAT}, got {manifest['format']!r}")
         files = _checked(folder, manifest["files"])
         layout = layout_of(json.loads(files[LAYOUT]))
-        plans = plans_of(manifest["launch"], layout)
+        launches = launches_of(manifest["launch"], layout)
         request = replace(request_of(manifest["request"])[0], file_layout=partial(_layout, layout))
         kind = "cpu" if _for_cpu(manifest["target"]) else "triton"
         if kind == "cpu":
             processor.check(manifest["processor"]["machine"], manifest["processor"]["instructions"])
-        forward, backward, cached = (_load_cpu if kind == "cpu" else _load_triton)(plans, folder, files)
+        forward, backward, cached = (_load_cpu if kind == "cpu" else _load_triton)(launches, folder, files)
     except CallError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -150,8 +151,9 @@ def load_compiled(directory: Path | str) -> SparseAttention:
     kernels = LoadedKernel(
         forward,
         (lambda: backward) if backward is not None else _no_gradient,
-        plans.forward,
+        launches.forward,
         (lambda: cached) if cached is not None else _no_cache,
+        lambda: request.compilation(manifest["target"]).forward,
     )
     name = kernel_name(request, manifest["target"], hashlib.sha256(text).hexdigest())
     return module_of(
@@ -186,18 +188,27 @@ def _layout(layout: CacheLayout | str) -> CacheLayout:
     return layout
 
 
-def _plans(compilation: Compilation, gradients: bool) -> tuple[Plans, CacheLayout | str]:
+@dataclass(frozen=True, slots=True)
+class _Plans:
+    """What a folder's kernels are made from; None as of `Launches`."""
+
+    forward: KernelPlan
+    backward: BackwardPlan | None
+    cached: tuple[CachedPlan, CachedPlan] | None
+
+
+def _plans(compilation: Compilation, gradients: bool) -> tuple[_Plans, CacheLayout | str]:
     """The plans; the layout of the cache, or why there is none. Raises TooManyBands."""
     forward = compilation.forward
     backward = compilation.backward if gradients else None
     try:
         cached = compilation.cached
     except (NoCache, TooManyBands) as error:  # the heads of a KV group may have more bands together than each has
-        return Plans(forward, backward, None), str(error)
-    return Plans(forward, backward, cached), cached[0].layout
+        return _Plans(forward, backward, None), str(error)
+    return _Plans(forward, backward, cached), cached[0].layout
 
 
-def _build_cpu(plans: Plans, target: str, progress: Callable[[str], None]) -> _Built:
+def _build_cpu(plans: _Plans, target: str, progress: Callable[[str], None]) -> _Built:
     sources = {"forward": emit_cpp(plans.forward)}
     if plans.cached is not None:
         sources["cached"] = emit_cpp_cached(*plans.cached)
@@ -211,7 +222,7 @@ def _build_cpu(plans: Plans, target: str, progress: Callable[[str], None]) -> _B
     return tuple(KernelRecord(f"sparsec_{name}") for part in sources for name in _CPU_KERNELS[part]), files
 
 
-def _build_gpu(plans: Plans, target: str, progress: Callable[[str], None]) -> _Built:
+def _build_gpu(plans: _Plans, target: str, progress: Callable[[str], None]) -> _Built:
     from sparsec.backends.triton import aot  # imported where it is used, for it is slow to import
 
     def build(part: str, source: str, ahead: Callable[[str], tuple[aot.KernelArtefact, ...]]) -> None:
@@ -247,27 +258,27 @@ def _build_gpu(plans: Plans, target: str, progress: Callable[[str], None]) -> _B
     return tuple(records), files
 
 
-def _load_cpu(plans: Plans, folder: Path, files: Mapping[str, bytes]) -> _Kernels:
-    backward, cached = plans.backward, plans.cached
+def _load_cpu(launches: Launches, folder: Path, files: Mapping[str, bytes]) -> _Kernels:
+    backward, cached = launches.backward, launches.cached
     library = {part: folder / name for part in _CPU_KERNELS if (name := f"{part}.so") in files}
     return (
-        cpu.CpuKernel.load(plans.forward, files["forward.cpp"].decode(), library["forward"]),
+        cpu.CpuKernel.load(launches.forward, files["forward.cpp"].decode(), library["forward"]),
         None if backward is None else CpuBackward.load(backward, library["backward"]),
-        None if cached is None else cpu_cached.CpuCached.load(*cached, files["cached.cpp"].decode(), library["cached"]),
+        None if cached is None else cpu_cached.CpuCached.load(cached, files["cached.cpp"].decode(), library["cached"]),
     )
 
 
-def _load_triton(plans: Plans, folder: Path, files: Mapping[str, bytes]) -> _Kernels:
+def _load_triton(launches: Launches, folder: Path, files: Mapping[str, bytes]) -> _Kernels:
     from sparsec.backends.triton.cached import TritonCached
     from sparsec.backends.triton.kernel import TritonKernel  # imported where they are used, for they are slow to import
 
-    backward, cached = plans.backward, plans.cached
+    backward, cached = launches.backward, launches.cached
     gradients = None if backward is None else (backward, files["backward.py"].decode())
-    kernel = TritonKernel.load(plans.forward, files["forward.py"].decode(), gradients)
+    kernel = TritonKernel.load(launches.forward, files["forward.py"].decode(), gradients)
     return (
         kernel,
         None if backward is None else kernel,
-        None if cached is None else TritonCached.load(*cached, files["cached.py"].decode()),
+        None if cached is None else TritonCached.load(cached, files["cached.py"].decode()),
     )
 
 

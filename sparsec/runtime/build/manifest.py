@@ -1,30 +1,26 @@
 """What a folder of `sparsec compile` says of itself: `manifest.json` and `layout.json`, to JSON and back.
 
-Invariant: all that a launch reads of a plan survives the way there and back; the tile programs' expressions, which are
-in the generated source, stay behind.
+Invariant: what comes back is equal to what went: a launch plan holds all that a call needs, and so does the manifest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from sparsec.backends.cpu.processor import Processor
 from sparsec.ir.bands.band import Congruence
 from sparsec.ir.bands.liveness import Growth, Region
-from sparsec.ir.expr.nodes import FALSE
-from sparsec.ir.tiles.program import ListSpec, TileProgram
-from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
-from sparsec.plan.kv.cached import CachedPlan, store_classes
+from sparsec.ir.tiles.program import ListSpec
+from sparsec.plan.heads import Table
 from sparsec.plan.kv.layout import CacheLayout
+from sparsec.plan.launch import BackwardLaunch, CachedLaunch, LaunchClass, Launches, LaunchPlan
 from sparsec.sema.model import Documents
 from sparsec.sema.record import score_data, score_of
 
 FORMAT = 4
 MANIFEST, LAYOUT = "manifest.json", "layout.json"
-_PLAIN_FIELDS = ("heads", "kv_heads", "head_dim", "dtype")
-"""Of a KernelPlan: what JSON holds as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +61,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What `manifest.json` says; `launch` is `launch_data` of the plans, `files` each file's SHA-256 by its name.
+    """What `manifest.json` says; `launch` is `launch_data`, `files` each file's SHA-256 by its name.
 
     `processor`: what a library for the CPU needs of the machine, None for a GPU's.
     `request`: the name of the kernels, as of `runtime.request`, from which other processes build them. `proof`: None
@@ -81,19 +77,6 @@ class Manifest:
     files: Mapping[str, str]
     processor: Processor | None = None
     proof: Proof | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Plans:
-    """The plans of a folder's kernels.
-
-    `backward`: None in a folder for inference. `cached`: over a cache, of chunks and of few queries; None for a pattern
-    without a cache.
-    """
-
-    forward: KernelPlan
-    backward: BackwardPlan | None
-    cached: tuple[CachedPlan, CachedPlan] | None
 
 
 def layout_data(layout: CacheLayout | str) -> dict[str, Any]:
@@ -128,67 +111,50 @@ def _region(data: Mapping[str, Any]) -> Region:
     return Region(**{**data, "residue": residue})
 
 
-def launch_data(plans: Plans) -> dict[str, Any]:
-    """What launches need to know of the plans, but for the cache's layout."""
-    backward = plans.backward
+def launch_data(launches: Launches) -> dict[str, Any]:
+    """The launch plans, but for the cache's layout, which is `layout.json`."""
+    backward, cached = launches.backward, launches.cached
     return {
-        "forward": _plan_data(plans.forward),
+        "forward": _plan_data(launches.forward),
         "backward": backward
-        and {"forward": _plan_data(backward.forward), "transposed": [_class_data(c) for c in backward.transposed]},
-        "cached": plans.cached and [_plan_data(cached.attend) for cached in plans.cached],
+        and {"forward": _plan_data(backward.forward), "transposed": [asdict(each) for each in backward.transposed]},
+        "cached": cached
+        and {"chunks": _plan_data(cached.chunks), "few": _plan_data(cached.few), "store": cached.store},
     }
 
 
-def plans_of(launch: Mapping[str, Any], layout: CacheLayout | str) -> Plans:
-    """The plans that `launch_data` described, with empty tile programs and no slot maps.
-
-    Raises KeyError, TypeError or ValueError for other data.
-    """
-    backward, cached = launch["backward"], None
-    if launch["cached"] is not None and not isinstance(layout, str):
-        store = store_classes(layout)
-        chunks, few = (CachedPlan(_plan(data), (), store, layout) for data in launch["cached"])
-        cached = chunks, few
-    return Plans(
-        _plan(launch["forward"]),
-        backward
-        and BackwardPlan(_plan(backward["forward"]), tuple(_head_class(data) for data in backward["transposed"])),
-        cached,
+def launches_of(data: Mapping[str, Any], layout: CacheLayout | str) -> Launches:
+    """What `launch_data` was made from. Raises KeyError, TypeError or ValueError for other data."""
+    backward, cached = data["backward"], data["cached"]
+    return Launches(
+        _plan(data["forward"]),
+        backward and BackwardLaunch(_plan(backward["forward"]), tuple(map(_class, backward["transposed"]))),
+        None
+        if cached is None or isinstance(layout, str)
+        else CachedLaunch(_plan(cached["chunks"]), _plan(cached["few"]), _table(cached["store"]), layout),
     )
 
 
-def _plan_data(plan: KernelPlan) -> dict[str, Any]:
-    plain = {name: getattr(plan, name) for name in _PLAIN_FIELDS}
-    classes = [_class_data(c) for c in plan.classes]
-    return {**plain, "score": score_data(plan.score), "documents": plan.documents.value, "classes": classes}
+def _plan_data(plan: LaunchPlan) -> dict[str, Any]:
+    return {**asdict(plan), "score": score_data(plan.score), "documents": plan.documents.value}
 
 
-def _plan(data: Mapping[str, Any]) -> KernelPlan:
-    return KernelPlan(
-        **{name: data[name] for name in _PLAIN_FIELDS},
-        score=score_of(data["score"], data["heads"]),
-        documents=Documents(data["documents"]),
-        classes=tuple(_head_class(c) for c in data["classes"]),
-    )
-
-
-def _class_data(head_class: HeadClass) -> dict[str, Any]:
-    program = head_class.program
-    return {
-        "heads": head_class.heads,
-        "constants": dict(head_class.constants),
-        "query_tile": program.query_tile,
-        "key_tile": program.key_tile,
-        "lists": [asdict(spec) for spec in program.lists],
-        "light": head_class.light,
+def _plan(data: Mapping[str, Any]) -> LaunchPlan:
+    given = {
+        **data,
+        "score": score_of(data["score"], data["heads"]),
+        "documents": Documents(data["documents"]),
+        "classes": tuple(map(_class, data["classes"])),
     }
+    return LaunchPlan(**given)
 
 
-def _head_class(data: Mapping[str, Any]) -> HeadClass:
-    lists = tuple(
-        ListSpec(s["width"], s["block"], tuple((seed, lane) for seed, lane in s["lanes"]), s["lane_row"])
-        for s in data["lists"]
+def _class(data: Mapping[str, Any]) -> LaunchClass:
+    lists = (
+        ListSpec(**{**spec, "lanes": tuple((seed, lane) for seed, lane in spec["lanes"])}) for spec in data["lists"]
     )
-    program = TileProgram(data["query_tile"], data["key_tile"], (), (), (), FALSE, lists)
-    constants = tuple((name, tuple(values)) for name, values in data["constants"].items())
-    return HeadClass(tuple(data["heads"]), constants, program, (), data.get("light", False))
+    return LaunchClass(**{**data, "table": _table(data["table"]), "lists": tuple(lists)})
+
+
+def _table(rows: Iterable[Iterable[int]]) -> Table:
+    return tuple(map(tuple, rows))

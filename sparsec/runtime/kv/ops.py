@@ -120,9 +120,7 @@ def _count(state: np.ndarray[Any, Any], given: list[int], told: bool) -> None:
 
 def cache_tables(kernel: str, max_len: int, device: torch.device) -> tuple[Tensor, ...]:
     """The tables of draws of every query block that a cache may come to, for the kernel of that name."""
-    plan = registered(kernel, device).cached.plan.attend
-    specs = tuple(spec for head_class in plan.classes for spec in head_class.program.lists)
-    return draw_tables(specs, max_len, 0, device)
+    return draw_tables(registered(kernel, device).cached.plan.chunks.lists, max_len, 0, device)
 
 
 def _first(

@@ -1,4 +1,4 @@
-"""The text of the module of kernels over a cache, and how the heads of a class are packed."""
+"""The text of the module of kernels over a cache."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsec.backends.triton.emit_cached import cached_view, emit_triton_cached, group_table, packs
+from sparsec.backends.triton.emit_cached import cached_view, emit_triton_cached
 from sparsec.pipeline import Lowered
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.sema import model as m
@@ -61,27 +61,3 @@ def test_is_formatted(head_dim: int, score: m.Score | None, tmp_path: Path) -> N
         text=True,
     )
     assert run.returncode == 0, run.stdout
-
-
-def test_packs_hold_heads_of_one_group_with_equal_constants() -> None:
-    _, decode = plans()
-    plan = decode.attend
-    strided, drawn = plan.classes
-    found = packs(plan, strided, 64)
-    assert found.members == ((0, 1), (2, 3))
-    assert [row[0] for row in found.table] == [0, 1] and found.table[0] != found.table[1]
-    assert packs(plan, drawn, 64).members == ((4,), (5,)), "each has draws of its own"
-
-
-def test_packs_are_no_larger_than_asked() -> None:
-    pattern = m.ResolvedPattern(5, 1, (m.Causal(),) * 5, 64, (), m.Documents.NONE, m.Score())
-    plan = Lowered(pattern).plan_cached(head_dim=64, dtype="bfloat16", query_tile=16, key_tile=32).attend
-    found = packs(plan, plan.classes[0], 2)
-    assert found.members == ((0, 1), (2, 3), (4, -1)) and found.table == ((0,),) * 3
-
-
-def test_the_table_of_groups_has_each_groups_kind_and_constants() -> None:
-    chunks, _ = plans()
-    table = group_table(chunks.store)
-    assert [row[0] for row in table] == [0, 0, 1] and len({len(row) for row in table}) == 1
-    assert any(a != b for a, b in zip(table[0], table[1], strict=True)), "they differ in their strides' phases"

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,13 +17,15 @@ import pytest
 import torch
 from spilling import MOST
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 import sparsec
 from sparsec.backends.cpu import kernel as cpu
 from sparsec.diagnostics.model import CallError, SparsecError
+from sparsec.plan.launch import Launches
 from sparsec.runtime.build import artefact
 from sparsec.runtime.build.artefact import compile_to_directory, load_compiled
-from sparsec.runtime.build.manifest import Plans, launch_data, layout_data, layout_of, plans_of
+from sparsec.runtime.build.manifest import launch_data, launches_of, layout_data, layout_of
 from sparsec.runtime.compile import Request
 from sparsec.runtime.module import SparseAttention
 from sparsec.syntax import parser
@@ -70,6 +73,12 @@ def used(attn: SparseAttention) -> list[Tensor]:
     return [out.detach(), lse.detach(), *gradients, cached_out, cached_lse]
 
 
+def flops(attn: SparseAttention) -> int:
+    with FlopCounterMode(display=False) as counter:
+        attn(*(torch.ones(1, heads, TOKENS, 16) for heads in (4, 2, 2)))
+    return int(counter.get_total_flops())
+
+
 def test_a_folder_gives_the_compiled_module_back_bit_for_bit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = sparsec.compile(TEXT, head_dim=16, target="cpu")
     expected = used(compiled)
@@ -84,6 +93,7 @@ def test_a_folder_gives_the_compiled_module_back_bit_for_bit(folder: Path, monke
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
     torch.testing.assert_close(found[-2:], found[:2], atol=1e-5, rtol=0)
     assert (loaded.source, loaded.layout) == (compiled.source, compiled.layout)
+    assert loaded.plan == compiled.plan and flops(loaded) == flops(compiled) > 0
     assert pickle.loads(pickle.dumps(loaded)).layout == loaded.layout
 
 
@@ -192,7 +202,10 @@ def test_a_manifest_without_what_newer_ones_add_is_read(folder: Path, tmp_path: 
     manifest = json.loads((copy / "manifest.json").read_text())
     assert all(kernel.pop("warnings") == [] for kernel in manifest["kernels"])
     launch = manifest["launch"]
-    plans = launch["forward"], launch["backward"]["forward"], *launch["cached"]
+    plans = (
+        *(launch["forward"], launch["backward"]["forward"]),
+        *(launch["cached"][name] for name in ("chunks", "few")),
+    )
     for classes in (*(plan["classes"] for plan in plans), launch["backward"]["transposed"]):
         for head_class in classes:
             del head_class["light"]
@@ -201,13 +214,22 @@ def test_a_manifest_without_what_newer_ones_add_is_read(folder: Path, tmp_path: 
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize("target", ["cpu", "cuda:90"])
+def test_launch_plans_survive_json(target: str) -> None:
+    plans = Request(sparsec.parse(TEXT).pattern().lowered(), 96, torch.bfloat16).compilation(target)
+    launches = Launches.of(plans.forward, plans.backward, plans.cached)
+    for each in (launches, replace(launches, backward=None), replace(launches, cached=None)):
+        data = json.loads(json.dumps(launch_data(each)))
+        assert launches_of(data, plans.chunks.layout) == each
+
+
 @pytest.mark.parametrize(("terms", "light"), [("window(20)", True), ("sink(4) | window(20) | stride(3b)", False)])
 def test_the_manifest_says_which_classes_are_light(terms: str, light: bool) -> None:
     pattern = sparsec.parse(f"pattern p {{ block 16 causal attend {terms} }}").pattern()
     plan = Request(pattern.lowered(2, 1), 64, torch.bfloat16).compilation("cuda:90").forward
-    data = json.loads(json.dumps(launch_data(Plans(plan, None, None))))
-    loaded = plans_of(data, "no cache").forward
-    assert [p.light(p.classes[0]) for p in (plan, loaded)] == [light, light]
+    data = json.loads(json.dumps(launch_data(Launches.of(plan, None, None))))
+    loaded = launches_of(data, "no cache").forward
+    assert plan.light(plan.classes[0]) == loaded.classes[0].light == light
 
 
 def test_a_failed_compile_leaves_the_folder_as_it_was(
