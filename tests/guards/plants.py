@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
-BUILDERS = {"cpu": ("cpu", "cpu_backward", "cpu_cached"), "triton": ("triton", "triton_cached")}
+BUILDERS = {"cpu": ("kernel", "backward", "cached"), "triton": ("kernel", "cached")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def planted(name: str) -> Iterator[None]:
         if name:
             plant = PLANTS[name]
             function = "compile_shared" if plant.target == "cpu" else "load_module"
-            modules = [import_module(f"sparsec.runtime.{module}") for module in BUILDERS[plant.target]]
+            modules = [import_module(f"sparsec.backends.{plant.target}.{module}") for module in BUILDERS[plant.target]]
             for module in modules:  # all imported by now, for they take the function from each other
                 stack.enter_context(_changed(module, function, plant))
         yield

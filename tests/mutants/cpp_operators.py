@@ -1,4 +1,4 @@
-"""Operators on the templates of the C++ kernels: forward, backward and over a cache."""
+"""Operators on the sources of the C++ kernels: forward, backward and over a cache."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from mutant import Operator
 
 def _of(part: str, *operators: tuple[str, str, str, str]) -> tuple[Operator, ...]:
     return tuple(
-        Operator(f"C++: {name}", part, file if "/" in file else f"templates/cpu/{file}.cpp.jinja", before, after)
+        Operator(
+            f"C++: {name}", part, file if file.endswith(".py") else f"templates/cpu/kernels/{file}.h", before, after
+        )
         for name, file, before, after in operators
     )
 
@@ -23,35 +25,33 @@ FORWARD = _of(
     ("tail keys past the end", "tiles", "minimum(tile * KEY_TILE + KEY_TILE, w.end) - w.first_key",
      "tile * KEY_TILE + KEY_TILE - w.first_key"),
     ("odd key counted twice", "tiles", "w.mask[n][v] = ivec{};", "w.mask[n][v] = w.mask[count - 1][v];"),
-    ("heads dealt out to groups in turn", "tasks", "const int64_t g = h / (HEADS / KV_HEADS);",
+    ("heads dealt out to groups in turn", "call_keys", "const int64_t g = h / (HEADS / KV_HEADS);",
      "const int64_t g = h % KV_HEADS;"),
     ("stride of the head dim", "elements", "to[d] = widen(from[d * m.dim])", "to[d] = widen(from[d])"),
-    ("offset of the queries", "parts", "int(call.n_k), int(call.n_k), -call.q0, 0}",
-     "int(call.n_k), int(call.n_k), 0, 0}"),
-    ("bfloat16 cut off", "elements", "(b + 0x7fff + ((b >> 16) & 1)) >> 16", "b >> 16"),
-    ("draws of another row", "classes", "(block - list.first, 0,", "(block, 0,"),
+    ("offset of the queries", "documents/none", "n_k, n_k, -call.q0, 0}", "n_k, n_k, 0, 0}"),
+    ("bfloat16 cut off", "dtypes/bfloat16", "(b + 0x7fff + ((b >> 16) & 1)) >> 16", "b >> 16"),
+    ("draws of another row", "draws", "(block - list.first, 0,", "(block, 0,"),
     ("division towards zero", "vectors", "return q - ((a - q * b < 0) & 1);", "return q;"),
 )  # fmt: skip
 
 SCORES = _of(
     "C++ scores",
-    ("learned sink without weight", "panels", "panel.total[v] = splat(1.0f);", "panel.total[v] = vec{};"),
-    ("softcap's derivative left out", "gradients", "      gradient *= 1.0f - capped[c] * capped[c];\n", ""),
-    ("alibi slopes from head 0", "sparsec/backends/cpu/emit.py", "for slope in alibi.of_heads(plan.heads)",
-     "for slope in alibi.of_heads(plan.heads)[:1] * plan.heads"),
+    ("learned sink without weight", "modifiers/learned_sink", "total = 1.0f;", "total = 0.0f;"),
+    ("softcap's derivative left out", "modifiers/softcap", "gradient[n] *= 1.0f - kept.tanh[n] * kept.tanh[n];", ";"),
+    ("alibi slopes from head 0", "sparsec/backends/cpu/modifiers.py", "for slope in modifier.of_heads(heads)",
+     "for slope in modifier.of_heads(heads)[:1] * heads"),
 )  # fmt: skip
 
 DOCUMENTS = _of(
     "C++ documents",
-    ("document's keys from the start", "parts", "minimum(q1, end), begin, end, int(call.n_k)",
-     "minimum(q1, end), 0, end, int(call.n_k)"),
-    ("keys of the first document", "parts", "begin - call.q0, begin};", "begin - call.q0, 0};"),
+    ("document's keys from the start", "documents/separate", "begin, end, int(call.n_k)", "0, end, int(call.n_k)"),
+    ("keys of the first document", "documents/restart", "begin - call.q0, begin};", "begin - call.q0, 0};"),
 )  # fmt: skip
 
 BACKWARD = _of(
     "C++ backward",
     ("gradient of the LSE with the other sign", "rows", "total - of_lse", "total + of_lse"),
-    ("keys of the group's first head alone", "key_tasks", "h < (g + 1) * (HEADS / KV_HEADS)",
+    ("keys of the group's first head alone", "backward", "h < (g + 1) * (HEADS / KV_HEADS)",
      "h < g * (HEADS / KV_HEADS) + 1"),
     ("dq of the first share alone", "rows", "share < shares.count", "share < 1"),
     ("padding writes a query's dq", "query_tiles", "      w.live.dq[n] = w.nowhere;\n", ""),
@@ -59,15 +59,15 @@ BACKWARD = _of(
 
 CACHED = _of(
     "C++ cached",
-    ("the first new key from the cache", "cached_tile", "key[n] < w.length;", "key[n] <= w.length;"),
-    ("shares merged without rescaling", "row_tasks", "o[d] = o[d] * before +", "o[d] = o[d] +"),
+    ("the first new key from the cache", "cached_keys", "number[n] < from.length;", "number[n] <= from.length;"),
+    ("shares merged without rescaling", "decode", "o[d] = o[d] * before +", "o[d] = o[d] +"),
     ("a key between two batches not stored", "store", "minimum(AT_ONCE, stop - first)",
      "minimum(AT_ONCE - 1, stop - first)"),
 )  # fmt: skip
 
 GUARDED = _of(
     "C++ guarded",
-    ("draws outside their table", "classes", "std::clamp<int64_t>(block - list.first, 0, list.blocks - 1)",
+    ("draws outside their table", "draws", "std::clamp<int64_t>(block - list.first, 0, list.blocks - 1)",
      "block - list.first"),
 )  # fmt: skip
 

@@ -23,10 +23,15 @@ def emit_cpp_cached(chunks: CachedPlan, rows: CachedPlan, *, symbol: str = "spar
     Each is `int (const sparsec_cached_call*)`. `chunks` and `rows` are plans of one pattern, `rows` with query tiles of
     one row. It may be joined with other sources.
     """
-    attend = replace(_view(chunks, symbol, "i"), stored=_stored(chunks))
-    of_packs = tuple(initialiser((group, len(heads), initialiser(heads))) for group, heads in _packs(rows.attend))
-    of_rows = replace(_view(rows, symbol, "j"), lane_tile="KEY_TILE", lane="j", other="i", packs=of_packs)
-    return f"{print_kernel(CHUNK, attend)}\n{print_kernel(ROWS, of_rows)}"
+    of_chunks, of_rows = views(chunks, rows, symbol)
+    return f"{print_kernel(CHUNK, of_chunks)}\n{print_kernel(ROWS, of_rows)}"
+
+
+def views(chunks: CachedPlan, rows: CachedPlan, symbol: str) -> tuple[CppView, CppView]:
+    """What the templates print of chunks and storing, and of single rows."""
+    of_packs = (initialiser((group, len(heads), initialiser(heads))) for group, heads in _packs(rows.attend))
+    of_rows = replace(_view(rows, symbol, "j"), lane_tile="KEY_TILE", lane="j", other="i", packs=tuple(of_packs))
+    return replace(_view(chunks, symbol, "i"), stored=_stored(chunks)), of_rows
 
 
 def _view(plan: CachedPlan, symbol: str, lane: str) -> CppView:

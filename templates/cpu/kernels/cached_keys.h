@@ -3,11 +3,23 @@
 
 // ---- Where the keys and values of a tile lie: in the cache, or those of the call in its own tensors.
 struct Source {
-  Matrix k, v;            // of the call; rows are positions
-  Matrix keys, values;    // of the cache; rows are slots
+  Matrix k, v;  // of the call; rows are positions
+  Matrix keys, values;  // of the cache; rows are slots
   const int32_t* places;  // of the head's group
-  int head, length;       // keys before `length` are in the cache
+  int head, length;  // keys before `length` are in the cache
 };
+
+// For head h of sequence b; row `first` is at position 0.
+Source source_of(const sparsec_cached_call& call, int64_t b, int64_t h, int64_t first) {
+  const int64_t g = h / (HEADS / KV_HEADS);
+  return {matrix(call.k, call.k_stride, b, g, first),
+          matrix(call.v, call.v_stride, b, g, first),
+          arena(call.keys, call, b),
+          arena(call.values, call, b),
+          places_of(call, g),
+          int(h),
+          call.lengths[b]};
+}
 
 const float NOTHING[D] = {};  // in place of a key that the cache does not hold: it is dead, and is not read
 

@@ -6,6 +6,13 @@ struct Source {
   Matrix k, v;  // rows are positions
 };
 
+// For head h of sequence b; row `first` is at position 0.
+template <class Call>
+Source source_of(const Call& call, int64_t b, int64_t h, int64_t first) {
+  const int64_t g = h / (HEADS / KV_HEADS);
+  return {matrix(call.k, call.k_stride, b, g, first), matrix(call.v, call.v_stride, b, g, first)};
+}
+
 // Points at keys and values first .. first + count, in place or in `key` and `value`.
 inline void point_tile(const Source& from, int, int first, int count, float (*key)[D], float (*value)[D],
                        const float** keys, const float** values) {

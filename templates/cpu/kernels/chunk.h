@@ -2,13 +2,12 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "cached_keys.h"
+#include "cache.h"
 #include "panels.h"
 
 // ---- Tasks: every query tile of every head of every sequence, the longest rows first.
 // The n-th query tile from the end, if the sequence has it; with the last one, the padding before its rows.
 void run_task(Work& w, const sparsec_cached_call& call, int64_t b, int64_t h, int n) {
-  const int64_t g = h / (HEADS / KV_HEADS);
   const int length = call.lengths[b], stop = length + int(count_of(call, b));
   const int64_t first = call.n - stop;  // the row of position 0
   element* out = (element*)call.out + (b * HEADS + h) * call.n * D;
@@ -22,13 +21,7 @@ void run_task(Work& w, const sparsec_cached_call& call, int64_t b, int64_t h, in
   w.i1 = minimum(w.base + QUERY_TILE, stop) - 1;
   if (w.i1 < w.i0) return;
   w.begin = 0, w.end = stop, w.n_k = stop;
-  w.source = {matrix(call.k, call.k_stride, b, g, first),
-              matrix(call.v, call.v_stride, b, g, first),
-              arena(call.keys, call, b),
-              arena(call.values, call, b),
-              places_of(call, g),
-              int(h),
-              length};
+  w.source = source_of(call, b, h, first);
   w.modifiers = Modifiers(call, h);
   load_queries(w, matrix(call.q, call.q_stride, b, h, first), call.scale);
   visit(w, call.lists, int(h));

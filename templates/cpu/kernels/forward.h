@@ -7,13 +7,12 @@
 
 // ---- Tasks: every query tile of every head, the longest rows first; each is computed whole by one thread.
 void run_task(Work& w, const sparsec_call& call, int64_t b, int64_t h, const Tile& tile) {
-  const int64_t g = h / (HEADS / KV_HEADS);
   const Part& part = tile.part;
   w.base = tile.base;
   w.i0 = maximum(w.base, part.q0);
   w.i1 = minimum(w.base + QUERY_TILE, part.q1) - 1;
   w.begin = part.begin, w.end = part.end, w.n_k = part.n_k;
-  w.source = {matrix(call.k, call.k_stride, b, g, part.k_row), matrix(call.v, call.v_stride, b, g, part.k_row)};
+  w.source = source_of(call, b, h, part.k_row);
   w.modifiers = Modifiers(call, h);
   load_queries(w, matrix(call.q, call.q_stride, b, h, part.q_row), call.scale);
   visit(w, call.lists, int(h));

@@ -14,7 +14,7 @@ constexpr bool IN_PLACE = sizeof(element) == sizeof(float) && WIDE == D;
 // dq in float32, a matrix [B, H, Nq, WIDE] a share; a chunk of rows holds nothing before it is touched.
 struct Shares {
   float *first, *others;  // the matrix of share 0, which may be the output; those of the rest
-  uint8_t* touched;       // [count, chunks]
+  uint8_t* touched;  // [count, chunks]
   int64_t count, apart, chunks;
 
   float* dq(int64_t share) const { return share == 0 ? first : others + (share - 1) * apart; }
@@ -31,13 +31,13 @@ struct Work {  // one thread's scratch
   float key[KEY_TILE][WIDE], value[KEY_TILE][D], nowhere[WIDE];
   Queries tile, live;
   Keys present, seen;
-  ivec lane[VECS];    // 0, 1, ..., PANEL - 1
+  ivec lane[VECS];  // 0, 1, ..., PANEL - 1
   Matrix queries, grads;  // of the query head at hand; rows are positions
   float *lse, *delta, *dq;  // likewise; position i is row i + q_row of n_q
-  uint8_t* touched;         // likewise, by chunk
+  uint8_t* touched;  // likewise, by chunk
   int64_t q_row, n_q;
-  Modifiers modifiers;      // of the head's scores
-  int j0, j1, first_row;        // keys j0 .. j1 are present; lane 0 of panel 0 is key `first_row`
+  Modifiers modifiers;  // of the head's scores
+  int j0, j1, first_row;  // keys j0 .. j1 are present; lane 0 of panel 0 is key `first_row`
   int origin, begin, end, n_k;  // queries origin + begin .. origin + end - 1; tile 0 starts at `origin`
 
   int first_panel() const { return (j0 - first_row) / PANEL; }

@@ -20,11 +20,11 @@ struct Work {  // one thread's scratch
   ivec lane[VECS];  // 0, 1, ..., PANEL - 1
   Matrix k, v, keys, values;  // of the call, rows are positions; of the cache, rows are slots
   const int32_t* places;
-  const int* heads;      // of the pack
-  int pack, length;      // its size; keys before `length` are in the cache
-  int i0, i1;            // the row, twice
+  const int* heads;  // of the pack
+  int pack, length;  // its size; keys before `length` are in the cache
+  int i0, i1;  // the row, twice
   int begin, end, n_k;
-  int turn, first, stop; // of the row's tiles this task takes those whose turn is from `first` to `stop`
+  int turn, first, stop;  // of the row's tiles this task takes those whose turn is from `first` to `stop`
 };
 
 // Printed for the pattern: visits the tiles that the row sees.

@@ -15,9 +15,9 @@ struct Keys {  // the keys of one tile to attend to, in order; ROWS more entries
 struct Panel {
   float q[D][PANEL];  // times the score's scale
   float o[D][PANEL];  // the sum of weights times values, relative to 2^peak
-  vec peak[VECS];     // within 8 below the largest score so far; -inf before the first live key
-  vec total[VECS];    // the sum of weights, relative to 2^peak
-  ivec at[VECS];      // positions of the queries
+  vec peak[VECS];  // within 8 below the largest score so far; -inf before the first live key
+  vec total[VECS];  // the sum of weights, relative to 2^peak
+  ivec at[VECS];  // positions of the queries
 };
 
 // s[r][lane] = the score of key[r], at position at[r], and q[..][lane], or -inf where the mask is 0; `peak` follows the

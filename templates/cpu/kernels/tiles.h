@@ -11,11 +11,11 @@ struct Work {  // one thread's scratch
   float key[KEY_TILE][D], value[KEY_TILE][D], rows[QUERY_TILE][D];
   Keys tile, live;
   ivec lane[VECS];  // 0, 1, ..., PANEL - 1
-  Source source;    // of keys and values
+  Source source;  // of keys and values
   Modifiers modifiers;  // of the head's scores
-  int i0, i1, base;     // rows i0 .. i1 are present; lane 0 of panel 0 is row `base`
+  int i0, i1, base;  // rows i0 .. i1 are present; lane 0 of panel 0 is row `base`
   int begin, end, n_k;  // keys begin .. end - 1 may be seen
-  int first_key;        // of the tile at hand
+  int first_key;  // of the tile at hand
 
   int first_panel() const { return (i0 - base) / PANEL; }
   int last_panel() const { return (i1 - base) / PANEL; }

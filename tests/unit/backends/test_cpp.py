@@ -10,6 +10,7 @@ import pytest
 from sparsec.backends.cpu.emit import comment, emit_cpp, emit_cpp_backward
 from sparsec.backends.cpu.expr import condition, mask, name_of, scalar
 from sparsec.backends.cpu.kernel import compile_shared, has_compiler
+from sparsec.backends.cpu.source import joined
 from sparsec.ir.expr import nodes as x
 from sparsec.ir.expr.nodes import Int, Var
 from sparsec.ir.tiles.program import ListSpec, Piece, TileProgram
@@ -82,16 +83,15 @@ CONDITIONS: tuple[x.Bool, ...] = (
 def test_compiled_expressions_agree_with_the_interpreter() -> None:
     """Each as a scalar, and as lane 1 of a vector over i, on every sign of i - j."""
     tests = [*(x.Less(e, Int(1)) for e in EXPRESSIONS), *CONDITIONS]
-    whole = emit_cpp(plan())
-    vectors = whole[whole.index("constexpr int QUERY_TILE") : whole.index("// A loop of few trips")]
+    vectors = joined(("vectors.h",), {"printed/config.h": "constexpr int LANE_TILE = 16;"})
     body = "".join(
         f'extern "C" int scalar_{n}(int i, int j, int c) {{ return {condition(test)}; }}\n'
         f'extern "C" int lane_{n}(int i0, int j, int c) {{\n'
         f"  const ivec i = splat(i0) + 0 * c; const ivec m = {mask(test)}; return -m[1]; }}\n"
         for n, test in enumerate(tests)
     )
-    headers = "#include <cstdint>\n#include <cstring>\n"
-    library = ctypes.CDLL(str(compile_shared(headers + vectors + body, optimise=1)))
+    headers = "".join(f"#include <{name}>\n" for name in vectors.includes)
+    library = ctypes.CDLL(str(compile_shared(headers + vectors.text + body, optimise=1)))
     for n, test in enumerate(tests):
         for i, j, c in itertools.product((-20, -7, -1, 0, 1, 8, 30), (0, 1, 7, 31), (1, 3, 16)):
             wanted = x.holds(test, {"i": i, "j": j, "c": c})

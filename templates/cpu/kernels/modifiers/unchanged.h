@@ -5,8 +5,8 @@
 
 // What a modifier may do, and does if it says nothing else: no change at all.
 struct Unchanged {
-  static constexpr float UNIT = LOG2E;          // a score times this is what it takes; it gives scores times LOG2E
-  static constexpr bool POSITIONS = false;      // whether `forward` reads positions
+  static constexpr float UNIT = LOG2E;  // a score times this is what it takes; it gives scores times LOG2E
+  static constexpr bool POSITIONS = false;  // whether `forward` reads positions
   static constexpr bool ROW_GRADIENTS = false;  // whether the head has numbers that `of_rows` differentiates
 
   template <int N>

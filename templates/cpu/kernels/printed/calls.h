@@ -1,0 +1,99 @@
+#pragma once
+#include <cstdint>
+
+#ifndef SPARSEC_LIST
+#define SPARSEC_LIST
+struct sparsec_list {  // a table of draws, int32 [rows, blocks, width]
+  const int32_t* entries;
+  int64_t first;  // its first query block
+  int64_t blocks;
+};
+#endif
+
+#ifndef SPARSEC_CALL
+#define SPARSEC_CALL
+struct sparsec_call {  // strides in elements; q, out: [B, H, Nq, D]; k, v: [B, G, Nk, D]; lse: [B, H, Nq]
+  const void* q;
+  const void* k;
+  const void* v;
+  void* out;
+  float* lse;
+  int64_t q_stride[4];
+  int64_t k_stride[4];
+  int64_t v_stride[4];
+  int64_t out_stride[4];
+  int64_t lse_stride[3];
+  int64_t batch;
+  int64_t n_q;
+  int64_t n_k;
+  int64_t q0;  // the position of the first query
+  const sparsec_list* lists;
+  const float* sink;  // [H], for a learned sink
+  const int32_t* cu_seqlens;  // [documents + 1], for documents
+  int64_t documents;
+  float scale;
+  int32_t threads;
+};
+#endif
+
+#ifndef SPARSEC_BACKWARD_CALL
+#define SPARSEC_BACKWARD_CALL
+struct sparsec_backward_call {  // strides in elements; shapes as in the forward call; dq, dk, dv are contiguous
+  const void* grad_out;
+  const void* q;
+  const void* k;
+  const void* v;
+  const void* out;
+  const float* lse;
+  const float* grad_lse;  // null for zeros
+  void* dq;
+  void* dk;
+  void* dv;
+  int64_t grad_out_stride[4];
+  int64_t q_stride[4];
+  int64_t k_stride[4];
+  int64_t v_stride[4];
+  int64_t out_stride[4];
+  int64_t lse_stride[3];
+  int64_t grad_lse_stride[3];
+  int64_t batch;
+  int64_t n_q;
+  int64_t n_k;
+  int64_t q0;  // the position of the first query
+  const sparsec_list* lists;
+  const float* sink;  // [H], for a learned sink
+  float* dsink;  // [H], likewise
+  const int32_t* cu_seqlens;  // [documents + 1], for documents
+  int64_t documents;
+  float scale;
+  int32_t threads;
+};
+#endif
+
+#ifndef SPARSEC_CACHED_CALL
+#define SPARSEC_CACHED_CALL
+struct sparsec_cached_call {  // strides in elements; q, out: [B, H, N, D]; k, v: [B, G, N, D]; lse: [B, H, N]
+  const void* q;
+  const void* k;
+  const void* v;
+  void* keys;  // the cache, [B, slots, D], and so are values
+  void* values;
+  void* out;  // contiguous, and so are all that have no stride here
+  float* lse;
+  int64_t q_stride[4];
+  int64_t k_stride[4];
+  int64_t v_stride[4];
+  int64_t batch;
+  int64_t n;
+  int64_t slots;
+  int64_t longest;  // the most tokens of a sequence after the call: tables of draws end there
+  int32_t* lengths;  // [B]: tokens in the cache
+  const int32_t* counts;  // [B]: those among the call's n, which are the last; null: n each
+  int64_t* state;  // [2, B], or null: once stored, tokens are counted here and in lengths
+  const int32_t* places;  // [G, regions, 2]: base and capacity of a group's regions
+  const sparsec_list* lists;
+  const float* sink;  // [H], for a learned sink
+  float scale;
+  int32_t threads;
+};
+#endif
