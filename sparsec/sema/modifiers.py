@@ -1,6 +1,6 @@
 """The modifiers of the score, one class each: what its statement takes, what its value is, what a kernel has to do.
 
-A backend has a rule for each class, chosen by `match`. Invariant: `Entry.keyword` is the statement's word in the
+A backend has a rule for each class, chosen by `match`. Invariant: `ModifierEntry.keyword` is the statement's word in the
 grammar, and the order of `KINDS` is that in which modifiers change a score.
 """
 
@@ -27,7 +27,7 @@ class Takes(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ModifierEntry:
     """What the language and the compiler know of a modifier.
 
     `per_pair`: it changes the score of each pair; otherwise the soft-max's sum of a row. `needs_positions`: the change
@@ -52,7 +52,9 @@ class Softcap:
     """A score s becomes x * tanh(s / x)."""
 
     x: float
-    entry: ClassVar[Entry] = Entry("softcap", Takes.NUMBER, per_pair=True, least=SMALLEST, number="softcap")
+    entry: ClassVar[ModifierEntry] = ModifierEntry(
+        "softcap", Takes.NUMBER, per_pair=True, least=SMALLEST, number="softcap"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Alibi:
     """A score loses the slope of its head, at least 0, for each token between query and key; None: those published."""
 
     slopes: tuple[float, ...] | None = None
-    entry: ClassVar[Entry] = Entry(
+    entry: ClassVar[ModifierEntry] = ModifierEntry(
         "alibi",
         Takes.NUMBERS_OF_HEADS,
         per_pair=True,
@@ -79,13 +81,13 @@ class Alibi:
 class LearnedSink:
     """The sum of each row has one more logit, the head's, with no value."""
 
-    entry: ClassVar[Entry] = Entry("learned_sink", Takes.NOTHING, per_pair=False, learned=True)
+    entry: ClassVar[ModifierEntry] = ModifierEntry("learned_sink", Takes.NOTHING, per_pair=False, learned=True)
 
 
 Modifier = Softcap | Alibi | LearnedSink
 KINDS: tuple[Callable[..., Modifier], ...] = get_args(Modifier)
 """The class of each modifier, in the order in which they change a score."""
-ENTRIES: dict[str, Entry] = {kind.entry.keyword: kind.entry for kind in get_args(Modifier)}
+ENTRIES: dict[str, ModifierEntry] = {kind.entry.keyword: kind.entry for kind in get_args(Modifier)}
 """By the keyword of the statement, in that order."""
 
 

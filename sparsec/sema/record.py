@@ -12,7 +12,7 @@ from typing import Any
 
 from sparsec.sema import model
 from sparsec.sema.model import Documents, Edge, Origin, ResolvedPattern, Score, Term
-from sparsec.sema.modifiers import ENTRIES, LARGEST, SMALLEST, Entry, Given, Takes, given_of, modifier_of
+from sparsec.sema.modifiers import ENTRIES, LARGEST, SMALLEST, Given, ModifierEntry, Takes, given_of, modifier_of
 from sparsec.sema.node import LIMIT, MAX_DEPTH, MAX_DRAWS, MAX_HEADS
 from sparsec.sema.resolution.values import MAX_LEAVES, MAX_STEPS
 from sparsec.sema.terms import Leaf, printed
@@ -208,7 +208,7 @@ def score_of(data: Any, heads: int) -> Score:
     )
 
 
-def _given(entry: Entry, value: Any, heads: int) -> Given:
+def _given(entry: ModifierEntry, value: Any, heads: int) -> Given:
     """What the statement of a modifier gives."""
     if entry.takes is Takes.NUMBER:
         return _number(entry.keyword, value, entry.least)

@@ -13,7 +13,7 @@ from torch import nn
 
 from sparsec.diagnostics.model import CallError
 from sparsec.integrations.transformers.attention import Kernels, check_asked
-from sparsec.integrations.transformers.modifiers import check_model
+from sparsec.integrations.transformers.modifiers import check_own_score
 from sparsec.integrations.transformers.trial import Asked
 from sparsec.program import Pattern
 from sparsec.sema.model import Edge
@@ -96,7 +96,7 @@ def _check_layer(asked: Asked, config: Any, kernels: Kernels, layer: int, replac
             f"expected replace_window=True, for layer {layer} of the model has its own {window}, which pattern "
             f"{name!r} would replace; got replace_window=False"
         )
-    check_model(score, name, config, module)
+    check_own_score(score, name, config, module)
     try:
         check_asked(score, asked.attention_mask, asked.options, replace_window=replace_window)
     except CallError as error:

@@ -15,7 +15,7 @@ from sparsec.sema.model import Score
 from sparsec.sema.modifiers import Softcap
 
 
-def check_model(score: Score, name: str, config: Any, module: nn.Module) -> None:
+def check_own_score(score: Score, name: str, config: Any, module: nn.Module) -> None:
     """Refuses pattern `name` for an attention module whose scores are others. Raises CallError."""
     softcap, own = getattr(config, "attn_logit_softcapping", None), _softcap(score)
     if softcap is not None and softcap != own:

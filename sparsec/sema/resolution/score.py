@@ -12,8 +12,8 @@ from sparsec.sema.modifiers import (
     ENTRIES,
     LARGEST,
     SMALLEST,
-    Entry,
     Modifier,
+    ModifierEntry,
     Takes,
     given_of,
     modifier_of,
@@ -48,7 +48,7 @@ def _number(what: str, node: Node, place: Place, run: Evaluator) -> float | None
     return value
 
 
-def _numbers(entry: Entry, node: Node, place: Place, run: Evaluator) -> tuple[float, ...] | None:
+def _numbers(entry: ModifierEntry, node: Node, place: Place, run: Evaluator) -> tuple[float, ...] | None:
     """The numbers of a list, one a head; None where one is wrong."""
     value = evaluate(node, place, run)
     if not isinstance(value, tuple):
