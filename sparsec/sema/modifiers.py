@@ -1,7 +1,7 @@
 """The modifiers of the score, one class each: what its statement takes, what its value is, what a kernel has to do.
 
-A backend has a rule for each class, chosen by `match`. Invariant: `ModifierEntry.keyword` is the statement's word in the
-grammar, and the order of `KINDS` is that in which modifiers change a score.
+A backend has a rule for each class, chosen by `match`. Invariant: the keyword of an entry is the statement's word in
+the grammar, and the order of `KINDS` is that in which modifiers change a score.
 """
 
 from __future__ import annotations
