@@ -39,13 +39,13 @@ class Joined:
     text: str
 
 
-def joined(roots: Sequence[str], printed: Mapping[str, str]) -> Joined:
+def joined_headers(roots: Sequence[str], printed: Mapping[str, str]) -> Joined:
     """The headers `roots` and all that they include; `printed` stands in place of the files of these paths."""
     found: dict[str, Header] = {}
 
     def add(path: str) -> None:
         if path not in found:
-            header = parsed(printed[path], path) if path in printed else _stored(path)
+            header = parsed_header(printed[path], path) if path in printed else _stored(path)
             for own in header.own:
                 add(own)
             found[path] = header
@@ -56,7 +56,7 @@ def joined(roots: Sequence[str], printed: Mapping[str, str]) -> Joined:
     return Joined(tuple(system), "\n".join(header.text for header in found.values() if header.text))
 
 
-def parsed(text: str, path: str) -> Header:
+def parsed_header(text: str, path: str) -> Header:
     """The header `text` at `path`; its directives come before all else."""
     system, own, lines = [], [], []
     for line in text.splitlines():
@@ -73,7 +73,7 @@ def parsed(text: str, path: str) -> Header:
 
 @cache
 def _stored(path: str) -> Header:
-    return parsed(read_data(f"{_KERNELS}/{path}"), path)
+    return parsed_header(read_data(f"{_KERNELS}/{path}"), path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ ROWS = Kernel("decode", ("decode.h",), (calls.LIST, calls.CACHED), wide_rows=Tru
 def print_kernel(kernel: Kernel, view: CppView) -> str:
     """The whole file of one kernel."""
     roots = (*kernel.headers, *(("draws.h",) if view.lists else ()))
-    parts = joined(roots, {**printed_headers(kernel, view), _CALLS: "#include <cstdint>"})
+    parts = joined_headers(roots, {**printed_headers(kernel, view), _CALLS: "#include <cstdint>"})
     structs = tuple(struct.declaration() for struct in kernel.structs)  # outside the namespace of the rest
     whole = replace(view, includes=parts.includes, structs=structs, headers=parts.text)
     return render(f"templates/cpu/{kernel.template}.cpp.jinja", whole)
