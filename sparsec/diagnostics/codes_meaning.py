@@ -79,7 +79,7 @@ CYCLE = Code(
 UNKNOWN_KIND = Code(
     "E107",
     "an unknown input kind",
-    "`{name}` is no kind of input",
+    "`{name}` is not a kind of input",
     "write one of length, columns, slashes, blocks, tokens",
 )
 NOT_CALLABLE = Code(
@@ -162,7 +162,7 @@ TWO_OTHERWISE = Code(
 BARE_AND_ARMS = Code(
     "E307",
     "a bare `attend` or `use` beside other arms",
-    "`{verb}` without a condition stands alone, and there is another arm on line {line}",
+    "`{verb}` without a condition must be the only arm, but line {line} has another one",
     "{action}",
 )
 NO_LAYERS = Code(
@@ -201,9 +201,7 @@ INPUT_DISAGREES = Code(
 )
 
 # Values
-DIVISION_BY_ZERO = Code(
-    "E401", "a division by zero", "this divides by zero", "make the right-hand side other than zero"
-)
+DIVISION_BY_ZERO = Code("E401", "a division by zero", "this divides by zero", "write a divisor that is not zero")
 TOO_LARGE = Code(
     "E402",
     "an integer over 2^31 - 1, or more than 4096 draws",
@@ -293,7 +291,7 @@ TOO_MANY_CLASSES = Code(
     "E417",
     "heads of too many kinds",
     "the heads of pattern `{name}` are of {count} kinds, over the limit of {limit}",
-    "let more heads agree in terms and periods: heads of one kind differ in windows, columns, phases and lanes alone",
+    "let more heads agree in terms and periods: heads of one kind may differ in windows, columns, phases and lanes",
 )
 TOO_MANY_TOGETHER = Code(
     "E418",
@@ -328,13 +326,13 @@ GROUP_DIFFERS = Code(
     "W602",
     "a KV group whose heads keep different keys",
     "in pattern `{name}` heads {first} and {second} of KV group {group} attend to different keys: the cache keeps both",
-    "let the set depend on g in place of h if the heads of a group can agree",
+    "if the heads of a group can agree, use `g` in place of `h`",
 )
 UNSEEN_PAIR = Code(
     "W603",
     "a strided pattern with pairs that no head sees",
     "pattern `{name}` is strided, and no head lets query {query} attend to key {key}",
-    "give the heads phases that cover the whole period, such as `phase = g`, with a period of at most as many",
+    "give the heads phases that cover the whole period, such as `phase = g`; the period must not exceed their number",
 )
 CONTAINED = Code(
     "W604",
@@ -352,7 +350,7 @@ CACHE_GROWS = Code(
 CANNOT_RUN = Code(
     "W606",
     "a pattern that nothing can run",
-    "pattern `{name}` is sound, and nothing can run it: {why}",
+    "pattern `{name}` has no errors, but nothing can run it: {why}",
     "write the set with terms known at compile time to run it",
 )
 

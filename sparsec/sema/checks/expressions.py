@@ -190,7 +190,7 @@ def _function(expr: tree.Call, scope: Scope) -> Node:
         if argument.name is not None:
             scope.report(
                 codes.UNKNOWN_ARGUMENT.at(
-                    scope.source, argument.name.span, callee=name, name=argument.name.text, known="none has a name"
+                    scope.source, argument.name.span, callee=name, name=argument.name.text, known="all without a name"
                 )
             )
             return error(expr.span)

@@ -202,7 +202,8 @@ def possible_arms(arms: tuple[Arm, ...], place: Place, run: Evaluator) -> tuple[
 
 
 def report_unreached(arm: Arm, what: str, findings: Findings) -> None:
-    why = "the arms before it take all" if arm.condition is None else "its condition holds for none that is left"
+    taken, false = f"the arms before it take every {what}", f"its condition is false for every {what} that is left"
+    why = taken if arm.condition is None else false
     findings(codes.UNREACHABLE_ARM, arm.head, what=what, why=why)
 
 
