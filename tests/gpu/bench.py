@@ -25,7 +25,7 @@ from step import arguments
 from torch import Tensor
 
 from sparsec.bench.baseline_calls import Passes, baseline_calls
-from sparsec.bench.baselines import Case, compare, copying, passes
+from sparsec.bench.baselines import BenchCase, compare, copying, passes
 from sparsec.bench.clock import CALLS_BESIDE_ROUNDS, Call, Recorded, Timed, recorder, timed
 from sparsec.cli.show import covered
 from sparsec.integrations.flex import in_one_line
@@ -137,7 +137,7 @@ def figures(what: str, times: Mapping[str, Timed], operations: float) -> dict[st
     }
 
 
-def flex_call(case: Case, leaves: Leaves, name: str) -> tuple[Callable[[], Tensor] | None, bool, str]:
+def flex_call(case: BenchCase, leaves: Leaves, name: str) -> tuple[Callable[[], Tensor] | None, bool, str]:
     """FlexAttention's call, whether it has gradients, and why not. One compile serves both where it can."""
 
     def asked(tensors: Leaves, what: Passes) -> tuple[Callable[[], Tensor] | None, str]:

@@ -11,7 +11,7 @@ import torch
 from gpu import REHEARSAL
 
 import sparsec
-from sparsec.bench.baselines import Case
+from sparsec.bench.baselines import BenchCase
 from sparsec.program import Pattern
 from sparsec.runtime.module import SparseAttention
 
@@ -45,9 +45,9 @@ class Row:
     def heads(self) -> tuple[int, int]:
         return (DECODE_HEADS, DECODE_KV_HEADS) if self.decode else (HEADS, KV_HEADS)
 
-    def case(self, device: torch.device) -> Case:
+    def case(self, device: torch.device) -> BenchCase:
         resolved = pattern(self.pattern).resolve(*self.heads)
-        return Case(resolved, self.batch, self.length, self.head_dim, getattr(torch, DTYPE), device)
+        return BenchCase(resolved, self.batch, self.length, self.head_dim, getattr(torch, DTYPE), device)
 
     def compiled(self, device: torch.device) -> SparseAttention:
         heads, kv_heads = self.heads
