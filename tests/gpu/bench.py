@@ -24,11 +24,12 @@ from results import Results, read
 from step import arguments
 from torch import Tensor
 
+from sparsec.analysis.coverage import pattern_coverage
 from sparsec.bench.baseline_calls import Passes, baseline_calls
 from sparsec.bench.baselines import BenchCase, compare, copying, passes
 from sparsec.bench.clock import CALLS_BESIDE_ROUNDS, Call, Recorded, Timed, recorder, timed
-from sparsec.cli.show import covered
 from sparsec.integrations.flex import in_one_line
+from sparsec.pipeline import Lowered
 from sparsec.plan import target as targets
 from sparsec.plan.target import Pick
 from sparsec.reference import mask
@@ -118,7 +119,7 @@ def train(row: Row, found: Card, picks: Mapping[Any, Pick]) -> dict[str, Any]:
 @lru_cache
 def live_pairs(pattern: ResolvedPattern, length: int) -> float:
     """Of all heads."""
-    return sum(len(head.heads) * head.live_pairs for head in covered(pattern, length))
+    return sum(len(head.heads) * head.live_pairs for head in pattern_coverage(Lowered(pattern), length))
 
 
 def figures(what: str, times: Mapping[str, Timed], operations: float) -> dict[str, Any]:

@@ -20,6 +20,7 @@ STAGE = "the stage's entry point: `syntax.parse` and `sema.check`, and over them
 KINDS = "the same part of two kinds of counterexamples, called through their modules"
 TWICE = {
     "Call": "a node of the syntax; a launch",
+    "Entry": "what the language knows of a modifier; a loaded kernel",
     "Findings": "what a file gets wrong; what a compiler says of a kernel",
     "Parameter": TREES,
     "Score": "that of a pattern; that of a kernel's tiles",
