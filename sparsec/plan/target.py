@@ -22,6 +22,8 @@ MERGED = 16
 """Splits that one step of Triton's `merge` adds."""
 CHAINED_PIECES = 4
 """Contiguous pieces of one of Triton's loops that a chain of comparisons tells apart; more go through a vector."""
+EXACT_COLUMNS = 32
+"""Columns that a GPU's program sums at a time when it looks which rows a NaN may reach."""
 CPU_LEVELS = ("x86-64-v3", "x86-64-v4")
 """Of the x86-64 psABI: AVX2 and FMA; those and AVX-512."""
 

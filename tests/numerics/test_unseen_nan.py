@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from triton_harness import interpreted, passes_in_the_interpreter
 
 import sparsec
 
@@ -18,7 +19,12 @@ PATTERNS = {
     "strided": "causal attend stride(7, phase = h) | window(9)",
     "softcap": "causal softcap 5.0 attend window(40) | columns(60 .. 70)",
 }
-TARGETS = ["cpu", "torch"]
+TARGETS = ["triton"] if interpreted() else ["cpu", "torch"]
+
+
+@pytest.mark.skipif(interpreted(), reason="already there")
+def test_in_the_interpreter() -> None:
+    passes_in_the_interpreter(__file__)
 
 
 def module(name: str, target: str, head_dim: int = 24, dtype: torch.dtype = torch.float32) -> sparsec.SparseAttention:
@@ -99,9 +105,10 @@ def test_a_loss_over_rows_that_see_no_nan_has_finite_gradients(name: str, target
         assert torch.equal(before, after)
 
 
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_half_precision(dtype: torch.dtype) -> None:
-    attn, (q, k, v, grad) = module("causal", "cpu", 64, dtype), inputs(64, dtype)
+def test_half_precision(dtype: torch.dtype, target: str) -> None:
+    attn, (q, k, v, grad) = module("causal", target, 64, dtype), inputs(64, dtype)
     unaffected = (torch.arange(N) < 61).expand(HEADS, N)
     kept, got = gradients(attn, q, k, v, grad), gradients(attn, q, k, spoilt(v, [61], math.nan), grad)
     same_rows(got[0], kept[0], unaffected)

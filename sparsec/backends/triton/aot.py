@@ -19,6 +19,7 @@ from triton.compiler import ASTSource
 
 from sparsec.backends.triton.call import FP_FUSION
 from sparsec.backends.triton.kernel import load_module
+from sparsec.backends.triton.modifiers import modifiers_of
 from sparsec.diagnostics.model import SparsecError
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.kv.cached import CachedPlan
@@ -172,10 +173,13 @@ def _compile(kernel: Any, request: _Request) -> KernelArtefact:
     element = _ELEMENTS[plan.dtype]
     pointers = dict.fromkeys(("q", "k", "v", "g", "out", "grad_q"), element)
     pointers |= dict.fromkeys(("grad_k", "grad_v"), "fp32" if request.wide else element)
-    pointers |= dict.fromkeys(("lse", "log_sum", "delta", "grad_lse", "sink", "sink_parts", "head_slopes"), "fp32")
+    pointers |= dict.fromkeys(("lse", "log_sum", "delta", "grad_lse", "sink", "sink_parts"), "fp32")
     pointers |= dict.fromkeys(("keys", "values"), element) | dict.fromkeys(("parts", "part_logs"), "fp32")
     pointers |= dict.fromkeys(("table", "spans", "document_tiles", "members", "head_splits"), "i32")
     pointers |= dict.fromkeys(("lengths", "counts", "places"), "i32")
+    for modifier in modifiers_of(plan):
+        pointers |= dict.fromkeys(dict(modifier.tables), "fp32")
+    numbers = {"scale_log2", *(name for modifier in modifiers_of(plan) for name, _ in modifier.numbers)}
     sources = dict.fromkeys(("keys", "values"), request.tiles[1]) | dict.fromkeys(
         ("queries", "gradients"), request.tiles[0]
     )
@@ -189,7 +193,7 @@ def _compile(kernel: Any, request: _Request) -> KernelArtefact:
             signature[name] = "constexpr"
         elif parameter.annotation_type:
             signature[name] = parameter.annotation_type
-        elif name in ("scale_log2", "cap_log2"):
+        elif name in numbers:
             signature[name] = "fp32"
         elif stem in sources and shape.tma:
             signature[name] = f"tensordesc<{element}[1, 1, {sources[stem]}, {widths[chunk]}]>"

@@ -13,14 +13,15 @@ from typing import assert_never
 
 from sparsec.backends.environment import render
 from sparsec.backends.triton.expr import assignment
+from sparsec.backends.triton.modifiers import rows_view, score_view, start_view
+from sparsec.backends.triton.sources import with_functions
 from sparsec.backends.triton.view import GroupsView, KernelView, ListView, LoopView, ModuleView, PieceView
 from sparsec.ir.expr.nodes import TRUE, Add, And, Bool, Expr, Less, Listed, Not, Or, Sub, Truth, Var
 from sparsec.ir.tiles.program import ListSpec, Piece, TileProgram
-from sparsec.plan.heads import group_spans, head_dim_chunks, share_a_group
+from sparsec.plan.heads import HeadDimChunk, group_spans, head_dim_chunks, share_a_group
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
-from sparsec.plan.target import CHAINED_PIECES
+from sparsec.plan.target import CHAINED_PIECES, EXACT_COLUMNS
 from sparsec.sema.model import Documents
-from sparsec.sema.modifiers import Alibi, Softcap
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _OWN_NAME = re.compile(r"[a-z][a-z_]*(?<!_)[0-9]+")
@@ -31,7 +32,7 @@ _ORIGIN = re.compile(r"[A-Za-z0-9_ ,.:=|&~()\[\]%*/+<>-]*")
 
 def emit_triton(plan: KernelPlan) -> str:
     """The source of the module whose kernels `forward_0`, `forward_1`, ... serve the classes of `plan`, in order."""
-    return render("templates/triton/forward.py.jinja", triton_view(plan))
+    return with_functions(render("templates/triton/forward.py.jinja", triton_view(plan)))
 
 
 def emit_triton_backward(plan: BackwardPlan) -> str:
@@ -40,7 +41,8 @@ def emit_triton_backward(plan: BackwardPlan) -> str:
     `row_sums` comes first, then `grad_queries_0`, ... for the classes of `plan.forward` and `grad_keys_0`, ... for
     those of `plan.transposed`.
     """
-    return render("templates/triton/backward.py.jinja", module_view(plan.forward, "grad_queries", plan.transposed))
+    view = module_view(plan.forward, "grad_queries", plan.transposed)
+    return with_functions(render("templates/triton/backward.py.jinja", view))
 
 
 def triton_view(plan: KernelPlan) -> ModuleView:
@@ -53,15 +55,16 @@ def module_view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...]) 
         heads=plan.heads,
         kv_heads=plan.kv_heads,
         head_dim=plan.head_dim,
-        bits="int32" if plan.dtype == "float32" else "int16",
         group_size=_share(plan),
-        softcap=plan.score.get(Softcap) is not None,
-        series=plan.score.get(Softcap) is not None and plan.dtype == "float32",
-        alibi=plan.score.get(Alibi) is not None,
-        sink=plan.score.learned,
+        score=score_view(plan),
+        start=start_view(plan),
+        rows=rows_view(plan),
         documents=plan.documents.name.lower(),
         accumulate=share_a_group((head_class.heads for head_class in transposed), _share(plan)),
-        chunks=head_dim_chunks(plan.head_dim),
+        chunks=(chunks := head_dim_chunks(plan.head_dim)),
+        columns=_columns(chunks, plan.head_dim),
+        piece=(piece := min(EXACT_COLUMNS, chunks[0].width)),
+        attempts=3 * -(-plan.head_dim // piece),
         kernels=tuple(
             _kernel(f"{name}_{n}", head_class, query_side(plan.documents), None)
             for n, head_class in enumerate(plan.classes)
@@ -76,6 +79,12 @@ def module_view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...]) 
 def _share(plan: KernelPlan) -> int:
     """Query heads of a KV group."""
     return plan.heads // plan.kv_heads
+
+
+def _columns(chunks: tuple[HeadDimChunk, ...], head_dim: int) -> str:
+    """Of each chunk the first column, the width, and one past the last column that exists, if that is cut off."""
+    parts = [f"({chunk.first}, {chunk.width}, {head_dim if chunk.cut else None})" for chunk in chunks]
+    return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
 
 
 def _groups(plan: KernelPlan, head_class: HeadClass) -> GroupsView:

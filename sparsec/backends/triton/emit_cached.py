@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from sparsec.backends.environment import render
 from sparsec.backends.triton.emit import checked_name, module_view
 from sparsec.backends.triton.expr import assignment
+from sparsec.backends.triton.sources import with_functions
 from sparsec.backends.triton.view import KernelView, ModuleView
 from sparsec.ir.expr.nodes import Expr, Int, names_in
 from sparsec.plan.heads import group_table
@@ -64,7 +65,7 @@ class CachedView:
 
 def emit_triton_cached(chunks: CachedPlan, decode: CachedPlan) -> str:
     """The module of two plans of one pattern: chunks of queries by `chunks`, a few queries by `decode`."""
-    return render("templates/triton/cached.py.jinja", cached_view(chunks, decode))
+    return with_functions(render("templates/triton/cached.py.jinja", cached_view(chunks, decode)))
 
 
 def cached_view(chunks: CachedPlan, decode: CachedPlan) -> CachedView:

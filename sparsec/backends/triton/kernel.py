@@ -24,6 +24,7 @@ from torch import Tensor
 
 from sparsec.backends.triton.call import FP_FUSION, Call, ClassEntry, Entry, aligned, row_sums, with_rows
 from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
+from sparsec.backends.triton.modifiers import modifiers_of
 from sparsec.diagnostics.model import CallError, InternalError
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.launch import BackwardLaunch, LaunchClass, LaunchPlan
@@ -31,7 +32,6 @@ from sparsec.plan.target import PLAIN, family
 from sparsec.runtime.build.cache import build_key, lookup, publish
 from sparsec.runtime.devices import PerDevice, constant
 from sparsec.runtime.draws import DrawTables
-from sparsec.sema.modifiers import Alibi, Softcap
 
 LOG2_E = math.log2(math.e)
 _MODULE_FILE = "kernels.py"
@@ -196,7 +196,7 @@ class TritonKernel:
         q, k, v = (with_rows(tensor) for tensor in (q, k, v))
         strided = {"q": q, "k": k, "v": v, "out": out}
         call = Call.of(self.plan, strided, q_offset, cu_seqlens, scale * LOG2_E)
-        tensors = {"q": q, "out": out, "lse": lse, "sink": None if sink is None else aligned(sink)}
+        tensors = {"q": q, "v": v, "out": out, "lse": lse, "sink": None if sink is None else aligned(sink)}
         for entry, tables in zip(self.entries.on(q.device), with_lists(self.plan.classes, lists), strict=True):
             call.query_tiles(entry, tables, tensors, {"keys": k, "values": v})
         return out.to(q.dtype), lse
@@ -251,16 +251,15 @@ def with_positive_scale(q: Tensor, scale: float) -> tuple[Tensor, float]:
 
 
 def constants(plan: LaunchPlan, allow_tf32: bool, device: torch.device) -> dict[str, object]:
-    """Arguments that follow from the plan alone; made once a device, for the slopes are copied there."""
-    softcap, alibi = plan.score.get(Softcap), plan.score.get(Alibi)
-    # For scores that are exponents of 2.
-    slopes = None if alibi is None else [slope / math.log(2) for slope in alibi.of_heads(plan.heads)]
-    return {
-        "head_slopes": None if slopes is None else constant(slopes, device, torch.float32),
-        "cap_log2": (1.0 if softcap is None else softcap.x) * LOG2_E,
+    """Arguments that follow from the plan alone; made once a device, for the modifiers' tables are copied there."""
+    fixed: dict[str, object] = {
         "OPERAND": tl.float32 if interpreted() else getattr(tl, plan.dtype),
         "PRECISION": "tf32" if allow_tf32 and torch.version.hip is None else "ieee",
     }
+    for modifier in modifiers_of(plan):
+        fixed |= dict(modifier.numbers)
+        fixed |= {name: constant(list(values), device, torch.float32) for name, values in modifier.tables}
+    return fixed
 
 
 def check_device(q: Tensor) -> None:

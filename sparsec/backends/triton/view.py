@@ -76,24 +76,57 @@ class KernelView:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreView:
+    """How modifiers change a tile's `scores`: lines, and for the gradients those that change `ds`.
+
+    `factor` is what the changed scores have yet to be multiplied by; `arguments`: of the launch.
+    """
+
+    factor: str
+    of_head: tuple[str, ...]
+    """Lines that find the modifiers' numbers for `head`."""
+    lines: tuple[str, ...]
+    gradient: tuple[str, ...]
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StartView:
+    """The call that gives row maxima and row sums before the first key, for `zeros`."""
+
+    call: str
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RowsView:
+    """What `row_sums` does for the modifiers."""
+
+    lines: tuple[str, ...]
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ModuleView:
     """`kernels` go over query tiles; `key_kernels`, of the gradients alone, over key tiles."""
 
     heads: int
     kv_heads: int
     head_dim: int
-    bits: str
-    """Triton's integer type of the elements' width."""
     group_size: int
-    softcap: bool
-    series: bool
-    """The softcap's tanh is accurate near 0, for float32."""
-    alibi: bool
-    sink: bool
+    score: ScoreView
+    start: StartView
+    rows: RowsView
     documents: str
     """`none`, `separate` or `restart`."""
     accumulate: bool
     """The heads of some KV group lie in several classes, whose gradients of keys and values are added up."""
     chunks: tuple[HeadDimChunk, ...]
+    columns: str
+    """The chunks as the kernels' CHUNKS."""
+    piece: int
+    """Columns that a program sums at a time where a sum is not finite."""
+    attempts: int
+    """How often it then goes over its tiles."""
     kernels: tuple[KernelView, ...]
     key_kernels: tuple[KernelView, ...]

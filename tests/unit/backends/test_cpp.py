@@ -10,7 +10,7 @@ import pytest
 from sparsec.backends.cpu.emit import comment, emit_cpp, emit_cpp_backward
 from sparsec.backends.cpu.expr import condition, mask, name_of, scalar
 from sparsec.backends.cpu.kernel import compile_shared, has_compiler
-from sparsec.backends.cpu.source import joined
+from sparsec.backends.cpu.source import joined_headers
 from sparsec.ir.expr import nodes as x
 from sparsec.ir.expr.nodes import Int, Var
 from sparsec.ir.tiles.program import ListSpec, Piece, TileProgram
@@ -83,7 +83,7 @@ CONDITIONS: tuple[x.Bool, ...] = (
 def test_compiled_expressions_agree_with_the_interpreter() -> None:
     """Each as a scalar, and as lane 1 of a vector over i, on every sign of i - j."""
     tests = [*(x.Less(e, Int(1)) for e in EXPRESSIONS), *CONDITIONS]
-    vectors = joined(("vectors.h",), {"printed/config.h": "constexpr int LANE_TILE = 16;"})
+    vectors = joined_headers(("vectors.h",), {"printed/config.h": "constexpr int LANE_TILE = 16;"})
     body = "".join(
         f'extern "C" int scalar_{n}(int i, int j, int c) {{ return {condition(test)}; }}\n'
         f'extern "C" int lane_{n}(int i0, int j, int c) {{\n'

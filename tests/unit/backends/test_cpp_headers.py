@@ -20,9 +20,10 @@ from sparsec.backends.cpu.calls import CallStruct
 from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward
 from sparsec.backends.cpu.emit_cached import emit_cpp_cached, views
 from sparsec.backends.cpu.kernel import compile_shared, find_compiler, has_compiler
-from sparsec.backends.cpu.source import CHUNK, ROWS, joined, parsed, printed_headers
+from sparsec.backends.cpu.source import CHUNK, ROWS, joined_headers, parsed_header, printed_headers
 from sparsec.pipeline import Compilation, Lowered
 
+pytestmark = pytest.mark.kernels
 ROOT = Path(__file__).parents[3]
 KERNELS = ROOT / "templates" / "cpu" / "kernels"
 HEADERS = sorted(KERNELS.rglob("*.h"))
@@ -103,7 +104,7 @@ def sources(text: str, dtype: str = "float32") -> tuple[str, str, str]:
     ],
 )
 def test_a_kernel_has_the_headers_of_its_pattern_alone(text: str, dtype: str, header: str) -> None:
-    own = parsed((KERNELS / header).read_text(encoding="utf-8"), header).text
+    own = parsed_header((KERNELS / header).read_text(encoding="utf-8"), header).text
     assert all(own in source for source in sources(text, dtype) if source)
     assert not any(own in source for source in sources("causal attend full"))
 
@@ -133,7 +134,7 @@ def test_a_header_comes_after_those_that_it_includes() -> None:
         "in/b.h": '#pragma once\n#include "c.h"\n\nint b;\n',
         "in/c.h": "#pragma once\n#include <cstdint>\n\nint c;\n",
     }
-    whole = joined(("a.h", "in/c.h"), printed)
+    whole = joined_headers(("a.h", "in/c.h"), printed)
     assert whole.includes == ("cmath", "cstdint")
     assert whole.text == "int c;\n\nint b;\n\nint a;\n"
 
