@@ -30,7 +30,7 @@ def anew(numbers, attempt):
 
 @triton.jit
 def load_piece(rows, inside, attempt, PIECE: tl.constexpr, HEAD_DIM: tl.constexpr, SIGNED: tl.constexpr):
-    """What an attempt sums of the rows at the pointers `rows` [rows, 1]; if not SIGNED, infinities count as NaN."""
+    """What an attempt sums of the rows at `rows` [rows, 1]; unless SIGNED, an infinity is as good as a NaN."""
     column = attempt // 3 * PIECE + tl.arange(0, PIECE)[None, :]
     found = tl.load(rows + column, mask=inside & (column < HEAD_DIM), other=0.0)
     piece = found.to(tl.float32)
@@ -56,10 +56,7 @@ def store_piece(
     column = attempt // 3 * PIECE + tl.arange(0, PIECE)[None, :]
     at = rows + (offsets + column)
     mask = present[:, None] & (column < HEAD_DIM)
-    if ADD:
-        stored = tl.load(at, mask=mask, other=0.0)
-    else:
-        stored = tl.load(at, mask=mask & (attempt % 3 > 0), other=0.0)
+    stored = tl.load(at, mask=mask if ADD else mask & (attempt % 3 > 0), other=0.0)
     mark = tl.where(attempt % 3 == 1, float("inf"), float("-inf"))
     result = tl.where(attempt % 3 == 0, piece * factor, tl.where(piece != 0.0, mark, 0.0)) + stored
     tl.store(at, result.to(rows.dtype.element_ty), mask=mask)

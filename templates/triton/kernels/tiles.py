@@ -1,7 +1,7 @@
 """Tiles of rows, and their products.
 
-A tile is a tuple with one tensor [rows, width] for each chunk of columns. CHUNKS has of each chunk its first column,
-its width, which is a power of two, and one past its last column that exists.
+A tile is a tuple with one tensor [rows, width] for each chunk of columns. CHUNKS has of each chunk its first column and
+its width, a power of two; and, where columns of it lie beyond the head dimension, the head dimension, else None.
 """
 
 import triton
@@ -46,7 +46,7 @@ def load_tile(
 ):
     """Rows from `first` on; those outside begin .. end - 1 (if BOUNDED) are zeros, with TMA any rows or zeros.
 
-    `source`: of each chunk a descriptor (if TMA) or a pointer; the head's row 0 is `offset` elements behind that.
+    `source`: of each chunk a descriptor (if TMA) or a pointer; row 0 of the head is `offset` elements behind it.
     """
     row = tl.arange(0, ROWS)[:, None]
     inside = (row >= begin - first) & (row < end - first)
@@ -105,7 +105,7 @@ def store_rows(
     ADD: tl.constexpr,
     EXACT: tl.constexpr,
 ):
-    """Writes factor * tile to the rows `offsets` [rows, 1] behind `rows` that are `present`; ADD adds it there."""
+    """Writes factor * tile to those rows `offsets` [rows, 1] behind `rows` that are `present`; with ADD, adds it."""
     if EXACT:
         store_piece(tile[0], factor, rows, offsets, present, attempt, PIECE, HEAD_DIM, ADD)
     else:
