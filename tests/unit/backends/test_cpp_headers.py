@@ -56,6 +56,7 @@ def test_the_printed_headers_beside_the_others_are_those_of_a_pattern(update_gol
     } == wanted
 
 
+@pytest.mark.kernels
 @pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
 def test_every_header_compiles_alone(tmp_path: Path) -> None:
     for n, header in enumerate(HEADERS):
@@ -77,6 +78,7 @@ def clang_format(*arguments: str, source: str = "") -> subprocess.CompletedProce
     return subprocess.run(command, input=source, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.kernels
 def test_every_header_is_formatted() -> None:
     done = clang_format("--dry-run", "--Werror", *map(str, HEADERS))
     assert done.returncode == 0, done.stderr
@@ -109,6 +111,7 @@ def test_a_kernel_has_the_headers_of_its_pattern_alone(text: str, dtype: str, he
     assert not any(own in source for source in sources("causal attend full"))
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("kind", range(3), ids=("forward", "backward", "cached"))
 def test_a_kernel_is_formatted_but_for_long_expressions(kind: int) -> None:
     """Printed expressions stay in one line, whatever their length."""
@@ -139,6 +142,7 @@ def test_a_header_comes_after_those_that_it_includes() -> None:
     assert whole.text == "int c;\n\nint b;\n\nint a;\n"
 
 
+@pytest.mark.kernels
 @pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
 @pytest.mark.parametrize("of", STRUCTS, ids=lambda of: of.name)
 def test_a_struct_is_the_same_in_c_and_in_python(of: CallStruct) -> None:
