@@ -1,7 +1,9 @@
-// Sparse attention, forward. 16 query heads on 8 key heads, head dim 128, float32.
+// Sparse attention, forward.
 //
 // One task is one query tile of one head: transpose q once, visit the key tiles of the head's class in the order below,
 // keep a running maximum and sum (soft-max in base 2), divide at the end. Vector lanes are queries everywhere.
+//
+// Here: 16 query heads on 8 key heads, head dim 128, float32.
 // Build: c++ -std=c++17 -O3 -march=native -fopenmp -shared -fPIC, without -ffast-math (infinities carry meaning).
 #include <algorithm>
 #include <cmath>
@@ -14,21 +16,32 @@
 
 #ifndef SPARSEC_LIST
 #define SPARSEC_LIST
-struct sparsec_list {        // int32 [rows, blocks, width]; its first query block is `first`
+struct sparsec_list {  // a table of draws, int32 [rows, blocks, width]
   const int32_t* entries;
-  int64_t first, blocks;
+  int64_t first;  // its first query block
+  int64_t blocks;
 };
 #endif
+
 #ifndef SPARSEC_CALL
 #define SPARSEC_CALL
-struct sparsec_call {        // strides in elements; q, out: [B, H, Nq, D]; k, v: [B, G, Nk, D]; lse: [B, H, Nq]
-  const void *q, *k, *v;
+struct sparsec_call {  // strides in elements; q, out: [B, H, Nq, D]; k, v: [B, G, Nk, D]; lse: [B, H, Nq]
+  const void* q;
+  const void* k;
+  const void* v;
   void* out;
   float* lse;
-  int64_t q_stride[4], k_stride[4], v_stride[4], out_stride[4], lse_stride[3];
-  int64_t batch, n_q, n_k, q0;
+  int64_t q_stride[4];
+  int64_t k_stride[4];
+  int64_t v_stride[4];
+  int64_t out_stride[4];
+  int64_t lse_stride[3];
+  int64_t batch;
+  int64_t n_q;
+  int64_t n_k;
+  int64_t q0;  // the position of the first query
   const sparsec_list* lists;
-  const float* sink;          // [H], for a learned sink
+  const float* sink;  // [H], for a learned sink
   const int32_t* cu_seqlens;  // [documents + 1], for documents
   int64_t documents;
   float scale;
@@ -41,80 +54,12 @@ namespace {
 
 constexpr int HEADS = 16, KV_HEADS = 8, D = 128;
 constexpr int QUERY_TILE = 64, KEY_TILE = 64;
-constexpr int LANE_TILE = QUERY_TILE;
-constexpr float LOG2E = 1.4426950409f;
-
-// ---- Vectors: LANES queries side by side; a panel is VECS vectors, a register block ROWS sums x one panel.
-#if defined(__AVX512F__)
-constexpr int LANES = 16, VECS = LANE_TILE % 32 == 0 ? 2 : 1, ROWS = 12;
-#elif defined(__AVX__)
-constexpr int LANES = 8, VECS = 2, ROWS = 6;
-#elif defined(__aarch64__)
-constexpr int LANES = 4, VECS = 4, ROWS = 6;
-#else
-constexpr int LANES = 4, VECS = 2, ROWS = 6;
-#endif
-constexpr int PANEL = LANES * VECS, PANELS = LANE_TILE / PANEL;
-static_assert(PANELS * PANEL == LANE_TILE, "a tile is whole panels");
-
-typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
-typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(int32_t))));  // also masks: -1 where true, 0 where false
-
-constexpr float INF = __builtin_inff();
-
-inline vec splat(float x) { return x - vec{}; }
-inline ivec splat(int x) { return x - ivec{}; }
-inline vec load(const float* p) { vec x; std::memcpy(&x, p, sizeof x); return x; }
-inline void store(float* p, vec x) { std::memcpy(p, &x, sizeof x); }
-inline vec maximum(vec a, vec b) { return a > b ? a : b; }  // b where either is NaN
-
-inline int minimum(int a, int b) { return b < a ? b : a; }
-inline int maximum(int a, int b) { return a < b ? b : a; }
-inline ivec minimum(ivec a, ivec b) { return a < b ? a : b; }
-inline ivec maximum(ivec a, ivec b) { return a > b ? a : b; }
-
-// Rounds toward minus infinity, as the pattern's language does; the divisor is positive.
-template <class A, class B> inline auto floor_div(A a, B b) { const auto q = a / b; return q - ((a - q * b < 0) & 1); }
-template <class A, class B> inline auto floor_mod(A a, B b) { return a - floor_div(a, b) * b; }
-
-inline int truth(bool x) { return -int(x); }  // a mask for every lane
-
-inline bool any(ivec x) {
-  typedef int64_t wide __attribute__((vector_size(sizeof(ivec))));
-  const wide w = (wide)x;
-  int64_t bits = 0;
-  for (unsigned n = 0; n < sizeof(ivec) / sizeof(int64_t); ++n) bits |= w[n];
-  return bits != 0;
-}
-
-// A loop of few trips that is always unrolled, so that small arrays of vectors live in registers.
-#if defined(__clang__)
-#define EACH(n, N) _Pragma("unroll") for (int n = 0; n < (N); ++n)
-#else
-#define EACH(n, N) _Pragma("GCC unroll 32") for (int n = 0; n < (N); ++n)
-#endif
-
-const volatile float LOWEST_EXPONENT = -127.0f;  // opaque: against a constant GCC takes two instructions for a maximum
-
-// 2^x for x <= 100, relative error 1.1e-7; exactly 1 at 0, exactly 0 at -inf; NaN stays NaN. The vectors go step by step
-// side by side, because one alone would wait for itself. `lowest` is LOWEST_EXPONENT in every lane.
-template <int N>
-inline void exp2(vec (&x)[N], vec lowest) {
-  vec shifted[N], p[N];
-  EACH(n, N) x[n] = maximum(lowest, x[n]);
-  EACH(n, N) shifted[n] = x[n] + 12582912.0f;  // 1.5 * 2^23: the nearest integer sits in the low bits
-  EACH(n, N) x[n] -= shifted[n] - 12582912.0f;
-  EACH(n, N) p[n] = x[n] * 1.326472731e-3f + 9.671512991e-3f;
-  EACH(n, N) p[n] = p[n] * x[n] + 5.550733581e-2f;
-  EACH(n, N) p[n] = p[n] * x[n] + 2.402224243e-1f;
-  EACH(n, N) p[n] = p[n] * x[n] + 6.931470037e-1f;
-  EACH(n, N) p[n] = p[n] * x[n] + 1.0f;
-  EACH(n, N) x[n] = (vec)((ivec)p[n] + ((ivec)shifted[n] << 23));
-}
+constexpr int LANE_TILE = QUERY_TILE;  // lies across vector lanes
+constexpr float SOFTCAP = 50.0f;
 
 // ---- Elements: tensors hold float32; all arithmetic is float32.
 typedef float element;
-constexpr bool PACK = false;
+constexpr bool PACK = false;  // rows of contiguous floats are read in place
 inline float widen(float x) { return x; }
 inline float narrow(float x) { return x; }
 
@@ -150,7 +95,106 @@ inline void point(const Matrix& m, int64_t first, int count, float (*packed)[D],
   for (int n = 0; n < count; ++n, from += row) to[n] = from;
 }
 
-// ---- Micro-kernels: a block of sums in registers, R rows of one panel each; the matrix's scalars are broadcast in place.
+// ---- Where the keys and values of a tile lie: in the call's own tensors.
+struct Source {
+  Matrix k, v;  // rows are positions
+};
+
+// For head h of sequence b; row `first` is at position 0.
+template <class Call>
+Source source_of(const Call& call, int64_t b, int64_t h, int64_t first) {
+  const int64_t g = h / (HEADS / KV_HEADS);
+  return {matrix(call.k, call.k_stride, b, g, first), matrix(call.v, call.v_stride, b, g, first)};
+}
+
+// Points at keys and values first .. first + count, in place or in `key` and `value`.
+inline void point_tile(const Source& from, int, int first, int count, float (*key)[D], float (*value)[D],
+                       const float** keys, const float** values) {
+  point(from.k, first, count, key, keys);
+  point(from.v, first, count, value, values);
+}
+
+// ---- Vectors: LANES numbers; a panel is VECS vectors, a register block ROWS sums x one panel.
+#if defined(__AVX512F__)
+constexpr int LANES = 16, VECS = LANE_TILE % 32 == 0 ? 2 : 1, ROWS = 12;
+#elif defined(__AVX__)
+constexpr int LANES = 8, VECS = 2, ROWS = 6;
+#elif defined(__aarch64__)
+constexpr int LANES = 4, VECS = 4, ROWS = 6;
+#else
+constexpr int LANES = 4, VECS = 2, ROWS = 6;
+#endif
+constexpr int PANEL = LANES * VECS, PANELS = LANE_TILE / PANEL;
+static_assert(PANELS * PANEL == LANE_TILE, "a tile is whole panels");
+
+typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
+typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(int32_t))));  // also masks: -1 where true, 0 where false
+
+constexpr float INF = __builtin_inff(), LOG2E = 1.4426950409f;
+
+inline vec splat(float x) { return x - vec{}; }
+inline ivec splat(int x) { return x - ivec{}; }
+inline vec load(const float* p) {
+  vec x;
+  std::memcpy(&x, p, sizeof x);
+  return x;
+}
+inline void store(float* p, vec x) { std::memcpy(p, &x, sizeof x); }
+inline vec maximum(vec a, vec b) { return a > b ? a : b; }  // b where either is NaN
+
+inline int minimum(int a, int b) { return b < a ? b : a; }
+inline int maximum(int a, int b) { return a < b ? b : a; }
+inline ivec minimum(ivec a, ivec b) { return a < b ? a : b; }
+inline ivec maximum(ivec a, ivec b) { return a > b ? a : b; }
+
+// Rounds toward minus infinity, as the pattern's language does; the divisor is positive.
+template <class A, class B>
+inline auto floor_div(A a, B b) {
+  const auto q = a / b;
+  return q - ((a - q * b < 0) & 1);
+}
+template <class A, class B>
+inline auto floor_mod(A a, B b) {
+  return a - floor_div(a, b) * b;
+}
+
+inline int truth(bool x) { return -int(x); }  // a mask for every lane
+
+inline bool any(ivec x) {
+  typedef int64_t wide __attribute__((vector_size(sizeof(ivec))));
+  const wide w = (wide)x;
+  int64_t bits = 0;
+  for (unsigned n = 0; n < sizeof(ivec) / sizeof(int64_t); ++n) bits |= w[n];
+  return bits != 0;
+}
+
+// A loop of few trips that is always unrolled, so that small arrays of vectors live in registers.
+#if defined(__clang__)
+#define EACH(n, N) _Pragma("unroll") for (int n = 0; n < (N); ++n)
+#else
+#define EACH(n, N) _Pragma("GCC unroll 32") for (int n = 0; n < (N); ++n)
+#endif
+
+const volatile float LOWEST_EXPONENT = -127.0f;  // opaque: against a constant GCC takes two instructions for a maximum
+
+// 2^x for x <= 100, relative error 1.1e-7; exactly 1 at 0, exactly 0 at -inf; NaN stays NaN. The vectors go step by
+// step side by side, because one alone would wait for itself. `lowest` is LOWEST_EXPONENT in every lane.
+template <int N>
+inline void exp2(vec (&x)[N], vec lowest) {
+  vec shifted[N], p[N];
+  EACH(n, N) x[n] = maximum(lowest, x[n]);
+  EACH(n, N) shifted[n] = x[n] + 12582912.0f;  // 1.5 * 2^23: the nearest integer sits in the low bits
+  EACH(n, N) x[n] -= shifted[n] - 12582912.0f;
+  EACH(n, N) p[n] = x[n] * 1.326472731e-3f + 9.671512991e-3f;
+  EACH(n, N) p[n] = p[n] * x[n] + 5.550733581e-2f;
+  EACH(n, N) p[n] = p[n] * x[n] + 2.402224243e-1f;
+  EACH(n, N) p[n] = p[n] * x[n] + 6.931470037e-1f;
+  EACH(n, N) p[n] = p[n] * x[n] + 1.0f;
+  EACH(n, N) x[n] = (vec)((ivec)p[n] + ((ivec)shifted[n] << 23));
+}
+
+// ---- Micro-kernels: a block of sums in registers, R rows of one panel each; the matrix's scalars are broadcast in
+// place.
 
 // TOTAL rows in blocks of nearly equal size, at most ROWS: first those of LARGE rows, up to LARGE_END, then of SIZE.
 template <int TOTAL>
@@ -162,7 +206,8 @@ typedef Split<D> DimSplit;
 
 // o[r][lane] += sum over n of row[n][d + r] * p[n][lane], p's rows WIDTH apart; there is at least one n.
 template <int R, int WIDTH>
-__attribute__((noinline)) void accumulate_block(const float* const* row, int count, int d, const float* p, float (*o)[PANEL]) {
+__attribute__((noinline)) void accumulate_block(const float* const* row, int count, int d, const float* p,
+                                                float (*o)[PANEL]) {
   vec sum[R][VECS];
   EACH(r, R) EACH(v, VECS) sum[r][v] = load(o[r] + v * LANES);
   int n = 0;
@@ -179,7 +224,8 @@ __attribute__((noinline)) void accumulate_block(const float* const* row, int cou
 template <int WIDTH>
 inline void accumulate(const float* const* row, int count, const float* p, float (*o)[PANEL]) {
   int d = 0;
-  for (; d < DimSplit::LARGE_END; d += DimSplit::LARGE) accumulate_block<DimSplit::LARGE, WIDTH>(row, count, d, p, o + d);
+  for (; d < DimSplit::LARGE_END; d += DimSplit::LARGE)
+    accumulate_block<DimSplit::LARGE, WIDTH>(row, count, d, p, o + d);
   for (; d < D; d += DimSplit::SIZE) accumulate_block<DimSplit::SIZE, WIDTH>(row, count, d, p, o + d);
 }
 
@@ -203,17 +249,266 @@ __attribute__((noinline)) bool all_finite(const float* const* row, int count) {
   return !any(found) && rest < EXPONENT;
 }
 
-// `accumulate` where some rows are not finite: a row has no part in the lanes where its mask is 0, whatever it holds; the
-// others have the same bits.
+// `accumulate` where some rows are not finite: a row has no part in the lanes where its mask is 0, whatever it holds;
+// the others have the same bits.
 template <int WIDTH>
-__attribute__((noinline, cold)) void accumulate_seen(const float* const* row, int count, const float* p, const ivec (*mask)[VECS],
-                                                     float (*o)[PANEL]) {
+__attribute__((noinline, cold)) void accumulate_seen(const float* const* row, int count, const float* p,
+                                                     const ivec (*mask)[VECS], float (*o)[PANEL]) {
   for (int d = 0; d < D; ++d) {
     vec sum[VECS];
     EACH(v, VECS) sum[v] = load(o[d] + v * LANES);
     for (int n = 0; n < count; ++n)
       EACH(v, VECS) sum[v] += (mask[n][v] ? splat(row[n][d]) : vec{}) * load(p + n * WIDTH + v * LANES);
     EACH(v, VECS) store(o[d] + v * LANES, sum[v]);
+  }
+}
+
+// ---- Score modifiers: what the pattern does to scores, in base 2 and many at a time.
+
+// What a modifier may do, and does if it says nothing else: no change at all.
+struct Unchanged {
+  static constexpr float UNIT = LOG2E;  // a score times this is what it takes; it gives scores times LOG2E
+  static constexpr bool POSITIONS = false;  // whether `forward` reads positions
+  static constexpr bool ROW_GRADIENTS = false;  // whether the head has numbers that `of_rows` differentiates
+
+  template <int N>
+  struct Kept {};  // what `backward` needs of N vectors
+
+  Unchanged() = default;
+  template <class Call>
+  Unchanged(const Call&, int64_t) {}  // of one query head
+
+  // Changes the scores x of V vectors of queries (or keys) with each of N / V keys (or queries): those of x[n] are at
+  // positions lane[n % V] and other[n / V].
+  template <int N, int V>
+  void forward(vec (&)[N], Kept<N>&, const ivec (&)[V], const int*) const {}
+
+  // Turns gradients of the scores that `forward` gave into those of the scores that it took.
+  template <int N>
+  void backward(vec (&)[N], const Kept<N>&) const {}
+
+  // Changes the maximum and the sum with which the soft-max of each row starts.
+  void start(float&, float&) const {}
+
+  // Writes the gradients of the head's numbers, from the LSE in base 2 and the delta of each row, both [B, H, Nq].
+  template <class Call>
+  void of_rows(const Call&, int64_t, const float*, const float*) const {}
+};
+
+// tanh, relative error 3.3e-7 (a rational function of x^2); NaN stays NaN. Step by step as in exp2.
+template <int N>
+inline void tanh(vec (&x)[N]) {
+  vec square[N], p[N], q[N];
+  EACH(n, N) x[n] = maximum(splat(-9.0f), x[n]);
+  EACH(n, N) x[n] = 9.0f < x[n] ? splat(9.0f) : x[n];
+  EACH(n, N) square[n] = x[n] * x[n];
+  EACH(n, N) p[n] = square[n] * 1.33545370e-8f + 2.06089881e-5f;
+  EACH(n, N) q[n] = square[n] * 7.77650638e-7f + 3.28562513e-4f;
+  EACH(n, N) p[n] = p[n] * square[n] + 3.49558215e-3f;
+  EACH(n, N) q[n] = q[n] * square[n] + 2.58769598e-2f;
+  EACH(n, N) p[n] = p[n] * square[n] + 1.33810207e-1f;
+  EACH(n, N) q[n] = q[n] * square[n] + 4.67143357e-1f;
+  EACH(n, N) p[n] = p[n] * square[n] + 1.0f;
+  EACH(n, N) q[n] = q[n] * square[n] + 1.0f;
+  EACH(n, N) x[n] = x[n] * p[n] / q[n];
+}
+
+// A score s becomes SOFTCAP * tanh(s / SOFTCAP).
+struct Softcap : Unchanged {
+  using Unchanged::Unchanged;
+  static constexpr float UNIT = 1 / SOFTCAP;
+
+  template <int N>
+  struct Kept {
+    vec tanh[N];
+  };
+
+  template <int N, int V>
+  void forward(vec (&x)[N], Kept<N>& kept, const ivec (&)[V], const int*) const {
+    tanh(x);
+    EACH(n, N) kept.tanh[n] = x[n], x[n] *= SOFTCAP * LOG2E;
+  }
+  template <int N>
+  void backward(vec (&gradient)[N], const Kept<N>& kept) const {
+    EACH(n, N) gradient[n] *= 1.0f - kept.tanh[n] * kept.tanh[n];
+  }
+};
+
+typedef Softcap Modifiers;
+
+// ---- The online soft-max step: one panel of queries over the keys of one tile.
+typedef Split<KEY_TILE> KeySplit;
+
+struct Keys {  // the keys of one tile to attend to, in order; ROWS more entries, so that every block is whole
+  int count;
+  const float *key[KEY_TILE + ROWS], *value[KEY_TILE + ROWS];
+  bool finite;  // all values; set where a mask is
+  int at[KEY_TILE + ROWS];  // their positions; set where a modifier reads them
+};
+
+struct Panel {
+  float q[D][PANEL];  // times the score's scale
+  float o[D][PANEL];  // the sum of weights times values, relative to 2^peak
+  vec peak[VECS];  // within 8 below the largest score so far; -inf before the first live key
+  vec total[VECS];  // the sum of weights, relative to 2^peak
+  ivec at[VECS];  // positions of the queries
+};
+
+// s[r][lane] = the score of key[r], at position at[r], and q[..][lane], or -inf where the mask is 0; `peak` follows the
+// largest.
+template <int R, bool MASKED>
+__attribute__((noinline)) void score(const float (*q)[PANEL], const float* const* key, const int* at,
+                                     const ivec (&lane)[VECS], Modifiers modifiers, const ivec (*mask)[VECS],
+                                     float (*s)[PANEL], vec* peak) {
+  vec sum[R][VECS] = {};
+#pragma GCC unroll 4
+  for (int d = 0; d < D; ++d) {
+    vec x[VECS];
+    EACH(v, VECS) x[v] = load(q[d] + v * LANES);
+    EACH(r, R) EACH(v, VECS) sum[r][v] += key[r][d] * x[v];
+  }
+  EACH(r, R) {
+    Modifiers::Kept<VECS> kept;
+    modifiers.forward(sum[r], kept, lane, at + r);
+  }
+  EACH(r, R) EACH(v, VECS) {
+    if (MASKED) sum[r][v] = mask[r][v] ? sum[r][v] : splat(-INF);
+    peak[v] = maximum(sum[r][v], peak[v]);
+    store(s[r] + v * LANES, sum[r][v]);
+  }
+}
+
+// 0 for -inf, so that a score of -inf minus it is -inf and never NaN.
+inline vec finite(vec peak) { return peak == splat(-INF) ? vec{} : peak; }
+
+// Moves a row's peak once a weight would pass 2^8; until then nothing needs rescaling. Rows do not affect each other.
+inline void rescale(Panel& panel, const vec* largest, vec lowest) {
+  ivec moved = {};
+  vec peak[VECS], factor[VECS];
+  EACH(v, VECS) {
+    const ivec up = largest[v] > panel.peak[v] + 8.0f;
+    peak[v] = up ? largest[v] : panel.peak[v];
+    factor[v] = panel.peak[v] - finite(peak[v]);
+    moved |= up;
+  }
+  if (!any(moved)) return;
+  exp2(factor, lowest);
+  EACH(v, VECS) {
+    panel.peak[v] = peak[v];
+    panel.total[v] *= factor[v];
+  }
+  for (int d = 0; d < D; ++d) EACH(v, VECS) store(panel.o[d] + v * LANES, load(panel.o[d] + v * LANES) * factor[v]);
+}
+
+// The number of keys is even. `s` is scratch for scores, then weights.
+template <bool MASKED>
+__attribute__((noinline)) void attend(Panel& panel, const Keys& keys, Modifiers modifiers, const ivec (*mask)[VECS],
+                                      float (*s)[PANEL]) {
+  const vec lowest = splat(LOWEST_EXPONENT);
+  const int count = keys.count;
+  vec largest[VECS], shift[VECS], total[VECS];
+  EACH(v, VECS) largest[v] = panel.peak[v];
+  int n = 0;
+  for (; n < minimum(count, KeySplit::LARGE_END); n += KeySplit::LARGE)
+    score<KeySplit::LARGE, MASKED>(panel.q, keys.key + n, keys.at + n, panel.at, modifiers, mask + n, s + n, largest);
+  for (; n < count; n += KeySplit::SIZE)
+    score<KeySplit::SIZE, MASKED>(panel.q, keys.key + n, keys.at + n, panel.at, modifiers, mask + n, s + n, largest);
+
+  rescale(panel, largest, lowest);
+  EACH(v, VECS) {
+    shift[v] = finite(panel.peak[v]);
+    total[v] = panel.total[v];
+  }
+  for (n = 0; n < count; n += 2) {
+    vec p[2 * VECS];
+    EACH(v, 2 * VECS) p[v] = load(s[n] + v * LANES) - shift[v % VECS];
+    exp2(p, lowest);
+    EACH(v, 2 * VECS) {
+      total[v % VECS] += p[v];
+      store(s[n] + v * LANES, p[v]);
+    }
+  }
+  EACH(v, VECS) panel.total[v] = total[v];
+  if (!MASKED || keys.finite) accumulate<PANEL>(keys.value, count, s[0], panel.o);
+  else accumulate_seen<PANEL>(keys.value, count, s[0], mask, panel.o);
+}
+
+// ---- Tiles: one query tile of one head, and a key tile that it sees in full or through a mask.
+struct Work {  // one thread's scratch
+  Panel panel[PANELS];
+  float s[KEY_TILE + ROWS][PANEL];
+  ivec mask[KEY_TILE + ROWS][VECS];
+  float key[KEY_TILE][D], value[KEY_TILE][D], rows[QUERY_TILE][D];
+  Keys tile, live;
+  ivec lane[VECS];  // 0, 1, ..., PANEL - 1
+  Source source;  // of keys and values
+  Modifiers modifiers;  // of the head's scores
+  int i0, i1, base;  // rows i0 .. i1 are present; lane 0 of panel 0 is row `base`
+  int begin, end, n_k;  // keys begin .. end - 1 may be seen
+  int first_key;  // of the tile at hand
+
+  int first_panel() const { return (i0 - base) / PANEL; }
+  int last_panel() const { return (i1 - base) / PANEL; }
+};
+
+// Printed for the pattern: attends to the tiles that some row sees.
+void visit(Work& w, const sparsec_list* lists, int head);
+
+__attribute__((noinline)) void open_tile(Work& w, int tile) {
+  w.first_key = maximum(tile * KEY_TILE, w.begin);
+  w.tile.count = minimum(tile * KEY_TILE + KEY_TILE, w.end) - w.first_key;
+  point_tile(w.source, w.n_k, w.first_key, w.tile.count, w.key, w.value, w.tile.key, w.tile.value);
+  if constexpr (Modifiers::POSITIONS)
+    for (int n = 0; n < w.tile.count; ++n) w.tile.at[n] = w.first_key + n;
+}
+
+void attend_full(Work& w, int tile) {
+  open_tile(w, tile);
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) attend<false>(w.panel[p], w.tile, w.modifiers, w.mask, w.s);
+}
+
+// Fills w.live and w.mask with the tile's keys that some row of panel p sees; returns how many they are.
+template <class Live>
+inline int live_keys(Work& w, int p, const Live& live) {
+  ivec i[VECS], present[VECS];
+  EACH(v, VECS) {
+    i[v] = w.lane[v] + (w.base + p * PANEL);
+    present[v] = (i[v] >= w.i0) & (i[v] <= w.i1);
+  }
+  int count = 0;
+  for (int n = 0; n < w.tile.count; ++n) {
+    ivec seen = {};
+    EACH(v, VECS) {
+      const ivec mask = present[v] & live(i[v], w.first_key + n);
+      w.mask[count][v] = mask;
+      seen |= mask;
+    }
+    w.live.key[count] = w.tile.key[n];
+    w.live.value[count] = w.tile.value[n];
+    if constexpr (Modifiers::POSITIONS) w.live.at[count] = w.tile.at[n];
+    count += any(seen);
+  }
+  return count;
+}
+
+// `live(i, j)` is the mask of rows i for key j. What a key holds, NaN included, has no effect on a row that does not
+// see it. One that no row of a panel sees is not read for that panel, so that a diagonal tile costs little more than
+// half.
+template <class Live>
+__attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live) {
+  open_tile(w, tile);
+  w.live.finite = all_finite(w.tile.value, w.tile.count);
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
+    const int count = live_keys(w, p, live);
+    if (count == 0) continue;
+    for (int n = count; n < count + ROWS; ++n) {  // whole blocks: the last key again, seen by nobody
+      w.live.key[n] = w.live.key[count - 1];
+      w.live.value[n] = w.live.value[count - 1];
+      if constexpr (Modifiers::POSITIONS) w.live.at[n] = w.live.at[count - 1];
+      EACH(v, VECS) w.mask[n][v] = ivec{};
+    }
+    w.live.count = count + count % 2;
+    attend<true>(w.panel[p], w.live, w.modifiers, w.mask, w.s);
   }
 }
 
@@ -253,8 +548,7 @@ inline void to_panel(const float* row, int width, float factor, float (*to)[PANE
     EACH(v, VECS) transpose_block(row + v * LANES * width + d, width, to[d] + v * LANES, PANEL);
   for (; d < D; ++d)
     for (int n = 0; n < PANEL; ++n) to[d][n] = row[n * width + d];
-  for (d = 0; d < D; ++d)
-    EACH(v, VECS) store(to[d] + v * LANES, load(to[d] + v * LANES) * factor);
+  for (d = 0; d < D; ++d) EACH(v, VECS) store(to[d] + v * LANES, load(to[d] + v * LANES) * factor);
 }
 
 // row[n][d] = from[d][n].
@@ -266,231 +560,53 @@ inline void from_panel(const float (*from)[PANEL], float* row, int width) {
     for (int n = 0; n < PANEL; ++n) row[n * width + d] = from[d][n];
 }
 
-// ---- Score modifiers, on scores in base 2.
-constexpr float SOFTCAP = 50.0f;
-
-// tanh, relative error 3.3e-7 (a rational function of x^2); NaN stays NaN. Step by step as in exp2.
-template <int N>
-inline void tanh(vec (&x)[N]) {
-  vec square[N], p[N], q[N];
-  EACH(n, N) x[n] = maximum(splat(-9.0f), x[n]);
-  EACH(n, N) x[n] = 9.0f < x[n] ? splat(9.0f) : x[n];
-  EACH(n, N) square[n] = x[n] * x[n];
-  EACH(n, N) p[n] = square[n] * 1.33545370e-8f + 2.06089881e-5f;
-  EACH(n, N) q[n] = square[n] * 7.77650638e-7f + 3.28562513e-4f;
-  EACH(n, N) p[n] = p[n] * square[n] + 3.49558215e-3f;
-  EACH(n, N) q[n] = q[n] * square[n] + 2.58769598e-2f;
-  EACH(n, N) p[n] = p[n] * square[n] + 1.33810207e-1f;
-  EACH(n, N) q[n] = q[n] * square[n] + 4.67143357e-1f;
-  EACH(n, N) p[n] = p[n] * square[n] + 1.0f;
-  EACH(n, N) q[n] = q[n] * square[n] + 1.0f;
-  EACH(n, N) x[n] = x[n] * p[n] / q[n];
-}
-
-// ---- The online soft-max step: one panel of queries over the keys of one tile.
-typedef Split<KEY_TILE> KeySplit;
-
-struct Keys {  // the keys of one tile to attend to, in order; ROWS more entries, so that every block is whole
-  int count;
-  const float *key[KEY_TILE + ROWS], *value[KEY_TILE + ROWS];
-  bool finite;  // all values; set where a mask is
-};
-
-struct Panel {
-  float q[D][PANEL];  // times the score's scale
-  float o[D][PANEL];  // the sum of weights times values, relative to 2^peak
-  vec peak[VECS];     // within 8 below the largest score so far; -inf before the first live key
-  vec total[VECS];    // the sum of weights, relative to 2^peak
-};
-
-// s[r][lane] = the score of key[r] and q[..][lane], or -inf where the mask is 0; `peak` follows the largest.
-template <int R, bool MASKED>
-__attribute__((noinline)) void score(const float (*q)[PANEL], const float* const* key, const ivec (*mask)[VECS],
-                                     float (*s)[PANEL], vec* peak) {
-  vec sum[R][VECS] = {};
-#pragma GCC unroll 4
-  for (int d = 0; d < D; ++d) {
-    vec x[VECS];
-    EACH(v, VECS) x[v] = load(q[d] + v * LANES);
-    EACH(r, R) EACH(v, VECS) sum[r][v] += key[r][d] * x[v];
-  }
-  EACH(r, R) {
-    tanh(sum[r]);
-    EACH(v, VECS) sum[r][v] *= SOFTCAP * LOG2E;
-  }
-  EACH(r, R) EACH(v, VECS) {
-    if (MASKED) sum[r][v] = mask[r][v] ? sum[r][v] : splat(-INF);
-    peak[v] = maximum(sum[r][v], peak[v]);
-    store(s[r] + v * LANES, sum[r][v]);
-  }
-}
-
-// 0 for -inf, so that a score of -inf minus it is -inf and never NaN.
-inline vec finite(vec peak) { return peak == splat(-INF) ? vec{} : peak; }
-
-// Moves a row's peak once a weight would pass 2^8; until then nothing needs rescaling. Rows do not affect each other.
-inline void rescale(Panel& panel, const vec* largest, vec lowest) {
-  ivec moved = {};
-  vec peak[VECS], factor[VECS];
-  EACH(v, VECS) {
-    const ivec up = largest[v] > panel.peak[v] + 8.0f;
-    peak[v] = up ? largest[v] : panel.peak[v];
-    factor[v] = panel.peak[v] - finite(peak[v]);
-    moved |= up;
-  }
-  if (!any(moved)) return;
-  exp2(factor, lowest);
-  EACH(v, VECS) {
-    panel.peak[v] = peak[v];
-    panel.total[v] *= factor[v];
-  }
-  for (int d = 0; d < D; ++d)
-    EACH(v, VECS) store(panel.o[d] + v * LANES, load(panel.o[d] + v * LANES) * factor[v]);
-}
-
-// The number of keys is even. `s` is scratch for scores, then weights.
-template <bool MASKED>
-__attribute__((noinline)) void attend(Panel& panel, const Keys& keys, const ivec (*mask)[VECS], float (*s)[PANEL]) {
-  const vec lowest = splat(LOWEST_EXPONENT);
-  const int count = keys.count;
-  vec largest[VECS], shift[VECS], total[VECS];
-  EACH(v, VECS) largest[v] = panel.peak[v];
-  int n = 0;
-  for (; n < minimum(count, KeySplit::LARGE_END); n += KeySplit::LARGE)
-    score<KeySplit::LARGE, MASKED>(panel.q, keys.key + n, mask + n, s + n, largest);
-  for (; n < count; n += KeySplit::SIZE)
-    score<KeySplit::SIZE, MASKED>(panel.q, keys.key + n, mask + n, s + n, largest);
-
-  rescale(panel, largest, lowest);
-  EACH(v, VECS) {
-    shift[v] = finite(panel.peak[v]);
-    total[v] = panel.total[v];
-  }
-  for (n = 0; n < count; n += 2) {
-    vec p[2 * VECS];
-    EACH(v, 2 * VECS) p[v] = load(s[n] + v * LANES) - shift[v % VECS];
-    exp2(p, lowest);
-    EACH(v, 2 * VECS) {
-      total[v % VECS] += p[v];
-      store(s[n] + v * LANES, p[v]);
-    }
-  }
-  EACH(v, VECS) panel.total[v] = total[v];
-  if (!MASKED || keys.finite) accumulate<PANEL>(keys.value, count, s[0], panel.o);
-  else accumulate_seen<PANEL>(keys.value, count, s[0], mask, panel.o);
-}
-
-// ---- Tiles: one query tile of one head, and a key tile that it sees in full or through a mask.
-struct Work {  // one thread's scratch
-  Panel panel[PANELS];
-  float s[KEY_TILE + ROWS][PANEL];
-  ivec mask[KEY_TILE + ROWS][VECS];
-  float key[KEY_TILE][D], value[KEY_TILE][D], rows[QUERY_TILE][D];
-  Keys tile, live;
-  ivec lane[VECS];  // 0, 1, ..., PANEL - 1
-  Matrix k, v;      // rows are positions
-  int i0, i1, base;     // rows i0 .. i1 are present; lane 0 of panel 0 is row `base`
-  int begin, end, n_k;  // keys begin .. end - 1 may be seen
-  int first_key;        // of the tile at hand
-
-  int first_panel() const { return (i0 - base) / PANEL; }
-  int last_panel() const { return (i1 - base) / PANEL; }
-};
-
-__attribute__((noinline)) void open_tile(Work& w, int tile) {
-  w.first_key = maximum(tile * KEY_TILE, w.begin);
-  w.tile.count = minimum(tile * KEY_TILE + KEY_TILE, w.end) - w.first_key;
-  point(w.k, w.first_key, w.tile.count, w.key, w.tile.key);
-  point(w.v, w.first_key, w.tile.count, w.value, w.tile.value);
-}
-
-void attend_full(Work& w, int tile) {
-  open_tile(w, tile);
-  for (int p = w.first_panel(); p <= w.last_panel(); ++p) attend<false>(w.panel[p], w.tile, w.mask, w.s);
-}
-
-// Fills w.live and w.mask with the tile's keys that some row of panel p sees; returns how many they are.
-template <class Live>
-inline int live_keys(Work& w, int p, const Live& live) {
-  ivec i[VECS], present[VECS];
-  EACH(v, VECS) {
-    i[v] = w.lane[v] + (w.base + p * PANEL);
-    present[v] = (i[v] >= w.i0) & (i[v] <= w.i1);
-  }
-  int count = 0;
-  for (int n = 0; n < w.tile.count; ++n) {
-    ivec seen = {};
-    EACH(v, VECS) {
-      const ivec mask = present[v] & live(i[v], w.first_key + n);
-      w.mask[count][v] = mask;
-      seen |= mask;
-    }
-    w.live.key[count] = w.tile.key[n];
-    w.live.value[count] = w.tile.value[n];
-    count += any(seen);
-  }
-  return count;
-}
-
-// `live(i, j)` is the mask of rows i for key j. What a key holds, NaN included, has no effect on a row that does not see it.
-// One that no row of a panel sees is not read for that panel, so that a diagonal tile costs little more than half.
-template <class Live>
-__attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live) {
-  open_tile(w, tile);
-  w.live.finite = all_finite(w.tile.value, w.tile.count);
+// ---- Panels: the queries of a tile across lanes, and what their rows have at the end.
+void load_queries(Work& w, const Matrix& q, float scale) {
+  const float factor = scale * Modifiers::UNIT;
+  float peak = -INF, total = 0.0f;
+  w.modifiers.start(peak, total);
+  if (w.i1 - w.i0 + 1 < QUERY_TILE) std::memset(w.rows, 0, sizeof w.rows);  // absent rows score 0 and are never stored
+  load_rows(q, w.i0, w.i1 - w.i0 + 1, w.rows[w.i0 - w.base]);
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
-    const int count = live_keys(w, p, live);
-    if (count == 0) continue;
-    for (int n = count; n < count + ROWS; ++n) {  // whole blocks: the last key again, seen by nobody
-      w.live.key[n] = w.live.key[count - 1];
-      w.live.value[n] = w.live.value[count - 1];
-      EACH(v, VECS) w.mask[n][v] = ivec{};
-    }
-    w.live.count = count + count % 2;
-    attend<true>(w.panel[p], w.live, w.mask, w.s);
+    Panel& panel = w.panel[p];
+    to_panel(w.rows[p * PANEL], D, factor, panel.q);
+    std::memset(panel.o, 0, sizeof panel.o);
+    EACH(v, VECS) panel.peak[v] = splat(peak), panel.total[v] = splat(total);
+    EACH(v, VECS) panel.at[v] = w.lane[v] + (w.base + p * PANEL);
   }
 }
 
-// ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
-// line 13: full & line 12: causal
-void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
-  [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
-  const int hi0 = maximum(minimum(nk, i1 + 1), 0);
-  const int to0 = ((0 < hi0) ? maximum(minimum(((nk + 63) >> 6), ((i1 + 64) >> 6)), 0) : 0);
-  const int full_to0 = maximum(minimum((nk >> 6), ((i0 + 1) >> 6)), 0);
-  const int count0 = maximum(to0 - full_to0, 0);
-  // line 13: full & line 12: causal
-  for (int n = 0, count = full_to0; n < count; ++n) {
-    const int tile = n;
-    attend_full(w, tile);
-  }
-  const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return j < i + 1; };
-  // line 13: full & line 12: causal
-  for (int n = 0, count = count0; n < count; ++n) {
-    const int tile = full_to0 + n;
-    attend_masked(w, tile, live);
+// Divides and stores the rows that are present; a row without a live key becomes 0, its lse what it started with.
+void finish(Work& w, element* out, int64_t row, int64_t dim, float* lse, int64_t lse_row) {
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) from_panel(w.panel[p].o, w.rows[p * PANEL], D);
+  for (int i = w.i0; i <= w.i1; ++i) {
+    const Panel& panel = w.panel[(i - w.base) / PANEL];
+    const int n = (i - w.base) % PANEL, v = n / LANES, lane = n % LANES;
+    const float* o = w.rows[i - w.base];
+    const float total = panel.total[v][lane], inverse = total == 0.0f ? 0.0f : 1.0f / total;
+    for (int d = 0; d < D; ++d) out[(i - w.i0) * row + d * dim] = narrow(o[d] * inverse);
+    lse[(i - w.i0) * lse_row] = total == 0.0f ? -INF : (panel.peak[v][lane] + std::log2(total)) * 0.6931471806f;
   }
 }
 
-void visit(Work& w, const sparsec_list* lists, int head) {
-  static const int class_of_head[HEADS] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
-  switch (class_of_head[head]) {
-    case 0: visit_class_0(w, lists, head); break;
-  }
-}
-
-// ---- Parts: stretches of the sequence that attend only within themselves: here it is one.
+// ---- Parts: stretches of the sequence that attend only within themselves.
 struct Part {
-  int q0, q1;            // positions of its queries
-  int begin, end;        // positions of its keys
-  int n_k;               // the number of keys that the pattern reckons with
+  int q0, q1;  // positions of its queries
+  int begin, end;  // positions of its keys
+  int n_k;  // the number of keys that the pattern reckons with
   int64_t q_row, k_row;  // the rows of q and k at position 0
 };
 
+// The whole sequence is one.
 template <class Call>
-Part part_of(const Call& call, [[maybe_unused]] int64_t n) {
-  const int q0 = int(call.q0), q1 = q0 + int(call.n_q);
-  return {q0, q1, 0, int(call.n_k), int(call.n_k), -call.q0, 0};
+int64_t count_parts(const Call&) {
+  return 1;
+}
+
+template <class Call>
+Part part_of(const Call& call, int64_t) {
+  const int q0 = int(call.q0), n_k = int(call.n_k);
+  return {q0, q0 + int(call.n_q), 0, n_k, n_k, -call.q0, 0};
 }
 
 struct Tile {
@@ -508,13 +624,18 @@ struct Tiling {
   const std::unique_ptr<int64_t[]> before;  // tiles before each part; null if memory ran out
 
   Tiling(const Call& call, int size, bool of_keys)
-      : call(call), size(size), of_keys(of_keys), parts(1), before(new (std::nothrow) int64_t[parts + 1]) {
+      : call(call),
+        size(size),
+        of_keys(of_keys),
+        parts(count_parts(call)),
+        before(new (std::nothrow) int64_t[parts + 1]) {
     if (!before) return;
     before[0] = 0;
     for (int64_t n = 0; n < parts; ++n) {
       const Part part = part_of(call, n);
       const int stop = of_keys ? part.end : part.q1;
-      before[n + 1] = before[n] + (first(part) < stop ? floor_div(stop - 1, size) - floor_div(first(part), size) + 1 : 0);
+      before[n + 1] =
+          before[n] + (first(part) < stop ? floor_div(stop - 1, size) - floor_div(first(part), size) + 1 : 0);
     }
   }
   int first(const Part& part) const { return of_keys ? part.begin : part.q0; }
@@ -527,41 +648,15 @@ struct Tiling {
 };
 
 // ---- Tasks: every query tile of every head, the longest rows first; each is computed whole by one thread.
-void load_queries(Work& w, const Matrix& q, [[maybe_unused]] const sparsec_call& call, [[maybe_unused]] int64_t h) {
-  const float factor = call.scale * (1 / SOFTCAP);
-  if (w.i1 - w.i0 + 1 < QUERY_TILE) std::memset(w.rows, 0, sizeof w.rows);  // absent rows score 0 and are never stored
-  load_rows(q, w.i0, w.i1 - w.i0 + 1, w.rows[w.i0 - w.base]);
-  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
-    Panel& panel = w.panel[p];
-    to_panel(w.rows[p * PANEL], D, factor, panel.q);
-    std::memset(panel.o, 0, sizeof panel.o);
-    EACH(v, VECS) panel.peak[v] = splat(-INF), panel.total[v] = vec{};
-  }
-}
-
-// Divides and stores the rows that are present; a row without a live key becomes 0, its lse -inf.
-void finish(Work& w, element* out, int64_t row, int64_t dim, float* lse, int64_t lse_row) {
-  for (int p = w.first_panel(); p <= w.last_panel(); ++p) from_panel(w.panel[p].o, w.rows[p * PANEL], D);
-  for (int i = w.i0; i <= w.i1; ++i) {
-    const Panel& panel = w.panel[(i - w.base) / PANEL];
-    const int n = (i - w.base) % PANEL, v = n / LANES, lane = n % LANES;
-    const float* o = w.rows[i - w.base];
-    const float total = panel.total[v][lane], inverse = total == 0.0f ? 0.0f : 1.0f / total;
-    for (int d = 0; d < D; ++d) out[(i - w.i0) * row + d * dim] = narrow(o[d] * inverse);
-    lse[(i - w.i0) * lse_row] = total == 0.0f ? -INF : (panel.peak[v][lane] + std::log2(total)) * 0.6931471806f;
-  }
-}
-
 void run_task(Work& w, const sparsec_call& call, int64_t b, int64_t h, const Tile& tile) {
-  const int64_t g = h / (HEADS / KV_HEADS);
   const Part& part = tile.part;
   w.base = tile.base;
   w.i0 = maximum(w.base, part.q0);
   w.i1 = minimum(w.base + QUERY_TILE, part.q1) - 1;
   w.begin = part.begin, w.end = part.end, w.n_k = part.n_k;
-  w.k = matrix(call.k, call.k_stride, b, g, part.k_row);
-  w.v = matrix(call.v, call.v_stride, b, g, part.k_row);
-  load_queries(w, matrix(call.q, call.q_stride, b, h, part.q_row), call, h);
+  w.source = source_of(call, b, h, part.k_row);
+  w.modifiers = Modifiers(call, h);
+  load_queries(w, matrix(call.q, call.q_stride, b, h, part.q_row), call.scale);
   visit(w, call.lists, int(h));
   const int64_t r = w.i0 + part.q_row;
   element* out = (element*)call.out + b * call.out_stride[0] + h * call.out_stride[1] + r * call.out_stride[2];
@@ -588,12 +683,36 @@ int forward(const sparsec_call& call) {
   return failed;
 }
 
-#undef EACH
+// ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
+// line 13: full & line 12: causal
+void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
+  [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
+  const int hi0 = maximum(minimum(nk, i1 + 1), 0);
+  const int to0 = ((0 < hi0) ? maximum(minimum(((nk + 63) >> 6), ((i1 + 64) >> 6)), 0) : 0);
+  const int full_to0 = maximum(minimum((nk >> 6), ((i0 + 1) >> 6)), 0);
+  const int count0 = maximum(to0 - full_to0, 0);
+  const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return j < i + 1; };
+  // line 13: full & line 12: causal
+  for (int n = 0, count = full_to0; n < count; ++n) {
+    const int tile = n;
+    attend_full(w, tile);
+  }
+  // line 13: full & line 12: causal
+  for (int n = 0, count = count0; n < count; ++n) {
+    const int tile = full_to0 + n;
+    attend_masked(w, tile, live);
+  }
+}
+
+void visit(Work& w, const sparsec_list* lists, int head) {
+  static const int class_of_head[HEADS] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+  switch (class_of_head[head]) {
+    case 0: visit_class_0(w, lists, head); break;
+  }
+}
 
 }  // namespace
 }  // namespace sparsec_kernel
 
 // Returns 0, or 1 when memory ran out.
-extern "C" int sparsec_forward(const sparsec_call* call) {
-  return sparsec_kernel::forward(*call);
-}
+extern "C" int sparsec_forward(const sparsec_call* call) { return sparsec_kernel::forward(*call); }

@@ -1,12 +1,14 @@
-// Sparse attention, the gradients of q, k and v. 16 query heads on 8 key heads, head dim 128, float32.
+// Sparse attention, the gradients of q, k and v.
 //
 // A key tile of one key head is laid across vector lanes and visits, for each query head of its group, the query tiles
 // of the head's class in the order below: weights and the gradients of the scores are recomputed tile by tile; those of
-// k and v add up beside the key tile, those of q in a float32 matrix. The key tiles of a key head are
-// dealt out in shares, each a task with a matrix of its own, and the shares are summed in order: no atomics, the same bits whatever the number of threads.
+// k and v add up beside the key tile, those of q in a float32 matrix. The key tiles of a key head are dealt out in
+// shares, each a task with a matrix of its own, and the shares are summed in order: no atomics, the same bits whatever
+// the number of threads.
+//
+// Here: 16 query heads on 8 key heads, head dim 128, float32.
 // Build: c++ -std=c++17 -O3 -march=native -fopenmp -shared -fPIC, without -ffast-math (infinities carry meaning).
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -16,22 +18,40 @@
 
 #ifndef SPARSEC_LIST
 #define SPARSEC_LIST
-struct sparsec_list {        // int32 [rows, blocks, width]; its first query block is `first`
+struct sparsec_list {  // a table of draws, int32 [rows, blocks, width]
   const int32_t* entries;
-  int64_t first, blocks;
+  int64_t first;  // its first query block
+  int64_t blocks;
 };
 #endif
+
 #ifndef SPARSEC_BACKWARD_CALL
 #define SPARSEC_BACKWARD_CALL
 struct sparsec_backward_call {  // strides in elements; shapes as in the forward call; dq, dk, dv are contiguous
-  const void *grad_out, *q, *k, *v, *out;
-  const float *lse, *grad_lse;  // grad_lse: null for zeros
-  void *dq, *dk, *dv;
-  int64_t grad_out_stride[4], q_stride[4], k_stride[4], v_stride[4], out_stride[4], lse_stride[3], grad_lse_stride[3];
-  int64_t batch, n_q, n_k, q0;
+  const void* grad_out;
+  const void* q;
+  const void* k;
+  const void* v;
+  const void* out;
+  const float* lse;
+  const float* grad_lse;  // null for zeros
+  void* dq;
+  void* dk;
+  void* dv;
+  int64_t grad_out_stride[4];
+  int64_t q_stride[4];
+  int64_t k_stride[4];
+  int64_t v_stride[4];
+  int64_t out_stride[4];
+  int64_t lse_stride[3];
+  int64_t grad_lse_stride[3];
+  int64_t batch;
+  int64_t n_q;
+  int64_t n_k;
+  int64_t q0;  // the position of the first query
   const sparsec_list* lists;
-  const float* sink;          // [H], for a learned sink
-  float* dsink;               // [H], likewise
+  const float* sink;  // [H], for a learned sink
+  float* dsink;  // [H], likewise
   const int32_t* cu_seqlens;  // [documents + 1], for documents
   int64_t documents;
   float scale;
@@ -42,12 +62,31 @@ struct sparsec_backward_call {  // strides in elements; shapes as in the forward
 namespace sparsec_gradients {
 namespace {
 
+// ---- Parts: stretches of the sequence that attend only within themselves.
+struct Part {
+  int q0, q1;  // positions of its queries
+  int begin, end;  // positions of its keys
+  int n_k;  // the number of keys that the pattern reckons with
+  int64_t q_row, k_row;  // the rows of q and k at position 0
+};
+
+// The whole sequence is one.
+template <class Call>
+int64_t count_parts(const Call&) {
+  return 1;
+}
+
+template <class Call>
+Part part_of(const Call& call, int64_t) {
+  const int q0 = int(call.q0), n_k = int(call.n_k);
+  return {q0, q0 + int(call.n_q), 0, n_k, n_k, -call.q0, 0};
+}
+
 constexpr int HEADS = 16, KV_HEADS = 8, D = 128;
 constexpr int QUERY_TILE = 64, KEY_TILE = 64;
-constexpr int LANE_TILE = KEY_TILE;
-constexpr float LOG2E = 1.4426950409f;
+constexpr int LANE_TILE = KEY_TILE;  // lies across vector lanes
 
-// ---- Vectors: LANES keys side by side; a panel is VECS vectors, a register block ROWS sums x one panel.
+// ---- Vectors: LANES numbers; a panel is VECS vectors, a register block ROWS sums x one panel.
 #if defined(__AVX512F__)
 constexpr int LANES = 16, VECS = LANE_TILE % 32 == 0 ? 2 : 1, ROWS = 12;
 #elif defined(__AVX__)
@@ -63,11 +102,15 @@ static_assert(PANELS * PANEL == LANE_TILE, "a tile is whole panels");
 typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
 typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(int32_t))));  // also masks: -1 where true, 0 where false
 
-constexpr float INF = __builtin_inff();
+constexpr float INF = __builtin_inff(), LOG2E = 1.4426950409f;
 
 inline vec splat(float x) { return x - vec{}; }
 inline ivec splat(int x) { return x - ivec{}; }
-inline vec load(const float* p) { vec x; std::memcpy(&x, p, sizeof x); return x; }
+inline vec load(const float* p) {
+  vec x;
+  std::memcpy(&x, p, sizeof x);
+  return x;
+}
 inline void store(float* p, vec x) { std::memcpy(p, &x, sizeof x); }
 inline vec maximum(vec a, vec b) { return a > b ? a : b; }  // b where either is NaN
 
@@ -77,8 +120,15 @@ inline ivec minimum(ivec a, ivec b) { return a < b ? a : b; }
 inline ivec maximum(ivec a, ivec b) { return a > b ? a : b; }
 
 // Rounds toward minus infinity, as the pattern's language does; the divisor is positive.
-template <class A, class B> inline auto floor_div(A a, B b) { const auto q = a / b; return q - ((a - q * b < 0) & 1); }
-template <class A, class B> inline auto floor_mod(A a, B b) { return a - floor_div(a, b) * b; }
+template <class A, class B>
+inline auto floor_div(A a, B b) {
+  const auto q = a / b;
+  return q - ((a - q * b < 0) & 1);
+}
+template <class A, class B>
+inline auto floor_mod(A a, B b) {
+  return a - floor_div(a, b) * b;
+}
 
 inline int truth(bool x) { return -int(x); }  // a mask for every lane
 
@@ -99,8 +149,8 @@ inline bool any(ivec x) {
 
 const volatile float LOWEST_EXPONENT = -127.0f;  // opaque: against a constant GCC takes two instructions for a maximum
 
-// 2^x for x <= 100, relative error 1.1e-7; exactly 1 at 0, exactly 0 at -inf; NaN stays NaN. The vectors go step by step
-// side by side, because one alone would wait for itself. `lowest` is LOWEST_EXPONENT in every lane.
+// 2^x for x <= 100, relative error 1.1e-7; exactly 1 at 0, exactly 0 at -inf; NaN stays NaN. The vectors go step by
+// step side by side, because one alone would wait for itself. `lowest` is LOWEST_EXPONENT in every lane.
 template <int N>
 inline void exp2(vec (&x)[N], vec lowest) {
   vec shifted[N], p[N];
@@ -115,9 +165,47 @@ inline void exp2(vec (&x)[N], vec lowest) {
   EACH(n, N) x[n] = (vec)((ivec)p[n] + ((ivec)shifted[n] << 23));
 }
 
+struct Tile {
+  Part part;
+  int base;  // positions base .. base + size - 1 of the part, as far as it has them
+};
+
+// The tiles of every part's queries (or keys), part after part; a tile starts at a multiple of its size.
+template <class Call>
+struct Tiling {
+  const Call& call;
+  const int size;
+  const bool of_keys;
+  const int64_t parts;
+  const std::unique_ptr<int64_t[]> before;  // tiles before each part; null if memory ran out
+
+  Tiling(const Call& call, int size, bool of_keys)
+      : call(call),
+        size(size),
+        of_keys(of_keys),
+        parts(count_parts(call)),
+        before(new (std::nothrow) int64_t[parts + 1]) {
+    if (!before) return;
+    before[0] = 0;
+    for (int64_t n = 0; n < parts; ++n) {
+      const Part part = part_of(call, n);
+      const int stop = of_keys ? part.end : part.q1;
+      before[n + 1] =
+          before[n] + (first(part) < stop ? floor_div(stop - 1, size) - floor_div(first(part), size) + 1 : 0);
+    }
+  }
+  int first(const Part& part) const { return of_keys ? part.begin : part.q0; }
+  int64_t count() const { return before[parts]; }
+  Tile operator[](int64_t n) const {
+    const int64_t* after = std::upper_bound(before.get(), before.get() + parts + 1, n);
+    const Part part = part_of(call, after - before.get() - 1);
+    return {part, (floor_div(first(part), size) + int(n - after[-1])) * size};
+  }
+};
+
 // ---- Elements: tensors hold float32; all arithmetic is float32.
 typedef float element;
-constexpr bool PACK = false;
+constexpr bool PACK = false;  // rows of contiguous floats are read in place
 inline float widen(float x) { return x; }
 inline float narrow(float x) { return x; }
 
@@ -153,7 +241,8 @@ inline void point(const Matrix& m, int64_t first, int count, float (*packed)[D],
   for (int n = 0; n < count; ++n, from += row) to[n] = from;
 }
 
-// ---- Micro-kernels: a block of sums in registers, R rows of one panel each; the matrix's scalars are broadcast in place.
+// ---- Micro-kernels: a block of sums in registers, R rows of one panel each; the matrix's scalars are broadcast in
+// place.
 
 // TOTAL rows in blocks of nearly equal size, at most ROWS: first those of LARGE rows, up to LARGE_END, then of SIZE.
 template <int TOTAL>
@@ -165,7 +254,8 @@ typedef Split<D> DimSplit;
 
 // o[r][lane] += sum over n of row[n][d + r] * p[n][lane], p's rows WIDTH apart; there is at least one n.
 template <int R, int WIDTH>
-__attribute__((noinline)) void accumulate_block(const float* const* row, int count, int d, const float* p, float (*o)[PANEL]) {
+__attribute__((noinline)) void accumulate_block(const float* const* row, int count, int d, const float* p,
+                                                float (*o)[PANEL]) {
   vec sum[R][VECS];
   EACH(r, R) EACH(v, VECS) sum[r][v] = load(o[r] + v * LANES);
   int n = 0;
@@ -182,7 +272,8 @@ __attribute__((noinline)) void accumulate_block(const float* const* row, int cou
 template <int WIDTH>
 inline void accumulate(const float* const* row, int count, const float* p, float (*o)[PANEL]) {
   int d = 0;
-  for (; d < DimSplit::LARGE_END; d += DimSplit::LARGE) accumulate_block<DimSplit::LARGE, WIDTH>(row, count, d, p, o + d);
+  for (; d < DimSplit::LARGE_END; d += DimSplit::LARGE)
+    accumulate_block<DimSplit::LARGE, WIDTH>(row, count, d, p, o + d);
   for (; d < D; d += DimSplit::SIZE) accumulate_block<DimSplit::SIZE, WIDTH>(row, count, d, p, o + d);
 }
 
@@ -206,11 +297,11 @@ __attribute__((noinline)) bool all_finite(const float* const* row, int count) {
   return !any(found) && rest < EXPONENT;
 }
 
-// `accumulate` where some rows are not finite: a row has no part in the lanes where its mask is 0, whatever it holds; the
-// others have the same bits.
+// `accumulate` where some rows are not finite: a row has no part in the lanes where its mask is 0, whatever it holds;
+// the others have the same bits.
 template <int WIDTH>
-__attribute__((noinline, cold)) void accumulate_seen(const float* const* row, int count, const float* p, const ivec (*mask)[VECS],
-                                                     float (*o)[PANEL]) {
+__attribute__((noinline, cold)) void accumulate_seen(const float* const* row, int count, const float* p,
+                                                     const ivec (*mask)[VECS], float (*o)[PANEL]) {
   for (int d = 0; d < D; ++d) {
     vec sum[VECS];
     EACH(v, VECS) sum[v] = load(o[d] + v * LANES);
@@ -220,54 +311,39 @@ __attribute__((noinline, cold)) void accumulate_seen(const float* const* row, in
   }
 }
 
-// ---- Between rows and panels: LANES x LANES numbers are transposed in registers, head dims that are left one by one.
-template <int... N>
-inline vec pick(vec a, vec b) {  // numbers N of a and b, those of b from LANES on
-#if defined(__clang__)
-  return __builtin_shufflevector(a, b, N...);
-#else
-  return __builtin_shuffle(a, b, ivec{N...});
-#endif
-}
+// ---- Score modifiers: what the pattern does to scores, in base 2 and many at a time.
 
-// The numbers of a and b in turn.
-template <int... N>
-inline void zip(vec a, vec b, vec& low, vec& high, std::integer_sequence<int, N...>) {
-  low = pick<(N / 2 + N % 2 * LANES)...>(a, b);
-  high = pick<(LANES / 2 + N / 2 + N % 2 * LANES)...>(a, b);
-}
+// What a modifier may do, and does if it says nothing else: no change at all.
+struct Unchanged {
+  static constexpr float UNIT = LOG2E;  // a score times this is what it takes; it gives scores times LOG2E
+  static constexpr bool POSITIONS = false;  // whether `forward` reads positions
+  static constexpr bool ROW_GRADIENTS = false;  // whether the head has numbers that `of_rows` differentiates
 
-// to[c][r] = from[r][c], in rows that are `width` and `apart` numbers apart. Each round takes rows r and r + LANES / 2.
-__attribute__((noinline)) void transpose_block(const float* from, int width, float* to, int apart) {
-  vec x[LANES];
-  EACH(r, LANES) x[r] = load(from + r * width);
-  EACH(round, LANES == 16 ? 4 : LANES == 8 ? 3 : 2) {
-    vec y[LANES];
-    EACH(r, LANES / 2) zip(x[r], x[r + LANES / 2], y[2 * r], y[2 * r + 1], std::make_integer_sequence<int, LANES>());
-    EACH(r, LANES) x[r] = y[r];
-  }
-  EACH(r, LANES) store(to + r * apart, x[r]);
-}
+  template <int N>
+  struct Kept {};  // what `backward` needs of N vectors
 
-// to[d][n] = row[n][d] * factor, of PANEL rows `width` numbers apart.
-inline void to_panel(const float* row, int width, float factor, float (*to)[PANEL]) {
-  int d = 0;
-  for (; d + LANES <= D; d += LANES)
-    EACH(v, VECS) transpose_block(row + v * LANES * width + d, width, to[d] + v * LANES, PANEL);
-  for (; d < D; ++d)
-    for (int n = 0; n < PANEL; ++n) to[d][n] = row[n * width + d];
-  for (d = 0; d < D; ++d)
-    EACH(v, VECS) store(to[d] + v * LANES, load(to[d] + v * LANES) * factor);
-}
+  Unchanged() = default;
+  template <class Call>
+  Unchanged(const Call&, int64_t) {}  // of one query head
 
-// row[n][d] = from[d][n].
-inline void from_panel(const float (*from)[PANEL], float* row, int width) {
-  int d = 0;
-  for (; d + LANES <= D; d += LANES)
-    EACH(v, VECS) transpose_block(from[d] + v * LANES, PANEL, row + v * LANES * width + d, width);
-  for (; d < D; ++d)
-    for (int n = 0; n < PANEL; ++n) row[n * width + d] = from[d][n];
-}
+  // Changes the scores x of V vectors of queries (or keys) with each of N / V keys (or queries): those of x[n] are at
+  // positions lane[n % V] and other[n / V].
+  template <int N, int V>
+  void forward(vec (&)[N], Kept<N>&, const ivec (&)[V], const int*) const {}
+
+  // Turns gradients of the scores that `forward` gave into those of the scores that it took.
+  template <int N>
+  void backward(vec (&)[N], const Kept<N>&) const {}
+
+  // Changes the maximum and the sum with which the soft-max of each row starts.
+  void start(float&, float&) const {}
+
+  // Writes the gradients of the head's numbers, from the LSE in base 2 and the delta of each row, both [B, H, Nq].
+  template <class Call>
+  void of_rows(const Call&, int64_t, const float*, const float*) const {}
+};
+
+typedef Unchanged Modifiers;
 
 // ---- The gradients that one panel of keys and the queries of one tile give each other.
 constexpr int WIDE = (D + LANES - 1) / LANES * LANES;  // a row of dq in whole vectors
@@ -292,6 +368,7 @@ struct Keys {  // keys of one tile: their numbers in it, and their rows in whole
 struct Panel {
   float k[D][PANEL];  // times the score's scale
   float v[D][PANEL], dk[D][PANEL], dv[D][PANEL];
+  ivec at[VECS];  // positions
 };
 
 // s[r][lane] = sum over d of row[r][d] * x[d][lane]; s has KEY_TILE columns.
@@ -341,11 +418,13 @@ inline void gather(const Keys& keys, const float* t, const Queries& queries) {
   int n = 0;
   for (; n < minimum(queries.count, QuerySplit::LARGE_END); n += QuerySplit::LARGE)
     gather_rows<QuerySplit::LARGE>(keys, t + n * KEY_TILE, queries.dq + n);
-  for (; n < queries.count; n += QuerySplit::SIZE) gather_rows<QuerySplit::SIZE>(keys, t + n * KEY_TILE, queries.dq + n);
+  for (; n < queries.count; n += QuerySplit::SIZE)
+    gather_rows<QuerySplit::SIZE>(keys, t + n * KEY_TILE, queries.dq + n);
 }
 
 // The same where some keys of a panel are not finite: one has no part in the dq of a query whose mask is 0 there.
-__attribute__((noinline, cold)) void gather_seen(const Keys& keys, const float* t, const ivec (*mask)[VECS], const Queries& queries) {
+__attribute__((noinline, cold)) void gather_seen(const Keys& keys, const float* t, const ivec (*mask)[VECS],
+                                                 const Queries& queries) {
   for (int r = 0; r < queries.count; ++r)
     for (int n = 0; n < keys.count; ++n) {
       const int lane = keys.lane[n] % PANEL;
@@ -362,33 +441,41 @@ __attribute__((noinline, cold)) void gather_seen(const Keys& keys, const float* 
 // Turns the products q.k in s into weights, and the products grad.v in t into the gradients of q.k, both 0 where the
 // mask is 0. The number of queries is even.
 template <bool MASKED>
-__attribute__((noinline)) void weigh([[maybe_unused]] const Panel& panel, const Queries& queries, const ivec (*mask)[VECS],
-                                     [[maybe_unused]] float slope, float* s, float* t) {
+__attribute__((noinline)) void weigh(const Panel& panel, const Queries& queries, Modifiers modifiers,
+                                     const ivec (*mask)[VECS], float* s, float* t) {
   const vec lowest = splat(LOWEST_EXPONENT);
   for (int n = 0; n < queries.count; n += 2, s += 2 * KEY_TILE, t += 2 * KEY_TILE) {
     vec p[2 * VECS];
     EACH(m, 2) EACH(v, VECS) p[m * VECS + v] = load(s + m * KEY_TILE + v * LANES);
+    Modifiers::Kept<2 * VECS> kept;
+    modifiers.forward(p, kept, panel.at, queries.at + n);
     EACH(m, 2) EACH(v, VECS) p[m * VECS + v] -= queries.lse[n + m];
     exp2(p, lowest);
+    vec gradient[2 * VECS];
     EACH(m, 2) EACH(v, VECS) {
       const int c = m * VECS + v;
-      vec gradient = p[c] * (load(t + m * KEY_TILE + v * LANES) - queries.delta[n + m]);
+      gradient[c] = p[c] * (load(t + m * KEY_TILE + v * LANES) - queries.delta[n + m]);
+    }
+    modifiers.backward(gradient, kept);
+    EACH(m, 2) EACH(v, VECS) {
+      const int c = m * VECS + v;
       if (MASKED) {
         p[c] = mask[n + m][v] ? p[c] : vec{};
-        gradient = mask[n + m][v] ? gradient : vec{};
+        gradient[c] = mask[n + m][v] ? gradient[c] : vec{};
       }
       store(s + m * KEY_TILE + v * LANES, p[c]);
-      store(t + m * KEY_TILE + v * LANES, gradient);
+      store(t + m * KEY_TILE + v * LANES, gradient[c]);
     }
   }
 }
 
 // All of it but dq. `s` and `t` are scratch; t keeps the gradients of q.k.
 template <bool MASKED>
-inline void differentiate(Panel& panel, const Queries& queries, const ivec (*mask)[VECS], float slope, float* s, float* t) {
+inline void differentiate(Panel& panel, const Queries& queries, Modifiers modifiers, const ivec (*mask)[VECS], float* s,
+                          float* t) {
   product(panel.k, queries.q, queries.count, s);
   product(panel.v, queries.grad, queries.count, t);
-  weigh<MASKED>(panel, queries, mask, slope, s, t);
+  weigh<MASKED>(panel, queries, modifiers, mask, s, t);
   if (!MASKED || queries.finite) {
     accumulate<KEY_TILE>(queries.grad, queries.count, s, panel.dv);
     accumulate<KEY_TILE>(queries.q, queries.count, t, panel.dk);
@@ -407,7 +494,7 @@ constexpr bool IN_PLACE = sizeof(element) == sizeof(float) && WIDE == D;
 // dq in float32, a matrix [B, H, Nq, WIDE] a share; a chunk of rows holds nothing before it is touched.
 struct Shares {
   float *first, *others;  // the matrix of share 0, which may be the output; those of the rest
-  uint8_t* touched;       // [count, chunks]
+  uint8_t* touched;  // [count, chunks]
   int64_t count, apart, chunks;
 
   float* dq(int64_t share) const { return share == 0 ? first : others + (share - 1) * apart; }
@@ -424,18 +511,21 @@ struct Work {  // one thread's scratch
   float key[KEY_TILE][WIDE], value[KEY_TILE][D], nowhere[WIDE];
   Queries tile, live;
   Keys present, seen;
-  ivec lane[VECS];    // 0, 1, ..., PANEL - 1
+  ivec lane[VECS];  // 0, 1, ..., PANEL - 1
   Matrix queries, grads;  // of the query head at hand; rows are positions
   float *lse, *delta, *dq;  // likewise; position i is row i + q_row of n_q
-  uint8_t* touched;         // likewise, by chunk
+  uint8_t* touched;  // likewise, by chunk
   int64_t q_row, n_q;
-  float slope;
-  int j0, j1, first_row;        // keys j0 .. j1 are present; lane 0 of panel 0 is key `first_row`
+  Modifiers modifiers;  // of the head's scores
+  int j0, j1, first_row;  // keys j0 .. j1 are present; lane 0 of panel 0 is key `first_row`
   int origin, begin, end, n_k;  // queries origin + begin .. origin + end - 1; tile 0 starts at `origin`
 
   int first_panel() const { return (j0 - first_row) / PANEL; }
   int last_panel() const { return (j1 - first_row) / PANEL; }
 };
+
+// Printed for the pattern: visits the tiles of queries that see some key.
+void visit(Work& w, const sparsec_list* lists, int head);
 
 __attribute__((noinline)) void open_tile(Work& w, int tile) {
   const int first = w.origin + maximum(tile * QUERY_TILE, w.begin);
@@ -465,8 +555,8 @@ inline void copy_query(const Queries& from, int n, Queries& to, int m) {
   to.lse[m] = from.lse[n], to.delta[m] = from.delta[n], to.at[m] = from.at[n];
 }
 
-// Fills w.live and w.mask with the tile's queries that see some key of panel p, and w.seen with the keys that some query
-// sees; returns the number of queries.
+// Fills w.live and w.mask with the tile's queries that see some key of panel p, and w.seen with the keys that some
+// query sees; returns the number of queries.
 template <class Live>
 inline int live_queries(Work& w, int p, const Live& live) {
   ivec j[VECS], present[VECS], seen[VECS] = {};
@@ -496,9 +586,9 @@ inline int live_queries(Work& w, int p, const Live& live) {
   return count;
 }
 
-// `live(j, i)` is the mask of keys j for query i. What the two of a pair hold, NaN included, has no effect on each other if
-// the query does not see the key. A query that sees no key of a panel is not read for that panel, nor for dq a key that no
-// query of the tile sees.
+// `live(j, i)` is the mask of keys j for query i. What the two of a pair hold, NaN included, has no effect on each
+// other if the query does not see the key. A query that sees no key of a panel is not read for that panel, nor for dq a
+// key that no query of the tile sees.
 template <class Live>
 __attribute__((noinline)) void attend_seen(Work& w, const Live& live) {
   w.live.finite = all_finite(w.tile.q, w.tile.count) && all_finite(w.tile.grad, w.tile.count);
@@ -511,7 +601,7 @@ __attribute__((noinline)) void attend_seen(Work& w, const Live& live) {
       EACH(v, VECS) w.mask[n][v] = ivec{};
     }
     w.live.count = count + count % 2;
-    differentiate<true>(w.panel[p], w.live, w.mask, w.slope, w.s[0] + p * PANEL, w.t[0] + p * PANEL);
+    differentiate<true>(w.panel[p], w.live, w.modifiers, w.mask, w.s[0] + p * PANEL, w.t[0] + p * PANEL);
     if (w.present.finite) gather(w.seen, w.t[0], w.live);
     else gather_seen(w.seen, w.t[0], w.mask, w.live);
   }
@@ -527,8 +617,208 @@ void attend_full(Work& w, int tile) {
   open_tile(w, tile);
   if (w.tile.silent) return attend_seen(w, [](ivec, int) { return splat(-1); });
   for (int p = w.first_panel(); p <= w.last_panel(); ++p)
-    differentiate<false>(w.panel[p], w.tile, w.mask, w.slope, w.s[0] + p * PANEL, w.t[0] + p * PANEL);
+    differentiate<false>(w.panel[p], w.tile, w.modifiers, w.mask, w.s[0] + p * PANEL, w.t[0] + p * PANEL);
   gather(w.present, w.t[0], w.tile);
+}
+
+// ---- Rows: what each query needs beside its tile, before the key tiles, and its dq, after them.
+// Of rows first .. stop: the LSE in base 2 (+inf for an empty row, so that its weights are 0), and delta = grad_out.out
+// - grad_lse, what every gradient of a score has subtracted. Both are +inf for a silent row (see `is_silent`).
+void prepare(const sparsec_backward_call& call, int64_t b, int64_t h, int64_t first, int64_t stop, float* lse,
+             float* delta) {
+  const Matrix grad = matrix(call.grad_out, call.grad_out_stride, b, h, 0),
+               out = matrix(call.out, call.out_stride, b, h, 0);
+  const float* from = call.lse + b * call.lse_stride[0] + h * call.lse_stride[1];
+  for (int64_t n = first; n < stop; ++n) {
+    alignas(64) float x[WIDE] = {}, y[WIDE] = {};
+    load_rows(grad, n, 1, x);
+    load_rows(out, n, 1, y);
+    vec sum = {};
+    for (int d = 0; d < WIDE; d += LANES) sum += load(x + d) * load(y + d);
+    float total = 0.0f;
+    for (int lane = 0; lane < LANES; ++lane) total += sum[lane];
+    const float value = from[n * call.lse_stride[2]] * LOG2E;
+    lse[n] = value == -INF ? INF : value;
+    const float of_lse =
+        call.grad_lse == nullptr
+            ? 0.0f
+            : call.grad_lse[b * call.grad_lse_stride[0] + h * call.grad_lse_stride[1] + n * call.grad_lse_stride[2]];
+    delta[n] = total - of_lse;
+    if (total != total && of_lse == 0.0f && std::all_of(x, x + WIDE, [](float each) { return each == 0.0f; }))
+      lse[n] = delta[n] = INF;
+  }
+}
+
+// dq of rows first .. stop of one chunk: what the shares that touched it have, in order, times the scale.
+void sum_shares(const Shares& shares, int64_t chunk, int64_t first, int64_t stop, float scale, element* dq) {
+  for (int64_t n = first; n < stop; ++n) {
+    float total[D] = {};
+    for (int64_t share = 0; share < shares.count; ++share) {
+      const float* row = shares.dq(share) + n * WIDE;
+      if (shares.touched[share * shares.chunks + chunk])
+        for (int d = 0; d < D; ++d) total[d] += row[d];
+    }
+    for (int d = 0; d < D; ++d) dq[n * D + d] = narrow(total[d] * scale);
+  }
+}
+
+// ---- Between rows and panels: LANES x LANES numbers are transposed in registers, head dims that are left one by one.
+template <int... N>
+inline vec pick(vec a, vec b) {  // numbers N of a and b, those of b from LANES on
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, N...);
+#else
+  return __builtin_shuffle(a, b, ivec{N...});
+#endif
+}
+
+// The numbers of a and b in turn.
+template <int... N>
+inline void zip(vec a, vec b, vec& low, vec& high, std::integer_sequence<int, N...>) {
+  low = pick<(N / 2 + N % 2 * LANES)...>(a, b);
+  high = pick<(LANES / 2 + N / 2 + N % 2 * LANES)...>(a, b);
+}
+
+// to[c][r] = from[r][c], in rows that are `width` and `apart` numbers apart. Each round takes rows r and r + LANES / 2.
+__attribute__((noinline)) void transpose_block(const float* from, int width, float* to, int apart) {
+  vec x[LANES];
+  EACH(r, LANES) x[r] = load(from + r * width);
+  EACH(round, LANES == 16 ? 4 : LANES == 8 ? 3 : 2) {
+    vec y[LANES];
+    EACH(r, LANES / 2) zip(x[r], x[r + LANES / 2], y[2 * r], y[2 * r + 1], std::make_integer_sequence<int, LANES>());
+    EACH(r, LANES) x[r] = y[r];
+  }
+  EACH(r, LANES) store(to + r * apart, x[r]);
+}
+
+// to[d][n] = row[n][d] * factor, of PANEL rows `width` numbers apart.
+inline void to_panel(const float* row, int width, float factor, float (*to)[PANEL]) {
+  int d = 0;
+  for (; d + LANES <= D; d += LANES)
+    EACH(v, VECS) transpose_block(row + v * LANES * width + d, width, to[d] + v * LANES, PANEL);
+  for (; d < D; ++d)
+    for (int n = 0; n < PANEL; ++n) to[d][n] = row[n * width + d];
+  for (d = 0; d < D; ++d) EACH(v, VECS) store(to[d] + v * LANES, load(to[d] + v * LANES) * factor);
+}
+
+// row[n][d] = from[d][n].
+inline void from_panel(const float (*from)[PANEL], float* row, int width) {
+  int d = 0;
+  for (; d + LANES <= D; d += LANES)
+    EACH(v, VECS) transpose_block(from[d] + v * LANES, PANEL, row + v * LANES * width + d, width);
+  for (; d < D; ++d)
+    for (int n = 0; n < PANEL; ++n) row[n * width + d] = from[d][n];
+}
+
+// ---- Tasks: one share of the key tiles of one key head, computed whole by one thread.
+// Enough for the threads of a machine, each long beside what a share costs; fixed, for they decide the order of sums.
+constexpr int64_t TASKS = 32, TILES = 8, SHARES_BYTES = 256 << 20;
+
+void load_keys(Work& w, const Matrix& k, const Matrix& v, float scale) {
+  const int first = w.j0 - w.first_row, count = w.j1 - w.j0 + 1;
+  if (count < KEY_TILE) {
+    std::memset(w.key, 0, sizeof w.key);
+    std::memset(w.value, 0, sizeof w.value);
+  }
+  load_rows(k, w.j0, count, w.key[first], WIDE);
+  load_rows(v, w.j0, count, w.value[first]);
+  w.present.count = count;
+  for (int n = 0; n < count; ++n) w.present.lane[n] = first + n, w.present.row[n] = w.key[first + n];
+  w.present.finite = all_finite(w.present.row, count);
+  const float factor = scale * Modifiers::UNIT;
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
+    to_panel(w.key[p * PANEL], WIDE, factor, w.panel[p].k);
+    to_panel(w.value[p * PANEL], D, 1.0f, w.panel[p].v);
+    std::memset(w.panel[p].dk, 0, sizeof w.panel[p].dk);
+    std::memset(w.panel[p].dv, 0, sizeof w.panel[p].dv);
+    EACH(v, VECS) w.panel[p].at[v] = w.lane[v] + (w.first_row + p * PANEL);
+  }
+}
+
+void store_keys(Work& w, float scale, element* dk, element* dv) {
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
+    from_panel(w.panel[p].dk, w.key[p * PANEL], WIDE);
+    from_panel(w.panel[p].dv, w.value[p * PANEL], D);
+  }
+  for (int n = w.j0 - w.first_row; n <= w.j1 - w.first_row; ++n, dk += D, dv += D)
+    for (int d = 0; d < D; ++d) dk[d] = narrow(w.key[n][d] * scale), dv[d] = narrow(w.value[n][d]);
+}
+
+// `lse`, `delta`: [B, H, Nq].
+void run_tile(Work& w, const sparsec_backward_call& call, float* lse, float* delta, const Shares& shares, int64_t share,
+              int64_t b, int64_t g, const Tile& tile) {
+  const Part& part = tile.part;
+  w.first_row = tile.base;
+  w.j0 = maximum(w.first_row, part.begin);
+  w.j1 = minimum(w.first_row + KEY_TILE, part.end) - 1;
+  w.origin = floor_div(part.q0, QUERY_TILE) * QUERY_TILE;
+  w.begin = part.q0 - w.origin, w.end = part.q1 - w.origin, w.n_k = part.n_k;
+  w.q_row = part.q_row, w.n_q = call.n_q;
+  load_keys(w, matrix(call.k, call.k_stride, b, g, part.k_row), matrix(call.v, call.v_stride, b, g, part.k_row),
+            call.scale);
+  for (int64_t h = g * (HEADS / KV_HEADS); h < (g + 1) * (HEADS / KV_HEADS) && w.begin < w.end; ++h) {
+    const int64_t row = (b * HEADS + h) * call.n_q;
+    w.queries = matrix(call.q, call.q_stride, b, h, part.q_row);
+    w.grads = matrix(call.grad_out, call.grad_out_stride, b, h, part.q_row);
+    w.lse = lse + row, w.delta = delta + row, w.dq = shares.dq(share) + row * WIDE;
+    w.touched = shares.touched + share * shares.chunks + (b * HEADS + h) * (shares.chunks / (call.batch * HEADS));
+    w.modifiers = Modifiers(call, h);
+    visit(w, call.lists, int(h));
+  }
+  const int64_t first = ((b * KV_HEADS + g) * call.n_k + w.j0 + part.k_row) * D;
+  store_keys(w, call.scale, (element*)call.dk + first, (element*)call.dv + first);
+}
+
+int backward(const sparsec_backward_call& call) {
+  const Tiling<sparsec_backward_call> tiling(call, KEY_TILE, true);
+  if (!tiling.before) return 1;
+  const int64_t heads = call.batch * HEADS, groups = call.batch * KV_HEADS, tiles = tiling.count();
+  const int64_t chunks = (call.n_q + CHUNK - 1) / CHUNK, apart = heads * call.n_q * WIDE;
+  int64_t count = std::min((TASKS + groups - 1) / std::max<int64_t>(groups, 1), tiles / TILES);
+  count = std::max<int64_t>(std::min(count, SHARES_BYTES / std::max<int64_t>(4 * apart, 1)), 1);
+  const int64_t own = (count - IN_PLACE) * apart;
+  float* const scratch = static_cast<float*>(std::aligned_alloc(64, ((own + 2 * heads * call.n_q) / 16 + 1) * 64));
+  uint8_t* const touched = static_cast<uint8_t*>(std::calloc(count * heads * chunks + 1, 1));
+  if (scratch == nullptr || touched == nullptr) {
+    std::free(touched);
+    std::free(scratch);
+    return 1;
+  }
+  const Shares shares = {
+      IN_PLACE ? (float*)call.dq : scratch, scratch + (IN_PLACE ? 0 : apart), touched, count, apart, heads * chunks};
+  float *const lse = scratch + own, *const delta = lse + heads * call.n_q;
+  int failed = 0;
+#pragma omp parallel num_threads(call.threads) reduction(| : failed)
+  {
+    Work* w = static_cast<Work*>(std::aligned_alloc(64, (sizeof(Work) + 63) / 64 * 64));
+    failed = w == nullptr;
+    for (int n = 0; n < PANEL && w; ++n) w->lane[n / LANES][n % LANES] = n;
+#pragma omp for
+    for (int64_t task = 0; task < heads * chunks; ++task) {
+      const int64_t head = task / chunks, first = task % chunks * CHUNK, row = head * call.n_q;
+      prepare(call, head / HEADS, head % HEADS, first, std::min(first + CHUNK, call.n_q), lse + row, delta + row);
+    }
+    if constexpr (Modifiers::ROW_GRADIENTS) {
+#pragma omp for
+      for (int64_t h = 0; h < HEADS; ++h) Modifiers(call, h).of_rows(call, h, lse, delta);
+    }
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t task = 0; task < groups * count; ++task) {  // the first keys first: causal, most queries see them
+      const int64_t share = task / groups, group = task % groups;
+      for (int64_t n = tiles * share / count; n < tiles * (share + 1) / count && w; ++n)
+        run_tile(*w, call, lse, delta, shares, share, group / KV_HEADS, group % KV_HEADS, tiling[n]);
+    }
+#pragma omp for
+    for (int64_t task = 0; task < heads * chunks; ++task) {
+      const int64_t first = task / chunks * call.n_q + task % chunks * CHUNK;
+      const int64_t stop = std::min(first + CHUNK, (task / chunks + 1) * call.n_q);
+      sum_shares(shares, task, first, stop, call.scale, (element*)call.dq);
+    }
+    std::free(w);
+  }
+  std::free(touched);
+  std::free(scratch);
+  return failed;
 }
 
 // ---- Head classes: which query tiles the keys j0 .. j1 visit, in full or through a mask.
@@ -588,6 +878,7 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int count13 = maximum(minimum(stop2, full_from2) - at7, 0);
   const int at8 = maximum(start1, full_to2);
   const int count14 = maximum(stop2 - at8, 0);
+  const auto live = [&]([[maybe_unused]] ivec j, [[maybe_unused]] int i) -> ivec { return ((((j < i + 1) & (j < 64)) | ((j < i + 1) & (i < (j >> 6) * 64 + 1024))) | ((j < i + 1) & (((j >> 6) & 15) < 1))); };
   // line 13: sink(1b) & line 12: causal
   for (int n = 0, count = count0; n < count; ++n) {
     const int tile = full_from0 + n;
@@ -603,7 +894,6 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
     const int tile = full_from2 + n;
     attend_full(w, tile);
   }
-  const auto live = [&]([[maybe_unused]] ivec j, [[maybe_unused]] int i) -> ivec { return ((((j < i + 1) & (j < 64)) | ((j < i + 1) & (i < (j >> 6) * 64 + 1024))) | ((j < i + 1) & (((j >> 6) & 15) < 1))); };
   // line 13: sink(1b) & line 12: causal
   for (int n = 0, count = count3; n < count; ++n) {
     const int tile = from0 + n;
@@ -673,199 +963,8 @@ void visit(Work& w, const sparsec_list* lists, int head) {
   }
 }
 
-// ---- Parts: stretches of the sequence that attend only within themselves: here it is one.
-struct Part {
-  int q0, q1;            // positions of its queries
-  int begin, end;        // positions of its keys
-  int n_k;               // the number of keys that the pattern reckons with
-  int64_t q_row, k_row;  // the rows of q and k at position 0
-};
-
-template <class Call>
-Part part_of(const Call& call, [[maybe_unused]] int64_t n) {
-  const int q0 = int(call.q0), q1 = q0 + int(call.n_q);
-  return {q0, q1, 0, int(call.n_k), int(call.n_k), -call.q0, 0};
-}
-
-struct Tile {
-  Part part;
-  int base;  // positions base .. base + size - 1 of the part, as far as it has them
-};
-
-// The tiles of every part's queries (or keys), part after part; a tile starts at a multiple of its size.
-template <class Call>
-struct Tiling {
-  const Call& call;
-  const int size;
-  const bool of_keys;
-  const int64_t parts;
-  const std::unique_ptr<int64_t[]> before;  // tiles before each part; null if memory ran out
-
-  Tiling(const Call& call, int size, bool of_keys)
-      : call(call), size(size), of_keys(of_keys), parts(1), before(new (std::nothrow) int64_t[parts + 1]) {
-    if (!before) return;
-    before[0] = 0;
-    for (int64_t n = 0; n < parts; ++n) {
-      const Part part = part_of(call, n);
-      const int stop = of_keys ? part.end : part.q1;
-      before[n + 1] = before[n] + (first(part) < stop ? floor_div(stop - 1, size) - floor_div(first(part), size) + 1 : 0);
-    }
-  }
-  int first(const Part& part) const { return of_keys ? part.begin : part.q0; }
-  int64_t count() const { return before[parts]; }
-  Tile operator[](int64_t n) const {
-    const int64_t* after = std::upper_bound(before.get(), before.get() + parts + 1, n);
-    const Part part = part_of(call, after - before.get() - 1);
-    return {part, (floor_div(first(part), size) + int(n - after[-1])) * size};
-  }
-};
-
-// ---- Rows: what each query needs beside its tile, before the key tiles, and its dq, after them.
-// Of rows first .. stop: the LSE in base 2 (+inf for an empty row, so that its weights are 0), and delta = grad_out.out -
-// grad_lse, what every gradient of a score has subtracted. Both are +inf for a silent row (see `is_silent`).
-void prepare(const sparsec_backward_call& call, int64_t b, int64_t h, int64_t first, int64_t stop, float* lse, float* delta) {
-  const Matrix grad = matrix(call.grad_out, call.grad_out_stride, b, h, 0), out = matrix(call.out, call.out_stride, b, h, 0);
-  const float* from = call.lse + b * call.lse_stride[0] + h * call.lse_stride[1];
-  for (int64_t n = first; n < stop; ++n) {
-    alignas(64) float x[WIDE] = {}, y[WIDE] = {};
-    load_rows(grad, n, 1, x);
-    load_rows(out, n, 1, y);
-    vec sum = {};
-    for (int d = 0; d < WIDE; d += LANES) sum += load(x + d) * load(y + d);
-    float total = 0.0f;
-    for (int lane = 0; lane < LANES; ++lane) total += sum[lane];
-    const float value = from[n * call.lse_stride[2]] * LOG2E;
-    lse[n] = value == -INF ? INF : value;
-    const float of_lse = call.grad_lse == nullptr ? 0.0f
-        : call.grad_lse[b * call.grad_lse_stride[0] + h * call.grad_lse_stride[1] + n * call.grad_lse_stride[2]];
-    delta[n] = total - of_lse;
-    if (total != total && of_lse == 0.0f && std::all_of(x, x + WIDE, [](float each) { return each == 0.0f; }))
-      lse[n] = delta[n] = INF;
-  }
-}
-
-// dq of rows first .. stop of one chunk: what the shares that touched it have, in order, times the scale.
-void sum_shares(const Shares& shares, int64_t chunk, int64_t first, int64_t stop, float scale, element* dq) {
-  for (int64_t n = first; n < stop; ++n) {
-    float total[D] = {};
-    for (int64_t share = 0; share < shares.count; ++share) {
-      const float* row = shares.dq(share) + n * WIDE;
-      if (shares.touched[share * shares.chunks + chunk])
-        for (int d = 0; d < D; ++d) total[d] += row[d];
-    }
-    for (int d = 0; d < D; ++d) dq[n * D + d] = narrow(total[d] * scale);
-  }
-}
-
-// ---- Tasks: one share of the key tiles of one key head, computed whole by one thread.
-// Enough for the threads of a machine, each long beside what a share costs; fixed, for they decide the order of sums.
-constexpr int64_t TASKS = 32, TILES = 8, SHARES_BYTES = 256 << 20;
-
-void load_keys(Work& w, const Matrix& k, const Matrix& v, float scale) {
-  const int first = w.j0 - w.first_row, count = w.j1 - w.j0 + 1;
-  if (count < KEY_TILE) {
-    std::memset(w.key, 0, sizeof w.key);
-    std::memset(w.value, 0, sizeof w.value);
-  }
-  load_rows(k, w.j0, count, w.key[first], WIDE);
-  load_rows(v, w.j0, count, w.value[first]);
-  w.present.count = count;
-  for (int n = 0; n < count; ++n) w.present.lane[n] = first + n, w.present.row[n] = w.key[first + n];
-  w.present.finite = all_finite(w.present.row, count);
-  const float factor = scale * LOG2E;
-  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
-    to_panel(w.key[p * PANEL], WIDE, factor, w.panel[p].k);
-    to_panel(w.value[p * PANEL], D, 1.0f, w.panel[p].v);
-    std::memset(w.panel[p].dk, 0, sizeof w.panel[p].dk);
-    std::memset(w.panel[p].dv, 0, sizeof w.panel[p].dv);
-  }
-}
-
-void store_keys(Work& w, float scale, element* dk, element* dv) {
-  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
-    from_panel(w.panel[p].dk, w.key[p * PANEL], WIDE);
-    from_panel(w.panel[p].dv, w.value[p * PANEL], D);
-  }
-  for (int n = w.j0 - w.first_row; n <= w.j1 - w.first_row; ++n, dk += D, dv += D)
-    for (int d = 0; d < D; ++d) dk[d] = narrow(w.key[n][d] * scale), dv[d] = narrow(w.value[n][d]);
-}
-
-// `lse`, `delta`: [B, H, Nq].
-void run_tile(Work& w, const sparsec_backward_call& call, float* lse, float* delta, const Shares& shares, int64_t share, int64_t b,
-              int64_t g, const Tile& tile) {
-  const Part& part = tile.part;
-  w.first_row = tile.base;
-  w.j0 = maximum(w.first_row, part.begin);
-  w.j1 = minimum(w.first_row + KEY_TILE, part.end) - 1;
-  w.origin = floor_div(part.q0, QUERY_TILE) * QUERY_TILE;
-  w.begin = part.q0 - w.origin, w.end = part.q1 - w.origin, w.n_k = part.n_k;
-  w.q_row = part.q_row, w.n_q = call.n_q;
-  load_keys(w, matrix(call.k, call.k_stride, b, g, part.k_row), matrix(call.v, call.v_stride, b, g, part.k_row), call.scale);
-  for (int64_t h = g * (HEADS / KV_HEADS); h < (g + 1) * (HEADS / KV_HEADS) && w.begin < w.end; ++h) {
-    const int64_t row = (b * HEADS + h) * call.n_q;
-    w.queries = matrix(call.q, call.q_stride, b, h, part.q_row);
-    w.grads = matrix(call.grad_out, call.grad_out_stride, b, h, part.q_row);
-    w.lse = lse + row, w.delta = delta + row, w.dq = shares.dq(share) + row * WIDE;
-    w.touched = shares.touched + share * shares.chunks + (b * HEADS + h) * (shares.chunks / (call.batch * HEADS));
-    visit(w, call.lists, int(h));
-  }
-  const int64_t first = ((b * KV_HEADS + g) * call.n_k + w.j0 + part.k_row) * D;
-  store_keys(w, call.scale, (element*)call.dk + first, (element*)call.dv + first);
-}
-
-int backward(const sparsec_backward_call& call) {
-  const Tiling<sparsec_backward_call> tiling(call, KEY_TILE, true);
-  if (!tiling.before) return 1;
-  const int64_t heads = call.batch * HEADS, groups = call.batch * KV_HEADS, tiles = tiling.count();
-  const int64_t chunks = (call.n_q + CHUNK - 1) / CHUNK, apart = heads * call.n_q * WIDE;
-  int64_t count = std::min((TASKS + groups - 1) / std::max<int64_t>(groups, 1), tiles / TILES);
-  count = std::max<int64_t>(std::min(count, SHARES_BYTES / std::max<int64_t>(4 * apart, 1)), 1);
-  const int64_t own = (count - IN_PLACE) * apart;
-  float* const scratch = static_cast<float*>(std::aligned_alloc(64, ((own + 2 * heads * call.n_q) / 16 + 1) * 64));
-  uint8_t* const touched = static_cast<uint8_t*>(std::calloc(count * heads * chunks + 1, 1));
-  if (scratch == nullptr || touched == nullptr) {
-    std::free(touched);
-    std::free(scratch);
-    return 1;
-  }
-  const Shares shares = {IN_PLACE ? (float*)call.dq : scratch, scratch + (IN_PLACE ? 0 : apart), touched, count, apart, heads * chunks};
-  float *const lse = scratch + own, *const delta = lse + heads * call.n_q;
-  int failed = 0;
-#pragma omp parallel num_threads(call.threads) reduction(| : failed)
-  {
-    Work* w = static_cast<Work*>(std::aligned_alloc(64, (sizeof(Work) + 63) / 64 * 64));
-    failed = w == nullptr;
-    for (int n = 0; n < PANEL && w; ++n) w->lane[n / LANES][n % LANES] = n;
-#pragma omp for
-    for (int64_t task = 0; task < heads * chunks; ++task) {
-      const int64_t head = task / chunks, first = task % chunks * CHUNK, row = head * call.n_q;
-      prepare(call, head / HEADS, head % HEADS, first, std::min(first + CHUNK, call.n_q), lse + row, delta + row);
-    }
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t task = 0; task < groups * count; ++task) {  // the first keys first: causal, most queries see them
-      const int64_t share = task / groups, group = task % groups;
-      for (int64_t n = tiles * share / count; n < tiles * (share + 1) / count && w; ++n)
-        run_tile(*w, call, lse, delta, shares, share, group / KV_HEADS, group % KV_HEADS, tiling[n]);
-    }
-#pragma omp for
-    for (int64_t task = 0; task < heads * chunks; ++task) {
-      const int64_t first = task / chunks * call.n_q + task % chunks * CHUNK;
-      const int64_t stop = std::min(first + CHUNK, (task / chunks + 1) * call.n_q);
-      sum_shares(shares, task, first, stop, call.scale, (element*)call.dq);
-    }
-    std::free(w);
-  }
-  std::free(touched);
-  std::free(scratch);
-  return failed;
-}
-
-#undef EACH
-
 }  // namespace
 }  // namespace sparsec_gradients
 
 // Returns 0, or 1 when memory ran out.
-extern "C" int sparsec_backward(const sparsec_backward_call* call) {
-  return sparsec_gradients::backward(*call);
-}
+extern "C" int sparsec_backward(const sparsec_backward_call* call) { return sparsec_gradients::backward(*call); }
