@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolved
+from sparsec.cli.options import (
+    check_target,
+    choose,
+    file_argument,
+    kernel_options,
+    open_program,
+    pattern_options,
+    resolved,
+)
 from sparsec.cli.proofs import claims_about, claims_text
 from sparsec.diagnostics.model import DiagnosticError, SparsecError
 from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.render import render_text
 from sparsec.diagnostics.tables import table
 from sparsec.pipeline import Compilation
-from sparsec.plan.target import CPU_LEVELS, Family, family
+from sparsec.plan.target import Family, family
 from sparsec.program import Pattern
 from sparsec.sema.model import ResolvedPattern
 
 if TYPE_CHECKING:
     from sparsec.runtime.build.manifest import Proof
-
-
-CPU_TARGETS = tuple(f"cpu:{level}" for level in CPU_LEVELS)
-ARCHITECTURES = (
-    *("cuda:80", "cuda:86", "cuda:87", "cuda:89", "cuda:90", "cuda:100", "cuda:103", "cuda:120", "cuda:121"),
-    *("hip:gfx908", "hip:gfx90a", "hip:gfx942", "hip:gfx950"),
-)
-"""Those that Triton and its assemblers build for; any other ends in pages of their intermediate code, or an abort."""
 
 
 class _Folder(click.Path):
@@ -81,7 +81,7 @@ def compile_pattern(
 
     Example: sparsec compile examples/s2.sparse -o build/s2 --target cuda:90 --head-dim 128 --dtype bfloat16
     """
-    _check_target(target)
+    check_target(target)
     pattern = choose(open_program(file), name, settings)
     counts = resolved(pattern, heads, kv_heads)
     from sparsec.backends.cpu import kernel as cpu  # it imports torch
@@ -160,15 +160,3 @@ def _report_cache(pattern: Pattern, counts: ResolvedPattern) -> None:
         return
     if found:
         click.echo(render_text(found, color=sys.stderr.isatty()), err=True)
-
-
-def _check_target(target: str) -> None:
-    try:
-        interpreted = family(target) is Family.INTERPRETER
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="'--target'") from error
-    if interpreted:
-        raise click.BadParameter("the interpreter builds nothing", param_hint="'--target'")
-    if target not in ("cpu", *CPU_TARGETS, *ARCHITECTURES):
-        known = ", ".join((*CPU_TARGETS, *ARCHITECTURES))
-        raise click.BadParameter(f"expected cpu or one of {known}, got {target!r}", param_hint="'--target'")

@@ -19,6 +19,7 @@ from sparsec.cli.check import check
 from sparsec.cli.compile import compile_pattern
 from sparsec.cli.explain import explain
 from sparsec.cli.fmt import fmt
+from sparsec.cli.lower import lower
 from sparsec.cli.run import run
 from sparsec.cli.show import show
 from sparsec.cli.verify import verify
@@ -57,7 +58,7 @@ def commands() -> None:
     """
 
 
-for _command in (check, fmt, show, explain, compile_pattern, run, verify, bench):
+for _command in (check, fmt, show, explain, lower, compile_pattern, run, verify, bench):
     commands.add_command(_command)
 
 

@@ -12,27 +12,28 @@ from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
 from sparsec.sema.printer import head_ranges, score_lines
 
 
-def print_plan(plan: KernelPlan) -> str:
-    """A plan without its tile programs."""
+def print_plan(plan: KernelPlan, head: int | None = None) -> str:
+    """A plan without its tile programs; here and below, `head`: with the class of this head alone."""
     lines = [f"heads {plan.heads} kv {plan.kv_heads}, head dim {plan.head_dim}, {plan.dtype}"]
     lines += [line.strip() for line in score_lines(plan.documents, plan.score)]
-    return "\n".join(lines) + "\n" + print_classes(plan.classes)
+    return "\n".join(lines) + "\n" + _classes(plan.classes, head)
 
 
-def print_backward(plan: BackwardPlan) -> str:
+def print_backward(plan: BackwardPlan, head: int | None = None) -> str:
     """A plan of gradients without its tile programs."""
-    of_keys = print_classes(plan.transposed)
-    return f"{print_plan(plan.forward)}\ngradients of keys and values, by key tiles:\n{of_keys}"
+    of_keys = _classes(plan.transposed, head)
+    return f"{print_plan(plan.forward, head)}\n# gradients of keys and values\n{of_keys}"
 
 
-def print_classes(classes: tuple[HeadClass, ...]) -> str:
-    """What each class is, without its tile program."""
-    return "".join("\n" + "\n".join(_class(head_class)) + "\n" for head_class in classes)
-
-
-def print_programs(classes: tuple[HeadClass, ...]) -> str:
+def print_programs(classes: tuple[HeadClass, ...], head: int | None = None) -> str:
     """The tile program of each class."""
-    return "\n".join(f"heads {head_ranges(c.heads)}\n{print_program(c.program)}" for c in classes)
+    shown = (c for c in classes if head is None or head in c.heads)
+    return "\n".join(f"heads {head_ranges(c.heads)}\n{print_program(c.program)}" for c in shown)
+
+
+def _classes(classes: tuple[HeadClass, ...], head: int | None) -> str:
+    shown = (c for c in classes if head is None or head in c.heads)
+    return "".join("\n" + "\n".join(_class(c)) + "\n" for c in shown)
 
 
 def _class(of: HeadClass) -> Iterator[str]:

@@ -41,6 +41,17 @@ for path in sorted(Path("examples").glob("*.sparse")):
 """
 
 
+STAGES = """
+from sparsec.cli.lower import KERNELS, STAGES
+from sparsec.cli.main import commands
+
+for stage in STAGES:
+    for of in KERNELS:
+        file = ["lower", "examples/s2.sparse", "--pattern", "s2"]
+        commands([*file, "--emit", stage, "--of", of], standalone_mode=False)
+"""
+
+
 def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
 
@@ -49,6 +60,12 @@ def test_a_file_becomes_cpp_and_triton_source_without_torch_or_triton() -> None:
     run = python(BLOCKER + SOURCES)
     assert run.returncode == 0, run.stderr
     assert "s2" in run.stdout.split()
+
+
+def test_every_stage_is_printed_without_torch_or_triton() -> None:
+    run = python(BLOCKER + STAGES)
+    assert run.returncode == 0, run.stderr
+    assert "sparsec_forward" in run.stdout and "import triton" in run.stdout
 
 
 def test_the_blocker_blocks() -> None:

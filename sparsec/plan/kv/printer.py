@@ -59,14 +59,18 @@ def _slots_at(column: tuple[Region, ...], length: int) -> str:
     return f"{' or '.join(map(str, counts))} at {length}"
 
 
-def print_cached(plan: CachedPlan) -> str:
-    """A plan over a cache without its tile programs."""
-    lines = [print_plan(plan.attend), "keys of the cache, head class by head class:"]
-    for of_class, slots in zip(plan.attend.classes, plan.slots, strict=True):
-        lines += [f"heads {head_ranges(of_class.heads)}", _slot(slots)]
-    lines += ["", f"new keys, {plan.regions} regions at most:"]
+def print_cached(plan: CachedPlan, head: int | None = None) -> str:
+    """A plan over a cache without its tile programs; `head`: with this head's class and KV group alone."""
+    attend = plan.attend
+    group = None if head is None else head // (attend.heads // attend.kv_heads)
+    lines = [print_plan(attend, head), "# keys of the cache"]
+    for of_class, slots in zip(attend.classes, plan.slots, strict=True):
+        if head is None or head in of_class.heads:
+            lines += [f"heads {head_ranges(of_class.heads)}", _slot(slots)]
+    lines += ["", f"# new keys; a group has at most {plan.regions} region{'s' if plan.regions > 1 else ''}"]
     for of in plan.store:
-        lines += [f"KV groups {head_ranges(of.groups)}", *_constants(of.constants), _kept(of.slots)]
+        if group is None or group in of.groups:
+            lines += [f"KV groups {head_ranges(of.groups)}", *_constants(of.constants), _kept(of.slots)]
     return "\n".join(lines) + "\n"
 
 

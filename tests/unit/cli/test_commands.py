@@ -38,7 +38,17 @@ def bad(tmp_path: Path) -> Path:
 
 def test_version_and_help_of_every_command() -> None:
     assert __version__ in invoke("--version").stdout
-    assert sorted(commands.commands) == ["bench", "check", "compile", "explain", "fmt", "run", "show", "verify"]
+    assert sorted(commands.commands) == [
+        "bench",
+        "check",
+        "compile",
+        "explain",
+        "fmt",
+        "lower",
+        "run",
+        "show",
+        "verify",
+    ]
     for name in commands.commands:
         text = invoke(name, "--help").stdout
         assert f"Example: sparsec {name} " in " ".join(text.split()), name
