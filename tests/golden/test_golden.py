@@ -1,80 +1,80 @@
-"""The IR, the plan and the generated sources of every example pattern, as files; `--update-golden` writes them.
+"""What every stage of the compiler makes of every example pattern, as files; `--update-golden` writes them.
 
-One folder a pattern: `ir.txt`, `plan.txt` (the tile programs of the cpu target), `cpu.cpp` and `triton.txt` (Python
-text for cuda:90), the sources of the gradients for the same targets, `backward.cpp` and `backward.triton.txt`, and
-`layout.txt`, what a KV cache keeps and where.
+One folder a pattern: `terms.txt`, `bands.txt`, `tiles.txt` and `plan.txt` (target cpu), `layout.txt`, and sources for
+cpu (`forward.cpp`) and for cuda:90 (`forward.triton.txt`, Python text): of each pass for the patterns of KNOWN, of the
+forward pass for the others. Definitions that stand in a source before it (those of KNOWN, in order, and the pattern's
+own) are left out, and of changed ones the lines that did not, but for the first pattern's: see `differences`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
+from differences import difference
 
 import sparsec
-from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward
-from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
-from sparsec.ir.bands.printer import print_mask
-from sparsec.pipeline import Lowered
-from sparsec.plan.kernel import BackwardPlan, KernelPlan
+from sparsec.cli.lower import KERNELS, stage_text
+from sparsec.pipeline import Compilation
 from sparsec.plan.kv.cached import NoCache
-from sparsec.plan.kv.printer import print_layout
-from sparsec.plan.printer import print_plan, print_programs
-from sparsec.plan.target import backward_tile_sizes, tile_sizes, transposed_tile_sizes
-from sparsec.sema.model import ResolvedPattern
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
-PATTERNS = [(path.name, name) for path in sorted(EXAMPLES.glob("*.sparse")) for name in sparsec.load(path).patterns]
-KINDS = ("ir.txt", "plan.txt", "cpu.cpp", "triton.txt", "backward.cpp", "backward.triton.txt", "layout.txt")
+FILES = {name: path.name for path in sorted(EXAMPLES.glob("*.sparse")) for name in sparsec.load(path).patterns}
+KNOWN = ("s2", "bigbird", "gemma2_window", "packed_window", "lm_infinite")
+"""Together they have what the templates print: a cache, lists, keys ahead, a modifier, documents, a ring of slots."""
+STAGES = ("terms", "bands", "tiles", "plan", "layout")
+SOURCES = {"cpp": ("cpu", "float32", "cpp"), "triton": ("cuda:90", "bfloat16", "triton.txt")}
+"""Target, dtype and the ending of the files."""
 
 
-def plan_for(pattern: ResolvedPattern, target: str, dtype: str) -> KernelPlan:
-    query_tile, key_tile, *_ = tile_sizes(target, 128, dtype)
-    return Lowered(pattern).plan_forward(head_dim=128, dtype=dtype, query_tile=query_tile, key_tile=key_tile)
+def kinds(name: str) -> list[str]:
+    """The files of a pattern."""
+    passes = KERNELS if name in KNOWN else KERNELS[:1]
+    return [*(f"{each}.txt" for each in STAGES), *(f"{of}.{end}" for *_, end in SOURCES.values() for of in passes)]
 
 
-def backward_plan_for(pattern: ResolvedPattern, target: str, dtype: str) -> BackwardPlan:
-    query_tile, key_tile = backward_tile_sizes(target, 128, dtype)
-    return Lowered(pattern).plan_backward(
-        head_dim=128,
-        dtype=dtype,
-        query_tile=query_tile,
-        key_tile=key_tile,
-        transposed_tiles=transposed_tile_sizes(target, 128, dtype),
-    )
+def compilation(name: str, target: str, dtype: str) -> Compilation:
+    pattern = sparsec.load(EXAMPLES / FILES[name]).pattern(name)
+    return Compilation(pattern.lowered(pattern.heads or 16, pattern.kv_heads or 8), 128, dtype, target)
 
 
-def layout_text(heads: ResolvedPattern) -> str:
+def stage(of_pattern: Compilation, stage: str, of: str, name: str) -> str:
     try:
-        return print_layout(Lowered(heads).layout)
+        return stage_text(of_pattern, stage, of, name=name)
     except NoCache as error:
         return f"no cache: {error}\n"
 
 
 @cache
-def texts(file: str, name: str) -> Mapping[str, str]:
-    pattern = sparsec.load(EXAMPLES / file).pattern(name)
-    heads = pattern.resolve(pattern.heads or 16, pattern.kv_heads or 8)
-    cpu, gpu = plan_for(heads, "cpu", "float32"), plan_for(heads, "cuda:90", "bfloat16")
-    return {
-        "ir.txt": print_mask(Lowered(heads).mask),
-        "plan.txt": f"{print_plan(cpu)}\n{print_programs(cpu.classes)}",
-        "cpu.cpp": emit_cpp(cpu),
-        "triton.txt": emit_triton(gpu),
-        "backward.cpp": emit_cpp_backward(backward_plan_for(heads, "cpu", "float32")),
-        "layout.txt": layout_text(heads),
-        "backward.triton.txt": emit_triton_backward(backward_plan_for(heads, "cuda:90", "bfloat16")),
-    }
+def sources(name: str, language: str) -> Mapping[str, str]:
+    """The complete sources of a pattern, by file."""
+    target, dtype, end = SOURCES[language]
+    found = compilation(name, target, dtype)
+    return {file: stage(found, language, of, name) for of in KERNELS if (file := f"{of}.{end}") in kinds(name)}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("file", "name"), PATTERNS, ids=[name for _, name in PATTERNS])
-def test_golden(file: str, name: str, kind: str, update_golden: bool) -> None:
+@cache
+def texts(name: str) -> Mapping[str, str]:
+    """What the pattern's files hold."""
+    found = compilation(name, "cpu", "float32")
+    result = {f"{each}.txt": stage(found, each, "forward", name) for each in STAGES}
+    for language in SOURCES:
+        before = takewhile(lambda known: known != name, KNOWN)
+        known = [text for other in before for text in sources(other, language).values()]
+        for file, text in sources(name, language).items():
+            result[file] = difference(text, known, whole=name == KNOWN[0])
+            known.append(text)
+    return result
+
+
+@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name in FILES for kind in kinds(name)])
+def test_golden(name: str, kind: str, update_golden: bool) -> None:
     path = HERE / name / kind
-    text = texts(file, name)[kind]
+    text = texts(name)[kind]
     if update_golden:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -82,7 +82,9 @@ def test_golden(file: str, name: str, kind: str, update_golden: bool) -> None:
     assert text == path.read_text(encoding="utf-8"), f"{name}/{kind} differs: --update-golden, and read the change"
 
 
-def test_no_golden_folder_is_left_over(update_golden: bool) -> None:
-    assert {path.name for path in HERE.iterdir() if path.is_dir() and path.name != "__pycache__"} == {
-        name for _, name in PATTERNS
+def test_no_golden_file_is_left_over() -> None:
+    folders = {path for path in HERE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert {path.name for path in folders} == set(FILES)
+    assert {path for folder in folders for path in folder.iterdir()} == {
+        HERE / name / kind for name in FILES for kind in kinds(name)
     }

@@ -50,7 +50,7 @@ def _groups(layout: CacheLayout, of: GroupClass) -> Iterator[str]:
     yield from _constants(of.constants)
     for n, column in enumerate(zip(*(layout.groups[group] for group in of.groups), strict=True)):
         yield f"    region {n}: {' or '.join(dict.fromkeys(map(print_region, column)))}  # {column[0].origin}"
-        yield f"        slots: {', '.join(_slots_at(column, length) for length in SAMPLE_LENGTHS)}"
+        yield f"        slots, by tokens: {', '.join(_slots_at(column, length) for length in SAMPLE_LENGTHS)}"
     yield from (_slot(of.slots), _kept(of.slots))
 
 

@@ -16,14 +16,7 @@
 #include <new>
 #include <utility>
 
-#ifndef SPARSEC_LIST
-#define SPARSEC_LIST
-struct sparsec_list {  // a table of draws, int32 [rows, blocks, width]
-  const int32_t* entries;
-  int64_t first;  // its first query block
-  int64_t blocks;
-};
-#endif
+...
 
 #ifndef SPARSEC_BACKWARD_CALL
 #define SPARSEC_BACKWARD_CALL
@@ -62,288 +55,13 @@ struct sparsec_backward_call {  // strides in elements; shapes as in the forward
 namespace sparsec_gradients {
 namespace {
 
-// ---- Parts: stretches of the sequence that attend only within themselves.
-struct Part {
-  int q0, q1;  // positions of its queries
-  int begin, end;  // positions of its keys
-  int n_k;  // the number of keys that the pattern reckons with
-  int64_t q_row, k_row;  // the rows of q and k at position 0
-};
-
-// The whole sequence is one.
-template <class Call>
-int64_t count_parts(const Call&) {
-  return 1;
-}
-
-template <class Call>
-Part part_of(const Call& call, int64_t) {
-  const int q0 = int(call.q0), n_k = int(call.n_k);
-  return {q0, q0 + int(call.n_q), 0, n_k, n_k, -call.q0, 0};
-}
+...
 
 constexpr int HEADS = 16, KV_HEADS = 8, D = 128;
 constexpr int QUERY_TILE = 64, KEY_TILE = 64;
 constexpr int LANE_TILE = KEY_TILE;  // lies across vector lanes
 
-// ---- Vectors: LANES numbers; a panel is VECS vectors, a register block ROWS sums x one panel.
-#if defined(__AVX512F__)
-constexpr int LANES = 16, VECS = LANE_TILE % 32 == 0 ? 2 : 1, ROWS = 12;
-#elif defined(__AVX__)
-constexpr int LANES = 8, VECS = 2, ROWS = 6;
-#elif defined(__aarch64__)
-constexpr int LANES = 4, VECS = 4, ROWS = 6;
-#else
-constexpr int LANES = 4, VECS = 2, ROWS = 6;
-#endif
-constexpr int PANEL = LANES * VECS, PANELS = LANE_TILE / PANEL;
-static_assert(PANELS * PANEL == LANE_TILE, "a tile is whole panels");
-
-typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
-typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(int32_t))));  // also masks: -1 where true, 0 where false
-
-constexpr float INF = __builtin_inff(), LOG2E = 1.4426950409f;
-
-inline vec splat(float x) { return x - vec{}; }
-inline ivec splat(int x) { return x - ivec{}; }
-inline vec load(const float* p) {
-  vec x;
-  std::memcpy(&x, p, sizeof x);
-  return x;
-}
-inline void store(float* p, vec x) { std::memcpy(p, &x, sizeof x); }
-inline vec maximum(vec a, vec b) { return a > b ? a : b; }  // b where either is NaN
-
-inline int minimum(int a, int b) { return b < a ? b : a; }
-inline int maximum(int a, int b) { return a < b ? b : a; }
-inline ivec minimum(ivec a, ivec b) { return a < b ? a : b; }
-inline ivec maximum(ivec a, ivec b) { return a > b ? a : b; }
-
-// Rounds toward minus infinity, as the pattern's language does; the divisor is positive.
-template <class A, class B>
-inline auto floor_div(A a, B b) {
-  const auto q = a / b;
-  return q - ((a - q * b < 0) & 1);
-}
-template <class A, class B>
-inline auto floor_mod(A a, B b) {
-  return a - floor_div(a, b) * b;
-}
-
-inline int truth(bool x) { return -int(x); }  // a mask for every lane
-
-inline bool any(ivec x) {
-  typedef int64_t wide __attribute__((vector_size(sizeof(ivec))));
-  const wide w = (wide)x;
-  int64_t bits = 0;
-  for (unsigned n = 0; n < sizeof(ivec) / sizeof(int64_t); ++n) bits |= w[n];
-  return bits != 0;
-}
-
-// A loop of few trips that is always unrolled, so that small arrays of vectors live in registers.
-#if defined(__clang__)
-#define EACH(n, N) _Pragma("unroll") for (int n = 0; n < (N); ++n)
-#else
-#define EACH(n, N) _Pragma("GCC unroll 32") for (int n = 0; n < (N); ++n)
-#endif
-
-const volatile float LOWEST_EXPONENT = -127.0f;  // opaque: against a constant GCC takes two instructions for a maximum
-
-// 2^x for x <= 100, relative error 1.1e-7; exactly 1 at 0, exactly 0 at -inf; NaN stays NaN. The vectors go step by
-// step side by side, because one alone would wait for itself. `lowest` is LOWEST_EXPONENT in every lane.
-template <int N>
-inline void exp2(vec (&x)[N], vec lowest) {
-  vec shifted[N], p[N];
-  EACH(n, N) x[n] = maximum(lowest, x[n]);
-  EACH(n, N) shifted[n] = x[n] + 12582912.0f;  // 1.5 * 2^23: the nearest integer sits in the low bits
-  EACH(n, N) x[n] -= shifted[n] - 12582912.0f;
-  EACH(n, N) p[n] = x[n] * 1.326472731e-3f + 9.671512991e-3f;
-  EACH(n, N) p[n] = p[n] * x[n] + 5.550733581e-2f;
-  EACH(n, N) p[n] = p[n] * x[n] + 2.402224243e-1f;
-  EACH(n, N) p[n] = p[n] * x[n] + 6.931470037e-1f;
-  EACH(n, N) p[n] = p[n] * x[n] + 1.0f;
-  EACH(n, N) x[n] = (vec)((ivec)p[n] + ((ivec)shifted[n] << 23));
-}
-
-struct Tile {
-  Part part;
-  int base;  // positions base .. base + size - 1 of the part, as far as it has them
-};
-
-// The tiles of every part's queries (or keys), part after part; a tile starts at a multiple of its size.
-template <class Call>
-struct Tiling {
-  const Call& call;
-  const int size;
-  const bool of_keys;
-  const int64_t parts;
-  const std::unique_ptr<int64_t[]> before;  // tiles before each part; null if memory ran out
-
-  Tiling(const Call& call, int size, bool of_keys)
-      : call(call),
-        size(size),
-        of_keys(of_keys),
-        parts(count_parts(call)),
-        before(new (std::nothrow) int64_t[parts + 1]) {
-    if (!before) return;
-    before[0] = 0;
-    for (int64_t n = 0; n < parts; ++n) {
-      const Part part = part_of(call, n);
-      const int stop = of_keys ? part.end : part.q1;
-      before[n + 1] =
-          before[n] + (first(part) < stop ? floor_div(stop - 1, size) - floor_div(first(part), size) + 1 : 0);
-    }
-  }
-  int first(const Part& part) const { return of_keys ? part.begin : part.q0; }
-  int64_t count() const { return before[parts]; }
-  Tile operator[](int64_t n) const {
-    const int64_t* after = std::upper_bound(before.get(), before.get() + parts + 1, n);
-    const Part part = part_of(call, after - before.get() - 1);
-    return {part, (floor_div(first(part), size) + int(n - after[-1])) * size};
-  }
-};
-
-// ---- Elements: tensors hold float32; all arithmetic is float32.
-typedef float element;
-constexpr bool PACK = false;  // rows of contiguous floats are read in place
-inline float widen(float x) { return x; }
-inline float narrow(float x) { return x; }
-
-struct Matrix {  // [rows, D], strides in elements
-  const element* data;
-  int64_t row, dim;
-};
-
-// [batch, heads, rows, D] at one batch entry and head; row 0 of the result is row `first`, which may be negative.
-Matrix matrix(const void* data, const int64_t* stride, int64_t b, int64_t h, int64_t first) {
-  return {(const element*)data + b * stride[0] + h * stride[1] + first * stride[2], stride[2], stride[3]};
-}
-
-// Rows first .. first + count of `m` as float32, [count][width].
-void load_rows(const Matrix& m, int64_t first, int count, float* to, int width = D) {
-  for (int n = 0; n < count; ++n, to += width) {
-    const element* from = m.data + (first + n) * m.row;
-    if (m.dim == 1)
-      for (int d = 0; d < D; ++d) to[d] = widen(from[d]);
-    else
-      for (int d = 0; d < D; ++d) to[d] = widen(from[d * m.dim]);
-  }
-}
-
-// Points at rows first .. first + count of `m`, in place if they are contiguous floats, else widened into `packed`.
-inline void point(const Matrix& m, int64_t first, int count, float (*packed)[D], const float** to) {
-  const float* from = (const float*)m.data + first * m.row;
-  int64_t row = m.row;
-  if (PACK || m.dim != 1) {
-    load_rows(m, first, count, packed[0]);
-    from = packed[0], row = D;
-  }
-  for (int n = 0; n < count; ++n, from += row) to[n] = from;
-}
-
-// ---- Micro-kernels: a block of sums in registers, R rows of one panel each; the matrix's scalars are broadcast in
-// place.
-
-// TOTAL rows in blocks of nearly equal size, at most ROWS: first those of LARGE rows, up to LARGE_END, then of SIZE.
-template <int TOTAL>
-struct Split {
-  static constexpr int BLOCKS = (TOTAL + ROWS - 1) / ROWS, SIZE = TOTAL / BLOCKS, MORE = TOTAL % BLOCKS;
-  static constexpr int LARGE = SIZE + (MORE > 0), LARGE_END = MORE * LARGE;
-};
-typedef Split<D> DimSplit;
-
-// o[r][lane] += sum over n of row[n][d + r] * p[n][lane], p's rows WIDTH apart; there is at least one n.
-template <int R, int WIDTH>
-__attribute__((noinline)) void accumulate_block(const float* const* row, int count, int d, const float* p,
-                                                float (*o)[PANEL]) {
-  vec sum[R][VECS];
-  EACH(r, R) EACH(v, VECS) sum[r][v] = load(o[r] + v * LANES);
-  int n = 0;
-  do {
-    const float* scalars = row[n] + d;
-    vec x[VECS];
-    EACH(v, VECS) x[v] = load(p + n * WIDTH + v * LANES);
-    EACH(r, R) EACH(v, VECS) sum[r][v] += scalars[r] * x[v];
-  } while (++n < count);
-  EACH(r, R) EACH(v, VECS) store(o[r] + v * LANES, sum[r][v]);
-}
-
-// The same for every head dim.
-template <int WIDTH>
-inline void accumulate(const float* const* row, int count, const float* p, float (*o)[PANEL]) {
-  int d = 0;
-  for (; d < DimSplit::LARGE_END; d += DimSplit::LARGE)
-    accumulate_block<DimSplit::LARGE, WIDTH>(row, count, d, p, o + d);
-  for (; d < D; d += DimSplit::SIZE) accumulate_block<DimSplit::SIZE, WIDTH>(row, count, d, p, o + d);
-}
-
-// Whether no element of the rows is infinite or NaN.
-__attribute__((noinline)) bool all_finite(const float* const* row, int count) {
-  constexpr int32_t EXPONENT = 0x7f800000, MAGNITUDE = 0x7fffffff;
-  ivec largest[VECS] = {};
-  int32_t rest = 0;
-  for (int n = 0; n < count; ++n) {
-    int d = 0;
-    for (; d + PANEL <= D; d += PANEL)
-      EACH(v, VECS) largest[v] = maximum(largest[v], (ivec)load(row[n] + d + v * LANES) & MAGNITUDE);
-    for (; d < D; ++d) {
-      int32_t bits;
-      std::memcpy(&bits, row[n] + d, sizeof bits);
-      rest = maximum(rest, bits & MAGNITUDE);
-    }
-  }
-  ivec found = {};
-  EACH(v, VECS) found |= largest[v] >= EXPONENT;
-  return !any(found) && rest < EXPONENT;
-}
-
-// `accumulate` where some rows are not finite: a row has no part in the lanes where its mask is 0, whatever it holds;
-// the others have the same bits.
-template <int WIDTH>
-__attribute__((noinline, cold)) void accumulate_seen(const float* const* row, int count, const float* p,
-                                                     const ivec (*mask)[VECS], float (*o)[PANEL]) {
-  for (int d = 0; d < D; ++d) {
-    vec sum[VECS];
-    EACH(v, VECS) sum[v] = load(o[d] + v * LANES);
-    for (int n = 0; n < count; ++n)
-      EACH(v, VECS) sum[v] += (mask[n][v] ? splat(row[n][d]) : vec{}) * load(p + n * WIDTH + v * LANES);
-    EACH(v, VECS) store(o[d] + v * LANES, sum[v]);
-  }
-}
-
-// ---- Score modifiers: what the pattern does to scores, in base 2 and many at a time.
-
-// What a modifier may do, and does if it says nothing else: no change at all.
-struct Unchanged {
-  static constexpr float UNIT = LOG2E;  // a score times this is what it takes; it gives scores times LOG2E
-  static constexpr bool POSITIONS = false;  // whether `forward` reads positions
-  static constexpr bool ROW_GRADIENTS = false;  // whether the head has numbers that `of_rows` differentiates
-
-  template <int N>
-  struct Kept {};  // what `backward` needs of N vectors
-
-  Unchanged() = default;
-  template <class Call>
-  Unchanged(const Call&, int64_t) {}  // of one query head
-
-  // Changes the scores x of V vectors of queries (or keys) with each of N / V keys (or queries): those of x[n] are at
-  // positions lane[n % V] and other[n / V].
-  template <int N, int V>
-  void forward(vec (&)[N], Kept<N>&, const ivec (&)[V], const int*) const {}
-
-  // Turns gradients of the scores that `forward` gave into those of the scores that it took.
-  template <int N>
-  void backward(vec (&)[N], const Kept<N>&) const {}
-
-  // Changes the maximum and the sum with which the soft-max of each row starts.
-  void start(float&, float&) const {}
-
-  // Writes the gradients of the head's numbers, from the LSE in base 2 and the delta of each row, both [B, H, Nq].
-  template <class Call>
-  void of_rows(const Call&, int64_t, const float*, const float*) const {}
-};
-
-typedef Unchanged Modifiers;
+...
 
 // ---- The gradients that one panel of keys and the queries of one tile give each other.
 constexpr int WIDE = (D + LANES - 1) / LANES * LANES;  // a row of dq in whole vectors
@@ -662,53 +380,7 @@ void sum_shares(const Shares& shares, int64_t chunk, int64_t first, int64_t stop
   }
 }
 
-// ---- Between rows and panels: LANES x LANES numbers are transposed in registers, head dims that are left one by one.
-template <int... N>
-inline vec pick(vec a, vec b) {  // numbers N of a and b, those of b from LANES on
-#if defined(__clang__)
-  return __builtin_shufflevector(a, b, N...);
-#else
-  return __builtin_shuffle(a, b, ivec{N...});
-#endif
-}
-
-// The numbers of a and b in turn.
-template <int... N>
-inline void zip(vec a, vec b, vec& low, vec& high, std::integer_sequence<int, N...>) {
-  low = pick<(N / 2 + N % 2 * LANES)...>(a, b);
-  high = pick<(LANES / 2 + N / 2 + N % 2 * LANES)...>(a, b);
-}
-
-// to[c][r] = from[r][c], in rows that are `width` and `apart` numbers apart. Each round takes rows r and r + LANES / 2.
-__attribute__((noinline)) void transpose_block(const float* from, int width, float* to, int apart) {
-  vec x[LANES];
-  EACH(r, LANES) x[r] = load(from + r * width);
-  EACH(round, LANES == 16 ? 4 : LANES == 8 ? 3 : 2) {
-    vec y[LANES];
-    EACH(r, LANES / 2) zip(x[r], x[r + LANES / 2], y[2 * r], y[2 * r + 1], std::make_integer_sequence<int, LANES>());
-    EACH(r, LANES) x[r] = y[r];
-  }
-  EACH(r, LANES) store(to + r * apart, x[r]);
-}
-
-// to[d][n] = row[n][d] * factor, of PANEL rows `width` numbers apart.
-inline void to_panel(const float* row, int width, float factor, float (*to)[PANEL]) {
-  int d = 0;
-  for (; d + LANES <= D; d += LANES)
-    EACH(v, VECS) transpose_block(row + v * LANES * width + d, width, to[d] + v * LANES, PANEL);
-  for (; d < D; ++d)
-    for (int n = 0; n < PANEL; ++n) to[d][n] = row[n * width + d];
-  for (d = 0; d < D; ++d) EACH(v, VECS) store(to[d] + v * LANES, load(to[d] + v * LANES) * factor);
-}
-
-// row[n][d] = from[d][n].
-inline void from_panel(const float (*from)[PANEL], float* row, int width) {
-  int d = 0;
-  for (; d + LANES <= D; d += LANES)
-    EACH(v, VECS) transpose_block(from[d] + v * LANES, PANEL, row + v * LANES * width + d, width);
-  for (; d < D; ++d)
-    for (int n = 0; n < PANEL; ++n) row[n * width + d] = from[d][n];
-}
+...
 
 // ---- Tasks: one share of the key tiles of one key head, computed whole by one thread.
 // Enough for the threads of a machine, each long beside what a share costs; fixed, for they decide the order of sums.
@@ -900,12 +572,7 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   }
 }
 
-void visit(Work& w, const sparsec_list* lists, int head) {
-  static const int class_of_head[HEADS] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
-  switch (class_of_head[head]) {
-    case 0: visit_class_0(w, lists, head); break;
-  }
-}
+...
 
 }  // namespace
 }  // namespace sparsec_gradients

@@ -1,0 +1,48 @@
+...
+
+constexpr float SLOPES[HEADS] = {1.0201394465967897f, 0.7213475204444817f, 0.5100697232983948f, 0.36067376022224085f, 0.2550348616491974f, 0.18033688011112042f, 0.1275174308245987f, 0.09016844005556021f, 0.06375871541229935f, 0.045084220027780106f, 0.03187935770614968f, 0.022542110013890053f, 0.01593967885307484f, 0.011271055006945026f, 0.00796983942653742f, 0.005635527503472513f};
+
+...
+
+inline vec distance(ivec a, int b) {
+  const ivec away = a - b;
+  return __builtin_convertvector(maximum(away, -away), vec);
+}
+
+// A score loses the head's slope times the distance of query and key.
+struct Alibi : Unchanged {
+  static constexpr bool POSITIONS = true;
+  float slope;  // times log2(e)
+
+  template <class Call>
+  Alibi(const Call&, int64_t head) : slope(SLOPES[head]) {}
+
+  template <int N, int V>
+  void forward(vec (&x)[N], Kept<N>&, const ivec (&lane)[V], const int* other) const {
+    EACH(n, N) x[n] -= distance(lane[n % V], other[n / V]) * slope;
+  }
+};
+
+typedef Alibi Modifiers;
+
+...
+
+// ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
+// line 6: full & line 4: causal
+void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
+  [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
+... -1
+  const int hi0 = maximum(minimum(nk, i1 + 1), 0);
+  const int to0 = ((0 < hi0) ? maximum(minimum(((nk + 63) >> 6), ((i1 + 64) >> 6)), 0) : 0);
+  const int full_to0 = maximum(minimum((nk >> 6), ((i0 + 1) >> 6)), 0);
+  const int count0 = maximum(to0 - full_to0, 0);
+  const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return j < i + 1; };
+  // line 6: full & line 4: causal
+  for (int n = 0, count = full_to0; n < count; ++n) {
+    const int tile = n;
+    attend_full(w, tile);
+  }
+  // line 6: full & line 4: causal
+  for (int n = 0, count = count0; n < count; ++n) {
+    const int tile = full_to0 + n;
+...

@@ -1,0 +1,1 @@
+no cache: its documents are packed into one sequence

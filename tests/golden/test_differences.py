@@ -1,0 +1,52 @@
+"""What a golden file leaves out stands in a known source, and what changes is shown."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from differences import difference, parts_of
+
+KNOWN = """// A kernel.
+#include <cmath>
+
+int half(int x) { return x / 2; }
+
+// Rows of class 0.
+void visit_class_0(int head) {
+  int a = 1;
+  int b = 2;
+  int c = 3;
+
+  int d = 4;
+  int e = 5;
+}
+"""
+
+
+def test_parts_are_definitions_with_their_comments() -> None:
+    assert [part.splitlines()[0] for part in parts_of(KNOWN)] == [
+        "// A kernel.",
+        "int half(int x) { return x / 2; }",
+        "// Rows of class 0.",
+    ]
+    assert "\n\n".join(parts_of(KNOWN)) == KNOWN.strip()
+
+
+def test_a_known_source_leaves_nothing() -> None:
+    assert difference(KNOWN, [KNOWN]) == "...\n"
+    assert difference(KNOWN, []) == KNOWN
+
+
+def test_a_part_that_is_new_is_whole_and_a_changed_one_shows_its_lines() -> None:
+    changed = KNOWN.replace("visit_class_0", "visit_class_1").replace("int d", "int f") + "\nint more();\n"
+    rows = "// Rows of class 0.\nvoid visit_class_1(int head) {\n  ...\n  int f = 4;\n  int e = 5;\n}"
+    assert difference(changed, [KNOWN]) == f"...\n\n{rows}\n\nint more();\n"
+    whole = changed[changed.index("// Rows") :]
+    assert difference(changed, [KNOWN], whole=True) == f"...\n\n{whole}"
+
+
+@pytest.mark.parametrize("lines", ["  int d = 4;\n", "  int e = 5;\n}\n", "// Rows of class 0.\n"])
+def test_lines_that_are_gone_are_counted(lines: str) -> None:
+    (found,) = re.findall(r"^ *\.\.\. -(\d+)$", difference(KNOWN.replace(lines, ""), [KNOWN]), re.MULTILINE)
+    assert int(found) == lines.count("\n")
