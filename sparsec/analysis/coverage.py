@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsec.ir.bands.classes import equal_heads
-from sparsec.ir.expr.arrays import truth, value
+from sparsec.ir.expr.evaluate import evaluate, holds
 from sparsec.ir.tiles.interpreter import draws
 from sparsec.ir.tiles.program import Piece, TileProgram
 from sparsec.pipeline import Lowered
@@ -141,7 +141,7 @@ def _visited(program: TileProgram, constants: Mapping[str, int], tile: int, leng
     first, last = tile * program.query_tile, min((tile + 1) * program.query_tile, length)
     values: dict[str, int | Ints] = {**constants, "i0": first, "i1": last - 1, "nk": length}
     for let in program.lets:
-        values[let.name] = value(let.value, values, {})
+        values[let.name] = evaluate(let.value, values, {})
     drawn = tuple(draws(spec, constants[spec.lane_row], first // spec.block) for spec in program.lists)
     full, partial = (
         np.concatenate([_tiles(program, piece, values, drawn) for piece in pieces] or [np.empty(0, np.int64)])
@@ -154,13 +154,13 @@ def _tiles(
     program: TileProgram, piece: Piece, values: Mapping[str, int | Ints], drawn: tuple[tuple[int, ...], ...]
 ) -> Ints:
     """The tiles that a piece visits."""
-    n = np.arange(int(value(piece.count, values, {})), dtype=np.int64)
+    n = np.arange(int(evaluate(piece.count, values, {})), dtype=np.int64)
     scope = {**values, "n": n}
     if piece.listed is not None:
         per_block = program.lists[piece.listed].block // program.key_tile
         scope["entry"] = np.asarray(drawn[piece.listed], np.int64)[n // per_block]
-    tile: Ints = np.broadcast_to(value(piece.tile, scope, {}), n.shape)
-    when = truth(piece.when, {**scope, "tile": tile}, _listed(program, drawn, tile))
+    tile: Ints = np.broadcast_to(evaluate(piece.tile, scope, {}), n.shape)
+    when = holds(piece.when, {**scope, "tile": tile}, _listed(program, drawn, tile))
     visited: Ints = tile[np.broadcast_to(when, n.shape)]
     return visited
 
@@ -178,7 +178,7 @@ def _live(program: TileProgram, constants: Mapping[str, int], row: _Row, length:
     keys = keys[inside]
     tile = keys // program.key_tile
     scope: dict[str, int | Ints] = {**constants, "nk": length, "i": i, "j": keys[None, :]}
-    live = np.broadcast_to(truth(program.live, scope, _listed(program, row.drawn, tile)), (len(i), len(keys)))
+    live = np.broadcast_to(holds(program.live, scope, _listed(program, row.drawn, tile)), (len(i), len(keys)))
     dense = len(row.full) * program.key_tile * len(i)
     beyond = bool(np.any((row.full + 1) * program.key_tile - 1 > row.first)) or bool(np.any(live & (keys > i)))
     return dense + int(np.count_nonzero(live)), beyond

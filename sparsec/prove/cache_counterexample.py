@@ -1,6 +1,6 @@
 """Values for which a claim about a KV cache is said to fail -> whether it does, by the interpreter; and a picture.
 
-Invariant: nothing here reads what the solver was asked; `ir.expr.nodes.evaluate` and the layout alone decide.
+Invariant: nothing here reads what the solver was asked; `ir.expr.evaluate` and the layout alone decide.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from itertools import chain
 
 from sparsec.ir.bands.bounds import POSITION_LIMIT
-from sparsec.ir.expr.nodes import Expr, evaluate
+from sparsec.ir.expr.evaluate import evaluate
+from sparsec.ir.expr.nodes import Expr
 from sparsec.plan.kv.layout import CacheLayout, place_names
 from sparsec.prove.machine_integers import negative, wide
 from sparsec.prove.slot_groups import SlotGroups

@@ -1,6 +1,6 @@
 """The plan's expressions -> linear forms and conditions: the very trees that the templates print, read once more.
 
-Invariant: a name stands for one value; an expression means here what `ir.expr.nodes.evaluate` gives.
+Invariant: a name stands for one value; an expression means here what `ir.expr.evaluate` gives.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.ir.expr import nodes as x
+from sparsec.ir.expr.fold import names_in
 from sparsec.ir.expr.scalars import Interval
 from sparsec.ir.tiles.program import Piece
 from sparsec.prove.formulas import LinearScope
@@ -114,7 +115,7 @@ def _division(at: TileSetting, piece: Piece) -> tuple[x.FloorDiv | None, int, Li
     token, width, skipped = None, 1, Linear(0)
     start, second = at.scope.having(n=Linear(0)), at.scope.having(n=Linear(1))
     for node in _nodes(piece.tile):
-        if isinstance(node, x.FloorDiv) and "n" in x.names_in(node.left):
+        if isinstance(node, x.FloorDiv) and "n" in names_in(node.left):
             if second.value(node.left) - start.value(node.left) == Linear(1):
                 width, skipped = start.value(node.right).constant, start.value(node.left)
             else:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
 
-from sparsec.ir.expr.nodes import TRUE, Expr, names_in
+from sparsec.ir.expr.fold import names_in
+from sparsec.ir.expr.nodes import TRUE, Expr
 from sparsec.ir.expr.scalars import Interval
 from sparsec.ir.tiles.program import Piece
 from sparsec.prove.iterations import certain, possible

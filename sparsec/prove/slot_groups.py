@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparsec.ir.bands.liveness import Region
-from sparsec.ir.expr.nodes import Expr, names_in
+from sparsec.ir.expr.fold import names_in
+from sparsec.ir.expr.nodes import Expr
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.sema.model import ResolvedPattern, Term
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from sparsec.ir.expr import nodes as x
-from sparsec.ir.expr.nodes import names_in
+from sparsec.ir.expr.fold import names_in
 from sparsec.ir.expr.scalars import Interval
 from sparsec.ir.tiles.program import Piece
 from sparsec.prove.iterations import in_loop, in_span, possible

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from sparsec.ir.expr.nodes import evaluate, holds
+from sparsec.ir.expr.evaluate import evaluate, holds
+from sparsec.ir.expr.nodes import Tree
 from sparsec.ir.tiles.interpreter import Visit, draws, transposed_visits, visits
 from sparsec.ir.tiles.program import ListSpec, Piece, TileProgram
 from sparsec.prove import meaning
 from sparsec.prove.linear import NO, YES, Condition, Linear, Space
-from sparsec.prove.machine_integers import Tree, negative, wide
+from sparsec.prove.machine_integers import negative, wide
 from sparsec.prove.tile_obligations import entries, first_column
 from sparsec.prove.tile_setting import BoundProgram, ProgramKind
 from sparsec.sema.model import Random, Term

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sparsec.ir.expr import nodes as x
+from sparsec.ir.expr import simplify
 from sparsec.ir.tiles.program import Piece, TileProgram
 from sparsec.prove.formulas import LinearScope
 from sparsec.prove.iterations import any_iteration, certain, possible
 from sparsec.prove.linear import YES, Condition, Linear, every, never, some
-from sparsec.prove.machine_integers import Tree, integers_in, unsigned_in
+from sparsec.prove.machine_integers import integers_in, unsigned_in
 from sparsec.prove.obligations import Obligation, Query
 from sparsec.prove.range_lemmas import Impossible, RangeLemmas
 from sparsec.prove.tile_setting import TileSetting
@@ -138,7 +139,7 @@ def _negative_quotients(at: TileSetting) -> Query:
     return Query((at.assumed,), tuple(found))
 
 
-def _computed(at: TileSetting, paired: Condition) -> Iterator[tuple[Tree, LinearScope, Condition]]:
+def _computed(at: TileSetting, paired: Condition) -> Iterator[tuple[x.Tree, LinearScope, Condition]]:
     """What the program's kernels compute, and when: at every iteration of a loop, of tiles that it leaves out too, and
     of pairs where `paired` holds."""
     for let in at.program.lets:
@@ -153,4 +154,4 @@ def _computed(at: TileSetting, paired: Condition) -> Iterator[tuple[Tree, Linear
 
 def first_column(width: int) -> x.Expr:
     """Of the tile at hand."""
-    return x.mul(x.Var("tile"), x.Int(width))
+    return simplify.mul(x.Var("tile"), x.Int(width))

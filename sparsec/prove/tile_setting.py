@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from sparsec.ir.bands.bounds import POSITION_LIMIT
-from sparsec.ir.expr.nodes import names_in
+from sparsec.ir.expr.fold import names_in
 from sparsec.ir.expr.scalars import Interval
 from sparsec.ir.tiles.program import Piece, TileProgram
 from sparsec.prove.formulas import LinearScope

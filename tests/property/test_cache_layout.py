@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from vacuity import examples, wanted
 
 from sparsec.ir.bands.liveness import EVERYTHING
-from sparsec.ir.expr.nodes import evaluate
+from sparsec.ir.expr.evaluate import evaluate
 from sparsec.pipeline import Lowered
 from sparsec.plan.kv.layout import CacheLayout, SlotMap, place_names, slot_map
 from sparsec.reference.mask import mask

@@ -13,6 +13,7 @@ from proof_patterns import MODEST, PLAIN, STRIDED, compilation, heads_of, status
 from sparsec.diagnostics.model import InternalError
 from sparsec.ir.bands.liveness import Region
 from sparsec.ir.expr import nodes as x
+from sparsec.ir.expr import simplify
 from sparsec.ir.tiles.program import Piece, TileProgram
 from sparsec.pipeline import Compilation
 from sparsec.plan.kernel import HeadClass
@@ -39,15 +40,15 @@ def with_pieces(program: TileProgram, change: Callable[[Piece], Piece], *, full:
 
 
 def one_tile_short(piece: Piece) -> Piece:
-    return replace(piece, count=x.maximum(x.sub(piece.count, x.ONE), x.ZERO))
+    return replace(piece, count=simplify.maximum(simplify.sub(piece.count, x.ONE), x.ZERO))
 
 
 def one_tile_more(piece: Piece) -> Piece:
-    return replace(piece, count=x.add(piece.count, x.ONE))
+    return replace(piece, count=simplify.add(piece.count, x.ONE))
 
 
 def one_tile_late(piece: Piece) -> Piece:
-    return replace(piece, tile=x.add(piece.tile, x.ONE))
+    return replace(piece, tile=simplify.add(piece.tile, x.ONE))
 
 
 def rewritten(tree: Any, change: Callable[[Any], Any]) -> Any:
@@ -268,10 +269,10 @@ def planted(tile: x.Expr, *, when: x.Bool = x.TRUE, contiguous: bool = False) ->
 @pytest.mark.parametrize(
     ("piece", "claim"),
     [
-        (planted(x.add(x.Var("n"), FAR), contiguous=True), "bounds"),
-        (planted(x.sub(x.Var("n"), FAR), contiguous=True), "bounds"),
-        (planted(x.add(x.Var("n"), x.mul(FAR, x.Int(8))), contiguous=True), "int32"),
-        (planted(x.Var("n"), when=x.Less(x.Mul(x.add(x.Var("n"), x.Int(2**28)), x.Int(8)), x.ZERO)), "int32"),
+        (planted(simplify.add(x.Var("n"), FAR), contiguous=True), "bounds"),
+        (planted(simplify.sub(x.Var("n"), FAR), contiguous=True), "bounds"),
+        (planted(simplify.add(x.Var("n"), simplify.mul(FAR, x.Int(8))), contiguous=True), "int32"),
+        (planted(x.Var("n"), when=x.Less(x.Mul(simplify.add(x.Var("n"), x.Int(2**28)), x.Int(8)), x.ZERO)), "int32"),
     ],
     ids=["a far tile", "a far tile before all", "columns past int32", "a test of tiles left out"],
 )
@@ -319,7 +320,7 @@ def test_divisions_of_negative_numbers_are_refuted() -> None:
 def rounded_down_past_zero(part: Any) -> Any:
     """A stride's keys numbered from the next one on."""
     if isinstance(part, x.FloorDiv) and part.right == x.Int(3):
-        return replace(part, left=x.sub(part.left, x.Int(1000)), nonneg=True)
+        return replace(part, left=simplify.sub(part.left, x.Int(1000)), nonneg=True)
     return None
 
 
@@ -333,7 +334,7 @@ def test_a_trip_past_its_table_is_refuted() -> None:
 def test_programs_of_another_form_are_refused() -> None:
     launch, (head_class,) = classes_of("forward", DRAWN_ONES)
     program = head_class.program
-    twice = Piece(x.Int(4), x.floor_div(x.Var("n"), x.Int(2)), x.TRUE, True, None, "planted")
+    twice = Piece(x.Int(4), simplify.floor_div(x.Var("n"), x.Int(2)), x.TRUE, True, None, "planted")
     wrong = {
         "come one after another": replace(program, masked=(*program.masked, twice)),
         "blocks of 64": replace(program, lists=tuple(replace(spec, block=128) for spec in program.lists)),
@@ -361,9 +362,9 @@ def test_a_key_that_a_longer_cut_needs_is_stored() -> None:
     tokens is allowed where it loses nothing."""
     heads = heads_of("pattern p { heads 1  block 16  causal  attend window(50) & stride(4b) }")
     capacity, sixteen = x.Var("capacity0"), x.Int(16)
-    rest, whole = x.mod(capacity, sixteen), x.mul(x.floor_div(capacity, sixteen), x.Int(64))
-    reach = x.Select(x.Less(rest, x.ONE), whole, x.add(whole, rest))
-    old = x.Less(reach, x.sub(x.Var("stop"), x.Var("j")))
+    rest, whole = simplify.mod(capacity, sixteen), simplify.mul(simplify.floor_div(capacity, sixteen), x.Int(64))
+    reach = x.Select(x.Less(rest, x.ONE), whole, simplify.add(whole, rest))
+    old = x.Less(reach, simplify.sub(x.Var("stop"), x.Var("j")))
 
     def forgetful(plan: CachedPlan) -> CachedPlan:
         kept = (replace(s, slots=replace(s.slots, kept=x.Select(old, x.Int(-1), s.slots.kept))) for s in plan.store)

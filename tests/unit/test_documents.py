@@ -181,10 +181,10 @@ def test_names_in_pages(page: Path) -> None:
 
 def test_what_is_missing_is_found() -> None:
     home = "sparsec.runtime.kernel"
-    for name in ["ir.expr.nodes.evaluated", "runtime.draw", "KVCache.truncated", "torch.functional.nothing", "Term.x"]:
+    for name in ["ir.expr.fold.walked", "runtime.draw", "KVCache.truncated", "torch.functional.nothing", "Term.x"]:
         assert not exists(name, home, {}), name
     for name in [
-        "ir.expr.nodes.evaluate",
+        "ir.expr.fold.names_in",
         "draws.DrawTables",
         "KVCache.truncate",
         "torch.func",

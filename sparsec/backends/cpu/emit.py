@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from itertools import accumulate
-from typing import assert_never
 
 from sparsec.backends.cpu.expr import condition, mask, name_of, scalar
 from sparsec.backends.cpu.modifiers import modifiers_view
 from sparsec.backends.cpu.source import BACKWARD, FORWARD, print_kernel
 from sparsec.backends.cpu.view import ClassView, ConstantView, CppView, LetView, ListView, PieceView, initialiser
-from sparsec.ir.expr import nodes as x
-from sparsec.ir.expr.nodes import TRUE, And, Bool, Int, Less, Listed, Not, Or, Truth, Var
+from sparsec.ir.expr import simplify as x
+from sparsec.ir.expr.fold import lists_in
+from sparsec.ir.expr.nodes import TRUE, Int, Var
 from sparsec.ir.tiles.program import Piece, TileProgram
 from sparsec.plan.heads import by_member, class_of_member
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
@@ -123,7 +123,7 @@ def _transposed_class(
 def _class(c: HeadClass, heads: int, lists: tuple[ListView, ...], lane: str = "i") -> ClassView:
     program = c.program
     tests = [program.live, *(piece.when for piece in (*program.full, *program.masked))]
-    tested = frozenset[int]().union(*(_tested(test) for test in tests))
+    tested = frozenset[int]().union(*(lists_in(test) for test in tests))
     return ClassView(
         origins=tuple(comment(origin) for origin in c.origins),
         constants=tuple(of_members(name, c.heads, values, heads) for name, values in c.constants),
@@ -173,17 +173,3 @@ def _piece(piece: Piece, program: TileProgram, attend: str) -> PieceView:
 def comment(text: str) -> str:
     """`text` as the inside of a // comment: one line, ASCII, no trailing backslash, cut where it is long."""
     return _UNSAFE.sub("_", text[:100]).rstrip()
-
-
-def _tested(test: Bool) -> frozenset[int]:
-    """The lists whose membership `test` asks for; they are conditions, never inside an integer."""
-    match test:
-        case Listed(ordinal):
-            return frozenset((ordinal,))
-        case And(a, b) | Or(a, b):
-            return _tested(a) | _tested(b)
-        case Not(a):
-            return _tested(a)
-        case Less() | Truth():
-            return frozenset()
-    assert_never(test)

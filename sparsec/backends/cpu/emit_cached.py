@@ -11,7 +11,8 @@ from sparsec.backends.cpu.emit import forward_view, of_members
 from sparsec.backends.cpu.expr import scalar
 from sparsec.backends.cpu.source import CHUNK, ROWS, print_kernel
 from sparsec.backends.cpu.view import CppView, SlotClassView, SlotsView, initialiser
-from sparsec.ir.expr.nodes import Expr, names_in
+from sparsec.ir.expr.fold import names_in
+from sparsec.ir.expr.nodes import Expr
 from sparsec.plan.heads import class_of_member, head_table, packs
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.kv.cached import CachedPlan

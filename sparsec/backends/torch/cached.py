@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sparsec.backends.torch.kernel import Scores, State, wide_type
 from sparsec.backends.torch.tiles import Block, HeadGroup, Sequence, head_groups, query_blocks
-from sparsec.ir.expr.arrays import value
+from sparsec.ir.expr.evaluate import evaluate
 from sparsec.ir.expr.nodes import Expr
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.launch import CachedLaunch
@@ -118,5 +118,5 @@ def _slots(slot: Expr, constants: Mapping[str, int], places: Tensor, group: int,
     names: dict[str, int | Tensor] = {**constants, "j": keys, "stop": stop}
     for n, (base, slots) in enumerate(places[group].tolist()):
         names |= {f"base{n}": base, f"capacity{n}": slots}
-    found = value(slot, names, {})
+    found = evaluate(slot, names, {})
     return found if isinstance(found, Tensor) else torch.full_like(keys, found)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsec.ir.bands.classes import equal_heads
-from sparsec.ir.expr.arrays import truth
+from sparsec.ir.expr.evaluate import holds
 from sparsec.ir.tiles.interpreter import Visit, draws, transposed_visits, visits
 from sparsec.ir.tiles.program import TileProgram
 from sparsec.plan.kernel import HeadClass, KernelPlan
@@ -146,6 +146,6 @@ def _live(heads: HeadGroup, at: Sequence, i: Tensor, j: Tensor) -> Tensor:
         width = max((len(entries) for entries in found), default=0)
         table = torch.tensor([[*entries, *[-1] * (width - len(entries))] for entries in found], device=i.device)
         listed[n] = (table.view(len(i), 1, width) == (j // spec.block)[None, :, None]).any(dim=-1)
-    live = truth(program.live, values, listed)
+    live = holds(program.live, values, listed)
     shape = (len(i), len(j))
     return live.expand(shape) if isinstance(live, Tensor) else torch.full(shape, live, device=i.device)

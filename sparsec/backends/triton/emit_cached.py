@@ -15,7 +15,8 @@ from sparsec.backends.triton.emit import checked_name, module_view
 from sparsec.backends.triton.expr import assignment
 from sparsec.backends.triton.sources import with_functions
 from sparsec.backends.triton.view import KernelView, ModuleView
-from sparsec.ir.expr.nodes import Expr, Int, names_in
+from sparsec.ir.expr.fold import names_in
+from sparsec.ir.expr.nodes import Expr, Int
 from sparsec.plan.heads import group_table
 from sparsec.plan.kv.cached import CachedPlan
 

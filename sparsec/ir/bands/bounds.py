@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from sparsec.ir.expr.nodes import ZERO, Expr, Int, Var, add, ceil_div, floor_div, mul
+from sparsec.ir.expr.nodes import ZERO, Expr, Int, Var
+from sparsec.ir.expr.simplify import add, ceil_div, floor_div, mul
 
 POSITION_LIMIT = 1 << 29
 """Positions, lengths and the slots of a cache stay below it."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from sparsec.ir.expr import nodes as x
-from sparsec.ir.expr.nodes import ZERO, Expr, Int, Let, Var
+from sparsec.ir.expr import simplify as x
+from sparsec.ir.expr.nodes import ZERO, Add, Expr, FloorDiv, Int, Let, Max, Min, Mod, Mul, Select, Var
 
 NK = Var("nk")
 PUSHED_LIMIT = 16
@@ -100,15 +100,15 @@ class Scalars:
                 return number >= 0
             case Var("nk" | "n" | "begin" | "end"):
                 return True
-            case x.Add(a, b) | x.Mul(a, b) | x.Min(a, b):
+            case Add(a, b) | Mul(a, b) | Min(a, b):
                 return self.nonneg(a) and self.nonneg(b)
-            case x.Max(a, b):
+            case Max(a, b):
                 return self.nonneg(a) or self.nonneg(b)
-            case x.FloorDiv(a, _, nonneg):
+            case FloorDiv(a, _, nonneg):
                 return nonneg or self.nonneg(a)
-            case x.Mod():
+            case Mod():
                 return True
-            case x.Select(_, a, b):
+            case Select(_, a, b):
                 return self.nonneg(a) and self.nonneg(b)
         return False
 
@@ -129,27 +129,27 @@ class Scalars:
                 if value not in self.widths:
                     self.widths[value] = self.width(self.values[value.name]) if value.name in self.values else 1
                 return self.widths[value]
-            case x.Max(a, b) | x.Min(a, b):
+            case Max(a, b) | Min(a, b):
                 return self.width(a) + self.width(b)
         return 1
 
     def floor_tile(self, token: Expr) -> Expr:
         """token // column_tile, pushed through maxima and minima, where it often cancels against a multiple."""
         match self._few(token):
-            case x.Max(a, b):
+            case Max(a, b):
                 return self.maximum(self.floor_tile(a), self.floor_tile(b))
-            case x.Min(a, b):
+            case Min(a, b):
                 return self.minimum(self.floor_tile(a), self.floor_tile(b))
             case value:
-                cancels = not isinstance(x.floor_div(value, Int(self.column_tile)), x.FloorDiv)
+                cancels = not isinstance(x.floor_div(value, Int(self.column_tile)), FloorDiv)
                 return x.floor_div(value if cancels else token, Int(self.column_tile), nonneg=self.nonneg(value))
 
     def ceil_tile(self, token: Expr) -> Expr:
         """ceil(token / column_tile), likewise."""
         match self._few(token):
-            case x.Max(a, b):
+            case Max(a, b):
                 return self.maximum(self.ceil_tile(a), self.ceil_tile(b))
-            case x.Min(a, b):
+            case Min(a, b):
                 return self.minimum(self.ceil_tile(a), self.ceil_tile(b))
             case value:
                 return x.ceil_div(value, Int(self.column_tile), nonneg=self.nonneg(value))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from sparsec.ir.bands.band import Band, Congruence, Draws
 from sparsec.ir.bands.bounds import Base, Bound, bound_expr, number_expr
-from sparsec.ir.expr import nodes as x
-from sparsec.ir.expr.nodes import FALSE, ONE, TRUE, ZERO, Bool, Expr, Int, Var
+from sparsec.ir.expr import simplify as x
+from sparsec.ir.expr.nodes import FALSE, ONE, TRUE, ZERO, Bool, Expr, Int, Listed, Var
 from sparsec.ir.expr.scalars import NK, Frame, Interval, Scalars
 
 
@@ -95,7 +95,7 @@ def band_predicate(band: Band, lists: tuple[Draws, ...], frame: Frame) -> Bool:
             block = x.sub(block, x.floor_div(row, Int(c.unit), nonneg=row == Var("j")))
         result = x.both(result, _in_residue(c, block))
     for test in band.lists:
-        drawn: Bool = x.Listed(lists.index(test.draws))
+        drawn: Bool = Listed(lists.index(test.draws))
         result = x.both(result, x.negate(drawn) if test.negated else drawn)
     return result
 

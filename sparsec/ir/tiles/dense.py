@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sparsec.ir.bands.band import Band
 from sparsec.ir.bands.bounds import Base, Bound, highest, never_above
-from sparsec.ir.expr import nodes as x
+from sparsec.ir.expr import simplify as x
 from sparsec.ir.expr.nodes import ZERO, Expr
 from sparsec.ir.expr.scalars import Interval, Scalars
 from sparsec.ir.tiles.band_rows import maybe_live, surely_live

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sparsec.ir.bands.draws import drawn_blocks
-from sparsec.ir.expr.nodes import TRUE, evaluate, holds
+from sparsec.ir.expr.evaluate import evaluate, holds
+from sparsec.ir.expr.nodes import TRUE
 from sparsec.ir.tiles.program import ListSpec, Piece, TileProgram
 
 

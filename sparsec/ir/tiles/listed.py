@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sparsec.ir.bands.band import Band, Draws, ListTest
 from sparsec.ir.bands.classes import BandClass
-from sparsec.ir.expr import nodes as x
-from sparsec.ir.expr.nodes import ZERO, Bool, Int, Var
+from sparsec.ir.expr import simplify as x
+from sparsec.ir.expr.nodes import ZERO, Bool, Int, Listed, Var
 from sparsec.ir.expr.scalars import TRANSPOSED, Interval, Scalars
 from sparsec.ir.tiles.band_rows import lower_bound, maybe_live, rows_within, upper_bound
 from sparsec.ir.tiles.program import ListSpec, Piece
@@ -54,7 +54,7 @@ def reach(
     for c in band.congruences:
         inside = x.both(inside, touches(scalars, residue_of(scalars, c), tile, tokens))
     for test in tests:
-        drawn: Bool = x.Listed(ordinal_of(test, lists))
+        drawn: Bool = Listed(ordinal_of(test, lists))
         inside = x.both(inside, x.negate(drawn) if test.negated else drawn)
     return Interval(start, stop, band.origin), inside
 
@@ -105,9 +105,9 @@ def add_listed(
     for other in strided:
         when = x.both(when, x.negate(strided_visits(scalars, other, tile)))
     when = x.both(when, x.negate(seen))
-    seen = x.either(seen, x.both(x.Listed(ordinal), inside))
+    seen = x.either(seen, x.both(Listed(ordinal), inside))
     if scalars.frame is TRANSPOSED:  # a table lists the keys of a query, so every query tile has to be asked
-        when = x.both(when, x.Listed(ordinal))
+        when = x.both(when, Listed(ordinal))
         pieces.masked.append(Piece(scalars.ceil_tile(scalars.frame.end), Var("n"), when, True, None, band.origin))
         return seen
     per_block = spec.block // scalars.column_tile

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 
 from sparsec.ir.bands.band import Band, Draws
 from sparsec.ir.bands.classes import BandClass
-from sparsec.ir.expr import nodes as x
-from sparsec.ir.expr.nodes import FALSE, TRUE, ZERO, Bool, Let, Var, names_in
+from sparsec.ir.expr import simplify as x
+from sparsec.ir.expr.fold import names_in
+from sparsec.ir.expr.nodes import FALSE, TRUE, ZERO, Bool, Let, Var
 from sparsec.ir.expr.scalars import DOCUMENT, FORWARD, TRANSPOSED, Interval, Scalars, gaps
 from sparsec.ir.tiles.band_rows import band_predicate, maybe_live
 from sparsec.ir.tiles.dense import disjoint, full_intervals, in_order, visited_ranges

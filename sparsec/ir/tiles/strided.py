@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sparsec.ir.bands.band import Band, Congruence
 from sparsec.ir.bands.bounds import Base, Bound, never_above, number_expr
 from sparsec.ir.bands.normalise import upper_before
-from sparsec.ir.expr import nodes as x
+from sparsec.ir.expr import simplify as x
 from sparsec.ir.expr.nodes import FALSE, ONE, TRUE, ZERO, Bool, Expr, Int, Var
 from sparsec.ir.expr.scalars import Gap, Interval, Scalars
 from sparsec.ir.tiles.band_rows import maybe_live, surely_live

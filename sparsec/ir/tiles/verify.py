@@ -17,8 +17,8 @@ from sparsec.diagnostics.model import InternalError
 from sparsec.ir.bands.band import Band, Draws
 from sparsec.ir.bands.classes import equal_heads
 from sparsec.ir.bands.interpreter import Bools, Ints, drawn, pairs
-from sparsec.ir.expr.arrays import truth
-from sparsec.ir.expr.nodes import TRUE, evaluate
+from sparsec.ir.expr.evaluate import evaluate, holds
+from sparsec.ir.expr.nodes import TRUE
 from sparsec.ir.expr.scalars import DOCUMENT, TRANSPOSED, Frame, Interval
 from sparsec.ir.tiles.interpreter import Visit, transposed_visits, visits
 from sparsec.ir.tiles.program import TileProgram
@@ -91,8 +91,8 @@ class SampleRows:
         for n, spec in enumerate(program.lists):
             seed, lane = spec.lanes[self.constants[spec.lane_row]]
             listed[n] = drawn(Draws(spec.width, seed, lane, spec.block), i, j)
-        holds = truth(program.live, {**self.constants, "nk": self.n_keys, "i": i, "j": j}, listed)
-        return np.broadcast_to(np.asarray(holds, np.bool_), (len(rows), len(columns)))
+        live = holds(program.live, {**self.constants, "nk": self.n_keys, "i": i, "j": j}, listed)
+        return np.broadcast_to(np.asarray(live, np.bool_), (len(rows), len(columns)))
 
     def __str__(self) -> str:
         row, column = self.frame.row.name, self.frame.column.name

@@ -16,8 +16,9 @@ from typing import TypeVar
 
 from sparsec.ir.bands.bounds import Number, PerHead, number_expr
 from sparsec.ir.bands.liveness import Growth, Region, without_numbers
-from sparsec.ir.expr import nodes as x
-from sparsec.ir.expr.nodes import TRUE, ZERO, Bool, Expr, Int, Var, evaluate, holds
+from sparsec.ir.expr import simplify as x
+from sparsec.ir.expr.evaluate import evaluate, holds
+from sparsec.ir.expr.nodes import TRUE, ZERO, Bool, Expr, Int, Var
 
 NOWHERE = Int(-1)
 KEY, STOP = Var("j"), Var("stop")

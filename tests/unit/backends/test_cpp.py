@@ -12,6 +12,8 @@ from sparsec.backends.cpu.expr import condition, mask, name_of, scalar
 from sparsec.backends.cpu.kernel import compile_shared, has_compiler
 from sparsec.backends.cpu.source import joined_headers
 from sparsec.ir.expr import nodes as x
+from sparsec.ir.expr import simplify
+from sparsec.ir.expr.evaluate import holds
 from sparsec.ir.expr.nodes import Int, Var
 from sparsec.ir.tiles.program import ListSpec, Piece, TileProgram
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
@@ -21,7 +23,7 @@ ROW, KEY, C = Var("i"), Var("j"), Var("c")
 
 
 def plan(live: x.Bool = x.TRUE, origin: str = "line 1: full") -> KernelPlan:
-    tiles = x.ceil_div(Var("nk"), Int(32), nonneg=True)
+    tiles = simplify.ceil_div(Var("nk"), Int(32), nonneg=True)
     piece = Piece(tiles, Var("n"), x.TRUE, True, None, origin)
     program = TileProgram(16, 32, (), (), (piece,), live, ())
     return KernelPlan(2, 1, 8, "float32", Score(), (HeadClass((0, 1), (("c", (5, 7)),), program, (origin,)),))
@@ -94,14 +96,14 @@ def test_compiled_expressions_agree_with_the_interpreter() -> None:
     library = ctypes.CDLL(str(compile_shared(headers + vectors.text + body, optimise=1)))
     for n, test in enumerate(tests):
         for i, j, c in itertools.product((-20, -7, -1, 0, 1, 8, 30), (0, 1, 7, 31), (1, 3, 16)):
-            wanted = x.holds(test, {"i": i, "j": j, "c": c})
+            wanted = holds(test, {"i": i, "j": j, "c": c})
             assert bool(library[f"scalar_{n}"](i, j, c)) == wanted, (test, i, j, c)
             assert bool(library[f"lane_{n}"](i, j, c)) == wanted, (test, i, j, c)
 
 
 def test_the_source_is_stable_and_names_its_symbol() -> None:
-    source = emit_cpp(plan(x.at_most(KEY, ROW)), symbol="other")
-    assert source == emit_cpp(plan(x.at_most(KEY, ROW)), symbol="other")
+    source = emit_cpp(plan(simplify.at_most(KEY, ROW)), symbol="other")
+    assert source == emit_cpp(plan(simplify.at_most(KEY, ROW)), symbol="other")
     assert 'extern "C" int other_forward(const sparsec_call* call)' in source
     assert "static const int c_of_head[HEADS] = {5, 7};" in source
     assert not [line for line in source.splitlines() if line != line.rstrip() or len(line) > 140]

@@ -18,6 +18,8 @@ from sparsec.backends.triton.emit import (
 )
 from sparsec.backends.triton.expr import assignment
 from sparsec.ir.expr import nodes as x
+from sparsec.ir.expr import simplify
+from sparsec.ir.expr.evaluate import evaluate
 from sparsec.ir.tiles.program import Piece, TileProgram
 from sparsec.pipeline import Lowered
 from sparsec.plan.kernel import HeadClass, KernelPlan
@@ -74,7 +76,7 @@ def test_wide_expressions_are_cut_into_parts_that_mean_the_same() -> None:
     for a, b, c in ((5, -7, 11), (-100, 3, -1)):
         scope = {"a": a, "b": b, "c": c, "tl": type("tl", (), {"maximum": max, "minimum": min})}
         exec(compile(TRUNCATING + "\n".join(lines), "generated", "exec"), scope)
-        assert scope["r"] == x.evaluate(value, {"a": a, "b": b, "c": c})
+        assert scope["r"] == evaluate(value, {"a": a, "b": b, "c": c})
 
 
 def heads(documents: m.Documents = m.Documents.NONE, score: m.Score | None = None) -> m.ResolvedPattern:
@@ -145,7 +147,7 @@ def test_the_runs_of_a_loop_visit_their_tiles(jumps: tuple[int, ...]) -> None:
     """Few runs are told apart by comparisons, many by a vector; both give the same tiles, empty runs among them."""
     counts = [n % 3 for n in range(len(jumps))]
     pieces = tuple(
-        Piece(x.Int(count), x.add(x.Int(jump), x.Var("n")), x.TRUE, True, None, "")
+        Piece(x.Int(count), simplify.add(x.Int(jump), x.Var("n")), x.TRUE, True, None, "")
         for jump, count in zip(jumps, counts, strict=True)
     )
     view = loop_view(
@@ -192,7 +194,7 @@ def test_a_name_has_to_be_one(name: str) -> None:
 
 
 def test_a_let_named_like_a_variable_of_the_template_is_renamed() -> None:
-    program = TileProgram(16, 16, (x.Let("head", x.Int(3)),), (), (), x.less(x.Var("j"), x.Var("head")), ())
+    program = TileProgram(16, 16, (x.Let("head", x.Int(3)),), (), (), simplify.less(x.Var("j"), x.Var("head")), ())
     piece = Piece(x.ONE, x.Var("n"), x.TRUE, True, None, "")
     program = TileProgram(16, 16, program.lets, (), (piece,), program.live, ())
     source = emit_triton(KernelPlan(1, 1, 16, "float32", m.Score(), (HeadClass((0,), (), program, ()),)))

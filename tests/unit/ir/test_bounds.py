@@ -18,7 +18,8 @@ from sparsec.ir.bands.bounds import (
     never_above,
     query,
 )
-from sparsec.ir.expr.nodes import Int, evaluate
+from sparsec.ir.expr.evaluate import evaluate
+from sparsec.ir.expr.nodes import Int
 
 UNITS = (1, 2, 3, 4, 6, 8)
 BOUNDS = (

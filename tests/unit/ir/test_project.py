@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from sparsec.ir.bands.draws import split_mix
-from sparsec.ir.expr.nodes import evaluate, holds
+from sparsec.ir.expr.evaluate import evaluate, holds
 from sparsec.ir.tiles.interpreter import draws, transposed_visits, visits
 from sparsec.ir.tiles.listed import lane_rows
 from sparsec.ir.tiles.program import TileProgram

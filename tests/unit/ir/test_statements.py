@@ -16,6 +16,7 @@ from sparsec.ir.bands.classes import BandClass, BlockMask
 from sparsec.ir.bands.normalise import BAND_LIMIT
 from sparsec.ir.bands.verify import NORMAL, WELL_FORMED, verify_mask, verify_transposed
 from sparsec.ir.expr import nodes as x
+from sparsec.ir.expr import simplify
 from sparsec.ir.expr.nodes import FALSE, ONE, Int, Var
 from sparsec.ir.expr.scalars import DOCUMENT, FORWARD, TRANSPOSED, Frame, Interval
 from sparsec.ir.tiles import verify as verify_tiles
@@ -158,16 +159,16 @@ def planted(statement: str) -> tuple[TileProgram, BandClass, Frame]:
             return masked_too(s2, alone(Int(0), Int(-1))), s2_class, FORWARD
         case "tiles of a contiguous piece follow each other":
             piece = contiguous(causal)
-            doubled = replace(piece, tile=x.mul(piece.tile, Int(2)))
+            doubled = replace(piece, tile=simplify.mul(piece.tile, Int(2)))
             return with_piece(causal, piece, doubled), causal_class, FORWARD
         case "the trips of a span are those whose tile lies in it":
-            longer = replace(strided.span, stop=x.add(strided.span.stop, Int(4)))
+            longer = replace(strided.span, stop=simplify.add(strided.span.stop, Int(4)))
             return with_piece(s2, strided, replace(strided, span=longer)), s2_class, FORWARD
         case "a listed piece is of a forward program, its tiles in any order":
             program, of = made("random(2)", FORWARD)
             return with_piece(program, program.full[0], replace(program.full[0], contiguous=True)), of, FORWARD
         case "a full piece that is not listed has no condition":
-            tested = replace(strided, when=x.less(Var("n"), Int(10_000)))
+            tested = replace(strided, when=simplify.less(Var("n"), Int(10_000)))
             return with_piece(s2, strided, tested), s2_class, FORWARD
         case "full ranges are in order and disjoint":
             (full,) = causal.ranges.full
@@ -178,7 +179,7 @@ def planted(statement: str) -> tuple[TileProgram, BandClass, Frame]:
         case "each visited tile comes once":
             return masked_too(s2, replace(strided, span=None)), s2_class, FORWARD
         case "a visited tile has a column that exists":
-            return masked_too(s2, alone(x.add(x.floor_div(Var("nk"), Int(TILE)), ONE))), s2_class, FORWARD
+            return masked_too(s2, alone(simplify.add(simplify.floor_div(Var("nk"), Int(TILE)), ONE))), s2_class, FORWARD
         case "every column of a full tile exists":
             program, of = made("full", FORWARD)
             return replace(program, full=program.full + program.masked, masked=()), of, FORWARD

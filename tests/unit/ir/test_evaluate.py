@@ -1,4 +1,4 @@
-"""Expressions over arrays have, element by element, the values of `ir.expr.nodes`'s own interpreter."""
+"""Expressions have the values of the Python text that says them, over numbers and over arrays, element by element."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from sparsec.ir.expr import nodes as x
-from sparsec.ir.expr.arrays import truth, value
+from sparsec.ir.expr.evaluate import evaluate, holds
+from sparsec.ir.expr.fold import children
 
 ROWS, COLUMNS = range(-9, 9, 3), range(-5, 12, 4)
 
@@ -39,6 +40,29 @@ def condition(draw: Random, depth: int) -> x.Bool:
     return x.Not(condition(draw, depth - 1))
 
 
+SIGNS = {x.Add: "+", x.Sub: "-", x.Mul: "*", x.FloorDiv: "//", x.Mod: "%", x.Less: "<", x.And: "and", x.Or: "or"}
+
+
+def python(node: x.Tree) -> str:
+    """The expression as Python writes it."""
+    parts = [python(part) for part in children(node)]
+    match node:
+        case x.Int(value) | x.Truth(value):
+            return repr(value)
+        case x.Var(name):
+            return name
+        case x.Listed(ordinal):
+            return f"listed[{ordinal}]"
+        case x.Not():
+            return f"(not {parts[0]})"
+        case x.Min() | x.Max():
+            return f"{type(node).__name__.lower()}({parts[0]}, {parts[1]})"
+        case x.Select():
+            return f"({parts[1]} if {parts[0]} else {parts[2]})"
+        case _:
+            return f"({parts[0]} {SIGNS[type(node)]} {parts[1]})"
+
+
 @pytest.mark.parametrize("arrays", [np.asarray, torch.tensor], ids=["numpy", "torch"])
 def test_arrays_are_evaluated_element_by_element(arrays: Any) -> None:
     """i is a column, j a row and c a number; list 0 names what is odd in j."""
@@ -47,10 +71,11 @@ def test_arrays_are_evaluated_element_by_element(arrays: Any) -> None:
     draw = Random(0)
     for _ in range(200):
         expr, test = expression(draw, 3), condition(draw, 2)
-        results = value(expr, names, listed), truth(test, names, listed)
+        results = evaluate(expr, names, listed), holds(test, names, listed)
         found, held = (np.broadcast_to(np.asarray(t), (len(ROWS), len(COLUMNS))) for t in results)
         assert held.dtype == bool
         for (a, row), (b, column) in product(enumerate(ROWS), enumerate(COLUMNS)):
             at, odd = {"i": row, "j": column, "c": 3}, {0: column % 2 == 1}
-            assert found[a, b] == x.evaluate(expr, at, odd) == value(expr, at, odd)
-            assert held[a, b] == x.holds(test, at, odd) == truth(test, at, odd)
+            names_at = {**at, "listed": odd}
+            assert found[a, b] == evaluate(expr, at, odd) == eval(python(expr), {}, names_at)
+            assert held[a, b] == holds(test, at, odd) == eval(python(test), {}, names_at)
