@@ -34,7 +34,6 @@ pattern {2}({3} = 16, {4} = [0]) {{  # {9}
 }}
 pattern {7}({8} = 1) {{ attend window({8} + 4) | sink({0}) }}
 # {9}"""
-INNOCENT = TEXT.format(*"abcdefijm", "quiet")
 
 
 def pattern(names: tuple[str, ...], comment: str, filename: str = "<string>") -> Pattern:

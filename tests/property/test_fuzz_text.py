@@ -24,10 +24,10 @@ from sparsec.diagnostics.render import render_json, render_text
 from sparsec.diagnostics.source import SourceFile, Span
 from sparsec.sema.modifiers import ENTRIES, Takes
 from sparsec.syntax import parser, tree
-from sparsec.syntax.equality import same_tree
 from sparsec.syntax.lexer import MAX_BYTES, grammar, keywords
 from sparsec.syntax.parser import parse, read_source
 from sparsec.syntax.printer import print_file
+from sparsec.testing.trees import same_tree
 
 AT = Span(0, 0)
 SHARDS = 20 if NIGHTLY else 10

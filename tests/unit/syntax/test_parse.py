@@ -11,7 +11,6 @@ from sparsec._resources import read_data
 from sparsec.diagnostics.source import SourceFile
 from sparsec.sema.modifiers import ENTRIES
 from sparsec.syntax import tree
-from sparsec.syntax.equality import same_tree, strip_spans
 from sparsec.syntax.expected import ITEM_STARTS
 from sparsec.syntax.lexer import (
     ProblemReport,
@@ -23,6 +22,7 @@ from sparsec.syntax.lexer import (
     statement_starts,
 )
 from sparsec.syntax.parser import parse, read_source
+from sparsec.testing.trees import same_tree, strip_spans
 
 
 def file_of(text: str) -> tree.File:

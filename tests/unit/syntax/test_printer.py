@@ -8,9 +8,9 @@ import pytest
 
 from sparsec.diagnostics.source import SourceFile
 from sparsec.syntax import tree
-from sparsec.syntax.equality import same_tree
 from sparsec.syntax.parser import parse
 from sparsec.syntax.printer import print_expr, print_file
+from sparsec.testing.trees import same_tree
 
 
 def formatted(text: str) -> str:
