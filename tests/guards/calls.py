@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from findings import Settings
 from guarded import guarding, placed
-from kernels import Built, kernels
+from guarded_kernels import Built, kernels
 from torch import Tensor
 
 from sparsec.plan.kernel import KernelPlan

@@ -1,4 +1,4 @@
-"""Some of what `sweep.py` runs all of: a kind of model each."""
+"""Some of what `every_model.py` runs all of: a kind of model each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from sweep import check
+from every_model import check
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,9 @@
 """Every causal language model of transformers, small and random: with a pattern it computes what its own eager
 attention computes under the pattern's dense mask, or `apply` refuses it in one sentence.
 
-    python tests/sweep/sweep.py                 # all, about 10 minutes
-    python tests/sweep/sweep.py llama gemma3    # some
-    python tests/sweep/sweep.py --seed 3        # other sizes and weights
+    python tests/sweep/every_model.py                 # all, about 10 minutes
+    python tests/sweep/every_model.py llama gemma3    # some
+    python tests/sweep/every_model.py --seed 3        # other sizes and weights
 
 Prints a line for each, and exits with 1 if one does neither. A type that cannot be built here is absent: its own code
 asks for a package that is not here, or takes no config.
