@@ -12,6 +12,7 @@ from sparsec.ir.tiles.listed import lane_rows
 from sparsec.ir.tiles.program import TileProgram
 from sparsec.ir.tiles.project import project, project_transposed
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
+from sparsec.plan.target import LIGHT_MASKED
 from sparsec.sema.model import Documents, ResolvedPattern
 
 CLASS_LIMIT = 64
@@ -96,7 +97,7 @@ def head_class_of(band_class: BandClass, program: TileProgram) -> HeadClass:
         (*band_class.constants, *lane_rows(band_class)),
         program,
         tuple(dict.fromkeys(band.origin for band in band_class.bands)),
-        light=len(program.full) > 0 and len(program.masked) <= 2,
+        light=len(program.full) > 0 and len(program.masked) <= LIGHT_MASKED,
     )
 
 

@@ -24,6 +24,10 @@ CHAINED_PIECES = 4
 """Contiguous pieces of one of Triton's loops that a chain of comparisons tells apart; more go through a vector."""
 EXACT_COLUMNS = 32
 """Columns that a GPU's program sums at a time when it looks which rows a NaN may reach."""
+TORCH_COLUMNS, TORCH_ROWS = 4096, 16
+"""Columns that the kernels of `torch` take at a time, and rows that are not finite."""
+LIGHT_MASKED = 2
+"""Masked pieces, at most, of a program whose kernel needs few registers."""
 CPU_LEVELS = ("x86-64-v3", "x86-64-v4")
 """Of the x86-64 psABI: AVX2 and FMA; those and AVX-512."""
 

@@ -26,6 +26,10 @@ class Origin:
     line: int
     text: str
 
+    def __str__(self) -> str:
+        """A term's place in all output: "line 9: window(16b)"."""
+        return f"line {self.line}: {self.text}"
+
 
 @dataclass(frozen=True, slots=True)
 class Full:

@@ -15,10 +15,8 @@ from torch import Tensor
 from sparsec.backends.torch.modifiers import modified, of_heads
 from sparsec.backends.torch.tiles import Block, HeadGroup, head_groups, key_blocks, query_blocks, sequences
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
+from sparsec.plan.target import TORCH_ROWS
 from sparsec.sema.modifiers import Modifier
-
-FEW = 16
-"""Rows that are not finite, taken at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +197,7 @@ def seen_sums(weights: Tensor, rows: Tensor, live: Tensor | None) -> Tensor:
         return weights @ rows
     sums = weights @ rows.where(finite, 0)
     others = (~finite).flatten(end_dim=-3).any(dim=0)[:, 0].nonzero()[:, 0]
-    for part in torch.split(others, FEW):
+    for part in torch.split(others, TORCH_ROWS):
         products = weights[..., part, None] * rows[..., None, part, :]
         taken = live[:, part, None] & ~finite[..., None, part, :]
         sums = sums + products.where(taken, 0).sum(dim=-2)

@@ -14,10 +14,8 @@ from sparsec.ir.expr.evaluate import holds
 from sparsec.ir.tiles.interpreter import Visit, draws, transposed_visits, visits
 from sparsec.ir.tiles.program import TileProgram
 from sparsec.plan.kernel import HeadClass, KernelPlan
+from sparsec.plan.target import TORCH_COLUMNS
 from sparsec.sema.model import Documents
-
-CHUNK = 4096
-"""Columns taken at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +119,7 @@ def _chunks(
 ) -> Iterator[tuple[Tensor, bool]]:
     """The positions of the visited tiles, in chunks of full tiles and of masked ones."""
     offsets = torch.arange(base, base + size, device=device)
-    per_chunk = max(CHUNK // size, 1)
+    per_chunk = max(TORCH_COLUMNS // size, 1)
     for full in (True, False):
         tiles = [visit.tile for visit in visited if visit.full == full]
         for start in range(0, len(tiles), per_chunk):

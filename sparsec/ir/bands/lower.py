@@ -23,7 +23,7 @@ def lower(term: model.Term, block: int, effort: Effort) -> tuple[Band, ...]:
 def _lower(term: model.Term, block: int, origin: str, effort: Effort) -> tuple[Band, ...]:
     match term:
         case model.At(inner, at):
-            return _lower(inner, block, f"line {at.line}: {at.text}", effort)
+            return _lower(inner, block, str(at), effort)
         case model.Union(terms):
             return normalise(tuple(band for t in terms for band in _lower(t, block, origin, effort)), effort)
         case model.Intersection(terms):
