@@ -273,7 +273,9 @@ def _test(terms: Sequence[Term], place: _Place) -> _Test:
         case model.Complement():
             inner = _test([term for part in terms for term in _parts(part)], place)
             return lambda h, i, j, n: ~inner(h, i, j, n)
-    raise FlexUnavailable(f"a set with {type(first).__name__.lower()} terms is known only at run time")
+        case model.Input():
+            raise FlexUnavailable("a set with input terms is known only at run time")
+    raise FlexUnavailable(f"{type(first).__name__.lower()} terms have no test here")
 
 
 def _parts(term: Term) -> tuple[Term, ...]:

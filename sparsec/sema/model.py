@@ -168,26 +168,8 @@ class At:
     origin: Origin
 
 
-Term = (
-    Full
-    | Nothing
-    | Causal
-    | Window
-    | Sink
-    | Stride
-    | Dilated
-    | Chunk
-    | Columns
-    | Rows
-    | Global
-    | Random
-    | Input
-    | Union
-    | Intersection
-    | Difference
-    | Complement
-    | At
-)
+Leaf = Full | Nothing | Causal | Window | Sink | Stride | Dilated | Chunk | Columns | Rows | Global | Random | Input
+Term = Leaf | Union | Intersection | Difference | Complement | At
 
 
 class InputKind(Enum):

@@ -14,7 +14,6 @@ from sparsec.diagnostics.source import Span
 LIMIT = 2**31 - 1
 MAX_HEADS = 4096
 MAX_LAYERS = 4096
-MAX_DRAWS = 4096  # of `random`, for one query block
 MAX_DEPTH = 200
 REFERENCE_DEPTH = 4  # levels that a reference to a pattern counts, for the frames that evaluating it takes
 
@@ -49,17 +48,6 @@ class Depends:
     LAYERS = 32
 
 
-BUILT_IN_VALUES: dict[str, tuple[int, str]] = {
-    "h": (Depends.HEAD, "the query head"),
-    "g": (Depends.GROUP, "the KV group"),
-    "H": (Depends.COUNTS, "the number of query heads"),
-    "G": (Depends.COUNTS, "the number of KV heads"),
-    "B": (Depends.BLOCK, "the block size"),
-    "l": (Depends.LAYER, "the layer"),
-    "L": (Depends.LAYERS, "the number of layers"),
-}
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
     """One checked operation.
@@ -78,46 +66,3 @@ class Node:
     value: int | bool | str = 0
     depends: int = Depends.NOTHING
     depth: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """One argument of a built-in term.
-
-    `takes` is `length` (tokens or blocks), `same` (the unit of the first argument), `phase` (the same, or a plain
-    integer), `count` (of blocks, with or without the `b`), `integer` or `range`; `least` is the smallest value.
-    """
-
-    name: str
-    takes: str
-    least: int
-    optional: bool = False
-
-
-TERMS: dict[str, tuple[Slot, ...]] = {
-    "full": (),
-    "none": (),
-    "causal": (),
-    "window": (Slot("n", "length", 1), Slot("ahead", "same", 0, optional=True)),
-    "sink": (Slot("n", "length", 0),),
-    "stride": (Slot("s", "length", 1), Slot("phase", "phase", -LIMIT, optional=True)),
-    "dilated": (Slot("s", "length", 1), Slot("phase", "phase", -LIMIT, optional=True)),
-    "chunk": (Slot("n", "length", 1), Slot("back", "integer", 0, optional=True)),
-    "columns": (Slot("range", "range", 0),),
-    "rows": (Slot("range", "range", 0),),
-    "global": (Slot("n", "length", 0),),
-    "random": (
-        Slot("k", "count", 1),
-        Slot("seed", "integer", -LIMIT, optional=True),
-        Slot("lane", "integer", -LIMIT, optional=True),
-    ),
-}
-
-FUNCTIONS: dict[str, str] = {"min": "min(a, b)", "max": "max(a, b)", "tokens": "tokens(x)"}
-
-
-def usage(term: str) -> str:
-    """How the built-in `term` is written, for hints: `window(n, ahead = ...)`."""
-    shown = {"range": "a..b"}
-    parts = [f"{slot.name} = ..." if slot.optional else shown.get(slot.name, slot.name) for slot in TERMS[term]]
-    return f"{term}({', '.join(parts)})" if parts else term

@@ -6,9 +6,9 @@ Invariant: the text holds only keywords and final numbers; parsing it gives the 
 from __future__ import annotations
 
 from sparsec.sema import model
+from sparsec.sema.builtins import printed
 from sparsec.sema.model import Documents, ResolvedPattern, Score, Term
 from sparsec.sema.modifiers import given_of, statement_text
-from sparsec.sema.terms import printed
 
 
 def sparse_text(pattern: ResolvedPattern, name: str = "failing") -> str:

@@ -11,22 +11,17 @@ from dataclasses import fields
 from typing import Any
 
 from sparsec.sema import model
-from sparsec.sema.model import Documents, Edge, Origin, ResolvedPattern, Score, Term
+from sparsec.sema.builtins import TERMS, BuiltInTerm, SlotKind, printed
+from sparsec.sema.model import Documents, Edge, Leaf, Origin, ResolvedPattern, Score, Term
 from sparsec.sema.modifiers import ENTRIES, LARGEST, SMALLEST, Given, ModifierEntry, Takes, given_of, modifier_of
-from sparsec.sema.node import LIMIT, MAX_DEPTH, MAX_DRAWS, MAX_HEADS
+from sparsec.sema.node import LIMIT, MAX_DEPTH, MAX_HEADS
 from sparsec.sema.resolution.values import MAX_LEAVES, MAX_STEPS
-from sparsec.sema.terms import Leaf, printed
 
 _DEPTH = MAX_DEPTH + 2  # a leaf is two levels of a term, and `causal` is met around the whole of it
 _LEAVES = MAX_LEAVES + 1
 _ALL_LEAVES = 4 * MAX_STEPS  # of all heads together: evaluation pays one step for four
-_LEAF_KINDS: Mapping[str, type[Leaf]] = {
-    kind.__name__: kind
-    for kind in (
-        *(model.Full, model.Nothing, model.Causal, model.Window, model.Sink, model.Stride, model.Dilated),
-        *(model.Chunk, model.Columns, model.Rows, model.Global, model.Random),
-    )
-}
+_TERMS: Mapping[str, BuiltInTerm] = {term.kind.__name__: term for term in TERMS.values()}
+"""By the names of their classes."""
 
 
 def heads_data(pattern: ResolvedPattern) -> dict[str, Any]:
@@ -131,7 +126,7 @@ class _Nodes:
                 if isinstance(leaf, model.Union | model.Intersection | model.Difference | model.Complement | model.At):
                     raise ValueError(f"expected a leaf at a line, got {type(leaf).__name__}")
                 term = model.At(leaf, Origin(_integer("a line", line, 1, LIMIT), printed(leaf)))
-            case str(), _ if kind in _LEAF_KINDS:
+            case str(), _ if kind in _TERMS:
                 term = _leaf(kind, values, self.block)
             case _:
                 raise ValueError(f"expected a term, got {row!r:.80}")
@@ -148,43 +143,31 @@ class _Nodes:
 
 
 def _leaf(kind: str, values: Sequence[Any], block: int) -> Leaf:
-    names = [field.name for field in fields(_LEAF_KINDS[kind])]
-    if len(values) != len(names):
-        raise ValueError(f"expected {kind} with {names}, got {len(values)} values")
-    given = dict(zip(names, values, strict=True))
-    if not isinstance(given.get("blocks", False), bool):
-        raise ValueError(f"expected a boolean, got {given['blocks']!r:.80}")
-    most = LIMIT // block if given.get("blocks") else LIMIT
+    term = _TERMS[kind]
+    if len(values) != len(term.names):
+        raise ValueError(f"expected {kind} with {list(term.names)}, got {len(values)} values")
+    given = dict(zip(term.names, values, strict=True))
+    blocks = given.get("blocks", False)
+    if not isinstance(blocks, bool):
+        raise ValueError(f"expected a boolean, got {blocks!r:.80}")
+    most = LIMIT // block if blocks else LIMIT
+    rest, found = iter(values), list[Any]()
+    for slot in term.slots:
+        what = f"{slot.name} of {kind}"
+        if slot.takes is SlotKind.RANGE:
+            found += _ends(what, next(rest), next(rest), most)
+        elif slot.takes is SlotKind.PHASE:
+            found.append(_integer(what, next(rest), 0, found[0] - 1))
+        else:
+            found.append(_integer(what, next(rest), slot.least, min(slot.most, most)))
+    return term.of(*found, *rest)
 
-    def number(name: str, least: int, limit: int = most) -> int:
-        return _integer(f"{name} of {kind}", given[name], least, limit)
 
-    match kind:
-        case "Full":
-            return model.Full()
-        case "Nothing":
-            return model.Nothing()
-        case "Causal":
-            return model.Causal()
-        case "Window":
-            return model.Window(number("n", 1), number("ahead", 0), given["blocks"])
-        case "Sink":
-            return model.Sink(number("n", 0), given["blocks"])
-        case "Global":
-            return model.Global(number("n", 0), given["blocks"])
-        case "Stride":
-            return model.Stride(number("period", 1), number("phase", 0, number("period", 1) - 1), given["blocks"])
-        case "Dilated":
-            return model.Dilated(number("period", 1), number("phase", 0, number("period", 1) - 1), given["blocks"])
-        case "Chunk":
-            return model.Chunk(number("n", 1), number("back", 0))
-        case "Random":
-            return model.Random(number("k", 1, MAX_DRAWS), number("seed", -LIMIT), number("lane", -LIMIT))
-    start, stop = (None if given[name] is None else number(name, -most) for name in ("start", "stop"))
+def _ends(what: str, first: Any, last: Any, most: int) -> tuple[Edge | None, Edge | None]:
+    start, stop = (None if end is None else _integer(what, end, -most, most) for end in (first, last))
     if stop is not None and (stop == 0 or ((start or 0) >= stop and ((start or 0) < 0) == (stop < 0))):
         raise ValueError(f"expected a range with something in it, got {start}..{stop}")
-    first, last = (None if at is None else Edge(at, at < 0) for at in (start, stop))
-    return (model.Columns if kind == "Columns" else model.Rows)(first, last, given["blocks"])
+    return (None if start is None else Edge(start, start < 0)), (None if stop is None else Edge(stop, stop < 0))
 
 
 def score_data(score: Score) -> dict[str, Any]:

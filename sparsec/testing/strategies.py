@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparsec.sema import model
-from sparsec.sema.model import Documents, Edge, ResolvedPattern, Score, Term
+from sparsec.sema.builtins import printed
+from sparsec.sema.model import Documents, Edge, Leaf, ResolvedPattern, Score, Term
 from sparsec.sema.modifiers import ENTRIES, Given, Takes, modifier_of
 from sparsec.sema.printer import score_lines
-from sparsec.sema.terms import Leaf, printed
 
 SETS = ("causal", "full", "none")
 LEAVES = ("window", "sink", "stride", "dilated", "chunk", "columns", "rows", "global", "random")

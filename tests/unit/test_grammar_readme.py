@@ -12,7 +12,8 @@ from sparsec import program
 from sparsec.diagnostics import codes_text
 from sparsec.diagnostics.codes_meaning import MEANING_CODES
 from sparsec.diagnostics.source import SourceFile
-from sparsec.sema.node import BUILT_IN_VALUES, TERMS
+from sparsec.sema.builtins import FUNCTIONS, TERMS, VALUES, usage
+from sparsec.sema.modifiers import ENTRIES, Takes
 from sparsec.syntax.lexer import MAX_TOKENS
 
 README = Path(__file__).parents[2] / "grammar" / "README.md"
@@ -53,9 +54,37 @@ def test_code_table(update_golden: bool) -> None:
     assert found[0] == code_table()
 
 
-def test_terms_and_names_are_listed() -> None:
-    for term in TERMS:
-        assert re.search(rf"^\| .*`{term}\b", TEXT, flags=re.MULTILINE), term
-    for name in BUILT_IN_VALUES:
-        assert f"`{name}`" in TEXT, name
+def first_cells(heading: str) -> list[str]:
+    """What stands in backticks in the first column of the table that follows."""
+    rows = re.search(rf"^{re.escape(heading)}\n(?:\|.*\n)+", TEXT, flags=re.MULTILINE)
+    assert rows is not None, heading
+    return [code for row in rows[0].split("\n")[2:] for code in re.findall("`([^`]+)`", row.split(" | ")[0])]
+
+
+def test_the_table_of_terms() -> None:
+    """Each term with its arguments; the last row of a term has all of them."""
+    listed = {re.match(r"\w+", cell)[0]: cell for cell in first_cells("| term | tokens | blocks (lengths with `b`) |")}  # type: ignore[index]
+    assert list(listed) == list(TERMS)
+    for name, term in TERMS.items():
+        options = [slot.name for slot in term.slots if slot.optional]
+        assert re.findall(r"(\w+) =", listed[name]) == options, name
+        assert ("(" in listed[name]) == bool(term.slots), name
+
+
+def test_the_tables_of_functions_and_values() -> None:
+    assert [cell for cell in first_cells("| operators | on |") if "(" in cell] == [usage(name) for name in FUNCTIONS]
+    assert first_cells("| name | value | where |") == list(VALUES)
+
+
+def test_the_score_statements() -> None:
+    statements = first_cells("| statement | meaning |")
+    first = statements.index("scale")
+    assert tuple(statements[first : first + 1 + len(ENTRIES)]) == ("scale", *ENTRIES)
+    section = TEXT[TEXT.index("## The score") :]
+    for keyword, entry in ENTRIES.items():
+        written = {Takes.NUMBER: f"`{keyword} x`", Takes.NUMBERS_OF_HEADS: f"`{keyword} ["}.get(entry.takes)
+        assert (written or f"`{keyword}`") in section, keyword
+
+
+def test_limits_are_those_of_the_code() -> None:
     assert f"{MAX_TOKENS} tokens" in TEXT

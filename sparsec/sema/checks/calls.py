@@ -6,11 +6,13 @@ Invariant: the args of the Node that comes back stand in the order of the slots 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import assert_never
 
 from sparsec.diagnostics import codes_meaning as codes
 from sparsec.diagnostics.source import Span
+from sparsec.sema.builtins import TERMS, Slot, SlotKind, usage
 from sparsec.sema.checks.scope import LENGTHS, RANGES, Parameter, Scope, error, expect, is_zero, make
-from sparsec.sema.node import REFERENCE_DEPTH, TERMS, Depends, Node, Slot, Type, usage
+from sparsec.sema.node import REFERENCE_DEPTH, Depends, Node, Type
 from sparsec.syntax import tree
 
 Arguments = Sequence[tuple[tree.Argument, Node]]
@@ -18,7 +20,7 @@ Arguments = Sequence[tuple[tree.Argument, Node]]
 
 def check_term_call(callee: tree.Name, arguments: Arguments, span: Span, scope: Scope) -> Node:
     """The Node of a built-in term."""
-    name, slots = callee.text, TERMS[callee.text]
+    name, slots = callee.text, TERMS[callee.text].slots
     positional = [slot.name for slot in slots if not slot.optional]
     fitted = _fit(name, tuple(slot.name for slot in slots), len(positional), arguments, usage(name), scope)
     if fitted is None:
@@ -34,8 +36,8 @@ def check_term_call(callee: tree.Name, arguments: Arguments, span: Span, scope: 
         args.append(arg)
     if not sound:
         return error(span)
-    own_head = Depends.HEAD if name == "random" and args[2] is None else Depends.NOTHING
-    return make(name, Type.TERM, span, tuple(args), scope, own_head)
+    of_head = any(slot.of_head and arg is None for slot, arg in zip(slots, args, strict=True))
+    return make(name, Type.TERM, span, tuple(args), scope, Depends.HEAD if of_head else Depends.NOTHING)
 
 
 def check_pattern_call(callee: tree.Name, arguments: Arguments, span: Span, scope: Scope) -> Node:
@@ -111,22 +113,30 @@ def _fit(
 def _takes(term: str, slot: Slot, arg: Node, first: Node | None, scope: Scope) -> bool:
     role = f"`{slot.name}` of `{term}`"
     match slot.takes:
-        case "range":
+        case SlotKind.RANGE:
             return expect(arg, (*RANGES, Type.RUN_TIME_RANGE), f"the range of `{term}`", scope, "write `a..b`")
-        case "integer":
+        case SlotKind.INTEGER:
             return expect(arg, (Type.INTEGER,), role, scope)
-        case "count":
+        case SlotKind.COUNT:
             return expect(arg, LENGTHS, role, scope)
-        case "length":
+        case SlotKind.LENGTH:
             return arg.type is Type.RUN_TIME_LENGTH or expect(arg, LENGTHS, role, scope)
+        case SlotKind.SAME | SlotKind.PHASE:
+            return _in_the_unit(first, slot.takes, arg, role, scope)
+        case _:
+            assert_never(slot.takes)
+
+
+def _in_the_unit(first: Node | None, takes: SlotKind, arg: Node, role: str, scope: Scope) -> bool:
+    """Whether `arg` is in the unit of the first argument."""
     if first is None or first.type is Type.UNKNOWN:
         return False
     in_blocks = first.type is Type.BLOCKS
-    if arg.type is Type.RUN_TIME_LENGTH and slot.takes == "same" and not in_blocks:
+    if arg.type is Type.RUN_TIME_LENGTH and takes is SlotKind.SAME and not in_blocks:
         return True
     if not expect(arg, LENGTHS, role, scope):
         return False
-    if (arg.type is Type.BLOCKS) is in_blocks or is_zero(arg) or (slot.takes == "phase" and in_blocks):
+    if (arg.type is Type.BLOCKS) is in_blocks or is_zero(arg) or (takes is SlotKind.PHASE and in_blocks):
         return True
     scope.report(codes.MIXED_UNITS.at(scope.source, arg.span, left=first.type.value, right=arg.type.value))
     return False

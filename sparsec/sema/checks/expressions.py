@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import assert_never
 
 from sparsec.diagnostics import codes_meaning as codes
 from sparsec.diagnostics import codes_text
+from sparsec.sema.builtins import FUNCTIONS, TERMS, VALUES, usage
 from sparsec.sema.checks.calls import check_pattern_call, check_term_call
 from sparsec.sema.checks.scope import (
     LENGTHS,
@@ -26,7 +28,7 @@ from sparsec.sema.checks.scope import (
     unknown_name,
 )
 from sparsec.sema.modifiers import decimal_places
-from sparsec.sema.node import BUILT_IN_VALUES, FUNCTIONS, LIMIT, TERMS, Depends, Node, Type
+from sparsec.sema.node import LIMIT, Depends, Node, Type
 from sparsec.syntax import tree
 
 CHAINED = ("|", "&", "and", "or")
@@ -60,6 +62,8 @@ def check(expr: tree.Expr, scope: Scope) -> Node:
             return _unary(expr, scope)
         case tree.Binary():
             return _chain(expr, scope)
+        case _:
+            assert_never(expr)
 
 
 def check_decimal(expr: tree.Expr, scope: Scope, role: str = "the value") -> Node:
@@ -79,12 +83,13 @@ def _name(expr: tree.Name, scope: Scope) -> Node:
     name = expr.text
     if name in TERMS:
         return check_term_call(expr, [], expr.span, scope)
-    if name in BUILT_IN_VALUES:
-        depends, meaning = BUILT_IN_VALUES[name]
-        if not depends & scope.available:
-            scope.report(codes.NAME_NOT_HERE.at(scope.source, expr.span, name=name, meaning=meaning, where=scope.where))
+    if name in VALUES:
+        found = VALUES[name]
+        if not found.depends & scope.available:
+            facts = {"name": name, "meaning": found.meaning, "where": scope.where}
+            scope.report(codes.NAME_NOT_HERE.of(scope.source, expr.span, facts))
             return error(expr.span)
-        return Node("builtin", Type.INTEGER, expr.span, value=name, depends=depends)
+        return Node("builtin", Type.INTEGER, expr.span, value=name, depends=found.depends)
     if name in scope.names:
         bound = scope.names[name]
         if bound.op in ("param", "file_param", "input"):
@@ -105,7 +110,7 @@ def _name(expr: tree.Name, scope: Scope) -> Node:
 def _beyond(bound: Node, scope: Scope) -> str | None:
     """A built-in name that the value of a `let` depends on and that has no value in this scope; B has one in each."""
     missing = bound.depends & ~scope.available & ~Depends.BLOCK
-    return next((name for name, (depends, _) in BUILT_IN_VALUES.items() if depends & missing), None)
+    return next((name for name, value in VALUES.items() if value.depends & missing), None)
 
 
 def _range(expr: tree.RangeExpr, scope: Scope) -> Node:
@@ -170,7 +175,7 @@ def _call(expr: tree.Call, scope: Scope) -> Node:
         return check_term_call(expr.callee, _arguments(expr, scope), expr.span, scope)
     if name in FUNCTIONS:
         return _function(expr, scope)
-    if name in BUILT_IN_VALUES or name in scope.names or name in scope.later:
+    if name in VALUES or name in scope.names or name in scope.later:
         scope.report(codes.NOT_CALLABLE.at(scope.source, expr.callee.span, name=name))
         return error(expr.span)
     if name in scope.patterns:
@@ -195,21 +200,17 @@ def _function(expr: tree.Call, scope: Scope) -> Node:
             )
             return error(expr.span)
     args = tuple(check(argument.value, scope) for argument in expr.arguments)
-    least = 1 if name == "tokens" else 2
-    if len(args) < least:
-        missing = "x" if name == "tokens" else "b" if args else "a"
-        scope.report(
-            codes.MISSING_ARGUMENT.at(scope.source, expr.span, callee=name, name=missing, usage=FUNCTIONS[name])
-        )
+    function = FUNCTIONS[name]
+    if len(args) < len(function.arguments):
+        missing = function.arguments[len(args)]
+        scope.report(codes.MISSING_ARGUMENT.at(scope.source, expr.span, callee=name, name=missing, usage=usage(name)))
+        return error(expr.span)
+    taken = len(function.arguments)
+    if len(args) > taken and not function.more:
+        count, span = f"{taken} argument{'s' * (taken > 1)}", expr.arguments[taken].span
+        scope.report(codes.TOO_MANY_ARGUMENTS.at(scope.source, span, callee=name, count=count, usage=usage(name)))
         return error(expr.span)
     if name == "tokens":
-        if len(args) > 1:
-            scope.report(
-                codes.TOO_MANY_ARGUMENTS.at(
-                    scope.source, expr.arguments[1].span, callee=name, count="1 argument", usage=FUNCTIONS[name]
-                )
-            )
-            return error(expr.span)
         hint = "a plain integer already counts tokens: write it without `tokens`"
         if not expect(args[0], (Type.BLOCKS,), "the argument of `tokens`", scope, hint):
             return error(expr.span)

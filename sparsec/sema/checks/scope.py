@@ -13,7 +13,8 @@ from functools import cache
 from sparsec.diagnostics import codes_meaning as codes
 from sparsec.diagnostics.model import Diagnostic
 from sparsec.diagnostics.source import SourceFile, Span
-from sparsec.sema.node import BUILT_IN_VALUES, FUNCTIONS, MAX_DEPTH, TERMS, Depends, Node, Type
+from sparsec.sema.builtins import FUNCTIONS, TERMS, VALUES, usage
+from sparsec.sema.node import MAX_DEPTH, Depends, Node, Type
 from sparsec.syntax import tree
 from sparsec.syntax.lexer import keywords
 
@@ -90,7 +91,7 @@ SETS = frozenset({"|", "&", "~", "difference"})
 @cache
 def reserved() -> frozenset[str]:
     """The names that no file may define: those of the language."""
-    return keywords().union(TERMS, FUNCTIONS, BUILT_IN_VALUES)
+    return keywords().union(TERMS, FUNCTIONS, VALUES)
 
 
 def error(span: Span) -> Node:
@@ -167,12 +168,12 @@ def same_unit(left: Node, right: Node, span: Span, scope: Scope) -> Type | None:
 
 def unknown_name(expr: tree.Name, scope: Scope, what: str = "value, term or pattern") -> Node:
     if expr.text in FUNCTIONS:
-        first = "x" if expr.text == "tokens" else "a"
+        first = FUNCTIONS[expr.text].arguments[0]
         scope.report(
-            codes.MISSING_ARGUMENT.at(scope.source, expr.span, callee=expr.text, name=first, usage=FUNCTIONS[expr.text])
+            codes.MISSING_ARGUMENT.at(scope.source, expr.span, callee=expr.text, name=first, usage=usage(expr.text))
         )
         return error(expr.span)
-    values = [name for name, (depends, _) in BUILT_IN_VALUES.items() if depends & scope.available]
+    values = [name for name, value in VALUES.items() if value.depends & scope.available]
     candidates = (*scope.names, *scope.later, *scope.patterns, *TERMS, *FUNCTIONS, *values)
     hint = POSITIONS_HINT if expr.text in POSITIONS else scope.suggestion(expr.text, candidates)
     scope.report(codes.UNKNOWN_NAME.at(scope.source, expr.span, hint=hint, what=what, name=expr.text))

@@ -6,9 +6,10 @@ Invariant: bit j of `row` is set iff the formula of the term holds for (i, j), f
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from sparsec.sema import model
-from sparsec.sema.model import Edge, Term
+from sparsec.sema.model import Edge, Leaf, Term
 
 
 @dataclass(slots=True)
@@ -96,12 +97,14 @@ def row(term: Term, i: int, at: Sample) -> int:
             return at.everything & ~row(part, i, at)
         case model.Random() | model.Input():
             raise AssertionError("a sampled term is known at compile time")
+        case _:
+            assert_never(term)
 
 
-def leaves(term: Term) -> tuple[Term, ...]:
+def leaves(term: Term) -> tuple[Leaf, ...]:
     """The leaf terms of `term`, in order."""
-    found: list[Term] = []
-    pending = [term]
+    found: list[Leaf] = []
+    pending: list[Term] = [term]
     while pending:
         part = pending.pop()
         match part:
@@ -118,7 +121,7 @@ def leaves(term: Term) -> tuple[Term, ...]:
     return tuple(found)
 
 
-def extent(leaf: Term, block: int) -> int:
+def extent(leaf: Leaf, block: int) -> int:
     """A number of tokens after which a leaf has shown what it does."""
     match leaf:
         case model.Window(n, ahead, blocks):
@@ -131,5 +134,7 @@ def extent(leaf: Term, block: int) -> int:
             return max([abs(edge.at) for edge in (start, stop) if edge is not None], default=0) * (
                 block if blocks else 1
             )
-        case _:
+        case model.Full() | model.Nothing() | model.Causal() | model.Random() | model.Input():
             return 0
+        case _:
+            assert_never(leaf)

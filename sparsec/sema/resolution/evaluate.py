@@ -7,7 +7,8 @@ as wrong; an operation on None is None. Invariant: evaluation ends within MAX_ST
 from __future__ import annotations
 
 from sparsec.diagnostics import codes_meaning as codes
-from sparsec.sema.node import LIMIT, TERMS, Depends, Node, Type
+from sparsec.sema.builtins import TERMS
+from sparsec.sema.node import LIMIT, Depends, Node, Type
 from sparsec.sema.resolution.contain import note_contained
 from sparsec.sema.resolution.leaves import build_leaf
 from sparsec.sema.resolution.values import MAX_LEAVES, Evaluator, Place, RangeValue, RunTime, Value

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from sparsec.diagnostics import codes_meaning as codes
 from sparsec.sema import model
-from sparsec.sema.node import LIMIT, MAX_DRAWS, TERMS, Node, Type
+from sparsec.sema.builtins import TERMS, Argument, Slot, built
+from sparsec.sema.model import Leaf
+from sparsec.sema.node import LIMIT, Node, Type
 from sparsec.sema.resolution.values import Evaluator, Place, RangeValue, RunTime, Value
-from sparsec.sema.terms import Leaf, Sized
+from sparsec.sema.terms import Sized
 
 
 def build_leaf(node: Node, args: list[Value | None], place: Place, run: Evaluator) -> Sized | None:
@@ -19,10 +21,8 @@ def build_leaf(node: Node, args: list[Value | None], place: Place, run: Evaluato
     if node.op == "input":
         return run.terms.leaf(model.Input(run.input_ordinals[str(node.value)]), line)
     sound = True
-    for slot, arg_node, value in zip(TERMS[node.op], node.args, args, strict=True):
-        if arg_node is not None and (
-            value is None or not _within(node.op, slot.name, slot.least, arg_node, value, place, run)
-        ):
+    for slot, arg_node, value in zip(TERMS[node.op].slots, node.args, args, strict=True):
+        if arg_node is not None and (value is None or not _within(node.op, slot, arg_node, value, place, run)):
             sound = False
     if not sound:
         return None
@@ -35,53 +35,33 @@ def build_leaf(node: Node, args: list[Value | None], place: Place, run: Evaluato
 
 def _leaf(node: Node, args: list[Value | None], place: Place) -> Leaf | None:
     first = node.args[0] if node.args else None
-    blocks = first is not None and first.type in (Type.BLOCKS, Type.BLOCK_RANGE)
-    if node.op in ("columns", "rows"):
-        ends = args[0]
-        assert isinstance(ends, RangeValue)
-        start, stop = _edge(ends.start), _edge(ends.stop)
-        return model.Columns(start, stop, blocks) if node.op == "columns" else model.Rows(start, stop, blocks)
-    numbers = [arg if isinstance(arg, int) else 0 for arg in args]
-    match node.op:
-        case "full":
-            return model.Full()
-        case "none":
-            return model.Nothing()
-        case "causal":
-            return model.Causal()
-        case "window":
-            return model.Window(numbers[0], numbers[1], blocks)
-        case "sink":
-            return model.Sink(numbers[0], blocks)
-        case "stride":
-            return model.Stride(numbers[0], numbers[1] % numbers[0], blocks)
-        case "dilated":
-            return model.Dilated(numbers[0], numbers[1] % numbers[0], blocks)
-        case "chunk":
-            block = place.builtins.get("B")
-            tokens = numbers[0] if not blocks else numbers[0] * block if block is not None else None
-            return model.Chunk(tokens, numbers[1]) if tokens is not None else None
-        case "global":
-            return model.Global(numbers[0], blocks)
-        case "random":
-            lane = numbers[2] if node.args[2] is not None else place.builtins.get("h")
-            return model.Random(numbers[0], numbers[1], lane) if lane is not None else None
-    raise AssertionError(f"every built-in term is built, and {node.op} is not")
+    arguments: list[Argument] = []
+    for slot, given, value in zip(TERMS[node.op].slots, node.args, args, strict=True):
+        if isinstance(value, RangeValue):
+            arguments.append((_edge(value.start), _edge(value.stop)))
+        elif given is not None or not slot.of_head:
+            arguments.append(value if isinstance(value, int) else 0)
+        elif "h" in place.builtins:
+            arguments.append(place.builtins["h"])
+        else:
+            return None
+    in_blocks = first is not None and first.type in (Type.BLOCKS, Type.BLOCK_RANGE)
+    return built(node.op, arguments, in_blocks=in_blocks, block=place.builtins.get("B"))
 
 
-def _within(term: str, slot: str, least: int, arg: Node, value: Value, place: Place, run: Evaluator) -> bool:
+def _within(term: str, slot: Slot, arg: Node, value: Value, place: Place, run: Evaluator) -> bool:
     """Whether an argument's value is in its bounds; reports it if not."""
     if isinstance(value, RangeValue):
         return _range_within(arg, value, place, run)
     if not isinstance(value, int):
         return True
-    what = f"`{slot}` of `{term}`"
+    what, least = f"`{slot.name}` of `{term}`", slot.least
     unit = "b" if arg.type is Type.BLOCKS else ""
     if value < least:
         run.problem(codes.TOO_SMALL, arg.span, what=what, value=f"{value}{unit}", least=f"{least}{unit}")
         return False
-    if term == "random" and slot == "k" and value > MAX_DRAWS:
-        run.problem(codes.TOO_LARGE, arg.span, what=what, value=value, limit=MAX_DRAWS)
+    if value > slot.most:
+        run.problem(codes.TOO_LARGE, arg.span, what=what, value=value, limit=slot.most)
         return False
     return _fits_in_tokens(arg, value, what, arg.type is Type.BLOCKS, place, run)
 
