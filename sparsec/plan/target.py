@@ -22,7 +22,7 @@ MERGED = 16
 """Splits that one step of Triton's `merge` adds."""
 CHAINED_PIECES = 4
 """Contiguous pieces of one of Triton's loops that a chain of comparisons tells apart; more go through a vector."""
-EXACT_COLUMNS = 32
+EXACT_COLUMNS = 16
 """Columns that a GPU's program sums at a time when it looks which rows a NaN may reach."""
 TORCH_COLUMNS, TORCH_ROWS = 4096, 16
 """Columns that the kernels of `torch` take at a time, and rows that are not finite."""

@@ -56,7 +56,7 @@ def store_piece(
     column = attempt // 3 * PIECE + tl.arange(0, PIECE)[None, :]
     at = rows + (offsets + column)
     mask = present[:, None] & (column < HEAD_DIM)
-    stored = tl.load(at, mask=mask if ADD else mask & (attempt % 3 > 0), other=0.0)
+    stored = tl.load(at, mask=mask if ADD else tl.where(attempt % 3 > 0, mask, False), other=0.0)
     mark = tl.where(attempt % 3 == 1, float("inf"), float("-inf"))
     result = tl.where(attempt % 3 == 0, piece * factor, tl.where(piece != 0.0, mark, 0.0)) + stored
     tl.store(at, result.to(rows.dtype.element_ty), mask=mask)

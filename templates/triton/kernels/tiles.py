@@ -6,7 +6,13 @@ its width, a power of two; and, where columns of it lie beyond the head dimensio
 
 import triton
 import triton.language as tl
-from kernels.exact import store_piece
+from kernels.exact import anew, store_piece
+
+
+@triton.jit
+def strides_of(batch, head, row, VECTOR: tl.constexpr, attempt):
+    """Strides in elements, of those in vectors."""
+    return anew(batch, attempt) * VECTOR, anew(head, attempt) * VECTOR, anew(row, attempt) * VECTOR
 
 
 @triton.jit
