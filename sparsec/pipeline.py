@@ -31,7 +31,8 @@ from sparsec.sema.model import ResolvedPattern
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step: what it takes, what it gives, and the function, below `sparsec`, that does it."""
+    """One step: what it takes, what it gives, and the function, below `sparsec`, that does it; of a backend, the method
+    that each has."""
 
     name: str
     takes: str
@@ -84,6 +85,19 @@ STAGES = (
         "plan.kv.cached.CachedPlan: tile programs, and the slot of each key",
         "plan.kv.cached.plan_cached",
     ),
+    Stage(
+        "print",
+        "plans",
+        "C++ or Triton: a readable text for each of `backends.base.PARTS`",
+        "backends.base.Builder.sources",
+    ),
+    Stage(
+        "build",
+        "plans",
+        "backends.base.Kernels: what runs, or what will be built when it is called",
+        "backends.base.Backend.kernels",
+    ),
+    Stage("wrap", "kernels", "runtime.module.SparseAttention: a module of torch", "runtime.compile.module_of"),
 )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sparsec.backends import registry
 from sparsec.cli.options import (
     check_target,
     choose,
@@ -24,7 +25,6 @@ from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.render import render_text
 from sparsec.diagnostics.tables import table
 from sparsec.pipeline import Compilation
-from sparsec.plan.target import Family, family
 from sparsec.program import Pattern
 from sparsec.sema.model import ResolvedPattern
 
@@ -84,11 +84,9 @@ def compile_pattern(
     check_target(target)
     pattern = choose(open_program(file), name, settings)
     counts = resolved(pattern, heads, kv_heads)
-    from sparsec.backends.cpu import kernel as cpu  # it imports torch
-    from sparsec.runtime.build.artefact import compile_to_directory
+    registry.builder(target).check_builds()
+    from sparsec.runtime.build.artefact import compile_to_directory  # it imports torch
 
-    if family(target) is Family.CPU and not cpu.has_compiler():
-        raise SparsecError("expected a C++ compiler ($CXX, g++ or clang++) for target cpu, found none; install one")
     with progress() as report:
         manifest = compile_to_directory(
             pattern,

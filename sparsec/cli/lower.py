@@ -10,6 +10,7 @@ from typing import assert_never
 
 import click
 
+from sparsec.backends import registry
 from sparsec.cli.options import (
     check_target,
     choose,
@@ -25,12 +26,13 @@ from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.kv.printer import print_cached, print_layout
 from sparsec.plan.printer import print_backward, print_plan, print_programs
-from sparsec.plan.target import Family, family
 from sparsec.sema.printer import head_text, sparse_text
 
 STAGES = ("terms", "bands", "tiles", "plan", "layout", "cpp", "triton")
 KERNELS = ("forward", "backward", "cached")
 _CPU, _GPU = "cpu", "cuda:90"
+_BACKENDS = {"cpp": "cpu", "triton": "triton"}
+"""Whose source a stage is."""
 
 Plan = KernelPlan | BackwardPlan | CachedPlan
 
@@ -94,7 +96,7 @@ def lower(
     if head is not None and head >= meaning.heads:
         wanted = "--head below 1" if meaning.heads == 1 else f"a head from 0 to {meaning.heads - 1}"
         raise click.BadParameter(f"expected {wanted}, got {head}", param_hint="'--head'")
-    if head is not None and stage in ("cpp", "triton"):
+    if head is not None and stage in _BACKENDS:
         raise click.UsageError(f"expected --head with another stage: the source of {stage} serves every head")
     if stage == "layout" or of == "cached":
         pattern.cache_layout(meaning.heads, meaning.kv_heads)  # raises the file's diagnostic where there is no cache
@@ -110,8 +112,7 @@ def _target(stage: str, given: str | None) -> str:
     if given is None:
         return default
     check_target(given)
-    for_cpu = family(given) is Family.CPU
-    if stage in ("cpp", "triton") and for_cpu != (stage == "cpp"):
+    if stage in _BACKENDS and registry.backend_name(given) != _BACKENDS[stage]:
         raise click.UsageError(f"expected a target such as {default} with --emit {stage}, got {given}")
     return given
 
@@ -129,7 +130,7 @@ def stage_text(compilation: Compilation, stage: str, of: str = "forward", *, hea
             group = None if head is None else head // (pattern.heads // pattern.kv_heads)
             return print_layout(lowered.layout, group)
         case "cpp" | "triton":
-            return _source(compilation, stage, of)
+            return registry.builder(compilation.target).sources(compilation, (of,))[of]
     return "\n".join(
         (f"# {what}\n\n" if what else "") + (_tiles if stage == "tiles" else _plan)(plan, head)
         for what, plan in _plans(compilation, of)
@@ -165,24 +166,3 @@ def _tiles(plan: Plan, head: int | None) -> str:
             of_queries, of_keys = print_programs(forward.classes, head), print_programs(transposed, head)
             return f"# gradients of queries\n\n{of_queries}\n# gradients of keys and values\n\n{of_keys}"
     assert_never(plan)
-
-
-def _source(compilation: Compilation, stage: str, of: str) -> str:
-    from sparsec.backends.cpu import emit as cpu  # the emitters are slow to import
-    from sparsec.backends.cpu import emit_cached as cpu_cached
-    from sparsec.backends.triton import emit as triton
-    from sparsec.backends.triton import emit_cached as triton_cached
-
-    match stage, of:
-        case "cpp", "forward":
-            return cpu.emit_cpp(compilation.forward)
-        case "cpp", "backward":
-            return cpu.emit_cpp_backward(compilation.backward)
-        case "cpp", _:
-            return cpu_cached.emit_cpp_cached(*compilation.cached)
-        case _, "forward":
-            return triton.emit_triton(compilation.forward)
-        case _, "backward":
-            return triton.emit_triton_backward(compilation.backward)
-        case _:
-            return triton_cached.emit_triton_cached(*compilation.cached)

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import click
 
+from sparsec.backends import registry
 from sparsec.diagnostics.model import DiagnosticError
 from sparsec.diagnostics.source import SourceFile
-from sparsec.plan.target import CPU_LEVELS, Family, family
 from sparsec.program import Pattern, Program, parse
 from sparsec.sema.model import ResolvedPattern
 from sparsec.syntax.parser import read_file
@@ -21,13 +21,6 @@ from sparsec.syntax.parser import read_file
 DEFAULT_HEADS = 8
 DTYPES = ("float32", "bfloat16", "float16")
 SHORT_DTYPES = {"fp32": "float32", "float": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}
-
-CPU_TARGETS = tuple(f"cpu:{level}" for level in CPU_LEVELS)
-ARCHITECTURES = (
-    *("cuda:80", "cuda:86", "cuda:87", "cuda:89", "cuda:90", "cuda:100", "cuda:103", "cuda:120", "cuda:121"),
-    *("hip:gfx908", "hip:gfx90a", "hip:gfx942", "hip:gfx950"),
-)
-"""Those that Triton and its assemblers build for; any other ends in pages of their intermediate code, or an abort."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -133,11 +126,6 @@ def resolved(pattern: Pattern, heads: int | None, kv_heads: int | None) -> Resol
 def check_target(target: str) -> None:
     """Raises click.BadParameter for a target that no kernel is built for."""
     try:
-        interpreted = family(target) is Family.INTERPRETER
+        registry.builder(target)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="'--target'") from error
-    if interpreted:
-        raise click.BadParameter("the interpreter builds nothing", param_hint="'--target'")
-    if target not in ("cpu", *CPU_TARGETS, *ARCHITECTURES):
-        known = ", ".join((*CPU_TARGETS, *ARCHITECTURES))
-        raise click.BadParameter(f"expected cpu or one of {known}, got {target!r}", param_hint="'--target'")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sparsec.backends import registry
 from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolved
 from sparsec.cli.proofs import check_prover, claims_about, claims_text, extras
 from sparsec.diagnostics.arguments import integer
@@ -53,9 +54,7 @@ class Verdict:
 @pattern_options
 @kernel_options
 @click.option("--device", help="cpu, cuda or cuda:1; the GPU if left out and there is one.")
-@click.option(
-    "--target", type=click.Choice(["cpu", "triton", "torch"]), help="What runs it; the device's best if left out."
-)
+@click.option("--target", type=click.Choice(registry.compared()), help="What runs it; the device's best if left out.")
 @click.option(
     "--examples",
     type=click.IntRange(0, 1_000_000),
@@ -145,17 +144,16 @@ class _Tested:
         """The device and the dtype, as torch calls them. Raises CallError for no such device."""
         from sparsec.bench.baselines import make_case
 
-        return make_case(self.meaning, 1, 1, self.head_dim, self.dtype, "cpu" if self.target == "cpu" else self.device)
+        only = None if self.target is None else registry.only_device(self.target)
+        return make_case(self.meaning, 1, 1, self.head_dim, self.dtype, only or self.device)
 
     @property
     def planned(self) -> str:
         """The target whose plan is proved, as `plan.target` names it."""
         device = self.where.device
-        if self.target == "triton" or (self.target is None and device.type == "cuda"):
-            from sparsec.backends.triton.kernel import target_of
-
-            return target_of(device)
-        return "cpu"
+        name = self.target or registry.best(device.type)
+        assert name is not None, "torch runs on every device"
+        return registry.backend(name).target_of(device)
 
     def results(self, examples: int, seed: int, case_text: str | None) -> tuple[tuple[Result, ...], tuple[str, ...]]:
         """The properties, and what their cases could not show."""

@@ -1,7 +1,8 @@
 """Target name and head dimension -> tile sizes, warps and pipeline stages: the only place that knows machines.
 
 A target is `cpu`, `cpu:<level>` (`cpu:x86-64-v3`), `cuda:<compute capability>` (`cuda:90`), `hip:<architecture>`
-(`hip:gfx942`) or `interpreter` (Triton's, for tests). What a sweep measured best (`PICKS`) comes before the rules
+(`hip:gfx942`) or `interpreter` (Triton's, for tests), or
+`torch`, which is tiled as `cpu`. What a sweep measured best (`PICKS`) comes before the rules
 below. Invariant: the figures depend on nothing but the arguments and that table; no device is asked.
 """
 
@@ -30,6 +31,12 @@ LIGHT_MASKED = 2
 """Masked pieces, at most, of a program whose kernel needs few registers."""
 CPU_LEVELS = ("x86-64-v3", "x86-64-v4")
 """Of the x86-64 psABI: AVX2 and FMA; those and AVX-512."""
+CPU_TARGETS = ("cpu", *(f"cpu:{level}" for level in CPU_LEVELS))
+GPU_TARGETS = (
+    *("cuda:80", "cuda:86", "cuda:87", "cuda:89", "cuda:90", "cuda:100", "cuda:103", "cuda:120", "cuda:121"),
+    *("hip:gfx908", "hip:gfx90a", "hip:gfx942", "hip:gfx950"),
+)
+"""Those that Triton and its assemblers build for; any other ends in pages of their intermediate code, or an abort."""
 
 
 class Family(Enum):
@@ -94,7 +101,7 @@ def pick_of(target: str, kind: Kind, head_dim: int, dtype: str) -> Pick | None:
 def family(target: str) -> Family:
     """The family of `target`. Raises ValueError for a name of another form."""
     match target.split(":"):
-        case ["cpu"]:
+        case ["cpu" | "torch"]:
             return Family.CPU
         case ["cpu", level] if level in CPU_LEVELS:
             return Family.CPU

@@ -1,6 +1,6 @@
 """`sparsec.compile`: a pattern (or the text or file that holds one) -> a module that runs it on this machine.
 
-The way down: Program.pattern -> Pattern.resolve -> plan_kernels -> emit_cpp or emit_triton -> build -> SparseAttention.
+The way down: Program.pattern -> Pattern.lowered -> Compilation -> the kernels of a backend -> SparseAttention.
 """
 
 from __future__ import annotations
@@ -9,30 +9,26 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
-from sparsec.backends.cpu import kernel as cpu
-from sparsec.backends.cpu.backward import CpuBackward
-from sparsec.backends.cpu.cached import CpuCached
-from sparsec.backends.reference.kernel import ReferenceKernel
-from sparsec.backends.torch.cached import TorchCached
-from sparsec.backends.torch.kernel import TorchBackward, TorchKernel
+from sparsec.backends import registry
+from sparsec.backends.base import Backend, BackwardKernel, CachedKernel, Kernels, Unavailable
 from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError, DiagnosticError
+from sparsec.pipeline import Compilation
 from sparsec.plan.launch import LaunchPlan
-from sparsec.plan.target import Family, family
 from sparsec.program import Pattern, Program, load, parse
 from sparsec.runtime import flops as flops  # registers the formulas
-from sparsec.runtime.cached_kernel import CachedKernel
-from sparsec.runtime.devices import device_of
-from sparsec.runtime.kernel import BackwardKernel, LoadedKernel, register
+from sparsec.runtime.devices import check_device, default_device, device_of
+from sparsec.runtime.kernel import LoadedKernel, register
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import DTYPES, HEAD_DIM_LIMIT, Request, kernel_name, request_of
 from sparsec.sema.arguments import Given
 from sparsec.sema.model import Documents
 
-TARGETS = ("cpu", "triton", "torch", "reference")
+_Made = TypeVar("_Made", BackwardKernel, CachedKernel)
 
 
 def compile(
@@ -58,17 +54,18 @@ def compile(
     argument, BuildError if the machine's compiler fails.
     """
     chosen = _pattern(pattern, name, params or {})
-    if target is not None and target not in TARGETS:
-        raise CallError(f"expected a target among {', '.join(TARGETS)}, got {target!r}")
-    where = device_of(device) if device is not None else _default_device(target)
-    kind = target if target is not None else _default_target(where)
-    if kind == "cpu" and where.type != "cpu":
-        raise CallError(f"expected a CPU for target 'cpu', got device {where}")
-    if dtype not in DTYPES and not (kind in ("torch", "reference") and dtype == torch.float64):
+    if target is not None and target not in registry.BACKENDS:
+        raise CallError(f"expected a target among {', '.join(registry.BACKENDS)}, got {target!r}")
+    where = device_of(device) if device is not None else default_device(target)
+    backend = target if target is not None else registry.best(where.type)
+    if backend is None:
+        raise CallError(f"expected a device that a target runs on, got {where}")
+    check_device(backend, where)
+    if dtype not in DTYPES and not (registry.BACKENDS[backend].float64 and dtype == torch.float64):
         raise CallError(f"expected dtype float32, bfloat16 or float16, got {dtype}")
     head_dim = check_supported(chosen, head_dim)
     with chosen.refusals():
-        return _module(request_for(chosen, head_dim, dtype, heads, kv_heads), kind, where, anyhow=target is None)
+        return _module(request_for(chosen, head_dim, dtype, heads, kv_heads), backend, where, anyhow=target is None)
 
 
 def request_for(
@@ -105,90 +102,70 @@ def _pattern(given: Pattern | Program | Path | str, name: str | None, params: Ma
     )
 
 
-def _default_device(target: str | None) -> torch.device:
-    return torch.device("cuda" if target != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _default_target(device: torch.device) -> str:
-    return {"cuda": "triton", "cpu": "cpu"}.get(device.type, "torch")
+def _warn_once(error: Unavailable, other: str) -> None:
+    _warn(f"{error.lack}; sparsec falls back to target={other!r}, which is slower")
 
 
 @cache
-def _warn_once(message: str) -> None:
+def _warn(message: str) -> None:
     warnings.warn(message, stacklevel=6)
 
 
-def _module(request: Request, kind: str, device: torch.device, *, anyhow: bool) -> SparseAttention:
-    if kind == "reference":
+def _module(request: Request, backend: str, device: torch.device, *, anyhow: bool) -> SparseAttention:
+    if registry.BACKENDS[backend].oracle:
         pattern = request.pattern
         return SparseAttention(
             heads=pattern.heads,
             kv_heads=pattern.kv_heads,
             head_dim=request.head_dim,
             dtype=request.dtype,
-            target=kind,
+            target=backend,
             score=pattern.score,
-            kernel=ReferenceKernel(pattern),
+            kernel=registry.oracle(backend).kernel(pattern),
             documents=pattern.documents is not Documents.NONE,
             request=request,
         )
-    target = kind
-    if kind == "triton":
-        from sparsec.backends.triton import kernel as triton  # imported where it is used, for it is slow to import
-
-        target = triton.target_of(device)
-    kernels = _kernels(request, kind, device, anyhow=anyhow)
-    if isinstance(kernels.forward, TorchKernel):
-        kind = target = "torch"
-    return module_of(kind, kernel_name(request, target), kernels, request, device)
+    backend, kernels = _loaded(request, backend, device, anyhow=anyhow)
+    target = registry.backend(backend).target_of(device)
+    return module_of(backend, kernel_name(request, target), kernels, request, device)
 
 
-def _kernels(request: Request, kind: str, device: torch.device, *, anyhow: bool) -> LoadedKernel:
-    """The kernels of a request for "cpu", "torch" or "triton"; those of gradients and of a cache come later.
+def _loaded(request: Request, backend: str, device: torch.device, *, anyhow: bool) -> tuple[str, LoadedKernel]:
+    """The kernels of a request, and the backend that they are of: the named one or, with `anyhow`, the next best one
+    for the device where this machine lacks what that one builds with."""
+    maker, other = registry.backend(backend), registry.best(device.type, after=backend) if anyhow else None
+    compilation = request.compilation(maker.target_of(device))
+    try:
+        kernels = maker.kernels(compilation)
+    except Unavailable as error:
+        if other is None:
+            raise
+        _warn_once(error, other)
+        return _loaded(request, other, device, anyhow=False)
+    if other is not None:
+        kernels = _with_other(kernels, maker, other, compilation)
+    return backend, LoadedKernel(kernels, LaunchPlan.of(compilation.forward), lambda: compilation.forward)
 
-    `anyhow`: those of "torch" take the place of such of "cpu" as cannot be built for want of a compiler.
-    """
-    if kind == "triton":
-        from sparsec.backends.triton import kernel as triton  # imported where it is used, for it is slow to import
-        from sparsec.backends.triton.cached import TritonCached
 
-        name = triton.target_of(device)
-        compilation = request.compilation(name)
-        plan = compilation.forward
-        built = triton.TritonKernel.of(plan, plan_backward=lambda: compilation.backward)
-        return LoadedKernel(
-            built, lambda: built, built.plan, lambda: TritonCached.of(*compilation.cached), lambda: plan
-        )
-    compilation = request.compilation("cpu")
-    plan = compilation.forward
+def _with_other(kernels: Kernels, maker: Backend, other: str, compilation: Compilation) -> Kernels:
+    """The kernels of a backend, with those of another one for such as can neither be built nor be found."""
 
-    def backward() -> BackwardKernel:
-        made = CpuBackward.of(compilation.backward)
-        return made if available(made.entry) else TorchBackward(compilation.backward)
-
-    def cached() -> CachedKernel:
-        made = CpuCached.of(*compilation.cached)
-        return made if available(made.entries) else TorchCached(compilation.chunks)
-
-    def available(library: Callable[[], object]) -> bool:
-        """Whether it is there, or will be: with a compiler it is built when it is first called."""
-        if not anyhow or cpu.has_compiler():
-            return True
+    def either(make: Callable[[], _Made], instead: Callable[[Kernels], _Made]) -> _Made:
+        made = make()
         try:
-            library()
-        except cpu.NoCompiler:
-            _warn_once("no C++ compiler was found; sparsec falls back to target='torch', which is slower")
-            return False
-        return True
+            maker.check_builds()  # then it is built when it is first called
+        except Unavailable:
+            try:
+                made.build()
+            except Unavailable as error:
+                _warn_once(error, other)
+                return instead(registry.backend(other).kernels(compilation))
+        return made
 
-    if kind == "cpu" and available(lambda: cpu.CpuKernel.of(plan)):
-        return LoadedKernel(cpu.CpuKernel.of(plan), backward, LaunchPlan.of(plan), cached, lambda: plan)
-    return LoadedKernel(
-        TorchKernel(plan),
-        lambda: TorchBackward(compilation.backward),
-        LaunchPlan.of(plan),
-        lambda: TorchCached(compilation.chunks),
-        lambda: plan,
+    return Kernels(
+        kernels.forward,
+        lambda: either(kernels.make_backward, lambda others: others.make_backward()),
+        lambda: either(kernels.make_cached, lambda others: others.make_cached()),
     )
 
 
@@ -198,21 +175,21 @@ def rebuilt(name: str, device: torch.device | None) -> LoadedKernel:
     Raises CallError for a string that is no name, and as `compile` does.
     """
     request, target = request_of(name)
-    kind = "torch" if target == "torch" else "cpu" if family(target) is Family.CPU else "triton"
-    return _kernels(request, kind, device or _default_device(kind), anyhow=True)
+    backend = registry.backend_name(target)
+    return _loaded(request, backend, device or default_device(backend), anyhow=True)[1]
 
 
 def module_of(
-    kind: str, name: str, kernels: LoadedKernel, request: Request, device: torch.device | None = None
+    backend: str, name: str, kernels: LoadedKernel, request: Request, device: torch.device | None = None
 ) -> SparseAttention:
-    """The module around the kernels of a request for target `kind`, which it makes known by their name."""
+    """The module around the kernels of a request on a backend, which it makes known by their name."""
     launch = kernels.launch
     return SparseAttention(
         heads=launch.heads,
         kv_heads=launch.kv_heads,
         head_dim=launch.head_dim,
         dtype=request.dtype,
-        target=kind,
+        target=backend,
         score=launch.score,
         kernel=register(name, kernels),
         documents=launch.documents is not Documents.NONE,

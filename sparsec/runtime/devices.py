@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from sparsec.backends import registry
 from sparsec.diagnostics.model import CallError
 
 _T = TypeVar("_T")
@@ -27,6 +28,19 @@ def device_of(given: torch.device | str | int) -> torch.device:
     if found is None or found.type == "meta":
         raise CallError(f"expected a device of this machine, such as cpu or cuda:0, got {given!r:.80}")
     return found
+
+
+def default_device(backend: str | None) -> torch.device:
+    """The GPU, if there is one and the backend runs there, else the CPU."""
+    on_gpu = torch.cuda.is_available() and (backend is None or registry.runs_on(backend, "cuda"))
+    return torch.device("cuda" if on_gpu else "cpu")
+
+
+def check_device(backend: str, device: torch.device) -> None:
+    """Raises CallError unless the backend runs on the device."""
+    only = registry.only_device(backend)
+    if only is not None and device.type != only:
+        raise CallError(f"expected a {only.upper()} for target {backend!r}, got device {device}")
 
 
 def current(device: torch.device) -> AbstractContextManager[object]:

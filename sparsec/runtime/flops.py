@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.flop_counter import register_flop_formula
 
-from sparsec.backends.torch.tiles import head_groups
+from sparsec.ir.bands.classes import equal_heads
 from sparsec.ir.tiles.interpreter import visits
 from sparsec.plan.kernel import KernelPlan
 from sparsec.runtime.kernel import registered
@@ -19,13 +19,13 @@ from sparsec.runtime.ops import backward, forward
 def visited_pairs(plan: KernelPlan, n_q: int, n_k: int, q_offset: int) -> int:
     """Pairs in the tiles that all heads of one batch row visit; documents are counted as one."""
     pairs = 0
-    for heads in head_groups(plan, plan.classes):
-        program = heads.program
-        size = program.query_tile
-        for tile in range(q_offset // size, -(-(q_offset + n_q) // size)):
-            rows = max(tile * size, q_offset), min((tile + 1) * size, q_offset + n_q)
-            visited = visits(program, heads.constants, rows, n_k, (0, n_k))
-            pairs += len(visited) * program.key_tile * (rows[1] - rows[0]) * len(heads.heads)
+    for head_class in plan.classes:
+        program, size = head_class.program, head_class.program.query_tile
+        for heads, constants in equal_heads(head_class.heads, head_class.constants):
+            for tile in range(q_offset // size, -(-(q_offset + n_q) // size)):
+                rows = max(tile * size, q_offset), min((tile + 1) * size, q_offset + n_q)
+                visited = visits(program, constants, rows, n_k, (0, n_k))
+                pairs += len(visited) * program.key_tile * (rows[1] - rows[0]) * len(heads)
     return pairs
 
 

@@ -1,84 +1,31 @@
-"""What every target's kernel offers, and the table through which the custom operators find one."""
+"""Kernels that are loaded in this process, and the table through which the custom operators find them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import torch
-from torch import Tensor
 
+from sparsec.backends.base import BackwardKernel, CachedKernel, ForwardKernel, Kernels
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.launch import LaunchPlan
-from sparsec.runtime.cached_kernel import CachedKernel
 from sparsec.runtime.draws import DrawTables
 from sparsec.runtime.request import DIGEST_LENGTH
 
 
-class ForwardKernel(Protocol):
-    """Attention on tensors that `runtime.module` has checked.
-
-    q [B, H, Nq, D], k and v [B, G, Nk, D], any strides; row r of q sits at absolute position q_offset + r. `scale` None
-    means the pattern's, else 1/sqrt(D). `lists` are the draw tables of `runtime.draws`. `sink` is float32 [H] where the
-    pattern has a learned sink; `cu_seqlens` int32 [documents + 1] where it has documents (then B is 1 and Nq is Nk).
-    """
-
-    def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        q_offset: int,
-        scale: float | None,
-        lists: tuple[Tensor, ...],
-        sink: Tensor | None = None,
-        cu_seqlens: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """out like q, 0 in rows that see no key; natural-log LSE [B, H, Nq], -inf there (the sink, if there is one).
-
-        Both are contiguous. The LSE is float32, or float64 for float64 inputs.
-        """
-        ...
-
-
-class BackwardKernel(Protocol):
-    """The gradients of the attention that a ForwardKernel of the same pattern computed."""
-
-    def backward(
-        self,
-        grad_out: Tensor,
-        grad_lse: Tensor | None,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        out: Tensor,
-        lse: Tensor,
-        *,
-        q_offset: int,
-        scale: float | None,
-        lists: tuple[Tensor, ...],
-        sink: Tensor | None = None,
-        cu_seqlens: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Gradients of q, k and v, contiguous and like them, and of the sink (None without one)."""
-        ...
-
-
 @dataclass(frozen=True)
 class LoadedKernel:
-    """A pattern's kernels, and what a call of the forward one takes.
+    """The kernels of a compilation, each made once, and what a call of the forward one takes."""
 
-    The backward kernels, those of a cache and the plan of what was compiled are made when first needed.
-    """
-
-    forward: ForwardKernel
-    make_backward: Callable[[], BackwardKernel]
+    kernels: Kernels
     launch: LaunchPlan
-    make_cached: Callable[[], CachedKernel]
     make_plan: Callable[[], KernelPlan]
+
+    @property
+    def forward(self) -> ForwardKernel:
+        return self.kernels.forward
 
     @property
     def source(self) -> str:
@@ -96,11 +43,11 @@ class LoadedKernel:
 
     @cached_property
     def backward(self) -> BackwardKernel:
-        return self.make_backward()
+        return self.kernels.make_backward()
 
     @cached_property
     def cached(self) -> CachedKernel:
-        return self.make_cached()
+        return self.kernels.make_cached()
 
 
 _KERNELS: dict[str, LoadedKernel] = {}

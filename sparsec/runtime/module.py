@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from sparsec.analysis.report import Report
-from sparsec.backends.reference.kernel import ReferenceKernel
+from sparsec.backends import registry
+from sparsec.backends.base import OracleKernel
 from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.bounds import POSITION_LIMIT
@@ -21,7 +22,7 @@ from sparsec.pipeline import Lowered
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.runtime.derivatives import forward
-from sparsec.runtime.devices import device_of
+from sparsec.runtime.devices import check_device, device_of
 from sparsec.runtime.kernel import registered
 from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.kv.ops import attend_cached, attend_now, cache_tables, refuse_derivatives
@@ -55,7 +56,7 @@ class SparseAttention(nn.Module):
         dtype: torch.dtype,
         target: str,
         score: Score,
-        kernel: str | ReferenceKernel,
+        kernel: str | OracleKernel,
         documents: bool = False,
         device: torch.device | None = None,
         request: Request | None = None,
@@ -67,6 +68,7 @@ class SparseAttention(nn.Module):
         self.target, self.scale, self._kernel = target, score.scale, kernel
         self._request = request
         self._device = device or torch.device("cpu")
+        self._on_cpu = registry.only_device(target) == "cpu"
 
     @property
     def kernel_digest(self) -> str:
@@ -192,11 +194,10 @@ class SparseAttention(nn.Module):
     def _described(self) -> Request:
         """What it was made for; a module that has travelled reads it off its kernel."""
         if self._request is None:
-            match self._kernel:
-                case str(name):
-                    self._request = request_of(name)[0]
-                case ReferenceKernel(pattern):
-                    self._request = Request(Lowered(pattern), self.head_dim, self.dtype)
+            if isinstance(self._kernel, str):
+                self._request = request_of(self._kernel)[0]
+            else:
+                self._request = Request(Lowered(self._kernel.pattern), self.head_dim, self.dtype)
         return self._request
 
     def __getstate__(self) -> dict[str, Any]:
@@ -226,8 +227,7 @@ class SparseAttention(nn.Module):
         batch_size, rollback = integer("batch_size", batch_size, 1), integer("rollback", rollback, 0)
         max_len = integer("max_len", max_len, 1, POSITION_LIMIT - 1)
         where = self._device if device is None else device_of(device)
-        if self.target == "cpu" and where.type != "cpu":
-            raise CallError(f"expected a CPU for target 'cpu', got device {where}")
+        check_device(self.target, where)
         assert isinstance(self._kernel, str)
         return KVCache(
             layout,
@@ -324,7 +324,7 @@ class SparseAttention(nn.Module):
             return False
         if not (q.dtype == k.dtype == v.dtype == self.dtype):
             return False
-        return q.is_cpu and k.is_cpu and v.is_cpu if self.target == "cpu" else q.device == k.device == v.device
+        return q.is_cpu and k.is_cpu and v.is_cpu if self._on_cpu else q.device == k.device == v.device
 
     def _check(self, q: Tensor, k: Tensor, v: Tensor) -> None:
         """Raises CallError unless they fit."""
@@ -338,8 +338,8 @@ class SparseAttention(nn.Module):
                 raise CallError(f"expected {name} of dtype {self.dtype}, got {tensor.dtype}")
             if tensor.device != q.device:
                 raise CallError(f"expected {name} on {q.device} like q, got {tensor.device}")
-        if self.target == "cpu" and q.device.type != "cpu":
-            raise CallError(f"expected CPU tensors for target 'cpu', got {q.device}")
+        if self._on_cpu and q.device.type != "cpu":
+            raise CallError(f"expected CPU tensors for target {self.target!r}, got {q.device}")
         if not (q.shape[0] == k.shape[0] == v.shape[0]):
             raise CallError(f"expected one batch size, got q {q.shape[0]}, k {k.shape[0]}, v {v.shape[0]}")
         if k.shape[2] != v.shape[2]:

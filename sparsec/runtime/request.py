@@ -20,6 +20,7 @@ import torch
 from sparsec import __version__
 from sparsec.analysis.cost import Geometry
 from sparsec.analysis.report import Part, Report, report
+from sparsec.backends import registry
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.normalise import TooManyBands
 from sparsec.pipeline import Compilation, Lowered
@@ -79,7 +80,7 @@ class Request:
 
 
 def kernel_name(request: Request, target: str, artefact: str = "") -> str:
-    """The name of the kernels of `request` for a target: "torch", or one of `plan.target`.
+    """The name of the kernels of `request` for a target name of `plan.target`.
 
     `artefact`: what tells kernels that a folder holds from those that are built here, such as a digest.
     """
@@ -118,11 +119,11 @@ def _read(data: Any) -> tuple[Request, str]:
     target, head_dim = data.get("target"), data.get("head_dim")
     if not isinstance(target, str):
         raise ValueError(f"expected a target, got {target!r:.40}")
-    if target != "torch":
-        family(target)
+    family(target)
+    wide = {"float64": torch.float64} if registry.BACKENDS[registry.backend_name(target)].float64 else {}
     if not isinstance(head_dim, int) or isinstance(head_dim, bool) or not 1 <= head_dim <= HEAD_DIM_LIMIT:
         raise ValueError(f"expected head_dim from 1 to {HEAD_DIM_LIMIT}, got {head_dim!r:.40}")
-    dtypes = {name: dtype for dtype, name in DTYPES.items()} | ({"float64": torch.float64} if target == "torch" else {})
+    dtypes = {name: dtype for dtype, name in DTYPES.items()} | wide
     if data.get("dtype") not in dtypes:
         raise ValueError(f"expected dtype {', '.join(dtypes)}, got {data.get('dtype')!r:.40}")
     return Request(Lowered(heads_of(data.get("pattern"))), head_dim, dtypes[data["dtype"]]), target

@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sparsec.backends.registry import compared
 from sparsec.diagnostics.model import SparsecError
 from sparsec.program import Pattern, load
 
 if TYPE_CHECKING:
-    import torch
-
     from sparsec.testing.verify import Subject
 
-TARGETS = ("cpu", "triton", "torch")
 HEADS, HEAD_DIM = 8, 64
 """As `sparsec verify` has them where nothing else is said."""
 
@@ -35,9 +33,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--sparse-target",
-        choices=TARGETS,
+        choices=compared(),
         metavar="TARGET",
-        help="cpu, triton or torch; the machine's best if left out",
+        help=f"{', '.join(compared())}; the machine's best if left out",
     )
 
 
@@ -52,10 +50,11 @@ def pytest_configure(config: pytest.Config) -> None:
     target = config.getoption("--sparse-target")
     if not config.getoption("--sparse") or target is None:
         return
+    from sparsec.runtime.devices import default_device
     from sparsec.testing.verify import check_runs
 
     try:
-        check_runs(target, _device(target))
+        check_runs(target, default_device(target))
     except SparsecError as error:
         raise pytest.UsageError(f"--sparse-target {target}: {error}") from None
 
@@ -115,15 +114,10 @@ class PropertyItem(pytest.Item):
 def _subject(pattern: Pattern, target: str | None) -> Subject:
     """Compiled once for the properties of a pattern."""
     from sparsec.runtime.compile import compile
+    from sparsec.runtime.devices import default_device
     from sparsec.testing.verify import Subject
 
     heads = pattern.resolve(*((HEADS, None) if pattern.heads is None else (None, None)))
-    device = _device(target)
+    device = default_device(target)
     attn = compile(pattern, heads=heads.heads, kv_heads=heads.kv_heads, head_dim=HEAD_DIM, device=device, target=target)
     return Subject.of(heads, attn, device)
-
-
-def _device(target: str | None) -> torch.device:
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() and target != "cpu" else "cpu")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from sparsec.backends import registry
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.reference.mask import mask
 from sparsec.runtime.module import SparseAttention
@@ -71,10 +72,8 @@ class Subject:
 
 def check_runs(target: str, device: torch.device) -> None:
     """Raises CallError for a target that cannot run there: no property of a pattern would be at fault."""
-    if target == "triton":
-        from sparsec.backends.triton.kernel import check_device  # imported where it is used, for it is slow to import
-
-        check_device(torch.empty(0, device=device))
+    if not registry.BACKENDS[target].oracle:
+        registry.backend(target).check_runs(device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from guarded import guarding, placed
 from guarded_kernels import Built, kernels
 from torch import Tensor
 
+from sparsec.backends.base import Cached
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.launch import LaunchPlan
 from sparsec.plan.target import DECODE_ROWS
-from sparsec.runtime.cached_kernel import Cached
 from sparsec.runtime.draws import draw_tables
 from sparsec.sema.model import Documents
 

@@ -14,14 +14,13 @@ from findings import EXAMPLES, MORE, Settings
 from formulas import CASES
 
 import sparsec
+from sparsec.backends.base import BackwardKernel, CachedKernel, ForwardKernel
 from sparsec.backends.cpu.backward import build_backwards
 from sparsec.backends.cpu.cached import build_cached
 from sparsec.backends.cpu.kernel import build_kernels
 from sparsec.pipeline import Lowered
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.kv.cached import NoCache
-from sparsec.runtime.cached_kernel import CachedKernel
-from sparsec.runtime.kernel import BackwardKernel, ForwardKernel
 from sparsec.runtime.request import DTYPES, Request
 from sparsec.sema.model import ResolvedPattern
 

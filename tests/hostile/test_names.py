@@ -12,9 +12,9 @@ from generated import generated
 from names import IDENTIFIERS, PAYLOADS
 
 import sparsec
+from sparsec.backends.cpu import kernel as cpu
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.program import Pattern
-from sparsec.runtime.build import artefact
 from sparsec.runtime.build.artefact import compile_to_directory, load_compiled
 from sparsec.sema.checks.scope import reserved
 
@@ -98,7 +98,7 @@ def test_payloads_are_no_names_and_no_values(payload: str) -> None:
 def no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = tmp_path / "built.so"
     library.write_bytes(b"no code")
-    monkeypatch.setattr(artefact.cpu, "compile_shared", lambda source, **_: library)
+    monkeypatch.setattr(cpu, "compile_shared", lambda source, **_: library)
 
 
 @pytest.mark.kernels

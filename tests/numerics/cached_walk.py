@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from sparsec.backends.base import Cached, CachedKernel
 from sparsec.backends.torch.cached import TorchCached
 from sparsec.pipeline import Compilation, Lowered
 from sparsec.reference.mask import mask
-from sparsec.runtime.cached_kernel import Cached, CachedKernel
 from sparsec.runtime.draws import draw_tables
 from sparsec.sema import model as m
 from sparsec.sema.modifiers import Alibi, LearnedSink, Softcap

@@ -12,6 +12,7 @@ from cached_walk import HEADS, KV_HEADS, PATTERNS, Walk
 from cpu_patterns import DTYPES, layouts
 from torch import Tensor
 
+from sparsec.backends.base import Cached
 from sparsec.backends.cpu.cached import CpuCached, build_cached
 from sparsec.backends.cpu.kernel import has_compiler
 from sparsec.diagnostics.model import CallError
@@ -19,7 +20,6 @@ from sparsec.pipeline import Compilation, Lowered
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.target import CPU_FEW_ROWS
 from sparsec.reference.mask import mask
-from sparsec.runtime.cached_kernel import Cached
 from sparsec.sema.model import ResolvedPattern
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")

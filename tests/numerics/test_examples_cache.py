@@ -10,12 +10,13 @@ import pytest
 import torch
 
 import sparsec
+from sparsec.backends.base import BackwardKernel, Kernels
 from sparsec.backends.cpu.cached import build_cached
 from sparsec.backends.torch.cached import TorchCached
 from sparsec.backends.torch.kernel import TorchKernel
 from sparsec.plan.launch import LaunchPlan
 from sparsec.runtime.compile import module_of
-from sparsec.runtime.kernel import BackwardKernel, LoadedKernel
+from sparsec.runtime.kernel import LoadedKernel
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import Request, kernel_name
 
@@ -100,16 +101,11 @@ def modules(target: str) -> dict[tuple[str, str], SparseAttention]:
     found = {}
     for example, request, kernel in zip(CAUSAL, requests, kernels, strict=True):
         plan = request.compilation("cpu").forward
+        kernels_of = Kernels(TorchKernel(plan), no_backward, lambda kernel=kernel: kernel)  # type: ignore[misc]
         found[example] = module_of(
             target,
             kernel_name(request, target, "forward on torch"),
-            LoadedKernel(
-                TorchKernel(plan),
-                no_backward,
-                LaunchPlan.of(plan),
-                lambda kernel=kernel: kernel,  # type: ignore[misc]
-                lambda plan=plan: plan,  # type: ignore[misc]
-            ),
+            LoadedKernel(kernels_of, LaunchPlan.of(plan), lambda plan=plan: plan),  # type: ignore[misc]
             request,
         )
     return found

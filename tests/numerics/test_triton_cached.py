@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from triton_harness import in_interpreter, passes_in_the_interpreter
 
+from sparsec.backends.base import Cached, CachedKernel
 from sparsec.backends.torch.cached import TorchCached
 from sparsec.backends.triton import cached as triton_cached
 from sparsec.backends.triton.cached import TritonCached
@@ -22,7 +23,6 @@ from sparsec.pipeline import Lowered
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.target import DECODE_ROWS
 from sparsec.reference.mask import mask
-from sparsec.runtime.cached_kernel import Cached, CachedKernel
 from sparsec.runtime.draws import draw_tables
 from sparsec.sema import model as m
 from sparsec.sema.modifiers import Alibi, LearnedSink, Softcap

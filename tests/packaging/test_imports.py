@@ -23,9 +23,8 @@ SOURCES = """
 import ast
 from pathlib import Path
 import sparsec
-from sparsec.backends.cpu.emit import emit_cpp
-from sparsec.backends.triton.emit import emit_triton
-from sparsec.pipeline import Lowered
+from sparsec.backends.registry import builder
+from sparsec.pipeline import Compilation
 
 for path in sorted(Path("examples").glob("*.sparse")):
     program = sparsec.load(path)
@@ -33,10 +32,11 @@ for path in sorted(Path("examples").glob("*.sparse")):
         pattern = program.pattern(name)
         if pattern.unsupported():
             continue
-        heads = pattern.resolve(*((None, None) if pattern.heads else (8, 4)))
-        plan = Lowered(heads).plan_forward(head_dim=64, dtype="bfloat16", query_tile=64, key_tile=64)
-        assert "sparsec_forward" in emit_cpp(plan), name
-        ast.parse(emit_triton(plan))
+        lowered = pattern.lowered(*((None, None) if pattern.heads else (8, 4)))
+        cpu, gpu = (Compilation(lowered, 64, "bfloat16", target) for target in ("cpu", "cuda:90"))
+        assert "sparsec_forward" in builder("cpu").sources(cpu, ("forward", "backward"))["forward"], name
+        for text in builder("cuda:90").sources(gpu, ("forward", "backward")).values():
+            ast.parse(text)
         print(name)
 """
 
@@ -75,6 +75,14 @@ def test_the_blocker_blocks() -> None:
 def test_importing_sparsec_or_its_command_line_does_not_import_torch() -> None:
     code = "import sys, sparsec, sparsec.cli.main; print(sorted({'torch', 'triton', 'jax'} & set(sys.modules)))"
     assert python(code).stdout.strip() == "[]"
+
+
+def test_the_registry_imports_no_backend() -> None:
+    code = (
+        "import sys, sparsec.backends.registry\n"
+        "print(sorted(n for n in sys.modules if n in ('torch', 'jinja2') or n.startswith('sparsec.backends.')))"
+    )
+    assert python(code).stdout.strip() == "['sparsec.backends.base', 'sparsec.backends.registry']"
 
 
 def test_imports_run_in_one_direction() -> None:

@@ -7,15 +7,17 @@ from dataclasses import replace
 from hypothesis import strategies as st
 from torch import float32
 
+from sparsec.backends.base import BackwardKernel, Kernels
 from sparsec.backends.cpu.cached import build_cached
 from sparsec.backends.torch.cached import TorchCached
 from sparsec.backends.torch.kernel import TorchKernel
 from sparsec.ir.bands.normalise import TooManyBands
 from sparsec.pipeline import Lowered
+from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.kv.cached import NoCache
 from sparsec.plan.launch import LaunchPlan
 from sparsec.runtime.compile import module_of
-from sparsec.runtime.kernel import BackwardKernel, LoadedKernel
+from sparsec.runtime.kernel import LoadedKernel
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import Request, kernel_name
 from sparsec.sema.model import Causal, Documents, Intersection, ResolvedPattern
@@ -44,10 +46,8 @@ def torch_module(pattern: ResolvedPattern, head_dim: int) -> SparseAttention:
     lowered = Lowered(pattern)
     request = Request(lowered, head_dim, float32, lambda: lowered.layout)
     plan, chunks = request.compilation("interpreter").forward, request.compilation("cpu").chunks
-    kernels = LoadedKernel(
-        TorchKernel(plan), _no_backward, LaunchPlan.of(plan), lambda: TorchCached(chunks), lambda: plan
-    )
-    return module_of("torch", kernel_name(request, "torch", "small tiles"), kernels, request)
+    kernels = Kernels(TorchKernel(plan), _no_backward, lambda: TorchCached(chunks))
+    return _module("torch", kernel_name(request, "torch", "small tiles"), kernels, plan, request)
 
 
 def cpu_modules(chosen: list[ResolvedPattern], head_dim: int) -> list[SparseAttention]:
@@ -57,15 +57,13 @@ def cpu_modules(chosen: list[ResolvedPattern], head_dim: int) -> list[SparseAtte
     modules = []
     for request, kernel in zip(requests, built, strict=True):
         plan = request.compilation("cpu").forward
-        kernels = LoadedKernel(
-            TorchKernel(plan),
-            _no_backward,
-            LaunchPlan.of(plan),
-            lambda kernel=kernel: kernel,  # type: ignore[misc]
-            lambda plan=plan: plan,  # type: ignore[misc]
-        )
-        modules.append(module_of("cpu", kernel_name(request, "cpu", "forward on torch"), kernels, request))
+        kernels = Kernels(TorchKernel(plan), _no_backward, lambda kernel=kernel: kernel)  # type: ignore[misc]
+        modules.append(_module("cpu", kernel_name(request, "cpu", "forward on torch"), kernels, plan, request))
     return modules
+
+
+def _module(backend: str, name: str, kernels: Kernels, plan: KernelPlan, request: Request) -> SparseAttention:
+    return module_of(backend, name, LoadedKernel(kernels, LaunchPlan.of(plan), lambda: plan), request)
 
 
 def _no_backward() -> BackwardKernel:

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from vacuity import Coverage
 
 import sparsec
+from sparsec.backends.base import CachedKernel, Kernels
 from sparsec.backends.cpu.backward import build_backwards
 from sparsec.backends.cpu.kernel import build_kernels
 from sparsec.pipeline import Lowered
 from sparsec.reference.mask import mask
 from sparsec.runtime.build.cache import build_key
-from sparsec.runtime.cached_kernel import CachedKernel
 from sparsec.runtime.compile import module_of
 from sparsec.runtime.kernel import LoadedKernel
 from sparsec.runtime.module import SparseAttention
@@ -160,13 +160,8 @@ def cpu_modules(part: list[Call], *, gradients: bool = False) -> list[SparseAtte
     modules = []
     for request, of, kernel, backward in zip(requests, compilations, kernels, backwards, strict=True):
         name = kernel_name(request, "cpu", build_key(kernel.source, str(gradients)))
-        loaded = LoadedKernel(
-            kernel,
-            lambda backward=backward: backward,  # type: ignore[misc]
-            kernel.plan,
-            _no_cache,
-            lambda plan=of.forward: plan,  # type: ignore[misc]
-        )
+        made = Kernels(kernel, lambda backward=backward: backward, _no_cache)  # type: ignore[misc]
+        loaded = LoadedKernel(made, kernel.plan, lambda plan=of.forward: plan)  # type: ignore[misc]
         modules.append(with_sink(module_of("cpu", name, loaded, request)))
     return modules
 

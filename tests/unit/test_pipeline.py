@@ -11,15 +11,24 @@ from types import CodeType
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 import sparsec
+from sparsec.backends import registry
+from sparsec.backends.base import PARTS, Built
+from sparsec.backends.cpu.backend import CpuBackend
+from sparsec.backends.torch.backend import TorchBackend
+from sparsec.backends.triton.backend import TritonBackend
 from sparsec.cli.main import commands
 from sparsec.ir.bands.lower import lower
 from sparsec.ir.bands.normalise import Effort, TooManyBands, TooMuchEffort
 from sparsec.ir.bands.transpose import transpose
 from sparsec.pipeline import STAGES, Compilation, Lowered
-from sparsec.runtime.build import artefact
+from sparsec.plan.launch import LaunchPlan
+from sparsec.runtime.compile import module_of
+from sparsec.runtime.kernel import LoadedKernel
+from sparsec.runtime.request import Request, kernel_name
 
 TEXT = "pattern p { heads 4 kv 2  block 16  causal  attend window(40) | stride(3b, phase = h) }"
 
@@ -30,7 +39,13 @@ def function_of(dotted: str) -> Callable[..., Any]:
     return found
 
 
-FUNCTIONS: dict[CodeType, str] = {function_of(stage.function).__code__: stage.name for stage in STAGES}
+def functions() -> dict[CodeType, str]:
+    """What does each stage; of a method that every backend has, one that has it."""
+    methods = {
+        "backends.base.Builder.sources": CpuBackend.sources,
+        "backends.base.Backend.kernels": TorchBackend.kernels,
+    }
+    return {(methods.get(s.function) or function_of(s.function)).__code__: s.name for s in STAGES}
 
 
 def calls(work: Callable[[], object], watched: dict[CodeType, str]) -> list[str]:
@@ -56,8 +71,14 @@ def test_the_stages_are_what_is_run_in_order_each_once() -> None:
         compilation = Compilation(pattern.lowered(4, 2), 64, "float32", "cpu")
         for _ in range(2):
             assert compilation.forward and compilation.backward and compilation.cached
+        registry.builder("cpu").sources(compilation, PARTS)
+        kernels = registry.backend("torch").kernels(compilation)
+        loaded = LoadedKernel(kernels, LaunchPlan.of(compilation.forward), lambda: compilation.forward)
+        request = Request(compilation.lowered, 64, torch.float32)
+        assert kernels.make_backward() and kernels.make_cached()
+        module_of("torch", kernel_name(request, "torch", "stage by stage"), loaded, request)
 
-    found = calls(work, FUNCTIONS)
+    found = calls(work, functions())
     assert list(dict.fromkeys(found)) == [stage.name for stage in STAGES]
     once = {name: count for name, count in Counter(found).items() if count > 1}
     # transposed heads are grouped too; the gradients' plan has a forward plan of its own; a cache has chunks and rows
@@ -72,8 +93,8 @@ def test_compile_lowers_and_transposes_each_pattern_once(
 ) -> None:
     if proofs:
         pytest.importorskip("z3")
-    for name in ("_build_cpu", "_build_gpu"):
-        monkeypatch.setattr(artefact, name, lambda *_: ((), {}))
+    for backend in (CpuBackend, TritonBackend):
+        monkeypatch.setattr(backend, "build", lambda *_: Built((), {}))
     watched = {lower.__code__: "lower", transpose.__code__: "transpose"}
     options = ["--target", target, *(["--prove"] if proofs else [])]
     file = tmp_path / "p.sparse"

@@ -49,6 +49,9 @@ class CpuBackward:
         found: Entry = open_library(library).sparsec_backward
         return CpuBackward(plan, lambda: found)
 
+    def build(self) -> None:
+        self.entry()
+
     def backward(
         self,
         grad_out: Tensor,

@@ -15,6 +15,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from sparsec.backends.base import Cached, check_room
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit_cached import emit_cpp_cached
 from sparsec.backends.cpu.kernel import TORCH_DTYPES, DrawList, address, check_call, compile_shared, open_library
@@ -23,7 +24,6 @@ from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.launch import CachedLaunch
 from sparsec.plan.target import CPU_FEW_ROWS
-from sparsec.runtime.cached_kernel import Cached, check_room
 
 _BAD_LENGTHS = 2
 _CALL = calls.CACHED.packer()
@@ -41,7 +41,7 @@ class Entries(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CpuCached:
-    """See `runtime.cached_kernel.CachedKernel`; `entries` loads the library, building it the first time (BuildError).
+    """See `backends.base.CachedKernel`; `entries` loads the library, building it the first time (BuildError).
 
     `few`: the most queries of a call for the kernel of single rows (`plan.target.CPU_FEW_ROWS`).
     """
@@ -62,6 +62,9 @@ class CpuCached:
         """The kernels from a library that `compile_shared(source)` made, `source` being what `plan` launches."""
         loaded = open_library(library)
         return _kernel(plan, source, lambda: loaded, "sparsec")
+
+    def build(self) -> None:
+        self.entries()
 
     def attend(
         self,

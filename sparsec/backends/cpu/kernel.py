@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 import sparsec
+from sparsec.backends.base import Unavailable
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit import emit_cpp
 from sparsec.backends.cpu.processor import Processor, used_by
@@ -40,8 +41,10 @@ _TIMEOUT_SECONDS = 300
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class NoCompiler(BuildError):
+class NoCompiler(BuildError, Unavailable):
     """The machine has no C++ compiler, and the build cache no kernel that one has built."""
+
+    lack = "no C++ compiler was found"
 
 
 @dataclass(frozen=True, slots=True)

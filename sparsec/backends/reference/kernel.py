@@ -30,7 +30,7 @@ class ReferenceKernel:
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """See `runtime.kernel.ForwardKernel`."""
+        """See `backends.base.ForwardKernel`."""
         lengths = None if cu_seqlens is None else tuple(cu_seqlens.tolist())
         visible = mask(self.pattern, q.shape[2], k.shape[2], q_offset, cu_seqlens=lengths).to(q.device)
         score = replace(self.pattern.score, scale=scale)

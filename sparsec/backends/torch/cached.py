@@ -13,18 +13,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sparsec.backends.base import Cached
 from sparsec.backends.torch.kernel import Scores, State, wide_type
 from sparsec.backends.torch.tiles import Block, HeadGroup, Sequence, head_groups, query_blocks
 from sparsec.ir.expr.evaluate import evaluate
 from sparsec.ir.expr.nodes import Expr
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.launch import CachedLaunch
-from sparsec.runtime.cached_kernel import Cached
 
 
 @dataclass(frozen=True, slots=True)
 class TorchCached:
-    """See `runtime.cached_kernel.CachedKernel`. The lengths are read on the host, to walk the tile programs."""
+    """See `backends.base.CachedKernel`. The lengths are read on the host, to walk the tile programs."""
 
     planned: CachedPlan
     source: str = ""
@@ -33,6 +33,9 @@ class TorchCached:
     @property
     def plan(self) -> CachedLaunch:
         return CachedLaunch.of(self.planned, self.planned)
+
+    def build(self) -> None:
+        """There is nothing to build."""
 
     def attend(
         self,

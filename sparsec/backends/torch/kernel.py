@@ -37,7 +37,7 @@ class TorchKernel:
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """See `runtime.kernel.ForwardKernel`."""
+        """See `backends.base.ForwardKernel`."""
         out = q.new_zeros(q.shape)
         lse = q.new_full(q.shape[:3], -math.inf, dtype=wide_type(q))
         score = Scores.of(self.plan, q, scale)
@@ -61,6 +61,9 @@ class TorchBackward:
 
     plan: BackwardPlan
 
+    def build(self) -> None:
+        """There is nothing to build."""
+
     def backward(
         self,
         grad_out: Tensor,
@@ -77,7 +80,7 @@ class TorchBackward:
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """See `runtime.kernel.BackwardKernel`; the chain rule of Dao et al. 2022 (FlashAttention), algorithm 4."""
+        """See `backends.base.BackwardKernel`; the chain rule of Dao et al. 2022 (FlashAttention), algorithm 4."""
         plan = self.plan
         score = Scores.of(plan.forward, q, scale)
         wide = score.wide

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from sparsec.backends.base import Cached
 from sparsec.backends.triton.call import Entry, aligned, launch, strides, with_rows
 from sparsec.backends.triton.emit_cached import emit_triton_cached
 from sparsec.backends.triton.kernel import (
@@ -31,7 +32,6 @@ from sparsec.plan.heads import PackTable
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.launch import CachedLaunch
 from sparsec.plan.target import DECODE_ROWS, MERGED, PLAIN, STORE_ROWS, decode_program_rows, decode_splits
-from sparsec.runtime.cached_kernel import Cached
 from sparsec.runtime.devices import PerDevice, constant
 
 
@@ -59,7 +59,7 @@ class Entries:
 
 @dataclass(frozen=True, slots=True)
 class TritonCached:
-    """See `runtime.cached_kernel.CachedKernel`; the kernels of few queries take up to DECODE_ROWS."""
+    """See `backends.base.CachedKernel`; the kernels of few queries take up to DECODE_ROWS."""
 
     plan: CachedLaunch
     emit: Callable[[], str]
@@ -84,6 +84,9 @@ class TritonCached:
     @property
     def source(self) -> str:
         return self.emit()
+
+    def build(self) -> None:
+        """Kernels are built at their first launch."""
 
     def attend(
         self,

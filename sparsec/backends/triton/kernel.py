@@ -180,7 +180,7 @@ class TritonKernel:
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """See `runtime.kernel.ForwardKernel`; `lists` are the tables of `runtime.draws`, class by class.
+        """See `backends.base.ForwardKernel`; `lists` are the tables of `runtime.draws`, class by class.
 
         Raises CallError for tensors on the CPU outside the interpreter.
         """
@@ -201,6 +201,9 @@ class TritonKernel:
             call.query_tiles(entry, tables, tensors, {"keys": k, "values": v})
         return out.to(q.dtype), lse
 
+    def build(self) -> None:
+        """Kernels are built at their first launch."""
+
     def backward(
         self,
         grad_out: Tensor,
@@ -217,7 +220,7 @@ class TritonKernel:
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """See `runtime.kernel.BackwardKernel`; raises as `forward` does."""
+        """See `backends.base.BackwardKernel`; raises as `forward` does."""
         check_device(q)
         if self.gradients is None:
             raise InternalError("a kernel made without the plan of its gradients was asked for them")

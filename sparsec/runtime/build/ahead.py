@@ -12,8 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from typing import TypeVar
 
-from sparsec.backends.cpu.backward import CpuBackward
-from sparsec.backends.cpu.cached import CpuCached
+from sparsec.backends import registry
 from sparsec.runtime.kernel import registered
 from sparsec.runtime.module import SparseAttention
 
@@ -55,12 +54,12 @@ def build_ahead(
 ) -> None:
     """Builds the kernels of the modules' gradients, and those over a cache, that their first calls would build.
 
-    Modules of target "cpu" have some; others are left as they are. Raises NoCache where a pattern has no cache,
-    BuildError if the machine's compiler fails.
+    Modules of a backend with an ahead-of-call compiler have some; others are left as they are. Raises NoCache where a
+    pattern has no cache, BuildError if the compiler fails.
     """
     works: list[tuple[Hashable, Callable[[], object]]] = []
     for module in modules:
-        if module.target != "cpu":
+        if not registry.BACKENDS[module.target].ahead:
             continue
         digest = module.kernel_digest
         if gradients:
@@ -71,15 +70,11 @@ def build_ahead(
 
 
 def _build_gradients(digest: str) -> None:
-    kernel = registered(digest).backward
-    if isinstance(kernel, CpuBackward):  # without a compiler, PyTorch's may stand in
-        kernel.entry()
+    registered(digest).backward.build()
 
 
 def _build_cached(digest: str) -> None:
-    kernel = registered(digest).cached
-    if isinstance(kernel, CpuCached):
-        kernel.entries()
+    registered(digest).cached.build()
 
 
 def _cores() -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sparsec.backends.cpu.processor import Processor
+from sparsec.backends.base import KernelRecord
 from sparsec.ir.bands.band import Congruence
 from sparsec.ir.bands.liveness import Growth, Region
 from sparsec.ir.tiles.program import ListSpec
@@ -21,24 +21,6 @@ from sparsec.sema.record import score_data, score_of
 
 FORMAT = 4
 MANIFEST, LAYOUT = "manifest.json", "layout.json"
-
-
-@dataclass(frozen=True, slots=True)
-class KernelRecord:
-    """One kernel. Registers per thread, bytes per thread or program; None where a target has no such figure.
-
-    `problems` holds what makes it unfit: too much shared memory, no tensor-core instruction. `warnings` tell of spills.
-    """
-
-    name: str
-    registers: int | None = None
-    spills: int | None = None
-    stack_bytes: int | None = None
-    shared_bytes: int | None = None
-    tensor_core_instructions: int | None = None
-    tma_instructions: int | None = None
-    problems: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +45,7 @@ class Proof:
 class Manifest:
     """What `manifest.json` says; `launch` is `launch_data`, `files` each file's SHA-256 by its name.
 
-    `processor`: what a library for the CPU needs of the machine, None for a GPU's.
+    `processor`: what the kernels need of the machine, as of `backends.base.Built`.
     `request`: the name of the kernels, as of `runtime.request`, from which other processes build them. `proof`: None
     where none was asked for.
     """
@@ -75,7 +57,7 @@ class Manifest:
     launch: Mapping[str, Any]
     kernels: tuple[KernelRecord, ...]
     files: Mapping[str, str]
-    processor: Processor | None = None
+    processor: Mapping[str, Any] | None = None
     proof: Proof | None = None
 
 

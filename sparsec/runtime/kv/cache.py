@@ -15,11 +15,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sparsec.backends.base import Cached
 from sparsec.diagnostics.arguments import integer
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.plan.kv.layout import CacheLayout
-from sparsec.runtime.cached_kernel import Cached
 
 LARGE_PAGE = 1 << 21
 """Bytes."""

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsec.backends.base import Cached, check_room
 from sparsec.diagnostics.model import CallError
-from sparsec.runtime.cached_kernel import Cached, check_room
 from sparsec.runtime.devices import captured, current
 from sparsec.runtime.draws import draw_tables
 from sparsec.runtime.kernel import LoadedKernel, registered
@@ -45,7 +45,7 @@ def _attend_cached(
     kernel: str,
     scale: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """Attends as `cached_kernel.CachedKernel.attend` does, stores k and v, and counts them.
+    """Attends as `backends.base.CachedKernel.attend` does, stores k and v, and counts them.
 
     `counts`: int32 [B] on the CPU or on q's device, the tokens of each sequence among the N (None: all of them).
     `state`: see KVCache.

@@ -16,7 +16,10 @@ import torch
 from click.testing import CliRunner, Result
 
 import sparsec
+from sparsec.backends.base import Built
 from sparsec.backends.cpu import kernel as cpu
+from sparsec.backends.cpu.backend import CpuBackend
+from sparsec.backends.triton.backend import TritonBackend
 from sparsec.cli import proofs
 from sparsec.cli.main import commands
 from sparsec.runtime.build import artefact
@@ -42,7 +45,7 @@ def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("expected the claims to be decided before anything is built")
 
-    monkeypatch.setattr(artefact, "_build_cpu", refuse)
+    monkeypatch.setattr(CpuBackend, "build", refuse)
 
 
 def proving(monkeypatch: pytest.MonkeyPatch, prove: Callable[..., Any]) -> None:
@@ -133,7 +136,7 @@ def test_a_spill_is_a_warning_unless_asked_for_none(
         KernelRecord("forward_0", 168, 0, 0, 300_000, 24, 12, problems),
         KernelRecord("grad_keys_0", 255, 52, 48, 100_000, 24, 12, (), (SPILL,)),
     )
-    monkeypatch.setattr(artefact, "_build_gpu", lambda *_: (kernels, {}))
+    monkeypatch.setattr(TritonBackend, "build", lambda *_: Built(kernels, {}))
     target = file.with_name("built")
     result = compiled(file, "-o", target, "--target", "cuda:90", *options)
     assert result.exit_code == status
@@ -157,7 +160,7 @@ def test_a_folder_that_cannot_be_written_is_named_as_it_was_given(file: Path, mo
     def refuse(**_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(file.with_name(".sparsec-1")))
 
-    monkeypatch.setattr(artefact, "_build_cpu", lambda *_: ((), {}))
+    monkeypatch.setattr(CpuBackend, "build", lambda *_: Built((), {}))
     monkeypatch.setattr(artefact.tempfile, "TemporaryDirectory", refuse)
     result = compiled(file, "-o", file.with_name("built"))
     assert (result.exit_code, result.stdout) == (2, "")

@@ -215,7 +215,7 @@ def test_proofs(file: Path, status: str, monkeypatch: pytest.MonkeyPatch) -> Non
     result = verify(file, *SMALL, "--examples", "0", "--prove", "--dtype", "bfloat16")
     assert result.exit_code == (0 if status == "proved" else 1)
     of = called["compilation"]
-    assert (of.pattern.heads, of.head_dim, of.dtype, of.target) == (2, 8, "bfloat16", "cpu")
+    assert (of.pattern.heads, of.head_dim, of.dtype, of.target) == (2, 8, "bfloat16", "torch")
     rows = [line for line in result.stdout.splitlines() if "2 ms" in line]
     assert [row.split("2 ms")[1].strip() for row in rows] == ["proved", status]
     assert ("is refuted at i = 1088, j = 127\n#.#" in result.stdout) == (status == "refuted")
@@ -228,7 +228,7 @@ def test_proofs_by_z3(file: Path) -> None:
     pytest.importorskip("z3")
     result = verify(file, *SMALL, "--examples", "0", "--prove")
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("p: the plan for cpu\n")
+    assert result.stdout.startswith("p: the plan for torch\n")
     assert "coverage" in result.stdout and result.stdout.count("proved") >= 6
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from spilling import assert_fit
 
+from sparsec.backends.base import Cached
 from sparsec.backends.triton.aot import KernelArtefact, compile_ahead_cached
 from sparsec.backends.triton.cached import TritonCached
 from sparsec.backends.triton.emit_cached import emit_triton_cached
@@ -15,7 +16,6 @@ from sparsec.diagnostics.model import CallError
 from sparsec.pipeline import Lowered
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.target import cached_tile_sizes, decode_tile_sizes
-from sparsec.runtime.cached_kernel import Cached
 from sparsec.sema import model as m
 from sparsec.sema.modifiers import Alibi, LearnedSink, Softcap
 

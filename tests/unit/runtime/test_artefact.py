@@ -243,7 +243,7 @@ def test_a_failed_compile_leaves_the_folder_as_it_was(
             raise cpu.BuildError("no space left")
         return honest(source, **options)
 
-    monkeypatch.setattr(artefact.cpu, "compile_shared", failing)
+    monkeypatch.setattr(cpu, "compile_shared", failing)
     with pytest.raises(cpu.BuildError, match="no space"):
         written(copy)
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]

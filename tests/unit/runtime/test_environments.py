@@ -26,9 +26,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A build cache of its own, and a process that has loaded no kernel."""
     monkeypatch.setenv("SPARSEC_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(kernel, "_KERNELS", {})
-    compiling._warn_once.cache_clear()
+    compiling._warn.cache_clear()
     yield
-    compiling._warn_once.cache_clear()
+    compiling._warn.cache_clear()
 
 
 def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +86,7 @@ def test_what_was_not_built_falls_back_with_one_warning(monkeypatch: pytest.Monk
     exact = used(sparsec.compile(TEXT, head_dim=16, target="torch", device="cpu"))
     for ours, theirs in zip(found, exact, strict=True):
         torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=0)
-    compiling._warn_once.cache_clear()
+    compiling._warn.cache_clear()
     other = TEXT.replace("11", "12")
     with pytest.warns(UserWarning, match="falls back"):
         assert sparsec.compile(other, head_dim=16, device="cpu").target == "torch"

@@ -1,0 +1,287 @@
+"""What a backend is: how it turns the plans of a compilation into kernels that run, here and now or from a folder.
+
+`sparsec.backends.registry` names the backends and says what is known of each before it is imported. Invariant: nothing
+here imports torch, Triton or a compiler, so that whoever prints sources needs none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sparsec.diagnostics.model import CallError, SparsecError
+from sparsec.ir.bands.bounds import POSITION_LIMIT
+from sparsec.pipeline import Compilation
+from sparsec.plan.launch import CachedLaunch, Launches
+from sparsec.sema.model import ResolvedPattern
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Unavailable(SparsecError):
+    """This machine lacks what a backend builds its kernels with; `lack` says so in a few words."""
+
+    lack = "something is missing"
+
+
+class ForwardKernel(Protocol):
+    """Attention on tensors that `runtime.module` has checked.
+
+    q [B, H, Nq, D], k and v [B, G, Nk, D], any strides; row r of q sits at absolute position q_offset + r. `scale` None
+    means the pattern's, else 1/sqrt(D). `lists` are the draw tables of `runtime.draws`. `sink` is float32 [H] where the
+    pattern has a learned sink; `cu_seqlens` int32 [documents + 1] where it has documents (then B is 1 and Nq is Nk).
+    """
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        q_offset: int,
+        scale: float | None,
+        lists: tuple[Tensor, ...],
+        sink: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """out like q, 0 in rows that see no key; natural-log LSE [B, H, Nq], -inf there (the sink, if there is one).
+
+        Both are contiguous. The LSE is float32, or float64 for float64 inputs.
+        """
+        ...
+
+
+class OracleKernel(ForwardKernel, Protocol):
+    """A forward kernel that is plain torch, which autograd goes through; it is made for a pattern, not for a plan."""
+
+    @property
+    def pattern(self) -> ResolvedPattern: ...
+
+
+class BackwardKernel(Protocol):
+    """The gradients of the attention that a ForwardKernel of the same pattern computed."""
+
+    def build(self) -> None:
+        """Does now what a compiler would do at the first call. Raises Unavailable, or BuildError if it fails."""
+        ...
+
+    def backward(
+        self,
+        grad_out: Tensor,
+        grad_lse: Tensor | None,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        *,
+        q_offset: int,
+        scale: float | None,
+        lists: tuple[Tensor, ...],
+        sink: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Gradients of q, k and v, contiguous and like them, and of the sink (None without one)."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Cached:
+    """A cache as kernels see it, B sequences.
+
+    keys, values: [B, slots, D], contiguous; what no key has been stored in may hold anything, NaN included.
+    lengths: int32 [B], the tokens that each sequence has already. counts: int32 [B], how many of the call's N tokens
+    are its own: the last ones of the N, the rest before them being padding (None: all N).
+    places: int32 [kv_heads, regions, 2]: base and capacity of each region, 0 and 0 where a group has fewer.
+    state, max_len: as of `runtime.kv.cache.KVCache`, for a kernel that `advances`: storing then counts the tokens in
+    state and lengths, and raises CallError before anything is written if a sequence would have more than max_len.
+    """
+
+    keys: Tensor
+    values: Tensor
+    lengths: Tensor
+    counts: Tensor | None
+    places: Tensor
+    state: Tensor | None = None
+    max_len: int = POSITION_LIMIT
+    checked: bool = False
+    """Set by a kernel that has found the tensors, counts aside, to be what it takes."""
+
+    def numbers(self, new: int) -> tuple[list[int], list[int]]:
+        """Lengths and counts on the host."""
+        return self.lengths.tolist(), self.counted(new).tolist()
+
+    def counted(self, new: int) -> Tensor:
+        """`counts` of a call of `new` tokens."""
+        return self.lengths.new_full((len(self.lengths),), new) if self.counts is None else self.counts
+
+
+def check_room(lengths: Sequence[int], counts: Sequence[int], max_len: int) -> None:
+    """Raises CallError unless `counts` more tokens fit in each sequence."""
+    for row, (have, more) in enumerate(zip(lengths, counts, strict=True)):
+        if have + more > max_len:
+            raise CallError(
+                f"expected at most {max_len} tokens in the cache, got {have} + {more} in sequence {row}; "
+                "nothing was written"
+            )
+
+
+class CachedKernel(Protocol):
+    """Attention to the keys of a cache and of the call, and their storing; `source` is its text, empty without one.
+
+    Attention comes before storing, for a new key may take the slot of one that a query still sees; neither reads a
+    length on the host.
+    """
+
+    @property
+    def plan(self) -> CachedLaunch: ...
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def advances(self) -> bool:
+        """Whether storing counts the tokens where a cache's `state` is given."""
+        ...
+
+    def build(self) -> None:
+        """As of a BackwardKernel."""
+        ...
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cache: Cached,
+        *,
+        scale: float | None,
+        lists: tuple[Tensor, ...],
+        sink: Tensor | None = None,
+        store: bool = False,
+        checked: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Attention of q [B, H, N, D] to the cached keys and to k, v [B, G, N, D], any strides.
+
+        With `store` these are then stored, as by the method; else the cache stays as it is. `checked`: the shapes,
+        dtypes and devices of q, k, v and sink are known to be right.
+
+        Row r of sequence b stands at position lengths[b] + counts[b] - N + r, and Nk is lengths[b] + counts[b].
+        `lists`: the tables of `runtime.draws` of `CachedLaunch.chunks`, class by class, from query block 0 on; `sink`
+        float32 [H] where the pattern has one. Returns out like q and the natural-log LSE, float32 [B, H, N],
+        contiguous; a row that sees no key has 0 and -inf (or the sink), and so has padding, without the sink.
+        """
+        ...
+
+    def store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
+        """Writes the last counts[b] rows of k and v [B, G, N, D] to their slots in cache.keys and cache.values.
+
+        A key that later ones of the same call displace, or that lies past the arena, is not written.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """The kernels of one compilation; those of the gradients and of a cache are made when they are first needed."""
+
+    forward: ForwardKernel
+    make_backward: Callable[[], BackwardKernel]
+    make_cached: Callable[[], CachedKernel]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRecord:
+    """One built kernel. Registers per thread, bytes per thread or program; None where a target has no such figure.
+
+    `problems` holds what makes it unfit: too much shared memory, no tensor-core instruction. `warnings` tell of spills.
+    """
+
+    name: str
+    registers: int | None = None
+    spills: int | None = None
+    stack_bytes: int | None = None
+    shared_bytes: int | None = None
+    tensor_core_instructions: int | None = None
+    tma_instructions: int | None = None
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a folder holds of kernels: their figures, and the content of each file by its name.
+
+    `needs`: what they ask of the machine that runs them, as plain data; None for nothing.
+    """
+
+    kernels: tuple[KernelRecord, ...]
+    files: Mapping[str, bytes]
+    needs: Mapping[str, Any] | None = None
+
+
+PARTS = ("forward", "cached", "backward")
+"""What a source is of: the forward pass, attention over a KV cache, the gradients."""
+
+
+class Backend(Protocol):
+    """One way to run attention. What is known of it before it is imported stands in `registry.BACKENDS`."""
+
+    def target_of(self, device: torch.device) -> str:
+        """The target name of a device, as of `plan.target`. Raises CallError for a device that it has no plans for."""
+        ...
+
+    def check_runs(self, device: torch.device) -> None:
+        """Raises CallError for a device where its kernels can be made and not run."""
+        ...
+
+    def check_builds(self) -> None:
+        """Raises Unavailable where this machine lacks what building takes."""
+        ...
+
+    def kernels(self, compilation: Compilation) -> Kernels:
+        """The kernels that run here. Raises Unavailable, BuildError."""
+        ...
+
+
+class Oracle(Protocol):
+    """What backends are held to: it has one kernel, for any device."""
+
+    def kernel(self, pattern: ResolvedPattern) -> OracleKernel: ...
+
+
+class Builder(Backend, Protocol):
+    """A backend with generated text, whose kernels `sparsec compile` builds for machines that need not be there."""
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Those whose versions a folder records."""
+        ...
+
+    def sources(self, compilation: Compilation, parts: Sequence[str]) -> dict[str, str]:
+        """The generated text of some PARTS, by part; needs neither torch nor a compiler. Raises NoCache."""
+        ...
+
+    def build(self, compilation: Compilation, parts: Sequence[str], progress: Callable[[str], None]) -> Built:
+        """Builds some PARTS for the compilation's target, telling each to `progress`.
+
+        Raises SparsecError if the compiler fails.
+        """
+        ...
+
+    def check_needs(self, needs: Any) -> None:
+        """Raises CallError unless this machine has what `Built.needs` says; KeyError or TypeError for other data."""
+        ...
+
+    def load(
+        self, launches: Launches, folder: Path, files: Mapping[str, bytes]
+    ) -> tuple[ForwardKernel, BackwardKernel | None, CachedKernel | None]:
+        """The kernels of the files that `build` gave, which lie in `folder`; None as of `launches`.
+
+        Raises KeyError for a file that is not there.
+        """
+        ...

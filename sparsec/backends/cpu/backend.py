@@ -1,0 +1,97 @@
+"""The `cpu` backend: C++ that the machine's compiler builds, run on CPU tensors.
+
+Invariant: printing sources imports no torch; what does is imported where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sparsec.backends.base import BackwardKernel, Built, CachedKernel, ForwardKernel, KernelRecord, Kernels
+from sparsec.backends.cpu import processor
+from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward
+from sparsec.backends.cpu.emit_cached import emit_cpp_cached
+from sparsec.pipeline import Compilation
+from sparsec.plan.launch import Launches
+
+if TYPE_CHECKING:
+    import torch
+
+ENTRY_POINTS = {"forward": ("forward",), "cached": ("attend_chunk", "attend_rows", "store"), "backward": ("backward",)}
+
+
+@dataclass(frozen=True, slots=True)
+class CpuBackend:
+    """See `backends.base.Builder`."""
+
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
+
+    def target_of(self, device: torch.device) -> str:
+        return "cpu"
+
+    def check_runs(self, device: torch.device) -> None:
+        """What is built here runs here."""
+
+    def check_builds(self) -> None:
+        from sparsec.backends.cpu.kernel import NoCompiler, has_compiler
+
+        if not has_compiler():
+            raise NoCompiler("expected a C++ compiler ($CXX, g++ or clang++) for target cpu, found none; install one")
+
+    def kernels(self, compilation: Compilation) -> Kernels:
+        from sparsec.backends.cpu.backward import CpuBackward
+        from sparsec.backends.cpu.cached import CpuCached
+        from sparsec.backends.cpu.kernel import CpuKernel
+
+        return Kernels(
+            CpuKernel.of(compilation.forward),
+            lambda: CpuBackward.of(compilation.backward),
+            lambda: CpuCached.of(*compilation.cached),
+        )
+
+    def sources(self, compilation: Compilation, parts: Sequence[str]) -> dict[str, str]:
+        emitters = {
+            "forward": lambda: emit_cpp(compilation.forward),
+            "cached": lambda: emit_cpp_cached(*compilation.cached),
+            "backward": lambda: emit_cpp_backward(compilation.backward),
+        }
+        return {part: emitters[part]() for part in parts}
+
+    def build(self, compilation: Compilation, parts: Sequence[str], progress: Callable[[str], None]) -> Built:
+        from sparsec.backends.cpu import kernel
+
+        level = compilation.target.partition(":")[2] or kernel.NATIVE
+        files: dict[str, bytes] = {}
+        for part, source in self.sources(compilation, parts).items():
+            progress(part)
+            library = kernel.compile_shared(source, processor=level)
+            files |= {f"{part}.cpp": source.encode(), f"{part}.so": library.read_bytes()}
+        records = tuple(KernelRecord(f"sparsec_{name}") for part in parts for name in ENTRY_POINTS[part])
+        return Built(records, files, asdict(kernel.processor_of(level)))
+
+    def check_needs(self, needs: Any) -> None:
+        processor.check(needs["machine"], needs["instructions"])
+
+    def load(
+        self, launches: Launches, folder: Path, files: Mapping[str, bytes]
+    ) -> tuple[ForwardKernel, BackwardKernel | None, CachedKernel | None]:
+        from sparsec.backends.cpu.backward import CpuBackward
+        from sparsec.backends.cpu.cached import CpuCached
+        from sparsec.backends.cpu.kernel import CpuKernel
+
+        def library(part: str) -> Path:
+            assert files[f"{part}.so"] is not None
+            return folder / f"{part}.so"
+
+        backward, cached = launches.backward, launches.cached
+        return (
+            CpuKernel.load(launches.forward, files["forward.cpp"].decode(), library("forward")),
+            None if backward is None else CpuBackward.load(backward, library("backward")),
+            None if cached is None else CpuCached.load(cached, files["cached.cpp"].decode(), library("cached")),
+        )
+
+
+BACKEND = CpuBackend()

@@ -1,0 +1,116 @@
+"""The `triton` backend: Triton source for GPUs, built at the first launch or, for a folder, ahead of time.
+
+Invariant: printing sources imports neither torch nor Triton; what does is imported where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sparsec.backends.base import BackwardKernel, Built, CachedKernel, ForwardKernel, KernelRecord, Kernels
+from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
+from sparsec.backends.triton.emit_cached import emit_triton_cached
+from sparsec.pipeline import Compilation
+from sparsec.plan.launch import Launches
+
+if TYPE_CHECKING:
+    import torch
+
+    from sparsec.backends.triton.aot import KernelArtefact
+
+
+@dataclass(frozen=True, slots=True)
+class TritonBackend:
+    """See `backends.base.Builder`."""
+
+    packages: ClassVar[tuple[str, ...]] = ("torch", "triton")
+
+    def target_of(self, device: torch.device) -> str:
+        from sparsec.backends.triton.kernel import target_of
+
+        return target_of(device)
+
+    def check_runs(self, device: torch.device) -> None:
+        import torch
+
+        from sparsec.backends.triton.kernel import check_device
+
+        check_device(torch.empty(0, device=device))
+
+    def check_builds(self) -> None:
+        """Triton brings its compiler along."""
+
+    def kernels(self, compilation: Compilation) -> Kernels:
+        from sparsec.backends.triton.cached import TritonCached
+        from sparsec.backends.triton.kernel import TritonKernel
+
+        built = TritonKernel.of(compilation.forward, plan_backward=lambda: compilation.backward)
+        return Kernels(built, lambda: built, lambda: TritonCached.of(*compilation.cached))
+
+    def sources(self, compilation: Compilation, parts: Sequence[str]) -> dict[str, str]:
+        emitters = {
+            "forward": lambda: emit_triton(compilation.forward),
+            "cached": lambda: emit_triton_cached(*compilation.cached),
+            "backward": lambda: emit_triton_backward(compilation.backward),
+        }
+        return {part: emitters[part]() for part in parts}
+
+    def build(self, compilation: Compilation, parts: Sequence[str], progress: Callable[[str], None]) -> Built:
+        from sparsec.backends.triton import aot
+
+        of, target = compilation, compilation.target
+        builders: dict[str, Callable[[str], tuple[KernelArtefact, ...]]] = {
+            "forward": lambda text: aot.compile_ahead(text, of.forward, target),
+            "cached": lambda text: aot.compile_ahead_cached(text, *of.cached, target),
+            "backward": lambda text: aot.compile_ahead_backward(text, of.backward, target),
+        }
+        files: dict[str, bytes] = {}
+        records: list[KernelRecord] = []
+        for part, source in self.sources(of, parts).items():
+            progress(part)
+            files[f"{part}.py"] = source.encode()
+            for artefact in builders[part](source):
+                files.update(artefact.files)
+                records.append(_record(artefact))
+        return Built(tuple(records), files)
+
+    def check_needs(self, needs: Any) -> None:
+        """The source is built for the GPU that is there."""
+
+    def load(
+        self, launches: Launches, folder: Path, files: Mapping[str, bytes]
+    ) -> tuple[ForwardKernel, BackwardKernel | None, CachedKernel | None]:
+        from sparsec.backends.triton.cached import TritonCached
+        from sparsec.backends.triton.kernel import TritonKernel
+
+        backward, cached = launches.backward, launches.cached
+        gradients = None if backward is None else (backward, files["backward.py"].decode())
+        kernel = TritonKernel.load(launches.forward, files["forward.py"].decode(), gradients)
+        return (
+            kernel,
+            None if backward is None else kernel,
+            None if cached is None else TritonCached.load(cached, files["cached.py"].decode()),
+        )
+
+
+def _record(artefact: KernelArtefact) -> KernelRecord:
+    from sparsec.backends.triton import aot
+
+    found = aot.check(artefact)
+    return KernelRecord(
+        artefact.name,
+        artefact.registers,
+        artefact.spill_bytes,
+        artefact.stack_bytes,
+        artefact.shared_bytes,
+        artefact.tensor_core,
+        artefact.tma,
+        found.problems,
+        found.warnings,
+    )
+
+
+BACKEND = TritonBackend()
