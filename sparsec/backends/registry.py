@@ -6,6 +6,7 @@ A backend is a way to run attention (`cpu`, `triton`); a target is a machine to 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, cast
@@ -19,22 +20,30 @@ class Entry:
     """Where a backend is: `module` has it as `BACKEND`.
 
     targets: what its target names begin with. devices: the kinds of device that it runs on, as torch calls them (None:
-    any). builds: the targets that `sparsec compile` takes; then it is a Builder. ahead: whether a compiler builds its
-    kernels before they are first called. float64: whether it computes in it. oracle: whether it is an Oracle.
+    any); if_named: others, where it is asked for. builds: the targets that `sparsec compile` takes; then it is a
+    Builder. ahead: whether a compiler builds its kernels before they are first called. float64: whether it computes in
+    it. oracle: whether it is an Oracle.
     """
 
     module: str
     targets: tuple[str, ...]
     devices: tuple[str, ...] | None = None
+    if_named: tuple[str, ...] = ()
     builds: tuple[str, ...] = ()
     ahead: bool = False
     float64: bool = False
     oracle: bool = False
 
 
-BACKENDS = {
-    "cpu": Entry("sparsec.backends.cpu.backend", ("cpu",), ("cpu",), CPU_TARGETS, ahead=True),
-    "triton": Entry("sparsec.backends.triton.backend", ("cuda", "hip", "interpreter"), ("cuda", "cpu"), GPU_TARGETS),
+BACKENDS: Mapping[str, Entry] = {
+    "cpu": Entry("sparsec.backends.cpu.backend", ("cpu",), ("cpu",), builds=CPU_TARGETS, ahead=True),
+    "triton": Entry(
+        "sparsec.backends.triton.backend",
+        ("cuda", "hip", "interpreter"),
+        ("cuda",),
+        if_named=("cpu",),
+        builds=GPU_TARGETS,
+    ),
     "torch": Entry("sparsec.backends.torch.backend", ("torch",), float64=True),
     "reference": Entry("sparsec.backends.reference.backend", (), float64=True, oracle=True),
 }
@@ -46,12 +55,9 @@ def backend(name: str) -> Backend:
 
 
 def builder(target: str) -> Builder:
-    """The backend of a target that `sparsec compile` takes. Raises ValueError for another one."""
-    name = backend_name(target)
-    if target not in BACKENDS[name].builds:
-        known = (each for entry in BACKENDS.values() for each in entry.builds)
-        raise ValueError(f"expected a target among {', '.join(known)}, got {target!r}")
-    return cast(Builder, _imported(name))
+    """The backend of a target that `sparsec compile` takes; raises as `check_target` does."""
+    check_target(target)
+    return cast(Builder, _imported(backend_name(target)))
 
 
 def oracle(name: str) -> Oracle:
@@ -71,6 +77,13 @@ def backend_name(target: str) -> str:
     raise ValueError(f"expected a target such as cpu, cuda:90 or hip:gfx942, got {target!r}")
 
 
+def check_target(target: str) -> None:
+    """Raises ValueError for a target that `sparsec compile` does not take."""
+    if target not in BACKENDS[backend_name(target)].builds:
+        known = (each for entry in BACKENDS.values() for each in entry.builds)
+        raise ValueError(f"expected a target among {', '.join(known)}, got {target!r}")
+
+
 def compared() -> tuple[str, ...]:
     """The names of those that are held to an oracle."""
     return tuple(name for name, entry in BACKENDS.items() if not entry.oracle)
@@ -83,12 +96,12 @@ def best(device: str, *, after: str | None = None) -> str | None:
 
 
 def runs_on(name: str, device: str) -> bool:
-    """Whether a backend runs on a kind of device."""
+    """Whether a backend runs on a kind of device without being asked to."""
     devices = BACKENDS[name].devices
     return devices is None or device in devices
 
 
 def only_device(name: str) -> str | None:
     """The one kind of device that a backend runs on; None where it runs on several."""
-    devices = BACKENDS[name].devices
-    return devices[0] if devices is not None and len(devices) == 1 else None
+    entry = BACKENDS[name]
+    return entry.devices[0] if entry.devices is not None and len(entry.devices + entry.if_named) == 1 else None

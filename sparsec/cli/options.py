@@ -126,6 +126,6 @@ def resolved(pattern: Pattern, heads: int | None, kv_heads: int | None) -> Resol
 def check_target(target: str) -> None:
     """Raises click.BadParameter for a target that no kernel is built for."""
     try:
-        registry.builder(target)
+        registry.check_target(target)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="'--target'") from error

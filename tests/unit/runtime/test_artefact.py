@@ -132,7 +132,7 @@ def test_a_folder_for_inference_has_no_gradients(folder: Path, tmp_path: Path) -
     steps: list[str] = []
     lean = load_compiled(written(tmp_path / "lean", gradients=False, progress=steps.append))
     assert not (tmp_path / "lean" / "backward.so").exists()
-    assert steps == ["lowering", "compiling the forward pass", "compiling the KV cache", "writing"]
+    assert steps == ["lowering", "compiling the forward pass for cpu", "compiling the KV cache for cpu", "writing"]
     q, k, v = (torch.ones((1, heads, 8, 16), requires_grad=True) for heads in (4, 2, 2))
     with pytest.raises(SparsecError, match="--inference"):
         lean(q, k, v).sum().backward()
