@@ -1,8 +1,7 @@
 #pragma once
 #include "vectors.h"
 
-// ---- Micro-kernels: a block of sums in registers, R rows of one panel each; the matrix's scalars are broadcast in
-// place.
+// ---- Micro-kernels: a block of sums in registers, R rows of one panel each; scalars are broadcast in place.
 
 // TOTAL rows in blocks of nearly equal size, at most ROWS: first those of LARGE rows, up to LARGE_END, then of SIZE.
 template <int TOTAL>
