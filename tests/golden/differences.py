@@ -14,6 +14,8 @@ from difflib import SequenceMatcher
 LEFT_OUT = "..."
 SHORTEST = 3
 """Fewer lines than this in a row are repeated rather than left out."""
+_ORIGIN = re.compile(r"(//|#) line \d+: .*")
+"""Which terms a loop is of: other patterns write the same ones in other lines, and the tile programs name them too."""
 TRIED = 8
 """Known parts, at most, that are compared in full with one that is new."""
 
@@ -28,11 +30,12 @@ def difference(text: str, known: Sequence[str], *, whole: bool = False) -> str:
 
     What is left out is shown as one `...`, however much it is; `... -2`: and two lines of the known part are gone.
     """
-    before = dict.fromkeys(part for each in known for part in parts_of(each))
+    before = dict.fromkeys(part for each in known for part in parts_of(_nameless(each)))
     shown: list[str] = []
     for part in parts_of(text):
-        rest = LEFT_OUT if part in before else part if whole else _without(part, tuple(before))
-        before[part] = None
+        nameless = _nameless(part)
+        rest = LEFT_OUT if nameless in before else part if whole else _without(part, tuple(before))
+        before[nameless] = None
         if shown and shown[-1].splitlines()[-1] == LEFT_OUT == rest.splitlines()[0]:
             rest = rest.removeprefix(LEFT_OUT).removeprefix("\n")
         if rest:
@@ -40,10 +43,14 @@ def difference(text: str, known: Sequence[str], *, whole: bool = False) -> str:
     return "\n\n".join(shown) + "\n"
 
 
+def _nameless(text: str) -> str:
+    return _ORIGIN.sub(r"\1 line", text)
+
+
 def _without(part: str, known: Sequence[str]) -> str:
     """The part without runs of lines of the known one that is most like it."""
-    lines = part.splitlines()
-    matchers = [SequenceMatcher(None, other.splitlines(), lines, autojunk=False) for other in known]
+    lines, compared = part.splitlines(), _nameless(part).splitlines()
+    matchers = [SequenceMatcher(None, other.splitlines(), compared, autojunk=False) for other in known]
     matchers = sorted(matchers, key=SequenceMatcher.quick_ratio, reverse=True)[:TRIED]
     if not matchers:
         return part

@@ -50,3 +50,8 @@ def test_a_part_that_is_new_is_whole_and_a_changed_one_shows_its_lines() -> None
 def test_lines_that_are_gone_are_counted(lines: str) -> None:
     (found,) = re.findall(r"^ *\.\.\. -(\d+)$", difference(KNOWN.replace(lines, ""), [KNOWN]), re.MULTILINE)
     assert int(found) == lines.count("\n")
+
+
+def test_terms_of_other_lines_are_no_difference() -> None:
+    other = KNOWN.replace("// Rows of class 0.", "// line 4: causal")
+    assert difference(other, [KNOWN.replace("// Rows of class 0.", "// line 12: full")]) == "...\n"

@@ -23,9 +23,13 @@ from sparsec.plan.kv.cached import NoCache
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
-FILES = {name: path.name for path in sorted(EXAMPLES.glob("*.sparse")) for name in sparsec.load(path).patterns}
-KNOWN = ("s2", "bigbird", "gemma2_window", "packed_window", "lm_infinite")
-"""Together they have what the templates print: a cache, lists, keys ahead, a modifier, documents, a ring of slots."""
+FILES = {
+    name: path
+    for path in (*sorted(EXAMPLES.glob("*.sparse")), HERE / "drawn.sparse")
+    for name in sparsec.load(path).patterns
+}
+KNOWN = ("s2", "drawn", "gemma2_full", "packed_window", "lm_infinite")
+"""Together they have what the templates print: a cache, lists, a modifier, documents, a ring of slots."""
 STAGES = ("terms", "bands", "tiles", "plan", "layout")
 SOURCES = {"cpp": ("cpu", "float32", "cpp"), "triton": ("cuda:90", "bfloat16", "triton.txt")}
 """Target, dtype and the ending of the files."""
@@ -38,7 +42,7 @@ def kinds(name: str) -> list[str]:
 
 
 def compilation(name: str, target: str, dtype: str) -> Compilation:
-    pattern = sparsec.load(EXAMPLES / FILES[name]).pattern(name)
+    pattern = sparsec.load(FILES[name]).pattern(name)
     return Compilation(pattern.lowered(pattern.heads or 16, pattern.kv_heads or 8), 128, dtype, target)
 
 

@@ -1,23 +1,10 @@
 ...
 
-// ---- Draws: the key blocks that each query block has drawn.
-// What query block `block` has drawn, for one row of a list; a tile that is no query's may ask, and gets another's.
-inline const int32_t* draws(const sparsec_list& list, int row, int block, int width) {
-  const int64_t at = std::clamp<int64_t>(block - list.first, 0, list.blocks - 1);
-  return list.entries + (row * list.blocks + at) * width;
-}
-
-inline bool drawn(const int32_t* draws, int width, int block) {
-  return std::find(draws, draws + width, block) != draws + width;
-}
-
 // ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
 // line 5: global(1b)
 // line 5: columns(-1b..)
 // line 5: rows(-1b..)
-// line 6: window(2b, ahead=1b)
-// line 6: random(3, seed=0, lane=0)
-void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
+...
   [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
   static const int c0_of_head[HEADS] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   [[maybe_unused]] const int c0 = c0_of_head[head];
@@ -199,26 +186,15 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
     listed_0 = drawn(draws_0, 3, tile);
     attend_full(w, tile);
   }
-  // line 5: global(1b) | line 5: rows(-1b..) | line 5: columns(-1b..) | line 6: window(2b, ahead=1b)
-  for (int n = 0, count = count0; n < count; ++n) {
-    const int tile = full_from0 + n;
+  ...
     listed_0 = drawn(draws_0, 3, tile);
-    attend_full(w, tile);
-  }
-  // line 5: global(1b) | line 5: rows(-1b..) | line 5: columns(-1b..) | line 6: window(2b, ahead=1b)
-  for (int n = 0, count = count1; n < count; ++n) {
-    const int tile = full_from1 + n;
+  ...
     listed_0 = drawn(draws_0, 3, tile);
-    attend_full(w, tile);
-  }
-  // line 5: global(1b) | line 5: rows(-1b..) | line 5: columns(-1b..) | line 6: window(2b, ahead=1b)
-  for (int n = 0, count = count2; n < count; ++n) {
+  ...
     const int tile = full_from2 + n;
     listed_0 = drawn(draws_0, 3, tile);
     attend_full(w, tile);
-  }
-  // line 5: global(1b) | line 5: rows(-1b..) | line 5: columns(-1b..) | line 6: window(2b, ahead=1b)
-  for (int n = 0, count = count3; n < count; ++n) {
+  ...
     const int tile = full_from3 + n;
     listed_0 = drawn(draws_0, 3, tile);
     attend_full(w, tile);
@@ -230,28 +206,15 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
     listed_0 = drawn(draws_0, 3, tile);
     if (!((((-1 < entry) & (((((((0 < tile + 1) & (tile < to5)) & !((low4 < tile + 1) & (tile < stop0))) & !((start0 < tile + 1) & (tile < stop1))) & !((start1 < tile + 1) & (tile < stop2))) & !((start2 < tile + 1) & (tile < stop3))) & !((start3 < tile + 1) & (tile < stop4)))) & ((0 < tile + 1) & (tile < full_to5))))) continue;
     attend_full(w, tile);
-  }
-  // line 5: global(1b) | line 5: rows(-1b..) | line 5: columns(-1b..) | line 6: window(2b, ahead=1b)
-  for (int n = 0, count = count4; n < count; ++n) {
+  ...
     const int tile = at0 + n;
     listed_0 = drawn(draws_0, 3, tile);
-    attend_masked(w, tile, live);
-  }
-  // line 5: global(1b) | line 5: rows(-1b..) | line 5: columns(-1b..) | line 6: window(2b, ahead=1b)
-  for (int n = 0, count = count5; n < count; ++n) {
+  ...
     const int tile = at1 + n;
     listed_0 = drawn(draws_0, 3, tile);
-    attend_masked(w, tile, live);
-  }
-  // line 5: global(1b) | line 5: rows(-1b..) | line 5: columns(-1b..) | line 6: window(2b, ahead=1b)
-  for (int n = 0, count = count6; n < count; ++n) {
-    const int tile = at2 + n;
+  ...
     listed_0 = drawn(draws_0, 3, tile);
-    attend_masked(w, tile, live);
-  }
-  // line 5: global(1b) | line 5: rows(-1b..) | line 5: columns(-1b..) | line 6: window(2b, ahead=1b)
-  for (int n = 0, count = count7; n < count; ++n) {
-    const int tile = at3 + n;
+  ...
     listed_0 = drawn(draws_0, 3, tile);
     attend_masked(w, tile, live);
   }

@@ -1,10 +1,5 @@
 ...
 
-// ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
-// line 4: window(4096) & line 3: causal
-// line 4: sink(10) & line 3: causal
-void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
-  [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
   const int hi0 = maximum(minimum(minimum(nk, 10), i1 + 1), 0);
   const int to0 = ((0 < hi0) ? maximum(minimum(minimum(((nk + 63) >> 6), 1), ((i1 + 64) >> 6)), 0) : 0);
   const int lo0 = maximum(0, i0 - 4095);
@@ -20,15 +15,4 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int full_to1 = maximum(full_from0, maximum(maximum(minimum(0, ((i0 + 1) >> 6)), 0), maximum(maximum(0, ((i1 - 4095) >> 6)), maximum(minimum((nk >> 6), ((i0 + 1) >> 6)), 0))));
   ...
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return (((i - 4095 < j + 1) & (j < i + 1)) | (truth(j < 10) & (j < i + 1))); };
-  // line 4: sink(10) & line 3: causal
-  ...
-  // line 4: window(4096) & line 3: causal
-  ...
-  // line 4: sink(10) & line 3: causal
-  ...
-  // line 4: sink(10) & line 3: causal
-  ...
-  // line 4: window(4096) & line 3: causal
-  ...
-  // line 4: window(4096) & line 3: causal
 ...

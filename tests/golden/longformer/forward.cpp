@@ -2,9 +2,7 @@
 
 // ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
 // line 5: window(513, ahead=512) & line 5: dilated(2)
-// line 5: global(1)
-void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
-  [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
+...
   const int hi0 = minimum(nk, 1);
   const int to0 = ((0 < hi0) ? minimum(((nk + 63) >> 6), 1) : 0);
   const int to1 = ((i0 < minimum(i1, 0) + 1) ? ((0 < nk) ? ((nk + 63) >> 6) : 0) : 0);
@@ -23,18 +21,20 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int at1 = maximum(start0, full_to0);
   const int count2 = maximum(stop1 - at1, 0);
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return (((((i - 512 < j + 1) & (j < i + 513)) & (((j - i) & 1) < 1)) | truth(j < 1)) | (i < 1)); };
-  // line 5: global(1)
   ...
-  // line 5: global(1)
-  for (int n = 0, count = count0; n < count; ++n) {
-... -5
   // line 5: global(1)
   for (int n = 0, count = count1; n < count; ++n) {
-  ...
+    const int tile = at0 + n;
+    attend_masked(w, tile, live);
+  }
   // line 5: window(513, ahead=512) & line 5: dilated(2)
   for (int n = 0, count = count2; n < count; ++n) {
-...
+    const int tile = at1 + n;
+    attend_masked(w, tile, live);
+  }
+}
 
+... -1
 // line 6: window(257, ahead=256)
 // line 6: global(1)
 void visit_class_1(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
@@ -65,17 +65,6 @@ void visit_class_1(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int at3 = maximum(start0, full_to1);
   const int count6 = maximum(stop1 - at3, 0);
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return ((((i - 256 < j + 1) & (j < i + 257)) | truth(j < 1)) | (i < 1)); };
-  // line 6: global(1)
-  ...
-  // line 6: window(257, ahead=256)
-  ...
-  // line 6: global(1)
-  ...
-  // line 6: global(1)
-  ...
-  // line 6: global(1)
-  ...
-  // line 6: global(1)
   ...
   // line 6: window(257, ahead=256)
   for (int n = 0, count = count5; n < count; ++n) {

@@ -2,10 +2,7 @@
 
 // ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
 // line 13: sink(1b) & line 12: causal
-// line 13: window(16b) & line 12: causal
-// line 13: stride(16b) & line 12: causal
-void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
-  [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
+...
   const int hi0 = maximum(minimum(minimum(nk, 64), i1 + 1), 0);
   const int to0 = ((0 < hi0) ? maximum(minimum(minimum(((nk + 63) >> 6), 1), ((i1 + 64) >> 6)), 0) : 0);
   const int lo0 = maximum(0, (i0 >> 6) * 64 - 960);
@@ -27,20 +24,10 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int skipped0 = ((to0 + 31) >> 4);
   const int count5 = ((until2 + 31) >> 4) - skipped0;
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return (((truth(j < 64) & (j < i + 1)) | (((i >> 6) * 64 - 960 < j + 1) & (j < i + 1))) | ((j < i + 1) & truth(((j >> 6) & 15) < 1))); };
-  // line 13: sink(1b) & line 12: causal
   ...
-  // line 13: window(16b) & line 12: causal
-  ...
+    attend_full(w, tile);
+  }
   // line 13: stride(16b) & line 12: causal
   for (int n = 0, count = count5; n < count; ++n) {
     const int tile = (n + skipped0) * 16 - 16;
-    attend_full(w, tile);
-  }
-  // line 13: sink(1b) & line 12: causal
-  ...
-  // line 13: sink(1b) & line 12: causal
-  ...
-  // line 13: window(16b) & line 12: causal
-  ...
-  // line 13: window(16b) & line 12: causal
 ...

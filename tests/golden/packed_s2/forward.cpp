@@ -1,10 +1,5 @@
 ...
 
-// ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
-// line 14: window(8b) & line 12: causal
-// line 14: stride(8b) & line 12: causal
-void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
-  [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
   static const int c0_of_head[HEADS] = {0, 0, 7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1};
   [[maybe_unused]] const int c0 = c0_of_head[head];
   const int hi0 = maximum(minimum(nk, i1 + 1), 0);
@@ -17,14 +12,6 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int first_tile0 = (c0 & 7);
   const int count3 = ((until1 + 8 - first_tile0 + 7) >> 3) - 1;
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return ((((i >> 6) * 64 - 448 < j + 1) & (j < i + 1)) | ((j < i + 1) & truth((((j >> 6) - c0) & 7) < 1))); };
-  // line 14: window(8b) & line 12: causal
   ...
-  // line 14: stride(8b) & line 12: causal
-  for (int n = 0, count = count3; n < count; ++n) {
     const int tile = (n + 1) * 8 - 8 + first_tile0;
-    attend_full(w, tile);
-  }
-  // line 14: window(8b) & line 12: causal
-  ...
-  // line 14: window(8b) & line 12: causal
 ...

@@ -17,9 +17,7 @@ Part part_of(const Call& call, int64_t n) {
 ...
 
 // ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
-// line 6: sink(4) & line 4: causal
-// line 6: window(1024) & line 4: causal
-void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
+...
   [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
   const int hi0 = maximum(minimum(minimum(nk, 4), i1 + 1), 0);
   const int to0 = ((0 < hi0) ? maximum(minimum(minimum(((nk + 63) >> 6), 1), ((i1 + 64) >> 6)), 0) : 0);
@@ -47,26 +45,12 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
     const int tile = n;
     attend_full(w, tile);
   }
-  // line 6: window(1024) & line 4: causal
   ...
-  // line 6: sink(4) & line 4: causal
-  for (int n = 0, count = count1; n < count; ++n) {
     const int tile = full_to0 + n;
     attend_masked(w, tile, live);
-  }
-  // line 6: sink(4) & line 4: causal
-  for (int n = 0, count = count2; n < count; ++n) {
-    const int tile = full_to1 + n;
-    attend_masked(w, tile, live);
-  }
-  // line 6: window(1024) & line 4: causal
-  for (int n = 0, count = count3; n < count; ++n) {
   ...
-  // line 6: window(1024) & line 4: causal
-  for (int n = 0, count = count4; n < count; ++n) {
-    const int tile = at1 + n;
-    attend_masked(w, tile, live);
-  }
+    const int tile = full_to1 + n;
+  ... -15
 }
 
 ...

@@ -6,11 +6,6 @@ constexpr int LANE_TILE = QUERY_TILE;  // lies across vector lanes
 
 ...
 
-// ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
-// line 14: chunk(128) & line 13: causal
-// line 14: stride(8b, phase=7) & line 13: causal
-void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
-  [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
 ... -2
   const int hi0 = maximum(minimum(nk, i1 + 1), 0);
   const int from0 = minimum(maximum(0, (i0 >> 7) * 8), (nk >> 4));
@@ -25,14 +20,6 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int until1 = minimum(until0, full_to1);
   const int count3 = ((until1 + 8) >> 3) - 1;
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return ((((i >> 7) * 128 < j + 1) & (j < i + 1)) | ((j < i + 1) & truth((((j >> 4) - 7) & 7) < 1))); };
-  // line 14: chunk(128) & line 13: causal
   ...
-  // line 14: stride(8b, phase=7) & line 13: causal
-  for (int n = 0, count = count3; n < count; ++n) {
     const int tile = (n + 1) * 8 - 1;
-    attend_full(w, tile);
-  }
-  // line 14: chunk(128) & line 13: causal
-  ...
-  // line 14: chunk(128) & line 13: causal
 ...

@@ -1,11 +1,6 @@
 ...
 
-// ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
-// line 6: window(128) & line 5: causal
-// line 6: dilated(128) & line 5: causal
-void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
-  [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
-... -1
+... -2
   const int hi0 = maximum(minimum(nk, i1 + 1), 0);
   const int from0 = minimum(maximum(0, ((i0 - 127) >> 6)), (nk >> 6));
   const int to0 = maximum(from0, maximum(minimum(((nk + 63) >> 6), ((i1 + 64) >> 6)), 0));
@@ -13,19 +8,13 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int full_from0 = maximum(0, ((i1 - 64) >> 6));
   const int full_to0 = maximum(full_from0, maximum(maximum(0, ((i1 - 127) >> 6)), maximum(minimum((nk >> 6), ((i0 + 1) >> 6)), 0)));
   ...
-  const int to1 = ((0 < hi0) ? maximum(minimum(((nk + 63) >> 6), ((i1 + 64) >> 6)), 0) : 0);
   const int offset0 = (i0 & 127);
   const int width0 = i1 - i0 + 1;
   const int until0 = minimum(to1, from0);
   const int run0 = ((0 - (offset0 + (width0 - 1)) + 127) >> 7);
   const int count3 = ((0 < until0) ? maximum(((until0 * 64 - offset0 + 127) >> 7) - run0, 0) * 2 : 0);
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return (((i - 127 < j + 1) & (j < i + 1)) | ((j < i + 1) & (((j - i) & 127) < 1))); };
-  // line 6: window(128) & line 5: causal
-  ...
-  // line 6: window(128) & line 5: causal
-  ...
-  // line 6: window(128) & line 5: causal
-  ...
+  ... -5
   // line 6: dilated(128) & line 5: causal
   for (int n = 0, count = count3; n < count; ++n) {
     const int tile = ((offset0 + (run0 + (n >> 1)) * 128) >> 6) + (n & 1);

@@ -2,10 +2,7 @@
 
 // ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
 // line 5: sink(1024) & line 4: causal
-// line 5: window(4096) & line 4: causal
-// line 5: rows(-100..) & line 4: causal
-void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
-  [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
+...
   const int hi0 = maximum(minimum(minimum(nk, 1024), i1 + 1), 0);
   const int to0 = ((0 < hi0) ? maximum(minimum(minimum(((nk + 63) >> 6), 16), ((i1 + 64) >> 6)), 0) : 0);
   const int hi1 = maximum(minimum(nk, i1 + 1), 0);
@@ -44,23 +41,17 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int at5 = maximum(start0, full_to2);
   const int count10 = maximum(stop1 - at5, 0);
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return (((truth(j < 1024) & (j < i + 1)) | ((i - 4095 < j + 1) & (j < i + 1))) | ((j < i + 1) & (nk - 100 < i + 1))); };
-  // line 5: sink(1024) & line 4: causal
   ...
-  // line 5: rows(-100..) & line 4: causal
-  for (int n = 0, count = count0; n < count; ++n) {
     const int tile = full_to0 + n;
     attend_full(w, tile);
   }
   // line 5: window(4096) & line 4: causal
   for (int n = 0, count = count1; n < count; ++n) {
   ...
-  // line 5: sink(1024) & line 4: causal
   for (int n = 0, count = count2; n < count; ++n) {
   ...
-  // line 5: sink(1024) & line 4: causal
   for (int n = 0, count = count3; n < count; ++n) {
   ...
-  // line 5: sink(1024) & line 4: causal
   for (int n = 0, count = count4; n < count; ++n) {
     const int tile = full_to2 + n;
     attend_masked(w, tile, live);
@@ -68,7 +59,6 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   // line 5: rows(-100..) & line 4: causal
   for (int n = 0, count = count5; n < count; ++n) {
   ...
-  // line 5: rows(-100..) & line 4: causal
   for (int n = 0, count = count6; n < count; ++n) {
   ...
   // line 5: rows(-100..) & line 4: causal
