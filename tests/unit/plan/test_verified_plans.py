@@ -28,16 +28,24 @@ def verifying(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("file", "name"), PATTERNS, ids=[name for _, name in PATTERNS])
 def test_the_plans_of_an_example(file: str, name: str) -> None:
+    made(file, name, "cpu", "float32")
+
+
+@pytest.mark.parametrize("name", ["s2", "s2_dense_groups"])
+def test_tiles_of_other_sizes(name: str) -> None:
+    made("s2.sparse", name, "cuda:90", "bfloat16")
+
+
+def made(file: str, name: str, target: str, dtype: str) -> None:
     pattern = sparsec.load(EXAMPLES / file).pattern(name)
     lowered = pattern.lowered(pattern.heads or 4, pattern.kv_heads or 2)
-    for target, dtype in (("cpu", "float32"), ("cuda:90", "bfloat16")):
-        compilation = Compilation(lowered, 128, dtype, target)
-        assert compilation.forward.heads == compilation.backward.forward.heads == lowered.pattern.heads
-        if name in WITHOUT_CACHE:
-            with pytest.raises(NoCache):
-                compilation.cached  # noqa: B018  # a property that raises
-        else:
-            assert len(compilation.cached) == 2
+    compilation = Compilation(lowered, 128, dtype, target)
+    assert compilation.forward.heads == compilation.backward.forward.heads == lowered.pattern.heads
+    if name in WITHOUT_CACHE:
+        with pytest.raises(NoCache):
+            compilation.cached  # noqa: B018  # a property that raises
+    else:
+        assert len(compilation.cached) == 2
 
 
 def without_pieces(of: tuple[HeadClass, ...]) -> tuple[HeadClass, ...]:
