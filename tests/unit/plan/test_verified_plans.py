@@ -56,7 +56,7 @@ def without_pieces(of: tuple[HeadClass, ...]) -> tuple[HeadClass, ...]:
 
 
 def broken(mask: BlockMask) -> BlockMask:
-    """Without its first band's upper bounds: it then holds the other one."""
+    """Without its first band's lower bounds: that band then holds the other one."""
     (of,) = mask.classes
     first, *others = of.bands
     return replace(mask, classes=(replace(of, bands=(replace(first, lower=()), *others)),))
