@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_never
 
+from sparsec.ir.expr.fold import fold
 from sparsec.ir.expr.nodes import (
     Add,
     And,
@@ -25,6 +26,7 @@ from sparsec.ir.expr.nodes import (
     Or,
     Select,
     Sub,
+    Tree,
     Truth,
     Var,
 )
@@ -56,12 +58,12 @@ def scalar(expr: Expr) -> str:
 
 def condition(test: Bool) -> str:
     """`test` of scalars alone as a C++ bool."""
-    return _print_test(test, vectors=frozenset()).text
+    return _print(test, vectors=frozenset()).text
 
 
 def mask(test: Bool, lane: str = "i") -> str:
     """`test`, where the variable `lane` is a vector, as an `ivec` mask."""
-    printed = _print_test(test, vectors=frozenset((lane,)))
+    printed = _print(test, vectors=frozenset((lane,)))
     return printed.text if printed.vector else f"splat(truth({printed.text}))"
 
 
@@ -72,58 +74,55 @@ def name_of(name: str) -> str:
     return f"{name}_" if name in _TAKEN else name
 
 
-def _print(expr: Expr, vectors: frozenset[str]) -> _Text:
-    match expr:
+def _print(tree: Tree, vectors: frozenset[str]) -> _Text:
+    return fold(tree, lambda node, parts: _printed(node, parts, vectors))
+
+
+def _printed(node: Tree, parts: tuple[_Text, ...], vectors: frozenset[str]) -> _Text:
+    """The text of a node, given those of its parts."""
+    match node:
         case Int(value):
             return _Text(repr(int(value)), _ATOM, False)
         case Var(name):
             return _Text(name_of(name), _ATOM, name in vectors)
-        case Add(a, b):
-            return _infix("+", _SUM, _print(a, vectors), _print(b, vectors))
-        case Sub(a, b):
-            return _infix("-", _SUM, _print(a, vectors), _print(b, vectors))
-        case Mul(a, b):
-            return _infix("*", _PRODUCT, _print(a, vectors), _print(b, vectors))
-        case FloorDiv(a, Int(value)) if value & (value - 1) == 0:
-            left = _print(a, vectors)
-            return _Text(f"({left.at(_PRODUCT)} >> {value.bit_length() - 1})", _ATOM, left.vector)
-        case Mod(a, Int(value)) if value & (value - 1) == 0:
-            left = _print(a, vectors)
-            return _Text(f"({left.at(_PRODUCT)} & {value - 1})", _ATOM, left.vector)
-        case FloorDiv(a, b, nonneg):
-            left, right = _print(a, vectors), _print(b, vectors)
-            return _infix("/", _PRODUCT, left, right) if nonneg else _call("floor_div", left, right)
-        case Mod(a, b, nonneg):
-            left, right = _print(a, vectors), _print(b, vectors)
-            return _infix("%", _PRODUCT, left, right) if nonneg else _call("floor_mod", left, right)
-        case Min(a, b):
-            return _call("minimum", *_alike(_print(a, vectors), _print(b, vectors)))
-        case Max(a, b):
-            return _call("maximum", *_alike(_print(a, vectors), _print(b, vectors)))
-        case Select(c, a, b):
-            test = _print_test(c, vectors)
-            then, other = _alike(_print(a, vectors), _print(b, vectors), vector=test.vector)
+        case Add():
+            return _infix("+", _SUM, *parts)
+        case Sub():
+            return _infix("-", _SUM, *parts)
+        case Mul():
+            return _infix("*", _PRODUCT, *parts)
+        case FloorDiv(_, Int(value)) if value & (value - 1) == 0:
+            return _Text(f"({parts[0].at(_PRODUCT)} >> {value.bit_length() - 1})", _ATOM, parts[0].vector)
+        case Mod(_, Int(value)) if value & (value - 1) == 0:
+            return _Text(f"({parts[0].at(_PRODUCT)} & {value - 1})", _ATOM, parts[0].vector)
+        case FloorDiv(nonneg=nonneg):
+            return _infix("/", _PRODUCT, *parts) if nonneg else _call("floor_div", *parts)
+        case Mod(nonneg=nonneg):
+            return _infix("%", _PRODUCT, *parts) if nonneg else _call("floor_mod", *parts)
+        case Min():
+            return _call("minimum", *_alike(*parts))
+        case Max():
+            return _call("maximum", *_alike(*parts))
+        case Select():
+            test, *sides = parts
+            then, other = _alike(*sides, vector=test.vector)
             return _Text(f"({test.at(_SUM)} ? {then.text} : {other.text})", _ATOM, then.vector)
-    assert_never(expr)
-
-
-def _print_test(test: Bool, vectors: frozenset[str]) -> _Text:
-    match test:
         case Truth(value):
             return _Text("true" if value else "false", _ATOM, False)
-        case Less(a, b):
-            left, right = _print(a, vectors), _print(b, vectors)
+        case Less():
+            left, right = parts
             return _Text(f"{left.at(_SUM)} < {right.at(_SUM)}", _LOOSE, left.vector or right.vector)
-        case And(a, b):
-            return _combine("&", _print_test(a, vectors), _print_test(b, vectors))
-        case Or(a, b):
-            return _combine("|", _print_test(a, vectors), _print_test(b, vectors))
-        case Not(a):
-            operand = _print_test(a, vectors)
+        case And():
+            return _combine("&", *parts)
+        case Or():
+            return _combine("|", *parts)
+        case Not():
+            (operand,) = parts
             return _Text(f"{'~' if operand.vector else '!'}{operand.at(_ATOM)}", _ATOM, operand.vector)
         case Listed(ordinal):
             return _Text(f"listed_{int(ordinal)}", _ATOM, False)
-    assert_never(test)
+        case _:
+            assert_never(node)
 
 
 def _infix(sign: str, level: int, left: _Text, right: _Text) -> _Text:

@@ -16,7 +16,8 @@ from sparsec.backends.triton.expr import assignment
 from sparsec.backends.triton.modifiers import rows_view, score_view, start_view
 from sparsec.backends.triton.sources import with_functions
 from sparsec.backends.triton.view import GroupsView, KernelView, ListView, LoopView, ModuleView, PieceView
-from sparsec.ir.expr.nodes import TRUE, Add, And, Bool, Expr, Less, Listed, Not, Or, Sub, Truth, Var
+from sparsec.ir.expr.fold import lists_in
+from sparsec.ir.expr.nodes import TRUE, Add, Expr, Sub, Var
 from sparsec.ir.tiles.program import ListSpec, Piece, TileProgram
 from sparsec.plan.heads import HeadDimChunk, group_spans, head_dim_chunks, share_a_group
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
@@ -184,7 +185,7 @@ def loop_view(
     if kind == "full":
         return LoopView(tuple(views), end, False, skips, (), ())
     lookups = tuple(
-        line for n in sorted(_listed(program.live)) for line in listed_lines(lists[n], "tile", program, names)
+        line for n in sorted(lists_in(program.live)) for line in listed_lines(lists[n], "tile", program, names)
     )
     if program.live == TRUE:
         return LoopView(tuple(views), end, True, skips, lookups, (f"live = {side.inside}",))
@@ -244,7 +245,7 @@ def _piece_lines(
     target = "tile" if ordinal == 0 else "candidate"
     lines.extend(assignment(target, piece.tile, names))
     if piece.when != TRUE:
-        for n in sorted(_listed(piece.when)):
+        for n in sorted(lists_in(piece.when)):
             lines.extend(listed_lines(lists[n], target, program, names))
         lines.extend(assignment("wanted", piece.when, {**names, "tile": target}))
         lines.append(f"{target} = tl.where(wanted, {target}, past_end)")
@@ -265,19 +266,6 @@ def listed_lines(view: ListView, tile: str, program: TileProgram, names: Mapping
         f"drawn_{n} = tl.load(draws_at_{n} + row_{n} + slots_{n}, mask=slots_{n} < {view.width}, other=-1)",
         f"listed_{n} = tl.max((drawn_{n} == j0 >> {view.shift}).to(tl.int32), 0) > 0",
     ]
-
-
-def _listed(condition: Bool) -> set[int]:
-    match condition:
-        case Listed(ordinal):
-            return {ordinal}
-        case And(a, b) | Or(a, b):
-            return _listed(a) | _listed(b)
-        case Not(a):
-            return _listed(a)
-        case Truth() | Less():
-            return set()
-    assert_never(condition)
 
 
 def checked_name(name: str) -> str:

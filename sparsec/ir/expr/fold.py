@@ -5,10 +5,12 @@ Invariant: every walk over all parts goes through `children`, which alone knows 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import assert_never
+from collections.abc import Callable, Iterator
+from typing import TypeVar, assert_never
 
 from sparsec.ir.expr import nodes as x
+
+T = TypeVar("T")
 
 
 def children(node: x.Tree) -> tuple[x.Tree, ...]:
@@ -26,6 +28,11 @@ def children(node: x.Tree) -> tuple[x.Tree, ...]:
             return (condition, a, b)
         case _:
             assert_never(node)
+
+
+def fold(tree: x.Tree, of: Callable[[x.Tree, tuple[T, ...]], T]) -> T:
+    """What `of` makes of the root and of what it has made of each part, from the leaves up."""
+    return of(tree, tuple(fold(part, of) for part in children(tree)))
 
 
 def nodes_in(tree: x.Tree) -> Iterator[x.Tree]:

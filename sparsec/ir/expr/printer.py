@@ -6,9 +6,11 @@ every number and name of an expression appears in it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import assert_never
 
 from sparsec.ir.expr import nodes as x
+from sparsec.ir.expr.fold import fold
 
 ATOM, PRODUCT, SUM, _COMPARE, _NOT, _AND, _OR = range(7)
 """How tightly a text binds, tightest first."""
@@ -16,55 +18,56 @@ ATOM, PRODUCT, SUM, _COMPARE, _NOT, _AND, _OR = range(7)
 
 def print_expr(expr: x.Expr, loosest: int = SUM) -> str:
     """The expression with the parentheses that it needs, around itself too if it binds more loosely than `loosest`."""
-    text, level = _expr(expr)
-    return text if level <= loosest else f"({text})"
+    return fold(expr, _printed).at(loosest)
 
 
 def print_test(test: x.Bool, loosest: int = _OR) -> str:
     """The condition, likewise."""
-    text, level = _test(test)
-    return text if level <= loosest else f"({text})"
+    return fold(test, _printed).at(loosest)
 
 
-def _expr(expr: x.Expr) -> tuple[str, int]:
-    match expr:
+@dataclass(frozen=True, slots=True)
+class _Text:
+    text: str
+    level: int
+
+    def at(self, loosest: int) -> str:
+        return self.text if self.level <= loosest else f"({self.text})"
+
+
+def _printed(node: x.Tree, parts: tuple[_Text, ...]) -> _Text:
+    match node:
         case x.Int(value):
-            return str(value), ATOM if value >= 0 else PRODUCT
+            return _Text(str(value), ATOM if value >= 0 else PRODUCT)
         case x.Var(name):
-            return name, ATOM
-        case x.Add(a, b):
-            return f"{print_expr(a)} + {print_expr(b, PRODUCT)}", SUM
-        case x.Sub(a, b):
-            return f"{print_expr(a)} - {print_expr(b, PRODUCT)}", SUM
-        case x.Mul(a, b):
-            return f"{print_expr(a, PRODUCT)} * {print_expr(b, ATOM)}", PRODUCT
-        case x.FloorDiv(a, b, nonneg):
-            return f"{print_expr(a, PRODUCT)} {'/' if nonneg else '//'} {print_expr(b, ATOM)}", PRODUCT
-        case x.Mod(a, b, nonneg):
-            return f"{print_expr(a, PRODUCT)} {'rem' if nonneg else '%'} {print_expr(b, ATOM)}", PRODUCT
-        case x.Min(a, b):
-            return f"min({print_expr(a)}, {print_expr(b)})", ATOM
-        case x.Max(a, b):
-            return f"max({print_expr(a)}, {print_expr(b)})", ATOM
-        case x.Select(c, a, b):
-            return f"select({print_test(c)}, {print_expr(a)}, {print_expr(b)})", ATOM
-        case _:
-            assert_never(expr)
-
-
-def _test(test: x.Bool) -> tuple[str, int]:
-    match test:
+            return _Text(name, ATOM)
+        case x.Add():
+            return _infix("+", parts, SUM, SUM, PRODUCT)
+        case x.Sub():
+            return _infix("-", parts, SUM, SUM, PRODUCT)
+        case x.Mul():
+            return _infix("*", parts, PRODUCT, PRODUCT, ATOM)
+        case x.FloorDiv(nonneg=nonneg):
+            return _infix("/" if nonneg else "//", parts, PRODUCT, PRODUCT, ATOM)
+        case x.Mod(nonneg=nonneg):
+            return _infix("rem" if nonneg else "%", parts, PRODUCT, PRODUCT, ATOM)
+        case x.Min() | x.Max() | x.Select():
+            return _Text(f"{type(node).__name__.lower()}({', '.join(part.text for part in parts)})", ATOM)
         case x.Truth(value):
-            return str(value).lower(), ATOM
-        case x.Less(a, b):
-            return f"{print_expr(a)} < {print_expr(b)}", _COMPARE
-        case x.And(a, b):
-            return f"{print_test(a, _AND)} and {print_test(b, _NOT)}", _AND
-        case x.Or(a, b):
-            return f"{print_test(a, _OR)} or {print_test(b, _AND)}", _OR
-        case x.Not(a):
-            return f"not {print_test(a, ATOM)}", _NOT
+            return _Text(str(value).lower(), ATOM)
+        case x.Less():
+            return _infix("<", parts, _COMPARE, SUM, SUM)
+        case x.And():
+            return _infix("and", parts, _AND, _AND, _NOT)
+        case x.Or():
+            return _infix("or", parts, _OR, _OR, _AND)
+        case x.Not():
+            return _Text(f"not {parts[0].at(ATOM)}", _NOT)
         case x.Listed(ordinal):
-            return f"listed({ordinal})", ATOM
+            return _Text(f"listed({ordinal})", ATOM)
         case _:
-            assert_never(test)
+            assert_never(node)
+
+
+def _infix(sign: str, parts: tuple[_Text, ...], level: int, left: int, right: int) -> _Text:
+    return _Text(f"{parts[0].at(left)} {sign} {parts[1].at(right)}", level)
