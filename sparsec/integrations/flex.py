@@ -19,6 +19,7 @@ from sparsec.ir.bands.draws import split_mix
 from sparsec.sema import model
 from sparsec.sema.model import Documents, ResolvedPattern, Term
 from sparsec.sema.modifiers import Alibi, LearnedSink, Modifier, Softcap
+from sparsec.sema.terms import parts_of
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -257,7 +258,7 @@ def _test(terms: Sequence[Term], place: _Place) -> _Test:
                 table[h, (i // place.block).clamp(0, table.shape[1] - 1), j // place.block] & (i >= 0)
             )
         case model.Union() | model.Intersection():
-            parts = [_test(same, place) for same in zip(*(_parts(term) for term in terms), strict=True)]
+            parts = [_test(same, place) for same in zip(*(parts_of(term) for term in terms), strict=True)]
             union = isinstance(first, model.Union)
 
             def combined(h: Tensor, i: Tensor, j: Tensor, n: _Number) -> Tensor:
@@ -268,25 +269,14 @@ def _test(terms: Sequence[Term], place: _Place) -> _Test:
 
             return combined
         case model.Difference():
-            left, right = (_test(same, place) for same in zip(*(_parts(term) for term in terms), strict=True))
+            left, right = (_test(same, place) for same in zip(*(parts_of(term) for term in terms), strict=True))
             return lambda h, i, j, n: left(h, i, j, n) & ~right(h, i, j, n)
         case model.Complement():
-            inner = _test([term for part in terms for term in _parts(part)], place)
+            inner = _test([term for part in terms for term in parts_of(part)], place)
             return lambda h, i, j, n: ~inner(h, i, j, n)
         case model.Input():
             raise FlexUnavailable("a set with input terms is known only at run time")
     raise FlexUnavailable(f"{type(first).__name__.lower()} terms have no test here")
-
-
-def _parts(term: Term) -> tuple[Term, ...]:
-    match term:
-        case model.Union(terms) | model.Intersection(terms):
-            return terms
-        case model.Difference(left, right):
-            return (left, right)
-        case model.Complement(inner):
-            return (inner,)
-    return ()
 
 
 def _end(

@@ -9,6 +9,7 @@ from sparsec.sema import model
 from sparsec.sema.builtins import printed
 from sparsec.sema.model import Documents, ResolvedPattern, Score, Term
 from sparsec.sema.modifiers import given_of, statement_text
+from sparsec.sema.terms import parts_of
 
 
 def sparse_text(pattern: ResolvedPattern, name: str = "failing") -> str:
@@ -67,17 +68,8 @@ def _operand(term: Term) -> str:
 
 
 def _lines(term: Term) -> frozenset[int]:
-    match term:
-        case model.At(inner, origin):
-            return _lines(inner) | {origin.line}
-        case model.Union(terms) | model.Intersection(terms):
-            return frozenset().union(*map(_lines, terms))
-        case model.Difference(left, right):
-            return _lines(left) | _lines(right)
-        case model.Complement(inner):
-            return _lines(inner)
-        case _:
-            return frozenset()
+    own = {term.origin.line} if isinstance(term, model.At) else ()
+    return frozenset(own).union(*map(_lines, parts_of(term)))
 
 
 def head_ranges(heads: tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Builds `model` terms so that equal ones are one object.
+"""Builds `model` terms so that equal ones are one object; and what a term is made of.
 
 Invariant: two equal terms from one `Terms` are the same object, so identity settles equality; `leaves` counts the
 leaf terms of a term written out as a tree.
@@ -7,6 +7,7 @@ leaf terms of a term written out as a tree.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from sparsec.sema import model
 from sparsec.sema.builtins import printed
@@ -64,3 +65,46 @@ class Terms:
         if key not in self._made:
             self._made[key] = Sized(kind(tuple(flat)), sum(part.leaves for part in parts))
         return self._made[key]
+
+
+def parts_of(term: Term) -> tuple[Term, ...]:
+    """The terms directly inside `term`, in their order; none of a leaf."""
+    match term:
+        case model.Union(terms) | model.Intersection(terms):
+            return terms
+        case model.Difference(left, right):
+            return (left, right)
+        case model.Complement(inner) | model.At(inner):
+            return (inner,)
+        case _:
+            return ()
+
+
+def leaves(term: Term) -> tuple[Leaf, ...]:
+    """The leaf terms of `term`, in order."""
+    match term:
+        case model.Union() | model.Intersection() | model.Difference() | model.Complement() | model.At():
+            return tuple(leaf for part in parts_of(term) for leaf in leaves(part))
+        case _:
+            return (term,)
+
+
+def extent(leaf: Leaf, block: int) -> int:
+    """A number of tokens after which a leaf has shown what it does."""
+    match leaf:
+        case model.Window(n, ahead, blocks):
+            return (n + ahead) * (block if blocks else 1)
+        case model.Sink(n, blocks) | model.Global(n, blocks) | model.Stride(n, _, blocks) | model.Dilated(n, _, blocks):
+            return n * (block if blocks else 1)
+        case model.Chunk(n, back):
+            return n * (back + 1)
+        case model.Columns(start, stop, blocks) | model.Rows(start, stop, blocks):
+            return max([abs(edge.at) for edge in (start, stop) if edge is not None], default=0) * (
+                block if blocks else 1
+            )
+        case model.Random(k):
+            return (k + 1) * block
+        case model.Full() | model.Nothing() | model.Causal() | model.Input():
+            return 0
+        case _:
+            assert_never(leaf)

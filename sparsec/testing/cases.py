@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
-from sparsec.sema import model
-from sparsec.sema.model import Documents, ResolvedPattern, Term
+from sparsec.sema.model import Documents, ResolvedPattern
+from sparsec.sema.terms import extent, leaves
 from sparsec.testing.strategies import Inputs, Shape, document_bounds, key_counts, shapes
 
 CHECKS = ("forward", "probes", "gradients", "cache")
@@ -105,7 +105,7 @@ def parse_case(text: str) -> Case:
 
 def longest_term(pattern: ResolvedPattern) -> int:
     """The largest length, in tokens, that the pattern's terms name; 0 if they name none."""
-    return max(_length(term, pattern.block) for term in pattern.terms)
+    return max((extent(leaf, pattern.block) for term in pattern.terms for leaf in leaves(term)), default=0)
 
 
 def past_longest(pattern: ResolvedPattern) -> int:
@@ -163,27 +163,3 @@ def _fitting(shape: Shape, rows: int) -> Shape:
     """The last of the queries, as many as `rows` times their pairs may be held."""
     n_q = min(shape.n_q, max(1, PAIRS // (rows * max(shape.n_k, 1))))
     return Shape(n_q, shape.n_k, shape.q_offset + shape.n_q - n_q)
-
-
-def _length(term: Term, block: int) -> int:
-    match term:
-        case model.At(inner) | model.Complement(inner):
-            return _length(inner, block)
-        case model.Union(terms) | model.Intersection(terms):
-            return max((_length(each, block) for each in terms), default=0)
-        case model.Difference(left, right):
-            return max(_length(left, block), _length(right, block))
-        case model.Window(n, ahead, blocks):
-            return (n + ahead) * (block if blocks else 1)
-        case model.Sink(n, blocks) | model.Global(n, blocks):
-            return n * (block if blocks else 1)
-        case model.Stride(period, _, blocks) | model.Dilated(period, _, blocks):
-            return period * (block if blocks else 1)
-        case model.Chunk(n, back):
-            return n * (back + 1)
-        case model.Columns(start, stop, blocks) | model.Rows(start, stop, blocks):
-            return max(abs(edge.at) for edge in (start, stop) if edge is not None) * (block if blocks else 1)
-        case model.Random(k):
-            return (k + 1) * block
-        case _:
-            return 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from sparsec.sema import model
-from sparsec.sema.model import Edge, Leaf, Term
+from sparsec.sema.model import Edge, Term
 
 
 @dataclass(slots=True)
@@ -99,42 +99,3 @@ def row(term: Term, i: int, at: Sample) -> int:
             raise AssertionError("a sampled term is known at compile time")
         case _:
             assert_never(term)
-
-
-def leaves(term: Term) -> tuple[Leaf, ...]:
-    """The leaf terms of `term`, in order."""
-    found: list[Leaf] = []
-    pending: list[Term] = [term]
-    while pending:
-        part = pending.pop()
-        match part:
-            case model.At(inner):
-                pending.append(inner)
-            case model.Union(terms) | model.Intersection(terms):
-                pending.extend(reversed(terms))
-            case model.Difference(left, right):
-                pending.extend((right, left))
-            case model.Complement(inner):
-                pending.append(inner)
-            case _:
-                found.append(part)
-    return tuple(found)
-
-
-def extent(leaf: Leaf, block: int) -> int:
-    """A number of tokens after which a leaf has shown what it does."""
-    match leaf:
-        case model.Window(n, ahead, blocks):
-            return (n + ahead) * (block if blocks else 1)
-        case model.Sink(n, blocks) | model.Global(n, blocks) | model.Stride(n, _, blocks) | model.Dilated(n, _, blocks):
-            return n * (block if blocks else 1)
-        case model.Chunk(n, back):
-            return n * (back + 1)
-        case model.Columns(start, stop, blocks) | model.Rows(start, stop, blocks):
-            return max([abs(edge.at) for edge in (start, stop) if edge is not None], default=0) * (
-                block if blocks else 1
-            )
-        case model.Full() | model.Nothing() | model.Causal() | model.Random() | model.Input():
-            return 0
-        case _:
-            assert_never(leaf)
