@@ -7,7 +7,6 @@ leaf terms of a term written out as a tree.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import assert_never
 
 from sparsec.sema import model
 from sparsec.sema.builtins import printed
@@ -87,24 +86,3 @@ def leaves(term: Term) -> tuple[Leaf, ...]:
             return tuple(leaf for part in parts_of(term) for leaf in leaves(part))
         case _:
             return (term,)
-
-
-def extent(leaf: Leaf, block: int) -> int:
-    """A number of tokens after which a leaf has shown what it does."""
-    match leaf:
-        case model.Window(n, ahead, blocks):
-            return (n + ahead) * (block if blocks else 1)
-        case model.Sink(n, blocks) | model.Global(n, blocks) | model.Stride(n, _, blocks) | model.Dilated(n, _, blocks):
-            return n * (block if blocks else 1)
-        case model.Chunk(n, back):
-            return n * (back + 1)
-        case model.Columns(start, stop, blocks) | model.Rows(start, stop, blocks):
-            return max([abs(edge.at) for edge in (start, stop) if edge is not None], default=0) * (
-                block if blocks else 1
-            )
-        case model.Random(k):
-            return (k + 1) * block
-        case model.Full() | model.Nothing() | model.Causal() | model.Input():
-            return 0
-        case _:
-            assert_never(leaf)

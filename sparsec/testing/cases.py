@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
+from sparsec.sema.lint.rows import extent
 from sparsec.sema.model import Documents, ResolvedPattern
-from sparsec.sema.terms import extent, leaves
+from sparsec.sema.terms import leaves
 from sparsec.testing.strategies import Inputs, Shape, document_bounds, key_counts, shapes
 
 CHECKS = ("forward", "probes", "gradients", "cache")

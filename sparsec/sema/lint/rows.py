@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from sparsec.sema import model
-from sparsec.sema.model import Edge, Term
+from sparsec.sema.model import Edge, Leaf, Term
 
 
 @dataclass(slots=True)
@@ -99,3 +99,24 @@ def row(term: Term, i: int, at: Sample) -> int:
             raise AssertionError("a sampled term is known at compile time")
         case _:
             assert_never(term)
+
+
+def extent(leaf: Leaf, block: int) -> int:
+    """A number of tokens after which a leaf has shown what it does."""
+    match leaf:
+        case model.Window(n, ahead, blocks):
+            return (n + ahead) * (block if blocks else 1)
+        case model.Sink(n, blocks) | model.Global(n, blocks) | model.Stride(n, _, blocks) | model.Dilated(n, _, blocks):
+            return n * (block if blocks else 1)
+        case model.Chunk(n, back):
+            return n * (back + 1)
+        case model.Columns(start, stop, blocks) | model.Rows(start, stop, blocks):
+            return max([abs(edge.at) for edge in (start, stop) if edge is not None], default=0) * (
+                block if blocks else 1
+            )
+        case model.Random(k):
+            return (k + 1) * block
+        case model.Full() | model.Nothing() | model.Causal() | model.Input():
+            return 0
+        case _:
+            assert_never(leaf)

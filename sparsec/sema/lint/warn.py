@@ -9,11 +9,11 @@ from __future__ import annotations
 from sparsec.diagnostics import codes_meaning as codes
 from sparsec.sema import model
 from sparsec.sema.checked import CheckedPattern
-from sparsec.sema.lint.rows import Sample, row
+from sparsec.sema.lint.rows import Sample, extent, row
 from sparsec.sema.model import Documents, ResolvedPattern
 from sparsec.sema.resolution.instantiate import Findings
 from sparsec.sema.resolution.values import Budget, Evaluator
-from sparsec.sema.terms import extent, leaves
+from sparsec.sema.terms import leaves
 
 MAX_KEYS = 16384
 MAX_ROWS = 12_000  # leaf rows of one pattern
