@@ -26,7 +26,7 @@ from sparsec.sema.resolution.values import Evaluator, Place, RangeValue
 
 def score_of_pattern(pattern: CheckedPattern, place: Place, run: Evaluator) -> Score:
     """What the score statements say; a number in error is left out."""
-    scale = None if pattern.scale is None else _number("the scale", pattern.scale, place, run)
+    scale = None if pattern.scale is None else _number("the scale", SMALLEST, pattern.scale, place, run)
     modifiers: list[Modifier] = []
     for keyword, node in pattern.modifiers.items():
         entry = ENTRIES[keyword]
@@ -34,15 +34,15 @@ def score_of_pattern(pattern: CheckedPattern, place: Place, run: Evaluator) -> S
             modifiers.append(modifier_of(keyword, None))
         elif entry.takes is Takes.NUMBERS_OF_HEADS:
             modifiers.append(modifier_of(keyword, _numbers(entry, node, place, run)))
-        elif (number := _number(f"the {entry.number}", node, place, run)) is not None:
+        elif (number := _number(f"the {entry.number}", entry.least, node, place, run)) is not None:
             modifiers.append(modifier_of(keyword, number))
     return Score(scale, tuple(modifiers))
 
 
-def _number(what: str, node: Node, place: Place, run: Evaluator) -> float | None:
+def _number(what: str, least: float, node: Node, place: Place, run: Evaluator) -> float | None:
     value = decimal(node, place, run)
-    if value is not None and not SMALLEST <= value <= LARGEST:
-        wanted = f"a number from {SMALLEST} to {LARGEST}, such as 1/128"
+    if value is not None and not least <= value <= LARGEST:
+        wanted = f"a number from {least} to {LARGEST}, such as 1/128"
         run.problem(codes.BAD_SCORE, node.span, what=what, value=value, wanted=wanted)
         return None
     return value
