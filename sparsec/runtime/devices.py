@@ -63,7 +63,7 @@ def stream(device: torch.device) -> int:
     return int(torch.cuda.current_stream(device).cuda_stream) if device.type == "cuda" else 0
 
 
-def constant(rows: Sequence[object], device: torch.device, dtype: torch.dtype = torch.int32) -> Tensor:
+def device_tensor(rows: Sequence[object], device: torch.device, dtype: torch.dtype = torch.int32) -> Tensor:
     """Numbers of the host as a tensor. It waits for the copy; so it belongs into what `PerDevice` makes."""
     return torch.tensor(rows, dtype=dtype, device=device)
 

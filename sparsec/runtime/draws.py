@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sparsec.ir.tiles.program import ListSpec
-from sparsec.runtime.devices import PerDevice, captured, constant, stream
+from sparsec.runtime.devices import PerDevice, captured, device_tensor, stream
 
 _SEED, _LANE, _BLOCK = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
@@ -55,7 +55,7 @@ class DrawTables:
             firsts = (seed * _SEED + lane * _LANE + 1 for seed, lane in spec.lanes)
             return [[[_signed(first + t) for t in range(spec.width)]] for first in firsts]
 
-        return tuple(constant(rows(spec), device, torch.int64) for spec in self.lists)
+        return tuple(device_tensor(rows(spec), device, torch.int64) for spec in self.lists)
 
 
 def draw_tables(lists: tuple[ListSpec, ...], n_queries: int, q_offset: int, device: torch.device) -> tuple[Tensor, ...]:

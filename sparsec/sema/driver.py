@@ -25,9 +25,9 @@ from sparsec.sema.resolution.instantiate import (
     Instance,
     begin,
     evaluate_parameters,
-    heads_of,
     instance_of,
     over_budget,
+    pattern_of,
     possible_arms,
     probe,
     report_unreached,
@@ -135,7 +135,7 @@ def resolve(checked: CheckedFile, binding: Binding, heads: int | None, kv_heads:
         instance = instance_of(started, pattern, dict(binding.values))
         _raise_errors(findings)
         counts = head_counts(pattern.name, instance.declared, heads, kv_heads)
-        found = heads_of(started, instance, *counts)
+        found = pattern_of(started, instance, *counts)
         if found is not None:
             warnings_of(pattern, found, started.run, findings, Budget())
     except OverBudget:
@@ -162,7 +162,7 @@ def settled_heads(checked: CheckedFile, binding: Binding) -> ResolvedPattern | N
     pattern = checked.patterns[binding.pattern]
     instance = instance_of(started, pattern, dict(binding.values))
     counts = _counts_for_check(pattern, instance)
-    return None if counts is None else heads_of(started, instance, *counts)
+    return None if counts is None else pattern_of(started, instance, *counts)
 
 
 def head_counts(
@@ -263,7 +263,7 @@ def _check_values(
             survey(started, instance)
             probe(started, instance)
         else:
-            found = heads_of(started, instance, *counts)
+            found = pattern_of(started, instance, *counts)
             if found is not None and warn and sound:
                 warnings_of(pattern, found, started.run, own, budget)
     finally:

@@ -73,7 +73,7 @@ class CpuBackend:
         return Built(records, files, asdict(kernel.processor_of(level)))
 
     def check_needs(self, needs: Any) -> None:
-        processor.check(needs["machine"], needs["instructions"])
+        processor.check_processor(needs["machine"], needs["instructions"])
 
     def load(
         self, launches: Launches, folder: Path, files: Mapping[str, bytes]

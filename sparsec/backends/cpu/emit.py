@@ -9,7 +9,7 @@ import re
 from dataclasses import replace
 from itertools import accumulate
 
-from sparsec.backends.cpu.expr import condition, mask, name_of, scalar
+from sparsec.backends.cpu.expr import condition, name_of, scalar, vector_mask
 from sparsec.backends.cpu.modifiers import modifiers_view
 from sparsec.backends.cpu.source import BACKWARD, FORWARD, print_kernel
 from sparsec.backends.cpu.view import ClassView, ConstantView, CppView, LetView, ListView, PieceView, initialiser
@@ -130,7 +130,7 @@ def _class(c: HeadClass, heads: int, lists: tuple[ListView, ...], lane: str = "i
         lets=tuple(LetView(name_of(let.name), scalar(let.value)) for let in program.lets),
         lists=lists,
         tests=tuple(view for view in lists if view.ordinal in tested),
-        live=mask(program.live, lane) if program.masked else "",
+        live=vector_mask(program.live, lane) if program.masked else "",
         pieces=(
             *(_piece(piece, program, "attend_full(w, tile)") for piece in program.full),
             *(_piece(piece, program, "attend_masked(w, tile, live)") for piece in program.masked),

@@ -61,7 +61,7 @@ def condition(test: Bool) -> str:
     return _print(test, vectors=frozenset()).text
 
 
-def mask(test: Bool, lane: str = "i") -> str:
+def vector_mask(test: Bool, lane: str = "i") -> str:
     """`test`, where the variable `lane` is a vector, as an `ivec` mask."""
     printed = _print(test, vectors=frozenset((lane,)))
     return printed.text if printed.vector else f"splat(truth({printed.text}))"

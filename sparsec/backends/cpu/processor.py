@@ -81,7 +81,7 @@ def available() -> frozenset[str] | None:
     return frozenset.intersection(*each) if each else None
 
 
-def check(machine: str, instructions: Iterable[str]) -> None:
+def check_processor(machine: str, instructions: Iterable[str]) -> None:
     """Raises CallError unless this machine runs a library that was built for a Processor of these."""
     if machine != platform.machine():
         raise CallError(f"expected kernels for this machine, {platform.machine()}, got those of {machine}")

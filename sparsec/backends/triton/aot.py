@@ -56,7 +56,7 @@ class KernelArtefact:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class KernelFindings:
     """What is wrong with a kernel: `problems` make it unfit, `warnings` tell of spills, which make it slower."""
 
     problems: tuple[str, ...] = ()
@@ -123,7 +123,7 @@ def compile_ahead_cached(
     return tuple(built)
 
 
-def check(artefact: KernelArtefact) -> Findings:
+def findings_of(artefact: KernelArtefact) -> KernelFindings:
     """What a machine without a GPU can tell is wrong with the kernel."""
     problems, warnings = [], []
     if artefact.spill_bytes or artefact.stack_bytes:
@@ -138,7 +138,7 @@ def check(artefact: KernelArtefact) -> Findings:
         )
     if artefact.tensor_core == 0 and artefact.dtype != "float32" and artefact.name not in _MOVERS:
         problems.append(f"{artefact.name} for {artefact.target} has no tensor-core instruction")
-    return Findings(tuple(problems), tuple(warnings))
+    return KernelFindings(tuple(problems), tuple(warnings))
 
 
 def _gpu_target(target: str) -> GPUTarget:

@@ -36,9 +36,9 @@ class TritonBackend:
     def check_runs(self, device: torch.device) -> None:
         import torch
 
-        from sparsec.backends.triton.kernel import check_device
+        from sparsec.backends.triton.kernel import check_runs_triton
 
-        check_device(torch.empty(0, device=device))
+        check_runs_triton(torch.empty(0, device=device))
 
     def check_builds(self) -> None:
         """Triton brings its compiler along."""
@@ -99,7 +99,7 @@ class TritonBackend:
 def _record(artefact: KernelArtefact) -> KernelRecord:
     from sparsec.backends.triton import aot
 
-    found = aot.check(artefact)
+    found = aot.findings_of(artefact)
     return KernelRecord(
         artefact.name,
         artefact.registers,

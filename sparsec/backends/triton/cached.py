@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from sparsec.backends.base import Cached
-from sparsec.backends.triton.call import Entry, aligned, launch, strides, with_rows
+from sparsec.backends.triton.call import KernelEntry, aligned_tensor, launch, strides, with_rows
 from sparsec.backends.triton.emit_cached import emit_triton_cached
 from sparsec.backends.triton.kernel import (
     LOG2_E,
-    check_device,
+    check_runs_triton,
     constants,
     load_module,
     new_like,
@@ -32,14 +32,14 @@ from sparsec.plan.heads import PackTable
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.launch import CachedLaunch
 from sparsec.plan.target import DECODE_ROWS, MERGED, PLAIN, STORE_ROWS, decode_program_rows, decode_splits
-from sparsec.runtime.devices import PerDevice, constant
+from sparsec.runtime.devices import PerDevice, device_tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
     """The decode kernel of one class, for so many query rows: an entry, its packs of heads, and rows of a program."""
 
-    entry: Entry
+    entry: KernelEntry
     packs: int
     heads: Tensor
     """int64, the heads of the class."""
@@ -49,10 +49,10 @@ class Pack:
 class Entries:
     """All kernels of a pattern over a cache on one device, class by class; `decode[n]` serves n + 1 query rows."""
 
-    chunk: tuple[Entry, ...]
+    chunk: tuple[KernelEntry, ...]
     decode: tuple[tuple[Pack, ...], ...]
-    merge: Entry
-    store: Entry
+    merge: KernelEntry
+    store: KernelEntry
     splits: Callable[[int, int, int], tuple[int, ...]]
     """In how many parts each class takes its keys, for a batch, its query rows and the slots of the arena."""
 
@@ -101,7 +101,7 @@ class TritonCached:
         store: bool = False,
         checked: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        check_device(q)
+        check_runs_triton(q)
         plan = self.plan.chunks
         out = new_like(q, zero=False)
         lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
@@ -110,7 +110,7 @@ class TritonCached:
         q, positive = with_positive_scale(q, plan.scale(scale))
         given = _shared(with_rows(q), with_rows(k), with_rows(v), cache)
         given |= {"scale_log2": positive * LOG2_E, "out": out, "lse": lse}
-        given["sink"] = None if sink is None else aligned(sink)
+        given["sink"] = None if sink is None else aligned_tensor(sink)
         entries = self.entries.on(q.device)
         (self._decode if q.shape[2] <= DECODE_ROWS else self._chunk)(entries, given, q, cache, lists)
         if store:
@@ -150,7 +150,7 @@ class TritonCached:
             launch(entries.merge, batch * heads * rows, {**given, "head_splits": by_head})
 
     def store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
-        check_device(k)
+        check_runs_triton(k)
         if k.numel() == 0:
             return
         k, v = with_rows(k), with_rows(v)
@@ -160,14 +160,16 @@ class TritonCached:
         module, target, plan = load_module(self.source), target_of(device), self.plan.chunks
         fixed, chunk = constants(plan, self.allow_tf32, device), []
         for n, launched in enumerate(plan.classes):
-            given = {**fixed, "table": constant(launched.table, device)}
-            chunk.append(Entry(getattr(module, f"attend_{n}"), device, self.plan.chunk_shape(launched, target), given))
-        table, most = constant(self.plan.store, device), _processors(device)
+            given = {**fixed, "table": device_tensor(launched.table, device)}
+            chunk.append(
+                KernelEntry(getattr(module, f"attend_{n}"), device, self.plan.chunk_shape(launched, target), given)
+            )
+        table, most = device_tensor(self.plan.store, device), _processors(device)
         return Entries(
             tuple(chunk),
             tuple(zip(*(self._packs(module, n, fixed, target, device) for n in range(len(chunk))), strict=True)),
-            Entry(module.merge, device, PLAIN, {"PARTS": MERGED}),
-            Entry(module.store, device, PLAIN, {"table": table, "ROWS": STORE_ROWS}),
+            KernelEntry(module.merge, device, PLAIN, {"PARTS": MERGED}),
+            KernelEntry(module.store, device, PLAIN, {"table": table, "ROWS": STORE_ROWS}),
             lru_cache(maxsize=64)(partial(self._splits, target, most)),
         )
 
@@ -176,19 +178,19 @@ class TritonCached:
     ) -> Iterator[Pack]:
         """Of class `n`, for 1, 2, ... DECODE_ROWS query rows."""
         launched, made = self.plan.few.classes[n], dict[PackTable, dict[str, object]]()
-        heads = constant(launched.heads, device, torch.int64)
+        heads = device_tensor(launched.heads, device, torch.int64)
         for rows in range(1, DECODE_ROWS + 1):
             found = self.plan.decode_packs(launched, target, rows)
             if found not in made:
                 made[found] = {
-                    "table": constant(found.table, device),
-                    "members": constant(found.members, device),
+                    "table": device_tensor(found.table, device),
+                    "members": device_tensor(found.members, device),
                     "packs": len(found.members),
                     "width": len(found.members[0]),
                 }
             most = decode_program_rows(len(found.members[0]) * rows)
             shape = self.plan.decode_shape(launched, target, most)
-            entry = Entry(getattr(module, f"decode_{n}"), device, shape, {**fixed, **made[found], "ROWS": most})
+            entry = KernelEntry(getattr(module, f"decode_{n}"), device, shape, {**fixed, **made[found], "ROWS": most})
             yield Pack(entry, len(found.members), heads)
 
     def _splits(self, target: str, processors: int, batch: int, rows: int, slots: int) -> tuple[int, ...]:

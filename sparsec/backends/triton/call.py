@@ -19,7 +19,7 @@ from sparsec.backends.triton.packed import document_tiles
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.launch import LaunchClass, LaunchPlan
 from sparsec.plan.target import SUM_ROWS, LaunchShape
-from sparsec.runtime.devices import constant, current
+from sparsec.runtime.devices import current, device_tensor
 from sparsec.sema.model import Documents
 
 FP_FUSION = True
@@ -30,7 +30,7 @@ _ROW_REACH = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class KernelEntry:
     """A kernel on one device: what all its calls have in common. `fixed`: arguments that no call changes."""
 
     function: Any
@@ -43,7 +43,7 @@ class Entry:
 class ClassEntry:
     """The kernel of a head class. `slots`: programs a tile; `chunks`: number and width of each chunk of columns."""
 
-    entry: Entry
+    entry: KernelEntry
     slots: int
     query_tile: int
     key_tile: int
@@ -62,18 +62,18 @@ class ClassEntry:
         of_keys: bool = False,
     ) -> ClassEntry:
         """`of_keys`: a program has a key tile of a KV group, else a query tile of a head."""
-        given = {**fixed, "table": constant(launched.table, device)}
+        given = {**fixed, "table": device_tensor(launched.table, device)}
         slots = len(launched.table)
         if of_keys:
             spans = plan.spans(launched)
-            given["spans"], slots = constant(spans, device), len(spans)
-        entry = Entry(function, device, shape, given)
+            given["spans"], slots = device_tensor(spans, device), len(spans)
+        entry = KernelEntry(function, device, shape, given)
         chunks = tuple((chunk.index, chunk.width) for chunk in plan.chunks)
         return cls(entry, slots, launched.query_tile, launched.key_tile, chunks)
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class LaunchCall:
     """What the launches of one call share; `numbers` are arguments by name."""
 
     documents: Documents
@@ -94,7 +94,7 @@ class Call:
         q_offset: int,
         cu_seqlens: Tensor | None,
         scale_log2: float,
-    ) -> Call:
+    ) -> LaunchCall:
         """`strided`: tensors [B, heads, rows, D] by the names that their strides have, among them q and k."""
         q, k = strided["q"], strided["k"]
         batch, _, n_queries, _ = q.shape
@@ -164,7 +164,7 @@ class Call:
         launch(of.entry, places * of.slots, given)
 
 
-def launch(entry: Entry, programs: int, given: Mapping[str, object]) -> None:
+def launch(entry: KernelEntry, programs: int, given: Mapping[str, object]) -> None:
     """Runs `programs` programs on the entry's device, with those arguments that the kernel names.
 
     Raises CallError where the device has too little room for the tiles that the kernel was planned with.
@@ -187,7 +187,7 @@ def launch(entry: Entry, programs: int, given: Mapping[str, object]) -> None:
 
 
 def row_sums(
-    entry: Entry, g: Tensor, out: Tensor, lse: Tensor, grad_lse: Tensor | None, sink: Tensor | None
+    entry: KernelEntry, g: Tensor, out: Tensor, lse: Tensor, grad_lse: Tensor | None, sink: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Of each row the log-sum-exp to base 2 and sum(g * out) - grad_lse, float32 [B, H, Nq]; dsink [H]."""
     batch, heads, rows, _ = g.shape
@@ -195,7 +195,7 @@ def row_sums(
     tiles = -(-rows // SUM_ROWS)
     parts = None if sink is None else lse.new_empty((batch, heads, tiles))
     given = {"g": g, "out": out, "lse": lse, "sink": sink, "sink_parts": parts, "log_sum": log_sum, "delta": delta}
-    given["grad_lse"] = None if grad_lse is None else aligned(grad_lse.to(torch.float32).contiguous())
+    given["grad_lse"] = None if grad_lse is None else aligned_tensor(grad_lse.to(torch.float32).contiguous())
     numbers = {**strides({"g": g, "out": out}), "nq": rows, "tiles": tiles, "ROWS": SUM_ROWS}
     launch(entry, batch * heads * tiles, {**given, **numbers})
     return log_sum, delta, None if parts is None else parts.sum((0, 2))
@@ -207,7 +207,7 @@ def with_rows(tensor: Tensor) -> Tensor:
     return tensor if dense and tensor.stride(2) * 256 < _ROW_REACH else tensor.contiguous()
 
 
-def aligned(tensor: Tensor) -> Tensor:
+def aligned_tensor(tensor: Tensor) -> Tensor:
     """The tensor, or a copy where its address would have Triton compile a kernel once more: for small ones."""
     return tensor.clone() if tensor.data_ptr() % _VECTOR_BYTES else tensor
 

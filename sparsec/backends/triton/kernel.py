@@ -22,7 +22,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sparsec.backends.triton.call import FP_FUSION, Call, ClassEntry, Entry, aligned, row_sums, with_rows
+from sparsec.backends.triton.call import (
+    FP_FUSION,
+    ClassEntry,
+    KernelEntry,
+    LaunchCall,
+    aligned_tensor,
+    row_sums,
+    with_rows,
+)
 from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
 from sparsec.backends.triton.modifiers import modifiers_of
 from sparsec.diagnostics.model import CallError, InternalError
@@ -30,7 +38,7 @@ from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.launch import BackwardLaunch, LaunchClass, LaunchPlan
 from sparsec.plan.target import PLAIN, family
 from sparsec.runtime.build.cache import build_key, lookup, publish
-from sparsec.runtime.devices import PerDevice, constant
+from sparsec.runtime.devices import PerDevice, device_tensor
 from sparsec.runtime.draws import DrawTables
 
 LOG2_E = math.log2(math.e)
@@ -87,7 +95,7 @@ def target_of(device: torch.device) -> str:
 class GradientEntries:
     """The gradients' kernels on one device."""
 
-    row_sums: Entry
+    row_sums: KernelEntry
     queries: tuple[ClassEntry, ...]
     keys: tuple[ClassEntry, ...]
 
@@ -117,7 +125,7 @@ def _gradient_entries(plan: BackwardLaunch, source: str, allow_tf32: bool, devic
             yield ClassEntry.of(kernel, device, shape, plan.forward, launched, fixed, of_keys=of_keys)
 
     return GradientEntries(
-        Entry(module.row_sums, device, PLAIN, {}),
+        KernelEntry(module.row_sums, device, PLAIN, {}),
         tuple(entries("grad_queries", plan.forward.classes, False)),
         tuple(entries("grad_keys", plan.transposed, True)),
     )
@@ -184,7 +192,7 @@ class TritonKernel:
 
         Raises CallError for tensors on the CPU outside the interpreter.
         """
-        check_device(q)
+        check_runs_triton(q)
         scale, packed = self.plan.scale(scale), cu_seqlens is not None
         out = new_like(q, zero=packed)
         lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
@@ -195,8 +203,8 @@ class TritonKernel:
         q, scale = with_positive_scale(q, scale)
         q, k, v = (with_rows(tensor) for tensor in (q, k, v))
         strided = {"q": q, "k": k, "v": v, "out": out}
-        call = Call.of(self.plan, strided, q_offset, cu_seqlens, scale * LOG2_E)
-        tensors = {"q": q, "v": v, "out": out, "lse": lse, "sink": None if sink is None else aligned(sink)}
+        call = LaunchCall.of(self.plan, strided, q_offset, cu_seqlens, scale * LOG2_E)
+        tensors = {"q": q, "v": v, "out": out, "lse": lse, "sink": None if sink is None else aligned_tensor(sink)}
         for entry, tables in zip(self.entries.on(q.device), with_lists(self.plan.classes, lists), strict=True):
             call.query_tiles(entry, tables, tensors, {"keys": k, "values": v})
         return out.to(q.dtype), lse
@@ -221,7 +229,7 @@ class TritonKernel:
         cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """See `backends.base.BackwardKernel`; raises as `forward` does."""
-        check_device(q)
+        check_runs_triton(q)
         if self.gradients is None:
             raise InternalError("a kernel made without the plan of its gradients was asked for them")
         made = self.gradients()
@@ -232,10 +240,10 @@ class TritonKernel:
             return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), None if sink is None else torch.zeros_like(sink)
         types, entries = (q.dtype, k.dtype, v.dtype), made.entries.on(q.device)
         q, k, v, g, out = (with_rows(tensor) for tensor in (q, k, v, grad_out, out))
-        sink = None if sink is None else aligned(sink)
-        log_sum, delta, dsink = row_sums(entries.row_sums, g, out, aligned(lse.contiguous()), grad_lse, sink)
+        sink = None if sink is None else aligned_tensor(sink)
+        log_sum, delta, dsink = row_sums(entries.row_sums, g, out, aligned_tensor(lse.contiguous()), grad_lse, sink)
         strided = {"q": q, "k": k, "v": v, "g": g}
-        call = Call.of(plan.forward, strided, q_offset, cu_seqlens, self.plan.scale(scale) * LOG2_E)
+        call = LaunchCall.of(plan.forward, strided, q_offset, cu_seqlens, self.plan.scale(scale) * LOG2_E)
         tensors: dict[str, Tensor | None] = {**strided, "log_sum": log_sum, "delta": delta}
         tensors |= {"grad_q": dq, "grad_k": dk, "grad_v": dv}
         for entry, tables in zip(entries.queries, with_lists(plan.forward.classes, lists), strict=True):
@@ -261,11 +269,11 @@ def constants(plan: LaunchPlan, allow_tf32: bool, device: torch.device) -> dict[
     }
     for modifier in modifiers_of(plan):
         fixed |= dict(modifier.numbers)
-        fixed |= {name: constant(list(values), device, torch.float32) for name, values in modifier.tables}
+        fixed |= {name: device_tensor(list(values), device, torch.float32) for name, values in modifier.tables}
     return fixed
 
 
-def check_device(q: Tensor) -> None:
+def check_runs_triton(q: Tensor) -> None:
     if q.device.type == "cpu" and not interpreted():
         raise CallError("expected tensors on a GPU, got the CPU's: there Triton runs only under TRITON_INTERPRET=1")
 

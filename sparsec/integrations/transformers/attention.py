@@ -29,7 +29,7 @@ IMPLEMENTATION = "sparsec"
 
 
 @dataclass(slots=True)
-class Kernels:
+class LayerKernels:
     """A pattern for given head counts, compiled for each dtype, device and scale that a call brings.
 
     A copy, and what is loaded from a file, compiles its own.
@@ -91,7 +91,7 @@ class ModelCall:
     windows. attended: how often each layer has attended so far, with a cache.
     """
 
-    kernels: tuple[Kernels, ...]
+    kernels: tuple[LayerKernels, ...]
     new: int
     cache: SparseCache | None
     counts: Tensor | None

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from sparsec.diagnostics.model import CallError
-from sparsec.integrations.transformers.attention import Kernels, check_asked
+from sparsec.integrations.transformers.attention import LayerKernels, check_asked
 from sparsec.integrations.transformers.modifiers import check_own_score
 from sparsec.integrations.transformers.trial import Asked
 from sparsec.program import Pattern
@@ -41,14 +41,14 @@ def fit(
     *,
     replace_window: bool,
     target: str | None,
-) -> tuple[Kernels, ...]:
+) -> tuple[LayerKernels, ...]:
     """The kernels of each layer: layers[l] is what layer l asks of its attention in a forward, patterns[l] its pattern.
 
     Layers of one pattern and shape share theirs, but those with a learned sink, for their sinks differ. Raises
     CallError, and DiagnosticError for a pattern that is not causal.
     """
-    made: list[Kernels] = []
-    shared: dict[tuple[int, int, int, int], Kernels] = {}
+    made: list[LayerKernels] = []
+    shared: dict[tuple[int, int, int, int], LayerKernels] = {}
     for layer, (calls, pattern) in enumerate(zip(layers, patterns, strict=True)):
         (_, heads, _, head_dim), kv_heads = calls[0].query, calls[0].key[1]
         if any((each.query, each.key) != (calls[0].query, calls[0].key) for each in calls):
@@ -65,7 +65,7 @@ def fit(
     return tuple(made)
 
 
-def counts_from_end(kernels: Kernels) -> bool:
+def counts_from_end(kernels: LayerKernels) -> bool:
     """Whether the pattern has a bound that counts back from the last key, which padding at the right would move."""
     return _has_end(kernels.pattern.resolve(kernels.heads, kernels.kv_heads).terms)
 
@@ -78,13 +78,13 @@ def _has_end(node: object) -> bool:
     return is_dataclass(node) and any(_has_end(getattr(node, part.name)) for part in fields(node))
 
 
-def _kernels(heads: int, kv_heads: int, head_dim: int, pattern: Pattern, target: str | None) -> Kernels:
+def _kernels(heads: int, kv_heads: int, head_dim: int, pattern: Pattern, target: str | None) -> LayerKernels:
     score = pattern.resolve(heads, kv_heads).score
     pattern.cache_layout(heads, kv_heads)  # says what is wrong with a pattern that is not causal, or packs documents
-    return Kernels(pattern, heads, kv_heads, head_dim, score, target)
+    return LayerKernels(pattern, heads, kv_heads, head_dim, score, target)
 
 
-def _check_layer(asked: Asked, config: Any, kernels: Kernels, layer: int, replace_window: bool) -> None:
+def _check_layer(asked: Asked, config: Any, kernels: LayerKernels, layer: int, replace_window: bool) -> None:
     module, score, name = asked.module, kernels.score, kernels.pattern.name
     if not getattr(module, "is_causal", True) or getattr(config, "is_causal", True) is False:
         raise CallError(f"expected causal attention, got attention in both directions in layer {layer}")

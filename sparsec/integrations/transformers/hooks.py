@@ -18,7 +18,7 @@ from transformers.cache_utils import Cache
 
 from sparsec.diagnostics.model import CallError
 from sparsec.diagnostics.progress import progress
-from sparsec.integrations.transformers.attention import Kernels, ModelCall
+from sparsec.integrations.transformers.attention import LayerKernels, ModelCall
 from sparsec.integrations.transformers.cache import SPARE, SparseCache
 from sparsec.integrations.transformers.padding import new_tokens, token_spans
 from sparsec.integrations.transformers.trial import Trial
@@ -38,7 +38,7 @@ class Patch:
     pattern has a bound that counts from the end. before: the attention implementation that the decoder had.
     """
 
-    kernels: tuple[Kernels, ...]
+    kernels: tuple[LayerKernels, ...]
     modules: tuple[nn.Module, ...]
     attends: tuple[int, ...]
     scalings: tuple[float | None, ...]

@@ -124,7 +124,7 @@ def evaluate_parameters(
         place.parameters[name] = given[name] if name in given else evaluate(parameter.default, place, run)
 
 
-def heads_of(started: Instantiation, instance: Instance, heads: int, kv_heads: int) -> model.ResolvedPattern | None:
+def pattern_of(started: Instantiation, instance: Instance, heads: int, kv_heads: int) -> model.ResolvedPattern | None:
     """The pattern of `instance` for known counts; None if any error has been found."""
     pattern, place, findings = instance.pattern, instance.place, started.findings
     inputs = pattern.inputs

@@ -8,7 +8,7 @@ import itertools
 import pytest
 
 from sparsec.backends.cpu.emit import comment, emit_cpp, emit_cpp_backward
-from sparsec.backends.cpu.expr import condition, mask, name_of, scalar
+from sparsec.backends.cpu.expr import condition, name_of, scalar, vector_mask
 from sparsec.backends.cpu.kernel import compile_shared, has_compiler
 from sparsec.backends.cpu.source import joined_headers
 from sparsec.ir.expr import nodes as x
@@ -48,11 +48,11 @@ def test_scalars(expr: x.Expr, printed: str) -> None:
 
 def test_masks_widen_what_does_not_depend_on_i() -> None:
     early = x.Less(KEY, Int(4))
-    assert mask(x.And(x.Less(KEY, ROW), x.Or(early, x.Listed(0)))) == "((j < i) & truth(((j < 4) | listed_0)))"
-    assert mask(x.Not(x.Less(x.Min(ROW, KEY), Int(2)))) == "~(minimum(i, splat(j)) < 2)"
-    assert mask(early) == "splat(truth(j < 4))"
+    assert vector_mask(x.And(x.Less(KEY, ROW), x.Or(early, x.Listed(0)))) == "((j < i) & truth(((j < 4) | listed_0)))"
+    assert vector_mask(x.Not(x.Less(x.Min(ROW, KEY), Int(2)))) == "~(minimum(i, splat(j)) < 2)"
+    assert vector_mask(early) == "splat(truth(j < 4))"
     assert condition(x.Not(early)) == "!(j < 4)"
-    assert mask(x.And(x.Less(ROW, Int(4)), x.Less(KEY, ROW)), "j") == "(truth(i < 4) & (j < i))"
+    assert vector_mask(x.And(x.Less(ROW, Int(4)), x.Less(KEY, ROW)), "j") == "(truth(i < 4) & (j < i))"
 
 
 def test_names_keep_clear_of_the_template() -> None:
@@ -89,7 +89,7 @@ def test_compiled_expressions_agree_with_the_interpreter() -> None:
     body = "".join(
         f'extern "C" int scalar_{n}(int i, int j, int c) {{ return {condition(test)}; }}\n'
         f'extern "C" int lane_{n}(int i0, int j, int c) {{\n'
-        f"  const ivec i = splat(i0) + 0 * c; const ivec m = {mask(test)}; return -m[1]; }}\n"
+        f"  const ivec i = splat(i0) + 0 * c; const ivec m = {vector_mask(test)}; return -m[1]; }}\n"
         for n, test in enumerate(tests)
     )
     headers = "".join(f"#include <{name}>\n" for name in vectors.includes)

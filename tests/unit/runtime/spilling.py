@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import triton
 
-from sparsec.backends.triton.aot import KernelArtefact, check
+from sparsec.backends.triton.aot import KernelArtefact, findings_of
 
 CHOSEN_FOR = triton.__version__.startswith("3.9.")
 MOST = 0 if CHOSEN_FOR else 128
@@ -16,7 +16,7 @@ MOST = 0 if CHOSEN_FOR else 128
 
 def assert_fit(artefact: KernelArtefact) -> None:
     """A kernel that is fit to run, and spills at most MOST bytes."""
-    found = check(artefact)
+    found = findings_of(artefact)
     assert found.problems == ()
     assert max(artefact.spill_bytes, artefact.stack_bytes) <= MOST, found.warnings
     assert len(found.warnings) == (artefact.spill_bytes + artefact.stack_bytes > 0)

@@ -14,11 +14,11 @@ from spilling import assert_fit
 import sparsec
 from sparsec.backends.triton.aot import (
     AheadOfTimeError,
-    Findings,
     KernelArtefact,
-    check,
+    KernelFindings,
     compile_ahead,
     compile_ahead_backward,
+    findings_of,
 )
 from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
 from sparsec.pipeline import Lowered
@@ -135,15 +135,15 @@ def test_float32_has_no_tensor_cores() -> None:
 
 def test_check_names_each_failure_and_tells_spills_apart() -> None:
     good = KernelArtefact("forward_0", "cuda:90", "bfloat16", 8, 3, 168, 0, 0, 100_000, 24, 12, ())
-    assert check(good) == Findings()
+    assert findings_of(good) == KernelFindings()
     spilled = "forward_0 for cuda:90 spills registers: 8 bytes spilled, 0 bytes of stack a thread"
-    assert check(replace(good, spill_bytes=8)) == Findings(warnings=(spilled,))
-    assert "8 bytes of stack" in check(replace(good, stack_bytes=8)).warnings[0]
-    (shared,) = check(replace(good, shared_bytes=shared_memory_bytes("cuda:90") + 1)).problems
+    assert findings_of(replace(good, spill_bytes=8)) == KernelFindings(warnings=(spilled,))
+    assert "8 bytes of stack" in findings_of(replace(good, stack_bytes=8)).warnings[0]
+    (shared,) = findings_of(replace(good, shared_bytes=shared_memory_bytes("cuda:90") + 1)).problems
     assert "needs 232449 bytes of shared memory, over 232448" in shared
-    (slow,) = check(replace(good, tensor_core=0)).problems
+    (slow,) = findings_of(replace(good, tensor_core=0)).problems
     assert "tensor-core" in slow
-    found = check(replace(good, spill_bytes=8, shared_bytes=1 << 20, tensor_core=0))
+    found = findings_of(replace(good, spill_bytes=8, shared_bytes=1 << 20, tensor_core=0))
     assert (len(found.problems), found.warnings) == (2, (spilled,))
 
 
@@ -174,7 +174,7 @@ def test_on_hopper_two_light_programs_share_a_multiprocessor(head_dim: int, dtyp
     assert limit_of(artefact) == ["128"]
     assert artefact.registers * artefact.warps * 32 * 2 <= 65536
     assert artefact.shared_bytes * 2 <= shared_memory_bytes("cuda:90")
-    assert check(artefact) == Findings()
+    assert findings_of(artefact) == KernelFindings()
 
 
 def test_what_would_spill_has_no_limit_of_registers() -> None:
