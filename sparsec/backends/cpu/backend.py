@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparsec.backends.base import BackwardKernel, Built, CachedKernel, ForwardKernel, KernelRecord, Kernels
+from sparsec.backends.base import BackwardKernel, Builder, Built, CachedKernel, ForwardKernel, KernelRecord, Kernels
 from sparsec.backends.cpu import processor
 from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward
 from sparsec.backends.cpu.emit_cached import emit_cpp_cached
@@ -94,4 +94,4 @@ class CpuBackend:
         )
 
 
-BACKEND = CpuBackend()
+BACKEND: Builder = CpuBackend()

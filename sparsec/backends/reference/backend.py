@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sparsec.backends.base import Oracle
 from sparsec.backends.reference.kernel import ReferenceKernel
 from sparsec.sema.model import ResolvedPattern
 
@@ -16,4 +17,4 @@ class ReferenceBackend:
         return ReferenceKernel(pattern)
 
 
-BACKEND = ReferenceBackend()
+BACKEND: Oracle = ReferenceBackend()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sparsec.backends.base import Kernels
+from sparsec.backends.base import Backend, Kernels
 from sparsec.backends.torch.cached import TorchCached
 from sparsec.backends.torch.kernel import TorchBackward, TorchKernel
 from sparsec.pipeline import Compilation
@@ -33,4 +33,4 @@ class TorchBackend:
         )
 
 
-BACKEND = TorchBackend()
+BACKEND: Backend = TorchBackend()

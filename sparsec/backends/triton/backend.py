@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparsec.backends.base import BackwardKernel, Built, CachedKernel, ForwardKernel, KernelRecord, Kernels
+from sparsec.backends.base import BackwardKernel, Builder, Built, CachedKernel, ForwardKernel, KernelRecord, Kernels
 from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
 from sparsec.backends.triton.emit_cached import emit_triton_cached
 from sparsec.pipeline import Compilation
@@ -113,4 +113,4 @@ def _record(artefact: KernelArtefact) -> KernelRecord:
     )
 
 
-BACKEND = TritonBackend()
+BACKEND: Builder = TritonBackend()
