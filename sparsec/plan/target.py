@@ -23,8 +23,6 @@ MERGED = 16
 """Splits that one step of Triton's `merge` adds."""
 CHAINED_PIECES = 4
 """Contiguous pieces of one of Triton's loops that a chain of comparisons tells apart; more go through a vector."""
-EXACT_COLUMNS = 16
-"""Columns that a GPU's program sums at a time when it looks which rows a NaN may reach."""
 TORCH_COLUMNS, TORCH_ROWS = 4096, 16
 """Columns that the kernels of `torch` take at a time, and rows that are not finite."""
 LIGHT_MASKED = 2
@@ -344,3 +342,8 @@ def decode_splits(target: str, processors: int, programs: int, iterations: int) 
     """
     wanted = 3 if family(target) is Family.INTERPRETER else 2 * processors // max(1, programs)
     return max(1, min(wanted, iterations))
+
+
+def exact_columns(*, decoding: bool) -> int:
+    """Columns that a Triton program sums at a time when it looks which rows a NaN may reach: few take few registers."""
+    return 32 if decoding else 16

@@ -21,7 +21,7 @@ from sparsec.ir.expr.nodes import TRUE, Add, Expr, Sub, Var
 from sparsec.ir.tiles.program import ListSpec, Piece, TileProgram
 from sparsec.plan.heads import HeadDimChunk, group_spans, head_dim_chunks, share_a_group
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
-from sparsec.plan.target import CHAINED_PIECES, EXACT_COLUMNS
+from sparsec.plan.target import CHAINED_PIECES, exact_columns
 from sparsec.sema.model import Documents
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -52,6 +52,7 @@ def triton_view(plan: KernelPlan) -> ModuleView:
 
 def module_view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...]) -> ModuleView:
     """The kernels are `<name>_0`, ... for the classes of `plan`, then `grad_keys_0`, ... for the transposed ones."""
+    piece, head_dim = exact_columns(decoding=name == "decode"), plan.head_dim
     return ModuleView(
         heads=plan.heads,
         kv_heads=plan.kv_heads,
@@ -64,14 +65,12 @@ def module_view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...]) 
         accumulate=share_a_group((head_class.heads for head_class in transposed), _share(plan)),
         chunks=(chunks := head_dim_chunks(plan.head_dim)),
         columns=_columns(chunks, plan.head_dim),
-        piece=(piece := min(EXACT_COLUMNS, chunks[0].width)),
-        attempts=3 * -(-plan.head_dim // piece),
         kernels=tuple(
-            _kernel(f"{name}_{n}", head_class, query_side(plan.documents), None)
+            _kernel(f"{name}_{n}", head_class, query_side(plan.documents), None, piece, head_dim)
             for n, head_class in enumerate(plan.classes)
         ),
         key_kernels=tuple(
-            _kernel(f"grad_keys_{n}", head_class, _key_side(plan.documents), _groups(plan, head_class))
+            _kernel(f"grad_keys_{n}", head_class, _key_side(plan.documents), _groups(plan, head_class), piece, head_dim)
             for n, head_class in enumerate(transposed)
         ),
     )
@@ -124,7 +123,9 @@ def _key_side(documents: Documents) -> Side:
     return Side({**names, "nk": "length" if documents is Documents.RESTART else "nk"}, "present[None, :]")
 
 
-def _kernel(name: str, head_class: HeadClass, side: Side, groups: GroupsView | None) -> KernelView:
+def _kernel(
+    name: str, head_class: HeadClass, side: Side, groups: GroupsView | None, piece: int, head_dim: int
+) -> KernelView:
     program = head_class.program
     names = side.names | {name: checked_name(name) for name, _ in head_class.constants}
     let_lines: list[str] = []
@@ -149,6 +150,8 @@ def _kernel(name: str, head_class: HeadClass, side: Side, groups: GroupsView | N
         lists=lists,
         full=loop_view("full", program.full, program, names, lists, side),
         masked=loop_view("masked", program.masked, program, names, lists, side),
+        piece=piece,
+        attempts=3 * -(-head_dim // piece),
     )
 
 

@@ -73,6 +73,10 @@ class KernelView:
     lists: tuple[ListView, ...]
     full: LoopView
     masked: LoopView
+    piece: int
+    """Columns that a program sums at a time where a sum is not finite."""
+    attempts: int
+    """How often it then goes over its tiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +128,5 @@ class ModuleView:
     chunks: tuple[HeadDimChunk, ...]
     columns: str
     """The chunks as the kernels' CHUNKS."""
-    piece: int
-    """Columns that a program sums at a time where a sum is not finite."""
-    attempts: int
-    """How often it then goes over its tiles."""
     kernels: tuple[KernelView, ...]
     key_kernels: tuple[KernelView, ...]
