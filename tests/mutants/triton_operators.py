@@ -5,30 +5,33 @@ from __future__ import annotations
 from mutant import Operator
 
 
+KERNELS = "templates/triton/kernels"
+
+
 def _of(part: str, *operators: tuple[str, str, str, str]) -> tuple[Operator, ...]:
     return tuple(
-        Operator(f"Triton: {name}", part, file if "/" in file else f"templates/triton/{file}.py.jinja", before, after)
+        Operator(f"Triton: {name}", part, file if "/" in file else f"templates/triton/{file}", before, after)
         for name, file, before, after in operators
     )
 
 
 FORWARD = _of(
     "Triton forward",
-    ("sums not rescaled", "softmax", "{{ acc }} * decay[:, None]", "{{ acc }}"),
-    ("no mask", "softmax", '"live" if trips.masked else "start < nk"', '"start < nk"'),
-    ("heads dealt out to groups in turn", "query_tile", "group = head // {{ view.group_size }}",
+    ("sums not rescaled", f"{KERNELS}/softmax.py", "(sums[n] * decay[:, None],)", "(sums[n],)"),
+    ("no mask", "loops.py.jinja", '"live" if trips.masked else "start < nk"', '"start < nk" if trips.masked else "start < nk"'),
+    ("heads dealt out to groups in turn", "query_tile.py.jinja", "group = head // {{ view.group_size }}",
      "group = head % {{ view.kv_heads }}"),
 )  # fmt: skip
 
 SCORES = _of(
     "Triton scores",
-    ("softcap's derivative", "tile_loop", "(1.0 - bent * bent)", "(1.0 - bent)"),
-    ("alibi slopes from head 0", "tile_loop", "tl.load(head_slopes + head)", "tl.load(head_slopes)"),
+    ("softcap's derivative", f"{KERNELS}/modifiers/softcap.py", "(1.0 - softcap_kept * softcap_kept)", "(1.0 - softcap_kept)"),
+    ("alibi slopes from head 0", f"{KERNELS}/modifiers/alibi.py", "tl.load(head_slopes + head)", "tl.load(head_slopes)"),
 )  # fmt: skip
 
 DOCUMENTS = _of(
     "Triton documents",
-    ("rows of the document before", "query_tile", "i0 = tl.maximum(tile_start, begin)",
+    ("rows of the document before", "query_tile.py.jinja", "i0 = tl.maximum(tile_start, begin)",
      "i0 = tl.maximum(tile_start, 0)"),
     ("keys of the document before", "sparsec/backends/triton/emit.py",
      "(j >= begin) & (j < end)", "(j >= 0) & (j < end)"),
@@ -36,17 +39,25 @@ DOCUMENTS = _of(
 
 BACKWARD = _of(
     "Triton backward",
-    ("gradient of the LSE with the other sign", "row_sums", "sums -= tl.load(grad_lse", "sums += tl.load(grad_lse"),
-    ("delta left out", "tile_loop", "(slopes - {{ deltas }})", "slopes"),
-    ("keys of the group's first head alone", "key_tile", '"0, " ~ view.group_size', '"0, 1"'),
+    ("gradient of the LSE with the other sign", "row_sums.py.jinja", "sums -= given", "sums += given"),
+    ("delta left out", f"{KERNELS}/gradients.py", "p * (slopes - deltas)", "p * slopes"),
+    ("keys of the group's first head alone", "key_tile.py.jinja", '"0, " ~ view.group_size', '"0, 1"'),
 )  # fmt: skip
 
 CACHED = _of(
     "Triton cached",
-    ("the first new key from the cache", "cached_keys", "old = key < length", "old = key <= length"),
-    ("parts merged without rescaling", "cached_decode", "acc_{{ n }} * decay + tl.sum(rows",
-     "acc_{{ n }} + tl.sum(rows"),
-    ("padding stored", "cached_store", "(row < nq) & (j >= length) &", "(row < nq) &"),
+    ("the first new key from the cache", "cached_keys.py.jinja", "old = key < length", "old = key <= length"),
+    ("parts merged without rescaling", f"{KERNELS}/cached.py", "sums[n] * decay + tl.sum(", "sums[n] + tl.sum("),
+    ("padding stored", "cached_store.py.jinja", "(row < nq) & (j >= length) &", "(row < nq) &"),
 )  # fmt: skip
 
-OPERATORS = (*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED)
+UNSEEN = _of(
+    "Triton exact",
+    ("a NaN in a sum unnoticed", f"{KERNELS}/exact.py", "(rows != 0.0).to(tl.int32)", "(rows > 0.0).to(tl.int32)"),
+    ("infinities summed", f"{KERNELS}/exact.py", 'finite = tl.abs(piece) < float("inf")', "finite = piece == piece"),
+    ("minus infinity marked as infinity", f"{KERNELS}/exact.py", 'tl.where(attempt % 3 == 1, float("inf"), float("-inf"))',
+     'float("inf")'),
+    ("what is not seen marked", f"{KERNELS}/exact.py", "tl.where(seen, 1.0, 0.0)", "tl.where(seen, 1.0, 1.0)"),
+)  # fmt: skip
+
+OPERATORS = (*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *UNSEEN)

@@ -14,7 +14,7 @@ from triton_harness import in_interpreter, interpreted, passes_in_the_interprete
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "templates" / "triton"))
 
-from kernels.exact import attempts_of, load_piece, store_piece
+from kernels.exact import attempts_of, load_piece, seen_weights, store_piece
 from kernels.floors import floor_div, floor_mod
 from kernels.modifiers.softcap import tanh
 from kernels.softmax import weigh
@@ -119,6 +119,21 @@ def test_only_sums_that_are_not_finite_ask_for_attempts(value: float, expected: 
     sums[2, 1] = value
     attempts[(1,)](sums, out)
     assert out.item() == expected
+
+
+@triton.jit
+def weights_of(weights, seen, out, attempt):
+    at = tl.arange(0, 4)
+    tl.store(out + at, seen_weights(tl.load(weights + at), tl.load(seen + at), attempt))
+
+
+@in_interpreter
+@pytest.mark.parametrize(("attempt", "expected"), [(0, [0.5, 0.0, 2.0, 0.0]), (1, [1.0, 0.0, 1.0, 1.0])])
+def test_what_is_seen_weighs_1_in_later_attempts(attempt: int, expected: list[float]) -> None:
+    weights, seen = torch.tensor([0.5, 0.0, 2.0, 0.0]), torch.tensor([True, False, True, True])
+    out = torch.empty(4)
+    weights_of[(1,)](weights, seen, out, attempt)
+    assert out.tolist() == expected
 
 
 @triton.jit
