@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mutant import Operator
 
-
 KERNELS = "templates/triton/kernels"
 
 
@@ -18,15 +17,17 @@ def _of(part: str, *operators: tuple[str, str, str, str]) -> tuple[Operator, ...
 FORWARD = _of(
     "Triton forward",
     ("sums not rescaled", f"{KERNELS}/softmax.py", "(sums[n] * decay[:, None],)", "(sums[n],)"),
-    ("no mask", "loops.py.jinja", '"live" if trips.masked else "start < nk"', '"start < nk" if trips.masked else "start < nk"'),
+    ("no mask", "loops.py.jinja", '"live" if trips.masked else', '"start < nk" if trips.masked else'),
     ("heads dealt out to groups in turn", "query_tile.py.jinja", "group = head // {{ view.group_size }}",
      "group = head % {{ view.kv_heads }}"),
 )  # fmt: skip
 
 SCORES = _of(
     "Triton scores",
-    ("softcap's derivative", f"{KERNELS}/modifiers/softcap.py", "(1.0 - softcap_kept * softcap_kept)", "(1.0 - softcap_kept)"),
-    ("alibi slopes from head 0", f"{KERNELS}/modifiers/alibi.py", "tl.load(head_slopes + head)", "tl.load(head_slopes)"),
+    ("softcap's derivative", f"{KERNELS}/modifiers/softcap.py", "(1.0 - softcap_kept * softcap_kept)",
+     "(1.0 - softcap_kept)"),
+    ("alibi slopes from head 0", f"{KERNELS}/modifiers/alibi.py", "tl.load(head_slopes + head)",
+     "tl.load(head_slopes)"),
 )  # fmt: skip
 
 DOCUMENTS = _of(
@@ -55,8 +56,8 @@ UNSEEN = _of(
     "Triton exact",
     ("a NaN in a sum unnoticed", f"{KERNELS}/exact.py", "(rows != 0.0).to(tl.int32)", "(rows > 0.0).to(tl.int32)"),
     ("infinities summed", f"{KERNELS}/exact.py", 'finite = tl.abs(piece) < float("inf")', "finite = piece == piece"),
-    ("minus infinity marked as infinity", f"{KERNELS}/exact.py", 'tl.where(attempt % 3 == 1, float("inf"), float("-inf"))',
-     'float("inf")'),
+    ("minus infinity marked as infinity", f"{KERNELS}/exact.py",
+     'mark = tl.where(attempt % 3 == 1, float("inf"), float("-inf"))', 'mark = float("inf")'),
     ("what is not seen marked", f"{KERNELS}/exact.py", "tl.where(seen, 1.0, 0.0)", "tl.where(seen, 1.0, 1.0)"),
 )  # fmt: skip
 
