@@ -192,8 +192,7 @@ inline void exp2(vec (&x)[N], vec lowest) {
   EACH(n, N) x[n] = (vec)((ivec)p[n] + ((ivec)shifted[n] << 23));
 }
 
-// ---- Micro-kernels: a block of sums in registers, R rows of one panel each; the matrix's scalars are broadcast in
-// place.
+// ---- Micro-kernels: a block of sums in registers, R rows of one panel each; scalars are broadcast in place.
 
 // TOTAL rows in blocks of nearly equal size, at most ROWS: first those of LARGE rows, up to LARGE_END, then of SIZE.
 template <int TOTAL>
