@@ -11,7 +11,7 @@ import click
 
 from sparsec.backends import registry
 from sparsec.cli.options import (
-    check_target,
+    check_target_option,
     choose,
     file_argument,
     kernel_options,
@@ -81,7 +81,7 @@ def compile_pattern(
 
     Example: sparsec compile examples/s2.sparse -o build/s2 --target cuda:90 --head-dim 128 --dtype bfloat16
     """
-    check_target(target)
+    check_target_option(target)
     pattern = choose(open_program(file), name, settings)
     counts = resolved(pattern, heads, kv_heads)
     registry.builder(target).check_builds()

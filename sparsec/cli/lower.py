@@ -12,7 +12,7 @@ import click
 
 from sparsec.backends import registry
 from sparsec.cli.options import (
-    check_target,
+    check_target_option,
     choose,
     file_argument,
     kernel_options,
@@ -111,7 +111,7 @@ def _target(stage: str, given: str | None) -> str:
     default = _GPU if stage == "triton" else _CPU
     if given is None:
         return default
-    check_target(given)
+    check_target_option(given)
     if stage in _BACKENDS and registry.backend_name(given) != _BACKENDS[stage]:
         raise click.UsageError(f"expected a target such as {default} with --emit {stage}, got {given}")
     return given

@@ -123,7 +123,7 @@ def resolved(pattern: Pattern, heads: int | None, kv_heads: int | None) -> Resol
     return found
 
 
-def check_target(target: str) -> None:
+def check_target_option(target: str) -> None:
     """Raises click.BadParameter for a target that no kernel is built for."""
     try:
         registry.check_target(target)
