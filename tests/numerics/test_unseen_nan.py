@@ -12,10 +12,10 @@ from triton_harness import interpreted, passes_in_the_interpreter
 
 import sparsec
 
-HEADS, GROUPS, N = (2, 1, 72) if interpreted() else (4, 2, 150)
-"""Triton's interpreter is slow."""
-BAD = [29, 50] if interpreted() else [61, 100]
-SPLIT = (0, 24, 53, N) if interpreted() else (0, 50, 110, N)
+HEADS, GROUPS, N, HEAD_DIM = (2, 1, 40, 16) if interpreted() else (4, 2, 150, 24)
+"""Triton's interpreter is slow, and a program that meets a NaN goes over its tiles again."""
+BAD = [13, 30] if interpreted() else [61, 100]
+SPLIT = (0, 20, 33, N) if interpreted() else (0, 50, 110, N)
 PATTERNS = {
     "causal": "causal attend full",
     "window": "causal attend window(20) | sink(3)",
@@ -23,6 +23,8 @@ PATTERNS = {
     "strided": "causal attend stride(7, phase = h) | window(9)",
     "softcap": f"causal softcap 5.0 attend window(40) | columns({BAD[0] - 1} .. {BAD[0] + 9})",
 }
+if interpreted():
+    PATTERNS = {name: PATTERNS[name] for name in ("window", "strided", "softcap")}
 TARGETS = ["triton"] if interpreted() else ["cpu", "torch"]
 
 
@@ -31,7 +33,9 @@ def test_in_the_interpreter() -> None:
     passes_in_the_interpreter(__file__)
 
 
-def module(name: str, target: str, head_dim: int = 24, dtype: torch.dtype = torch.float32) -> sparsec.SparseAttention:
+def module(
+    name: str, target: str, head_dim: int = HEAD_DIM, dtype: torch.dtype = torch.float32
+) -> sparsec.SparseAttention:
     text = f"pattern p {{ {PATTERNS[name]} }}"
     return sparsec.compile(text, heads=HEADS, kv_heads=GROUPS, head_dim=head_dim, dtype=dtype, target=target)
 
@@ -41,7 +45,7 @@ def seen(name: str) -> Tensor:
     return sparsec.parse(f"pattern p {{ {PATTERNS[name]} }}").pattern().mask(N, N, HEADS, GROUPS)
 
 
-def inputs(head_dim: int = 24, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+def inputs(head_dim: int = HEAD_DIM, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     generator = torch.Generator().manual_seed(3)
     shapes = [(2, heads, N, head_dim) for heads in (HEADS, GROUPS, GROUPS, HEADS)]
     return [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
@@ -112,8 +116,8 @@ def test_a_loss_over_rows_that_see_no_nan_has_finite_gradients(name: str, target
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision(dtype: torch.dtype, target: str) -> None:
-    attn, (q, k, v, grad) = module("causal", target, 64, dtype), inputs(64, dtype)
-    unaffected = (torch.arange(N) < BAD[0]).expand(HEADS, N)
+    attn, (q, k, v, grad) = module("softcap", target, 64, dtype), inputs(64, dtype)
+    unaffected = ~seen("softcap")[:, :, BAD[:1]].any(dim=-1)
     kept, got = gradients(attn, q, k, v, grad), gradients(attn, q, k, spoilt(v, BAD[:1], math.nan), grad)
     same_rows(got[0], kept[0], unaffected)
     same_rows(got[1], kept[1], unaffected)
@@ -121,7 +125,7 @@ def test_half_precision(dtype: torch.dtype, target: str) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_over_a_cache(target: str) -> None:
-    attn, (q, k, v, _) = module("window", target), inputs()
+    attn, (q, k, v, _) = module("window", target, 24), inputs(24)
     unaffected = ~seen("window")[:, :, BAD].any(dim=-1)
     outs = []
     for values in (v, spoilt(v, BAD, math.nan)):
