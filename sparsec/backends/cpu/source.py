@@ -16,6 +16,7 @@ from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.calls import CallStruct
 from sparsec.backends.cpu.view import CppView
 from sparsec.backends.environment import render
+from sparsec.plan import target
 
 _KERNELS = "templates/cpu/kernels"
 _CALLS = "printed/calls.h"
@@ -117,7 +118,15 @@ def printed_headers(kernel: Kernel, view: CppView) -> dict[str, str]:
         "printed/keys.h": _including(kernel.keys),
         "printed/modifiers.h": render("templates/cpu/modifiers.h.jinja", view),
         "printed/packs.h": render("templates/cpu/packs.h.jinja", view),
+        "printed/tuned_decode.h": _tuned(KEYS_A_TASK=target.CPU_KEYS_A_TASK, MOST_TASKS=target.CPU_MOST_TASKS),
+        "printed/tuned_dot_products.h": _tuned(AHEAD=target.CPU_KEYS_AHEAD),
+        "printed/tuned_gradients.h": _tuned(CHUNK=target.CPU_GRADIENT_ROWS),
+        "printed/tuned_store.h": _tuned(ELEMENTS_A_THREAD=target.CPU_ELEMENTS_A_THREAD),
     }
+
+
+def _tuned(**numbers: int) -> str:
+    return f"#pragma once\nconstexpr int {', '.join(f'{name} = {number}' for name, number in numbers.items())};\n"
 
 
 def _including(*paths: str) -> str:

@@ -4,10 +4,11 @@
 #include <cstdlib>
 
 #include "printed/packs.h"
+#include "printed/tuned_decode.h"
 #include "row.h"
 
 // ---- Tasks: shares of the tiles of every row of every pack, and after all of them the merging of each row's sums.
-constexpr int KEYS_A_TASK = 512, MOST_TASKS = 16;
+// A task has KEYS_A_TASK keys at least, but where a row has MOST_TASKS of them more, and in a short row.
 
 struct Sum {  // what one task leaves of a row of one head
   float o[WIDE], peak, total;

@@ -1,5 +1,6 @@
 #pragma once
 #include "elements.h"
+#include "printed/tuned_dot_products.h"
 #include "vectors.h"
 
 // ---- Dot products: lanes along the head dim, in WHOLE steps of STEP elements and REST more; keys widen in registers.
@@ -8,7 +9,7 @@ constexpr int PARTS = sizeof(float) / sizeof(element),
 constexpr int WHOLE = D / STEP, REST = D % STEP, WIDE = (WHOLE + (REST > 0)) * STEP;
 constexpr int SUMS = LANES == 8 ? 8 : 16;  // vectors of sums that fit in registers beside their operands
 constexpr int BATCH = 2 * (KEY_TILE < 64 ? 64 : KEY_TILE);  // keys that are taken at a time
-constexpr int AHEAD = 24;  // keys from the one at hand to the one to fetch; LANES or more
+static_assert(AHEAD >= LANES, "AHEAD: keys from the one at hand to the one to fetch");
 
 // Where element d of a row lies once widened: neighbours go to the same lane of different vectors, without a shuffle.
 inline int place(int d) { return d / STEP * STEP + d % PARTS * LANES + d % STEP / PARTS; }

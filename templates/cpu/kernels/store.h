@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "cache.h"
+#include "printed/tuned_store.h"
 
 // ---- Storing: the call's keys and values to the slots that they keep, group by group of every sequence.
 // Printed for the pattern: slot[n] is that which key[n] is kept in, negative for none. `places`: of the group.
@@ -37,7 +38,8 @@ void store_group(const sparsec_cached_call& call, int64_t b, int64_t g) {
 int store(const sparsec_cached_call& call) {
   if (!sound(call)) return 2;
   const int64_t tasks = call.batch * KV_HEADS;
-  const int64_t worth = 1 + tasks * call.n * D / 32768;  // threads: waking one takes as long as copying some rows
+  // Threads: waking one takes as long as copying so many elements.
+  const int64_t worth = 1 + tasks * call.n * D / ELEMENTS_A_THREAD;
 #pragma omp parallel for schedule(dynamic, 1) \
     num_threads(int(std::min<int64_t>(std::min<int64_t>(call.threads, worth), std::max<int64_t>(tasks, 1))))
   for (int64_t task = 0; task < tasks; ++task) store_group(call, task / KV_HEADS, task % KV_HEADS);

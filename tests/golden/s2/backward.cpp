@@ -203,8 +203,10 @@ inline void differentiate(Panel& panel, const Queries& queries, Modifiers modifi
   }
 }
 
+constexpr int CHUNK = 64;
+
 // ---- Tiles: one key tile of one key head, and a query tile that sees it in full or through a mask.
-constexpr int CHUNK = 64;  // rows of q that are set to zero, prepared and summed at a time
+// CHUNK rows of q are set to zero, prepared and summed at a time.
 
 // Whether a share can add up in the output: it is float32, and its rows are whole vectors.
 constexpr bool IN_PLACE = sizeof(element) == sizeof(float) && WIDE == D;

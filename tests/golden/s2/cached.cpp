@@ -173,6 +173,8 @@ int attend_chunk(const sparsec_cached_call& call) {
   return failed;
 }
 
+constexpr int ELEMENTS_A_THREAD = 32768;
+
 // ---- Storing: the call's keys and values to the slots that they keep, group by group of every sequence.
 // Printed for the pattern: slot[n] is that which key[n] is kept in, negative for none. `places`: of the group.
 void slots_to_keep(const int32_t* places, int group, int stop, const int* key, int count, int* slot);
@@ -207,7 +209,8 @@ void store_group(const sparsec_cached_call& call, int64_t b, int64_t g) {
 int store(const sparsec_cached_call& call) {
   if (!sound(call)) return 2;
   const int64_t tasks = call.batch * KV_HEADS;
-  const int64_t worth = 1 + tasks * call.n * D / 32768;  // threads: waking one takes as long as copying some rows
+  // Threads: waking one takes as long as copying so many elements.
+  const int64_t worth = 1 + tasks * call.n * D / ELEMENTS_A_THREAD;
 #pragma omp parallel for schedule(dynamic, 1) \
     num_threads(int(std::min<int64_t>(std::min<int64_t>(call.threads, worth), std::max<int64_t>(tasks, 1))))
   for (int64_t task = 0; task < tasks; ++task) store_group(call, task / KV_HEADS, task % KV_HEADS);
@@ -311,6 +314,8 @@ const Pack PACKS[] = {
 };
 constexpr int PACK_COUNT = sizeof PACKS / sizeof *PACKS;
 
+constexpr int KEYS_A_TASK = 512, MOST_TASKS = 16;
+
 ...
 
 // Widens a vector in memory, here of floats already.
@@ -318,13 +323,15 @@ inline void wide(const float* from, vec (&to)[1]) { to[0] = load(from); }
 
 ...
 
+constexpr int AHEAD = 24;
+
 // ---- Dot products: lanes along the head dim, in WHOLE steps of STEP elements and REST more; keys widen in registers.
 constexpr int PARTS = sizeof(float) / sizeof(element),
               STEP = PARTS * LANES;  // a vector in memory becomes PARTS vectors
 constexpr int WHOLE = D / STEP, REST = D % STEP, WIDE = (WHOLE + (REST > 0)) * STEP;
 constexpr int SUMS = LANES == 8 ? 8 : 16;  // vectors of sums that fit in registers beside their operands
 constexpr int BATCH = 2 * (KEY_TILE < 64 ? 64 : KEY_TILE);  // keys that are taken at a time
-constexpr int AHEAD = 24;  // keys from the one at hand to the one to fetch; LANES or more
+static_assert(AHEAD >= LANES, "AHEAD: keys from the one at hand to the one to fetch");
 
 // Where element d of a row lies once widened: neighbours go to the same lane of different vectors, without a shuffle.
 inline int place(int d) { return d / STEP * STEP + d % PARTS * LANES + d % STEP / PARTS; }
@@ -540,7 +547,7 @@ inline void attend_masked(Work& w, int tile, const Live& live) {
 }
 
 // ---- Tasks: shares of the tiles of every row of every pack, and after all of them the merging of each row's sums.
-constexpr int KEYS_A_TASK = 512, MOST_TASKS = 16;
+// A task has KEYS_A_TASK keys at least, but where a row has MOST_TASKS of them more, and in a short row.
 
 struct Sum {  // what one task leaves of a row of one head
   float o[WIDE], peak, total;

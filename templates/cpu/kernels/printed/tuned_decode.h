@@ -1,0 +1,2 @@
+#pragma once
+constexpr int KEYS_A_TASK = 512, MOST_TASKS = 16;

@@ -1,0 +1,2 @@
+#pragma once
+constexpr int ELEMENTS_A_THREAD = 32768;
