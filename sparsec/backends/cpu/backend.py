@@ -10,7 +10,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparsec.backends.base import BackwardKernel, Builder, Built, CachedKernel, ForwardKernel, KernelRecord, Kernels
+from sparsec.backends.base import (
+    PARTS,
+    BackwardKernel,
+    Builder,
+    Built,
+    CachedKernel,
+    ForwardKernel,
+    KernelRecord,
+    Kernels,
+)
 from sparsec.backends.cpu import processor
 from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward
 from sparsec.backends.cpu.emit_cached import emit_cpp_cached
@@ -19,8 +28,6 @@ from sparsec.plan.launch import Launches
 
 if TYPE_CHECKING:
     import torch
-
-ENTRY_POINTS = {"forward": ("forward",), "cached": ("attend_chunk", "attend_rows", "store"), "backward": ("backward",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +69,16 @@ class CpuBackend:
 
     def build(self, compilation: Compilation, parts: Sequence[str], progress: Callable[[str], None]) -> Built:
         from sparsec.backends.cpu import kernel
+        from sparsec.backends.cpu.cached import Entries
 
+        entries = {"forward": ("forward",), "cached": Entries._fields, "backward": ("backward",)}
         level = compilation.target.partition(":")[2] or kernel.NATIVE
         files: dict[str, bytes] = {}
         for part, source in self.sources(compilation, parts).items():
             progress(part)
             library = kernel.compile_shared(source, processor=level)
             files |= {f"{part}.cpp": source.encode(), f"{part}.so": library.read_bytes()}
-        records = tuple(KernelRecord(f"sparsec_{name}") for part in parts for name in ENTRY_POINTS[part])
+        records = tuple(KernelRecord(f"sparsec_{name}") for part in parts for name in entries[part])
         return Built(records, files, asdict(kernel.processor_of(level)))
 
     def check_needs(self, needs: Any) -> None:
@@ -82,15 +91,12 @@ class CpuBackend:
         from sparsec.backends.cpu.cached import CpuCached
         from sparsec.backends.cpu.kernel import CpuKernel
 
-        def library(part: str) -> Path:
-            assert files[f"{part}.so"] is not None
-            return folder / f"{part}.so"
-
+        library = {part: folder / name for part in PARTS if (name := f"{part}.so") in files}
         backward, cached = launches.backward, launches.cached
         return (
-            CpuKernel.load(launches.forward, files["forward.cpp"].decode(), library("forward")),
-            None if backward is None else CpuBackward.load(backward, library("backward")),
-            None if cached is None else CpuCached.load(cached, files["cached.cpp"].decode(), library("cached")),
+            CpuKernel.load(launches.forward, files["forward.cpp"].decode(), library["forward"]),
+            None if backward is None else CpuBackward.load(backward, library["backward"]),
+            None if cached is None else CpuCached.load(cached, files["cached.cpp"].decode(), library["cached"]),
         )
 
 
