@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sparsec.ir.bands.classes import equal_heads
 from sparsec.ir.expr.evaluate import evaluate, holds
 from sparsec.ir.tiles.interpreter import draws
-from sparsec.ir.tiles.program import Piece, TileProgram
+from sparsec.ir.tiles.program import Segment, TileProgram
 from sparsec.pipeline import Lowered
 from sparsec.plan.build import head_classes
 from sparsec.plan.kernel import HeadClass
@@ -144,23 +144,23 @@ def _visited(program: TileProgram, constants: Mapping[str, int], tile: int, leng
         values[let.name] = evaluate(let.value, values, {})
     drawn = tuple(draws(spec, constants[spec.lane_row], first // spec.block) for spec in program.lists)
     full, partial = (
-        np.concatenate([_tiles(program, piece, values, drawn) for piece in pieces] or [np.empty(0, np.int64)])
-        for pieces in (program.full, program.masked)
+        np.concatenate([_tiles(program, segment, values, drawn) for segment in segments] or [np.empty(0, np.int64)])
+        for segments in (program.full, program.masked)
     )
     return _Row(first, last, full, partial, drawn)
 
 
 def _tiles(
-    program: TileProgram, piece: Piece, values: Mapping[str, int | Ints], drawn: tuple[tuple[int, ...], ...]
+    program: TileProgram, segment: Segment, values: Mapping[str, int | Ints], drawn: tuple[tuple[int, ...], ...]
 ) -> Ints:
-    """The tiles that a piece visits."""
-    n = np.arange(int(evaluate(piece.count, values, {})), dtype=np.int64)
+    """The tiles that a segment visits."""
+    n = np.arange(int(evaluate(segment.count, values, {})), dtype=np.int64)
     scope = {**values, "n": n}
-    if piece.listed is not None:
-        per_block = program.lists[piece.listed].block // program.key_tile
-        scope["entry"] = np.asarray(drawn[piece.listed], np.int64)[n // per_block]
-    tile: Ints = np.broadcast_to(evaluate(piece.tile, scope, {}), n.shape)
-    when = holds(piece.when, {**scope, "tile": tile}, _listed(program, drawn, tile))
+    if segment.listed is not None:
+        per_block = program.lists[segment.listed].block // program.key_tile
+        scope["entry"] = np.asarray(drawn[segment.listed], np.int64)[n // per_block]
+    tile: Ints = np.broadcast_to(evaluate(segment.tile, scope, {}), n.shape)
+    when = holds(segment.when, {**scope, "tile": tile}, _listed(program, drawn, tile))
     visited: Ints = tile[np.broadcast_to(when, n.shape)]
     return visited
 

@@ -15,7 +15,7 @@ from sparsec.sema.model import Documents, Score
 class HeadClass:
     """Query heads whose bands are equal up to the head constants; one tile program serves them all.
 
-    `light`: the program has a loop of full tiles and few masked pieces, whose bounds take few registers.
+    `light`: the program has a loop of full tiles and few masked segments, whose bounds take few registers.
     """
 
     heads: tuple[int, ...]

@@ -44,4 +44,4 @@ def _class(of: HeadClass) -> Iterator[str]:
     for name, values in of.constants:
         yield f"    {name} = [{', '.join(map(str, values))}]"
     yield f"    tiles {program.query_tile} x {program.key_tile}"
-    yield f"    {len(program.lets)} lets, {len(program.full)} full and {len(program.masked)} masked pieces"
+    yield f"    {len(program.lets)} lets, {len(program.full)} full and {len(program.masked)} masked segments"

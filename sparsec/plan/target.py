@@ -29,12 +29,12 @@ SUM_ROWS, STORE_ROWS = 16, 16
 """Rows of one program of Triton's `row_sums`, and of its `store`."""
 MERGED = 16
 """Splits that one step of Triton's `merge` adds."""
-CHAINED_PIECES = 4
-"""Contiguous pieces of one of Triton's loops that a chain of comparisons tells apart; more go through a vector."""
+CHAINED_SEGMENTS = 4
+"""Contiguous segments of one of Triton's loops that a chain of comparisons tells apart; more go through a vector."""
 TORCH_COLUMNS, TORCH_ROWS = 4096, 16
 """Columns that the kernels of `torch` take at a time, and rows that are not finite."""
 LIGHT_MASKED = 2
-"""Masked pieces, at most, of a program whose kernel needs few registers."""
+"""Masked segments, at most, of a program whose kernel needs few registers."""
 CPU_LEVELS = ("x86-64-v3", "x86-64-v4")
 """Of the x86-64 psABI: AVX2 and FMA; those and AVX-512."""
 CPU_TARGETS = ("cpu", *(f"cpu:{level}" for level in CPU_LEVELS))

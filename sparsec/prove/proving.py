@@ -107,16 +107,16 @@ def obligations_of(
 
 def _check_form(at: TileSetting, block: int) -> None:
     """Raises InternalError for a program that is not of the form that queries rely on without asking: a list's truth
-    is that of a whole tile, and a contiguous piece comes to one tile after another."""
+    is that of a whole tile, and a contiguous segment comes to one tile after another."""
     for spec in at.program.lists:
         if spec.block != block or block % at.program.query_tile or block % at.program.key_tile:
             raise InternalError(f"a list of draws is one of blocks of {block}, which tiles divide")
     iteration = at.space.unknown("iteration", 0, POSITION_LIMIT)
-    for piece in (*at.program.full, *at.program.masked):
-        if piece.contiguous:
-            first, other = (at.scope.having(n=n).value(piece.tile) for n in (Linear(0), iteration))
+    for segment in (*at.program.full, *at.program.masked):
+        if segment.contiguous:
+            first, other = (at.scope.having(n=n).value(segment.tile) for n in (Linear(0), iteration))
             if other - first != iteration:
-                raise InternalError("the tiles of a contiguous piece come one after another")
+                raise InternalError("the tiles of a contiguous segment come one after another")
 
 
 def _misread(at: TileSetting, bound: BoundProgram, pattern: ResolvedPattern) -> Query:

@@ -17,7 +17,7 @@ from itertools import pairwise
 from sparsec.ir.expr.fold import names_in
 from sparsec.ir.expr.nodes import TRUE, Expr
 from sparsec.ir.expr.scalars import Interval
-from sparsec.ir.tiles.program import Piece
+from sparsec.ir.tiles.program import Segment
 from sparsec.prove.iterations import certain, possible
 from sparsec.prove.linear import Condition, every, never, some
 from sparsec.prove.obligations import Query
@@ -81,27 +81,27 @@ class RangeLemmas:
         return every((some(within(at, self.full)), *map(never, within(at, self.visited))))
 
     def covered(self, live: tuple[Condition, ...], impossible: Impossible) -> bool:
-        """Whether live pairs lie in ranges or in tiles of other pieces, and all tiles of ranges are visited."""
+        """Whether live pairs lie in ranges or in tiles of other segments, and all tiles of ranges are visited."""
         if not self.apply:
             return False
         at, free = self.at, self.free
         outside = map(never, within(at, self.visited))
-        unvisited = (never(certain(at, piece).visits) for piece in pieces_of(at, ranges=False))
+        unvisited = (never(certain(at, segment).visits) for segment in segments_of(at, ranges=False))
         if not impossible(Query((at.assumed, at.present, *outside, *unvisited), live)):
             return False
-        skipped = (never(certain(free, piece).visits) for piece in pieces_of(at, ranges=True))
+        skipped = (never(certain(free, segment).visits) for segment in segments_of(at, ranges=True))
         return impossible(Query((*self.facts(impossible), *skipped), within(free, self.visited)))
 
     def bounded(self, vain: Condition, impossible: Impossible) -> bool:
-        """Whether all tiles that are visited lie in ranges or are those of other pieces, none of which is `vain`."""
+        """Whether all tiles that are visited lie in ranges or are those of other segments, none of which is `vain`."""
         if not self.apply:
             return False
         at, free = self.at, self.free
-        others = (possible(at, piece).visits for piece in pieces_of(at, ranges=False))
+        others = (possible(at, segment).visits for segment in segments_of(at, ranges=False))
         if not impossible(Query((at.assumed, vain), (*within(at, self.all), *others))):
             return False
         outside = map(never, within(free, self.all))
-        visited = tuple(certain(free, piece).visits for piece in pieces_of(at, ranges=True))
+        visited = tuple(certain(free, segment).visits for segment in segments_of(at, ranges=True))
         return impossible(Query((*self.facts(impossible), *outside), visited))
 
 
@@ -115,7 +115,7 @@ def within(at: TileSetting, ranges: tuple[Interval, ...]) -> tuple[Condition, ..
     return tuple(at.space.within(at.tile, at.scope.value(each.start), at.scope.value(each.stop)) for each in ranges)
 
 
-def pieces_of(at: TileSetting, *, ranges: bool) -> tuple[Piece, ...]:
-    """The pieces that visit all tiles of ranges, or those that visit others: strided, listed and tested ones."""
-    pieces = (*at.program.full, *at.program.masked)
-    return tuple(piece for piece in pieces if (piece.contiguous and piece.when == TRUE) == ranges)
+def segments_of(at: TileSetting, *, ranges: bool) -> tuple[Segment, ...]:
+    """The segments that visit all tiles of ranges, or those that visit others: strided, listed and tested ones."""
+    segments = (*at.program.full, *at.program.masked)
+    return tuple(segment for segment in segments if (segment.contiguous and segment.when == TRUE) == ranges)

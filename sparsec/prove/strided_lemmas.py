@@ -2,7 +2,7 @@
 
 How many tiles of a residue lie before a tile takes divisions to say, and a program says it twice for each of its loops.
 What follows from them is shown once, whatever the numbers are: an iteration whose tile lies in the span is one of the
-loop's, and no other is. Invariant: the span that a piece has is used where it is proved, and nowhere else.
+loop's, and no other is. Invariant: the span that a segment has is used where it is proved, and nowhere else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import replace
 from sparsec.ir.expr import nodes as x
 from sparsec.ir.expr.fold import names_in
 from sparsec.ir.expr.scalars import Interval
-from sparsec.ir.tiles.program import Piece
+from sparsec.ir.tiles.program import Segment
 from sparsec.prove.iterations import in_loop, in_span, possible
 from sparsec.prove.linear import Condition, every, never, some
 from sparsec.prove.solve import Solver
@@ -23,34 +23,34 @@ _SECONDS, _ATTEMPTS = 1.0, 4
 
 
 def with_spans(at: TileSetting, solver: Solver) -> TileSetting:
-    """The setting, with those pieces' spans that the solver shows to be right."""
+    """The setting, with those segments' spans that the solver shows to be right."""
     return replace(
         at,
         spans={
-            piece: piece.span
-            for piece in (*at.program.full, *at.program.masked)
-            if piece.span is not None
-            and all(solver.ask(wrong, _SECONDS, _ATTEMPTS) is False for wrong in _wrong(at, piece, piece.span))
+            segment: segment.span
+            for segment in (*at.program.full, *at.program.masked)
+            if segment.span is not None
+            and all(solver.ask(wrong, _SECONDS, _ATTEMPTS) is False for wrong in _wrong(at, segment, segment.span))
         },
     )
 
 
-def _wrong(at: TileSetting, piece: Piece, span: Interval) -> Iterator[tuple[Condition, ...]]:
+def _wrong(at: TileSetting, segment: Segment, span: Interval) -> Iterator[tuple[Condition, ...]]:
     """That the span ends before it starts, and that, whatever numbers the lets are, an iteration whose tile lies in the
     span is none of the loop's, or one whose tile lies outside is."""
     yield at.assumed, _ends_early(at, span)
-    free = freed(at, _read(at, piece) | names_in(span.start) | names_in(span.stop))
-    number = possible(free, piece).number
-    here = free.space.equal(free.scope.having(n=number).value(piece.tile), free.tile)
-    inside, looped = in_span(free, span), in_loop(free, piece, number)
+    free = freed(at, _read(at, segment) | names_in(span.start) | names_in(span.stop))
+    number = possible(free, segment).number
+    here = free.space.equal(free.scope.having(n=number).value(segment.tile), free.tile)
+    inside, looped = in_span(free, span), in_loop(free, segment, number)
     differ = some((every((inside, never(looped))), every((looped, never(inside)))))
     yield never(_ends_early(free, span)), here, differ
 
 
-def _read(at: TileSetting, piece: Piece) -> frozenset[str]:
+def _read(at: TileSetting, segment: Segment) -> frozenset[str]:
     """The names that the numbers of tiles before the span's stop and before its start read: the loop's count is the
     difference of the two."""
-    match _definition(at, piece.count):
+    match _definition(at, segment.count):
         case x.Sub(before_stop, before_start):
             return names_in(before_stop) | names_in(_definition(at, before_start))
         case count:

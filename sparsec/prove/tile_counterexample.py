@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from sparsec.ir.expr.evaluate import evaluate, holds
 from sparsec.ir.expr.nodes import Tree
 from sparsec.ir.tiles.interpreter import Visit, draws, transposed_visits, visits
-from sparsec.ir.tiles.program import ListSpec, Piece, TileProgram
+from sparsec.ir.tiles.program import ListSpec, Segment, TileProgram
 from sparsec.prove import meaning
 from sparsec.prove.linear import NO, YES, Condition, Linear, Space
 from sparsec.prove.machine_integers import negative, wide
@@ -36,8 +36,8 @@ def fails(bound: BoundProgram, claim: str, values: Values, term: Term, block: in
     match claim:
         case "counts":
             scope = _lets(bound.program, values)
-            pieces = (*bound.program.full, *bound.program.masked)
-            return any(evaluate(p.count, scope) < 0 or _past_its_table(bound, p, scope) for p in pieces)
+            segments = (*bound.program.full, *bound.program.masked)
+            return any(evaluate(p.count, scope) < 0 or _past_its_table(bound, p, scope) for p in segments)
         case "meaning":
             return _is_live(bound, values) != is_meant(values, term, block)
         case "int32":
@@ -133,11 +133,11 @@ def is_meant(values: Values, term: Term, block: int) -> bool:
     return meaning.holds(term, at) is YES
 
 
-def _past_its_table(bound: BoundProgram, piece: Piece, values: Values) -> bool:
+def _past_its_table(bound: BoundProgram, segment: Segment, values: Values) -> bool:
     """Whether a listed loop has more iterations than its list has entries."""
-    if piece.listed is None:
+    if segment.listed is None:
         return False
-    return evaluate(piece.count, values) > entries(bound.program, piece.listed, _size(bound))
+    return evaluate(segment.count, values) > entries(bound.program, segment.listed, _size(bound))
 
 
 def _lets(program: TileProgram, values: Values) -> dict[str, int]:
@@ -149,10 +149,10 @@ def _lets(program: TileProgram, values: Values) -> dict[str, int]:
 
 def _visits(bound: BoundProgram, values: Values) -> tuple[Visit, ...]:
     program, scope = bound.program, _lets(bound.program, values)
-    pieces = (*program.full, *program.masked)
-    if sum(evaluate(piece.count, scope) for piece in pieces) > ITERATIONS:
+    segments = (*program.full, *program.masked)
+    if sum(evaluate(segment.count, scope) for segment in segments) > ITERATIONS:
         raise Unwalkable("for too many iterations to tell")
-    if any(_past_its_table(bound, piece, scope) for piece in pieces):
+    if any(_past_its_table(bound, segment, scope) for segment in segments):
         raise Unwalkable("by what lies past a table's end")
     if bound.kind is ProgramKind.TRANSPOSED:
         queries = values["base"] + values["begin"], values["base"] + values["end"]
@@ -166,23 +166,23 @@ def _computed(bound: BoundProgram, values: Values) -> Iterator[tuple[Tree, Value
     program, scope = bound.program, _lets(bound.program, values)
     for let in program.lets:
         yield let.value, scope
-    for piece in (*program.full, *program.masked):
-        yield piece.count, scope
-        if evaluate(piece.count, scope) > ITERATIONS:
+    for segment in (*program.full, *program.masked):
+        yield segment.count, scope
+        if evaluate(segment.count, scope) > ITERATIONS:
             raise Unwalkable("for too many iterations to tell")
-        for n in range(evaluate(piece.count, scope)):
-            iteration = scope | {"n": n, **_entry(bound, piece, n, scope)}
-            iteration["tile"] = evaluate(piece.tile, iteration)
-            for tree in (piece.tile, first_column(_size(bound)), piece.when):
+        for n in range(evaluate(segment.count, scope)):
+            iteration = scope | {"n": n, **_entry(bound, segment, n, scope)}
+            iteration["tile"] = evaluate(segment.tile, iteration)
+            for tree in (segment.tile, first_column(_size(bound)), segment.when):
                 yield tree, iteration
     yield program.live, scope
 
 
-def _entry(bound: BoundProgram, piece: Piece, n: int, values: Values) -> dict[str, int]:
+def _entry(bound: BoundProgram, segment: Segment, n: int, values: Values) -> dict[str, int]:
     """What an iteration reads from the table of draws, if there is anything."""
-    if piece.listed is None:
+    if segment.listed is None:
         return {}
-    spec = bound.program.lists[piece.listed]
+    spec = bound.program.lists[segment.listed]
     drawn = draws(spec, values[spec.lane_row], values["i0"] // spec.block)
     per_block = spec.block // _size(bound)
     return {"entry": drawn[n // per_block] if n // per_block < len(drawn) else -1}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from sparsec.ir.expr import nodes as x
 from sparsec.ir.expr import simplify
-from sparsec.ir.tiles.program import Piece, TileProgram
+from sparsec.ir.tiles.program import Segment, TileProgram
 from sparsec.prove.formulas import LinearScope
 from sparsec.prove.iterations import any_iteration, certain, possible
 from sparsec.prove.linear import YES, Condition, Linear, every, never, some
@@ -33,7 +33,7 @@ def tile_obligations(at: TileSetting) -> tuple[Obligation, ...]:
     )
 
 
-def _pieces(at: TileSetting) -> tuple[Piece, ...]:
+def _segments(at: TileSetting) -> tuple[Segment, ...]:
     return (*at.program.full, *at.program.masked)
 
 
@@ -45,8 +45,8 @@ def _alternatives(test: x.Bool) -> tuple[x.Bool, ...]:
 
 
 def _uncovered(at: TileSetting) -> Query:
-    """A live pair lies in a tile that no piece visits."""
-    unvisited = (never(certain(at, piece).visits) for piece in _pieces(at))
+    """A live pair lies in a tile that no segment visits."""
+    unvisited = (never(certain(at, segment).visits) for segment in _segments(at))
     return Query((at.assumed, at.present, *unvisited), _live(at))
 
 
@@ -63,18 +63,18 @@ def _shown_apart(ranges: RangeLemmas, impossible: Impossible) -> bool:
 
 
 def _twice(at: TileSetting) -> Query:
-    """Two pieces visit the tile, or one does at two iterations."""
+    """Two segments visit the tile, or one does at two iterations."""
     found: list[Condition] = []
     earlier: list[Condition] = []
-    for piece in _pieces(at):
-        iteration = possible(at, piece)
+    for segment in _segments(at):
+        iteration = possible(at, segment)
         found.append(every((iteration.visits, some(earlier))))
         earlier.append(iteration.visits)
-        if not piece.contiguous:
-            again = possible(at, piece)
+        if not segment.contiguous:
+            again = possible(at, segment)
             parts = [iteration.visits, again.visits, never(at.space.equal(iteration.number, again.number))]
-            if piece.listed is not None:  # a table lists no block twice
-                per_block = at.program.lists[piece.listed].block // at.width
+            if segment.listed is not None:  # a table lists no block twice
+                per_block = at.program.lists[segment.listed].block // at.width
                 parts.append(
                     at.space.equal(*(at.space.divided(each.number, per_block)[0] for each in (iteration, again)))
                 )
@@ -83,19 +83,19 @@ def _twice(at: TileSetting) -> Query:
 
 
 def _not_full(at: TileSetting) -> Query:
-    """A pair of a tile that a full piece visits is not live."""
+    """A pair of a tile that a full segment visits is not live."""
     dead = never(every((at.present, at.live)))
-    return Query((at.assumed, dead), tuple(possible(at, piece).visits for piece in at.program.full))
+    return Query((at.assumed, dead), tuple(possible(at, segment).visits for segment in at.program.full))
 
 
 def _negative(at: TileSetting) -> Query:
-    """A piece's count is negative, or its list has no entry for a iteration."""
+    """A segment's count is negative, or its list has no entry for an iteration."""
     found = []
-    for piece in _pieces(at):
-        count = at.scope.value(piece.count)
+    for segment in _segments(at):
+        count = at.scope.value(segment.count)
         found.append(at.space.less(count, Linear(0)))
-        if piece.listed is not None:
-            found.append(at.space.less(Linear(entries(at.program, piece.listed, at.width)), count))
+        if segment.listed is not None:
+            found.append(at.space.less(Linear(entries(at.program, segment.listed, at.width)), count))
     return Query((at.assumed,), tuple(found))
 
 
@@ -107,7 +107,7 @@ def entries(program: TileProgram, listed: int, width: int) -> int:
 
 def _outside(at: TileSetting) -> Query:
     """A visited tile has no column that exists."""
-    return Query((at.assumed, _vain(at)), tuple(possible(at, piece).visits for piece in _pieces(at)))
+    return Query((at.assumed, _vain(at)), tuple(possible(at, segment).visits for segment in _segments(at)))
 
 
 def _vain(at: TileSetting) -> Condition:
@@ -144,10 +144,10 @@ def _computed(at: TileSetting, paired: Condition) -> Iterator[tuple[x.Tree, Line
     of pairs where `paired` holds."""
     for let in at.program.lets:
         yield let.value, at.scope, YES
-    for piece in _pieces(at):
-        yield piece.count, at.scope, YES
-        scope, reached = any_iteration(at, piece)
-        for tree in (piece.tile, first_column(at.width), piece.when):
+    for segment in _segments(at):
+        yield segment.count, at.scope, YES
+        scope, reached = any_iteration(at, segment)
+        for tree in (segment.tile, first_column(at.width), segment.when):
             yield tree, scope, reached
     yield at.program.live, at.scope, paired
 

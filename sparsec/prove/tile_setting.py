@@ -13,7 +13,7 @@ from enum import Enum
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.ir.expr.fold import names_in
 from sparsec.ir.expr.scalars import Interval
-from sparsec.ir.tiles.program import Piece, TileProgram
+from sparsec.ir.tiles.program import Segment, TileProgram
 from sparsec.prove.formulas import LinearScope
 from sparsec.prove.linear import Condition, Linear, Space, every, some
 
@@ -42,7 +42,7 @@ class TileSetting:
     """One pair (i, j), in tile `tile` of columns; `present`: whether the pair's column exists.
 
     `begin` and `end` bound the columns that exist, counted as tiles are; `named` is what a counterexample tells;
-    `spans`: those of the pieces that are shown to be right (`prove.strided_lemmas`).
+    `spans`: those of the segments that are shown to be right (`prove.strided_lemmas`).
     """
 
     kind: ProgramKind
@@ -54,7 +54,7 @@ class TileSetting:
     begin: Linear
     end: Linear
     named: dict[str, Linear]
-    spans: Mapping[Piece, Interval] = field(default_factory=dict)
+    spans: Mapping[Segment, Interval] = field(default_factory=dict)
 
     @property
     def space(self) -> Space:
@@ -129,7 +129,7 @@ def freed(at: TileSetting, names: Iterable[str]) -> TileSetting:
 
 def _names(program: TileProgram) -> frozenset[str]:
     """The names that the program reads."""
-    parts = [let.value for let in program.lets] + [piece.count for piece in (*program.full, *program.masked)]
-    tests = [program.live, *(piece.when for piece in (*program.full, *program.masked))]
-    tiles = [piece.tile for piece in (*program.full, *program.masked)]
+    parts = [let.value for let in program.lets] + [segment.count for segment in (*program.full, *program.masked)]
+    tests = [program.live, *(segment.when for segment in (*program.full, *program.masked))]
+    tiles = [segment.tile for segment in (*program.full, *program.masked)]
     return frozenset().union(*map(names_in, (*parts, *tiles, *tests)))

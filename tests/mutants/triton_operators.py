@@ -17,7 +17,7 @@ def _of(part: str, *operators: tuple[str, str, str, str]) -> tuple[Operator, ...
 FORWARD = _of(
     "Triton forward",
     ("sums not rescaled", f"{KERNELS}/softmax.py", "(sums[n] * decay[:, None],)", "(sums[n],)"),
-    ("no mask", "loops.py.jinja", '"live" if trips.masked else', '"start < nk" if trips.masked else'),
+    ("no mask", "loops.py.jinja", '"live" if iterations.masked else', '"start < nk" if iterations.masked else'),
     ("heads dealt out to groups in turn", "query_tile.py.jinja", "group = head // {{ view.group_size }}",
      "group = head % {{ view.kv_heads }}"),
 )  # fmt: skip

@@ -14,7 +14,7 @@ from sparsec.diagnostics.model import InternalError
 from sparsec.ir.bands.liveness import Region
 from sparsec.ir.expr import nodes as x
 from sparsec.ir.expr import simplify
-from sparsec.ir.tiles.program import Piece, TileProgram
+from sparsec.ir.tiles.program import Segment, TileProgram
 from sparsec.pipeline import Compilation
 from sparsec.plan.kernel import HeadClass
 from sparsec.plan.kv.cached import CachedPlan
@@ -31,24 +31,24 @@ from sparsec.prove.strided_lemmas import with_spans  # noqa: E402
 from sparsec.prove.tile_setting import tile_setting  # noqa: E402
 
 
-def with_pieces(program: TileProgram, change: Callable[[Piece], Piece], *, full: bool) -> Iterator[TileProgram]:
-    """The program with one piece changed, for each of its full or masked ones."""
-    pieces = program.full if full else program.masked
-    for n, piece in enumerate(pieces):
-        changed = (*pieces[:n], change(piece), *pieces[n + 1 :])
+def with_segments(program: TileProgram, change: Callable[[Segment], Segment], *, full: bool) -> Iterator[TileProgram]:
+    """The program with one segment changed, for each of its full or masked ones."""
+    segments = program.full if full else program.masked
+    for n, segment in enumerate(segments):
+        changed = (*segments[:n], change(segment), *segments[n + 1 :])
         yield replace(program, full=changed) if full else replace(program, masked=changed)
 
 
-def one_tile_short(piece: Piece) -> Piece:
-    return replace(piece, count=simplify.maximum(simplify.sub(piece.count, x.ONE), x.ZERO))
+def one_tile_short(segment: Segment) -> Segment:
+    return replace(segment, count=simplify.maximum(simplify.sub(segment.count, x.ONE), x.ZERO))
 
 
-def one_tile_more(piece: Piece) -> Piece:
-    return replace(piece, count=simplify.add(piece.count, x.ONE))
+def one_tile_more(segment: Segment) -> Segment:
+    return replace(segment, count=simplify.add(segment.count, x.ONE))
 
 
-def one_tile_late(piece: Piece) -> Piece:
-    return replace(piece, tile=simplify.add(piece.tile, x.ONE))
+def one_tile_late(segment: Segment) -> Segment:
+    return replace(segment, tile=simplify.add(segment.tile, x.ONE))
 
 
 def rewritten(tree: Any, change: Callable[[Any], Any]) -> Any:
@@ -82,9 +82,9 @@ def claim_about(launch: Launch, head_class: HeadClass, program: TileProgram, nam
         (one_tile_more, "disjointness", True),
     ],
 )
-def test_wrong_bounds_are_refuted(launch: str, change: Callable[[Piece], Piece], claim: str, full: bool) -> None:
+def test_wrong_bounds_are_refuted(launch: str, change: Callable[[Segment], Segment], claim: str, full: bool) -> None:
     of_launch, (head_class,) = classes_of(launch)
-    programs = with_pieces(head_class.program, change, full=full)
+    programs = with_segments(head_class.program, change, full=full)
     claims = (claim_about(of_launch, head_class, program, claim) for program in programs)
     found = next(each for each in claims if each.status == "refuted")
     assert found.counterexample is not None
@@ -102,13 +102,15 @@ def test_wrong_bounds_are_refuted(launch: str, change: Callable[[Piece], Piece],
 @pytest.mark.parametrize(
     ("change", "claim"), [(one_tile_short, "coverage"), (one_tile_more, "disjointness"), (one_tile_late, "coverage")]
 )
-def test_wrong_bounds_of_strided_tiles_are_refuted(launch: str, change: Callable[[Piece], Piece], claim: str) -> None:
+def test_wrong_bounds_of_strided_tiles_are_refuted(
+    launch: str, change: Callable[[Segment], Segment], claim: str
+) -> None:
     """Where a span is shown of a loop, claims read the span in place of the loop's count."""
     of_launch, (head_class,) = classes_of(launch, STRIDED)
     found = []
     for full in (False, True):
         own = head_class.program.full if full else head_class.program.masked
-        for n, program in enumerate(with_pieces(head_class.program, change, full=full)):
+        for n, program in enumerate(with_segments(head_class.program, change, full=full)):
             if not own[n].contiguous:
                 found.append(claim_about(of_launch, head_class, program, claim, STRIDED).status)
     assert found and "refuted" in found, found
@@ -121,11 +123,11 @@ def test_spans_are_shown_of_right_counts_alone() -> None:
         at = tile_setting(bound_program(launch, replace(head_class, program=program)))
         return len(with_spans(at, solve.Solver(at.space)).spans)
 
-    strided = [piece for piece in head_class.program.masked if not piece.contiguous]
+    strided = [segment for segment in head_class.program.masked if not segment.contiguous]
     whole = shown(head_class.program)
     assert whole >= len(strided) > 0
     for change in (one_tile_short, one_tile_more, one_tile_late):
-        for n, program in enumerate(with_pieces(head_class.program, change, full=False)):
+        for n, program in enumerate(with_segments(head_class.program, change, full=False)):
             assert shown(program) == whole - (head_class.program.masked[n] in strided)
 
 
@@ -138,9 +140,9 @@ def test_the_shorter_way_proves_what_is_right_and_nothing_else() -> None:
         return {each.name for each in obligations if each.by_lemmas(lambda f: subject.solver.ask(f.whole, 60) is False)}
 
     assert shown(head_class.program) == {"coverage", "disjointness", "bounds"}
-    (late, *_) = with_pieces(head_class.program, one_tile_late, full=False)
+    (late, *_) = with_segments(head_class.program, one_tile_late, full=False)
     assert "coverage" not in shown(late)
-    (twice, *_) = with_pieces(head_class.program, one_tile_more, full=True)
+    (twice, *_) = with_segments(head_class.program, one_tile_more, full=True)
     assert "disjointness" not in shown(twice)
 
 
@@ -261,13 +263,13 @@ DRAWN_ONES = "pattern p { heads 1  block 64  causal  attend random(2, seed = 1) 
 CHUNKS = "pattern p { heads 1  attend chunk(100) }"
 
 
-def planted(tile: x.Expr, *, when: x.Bool = x.TRUE, contiguous: bool = False) -> Piece:
+def planted(tile: x.Expr, *, when: x.Bool = x.TRUE, contiguous: bool = False) -> Segment:
     """A loop of five iterations."""
-    return Piece(x.Int(5), tile, when, contiguous, None, "planted")
+    return Segment(x.Int(5), tile, when, contiguous, None, "planted")
 
 
 @pytest.mark.parametrize(
-    ("piece", "claim"),
+    ("segment", "claim"),
     [
         (planted(simplify.add(x.Var("n"), FAR), contiguous=True), "bounds"),
         (planted(simplify.sub(x.Var("n"), FAR), contiguous=True), "bounds"),
@@ -277,11 +279,11 @@ def planted(tile: x.Expr, *, when: x.Bool = x.TRUE, contiguous: bool = False) ->
     ids=["a far tile", "a far tile before all", "columns past int32", "a test of tiles left out"],
 )
 @pytest.mark.parametrize("full", [False, True])
-def test_loops_that_come_to_no_tile_are_asked_too(piece: Piece, claim: str, full: bool) -> None:
+def test_loops_that_come_to_no_tile_are_asked_too(segment: Segment, claim: str, full: bool) -> None:
     """What a kernel computes at every iteration, tests that are false in exact arithmetic among them."""
     launch, (head_class,) = classes_of("forward", DRAWN_ONES)
     own = head_class.program
-    more = replace(own, full=(*own.full, piece)) if full else replace(own, masked=(*own.masked, piece))
+    more = replace(own, full=(*own.full, segment)) if full else replace(own, masked=(*own.masked, segment))
     assert claim_about(launch, head_class, more, claim, DRAWN_ONES).status == "refuted"
 
 
@@ -290,7 +292,9 @@ def test_tests_of_any_entry_are_asked() -> None:
     launch, (head_class,) = classes_of("forward", DRAWN_ONES)
     large = x.Less(x.Mul(x.Var("entry"), x.Int(2**24)), x.ZERO)
     changed = [
-        replace(piece, when=x.And(piece.when, large)) for piece in head_class.program.masked if piece.listed is not None
+        replace(segment, when=x.And(segment.when, large))
+        for segment in head_class.program.masked
+        if segment.listed is not None
     ]
     program = replace(head_class.program, masked=tuple(changed))
     assert changed and claim_about(launch, head_class, program, "int32", DRAWN_ONES).status != "proved"
@@ -324,9 +328,9 @@ def rounded_down_past_zero(part: Any) -> Any:
     return None
 
 
-def test_a_trip_past_its_table_is_refuted() -> None:
+def test_a_iteration_past_its_table_is_refuted() -> None:
     launch, (head_class,) = classes_of("forward", DRAWN_ONES)
-    listed = [piece for piece in head_class.program.masked if piece.listed is not None]
+    listed = [segment for segment in head_class.program.masked if segment.listed is not None]
     changed = replace(head_class.program, masked=tuple(map(one_tile_more, listed)))
     assert listed and claim_about(launch, head_class, changed, "counts", DRAWN_ONES).status == "refuted"
 
@@ -334,7 +338,7 @@ def test_a_trip_past_its_table_is_refuted() -> None:
 def test_programs_of_another_form_are_refused() -> None:
     launch, (head_class,) = classes_of("forward", DRAWN_ONES)
     program = head_class.program
-    twice = Piece(x.Int(4), simplify.floor_div(x.Var("n"), x.Int(2)), x.TRUE, True, None, "planted")
+    twice = Segment(x.Int(4), simplify.floor_div(x.Var("n"), x.Int(2)), x.TRUE, True, None, "planted")
     wrong = {
         "come one after another": replace(program, masked=(*program.masked, twice)),
         "blocks of 64": replace(program, lists=tuple(replace(spec, block=128) for spec in program.lists)),

@@ -12,11 +12,11 @@ from itertools import accumulate
 from sparsec.backends.cpu.expr import condition, name_of, scalar, vector_mask
 from sparsec.backends.cpu.modifiers import modifiers_view
 from sparsec.backends.cpu.source import BACKWARD, FORWARD, print_kernel
-from sparsec.backends.cpu.view import ClassView, ConstantView, CppView, LetView, ListView, PieceView, initialiser
+from sparsec.backends.cpu.view import ClassView, ConstantView, CppView, LetView, ListView, SegmentView, initialiser
 from sparsec.ir.expr import simplify as x
 from sparsec.ir.expr.fold import lists_in
 from sparsec.ir.expr.nodes import TRUE, Int, Var
-from sparsec.ir.tiles.program import Piece, TileProgram
+from sparsec.ir.tiles.program import Segment, TileProgram
 from sparsec.plan.heads import by_member, class_of_member
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
 
@@ -122,7 +122,7 @@ def _transposed_class(
 
 def _class(c: HeadClass, heads: int, lists: tuple[ListView, ...], lane: str = "i") -> ClassView:
     program = c.program
-    tests = [program.live, *(piece.when for piece in (*program.full, *program.masked))]
+    tests = [program.live, *(segment.when for segment in (*program.full, *program.masked))]
     tested = frozenset[int]().union(*(lists_in(test) for test in tests))
     return ClassView(
         origins=tuple(comment(origin) for origin in c.origins),
@@ -131,9 +131,9 @@ def _class(c: HeadClass, heads: int, lists: tuple[ListView, ...], lane: str = "i
         lists=lists,
         tests=tuple(view for view in lists if view.ordinal in tested),
         live=vector_mask(program.live, lane) if program.masked else "",
-        pieces=(
-            *(_piece(piece, program, "attend_full(w, tile)") for piece in program.full),
-            *(_piece(piece, program, "attend_masked(w, tile, live)") for piece in program.masked),
+        segments=(
+            *(_segment(segment, program, "attend_full(w, tile)") for segment in program.full),
+            *(_segment(segment, program, "attend_masked(w, tile, live)") for segment in program.masked),
         ),
     )
 
@@ -155,17 +155,17 @@ def _list(program: TileProgram, ordinal: int, table: int) -> ListView:
     )
 
 
-def _piece(piece: Piece, program: TileProgram, attend: str) -> PieceView:
+def _segment(segment: Segment, program: TileProgram, attend: str) -> SegmentView:
     entry = ""
-    if piece.listed is not None:
-        slot = scalar(x.floor_div(Var("n"), Int(program.lists[piece.listed].block // program.key_tile), nonneg=True))
-        entry = f"draws_{piece.listed}[{slot}]"
-    return PieceView(
-        origin=comment(piece.origin),
-        count=scalar(piece.count),
+    if segment.listed is not None:
+        slot = scalar(x.floor_div(Var("n"), Int(program.lists[segment.listed].block // program.key_tile), nonneg=True))
+        entry = f"draws_{segment.listed}[{slot}]"
+    return SegmentView(
+        origin=comment(segment.origin),
+        count=scalar(segment.count),
         entry=entry,
-        tile=scalar(piece.tile),
-        when="" if piece.when == TRUE else condition(piece.when),
+        tile=scalar(segment.tile),
+        when="" if segment.when == TRUE else condition(segment.when),
         attend=attend,
     )
 

@@ -23,7 +23,7 @@ class LetView:
 
 
 @dataclass(frozen=True, slots=True)
-class PieceView:
+class SegmentView:
     """A loop over tiles; `entry` and `when` are empty where it has none, `attend` is what it does with a tile."""
 
     origin: str
@@ -56,7 +56,7 @@ class ConstantView:
 
 @dataclass(frozen=True, slots=True)
 class ClassView:
-    """`live`: a mask of the masked pieces, empty without one."""
+    """`live`: a mask of the masked segments, empty without one."""
 
     origins: tuple[str, ...]
     constants: tuple[ConstantView, ...]
@@ -64,7 +64,7 @@ class ClassView:
     lists: tuple[ListView, ...]
     tests: tuple[ListView, ...]
     live: str
-    pieces: tuple[PieceView, ...]
+    segments: tuple[SegmentView, ...]
 
 
 @dataclass(frozen=True, slots=True)

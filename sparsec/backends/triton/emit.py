@@ -15,13 +15,13 @@ from sparsec.backends.environment import render
 from sparsec.backends.triton.expr import assignment
 from sparsec.backends.triton.modifiers import rows_view, score_view, start_view
 from sparsec.backends.triton.sources import with_functions
-from sparsec.backends.triton.view import GroupsView, KernelView, ListView, LoopView, ModuleView, PieceView
+from sparsec.backends.triton.view import GroupsView, KernelView, ListView, LoopView, ModuleView, SegmentView
 from sparsec.ir.expr.fold import lists_in
 from sparsec.ir.expr.nodes import TRUE, Add, Expr, Sub, Var
-from sparsec.ir.tiles.program import ListSpec, Piece, TileProgram
+from sparsec.ir.tiles.program import ListSpec, Segment, TileProgram
 from sparsec.plan.heads import HeadDimChunk, group_spans, head_dim_chunks, share_a_group
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
-from sparsec.plan.target import CHAINED_PIECES, exact_columns
+from sparsec.plan.target import CHAINED_SEGMENTS, exact_columns
 from sparsec.sema.model import Documents
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -163,28 +163,28 @@ def _list(ordinal: int, spec: ListSpec, key_tile: int, names: Mapping[str, str])
 
 def loop_view(
     kind: str,
-    pieces: tuple[Piece, ...],
+    segments: tuple[Segment, ...],
     program: TileProgram,
     names: Mapping[str, str],
     lists: tuple[ListView, ...],
     side: Side,
 ) -> LoopView:
-    views: list[PieceView] = []
+    views: list[SegmentView] = []
     end = "0"
-    runs = tuple(p for p in pieces if p.contiguous and p.when == TRUE)
-    if len(runs) > CHAINED_PIECES:
+    runs = tuple(p for p in segments if p.contiguous and p.when == TRUE)
+    if len(runs) > CHAINED_SEGMENTS:
         view, end = _runs(kind, runs, names)
         views.append(view)
-        pieces = tuple(p for p in pieces if p not in runs)
-    for n, piece in enumerate(pieces, start=len(views)):
+        segments = tuple(p for p in segments if p not in runs)
+    for n, segment in enumerate(segments, start=len(views)):
         first, end = end, f"{kind}_end_{n}"
         if n == 0:
-            count_lines = list(assignment(end, piece.count, names))
+            count_lines = list(assignment(end, segment.count, names))
         else:
-            count_lines = list(assignment(end, Add(Var(first), piece.count), {**names, first: first}))
-        lines = tuple(_piece_lines(piece, n, program, names, lists))
-        views.append(PieceView(_checked_origin(piece.origin), tuple(count_lines), first, lines))
-    skips = any(piece.when != TRUE for piece in pieces)
+            count_lines = list(assignment(end, Add(Var(first), segment.count), {**names, first: first}))
+        lines = tuple(_segment_lines(segment, n, program, names, lists))
+        views.append(SegmentView(_checked_origin(segment.origin), tuple(count_lines), first, lines))
+    skips = any(segment.when != TRUE for segment in segments)
     if kind == "full":
         return LoopView(tuple(views), end, False, skips, (), ())
     lookups = tuple(
@@ -197,60 +197,60 @@ def loop_view(
     return LoopView(tuple(views), end, True, skips, lookups, (*test, f"live = allowed & {inside}"))
 
 
-def _runs(kind: str, pieces: tuple[Piece, ...], names: Mapping[str, str]) -> tuple[PieceView, str]:
-    """Many contiguous pieces as one: vectors of their first trips and of how far the tiles jump there.
+def _runs(kind: str, segments: tuple[Segment, ...], names: Mapping[str, str]) -> tuple[SegmentView, str]:
+    """Many contiguous segments as one: vectors of their first iterations and of how far the tiles jump there.
 
-    A chain of comparisons would hold two registers a piece through the loop.
+    A chain of comparisons would hold two registers a segment through the loop.
     """
-    padded = 1 << (len(pieces) - 1).bit_length()
+    padded = 1 << (len(segments) - 1).bit_length()
     slots, firsts, jumps, end = f"{kind}_slots", f"{kind}_firsts", f"{kind}_jumps", "0"
     lines = [f"{slots} = tl.arange(0, {padded})"]
     lines += [f"{name} = tl.zeros([{padded}], tl.int32)" for name in (firsts, jumps)]
     scope = {**names, "n": "0"}
-    for n, piece in enumerate(pieces):
-        if piece.origin:
-            lines.append(f"# {_checked_origin(piece.origin)}")
+    for n, segment in enumerate(segments):
+        if segment.origin:
+            lines.append(f"# {_checked_origin(segment.origin)}")
         before, past, at = end, f"{kind}_run_{n}", f"{kind}_at_{n}"
         scope |= {before: before}
-        start = _first_tile(piece.tile)
+        start = _first_tile(segment.tile)
         if n == 0:
             lines += assignment(at, start, scope)
             lines.append(f"{jumps} = tl.where({slots} == 0, {at}, {jumps})")
-            lines += assignment(past, piece.count, names)
+            lines += assignment(past, segment.count, names)
         else:
             lines += assignment(at, Sub(start, Var(before)), scope)
             lines.append(f"{jumps} = tl.where({slots} == {n}, {at} - {kind}_at_{n - 1}, {jumps})")
             lines.append(f"{firsts} = tl.where({slots} == {n}, {before}, {firsts})")
-            lines += assignment(past, Add(Var(before), piece.count), scope)
+            lines += assignment(past, Add(Var(before), segment.count), scope)
         end = past
-    return PieceView("", tuple(lines), "0", (f"tile = n + tl.sum(tl.where(n >= {firsts}, {jumps}, 0), 0)",)), end
+    return SegmentView("", tuple(lines), "0", (f"tile = n + tl.sum(tl.where(n >= {firsts}, {jumps}, 0), 0)",)), end
 
 
 def _first_tile(tile: Expr) -> Expr:
-    """A contiguous piece's tile for n = 0, which the names give where n is not simply added."""
+    """A contiguous segment's tile for n = 0, which the names give where n is not simply added."""
     match tile:
         case Add(start, Var("n")) | Add(Var("n"), start):
             return start
     return tile
 
 
-def _piece_lines(
-    piece: Piece, ordinal: int, program: TileProgram, names: Mapping[str, str], lists: tuple[ListView, ...]
+def _segment_lines(
+    segment: Segment, ordinal: int, program: TileProgram, names: Mapping[str, str], lists: tuple[ListView, ...]
 ) -> list[str]:
-    """Lines that set `tile` if `n`, the trip's number within the piece, is at least 0."""
+    """Lines that set `tile` if `n`, the iteration's number within the segment, is at least 0."""
     lines: list[str] = []
     names = {**names, "n": "n"}
-    if piece.listed is not None:
-        view = lists[piece.listed]
+    if segment.listed is not None:
+        view = lists[segment.listed]
         slot = "n" if view.tiles == 1 else f"n // {view.tiles}"
         lines.append(f"entry = tl.sum(tl.where(slots_{view.ordinal} == {slot}, draws_row_{view.ordinal}, 0), 0)")
         names["entry"] = "entry"
     target = "tile" if ordinal == 0 else "candidate"
-    lines.extend(assignment(target, piece.tile, names))
-    if piece.when != TRUE:
-        for n in sorted(lists_in(piece.when)):
+    lines.extend(assignment(target, segment.tile, names))
+    if segment.when != TRUE:
+        for n in sorted(lists_in(segment.when)):
             lines.extend(listed_lines(lists[n], target, program, names))
-        lines.extend(assignment("wanted", piece.when, {**names, "tile": target}))
+        lines.extend(assignment("wanted", segment.when, {**names, "tile": target}))
         lines.append(f"{target} = tl.where(wanted, {target}, past_end)")
     if ordinal > 0:
         lines.append("tile = tl.where(n >= 0, candidate, tile)")

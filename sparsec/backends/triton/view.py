@@ -11,8 +11,8 @@ from sparsec.plan.heads import HeadDimChunk
 
 
 @dataclass(frozen=True, slots=True)
-class PieceView:
-    """One piece of a loop: `lines` set `tile` for the trips from `first` on."""
+class SegmentView:
+    """One segment of a loop: `lines` set `tile` for the iterations from `first` on."""
 
     origin: str
     count_lines: tuple[str, ...]
@@ -22,9 +22,9 @@ class PieceView:
 
 @dataclass(frozen=True, slots=True)
 class LoopView:
-    """All full or all masked tiles; `total` names the number of trips; `skips`: some trips go past the last tile."""
+    """All full or all masked tiles; `total` names the number of iterations; `skips`: some go past the last tile."""
 
-    pieces: tuple[PieceView, ...]
+    segments: tuple[SegmentView, ...]
     total: str
     masked: bool
     skips: bool

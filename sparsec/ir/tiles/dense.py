@@ -12,7 +12,7 @@ from sparsec.ir.expr.scalars import Interval, Scalars
 from sparsec.ir.tiles.band_rows import maybe_live, surely_live
 
 FULL_BAND_LIMIT = 6
-"""Dense bands, at most, whose full tiles are told apart; further ones run masked, as pieces grow quadratically."""
+"""Dense bands, at most, whose full tiles are told apart; further ones run masked, as segments grow quadratically."""
 
 
 def visited_ranges(scalars: Scalars, dense: tuple[Band, ...], closed: bool) -> list[Interval]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sparsec.ir.bands.draws import drawn_blocks
 from sparsec.ir.expr.evaluate import evaluate, holds
 from sparsec.ir.expr.nodes import TRUE
-from sparsec.ir.tiles.program import ListSpec, Piece, TileProgram
+from sparsec.ir.tiles.program import ListSpec, Segment, TileProgram
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +62,27 @@ def _visits(
 ) -> Iterator[Visit]:
     for let in program.lets:
         values[let.name] = evaluate(let.value, values)
-    for full, pieces in ((True, program.full), (False, program.masked)):
-        for piece in pieces:
-            for tile in _tiles(program, piece, values, drawn, listed):
+    for full, segments in ((True, program.full), (False, program.masked)):
+        for segment in segments:
+            for tile in _tiles(program, segment, values, drawn, listed):
                 yield Visit(tile, full)
 
 
 def _tiles(
     program: TileProgram,
-    piece: Piece,
+    segment: Segment,
     values: dict[str, int],
     drawn: list[tuple[int, ...]],
     listed: Callable[[int], dict[int, bool]],
 ) -> Iterator[int]:
-    for n in range(evaluate(piece.count, values)):
+    for n in range(evaluate(segment.count, values)):
         scope = {**values, "n": n}
-        if piece.listed is not None:
-            entries = drawn[piece.listed]
-            per_block = program.lists[piece.listed].block // program.key_tile
+        if segment.listed is not None:
+            entries = drawn[segment.listed]
+            per_block = program.lists[segment.listed].block // program.key_tile
             scope["entry"] = entries[n // per_block] if entries else -1
-        tile = scope["tile"] = evaluate(piece.tile, scope)
-        if piece.when == TRUE or holds(piece.when, scope, listed(tile)):
+        tile = scope["tile"] = evaluate(segment.tile, scope)
+        if segment.when == TRUE or holds(segment.when, scope, listed(tile)):
             yield tile
 
 

@@ -8,8 +8,8 @@ from sparsec.ir.expr import simplify as x
 from sparsec.ir.expr.nodes import ZERO, Bool, Int, Listed, Var
 from sparsec.ir.expr.scalars import TRANSPOSED, Interval, Scalars
 from sparsec.ir.tiles.band_rows import lower_bound, maybe_live, rows_within, upper_bound
-from sparsec.ir.tiles.program import ListSpec, Piece
-from sparsec.ir.tiles.strided import Pieces, Strided, residue_of, strided_visits, touches
+from sparsec.ir.tiles.program import ListSpec, Segment
+from sparsec.ir.tiles.strided import Segments, Strided, residue_of, strided_visits, touches
 
 
 def lane_rows(mask: BandClass) -> tuple[tuple[str, tuple[int, ...]], ...]:
@@ -61,7 +61,7 @@ def reach(
 
 def add_scan(
     scalars: Scalars,
-    pieces: Pieces,
+    segments: Segments,
     bands: tuple[Band, ...],
     lists: list[tuple[ListSpec, Draws]],
     visited: list[Interval],
@@ -81,12 +81,14 @@ def add_scan(
     for dense in visited:
         when = x.both(when, x.negate(x.both(x.at_most(dense.start, tile), x.less(tile, dense.stop))))
     origin = " | ".join(dict.fromkeys(band.origin for band in bands))
-    pieces.masked.append(Piece(scalars("count", x.sub(stop, start)), x.add(start, Var("n")), when, True, None, origin))
+    segments.masked.append(
+        Segment(scalars("count", x.sub(stop, start)), x.add(start, Var("n")), when, True, None, origin)
+    )
 
 
 def add_listed(
     scalars: Scalars,
-    pieces: Pieces,
+    segments: Segments,
     band: Band,
     lists: list[tuple[ListSpec, Draws]],
     visited: list[Interval],
@@ -108,14 +110,14 @@ def add_listed(
     seen = x.either(seen, x.both(Listed(ordinal), inside))
     if scalars.frame is TRANSPOSED:  # a table lists the keys of a query, so every query tile has to be asked
         when = x.both(when, Listed(ordinal))
-        pieces.masked.append(Piece(scalars.ceil_tile(scalars.frame.end), Var("n"), when, True, None, band.origin))
+        segments.masked.append(Segment(scalars.ceil_tile(scalars.frame.end), Var("n"), when, True, None, band.origin))
         return seen
     per_block = spec.block // scalars.column_tile
     count = Int(spec.width * per_block)
     found = x.add(x.mul(Var("entry"), Int(per_block)), x.mod(Var("n"), Int(per_block), nonneg=True))
     when = x.both(x.less(Int(-1), Var("entry")), when)
     if band.congruences or len(band.lists) > 1:
-        pieces.masked.append(Piece(count, found, when, False, ordinal, band.origin))
+        segments.masked.append(Segment(count, found, when, False, ordinal, band.origin))
         return seen
     first, last = scalars.frame.first, scalars.frame.last
     sure = Interval(
@@ -126,6 +128,6 @@ def add_listed(
         x.at_most(scalars("full_from", scalars.ceil_tile(sure.start)), tile),
         x.less(tile, scalars("full_to", x.select(every, scalars.floor_tile(sure.stop), ZERO))),
     )
-    pieces.full.append(Piece(count, found, x.both(when, whole), False, ordinal, band.origin))
-    pieces.masked.append(Piece(count, found, x.both(when, x.negate(whole)), False, ordinal, band.origin))
+    segments.full.append(Segment(count, found, x.both(when, whole), False, ordinal, band.origin))
+    segments.masked.append(Segment(count, found, x.both(when, x.negate(whole)), False, ordinal, band.origin))
     return seen

@@ -1,4 +1,4 @@
-"""Tile programs -> text that a person reads: lets, the pieces of the two loops, the predicate, the lists.
+"""Tile programs -> text that a person reads: lets, the segments of the two loops, the predicate, the lists.
 
 Invariant: equal programs print equal text, and every number and name of a program appears in it.
 """
@@ -10,19 +10,19 @@ from collections.abc import Iterator
 from sparsec.ir.expr import nodes as x
 from sparsec.ir.expr.printer import PRODUCT, print_expr, print_test
 from sparsec.ir.expr.scalars import Interval
-from sparsec.ir.tiles.program import Piece, TileProgram
+from sparsec.ir.tiles.program import Segment, TileProgram
 
 
 def print_program(program: TileProgram) -> str:
-    """A tile program: its lets, the pieces of its two loops, its predicate and its lists."""
+    """A tile program: its lets, the segments of its two loops, its predicate and its lists."""
     lines = [f"tiles {program.query_tile} x {program.key_tile}"]
     lines += [f"let {let.name} = {print_expr(let.value)}" for let in program.lets]
     for name, tiles in (("visited", program.ranges.visited), ("full", program.ranges.full)):
         for each in tiles:
             lines.append(f"{name} range {_interval(each)}{f'  # {each.origin}' if each.origin else ''}")
-    for name, pieces in (("full", program.full), ("masked", program.masked)):
-        for piece in pieces:
-            lines += _piece(name, piece)
+    for name, segments in (("full", program.full), ("masked", program.masked)):
+        for segment in segments:
+            lines += _segment(name, segment)
     lines.append(f"live(i, j) = {print_test(program.live)}")
     for ordinal, spec in enumerate(program.lists):
         lanes = ", ".join(f"(seed {seed}, lane {lane})" for seed, lane in spec.lanes)
@@ -30,16 +30,18 @@ def print_program(program: TileProgram) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _piece(loop: str, piece: Piece) -> Iterator[str]:
-    notes = [word for word, holds in (("contiguous", piece.contiguous), ("listed", piece.listed is not None)) if holds]
-    origin = f"  # {piece.origin}" if piece.origin else ""
-    yield f"{' '.join([loop, *notes])}{'' if piece.listed is None else f' {piece.listed}'}{origin}"
-    yield f"    for n in 0..{print_expr(piece.count, PRODUCT)}"
-    yield f"    tile = {print_expr(piece.tile)}"
-    if piece.span is not None:
-        yield f"    span {_interval(piece.span)}"
-    if piece.when != x.TRUE:
-        yield f"    when {print_test(piece.when)}"
+def _segment(loop: str, segment: Segment) -> Iterator[str]:
+    notes = [
+        word for word, holds in (("contiguous", segment.contiguous), ("listed", segment.listed is not None)) if holds
+    ]
+    origin = f"  # {segment.origin}" if segment.origin else ""
+    yield f"{' '.join([loop, *notes])}{'' if segment.listed is None else f' {segment.listed}'}{origin}"
+    yield f"    for n in 0..{print_expr(segment.count, PRODUCT)}"
+    yield f"    tile = {print_expr(segment.tile)}"
+    if segment.span is not None:
+        yield f"    span {_interval(segment.span)}"
+    if segment.when != x.TRUE:
+        yield f"    when {print_test(segment.when)}"
 
 
 def _interval(tiles: Interval) -> str:

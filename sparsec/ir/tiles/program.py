@@ -2,14 +2,14 @@
 
 A query tile holds the rows i0..i1 (absolute positions, both inclusive) that share i // query_tile; a key tile t holds
 the keys t*key_tile .. (t+1)*key_tile - 1. Inputs of every expression: i0, i1, nk (number of keys), head constants c0,
-c1, ..., then the `lets` in order; `live` reads i and j besides; a piece's `tile` reads n (0 <= n < count), its `when`
+c1, ..., then the `lets` in order; `live` reads i and j besides; a segment's `tile` reads n (0 <= n < count), its `when`
 reads n and tile.
 
 A transposed program says the same of a key tile's query tiles (`plan.kernel.BackwardPlan` has its inputs): `tile` is
-then a query tile's number, no piece is listed, and a full tile holds query_tile queries that all see every key.
+then a query tile's number, no segment is listed, and a full tile holds query_tile queries that all see every key.
 
-Invariant: over all pieces, each visited tile comes exactly once; a tile of a full piece holds key_tile live keys for
-every row; every live pair of the query tile lies in a visited tile; `tile` is in [0, ceil(nk / key_tile)).
+Invariant: over all segments, each visited tile comes exactly once; a tile of a full segment holds key_tile live keys
+for every row; every live pair of the query tile lies in a visited tile; `tile` is in [0, ceil(nk / key_tile)).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from sparsec.ir.expr.scalars import Interval
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Segment:
     """Visits `count` candidate tiles: for n in range(count): tile(n), where `when` holds (TRUE: always).
 
-    Full pieces that are not listed always have `when` TRUE. `count` is never negative.
+    Full segments that are not listed always have `when` TRUE. `count` is never negative.
     `contiguous`: tile(n) is start + n. `listed`: the tiles come from run-time list `listed` (see ListSpec), then
     `tile` is the variable `entry`, the n-th list entry of this query tile, -1 for padding, which `when` excludes.
     `span`: where there is one, the candidates are the tiles of a residue in it, each once: a candidate tile(n) has
@@ -45,7 +45,7 @@ class Ranges:
     """The ranges of tiles that a program puts in order before it loops over them; their ends are numbers or names.
 
     `visited`: of each dense band, the tiles in which a pair may be live, as the band has them. `full`: the tiles in
-    which all pairs surely are, in order and disjoint. The contiguous pieces without a test run through the union of
+    which all pairs surely are, in order and disjoint. The contiguous segments without a test run through the union of
     both, and no further.
     """
 
@@ -72,14 +72,14 @@ class ListSpec:
 class TileProgram:
     """One head class's kernel map. `live` is the predicate of the whole set on (i, j), for 0 <= j < nk.
 
-    `ranges` explain the lets that the contiguous pieces read, where these pieces test nothing.
+    `ranges` explain the lets that the contiguous segments read, where these segments test nothing.
     """
 
     query_tile: int
     key_tile: int
     lets: tuple[Let, ...]
-    full: tuple[Piece, ...]
-    masked: tuple[Piece, ...]
+    full: tuple[Segment, ...]
+    masked: tuple[Segment, ...]
     live: Bool
     lists: tuple[ListSpec, ...]
     ranges: Ranges = Ranges()

@@ -19,9 +19,9 @@ from sparsec.ir.expr.scalars import DOCUMENT, FORWARD, TRANSPOSED, Interval, Sca
 from sparsec.ir.tiles.band_rows import band_predicate, maybe_live
 from sparsec.ir.tiles.dense import disjoint, full_intervals, in_order, visited_ranges
 from sparsec.ir.tiles.listed import add_listed, add_scan, list_specs
-from sparsec.ir.tiles.program import ListSpec, Piece, Ranges, TileProgram
+from sparsec.ir.tiles.program import ListSpec, Ranges, Segment, TileProgram
 from sparsec.ir.tiles.strided import (
-    Pieces,
+    Segments,
     Strided,
     add_strided,
     begins_within,
@@ -58,28 +58,28 @@ def _project(mask: BandClass, scalars: Scalars) -> TileProgram:
         tuple(b for b in mask.bands if b not in listed and b not in sparse), from_zero=frame is not TRANSPOSED
     )
     lists = list_specs(mask)
-    pieces = Pieces([], [])
+    segments = Segments([], [])
 
     closed = ordered and bool(dense) and any(closed_by(b, dense[-1]) for b in sparse)
     touched = visited_ranges(scalars, dense, closed)
     visited = disjoint(scalars, touched, ordered)
     surely = full_intervals(scalars, dense, ordered)
-    _add_dense(scalars, pieces, visited, surely, _sole_filter(scalars, mask.bands, dense))
-    ranges = _read_ranges(scalars, pieces, touched, surely)
+    _add_dense(scalars, segments, visited, surely, _sole_filter(scalars, mask.bands, dense))
+    ranges = _read_ranges(scalars, segments, touched, surely)
     scanned = (*sparse, *listed)
     if len(scanned) * (len(scanned) + len(visited)) > CONDITION_LIMIT:
-        add_scan(scalars, pieces, scanned, lists, visited)
+        add_scan(scalars, segments, scanned, lists, visited)
     else:
-        _add_each(scalars, pieces, sparse, listed, lists, visited, dense[-1] if closed else None)
+        _add_each(scalars, segments, sparse, listed, lists, visited, dense[-1] if closed else None)
     live: Bool = FALSE
     for band in mask.bands:
         live = x.either(live, band_predicate(band, tuple(draws for _, draws in lists), frame))
     return TileProgram(
         column_tile if frame is TRANSPOSED else row_tile,
         row_tile if frame is TRANSPOSED else column_tile,
-        _read_lets(scalars, pieces),
-        tuple(pieces.full),
-        tuple(pieces.masked),
+        _read_lets(scalars, segments),
+        tuple(segments.full),
+        tuple(segments.masked),
         live,
         tuple(spec for spec, _ in lists),
         ranges,
@@ -88,7 +88,7 @@ def _project(mask: BandClass, scalars: Scalars) -> TileProgram:
 
 def _add_each(
     scalars: Scalars,
-    pieces: Pieces,
+    segments: Segments,
     sparse: tuple[Band, ...],
     listed: tuple[Band, ...],
     lists: list[tuple[ListSpec, Draws]],
@@ -101,26 +101,28 @@ def _add_each(
         described = strided(scalars, band)
         within = closing is not None and closed_by(band, closing)
         right = closing is None or not (within and begins_within(closing, band))
-        add_strided(scalars, pieces, described, gaps(visited)[: -1 if within else None], tuple(earlier), right)
+        add_strided(scalars, segments, described, gaps(visited)[: -1 if within else None], tuple(earlier), right)
         earlier.append(described)
     seen: Bool = FALSE
     for band in listed:
-        seen = add_listed(scalars, pieces, band, lists, visited, tuple(earlier), seen)
+        seen = add_listed(scalars, segments, band, lists, visited, tuple(earlier), seen)
 
 
-def _add_dense(scalars: Scalars, pieces: Pieces, visited: list[Interval], surely: list[Interval], when: Bool) -> None:
+def _add_dense(
+    scalars: Scalars, segments: Segments, visited: list[Interval], surely: list[Interval], when: Bool
+) -> None:
     for tiles in surely:
-        _add(scalars, pieces.full, tiles, TRUE)
+        _add(scalars, segments.full, tiles, TRUE)
     for tiles in visited:
         for gap in gaps(surely):
-            _add(scalars, pieces.masked, scalars.meet(tiles, gap), when)
+            _add(scalars, segments.masked, scalars.meet(tiles, gap), when)
 
 
-def _add(scalars: Scalars, pieces: list[Piece], tiles: Interval, when: Bool) -> None:
-    """Appends a contiguous piece, unless it is plainly empty."""
+def _add(scalars: Scalars, segments: list[Segment], tiles: Interval, when: Bool) -> None:
+    """Appends a contiguous segment, unless it is plainly empty."""
     count = scalars.maximum(x.sub(tiles.stop, tiles.start), ZERO)
     if tiles.stop != ZERO and count != ZERO:
-        pieces.append(Piece(scalars("count", count), x.add(tiles.start, Var("n")), when, True, None, tiles.origin))
+        segments.append(Segment(scalars("count", count), x.add(tiles.start, Var("n")), when, True, None, tiles.origin))
 
 
 def _sole_filter(scalars: Scalars, bands: tuple[Band, ...], dense: tuple[Band, ...]) -> Bool:
@@ -133,12 +135,12 @@ def _sole_filter(scalars: Scalars, bands: tuple[Band, ...], dense: tuple[Band, .
     return when
 
 
-def _read_ranges(scalars: Scalars, pieces: Pieces, visited: list[Interval], full: list[Interval]) -> Ranges:
-    """Those ranges whose ends the dense pieces read, if they are names; none where these leave out tiles of ranges."""
+def _read_ranges(scalars: Scalars, segments: Segments, visited: list[Interval], full: list[Interval]) -> Ranges:
+    """The ranges whose ends the dense segments read, if they are names; none where these leave out tiles of ranges."""
     read: set[str] = set()
-    for piece in (*pieces.full, *pieces.masked):
-        if piece.when == TRUE:
-            read |= names_in(piece.count) | names_in(piece.tile)
+    for segment in (*segments.full, *segments.masked):
+        if segment.when == TRUE:
+            read |= names_in(segment.count) | names_in(segment.tile)
     read.update(let.name for let in _lets_for(scalars, read))
 
     def kept(ranges: list[Interval]) -> tuple[Interval, ...]:
@@ -147,11 +149,11 @@ def _read_ranges(scalars: Scalars, pieces: Pieces, visited: list[Interval], full
     return Ranges(kept(visited), kept(full))
 
 
-def _read_lets(scalars: Scalars, pieces: Pieces) -> tuple[Let, ...]:
-    """The lets that a piece reads, by itself or through another."""
+def _read_lets(scalars: Scalars, segments: Segments) -> tuple[Let, ...]:
+    """The lets that a segment reads, by itself or through another."""
     read: set[str] = set()
-    for piece in (*pieces.full, *pieces.masked):
-        read |= names_in(piece.count) | names_in(piece.tile) | names_in(piece.when)
+    for segment in (*segments.full, *segments.masked):
+        read |= names_in(segment.count) | names_in(segment.tile) | names_in(segment.when)
     return _lets_for(scalars, read)
 
 

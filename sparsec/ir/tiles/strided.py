@@ -11,15 +11,15 @@ from sparsec.ir.expr import simplify as x
 from sparsec.ir.expr.nodes import FALSE, ONE, TRUE, ZERO, Bool, Expr, Int, Var
 from sparsec.ir.expr.scalars import Gap, Interval, Scalars
 from sparsec.ir.tiles.band_rows import maybe_live, surely_live
-from sparsec.ir.tiles.program import Piece
+from sparsec.ir.tiles.program import Segment
 
 
 @dataclass(frozen=True, slots=True)
-class Pieces:
+class Segments:
     """The loops of a tile program in the making."""
 
-    full: list[Piece]
-    masked: list[Piece]
+    full: list[Segment]
+    masked: list[Segment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def strided(scalars: Scalars, band: Band) -> Strided:
 
 
 def add_strided(
-    scalars: Scalars, pieces: Pieces, band: Strided, gaps: list[Gap], earlier: tuple[Strided, ...], right: bool
+    scalars: Scalars, segments: Segments, band: Strided, gaps: list[Gap], earlier: tuple[Strided, ...], right: bool
 ) -> None:
     """Adds the band's tiles in the gaps between dense intervals; unless `right`, none lies past the sure ones."""
     tile = Var("tile")
@@ -128,21 +128,21 @@ def add_strided(
         if inside.stop in (ZERO, inside.start):
             continue
         if band.must is None or when != TRUE:
-            add_run(scalars, pieces.masked, inside, band, when)
+            add_run(scalars, segments.masked, inside, band, when)
             continue
         stop = scalars("until", inside.stop)
         if band.must.start != band.may.start:
             left = Interval(inside.start, scalars("until", scalars.minimum(stop, band.must.start)), inside.origin)
-            add_run(scalars, pieces.masked, left, band, when)
+            add_run(scalars, segments.masked, left, band, when)
         start = scalars("at", scalars.maximum(inside.start, band.must.start))
         middle = scalars("until", scalars.minimum(stop, band.must.stop))
-        add_run(scalars, pieces.full, Interval(start, middle, inside.origin), band, TRUE)
+        add_run(scalars, segments.full, Interval(start, middle, inside.origin), band, TRUE)
         if right:
             rest = scalars("at", scalars.maximum(start, band.must.stop))
-            add_run(scalars, pieces.masked, Interval(rest, stop, inside.origin), band, when)
+            add_run(scalars, segments.masked, Interval(rest, stop, inside.origin), band, when)
 
 
-def add_run(scalars: Scalars, pieces: list[Piece], tiles: Interval, band: Strided, when: Bool) -> None:
+def add_run(scalars: Scalars, segments: list[Segment], tiles: Interval, band: Strided, when: Bool) -> None:
     """Appends the residue's tiles within `tiles`, unless they are plainly none."""
     start = scalars("at", tiles.start)
     within = Interval(start, scalars("until", scalars.maximum(tiles.stop, start)), tiles.origin)
@@ -150,17 +150,17 @@ def add_run(scalars: Scalars, pieces: list[Piece], tiles: Interval, band: Stride
     span = within if band.exact else None
     count = scalars("count", count)
     if count != ZERO:
-        pieces.append(Piece(count, tile, x.both(in_run, when), False, None, tiles.origin, span))
+        segments.append(Segment(count, tile, x.both(in_run, when), False, None, tiles.origin, span))
 
 
 def _by_tile(scalars: Scalars, within: Interval, band: Strided) -> tuple[Expr, Expr, Bool]:
-    """Trips and the tile of trip n, for runs that start and end on tiles: `width` tiles of every `period`."""
+    """Iterations and the tile of iteration n, for runs that start and end on tiles: `width` tiles of every `period`."""
     first, period, width = run_of_tiles(scalars, band.residue)
     skipped = scalars("skipped", tiles_before(scalars, within.start, first, period, width))
     count = x.sub(tiles_before(scalars, within.stop, first, period, width), skipped)
-    trip = x.add(Var("n"), skipped)
-    turn = x.mul(x.floor_div(trip, Int(width), nonneg=True), Int(period))
-    return count, x.add(x.sub(x.add(turn, x.mod(trip, Int(width), nonneg=True)), Int(period)), first), TRUE
+    iteration = x.add(Var("n"), skipped)
+    turn = x.mul(x.floor_div(iteration, Int(width), nonneg=True), Int(period))
+    return count, x.add(x.sub(x.add(turn, x.mod(iteration, Int(width), nonneg=True)), Int(period)), first), TRUE
 
 
 def run_of_tiles(scalars: Scalars, residue: Residue) -> tuple[Expr, int, int]:
@@ -175,7 +175,7 @@ def _moved(tile: Expr, first: Expr, period: int) -> Expr:
 
 
 def _by_run(scalars: Scalars, within: Interval, band: Strided) -> tuple[Expr, Expr, Bool]:
-    """Trips and the tile of trip n, for runs anywhere: as many slots for each run as tiles it can touch.
+    """Iterations and the tile of iteration n, for runs anywhere: as many slots for each run as tiles it can touch.
 
     Runs lie at least a tile apart (see `enumerator`), so no tile belongs to two. A slot past the run's last tile, or
     outside the tokens or tiles asked for, is left out by the condition.

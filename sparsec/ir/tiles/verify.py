@@ -119,7 +119,7 @@ def verify_program(
 
 def verify_rows(at: SampleRows, live: Bools) -> tuple[Visit, ...]:
     """The tiles visited. Raises InternalError if they do not compute `live`, bool [rows, columns that exist]."""
-    _verify_pieces(at)
+    _verify_segments(at)
     visited = at.visited
     _verify_visits(at, visited, live)
     if (different := np.argwhere(at.predicate != live)).size:
@@ -127,26 +127,28 @@ def verify_rows(at: SampleRows, live: Bools) -> tuple[Visit, ...]:
     return visited
 
 
-def _verify_pieces(at: SampleRows) -> None:
+def _verify_segments(at: SampleRows) -> None:
     values, program = at.values, at.program
-    for piece in (*program.full, *program.masked):
-        count = evaluate(piece.count, values)
+    for segment in (*program.full, *program.masked):
+        count = evaluate(segment.count, values)
         if count < 0:
-            raise _broken("a count is never negative", at, f"{count} of {piece.origin}")
-        if piece.listed is not None:
-            if at.frame is TRANSPOSED or piece.contiguous or piece.span is not None:
-                raise _broken("a listed piece is of a forward program, its tiles in any order", at, piece.origin)
+            raise _broken("a count is never negative", at, f"{count} of {segment.origin}")
+        if segment.listed is not None:
+            if at.frame is TRANSPOSED or segment.contiguous or segment.span is not None:
+                raise _broken("a listed segment is of a forward program, its tiles in any order", at, segment.origin)
             continue
-        tiles = [evaluate(piece.tile, {**values, "n": n}) for n in range(-1, count + 1)]
-        if piece.contiguous and tiles != list(range(tiles[0], tiles[0] + len(tiles))):
-            raise _broken("tiles of a contiguous piece follow each other", at, f"{tiles} of {piece.origin}")
-        if piece.span is not None:
-            inside = [tile in _tiles_in(piece.span, values) for tile in tiles]
+        tiles = [evaluate(segment.tile, {**values, "n": n}) for n in range(-1, count + 1)]
+        if segment.contiguous and tiles != list(range(tiles[0], tiles[0] + len(tiles))):
+            raise _broken("tiles of a contiguous segment follow each other", at, f"{tiles} of {segment.origin}")
+        if segment.span is not None:
+            inside = [tile in _tiles_in(segment.span, values) for tile in tiles]
             if inside != [False, *(True for _ in range(count)), False]:
-                raise _broken("the trips of a span are those whose tile lies in it", at, f"{tiles} of {piece.origin}")
-    for piece in program.full:
-        if piece.listed is None and piece.when != TRUE:
-            raise _broken("a full piece that is not listed has no condition", at, piece.origin)
+                raise _broken(
+                    "the iterations of a span are those whose tile lies in it", at, f"{tiles} of {segment.origin}"
+                )
+    for segment in program.full:
+        if segment.listed is None and segment.when != TRUE:
+            raise _broken("a full segment that is not listed has no condition", at, segment.origin)
     _verify_ranges(at, values)
 
 
@@ -159,7 +161,9 @@ def _verify_ranges(at: SampleRows, values: Mapping[str, int]) -> None:
     untested = [p for p in (*at.program.full, *at.program.masked) if p.contiguous and p.when == TRUE]
     run = [evaluate(p.tile, {**values, "n": n}) for p in untested for n in range(evaluate(p.count, values))]
     if sorted(run) != sorted(named):
-        raise _broken("contiguous pieces without a test run through the ranges", at, f"{sorted(run)}, {sorted(named)}")
+        raise _broken(
+            "contiguous segments without a test run through the ranges", at, f"{sorted(run)}, {sorted(named)}"
+        )
 
 
 def _tiles_in(tiles: Interval, values: Mapping[str, int]) -> range:

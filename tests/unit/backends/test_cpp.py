@@ -15,7 +15,7 @@ from sparsec.ir.expr import nodes as x
 from sparsec.ir.expr import simplify
 from sparsec.ir.expr.evaluate import holds
 from sparsec.ir.expr.nodes import Int, Var
-from sparsec.ir.tiles.program import ListSpec, Piece, TileProgram
+from sparsec.ir.tiles.program import ListSpec, Segment, TileProgram
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
 from sparsec.sema.model import Score
 
@@ -24,8 +24,8 @@ ROW, KEY, C = Var("i"), Var("j"), Var("c")
 
 def plan(live: x.Bool = x.TRUE, origin: str = "line 1: full") -> KernelPlan:
     tiles = simplify.ceil_div(Var("nk"), Int(32), nonneg=True)
-    piece = Piece(tiles, Var("n"), x.TRUE, True, None, origin)
-    program = TileProgram(16, 32, (), (), (piece,), live, ())
+    segment = Segment(tiles, Var("n"), x.TRUE, True, None, origin)
+    program = TileProgram(16, 32, (), (), (segment,), live, ())
     return KernelPlan(2, 1, 8, "float32", Score(), (HeadClass((0, 1), (("c", (5, 7)),), program, (origin,)),))
 
 
@@ -113,8 +113,8 @@ def test_the_gradients_find_their_tables_by_the_draws_of_a_head() -> None:
     """Forward and transposed classes may group heads, and order rows, in their own ways."""
 
     def drawing(heads: tuple[int, ...], rows: tuple[int, ...], lanes: tuple[tuple[int, int], ...]) -> HeadClass:
-        piece = Piece(Int(3), Var("n"), x.Listed(0), True, None, "line 1: random")
-        program = TileProgram(16, 16, (), (), (piece,), x.Listed(0), (ListSpec(2, 32, lanes, "row0"),))
+        segment = Segment(Int(3), Var("n"), x.Listed(0), True, None, "line 1: random")
+        program = TileProgram(16, 16, (), (), (segment,), x.Listed(0), (ListSpec(2, 32, lanes, "row0"),))
         return HeadClass(heads, (("row0", rows),), program, ())
 
     forward = (drawing((0, 2), (0, 1), ((7, 0), (7, 2))), drawing((1,), (0,), ((7, 1),)))

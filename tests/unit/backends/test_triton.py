@@ -20,7 +20,7 @@ from sparsec.backends.triton.expr import assignment
 from sparsec.ir.expr import nodes as x
 from sparsec.ir.expr import simplify
 from sparsec.ir.expr.evaluate import evaluate
-from sparsec.ir.tiles.program import Piece, TileProgram
+from sparsec.ir.tiles.program import Segment, TileProgram
 from sparsec.pipeline import Lowered
 from sparsec.plan.kernel import HeadClass, KernelPlan
 from sparsec.sema import model as m
@@ -146,19 +146,19 @@ def test_is_formatted(head_dim: int, dtype: str, documents: m.Documents, score: 
 def test_the_runs_of_a_loop_visit_their_tiles(jumps: tuple[int, ...]) -> None:
     """Few runs are told apart by comparisons, many by a vector; both give the same tiles, empty runs among them."""
     counts = [n % 3 for n in range(len(jumps))]
-    pieces = tuple(
-        Piece(x.Int(count), simplify.add(x.Int(jump), x.Var("n")), x.TRUE, True, None, "")
+    segments = tuple(
+        Segment(x.Int(count), simplify.add(x.Int(jump), x.Var("n")), x.TRUE, True, None, "")
         for jump, count in zip(jumps, counts, strict=True)
     )
     view = loop_view(
-        "full", pieces, TileProgram(16, 16, (), pieces, (), x.TRUE, ()), {}, (), query_side(m.Documents.NONE)
+        "full", segments, TileProgram(16, 16, (), segments, (), x.TRUE, ()), {}, (), query_side(m.Documents.NONE)
     )
     scope: dict[str, object] = {"tl": Vectors}
-    exec("\n".join(line for piece in view.pieces for line in piece.count_lines), scope)
+    exec("\n".join(line for segment in view.segments for line in segment.count_lines), scope)
     found = []
-    for trip in range(int(str(scope[view.total]))):
-        for piece in view.pieces:
-            lines = [f"n = {trip} - {piece.first}", *piece.lines]
+    for iteration in range(int(str(scope[view.total]))):
+        for segment in view.segments:
+            lines = [f"n = {iteration} - {segment.first}", *segment.lines]
             exec("\n".join(lines), scope)
         found.append(scope["tile"])
     expected = [jump + n for jump, count in zip(jumps, counts, strict=True) for n in range(count)]
@@ -180,8 +180,8 @@ class Vectors:
 
 @pytest.mark.parametrize("origin", ["4 x\nimport os", "4 \u2028", '4 """'])
 def test_an_origin_cannot_leave_its_comment(origin: str) -> None:
-    piece = Piece(x.ONE, x.Var("n"), x.TRUE, True, None, origin)
-    program = TileProgram(16, 16, (), (piece,), (), x.TRUE, ())
+    segment = Segment(x.ONE, x.Var("n"), x.TRUE, True, None, origin)
+    program = TileProgram(16, 16, (), (segment,), (), x.TRUE, ())
     with pytest.raises(ValueError, match="comment"):
         emit_triton(KernelPlan(1, 1, 16, "float32", m.Score(), (HeadClass((0,), (), program, ()),)))
 
@@ -195,7 +195,7 @@ def test_a_name_has_to_be_one(name: str) -> None:
 
 def test_a_let_named_like_a_variable_of_the_template_is_renamed() -> None:
     program = TileProgram(16, 16, (x.Let("head", x.Int(3)),), (), (), simplify.less(x.Var("j"), x.Var("head")), ())
-    piece = Piece(x.ONE, x.Var("n"), x.TRUE, True, None, "")
-    program = TileProgram(16, 16, program.lets, (), (piece,), program.live, ())
+    segment = Segment(x.ONE, x.Var("n"), x.TRUE, True, None, "")
+    program = TileProgram(16, 16, program.lets, (), (segment,), program.live, ())
     source = emit_triton(KernelPlan(1, 1, 16, "float32", m.Score(), (HeadClass((0,), (), program, ()),)))
     assert "    head_ = 3\n" in source and "allowed = j < head_\n" in source

@@ -136,14 +136,14 @@ def query_tiles(program: TileProgram, values: dict[str, int]) -> list[tuple[int,
     for let in program.lets:
         values[let.name] = evaluate(let.value, values)
     found = []
-    for full, pieces in ((True, program.full), (False, program.masked)):
-        for piece in pieces:
-            for n in range(evaluate(piece.count, values)):
+    for full, segments in ((True, program.full), (False, program.masked)):
+        for segment in segments:
+            for n in range(evaluate(segment.count, values)):
                 scope = {**values, "n": n}
-                tile = scope["tile"] = evaluate(piece.tile, scope)
+                tile = scope["tile"] = evaluate(segment.tile, scope)
                 block = (values["base"] + tile * TILE) // TILE
                 drawn = [draws(spec, values[spec.lane_row], block) for spec in program.lists]
-                if holds(piece.when, scope, {n: values["j0"] // TILE in drawn[n] for n in range(len(drawn))}):
+                if holds(segment.when, scope, {n: values["j0"] // TILE in drawn[n] for n in range(len(drawn))}):
                     found.append((tile, full))
     return found
 
@@ -163,7 +163,7 @@ def test_heads_of_another_shape_have_a_class_of_their_own() -> None:
     assert [c.heads for c in classes] == [(0, 2), (1, 3)]
 
 
-def test_s2_takes_two_full_and_two_masked_pieces() -> None:
+def test_s2_takes_two_full_and_two_masked_segments() -> None:
     (head_class,) = Lowered(pattern(s2(0), s2(1), block=64)).mask.classes
     program = project(head_class, 64, 64)
     assert (len(program.full), len(program.masked)) == (2, 2)

@@ -21,7 +21,7 @@ from sparsec.ir.expr.nodes import FALSE, ONE, Int, Var
 from sparsec.ir.expr.scalars import DOCUMENT, FORWARD, TRANSPOSED, Frame, Interval
 from sparsec.ir.tiles import verify as verify_tiles
 from sparsec.ir.tiles.listed import lane_rows
-from sparsec.ir.tiles.program import Piece, Ranges, TileProgram
+from sparsec.ir.tiles.program import Ranges, Segment, TileProgram
 from sparsec.ir.tiles.project import project, project_transposed
 from sparsec.ir.tiles.verify import verify_program
 
@@ -129,51 +129,51 @@ def test_programs_hold_the_statements(attend: str, frame: str) -> None:
     verify(*made(attend, FRAMES[frame]), FRAMES[frame])
 
 
-def contiguous(program: TileProgram) -> Piece:
-    return next(piece for piece in (*program.full, *program.masked) if piece.contiguous)
+def contiguous(program: TileProgram) -> Segment:
+    return next(segment for segment in (*program.full, *program.masked) if segment.contiguous)
 
 
-def with_piece(program: TileProgram, old: Piece, new: Piece) -> TileProgram:
-    def exchanged(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
-        return tuple(new if piece is old else piece for piece in pieces)
+def with_segment(program: TileProgram, old: Segment, new: Segment) -> TileProgram:
+    def exchanged(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+        return tuple(new if segment is old else segment for segment in segments)
 
     return replace(program, full=exchanged(program.full), masked=exchanged(program.masked))
 
 
-def alone(tile: x.Expr, count: x.Expr = ONE) -> Piece:
-    return Piece(count, tile, x.TRUE, False, None, "planted")
+def alone(tile: x.Expr, count: x.Expr = ONE) -> Segment:
+    return Segment(count, tile, x.TRUE, False, None, "planted")
 
 
-def masked_too(program: TileProgram, piece: Piece) -> TileProgram:
-    return replace(program, masked=(*program.masked, piece))
+def masked_too(program: TileProgram, segment: Segment) -> TileProgram:
+    return replace(program, masked=(*program.masked, segment))
 
 
 def planted(statement: str) -> tuple[TileProgram, BandClass, Frame]:
     """A program that breaks the statement, and no other one before it."""
     s2, s2_class = made("causal & (window(3b) | stride(4b))", FORWARD)
     causal, causal_class = made("causal", FORWARD)
-    strided = next(piece for piece in s2.full if piece.span is not None)
+    strided = next(segment for segment in s2.full if segment.span is not None)
     assert strided.span is not None
     match statement:
         case "a count is never negative":
             return masked_too(s2, alone(Int(0), Int(-1))), s2_class, FORWARD
-        case "tiles of a contiguous piece follow each other":
-            piece = contiguous(causal)
-            doubled = replace(piece, tile=simplify.mul(piece.tile, Int(2)))
-            return with_piece(causal, piece, doubled), causal_class, FORWARD
-        case "the trips of a span are those whose tile lies in it":
+        case "tiles of a contiguous segment follow each other":
+            segment = contiguous(causal)
+            doubled = replace(segment, tile=simplify.mul(segment.tile, Int(2)))
+            return with_segment(causal, segment, doubled), causal_class, FORWARD
+        case "the iterations of a span are those whose tile lies in it":
             longer = replace(strided.span, stop=simplify.add(strided.span.stop, Int(4)))
-            return with_piece(s2, strided, replace(strided, span=longer)), s2_class, FORWARD
-        case "a listed piece is of a forward program, its tiles in any order":
+            return with_segment(s2, strided, replace(strided, span=longer)), s2_class, FORWARD
+        case "a listed segment is of a forward program, its tiles in any order":
             program, of = made("random(2)", FORWARD)
-            return with_piece(program, program.full[0], replace(program.full[0], contiguous=True)), of, FORWARD
-        case "a full piece that is not listed has no condition":
+            return with_segment(program, program.full[0], replace(program.full[0], contiguous=True)), of, FORWARD
+        case "a full segment that is not listed has no condition":
             tested = replace(strided, when=simplify.less(Var("n"), Int(10_000)))
-            return with_piece(s2, strided, tested), s2_class, FORWARD
+            return with_segment(s2, strided, tested), s2_class, FORWARD
         case "full ranges are in order and disjoint":
             (full,) = causal.ranges.full
             return replace(causal, ranges=Ranges(causal.ranges.visited, (full, full))), causal_class, FORWARD
-        case "contiguous pieces without a test run through the ranges":
+        case "contiguous segments without a test run through the ranges":
             more = Interval(Int(0), Int(3), "")
             return replace(causal, ranges=Ranges((more,), causal.ranges.full)), causal_class, FORWARD
         case "each visited tile comes once":
@@ -187,7 +187,7 @@ def planted(statement: str) -> tuple[TileProgram, BandClass, Frame]:
             program, of = made("columns(3..)", FORWARD)
             return replace(program, full=program.full + program.masked, masked=()), of, FORWARD
         case "every live pair lies in a visited tile":
-            return replace(s2, full=tuple(piece for piece in s2.full if piece is not strided)), s2_class, FORWARD
+            return replace(s2, full=tuple(segment for segment in s2.full if segment is not strided)), s2_class, FORWARD
         case "the predicate holds for the live pairs alone":
             return replace(causal, live=FALSE), causal_class, FORWARD
     raise AssertionError(f"no fault is planted for: {statement}")

@@ -48,7 +48,7 @@ def made(file: str, name: str, target: str, dtype: str) -> None:
         assert len(compilation.cached) == 2
 
 
-def without_pieces(of: tuple[HeadClass, ...]) -> tuple[HeadClass, ...]:
+def without_segments(of: tuple[HeadClass, ...]) -> tuple[HeadClass, ...]:
     def emptied(c: HeadClass) -> HeadClass:
         return replace(c, program=replace(c.program, full=(), masked=(), ranges=type(c.program.ranges)()))
 
@@ -78,13 +78,15 @@ def test_a_broken_plan_of_each_kind_is_told() -> None:
     mask, transposed = found.lowered.mask, found.lowered.transposed
     forward, backward, chunks = found.forward, found.backward, found.chunks
     with pytest.raises(InternalError, match=MISSED):
-        verified(replace(forward, classes=without_pieces(forward.classes)), mask)
+        verified(replace(forward, classes=without_segments(forward.classes)), mask)
     with pytest.raises(InternalError, match=f"{MISSED}; got, for rows j from"):
-        verified(replace(backward, transposed=without_pieces(backward.transposed)), mask, transposed)
+        verified(replace(backward, transposed=without_segments(backward.transposed)), mask, transposed)
     with pytest.raises(InternalError, match=f"{MISSED}; got, for rows i from"):
-        verified(replace(backward, forward=replace(forward, classes=without_pieces(forward.classes))), mask, transposed)
+        verified(
+            replace(backward, forward=replace(forward, classes=without_segments(forward.classes))), mask, transposed
+        )
     with pytest.raises(InternalError, match=MISSED):
-        verified(replace(chunks, attend=replace(chunks.attend, classes=without_pieces(chunks.attend.classes))), mask)
+        verified(replace(chunks, attend=replace(chunks.attend, classes=without_segments(chunks.attend.classes))), mask)
 
 
 def test_plans_of_broken_bands_are_told_where_they_are_made() -> None:

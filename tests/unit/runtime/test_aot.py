@@ -148,7 +148,7 @@ def test_check_names_each_failure_and_tells_spills_apart() -> None:
 
 
 def light(heads: int, score: m.Score = PLAIN) -> m.ResolvedPattern:
-    """A window beside strided blocks: two masked pieces."""
+    """A window beside strided blocks: two masked segments."""
     terms = tuple(
         m.Intersection((m.Causal(), m.Union((m.Window(8, 0, True), m.Stride(16, -h % 16, True))))) for h in range(heads)
     )

@@ -60,7 +60,7 @@ def test_keys_of_the_cache_and_of_the_call_are_loaded_asynchronously_16_bytes_at
     for name, stages in (("attend_0", 3), ("decode_0", 4)):
         artefact = found[name]
         (ptx,) = (text.decode() for file, text in artefact.files if file.endswith("ptx"))
-        # The keys' and the values' tile: in each of two loops the stages before the first trip, then one a trip.
+        # The keys' and the values' tile: in each of two loops the stages before the first iteration, then one each.
         wide = 2 * 64 * 64 * 2 // (16 * 32 * artefact.warps)
         assert artefact.stages == stages
         assert ptx.count("cp.async.cg.shared.global") == 2 * wide * stages
