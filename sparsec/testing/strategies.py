@@ -234,8 +234,10 @@ def _leaves(draw: st.DrawFn) -> HeadLeaf:
             return HeadLeaf((model.Columns if kind == "columns" else model.Rows)(start, stop, blocks), 0)
         case "global":
             return HeadLeaf(model.Global(draw(st.one_of(length, st.just(0))), blocks), 0)
-        case _:
+        case "random":
             return HeadLeaf(model.Random(draw(st.integers(1, 3)), draw(st.integers(-2, 5)), 0), slope)
+        case _:
+            raise AssertionError(f"no strategy for {kind}")
 
 
 @st.composite

@@ -22,13 +22,20 @@ from sparsec.backends.cpu.emit_cached import emit_cpp_cached, views
 from sparsec.backends.cpu.kernel import compile_shared, find_compiler, has_compiler
 from sparsec.backends.cpu.source import CHUNK, ROWS, joined_headers, parsed_header, printed_headers
 from sparsec.pipeline import Compilation, Lowered
+from sparsec.sema.modifiers import ENTRIES, Given, Takes, statement_text
 
 pytestmark = pytest.mark.kernels
 ROOT = Path(__file__).parents[3]
 KERNELS = ROOT / "templates" / "cpu" / "kernels"
 HEADERS = sorted(KERNELS.rglob("*.h"))
 STRUCTS = (calls.LIST, calls.FORWARD, calls.BACKWARD, calls.CACHED)
-EVERYTHING = "causal softcap 30 alibi learned_sink attend window(70)"
+
+
+def with_every_modifier(heads: int) -> str:
+    """The statements of a pattern that changes its scores in every way."""
+    given: dict[Takes, Given] = {Takes.NOTHING: None, Takes.NUMBER: 30.0, Takes.NUMBERS_OF_HEADS: (1.0,) * heads}
+    modifiers = (statement_text(name, None if entry.alone else given[entry.takes]) for name, entry in ENTRIES.items())
+    return f"causal {' '.join(modifiers)} attend window(70)"
 
 
 def compilation(text: str, dtype: str, heads: int) -> Compilation:
@@ -38,7 +45,7 @@ def compilation(text: str, dtype: str, heads: int) -> Compilation:
 
 def sample() -> dict[str, str]:
     """What is printed beside the headers, for one pattern; of every kernel what it alone has."""
-    chunks, rows = views(*compilation(EVERYTHING, "float32", 2).cached, "sparsec")
+    chunks, rows = views(*compilation(with_every_modifier(2), "float32", 2).cached, "sparsec")
     of_rows = printed_headers(ROWS, rows)
     return {
         **printed_headers(replace(CHUNK, structs=STRUCTS, keys="call_keys.h"), chunks),

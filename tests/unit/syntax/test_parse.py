@@ -9,7 +9,7 @@ from lark import Lark, logger
 
 from sparsec._resources import read_data
 from sparsec.diagnostics.source import SourceFile
-from sparsec.sema.modifiers import ENTRIES
+from sparsec.sema.modifiers import ENTRIES, Takes
 from sparsec.syntax import tree
 from sparsec.syntax.expected import ITEM_STARTS
 from sparsec.syntax.lexer import (
@@ -47,10 +47,11 @@ def test_the_grammar_has_no_conflicts(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_item_and_statement_starts_are_those_of_the_grammar() -> None:
     assert grammar().parse_interactive().accepts() == {*ITEM_STARTS, "$END"}
-    starts = "heads block causal documents attend where otherwise use let input scale softcap alibi learned_sink layers"
-    assert {spellings()[terminal] for terminal in statement_starts()} == set(starts.split())
+    starts = "heads block causal documents attend where otherwise use let input scale layers"
+    assert {spellings()[terminal] for terminal in statement_starts()} == {*starts.split(), *ENTRIES}
     alone = {spellings()[terminal] for terminal in complete_statements()}
-    assert alone == {"causal", "documents", "alibi", "learned_sink"}
+    modifiers = {name for name, entry in ENTRIES.items() if entry.takes is Takes.NOTHING or entry.alone}
+    assert alone == {"causal", "documents", *modifiers}
 
 
 def test_modifiers_are_those_of_the_grammar() -> None:
