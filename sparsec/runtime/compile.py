@@ -16,7 +16,7 @@ import torch
 from sparsec.backends import registry
 from sparsec.backends.base import Backend, BackwardKernel, CachedKernel, Kernels, Unavailable
 from sparsec.diagnostics.arguments import instance, integer
-from sparsec.diagnostics.model import CallError, DiagnosticError
+from sparsec.diagnostics.model import CallError, DiagnosticError, InternalError
 from sparsec.pipeline import Compilation
 from sparsec.plan.launch import LaunchPlan
 from sparsec.program import Pattern, Program, load, parse
@@ -127,6 +127,8 @@ def _module(request: Request, backend: str, device: torch.device, *, anyhow: boo
         )
     backend, kernels = _loaded(request, backend, device, anyhow=anyhow)
     target = registry.backend(backend).target_of(device)
+    if registry.backend_name(target) != backend:  # or its modules would have another one's kernels
+        raise InternalError(f"a backend has targets of its own: {backend} gave {target}")
     return module_of(backend, kernel_name(request, target), kernels, request, device)
 
 

@@ -13,7 +13,7 @@ import sparsec
 from sparsec.backends import registry
 from sparsec.backends.base import Kernels, Unavailable
 from sparsec.backends.torch.backend import TorchBackend
-from sparsec.diagnostics.model import CallError, SparsecError
+from sparsec.diagnostics.model import CallError, InternalError, SparsecError
 from sparsec.pipeline import Compilation
 from sparsec.plan.target import CPU_TARGETS, GPU_TARGETS
 from sparsec.runtime import compile as compiling
@@ -50,12 +50,14 @@ class Stub:
         return TorchBackend().kernels(compilation)
 
 
-def registered(monkeypatch: pytest.MonkeyPatch, *, lacking: bool = False) -> Stub:
-    """A stub that comes before all other backends."""
+def registered(
+    monkeypatch: pytest.MonkeyPatch, *, lacking: bool = False, targets: tuple[str, ...] = ("torch",)
+) -> Stub:
+    """A stub that comes before all other backends, `targets` being its own."""
     module, stub = ModuleType("stub_backend"), Stub(lacking)
     module.BACKEND = stub  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "stub_backend", module)
-    entry = registry.Entry("stub_backend", ("stub",), ("cpu",), float64=True)
+    entry = registry.Entry("stub_backend", targets, ("cpu",), float64=True)
     monkeypatch.setattr(registry, "BACKENDS", {"stub": entry, **registry.BACKENDS})
     return stub
 
@@ -80,13 +82,20 @@ def test_a_backend_is_a_folder_and_an_entry(target: str | None, monkeypatch: pyt
 
 
 def test_the_next_backend_stands_in_where_one_cannot_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    stub = registered(monkeypatch, lacking=True)
+    stub = registered(monkeypatch, lacking=True, targets=("stub",))
     monkeypatch.setattr(registry, "BACKENDS", {n: e for n, e in registry.BACKENDS.items() if n != "cpu"})
     compiling._warn.cache_clear()
     with pytest.warns(UserWarning, match="no stub was found; sparsec falls back to target='torch', which is slower"):
         attn = sparsec.compile(TEXT, head_dim=16, device="cpu")
     assert attn.target == "torch" and len(stub.made) == 1
     with pytest.raises(NoStub, match="expected a stub, found none"):
+        sparsec.compile(TEXT, head_dim=16, device="cpu", target="stub")
+
+
+def test_a_backend_has_targets_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules find their kernels by the target's name."""
+    registered(monkeypatch, targets=("stub",))
+    with pytest.raises(InternalError, match="a backend has targets of its own: stub gave torch"):
         sparsec.compile(TEXT, head_dim=16, device="cpu", target="stub")
 
 
