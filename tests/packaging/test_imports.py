@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +84,19 @@ def test_the_registry_imports_no_backend() -> None:
         "print(sorted(n for n in sys.modules if n in ('torch', 'jinja2') or n.startswith('sparsec.backends.')))"
     )
     assert python(code).stdout.strip() == "['sparsec.backends.base', 'sparsec.backends.registry']"
+
+
+def test_the_contracts_of_imports_name_every_backend() -> None:
+    backends = {f"sparsec.backends.{path.parent.name}" for path in (ROOT / "sparsec" / "backends").glob("*/backend.py")}
+    assert len(backends) > 1
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    named = {contract["name"]: contract for contract in contracts}
+    layers = named["Imports run down the pipeline"]["layers"]
+    assert backends in [set(layer.split(" | ")) for layer in layers]
+    assert backends == set(named["A backend is imported by the registry alone"]["forbidden_modules"])
+    assert backends <= set(named["jinja2 stays in the emitters"]["source_modules"])
 
 
 def test_imports_run_in_one_direction() -> None:
