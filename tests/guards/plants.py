@@ -40,20 +40,20 @@ PLANTS = {
     "a stored key lies one element too far": Plant("cpu", "store", "above", "memcpy(to, data", "memcpy(to + 1, data"),
     "dk is written one element too early": Plant("cpu", "backward", "below", "dk[d] = narrow", "dk[d - 1] = narrow"),
     "keys are loaded without their mask": Plant(
-        "triton", "forward", "above", "mask=inside & (column < 20)", "mask=column < 20"
+        "triton", "forward", "above", "(row >= begin - first) & (row < end - first)", "row >= begin - first"
     ),
     "queries are loaded one element too early": Plant(
-        "triton", "forward", "below", "tl.load(queries + ", "tl.load(queries - 1 + "
+        "triton", "forward", "below", "load_rows(rows_of(q, ", "load_rows(rows_of(q - 1, "
     ),
     "new keys are loaded without their mask": Plant(
-        "triton", "chunk", "above", "mask=inside & (column < 20)", "mask=column < 20"
+        "triton", "chunk", "above", "(key < nk) & ((place >= 0) | (key >= length))", "key >= 0"
     ),
     "the sums of a token's parts are merged one row too far": Plant(
         "triton", "rows", "above", "tl.store(lse + at, tl.where(", "tl.store(lse + at + 1, tl.where("
     ),
     "cached keys are stored without a mask": Plant("triton", "store", "above", "mask=mask), mask=mask)", "mask=mask))"),
     "gradients are stored without a mask": Plant(
-        "triton", "backward", "above", "element_ty), mask=mask_0)", "element_ty))"
+        "triton", "backward", "above", "element_ty), mask=mask)", "element_ty))"
     ),
     "a signed sum overflows": Plant("cpu", "forward", "heap", _TASKS, "if (int(tasks) + INT32_MAX == 0) return 0;"),
     "scratch is written past an array's end": Plant("cpu", "forward", "heap", "n < PANEL && w; ++n", "n <= PANEL; ++n"),
