@@ -42,7 +42,7 @@ def test_every_claim_about_every_example_is_proved(path: Path, name: str) -> Non
 
 
 def test_claims_about_drawn_patterns_are_proved() -> None:
-    """Or left open, of one in a hundred: when the solver finds a proof is a matter of luck. None is refuted."""
+    """Or left open, of one in a hundred (two of few): when the solver finds a proof is luck. None is refuted."""
     drawn: set[str] = set()
     left_open: list[str] = []
 
@@ -63,7 +63,7 @@ def test_claims_about_drawn_patterns_are_proved() -> None:
 
     check()
     assert len(drawn) == DRAWN
-    assert len(left_open) <= DRAWN / 100, left_open
+    assert len(left_open) <= max(2, DRAWN / 100), left_open
 
 
 def test_claims_about_a_gpu_s_plans_are_proved() -> None:

@@ -6,7 +6,7 @@ Invariant: a module holds each function that its text names, directly or through
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+import re
 from dataclasses import dataclass
 from functools import cache
 
@@ -14,6 +14,7 @@ from sparsec._resources import list_data, read_data
 
 _FOLDER = "templates/triton/kernels"
 _IMPORTS = "import triton\nimport triton.language as tl\n"
+_CALLED = re.compile(r"(?<![\w.])([a-z_]\w*)\(")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +44,17 @@ def functions() -> dict[str, Function]:
 def _function(node: ast.FunctionDef, lines: list[str]) -> Function:
     first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
     source = "\n".join(lines[first - 1 : node.end_lineno])
-    return Function(node.name, tuple(argument.arg for argument in node.args.args), source, frozenset(_names([node])))
+    return Function(node.name, tuple(argument.arg for argument in node.args.args), source, _names(node))
 
 
-def _names(nodes: Iterable[ast.AST]) -> set[str]:
-    return {each.id for node in nodes for each in ast.walk(node) if isinstance(each, ast.Name)}
+def _names(function: ast.FunctionDef) -> frozenset[str]:
+    return frozenset(each.id for each in ast.walk(function) if isinstance(each, ast.Name))
 
 
 def with_functions(module: str) -> str:
     """The text of a module and, behind its imports, of the functions that it calls."""
     known, wanted = functions(), set[str]()
-    pending = _names([ast.parse(module)])
+    pending = set(_CALLED.findall(module))  # of a text that may be megabytes long, a tree would take seconds
     while pending:
         used = pending & known.keys() - wanted
         wanted |= used

@@ -199,6 +199,6 @@ def test_refuses_what_it_cannot_build() -> None:
         query_tile=64,
         key_tile=64,
     )
-    broken = emit_triton(plan).replace("tl.dot(q_0", "tl.dot(rows")
+    broken = emit_triton(plan).replace("product(q_tile", "product(rows")
     with pytest.raises(AheadOfTimeError, match="forward_0"):
         compile_ahead(broken, plan, "cuda:80")
