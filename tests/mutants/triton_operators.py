@@ -54,7 +54,7 @@ CACHED = _of(
 
 UNSEEN = _of(
     "Triton exact",
-    ("a NaN in a sum unnoticed", f"{KERNELS}/exact.py", "(total != 0.0).to(tl.int32)", "(total > 0.0).to(tl.int32)"),
+    ("a NaN in a sum unnoticed", f"{KERNELS}/exact.py", "(rows != 0.0).to(tl.int32)", "(rows > 0.0).to(tl.int32)"),
     ("infinities summed", f"{KERNELS}/exact.py", 'finite = tl.abs(piece) < float("inf")', "finite = piece == piece"),
     ("minus infinity marked as infinity", f"{KERNELS}/exact.py",
      'mark = tl.where(attempt % 3 == 1, float("inf"), float("-inf"))', 'mark = float("inf")'),
