@@ -10,7 +10,7 @@ import triton
 
 from sparsec.backends.triton.aot import KernelArtefact, findings_of
 
-MOST = 128
+MOST = 160
 """Bytes a thread, under any release."""
 SCARCE = 96 if triton.__version__.startswith("3.9.") else MOST
 """The same, of gradients and of decoding."""
