@@ -11,6 +11,7 @@ from typing import assert_never
 import click
 
 from sparsec.backends import registry
+from sparsec.backends.base import PARTS
 from sparsec.cli.options import (
     check_target_option,
     choose,
@@ -29,7 +30,6 @@ from sparsec.plan.printer import print_backward, print_plan, print_programs
 from sparsec.sema.printer import head_text, sparse_text
 
 STAGES = ("terms", "bands", "tiles", "plan", "layout", "cpp", "triton")
-KERNELS = ("forward", "backward", "cached")
 _CPU, _GPU = "cpu", "cuda:90"
 _BACKENDS = {"cpp": "cpu", "triton": "triton"}
 """Whose source a stage is."""
@@ -43,7 +43,7 @@ Plan = KernelPlan | BackwardPlan | CachedPlan
 @click.option(
     "--of",
     "of",
-    type=click.Choice(KERNELS),
+    type=click.Choice(PARTS),
     default="forward",
     show_default=True,
     help="The pass: forward, the gradients, or attention over a KV cache.",

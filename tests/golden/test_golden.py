@@ -17,7 +17,8 @@ import pytest
 from differences import difference
 
 import sparsec
-from sparsec.cli.lower import KERNELS, stage_text
+from sparsec.backends.base import PARTS
+from sparsec.cli.lower import stage_text
 from sparsec.pipeline import Compilation
 from sparsec.plan.kv.cached import NoCache
 
@@ -37,7 +38,7 @@ SOURCES = {"cpp": ("cpu", "float32", "cpp"), "triton": ("cuda:90", "bfloat16", "
 
 def kinds(name: str) -> list[str]:
     """The files of a pattern."""
-    passes = KERNELS if name in KNOWN else KERNELS[:1]
+    passes = PARTS if name in KNOWN else PARTS[:1]
     return [*(f"{each}.txt" for each in STAGES), *(f"{of}.{end}" for *_, end in SOURCES.values() for of in passes)]
 
 
@@ -58,7 +59,7 @@ def sources(name: str, language: str) -> Mapping[str, str]:
     """The complete sources of a pattern, by file."""
     target, dtype, end = SOURCES[language]
     found = compilation(name, target, dtype)
-    return {file: stage(found, language, of, name) for of in KERNELS if (file := f"{of}.{end}") in kinds(name)}
+    return {file: stage(found, language, of, name) for of in PARTS if (file := f"{of}.{end}") in kinds(name)}
 
 
 @cache

@@ -43,11 +43,12 @@ for path in sorted(Path("examples").glob("*.sparse")):
 
 
 STAGES = """
-from sparsec.cli.lower import KERNELS, STAGES
+from sparsec.backends.base import PARTS
+from sparsec.cli.lower import STAGES
 from sparsec.cli.main import commands
 
 for stage in STAGES:
-    for of in KERNELS:
+    for of in PARTS:
         file = ["lower", "examples/s2.sparse", "--pattern", "s2"]
         commands([*file, "--emit", stage, "--of", of], standalone_mode=False)
 """
