@@ -47,10 +47,20 @@ class Causal:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """-ahead <= d < n, d = i - j (tokens) or qb - kb (blocks). ahead is None when the source gives none (then 0)."""
+class RunTimeLength:
+    """A number of tokens that the caller gives at run time; `ordinal` indexes ResolvedPattern.inputs.
 
-    n: int
+    Where it stands as n of a window or a sink, or ends a range, 0 empties the term; what is negative counts as 0.
+    """
+
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """-ahead <= d < n, d = i - j (tokens) or qb - kb (blocks); 0 empties a run-time n's window, whatever `ahead` is."""
+
+    n: int | RunTimeLength
     ahead: int
     blocks: bool
 
@@ -59,7 +69,7 @@ class Window:
 class Sink:
     """j < n, or kb < n."""
 
-    n: int
+    n: int | RunTimeLength
     blocks: bool
 
 
@@ -101,8 +111,8 @@ class Edge:
 class Columns:
     """start <= x < stop with x = j or kb; an open end is None."""
 
-    start: Edge | None
-    stop: Edge | None
+    start: Edge | RunTimeLength | None
+    stop: Edge | RunTimeLength | None
     blocks: bool
 
 
@@ -110,8 +120,8 @@ class Columns:
 class Rows:
     """start <= x < stop with x = i or qb; negative bounds count back from Nk, as for columns."""
 
-    start: Edge | None
-    stop: Edge | None
+    start: Edge | RunTimeLength | None
+    stop: Edge | RunTimeLength | None
     blocks: bool
 
 
@@ -134,7 +144,10 @@ class Random:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A term whose keys the caller lists at run time; `ordinal` indexes Pattern.inputs."""
+    """A term whose pairs the caller names at run time; `ordinal` indexes ResolvedPattern.inputs.
+
+    Its kind is none of LENGTH and WEIGHTS.
+    """
 
     ordinal: int
 
@@ -173,21 +186,57 @@ Term = Leaf | Union | Intersection | Difference | Complement | At
 
 
 class InputKind(Enum):
+    """What an input holds, by its name in the language.
+
+    Below B is the batch or 1, X is 1, the KV heads or the query heads, integers are int32 or int64, and a negative entry
+    of a list, or one past the end, is absent. Each holds for the pair (i, j) as said.
+    """
+
     LENGTH = "length"
-    COLUMNS = "columns"
-    SLASHES = "slashes"
-    BLOCKS = "blocks"
+    """int [B] or [B, X]: a RunTimeLength."""
     TOKENS = "tokens"
+    """bool [B, Nk] or [B, X, Nk]: key j is marked."""
+    COLUMNS = "columns"
+    """int [B, X, c]: j (BLOCKS: kb) is listed."""
+    SLASHES = "slashes"
+    """int [B, X, c]: i - j (BLOCKS: qb - kb) is listed; TILES: qb*B - s <= j < qb*B - s + B for a listed s."""
+    ROWS = "rows"
+    """int [B, X, Nq, c]: j (BLOCKS: kb) is in the list of query i itself."""
+    BLOCKS = "blocks"
+    """bool [B, X, Qb, Kb], or (counts int [B, X, Qb], indices int [B, X, Qb, c]): the tile (i // m, j // n) is set.
+
+    Row r is the tile row q0 // m + r.
+    """
+    LABELS = "labels"
+    """(int [B, X, Nq], int [B, X, Nk]): the labels of i and of j are equal and not negative."""
+    TREE = "tree"
+    """int [B, n], the parents of the last n tokens, -1 for a root: j < Nk - n, or j is i or an ancestor of i."""
+    WEIGHTS = "weights"
+    """float32 [B, X, Nk]: no term, but what `key_bias` adds to scores."""
+
+
+class InputUnit(Enum):
+    """What the entries of a list count: `columns`, `slashes`, `rows`."""
+
+    TOKENS = "tokens"
+    BLOCKS = "blocks"
+    TILES = "tiles"
 
 
 @dataclass(frozen=True, slots=True)
 class InputDecl:
-    """A declared run-time input; `line` and `column` are where the source declares it."""
+    """A declared run-time input; `line` and `column` are where the source declares it.
+
+    `unit`: TOKENS for kinds that have no other. `tile`: (m, n) of `blocks` in tokens; None where the source leaves them
+    out (then both are the pattern's block) and for other kinds.
+    """
 
     name: str
     kind: InputKind
     line: int
     column: int
+    unit: InputUnit = InputUnit.TOKENS
+    tile: tuple[int, int] | None = None
 
 
 class Documents(Enum):
