@@ -18,19 +18,24 @@ def _no_lists(ordinal: int) -> Condition:
     raise InternalError(f"list {ordinal} is tested where no tile is at hand")
 
 
+def _no_inputs(asked: x.Picked) -> Condition:
+    raise InternalError(f"input test {asked.ordinal} is asked where no tile is at hand")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LinearScope:
-    """Values of names, lets (evaluated when first read), and the meaning of list tests for the tile at hand."""
+    """Values of names, lets (evaluated when first read), and what lists and inputs say of the tile and pair at hand."""
 
     space: Space
     values: dict[str, Linear]
     lets: Mapping[str, x.Expr] = field(default_factory=dict)
     listed: Callable[[int], Condition] = _no_lists
     outer: LinearScope | None = None
+    picked: Callable[[x.Picked], Condition] = _no_inputs
 
     def having(self, **values: Linear) -> LinearScope:
         """The scope with more names, which its lets cannot read."""
-        return LinearScope(self.space, values, {}, self.listed, self)
+        return LinearScope(self.space, values, {}, self.listed, self, self.picked)
 
     def name(self, name: str) -> Linear:
         if name not in self.values:
@@ -87,6 +92,8 @@ class LinearScope:
                 return never(self.truth(a))
             case x.Listed(ordinal):
                 return self.listed(ordinal)
+            case x.Picked():
+                return self.picked(test)
         assert_never(test)
 
     def _number(self, expr: x.Expr) -> int:

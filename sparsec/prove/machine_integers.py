@@ -16,7 +16,7 @@ def integers_in(tree: x.Tree) -> Iterator[x.Expr]:
     """The integer expressions within a tree that a machine computes."""
     for node in nodes_in(tree):
         match node:
-            case x.Int() | x.Var() | x.Truth() | x.Less() | x.And() | x.Or() | x.Not() | x.Listed():
+            case x.Int() | x.Var() | x.Truth() | x.Less() | x.And() | x.Or() | x.Not() | x.Listed() | x.Picked():
                 pass
             case _:
                 yield node

@@ -26,6 +26,9 @@ class Pair:
     block: int
     drawn: Callable[[model.Random], Condition]
 
+    def asked(self, ordinal: int, asks: str) -> Condition:
+        return input_says(self.space, ordinal, asks)
+
     def query(self, blocks: bool) -> Linear:
         return self.space.divided(self.i, self.block)[0] if blocks else self.i
 
@@ -35,6 +38,11 @@ class Pair:
     def end(self, blocks: bool) -> Linear:
         """The number of keys, or of their blocks, rounded up."""
         return self.space.divided(self.n_keys.plus(self.block - 1), self.block)[0] if blocks else self.n_keys
+
+
+def input_says(space: Space, ordinal: int, asks: str) -> Condition:
+    """What an input says of the pair at hand: anything, and the same wherever it is asked the same."""
+    return space.flag("input", ordinal, asks)
 
 
 def free(space: Space, term: model.Random) -> Condition:
@@ -54,9 +62,13 @@ def holds(term: Term, at: Pair) -> Condition:
             return NO
         case model.Causal():
             return space.at_least(at.i, at.j)
-        case model.Window(n, ahead, blocks):
+        case model.Window(model.RunTimeLength(ordinal), ahead):
+            return every((at.asked(ordinal, "near"), space.less(at.j, at.i.plus(ahead + 1))))
+        case model.Window(int(n), ahead, blocks):
             return space.within(at.query(blocks) - at.key(blocks), Linear(-ahead), Linear(n))
-        case model.Sink(n, blocks):
+        case model.Sink(model.RunTimeLength(ordinal)):
+            return at.asked(ordinal, "key below")
+        case model.Sink(int(n), blocks):
             return space.less(at.key(blocks), Linear(n))
         case model.Stride(period, phase, blocks):
             return space.equal(space.divided(at.key(blocks), period)[1], Linear(phase % period))
@@ -67,9 +79,9 @@ def holds(term: Term, at: Pair) -> Condition:
             chunks = space.divided(at.i, n)[0] - space.divided(at.j, n)[0]
             return space.within(chunks, Linear(0), Linear(back + 1))
         case model.Columns(start, stop, blocks):
-            return _between(at, at.key(blocks), start, stop, blocks)
+            return _between(at, at.key(blocks), start, stop, blocks, "key below")
         case model.Rows(start, stop, blocks):
-            return _between(at, at.query(blocks), start, stop, blocks)
+            return _between(at, at.query(blocks), start, stop, blocks, "query below")
         case model.Global(n, blocks):
             return some((space.less(at.query(blocks), Linear(n)), space.less(at.key(blocks), Linear(n))))
         case model.Random():
@@ -82,14 +94,24 @@ def holds(term: Term, at: Pair) -> Condition:
             return every((holds(left, at), never(holds(right, at))))
         case model.Complement(part):
             return never(holds(part, at))
-        case model.Input():
-            raise InternalError("run-time inputs are refused before lowering")
+        case model.Input(ordinal):
+            return at.asked(ordinal, "pair")
+        case model.Window() | model.Sink():
+            raise InternalError(f"expected a length, got {term}")
     assert_never(term)
 
 
-def _between(at: Pair, x: Linear, start: model.Edge | None, stop: model.Edge | None, blocks: bool) -> Condition:
-    def place(edge: model.Edge) -> Linear:
-        return at.end(blocks).plus(edge.at) if edge.from_end else Linear(edge.at)
+def _between(
+    at: Pair,
+    x: Linear,
+    start: model.Edge | model.RunTimeLength | None,
+    stop: model.Edge | model.RunTimeLength | None,
+    blocks: bool,
+    asks: str,
+) -> Condition:
+    def before(edge: model.Edge | model.RunTimeLength) -> Condition:
+        if isinstance(edge, model.RunTimeLength):
+            return at.asked(edge.ordinal, asks)
+        return at.space.less(x, at.end(blocks).plus(edge.at) if edge.from_end else Linear(edge.at))
 
-    low = YES if start is None else at.space.at_least(x, place(start))
-    return every((low, YES if stop is None else at.space.less(x, place(stop))))
+    return every((YES if start is None else never(before(start)), YES if stop is None else before(stop)))

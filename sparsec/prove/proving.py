@@ -23,7 +23,7 @@ from sparsec.prove.linear import Condition, Linear, Space, every, never, some
 from sparsec.prove.obligations import Obligation, Query
 from sparsec.prove.solve import Assignment, Solver
 from sparsec.prove.strided_lemmas import with_spans
-from sparsec.prove.tile_obligations import tile_obligations
+from sparsec.prove.tile_obligations import gathered, tile_obligations
 from sparsec.prove.tile_setting import BoundProgram, ProgramKind, TileSetting, tile_setting
 from sparsec.sema.model import ResolvedPattern, Term
 from sparsec.sema.printer import head_ranges
@@ -130,8 +130,8 @@ def _misread(at: TileSetting, bound: BoundProgram, pattern: ResolvedPattern) -> 
         mine = every(space.equal(at.named[name], Linear(n)) for name, n in numbers.items() if name in at.named)
         literals = {name: Linear(n) for name, n in numbers.items()}
         lists = [(spec.width, *spec.lanes[numbers[spec.lane_row]]) for spec in bound.program.lists]
-        scope = LinearScope(space, literals, {}, partial(_drawn, space, lists), at.scope)
-        live = scope.truth(bound.program.live)
+        scope = LinearScope(space, literals, {}, partial(_drawn, space, lists), at.scope, at.scope.picked)
+        live = some((scope.truth(bound.program.live), *(scope.truth(each) for each in gathered(bound.program))))
         for term in terms:
             meant = meaning.holds(term, pair)
             differ = some((every((live, never(meant))), every((meant, never(live)))))

@@ -118,6 +118,8 @@ def _drawn(bound: BoundProgram, values: Values) -> dict[int, bool]:
 
 
 def _is_live(bound: BoundProgram, values: Values) -> bool:
+    if bound.program.inputs:
+        raise Unwalkable("where inputs say so")
     return holds(bound.program.live, values, _drawn(bound, values))
 
 
@@ -149,6 +151,8 @@ def _lets(program: TileProgram, values: Values) -> dict[str, int]:
 
 def _visits(bound: BoundProgram, values: Values) -> tuple[Visit, ...]:
     program, scope = bound.program, _lets(bound.program, values)
+    if program.inputs:
+        raise Unwalkable("where inputs say so")
     segments = (*program.full, *program.masked)
     if sum(evaluate(segment.count, scope) for segment in segments) > ITERATIONS:
         raise Unwalkable("for too many iterations to tell")

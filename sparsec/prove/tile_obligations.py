@@ -30,6 +30,7 @@ def tile_obligations(at: TileSetting) -> tuple[Obligation, ...]:
         Obligation("counts", lambda: _negative(at)),
         Obligation("int32", lambda: _wide(at)),
         Obligation("signs", lambda: _negative_quotients(at)),
+        *((Obligation("gathers", lambda: _gathered_twice(at)),) if at.program.gathers else ()),
     )
 
 
@@ -86,6 +87,20 @@ def _not_full(at: TileSetting) -> Query:
     """A pair of a tile that a full segment visits is not live."""
     dead = never(every((at.present, at.live)))
     return Query((at.assumed, dead), tuple(possible(at, segment).visits for segment in at.program.full))
+
+
+def gathered(program: TileProgram) -> tuple[x.Bool, ...]:
+    """Of each gather, the condition of its pairs."""
+    return tuple(simplify.both(x.Picked(gather.test, x.Scope.PAIR), gather.live) for gather in program.gathers)
+
+
+def _gathered_twice(at: TileSetting) -> Query:
+    """A pair of a gather is live, or comes in an earlier gather."""
+    found, earlier = [], [at.live]
+    for condition in map(at.scope.truth, gathered(at.program)):
+        found.append(every((condition, some(earlier))))
+        earlier.append(condition)
+    return Query((at.assumed, at.present), tuple(found))
 
 
 def _negative(at: TileSetting) -> Query:
@@ -149,7 +164,8 @@ def _computed(at: TileSetting, paired: Condition) -> Iterator[tuple[x.Tree, Line
         scope, reached = any_iteration(at, segment)
         for tree in (segment.tile, first_column(at.width), segment.when):
             yield tree, scope, reached
-    yield at.program.live, at.scope, paired
+    for test in (at.program.live, *gathered(at.program)):
+        yield test, at.scope, paired
 
 
 def first_column(width: int) -> x.Expr:

@@ -9,13 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import assert_never
 
+from sparsec.ir.bands.band import Asks, InputTest
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.ir.expr.fold import names_in
+from sparsec.ir.expr.nodes import Scope
 from sparsec.ir.expr.scalars import Interval
 from sparsec.ir.tiles.program import Segment, TileProgram
 from sparsec.prove.formulas import LinearScope
 from sparsec.prove.linear import Condition, Linear, Space, every, some
+from sparsec.prove.meaning import input_says
+
+_LENGTHS = (Asks.KEY_BELOW, Asks.QUERY_BELOW, Asks.NEAR)
 
 
 class ProgramKind(Enum):
@@ -115,8 +121,22 @@ def tile_setting(bound: BoundProgram) -> TileSetting:
         dict(values),
         {let.name: let.value for let in program.lets},
         lambda ordinal: space.flag("list", ordinal),
+        picked=lambda asked: _picked(space, program.inputs[asked.ordinal], asked.scope),
     )
     return TileSetting(kind, program, scope, every(assumed), tile, column, begin, end, values)
+
+
+def _picked(space: Space, test: InputTest, scope: Scope) -> Condition:
+    """What an input says: of the pair, anything; of its tile, what the pair does not rule out."""
+    pair = input_says(space, test.ordinal, test.asks.value if test.asks in _LENGTHS else "pair")
+    match scope:
+        case Scope.PAIR:
+            return pair
+        case Scope.SOME:
+            return some((pair, space.flag("some", test.ordinal, test.asks.value)))
+        case Scope.EVERY:
+            return every((pair, space.flag("every", test.ordinal, test.asks.value)))
+    assert_never(scope)
 
 
 def freed(at: TileSetting, names: Iterable[str]) -> TileSetting:
@@ -124,12 +144,16 @@ def freed(at: TileSetting, names: Iterable[str]) -> TileSetting:
     space, scope = at.space, at.scope
     lets = sorted(name for name in names if name in scope.lets)
     numbers = {name: space.unknown(name, *space.range_of(scope.name(name))) for name in lets}
-    return replace(at, scope=LinearScope(space, at.named | numbers, scope.lets, scope.listed))
+    return replace(at, scope=LinearScope(space, at.named | numbers, scope.lets, scope.listed, picked=scope.picked))
 
 
 def _names(program: TileProgram) -> frozenset[str]:
     """The names that the program reads."""
     parts = [let.value for let in program.lets] + [segment.count for segment in (*program.full, *program.masked)]
-    tests = [program.live, *(segment.when for segment in (*program.full, *program.masked))]
+    tests = [
+        program.live,
+        *(gather.live for gather in program.gathers),
+        *(segment.when for segment in (*program.full, *program.masked)),
+    ]
     tiles = [segment.tile for segment in (*program.full, *program.masked)]
     return frozenset().union(*map(names_in, (*parts, *tiles, *tests)))

@@ -50,7 +50,7 @@ class Causal:
 class RunTimeLength:
     """A number of tokens that the caller gives at run time; `ordinal` indexes ResolvedPattern.inputs.
 
-    Where it stands as n of a window or a sink, or ends a range, 0 empties the term; what is negative counts as 0.
+    As n of a window or a sink, or as the stop of a range, 0 empties the term; what is negative counts as 0.
     """
 
     ordinal: int
@@ -188,8 +188,8 @@ Term = Leaf | Union | Intersection | Difference | Complement | At
 class InputKind(Enum):
     """What an input holds, by its name in the language.
 
-    Below B is the batch or 1, X is 1, the KV heads or the query heads, integers are int32 or int64, and a negative entry
-    of a list, or one past the end, is absent. Each holds for the pair (i, j) as said.
+    Below B is the batch or 1, X is 1, the KV heads or the query heads, integers are int32 or int64, and a negative
+    entry of a list, or one past the end, is absent. Each holds for the pair (i, j) as said.
     """
 
     LENGTH = "length"

@@ -24,6 +24,8 @@ from sparsec.ir.expr.nodes import (
     Mul,
     Not,
     Or,
+    Picked,
+    Scope,
     Select,
     Sub,
     Tree,
@@ -121,6 +123,9 @@ def _printed(node: Tree, parts: tuple[_Text, ...], vectors: frozenset[str]) -> _
             return _Text(f"{'~' if operand.vector else '!'}{operand.at(_ATOM)}", _ATOM, operand.vector)
         case Listed(ordinal):
             return _Text(f"listed_{int(ordinal)}", _ATOM, False)
+        case Picked(ordinal, scope):
+            vector = scope is Scope.PAIR
+            return _Text(f"picked_{int(ordinal)}.{scope.value}({'i, j' if vector else ''})", _ATOM, vector)
         case _:
             assert_never(node)
 

@@ -24,6 +24,7 @@ from sparsec.ir.expr.nodes import (
     Mul,
     Not,
     Or,
+    Picked,
     Select,
     Sub,
     Truth,
@@ -99,6 +100,8 @@ def _print(value: Expr | Bool, names: Mapping[str, str], name: str, lines: list[
             return build("{} | {}", _OR, (a, _OR if isinstance(a, Or) else _ATOM), (b, _ATOM))
         case Listed(ordinal):
             return f"listed_{ordinal}", _ATOM
+        case Picked(ordinal, scope):
+            return f"{scope.value}_{ordinal}", _ATOM
         case Not(operand):
             negated = _negated(operand)
             if negated is not None:
@@ -120,7 +123,7 @@ def _negated(condition: Bool) -> Bool | None:
             return And(Not(a), Not(b))
         case Not(a):
             return a
-        case Less() | Listed():
+        case Less() | Listed() | Picked():
             return None
     assert_never(condition)
 

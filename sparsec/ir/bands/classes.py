@@ -43,7 +43,7 @@ def bands_of_heads(pattern: ResolvedPattern, effort: Effort) -> HeadBands:
     lowered: dict[Term, tuple[Band, ...]] = {}
     for term in distinct.values():
         if term not in lowered:
-            lowered[term] = lower(term, pattern.block, effort)
+            lowered[term] = lower(term, pattern.block, effort, pattern.inputs)
     found = {key: lowered[term] for key, term in distinct.items()}
     return tuple(found[id(term)] for term in pattern.terms)
 
@@ -134,5 +134,6 @@ def renumbered(band: Band, change: Callable[[Number], Number]) -> Band:
         bounds(band.last_row),
         residues(band.congruences),
         tuple(replace(t, draws=replace(t.draws, lane=change(t.draws.lane))) for t in band.lists),
+        band.inputs,
         residues(band.row_residues),
     )

@@ -5,18 +5,25 @@ Invariant: what holds follows from the definitions of `Bound`, `Congruence` and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from sparsec.ir.bands.band import Band, Congruence, Draws
+from sparsec.diagnostics.model import InternalError
+from sparsec.ir.bands.band import Band, Congruence, Draws, InputTest
 from sparsec.ir.bands.bounds import Base, Bound, Number
 from sparsec.ir.bands.draws import drawn_blocks
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Relation = Callable[[InputTest, Ints, Ints], Bools]
+"""What inputs say of the pairs (i, j) of two arrays that broadcast together, whether or not the test is negated."""
+
+
+def _no_inputs(test: InputTest, i: Ints, j: Ints) -> Bools:
+    raise InternalError(f"input {test.ordinal} is asked, and there is none")
 
 
 def pairs(
@@ -27,6 +34,7 @@ def pairs(
     n_keys: int,
     *,
     transposed: bool = False,
+    inputs: Relation = _no_inputs,
 ) -> Bools:
     """bool [rows, columns]: whether some band holds the pair, of head constants `constants`.
 
@@ -35,7 +43,10 @@ def pairs(
     row, column = rows[:, None], columns[None, :]
     held = np.zeros((len(rows), len(columns)), np.bool_)
     for band in bands:
-        held |= _band(band, constants, row, column, n_keys, transposed)
+        of_band = _band(band, constants, row, column, n_keys, transposed)
+        for test in band.inputs:
+            of_band &= inputs(test, *((column, row) if transposed else (row, column))) ^ test.negated
+        held |= of_band
     return held
 
 

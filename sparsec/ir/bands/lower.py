@@ -5,41 +5,50 @@ Invariant: the bands' union equals the term's set for every i, j and nk. Query p
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from sparsec.diagnostics.model import InternalError
-from sparsec.ir.bands.band import ALL, Band, Congruence, Draws, ListTest
+from sparsec.ir.bands.band import ALL, Asks, Band, Congruence, Draws, InputTest, ListTest
 from sparsec.ir.bands.bounds import LIMIT, Bound, constant, end, query
 from sparsec.ir.bands.normalise import Effort, normalise
 from sparsec.sema import model
 
-
-def lower(term: model.Term, block: int, effort: Effort) -> tuple[Band, ...]:
-    """The bands of `term` under block size `block`. Raises TooManyBands."""
-    return _lower(term, block, "", effort)
+Inputs = tuple[model.InputDecl, ...]
 
 
-def _lower(term: model.Term, block: int, origin: str, effort: Effort) -> tuple[Band, ...]:
-    match term:
-        case model.At(inner, at):
-            return _lower(inner, block, str(at), effort)
-        case model.Union(terms):
-            return normalise(tuple(band for t in terms for band in _lower(t, block, origin, effort)), effort)
-        case model.Intersection(terms):
-            bands: tuple[Band, ...] = (ALL,)
-            for t in terms:
-                bands = intersection(bands, _lower(t, block, origin, effort), effort)
-            return bands
-        case model.Difference(left, right):
-            outside = complement(_lower(right, block, origin, effort), effort)
-            return intersection(_lower(left, block, origin, effort), outside, effort)
-        case model.Complement(model.Complement(inner)):
-            return _lower(inner, block, origin, effort)
-        case model.Complement(inner):
-            return complement(_lower(inner, block, origin, effort), effort)
-        case _:
-            return normalise(tuple(replace(band, origin=origin) for band in _leaf(term, block)), effort)
+def lower(term: model.Term, block: int, effort: Effort, inputs: Inputs = ()) -> tuple[Band, ...]:
+    """The bands of `term` under block size `block`; `inputs` are those that it may name. Raises TooManyBands."""
+    return _Lowering(block, inputs, effort).bands(term)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lowering:
+    block: int
+    inputs: Inputs
+    effort: Effort
+
+    def bands(self, term: model.Term, origin: str = "") -> tuple[Band, ...]:
+        effort = self.effort
+        match term:
+            case model.At(inner, at):
+                return self.bands(inner, str(at))
+            case model.Union(terms):
+                return normalise((band for t in terms for band in self.bands(t, origin)), effort)
+            case model.Intersection(terms):
+                bands: tuple[Band, ...] = (ALL,)
+                for t in terms:
+                    bands = intersection(bands, self.bands(t, origin), effort)
+                return bands
+            case model.Difference(left, right):
+                return intersection(self.bands(left, origin), complement(self.bands(right, origin), effort), effort)
+            case model.Complement(model.Complement(inner)):
+                return self.bands(inner, origin)
+            case model.Complement(inner):
+                return complement(self.bands(inner, origin), effort)
+            case _:
+                leaf = _leaf(term, self.block, self.inputs)
+                return normalise((replace(band, origin=origin) for band in leaf), effort)
 
 
 def intersection(left: tuple[Band, ...], right: tuple[Band, ...], effort: Effort) -> tuple[Band, ...]:
@@ -62,6 +71,7 @@ def _meet(a: Band, b: Band) -> Band:
         a.last_row + b.last_row,
         a.congruences + b.congruences,
         a.lists + b.lists,
+        a.inputs + b.inputs,
         origin=origin,
     )
 
@@ -75,6 +85,7 @@ def _outside(band: Band) -> tuple[Band, ...]:
     parts += [Band(first_row=(bound,)) for bound in band.last_row]
     parts += [Band(congruences=(_other_residues(c),)) for c in band.congruences]
     parts += [Band(lists=(replace(test, negated=not test.negated),)) for test in band.lists]
+    parts += [Band(inputs=(replace(test, negated=not test.negated),)) for test in band.inputs]
     return tuple(replace(part, origin=origin) for part in parts)
 
 
@@ -83,7 +94,7 @@ def _other_residues(c: Congruence) -> Congruence:
     return replace(c, phase=(c.phase + c.width) % c.period, width=c.period - c.width)
 
 
-def _leaf(term: model.Leaf, block: int) -> tuple[Band, ...]:
+def _leaf(term: model.Leaf, block: int, inputs: Inputs) -> tuple[Band, ...]:
     match term:
         case model.Full():
             return (ALL,)
@@ -93,8 +104,13 @@ def _leaf(term: model.Leaf, block: int) -> tuple[Band, ...]:
             return (Band(upper=(query(1),)),)
         case model.Window(n, ahead, blocks):
             unit = block if blocks else 1
-            return (Band(lower=(query((1 - n) * unit, unit),), upper=(query((ahead + 1) * unit, unit),)),)
+            upper = (query((ahead + 1) * unit, unit),)
+            if isinstance(n, model.RunTimeLength):
+                return (Band(upper=upper, inputs=(InputTest(n.ordinal, Asks.NEAR),)),)
+            return (Band(lower=(query((1 - n) * unit, unit),), upper=upper),)
         case model.Sink(n, blocks):
+            if isinstance(n, model.RunTimeLength):
+                return (Band(inputs=(InputTest(n.ordinal, Asks.KEY_BELOW),)),)
             return (Band(upper=(constant(n * (block if blocks else 1)),)),)
         case model.Stride(period, phase, blocks):
             return _residue(period, phase, block if blocks else 1)
@@ -104,19 +120,46 @@ def _leaf(term: model.Leaf, block: int) -> tuple[Band, ...]:
             return (Band(lower=(query(-back * n, n),), upper=(query(n, n),)),)
         case model.Columns(start, stop, blocks):
             unit = block if blocks else 1
-            return (Band(lower=_edge(start, unit), upper=_edge(stop, unit)),)
+            return (Band(_edge(start, unit), _edge(stop, unit), inputs=_ends(start, stop, Asks.KEY_BELOW)),)
         case model.Rows(start, stop, blocks):
             unit = block if blocks else 1
-            return (Band(first_row=_edge(start, unit), last_row=_edge(stop, unit)),)
+            first, last = _edge(start, unit), _edge(stop, unit)
+            return (Band(first_row=first, last_row=last, inputs=_ends(start, stop, Asks.QUERY_BELOW)),)
         case model.Global(n, blocks):
             bound = constant(n * (block if blocks else 1))
             return (Band(upper=(bound,)), Band(last_row=(bound,)))
         case model.Random(k, seed, lane):
             return (Band(lists=(ListTest(Draws(k, seed, lane, block), negated=False),)),)
-        case model.Input():
-            raise InternalError("run-time inputs are refused before lowering")
+        case model.Input(ordinal):
+            return (Band(inputs=(_input_test(inputs[ordinal], ordinal, block),)),)
         case _:
             assert_never(term)
+
+
+def _input_test(input_: model.InputDecl, ordinal: int, block: int) -> InputTest:
+    """What the term of an input asks of a pair."""
+    unit = 1 if input_.unit is model.InputUnit.TOKENS else block
+    match input_.kind:
+        case model.InputKind.TOKENS:
+            return InputTest(ordinal, Asks.MARKED)
+        case model.InputKind.COLUMNS:
+            return InputTest(ordinal, Asks.COLUMN, width=unit)
+        case model.InputKind.SLASHES if input_.unit is model.InputUnit.TILES:
+            return InputTest(ordinal, Asks.SLASH_TILE, unit, unit)
+        case model.InputKind.SLASHES:
+            return InputTest(ordinal, Asks.SLASH, unit, unit)
+        case model.InputKind.ROWS:
+            return InputTest(ordinal, Asks.ROW, width=unit)
+        case model.InputKind.BLOCKS:
+            return InputTest(ordinal, Asks.CELL, *(input_.tile or (block, block)))
+        case model.InputKind.LABELS:
+            return InputTest(ordinal, Asks.LABEL)
+        case model.InputKind.TREE:
+            return InputTest(ordinal, Asks.ANCESTOR)
+        case model.InputKind.LENGTH | model.InputKind.WEIGHTS:
+            raise InternalError(f"an input of kind {input_.kind.value} is no term")
+        case _:
+            assert_never(input_.kind)
 
 
 def _residue(period: int, phase: int, unit: int) -> tuple[Band, ...]:
@@ -137,7 +180,18 @@ def _moving_residue(period: int, phase: int, unit: int) -> tuple[Band, ...]:
     return (Band(congruences=(Congruence(unit, period, -phase % period, 1, moving=True),)),)
 
 
-def _edge(edge: model.Edge | None, unit: int) -> tuple[Bound, ...]:
-    if edge is None:
+def _edge(edge: model.Edge | model.RunTimeLength | None, unit: int) -> tuple[Bound, ...]:
+    if not isinstance(edge, model.Edge):
         return ()
     return (end(edge.at * unit, unit) if edge.from_end else constant(edge.at * unit),)
+
+
+def _ends(
+    start: model.Edge | model.RunTimeLength | None, stop: model.Edge | model.RunTimeLength | None, asks: Asks
+) -> tuple[InputTest, ...]:
+    """The tests of a range's ends that are given at run time."""
+    return tuple(
+        InputTest(edge.ordinal, asks, negated=first)
+        for edge, first in ((start, True), (stop, False))
+        if isinstance(edge, model.RunTimeLength)
+    )

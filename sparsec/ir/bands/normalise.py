@@ -85,7 +85,7 @@ def joined(a: Band, b: Band) -> Band | None:
         return a
     if contains(b, a):
         return b
-    if (a.first_row, a.last_row, a.lists) != (b.first_row, b.last_row, b.lists):
+    if (a.first_row, a.last_row, a.lists, a.inputs) != (b.first_row, b.last_row, b.lists, b.inputs):
         return None
     if a.congruences == b.congruences:
         for left, right in ((a, b), (b, a)):
@@ -128,6 +128,7 @@ def contains(outer: Band, inner: Band) -> bool:
         and all(any(never_above(n, o) for n in inner.last_row) for o in outer.last_row)
         and all(any(implies(n, o) for n in inner.congruences) for o in outer.congruences)
         and set(outer.lists) <= set(inner.lists)
+        and set(outer.inputs) <= set(inner.inputs)
     )
 
 
@@ -192,11 +193,20 @@ def tighten(band: Band) -> Band | None:
         congruences = _with_congruence(congruences, congruence)
         if congruences is None:
             return None
-    lists = tuple(dict.fromkeys(band.lists))
+    lists, inputs = tuple(dict.fromkeys(band.lists)), tuple(dict.fromkeys(band.inputs))
     if any(replace(test, negated=not test.negated) in lists for test in lists):
         return None
+    if any(replace(test, negated=not test.negated) in inputs for test in inputs):
+        return None
     return replace(
-        band, lower=lower, upper=upper, first_row=first, last_row=last, congruences=congruences or (), lists=lists
+        band,
+        lower=lower,
+        upper=upper,
+        first_row=first,
+        last_row=last,
+        congruences=congruences or (),
+        lists=lists,
+        inputs=inputs,
     )
 
 

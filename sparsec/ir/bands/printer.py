@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import assert_never
 
-from sparsec.ir.bands.band import Band, Congruence, ListTest
+from sparsec.ir.bands.band import Band, Congruence, InputTest, ListTest
 from sparsec.ir.bands.bounds import Base, Bound, Number, PerHead
 from sparsec.ir.bands.classes import BandClass, BlockMask
 from sparsec.sema.printer import head_ranges
@@ -53,6 +53,8 @@ def _band(band: Band, row: str, column: str) -> Iterator[str]:
         yield _congruence(residue, row, column)
     for test in band.lists:
         yield _list(test)
+    for asked in band.inputs:
+        yield print_input_test(asked)
 
 
 def _bound(bound: Bound, row: str) -> str:
@@ -83,6 +85,11 @@ def _list(test: ListTest) -> str:
     d = test.draws
     drawn = f"draws(count {d.count}, seed {d.seed}, lane {_number(d.lane)}, block {d.block})"
     return f"tile {'not ' if test.negated else ''}in {drawn}"
+
+
+def print_input_test(test: InputTest) -> str:
+    size = "" if test.height == test.width == 1 else f" of {test.height} x {test.width}"
+    return f"{'not ' if test.negated else ''}{test.asks.value}{size} of input {test.ordinal}"
 
 
 def _number(number: Number) -> str:

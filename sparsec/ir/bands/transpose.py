@@ -21,6 +21,7 @@ def transpose(band: Band) -> Band:
         last_row=tuple(b for b in band.upper if b.base is not Base.ROW),
         congruences=tuple(_reversed(c) for c in band.congruences if c.moving),
         lists=band.lists,
+        inputs=band.inputs,
         row_residues=tuple(c for c in band.congruences if not c.moving),
         origin=band.origin,
     )

@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 
 from sparsec.diagnostics.model import InternalError
-from sparsec.ir.bands.band import Band
+from sparsec.ir.bands.band import Band, plain
 from sparsec.ir.bands.bounds import LIMIT, Base, Bound, Number, PerHead, lowest, never_above
 from sparsec.ir.bands.classes import BandClass, BlockMask, equal_heads, renumbered
 from sparsec.ir.bands.interpreter import pairs
@@ -33,8 +33,8 @@ def _units(band: Band) -> tuple[int, ...]:
 
 
 def _tested_once(band: Band) -> bool:
-    again = len(set(band.lists)) < len(band.lists)
-    return not again and not any(replace(test, negated=not test.negated) in band.lists for test in band.lists)
+    drawn, asked = ({replace(test, negated=False) for test in band.lists}, {plain(test) for test in band.inputs})
+    return len(drawn) == len(band.lists) and len(asked) == len(band.inputs)
 
 
 WELL_FORMED: Mapping[str, Callable[[Band], bool]] = {
@@ -66,7 +66,7 @@ NORMAL: Mapping[str, Callable[[Band], bool]] = {
     "residues that make one are one": lambda band: all(
         len(met_residues(a, b)) == 2 for a, b in combinations(band.congruences, 2)
     ),
-    "no list is tested twice": _tested_once,
+    "no list and no input is tested twice": _tested_once,
     "no band is proved empty": lambda band: tighten(band) is not None,
 }
 """What holds besides of each band of a head, after `normalise`."""

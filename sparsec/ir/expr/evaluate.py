@@ -10,15 +10,17 @@ from typing import Any, assert_never, overload
 
 from sparsec.ir.expr import nodes as x
 
-NO_LISTS: Mapping[int, bool] = {}
+Answers = Mapping[Any, Any]
+"""What lists and inputs say: the truth of `Listed(n)` under n, that of a `Picked` under itself."""
+NO_LISTS: Answers = {}
 
 
 @overload
-def evaluate(expr: x.Expr, values: Mapping[str, int], listed: Mapping[int, bool] = NO_LISTS) -> int: ...
+def evaluate(expr: x.Expr, values: Mapping[str, int], listed: Answers = NO_LISTS) -> int: ...
 @overload
-def evaluate(expr: x.Expr, values: Mapping[str, Any], listed: Mapping[int, Any] = NO_LISTS) -> Any: ...
-def evaluate(expr: x.Expr, values: Mapping[str, Any], listed: Mapping[int, Any] = NO_LISTS) -> Any:
-    """The value of `expr`, with `values` for its variables and `listed` for its list tests."""
+def evaluate(expr: x.Expr, values: Mapping[str, Any], listed: Answers = NO_LISTS) -> Any: ...
+def evaluate(expr: x.Expr, values: Mapping[str, Any], listed: Answers = NO_LISTS) -> Any:
+    """The value of `expr`, with `values` for its variables and `listed` for what it asks lists and inputs."""
     match expr:
         case x.Int(number):
             return number
@@ -50,10 +52,10 @@ def evaluate(expr: x.Expr, values: Mapping[str, Any], listed: Mapping[int, Any] 
 
 
 @overload
-def holds(test: x.Bool, values: Mapping[str, int], listed: Mapping[int, bool] = NO_LISTS) -> bool: ...
+def holds(test: x.Bool, values: Mapping[str, int], listed: Answers = NO_LISTS) -> bool: ...
 @overload
-def holds(test: x.Bool, values: Mapping[str, Any], listed: Mapping[int, Any] = NO_LISTS) -> Any: ...
-def holds(test: x.Bool, values: Mapping[str, Any], listed: Mapping[int, Any] = NO_LISTS) -> Any:
+def holds(test: x.Bool, values: Mapping[str, Any], listed: Answers = NO_LISTS) -> Any: ...
+def holds(test: x.Bool, values: Mapping[str, Any], listed: Answers = NO_LISTS) -> Any:
     """The truth of `test`, likewise."""
     match test:
         case x.Truth(known):
@@ -70,6 +72,8 @@ def holds(test: x.Bool, values: Mapping[str, Any], listed: Mapping[int, Any] = N
             return holds(a, values, listed) ^ True  # of a plain True, ~ would make -2
         case x.Listed(ordinal):
             return listed[ordinal]
+        case x.Picked():
+            return listed[test]
         case _:
             assert_never(test)
 

@@ -16,7 +16,7 @@ T = TypeVar("T")
 def children(node: x.Tree) -> tuple[x.Tree, ...]:
     """The expressions and conditions directly inside `node`, in their order."""
     match node:
-        case x.Int() | x.Var() | x.Truth() | x.Listed():
+        case x.Int() | x.Var() | x.Truth() | x.Listed() | x.Picked():
             return ()
         case x.Not(operand):
             return (operand,)
@@ -52,3 +52,8 @@ def names_in(tree: x.Tree) -> frozenset[str]:
 def lists_in(tree: x.Tree) -> frozenset[int]:
     """The ordinals of the lists that an expression or condition tests."""
     return frozenset(node.ordinal for node in nodes_in(tree) if isinstance(node, x.Listed))
+
+
+def picks_in(tree: x.Tree) -> frozenset[x.Picked]:
+    """What an expression or condition asks inputs."""
+    return frozenset(node for node in nodes_in(tree) if isinstance(node, x.Picked))

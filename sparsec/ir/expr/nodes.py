@@ -8,6 +8,7 @@ positions and lengths stay below 2**29, apart from the products inside `Mul`, wh
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,26 @@ class Listed:
     ordinal: int
 
 
-Bool = Truth | Less | And | Or | Not | Listed
+class Scope(Enum):
+    """What an input is asked of."""
+
+    PAIR = "pair"
+    """The pair (i, j)."""
+    SOME = "some"
+    """The tile at hand: may a pair of it pass? False only where none does."""
+    EVERY = "every"
+    """The tile at hand: do all pairs of it pass? True only where all do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """Whether input test `ordinal` of the program passes; of SOME and EVERY constant within a tile."""
+
+    ordinal: int
+    scope: Scope
+
+
+Bool = Truth | Less | And | Or | Not | Listed | Picked
 Tree = Expr | Bool
 
 ZERO, ONE = Int(0), Int(1)

@@ -65,6 +65,8 @@ def _printed(node: x.Tree, parts: tuple[_Text, ...]) -> _Text:
             return _Text(f"not {parts[0].at(ATOM)}", _NOT)
         case x.Listed(ordinal):
             return _Text(f"listed({ordinal})", ATOM)
+        case x.Picked(ordinal, scope):
+            return _Text(f"picked({ordinal}, {scope.value})", ATOM)
         case _:
             assert_never(node)
 

@@ -6,10 +6,10 @@ Bounds never decrease from row to row, so a band may be live from `lower_bound` 
 
 from __future__ import annotations
 
-from sparsec.ir.bands.band import Band, Congruence, Draws
+from sparsec.ir.bands.band import Band, Congruence, Draws, InputTest, plain
 from sparsec.ir.bands.bounds import Base, Bound, bound_expr, number_expr
 from sparsec.ir.expr import simplify as x
-from sparsec.ir.expr.nodes import FALSE, ONE, TRUE, ZERO, Bool, Expr, Int, Listed, Var
+from sparsec.ir.expr.nodes import FALSE, ONE, TRUE, ZERO, Bool, Expr, Int, Listed, Picked, Scope, Var
 from sparsec.ir.expr.scalars import NK, Frame, Interval, Scalars
 
 
@@ -72,11 +72,11 @@ def surely_live(scalars: Scalars, band: Band) -> tuple[Interval, Bool]:
     frame = scalars.frame
     start, stop = lower_bound(scalars, band, frame.last), upper_bound(scalars, band, frame.first)
     tokens = Interval(scalars("lo", start), scalars("hi", stop), band.origin)
-    return tokens, FALSE if band.lists else every
+    return tokens, FALSE if band.lists or band.inputs else every
 
 
-def band_predicate(band: Band, lists: tuple[Draws, ...], frame: Frame) -> Bool:
-    """The band's test on a pair (i, j) of positions, with 0 <= j < nk."""
+def band_predicate(band: Band, lists: tuple[Draws, ...], inputs: tuple[InputTest, ...], frame: Frame) -> Bool:
+    """The band's test on a pair (i, j) of positions, 0 <= j < nk; `lists` and `inputs` are those of the program."""
     row, column = frame.row, frame.column
     result: Bool = TRUE
     for bound in band.lower:
@@ -97,6 +97,9 @@ def band_predicate(band: Band, lists: tuple[Draws, ...], frame: Frame) -> Bool:
     for test in band.lists:
         drawn: Bool = Listed(lists.index(test.draws))
         result = x.both(result, x.negate(drawn) if test.negated else drawn)
+    for asked in band.inputs:
+        picked: Bool = Picked(inputs.index(plain(asked)), Scope.PAIR)
+        result = x.both(result, x.negate(picked) if asked.negated else picked)
     return result
 
 

@@ -65,8 +65,9 @@ def add_scan(
     bands: tuple[Band, ...],
     lists: list[tuple[ListSpec, Draws]],
     visited: list[Interval],
-) -> None:
-    """Adds the tiles of many strided and listed bands in one loop that asks of every tile whether some band reaches it.
+) -> Bool:
+    """Adds the tiles of many strided and listed bands in one loop that asks of every tile whether some band reaches it;
+    returns that test, which holds of none in `visited`.
 
     Loops of their own would each have to leave out the tiles of all bands before.
     """
@@ -84,6 +85,7 @@ def add_scan(
     segments.masked.append(
         Segment(scalars("count", x.sub(stop, start)), x.add(start, Var("n")), when, True, None, origin)
     )
+    return when
 
 
 def add_listed(
@@ -116,7 +118,7 @@ def add_listed(
     count = Int(spec.width * per_block)
     found = x.add(x.mul(Var("entry"), Int(per_block)), x.mod(Var("n"), Int(per_block), nonneg=True))
     when = x.both(x.less(Int(-1), Var("entry")), when)
-    if band.congruences or len(band.lists) > 1:
+    if band.congruences or band.inputs or len(band.lists) > 1:
         segments.masked.append(Segment(count, found, when, False, ordinal, band.origin))
         return seen
     first, last = scalars.frame.first, scalars.frame.last

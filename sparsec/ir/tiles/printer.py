@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sparsec.ir.bands.printer import print_input_test
 from sparsec.ir.expr import nodes as x
 from sparsec.ir.expr.printer import PRODUCT, print_expr, print_test
 from sparsec.ir.expr.scalars import Interval
@@ -24,6 +25,11 @@ def print_program(program: TileProgram) -> str:
         for segment in segments:
             lines += _segment(name, segment)
     lines.append(f"live(i, j) = {print_test(program.live)}")
+    for gather in program.gathers:
+        lines.append(f"gather {gather.test}{f'  # {gather.origin}' if gather.origin else ''}")
+        lines.append(f"    live(i, j) = {print_test(gather.live)}")
+    for ordinal, test in enumerate(program.inputs):
+        lines.append(f"picked {ordinal}: {print_input_test(test)}")
     for ordinal, spec in enumerate(program.lists):
         lanes = ", ".join(f"(seed {seed}, lane {lane})" for seed, lane in spec.lanes)
         lines.append(f"list {ordinal}: {spec.width} draws, block {spec.block}, row {spec.lane_row} of [{lanes}]")

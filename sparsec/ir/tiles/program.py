@@ -8,14 +8,19 @@ reads n and tile.
 A transposed program says the same of a key tile's query tiles (`plan.kernel.BackwardPlan` has its inputs): `tile` is
 then a query tile's number, no segment is listed, and a full tile holds query_tile queries that all see every key.
 
-Invariant: over all segments, each visited tile comes exactly once; a tile of a full segment holds key_tile live keys
-for every row; every live pair of the query tile lies in a visited tile; `tile` is in [0, ceil(nk / key_tile)).
+Where a pattern asks inputs, `live` and `when` do too (`expr.nodes.Picked`), and its set is the pairs for which `live`
+holds and, beside them, those of its `gathers`.
+
+Invariant: whatever the inputs say, over all segments each visited tile comes exactly once; a tile of a full segment
+holds key_tile live keys for every row; every live pair of the query tile lies in a visited tile; `tile` is in [0,
+ceil(nk / key_tile)); no pair of a gather is live, or comes in an earlier gather.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sparsec.ir.bands.band import InputTest
 from sparsec.ir.expr.nodes import Bool, Expr, Let
 from sparsec.ir.expr.scalars import Interval
 
@@ -24,7 +29,7 @@ from sparsec.ir.expr.scalars import Interval
 class Segment:
     """Visits `count` candidate tiles: for n in range(count): tile(n), where `when` holds (TRUE: always).
 
-    Full segments that are not listed always have `when` TRUE. `count` is never negative.
+    Full segments that are neither listed nor ask an input always have `when` TRUE. `count` is never negative.
     `contiguous`: tile(n) is start + n. `listed`: the tiles come from run-time list `listed` (see ListSpec), then
     `tile` is the variable `entry`, the n-th list entry of this query tile, -1 for padding, which `when` excludes.
     `span`: where there is one, the candidates are the tiles of a residue in it, each once: a candidate tile(n) has
@@ -69,6 +74,18 @@ class ListSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Gather:
+    """The pairs of query i with the keys of its own list (`Asks.ROW`) in input test `test` for which `live` holds.
+
+    An entry e of a list stands for the keys e * width .. (e + 1) * width - 1 of the test.
+    """
+
+    test: int
+    live: Bool
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
 class TileProgram:
     """One head class's kernel map. `live` is the predicate of the whole set on (i, j), for 0 <= j < nk.
 
@@ -83,3 +100,6 @@ class TileProgram:
     live: Bool
     lists: tuple[ListSpec, ...]
     ranges: Ranges = Ranges()
+    inputs: tuple[InputTest, ...] = ()
+    """What the conditions ask inputs, by the ordinals of their `Picked`; none is negated."""
+    gathers: tuple[Gather, ...] = ()

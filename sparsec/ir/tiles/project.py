@@ -1,7 +1,7 @@
 """Bands -> tile program: which column tiles a tile of rows visits, full or masked, each exactly once.
 
 Dense bands become ordered, disjoint tile intervals (`dense`); strided bands enumerate their residue's tiles in the gaps
-between those (`strided`); random terms come last, minus all of these (`listed`).
+between those (`strided`); random terms come next, minus all of these (`listed`), and last what inputs name (`asked`).
 
 Invariant: see `ir.tiles.program.TileProgram`.
 """
@@ -16,6 +16,7 @@ from sparsec.ir.expr import simplify as x
 from sparsec.ir.expr.fold import names_in
 from sparsec.ir.expr.nodes import FALSE, TRUE, ZERO, Bool, Let, Var
 from sparsec.ir.expr.scalars import DOCUMENT, FORWARD, TRANSPOSED, Interval, Scalars, gaps
+from sparsec.ir.tiles.asked import add_asked, asks_inputs, gathers, input_tests, source_of
 from sparsec.ir.tiles.band_rows import band_predicate, maybe_live
 from sparsec.ir.tiles.dense import disjoint, full_intervals, in_order, visited_ranges
 from sparsec.ir.tiles.listed import add_listed, add_scan, list_specs
@@ -29,6 +30,7 @@ from sparsec.ir.tiles.strided import (
     enumerator,
     residue_of,
     strided,
+    strided_visits,
     touches,
 )
 
@@ -52,28 +54,36 @@ def project_transposed(mask: BandClass, query_tile: int, key_tile: int) -> TileP
 
 def _project(mask: BandClass, scalars: Scalars) -> TileProgram:
     row_tile, column_tile, frame = scalars.row_tile, scalars.column_tile, scalars.frame
-    listed = tuple(b for b in mask.bands if any(not test.negated for test in b.lists))
-    sparse = tuple(b for b in mask.bands if b not in listed and enumerator(b, row_tile, column_tile) is not None)
+    gathered = tuple(b for b in mask.bands if source_of(b) is not None)
+    of_tiles = tuple(b for b in mask.bands if b not in gathered)
+    asked = tuple(filter(asks_inputs, of_tiles))
+    closed_form = tuple(b for b in of_tiles if b not in asked)
+    listed = tuple(b for b in closed_form if any(not test.negated for test in b.lists))
+    sparse = tuple(b for b in closed_form if b not in listed and enumerator(b, row_tile, column_tile) is not None)
     dense, ordered = in_order(
-        tuple(b for b in mask.bands if b not in listed and b not in sparse), from_zero=frame is not TRANSPOSED
+        tuple(b for b in closed_form if b not in listed and b not in sparse), from_zero=frame is not TRANSPOSED
     )
-    lists = list_specs(mask)
+    lists, inputs = list_specs(mask), input_tests(mask)
     segments = Segments([], [])
 
     closed = ordered and bool(dense) and any(closed_by(b, dense[-1]) for b in sparse)
     touched = visited_ranges(scalars, dense, closed)
     visited = disjoint(scalars, touched, ordered)
     surely = full_intervals(scalars, dense, ordered)
-    _add_dense(scalars, segments, visited, surely, _sole_filter(scalars, mask.bands, dense))
+    _add_dense(scalars, segments, visited, surely, _sole_filter(scalars, of_tiles, dense))
     ranges = _read_ranges(scalars, segments, touched, surely)
     scanned = (*sparse, *listed)
     if len(scanned) * (len(scanned) + len(visited)) > CONDITION_LIMIT:
-        add_scan(scalars, segments, scanned, lists, visited)
+        taken = add_scan(scalars, segments, scanned, lists, visited)
     else:
-        _add_each(scalars, segments, sparse, listed, lists, visited, dense[-1] if closed else None)
+        taken = _add_each(scalars, segments, sparse, listed, lists, visited, dense[-1] if closed else None)
+    if asked:
+        for tiles in visited:
+            taken = x.either(taken, x.both(x.at_most(tiles.start, Var("tile")), x.less(Var("tile"), tiles.stop)))
+        add_asked(scalars, segments, asked, lists, inputs, taken)
     live: Bool = FALSE
-    for band in mask.bands:
-        live = x.either(live, band_predicate(band, tuple(draws for _, draws in lists), frame))
+    for band in of_tiles:
+        live = x.either(live, band_predicate(band, tuple(draws for _, draws in lists), inputs, frame))
     return TileProgram(
         column_tile if frame is TRANSPOSED else row_tile,
         row_tile if frame is TRANSPOSED else column_tile,
@@ -83,6 +93,8 @@ def _project(mask: BandClass, scalars: Scalars) -> TileProgram:
         live,
         tuple(spec for spec, _ in lists),
         ranges,
+        inputs,
+        gathers(scalars, gathered, lists, inputs, live),
     )
 
 
@@ -94,8 +106,11 @@ def _add_each(
     lists: list[tuple[ListSpec, Draws]],
     visited: list[Interval],
     closing: Band | None,
-) -> None:
-    """Adds loops for each strided and each listed band; `closing`: the last dense band, if its tiles reach its end."""
+) -> Bool:
+    """Adds loops for each strided and each listed band; `closing`: the last dense band, if its tiles reach its end.
+
+    Returns whether one of them visits tile `tile`, as far as it is in no interval of `visited`.
+    """
     earlier: list[Strided] = []
     for band in sparse:
         described = strided(scalars, band)
@@ -106,6 +121,9 @@ def _add_each(
     seen: Bool = FALSE
     for band in listed:
         seen = add_listed(scalars, segments, band, lists, visited, tuple(earlier), seen)
+    for each in earlier:
+        seen = x.either(seen, strided_visits(scalars, each, Var("tile")))
+    return seen
 
 
 def _add_dense(

@@ -8,19 +8,20 @@ statement that it breaks, and a witness.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from sparsec.diagnostics.model import InternalError
-from sparsec.ir.bands.band import Band, Draws
+from sparsec.ir.bands.band import Band, Draws, InputTest
 from sparsec.ir.bands.classes import equal_heads
 from sparsec.ir.bands.interpreter import Bools, Ints, drawn, pairs
 from sparsec.ir.expr.evaluate import evaluate, holds
-from sparsec.ir.expr.nodes import TRUE
+from sparsec.ir.expr.fold import picks_in
+from sparsec.ir.expr.nodes import TRUE, Picked, Scope
 from sparsec.ir.expr.scalars import DOCUMENT, TRANSPOSED, Frame, Interval
-from sparsec.ir.tiles.interpreter import Visit, transposed_visits, visits
+from sparsec.ir.tiles.interpreter import Positions, Visit, transposed_visits, visits
 from sparsec.ir.tiles.program import TileProgram
 
 _Item = TypeVar("_Item")
@@ -72,9 +73,9 @@ class SampleRows:
         rows = self.first, self.stop
         if self.frame is TRANSPOSED:
             queries = self.base + self.begin, self.base + self.end
-            return transposed_visits(self.program, self.constants, rows, self.n_keys, queries)
+            return transposed_visits(self.program, self.constants, rows, self.n_keys, queries, asked)
         document = (self.begin, self.end) if self.frame is DOCUMENT else None
-        return visits(self.program, self.constants, rows, self.n_keys, document)
+        return visits(self.program, self.constants, rows, self.n_keys, document, asked)
 
     @property
     def positions(self) -> tuple[Ints, Ints]:
@@ -91,14 +92,42 @@ class SampleRows:
         for n, spec in enumerate(program.lists):
             seed, lane = spec.lanes[self.constants[spec.lane_row]]
             listed[n] = drawn(Draws(spec.width, seed, lane, spec.block), i, j)
-        live = holds(program.live, {**self.constants, "nk": self.n_keys, "i": i, "j": j}, listed)
-        return np.broadcast_to(np.asarray(live, np.bool_), (len(rows), len(columns)))
+        scope = {**self.constants, "nk": self.n_keys, "i": i, "j": j}
+        picked = {Picked(n, Scope.PAIR): sampled(test, i, j) for n, test in enumerate(program.inputs)}
+        answers: dict[Any, Bools] = {**listed, **picked}
+        live = np.asarray(holds(program.live, scope, answers), np.bool_) | np.zeros((len(rows), len(columns)), np.bool_)
+        for gather in program.gathers:
+            own = picked[Picked(gather.test, Scope.PAIR)] & holds(gather.live, scope, answers)
+            if (twice := np.argwhere(live & own)).size:
+                raise _broken("no pair of a gather comes twice", self, _pair(self, *twice[0].tolist()))
+            live |= own
+        return live
+
+    @property
+    def of_tiles(self) -> Bools:
+        """bool [rows, columns that exist]: the pairs that are not those of a gather."""
+        return replace(self, program=replace(self.program, gathers=())).predicate
 
     def __str__(self) -> str:
         row, column = self.frame.row.name, self.frame.column.name
         exist = f"{column} from {self.base + self.begin} to {self.base + self.end}"
         constants = "".join(f", {name}={value}" for name, value in self.constants.items())
         return f"rows {row} from {self.first} to {self.stop}, {exist}, nk={self.n_keys}{constants}"
+
+
+def sampled(test: InputTest, i: Ints, j: Ints) -> Bools:
+    """An input's pairs, as good as any: sparse here, dense there, and the same at each call."""
+    block = (i // 64 * 37 + j // 64 * 101 + test.ordinal * 7 + len(test.asks.value)) % 8
+    pair = (i * 2654435761 + j * 40503 + test.ordinal * 977) >> 7
+    picked: Bools = np.where(block < 2, pair % 64 == 0, block == 2)
+    return picked
+
+
+def asked(test: InputTest, scope: Scope, queries: Positions, keys: Positions) -> bool:
+    """What `sampled` says of a tile, with a tile in three where it cannot tell."""
+    found = sampled(test, np.arange(*queries)[:, None], np.arange(*keys)[None, :])
+    unsure = (queries[0] // 64 + keys[0] // 64) % 3 == 0
+    return bool(found.any() or unsure) if scope is Scope.SOME else bool(found.all() and not unsure)
 
 
 def verify_program(
@@ -113,7 +142,7 @@ def verify_program(
     of_heads = [own for _, own in equal_heads(tuple(range(heads)), constants)]
     for own in _spread(of_heads, HEADS):
         for rows in _samples(program, own, frame):
-            live = pairs(bands, own, *rows.positions, rows.n_keys, transposed=frame is TRANSPOSED)
+            live = pairs(bands, own, *rows.positions, rows.n_keys, transposed=frame is TRANSPOSED, inputs=sampled)
             verify_rows(rows, live)
 
 
@@ -121,7 +150,7 @@ def verify_rows(at: SampleRows, live: Bools) -> tuple[Visit, ...]:
     """The tiles visited. Raises InternalError if they do not compute `live`, bool [rows, columns that exist]."""
     _verify_segments(at)
     visited = at.visited
-    _verify_visits(at, visited, live)
+    _verify_visits(at, visited, at.of_tiles if at.program.gathers else live)
     if (different := np.argwhere(at.predicate != live)).size:
         raise _broken("the predicate holds for the live pairs alone", at, _pair(at, *different[0].tolist()))
     return visited
@@ -147,8 +176,8 @@ def _verify_segments(at: SampleRows) -> None:
                     "the iterations of a span are those whose tile lies in it", at, f"{tiles} of {segment.origin}"
                 )
     for segment in program.full:
-        if segment.listed is None and segment.when != TRUE:
-            raise _broken("a full segment that is not listed has no condition", at, segment.origin)
+        if segment.listed is None and segment.when != TRUE and not picks_in(segment.when):
+            raise _broken("a full segment that is not listed and asks no input has no condition", at, segment.origin)
     _verify_ranges(at, values)
 
 

@@ -24,6 +24,8 @@ from sparsec.ir.tiles.listed import lane_rows
 from sparsec.ir.tiles.program import Ranges, Segment, TileProgram
 from sparsec.ir.tiles.project import project, project_transposed
 from sparsec.ir.tiles.verify import verify_program
+from sparsec.pipeline import Lowered
+from sparsec.sema import model as m
 
 TILE = 16
 DENSE = (
@@ -75,7 +77,7 @@ BROKEN_BANDS = {
     "every bound of keys leaves some out": Band(lower=(constant(0),)),
     "no bound follows from another": Band(upper=(query(1), query(4))),
     "residues that make one are one": Band(congruences=(residue(4, 1), residue(6, 3))),
-    "no list is tested twice": Band(lists=(ListTest(DRAWS, negated=False), ListTest(DRAWS, negated=True))),
+    "no list and no input is tested twice": Band(lists=(ListTest(DRAWS, negated=False), ListTest(DRAWS, negated=True))),
     "no band is proved empty": Band(lower=(constant(5),), upper=(constant(5),)),
 }
 
@@ -148,6 +150,13 @@ def masked_too(program: TileProgram, segment: Segment) -> TileProgram:
     return replace(program, masked=(*program.masked, segment))
 
 
+def heads_of_rows() -> m.ResolvedPattern:
+    """One head that sees its list and a window."""
+    rows = m.InputDecl("picks", m.InputKind.ROWS, 1, 1)
+    term = m.Union((m.Window(20, 0, False), m.Input(0)))
+    return m.ResolvedPattern(1, 1, (term,), TILE, (rows,), m.Documents.NONE, m.Score())
+
+
 def planted(statement: str) -> tuple[TileProgram, BandClass, Frame]:
     """A program that breaks the statement, and no other one before it."""
     s2, s2_class = made("causal & (window(3b) | stride(4b))", FORWARD)
@@ -167,9 +176,14 @@ def planted(statement: str) -> tuple[TileProgram, BandClass, Frame]:
         case "a listed segment is of a forward program, its tiles in any order":
             program, of = made("random(2)", FORWARD)
             return with_segment(program, program.full[0], replace(program.full[0], contiguous=True)), of, FORWARD
-        case "a full segment that is not listed has no condition":
+        case "a full segment that is not listed and asks no input has no condition":
             tested = replace(strided, when=simplify.less(Var("n"), Int(10_000)))
             return with_segment(s2, strided, tested), s2_class, FORWARD
+        case "no pair of a gather comes twice":
+            (of,) = Lowered(heads_of_rows()).mask.classes
+            program = project(of, TILE, TILE)
+            (gather,) = program.gathers
+            return replace(program, gathers=(replace(gather, live=x.TRUE),)), of, FORWARD
         case "full ranges are in order and disjoint":
             (full,) = causal.ranges.full
             return replace(causal, ranges=Ranges(causal.ranges.visited, (full, full))), causal_class, FORWARD
@@ -203,7 +217,7 @@ def test_a_program_that_breaks_a_statement_is_told(statement: str) -> None:
 
 
 def test_every_statement_has_its_fault() -> None:
-    assert len(STATEMENTS) == len(set(STATEMENTS)) == 13
+    assert len(STATEMENTS) == len(set(STATEMENTS)) == 14
 
 
 def test_a_transposed_program_that_misses_a_query_is_told() -> None:

@@ -1,0 +1,109 @@
+"""Bands of an input -> one loop over the tiles of their bounds that asks the inputs of each; and the lists of rows.
+
+Invariant: a tile that a closed form visits, or a random term, is not visited again; a pair of a list is one that no
+tile holds and that comes in no earlier list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sparsec.ir.bands.band import Asks, Band, Draws, InputTest, plain
+from sparsec.ir.bands.classes import BandClass
+from sparsec.ir.expr import simplify as x
+from sparsec.ir.expr.nodes import FALSE, TRUE, ZERO, Bool, Picked, Scope, Var
+from sparsec.ir.expr.scalars import Interval, Scalars
+from sparsec.ir.tiles.band_rows import band_predicate, surely_live
+from sparsec.ir.tiles.listed import reach
+from sparsec.ir.tiles.program import Gather, ListSpec, Segment
+from sparsec.ir.tiles.strided import Segments
+
+
+def input_tests(mask: BandClass) -> tuple[InputTest, ...]:
+    """What the bands ask inputs, each once, without negations."""
+    return tuple(dict.fromkeys(plain(test) for band in mask.bands for test in band.inputs))
+
+
+def asks_inputs(band: Band) -> bool:
+    """Whether the band holds pairs that an input names: no closed form bounds its tiles well."""
+    return any(not test.negated for test in band.inputs)
+
+
+def source_of(band: Band) -> InputTest | None:
+    """The list of rows whose entries hold all pairs of the band, if there is one."""
+    return next((test for test in band.inputs if test.asks is Asks.ROW and not test.negated), None)
+
+
+def add_asked(
+    scalars: Scalars,
+    segments: Segments,
+    bands: tuple[Band, ...],
+    lists: list[tuple[ListSpec, Draws]],
+    inputs: tuple[InputTest, ...],
+    taken: Bool,
+) -> None:
+    """Adds the tiles of bands that ask inputs: full where one of them surely holds all pairs, masked where one may
+    hold some. `taken`: whether another loop visits tile `tile`."""
+    tile = Var("tile")
+    some: Bool = FALSE
+    every: Bool = FALSE
+    hull: Interval | None = None
+    for band in bands:
+        tiles, inside = reach(scalars, band, lists, band.lists)
+        hull = tiles if hull is None else _hull(scalars, hull, tiles)
+        some = x.either(some, x.both(inside, _all(band, inputs, Scope.SOME)))
+        if band.congruences or band.lists:
+            continue
+        tokens, sure = surely_live(scalars, replace(band, inputs=()))
+        start = scalars("full_from", scalars.ceil_tile(tokens.start))
+        stop = scalars("full_to", x.select(sure, scalars.floor_tile(tokens.stop), ZERO))
+        whole = x.both(x.at_most(start, tile), x.less(tile, stop))
+        every = x.either(every, x.both(whole, _all(band, inputs, Scope.EVERY)))
+    assert hull is not None, "there is a band"
+    free = x.negate(taken)
+    count, at = scalars("count", x.sub(hull.stop, hull.start)), x.add(hull.start, Var("n"))
+    origin = " | ".join(dict.fromkeys(band.origin for band in bands))
+    if every != FALSE:
+        segments.full.append(Segment(count, at, x.both(every, free), True, None, origin))
+    segments.masked.append(Segment(count, at, x.both(x.both(some, x.negate(every)), free), True, None, origin))
+
+
+def gathers(
+    scalars: Scalars,
+    bands: tuple[Band, ...],
+    lists: list[tuple[ListSpec, Draws]],
+    inputs: tuple[InputTest, ...],
+    live: Bool,
+) -> tuple[Gather, ...]:
+    """The lists of rows with their pairs; `live`: the predicate of the pairs that tiles hold."""
+    found: list[Gather] = []
+    draws = tuple(each for _, each in lists)
+    taken = live
+    for source in dict.fromkeys(source_of(band) for band in bands):
+        assert source is not None
+        own: Bool = FALSE
+        ours = [band for band in bands if source_of(band) == source]
+        for band in ours:
+            rest = replace(band, inputs=tuple(test for test in band.inputs if test != source))
+            own = x.either(own, band_predicate(rest, draws, inputs, scalars.frame))
+        origin = " | ".join(dict.fromkeys(band.origin for band in ours))
+        ordinal = inputs.index(source)
+        found.append(Gather(ordinal, x.both(own, x.negate(taken)), origin))
+        taken = x.either(taken, x.both(Picked(ordinal, Scope.PAIR), own))
+    return tuple(found)
+
+
+def _all(band: Band, inputs: tuple[InputTest, ...], scope: Scope) -> Bool:
+    """Whether the tile passes all of the band's input tests, of SOME or of EVERY pair; of a negated one the other."""
+    result: Bool = TRUE
+    other = Scope.SOME if scope is Scope.EVERY else Scope.EVERY
+    for test in band.inputs:
+        ordinal = inputs.index(plain(test))
+        result = x.both(result, x.negate(Picked(ordinal, other)) if test.negated else Picked(ordinal, scope))
+    return result
+
+
+def _hull(scalars: Scalars, a: Interval, b: Interval) -> Interval:
+    """The least interval that has both, where an empty one may lie anywhere."""
+    start = scalars("hull_from", scalars.minimum(a.start, b.start))
+    return Interval(start, scalars("hull_to", scalars.maximum(a.stop, b.stop)), a.origin)
