@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sparsec.diagnostics.model import CallError, SparsecError
+from sparsec.ir.bands.band import InputTest
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.pipeline import Compilation
 from sparsec.plan.launch import CachedLaunch, Launches
@@ -28,12 +29,39 @@ class Unavailable(SparsecError):
     lack = "something is missing"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Lookup:
+    """What a call's input says, where kernels look it up: one for each test of `KernelPlan.inputs`, in their order.
+
+    `data` is contiguous, [b, x, ...] with b 1 or the batch and x 1, the KV heads or the query heads: sequence n and
+    query head h read [n if b > 1 else 0, h * x // H]; the same of `keys`, with a b and an x of its own. Positions i and
+    j are those of the plan's expressions; what lies outside `data` is not picked. By `test.asks`:
+    MARKED, COLUMN, SLASH, SLASH_TILE: int32 [b, x, n + 1], at m how many of the numbers first .. first + m - 1 are
+    picked: of j, j // width, i // height - j // width, or i // height * height - j. A number p is picked iff
+    data[p - first + 1] > data[p - first]; of a range of numbers some are, and all are, by one difference too.
+    ROW: int32 [b, x, Nq, c], an entry outside 0 .. ceil(Nk / width) - 1 being absent. Row r is the call's query r.
+    `ordered`, the same in ascending order, absent ones last as 2**31 - 1, where the plan `looks_up` the test.
+    CELL: uint8 [b, x, rows, columns]: row r is that of the queries i with i // height = q0 // height + r, where q0 is
+    the position of the call's first query (with documents 0).
+    LABEL: int32 [b, x, Nq] of the call's queries, `keys` [b, x, Nk] of its keys, less than 0 for none.
+    ANCESTOR: uint8 [b, 1, n, n]: row and column 0 are position nk - n; every key before it is picked.
+    KEY_BELOW, QUERY_BELOW, NEAR: int32 [b, x], not less than 0.
+    """
+
+    test: InputTest
+    data: Tensor
+    first: int = 0
+    keys: Tensor | None = None
+    ordered: Tensor | None = None
+
+
 class ForwardKernel(Protocol):
     """Attention on tensors that `runtime.module` has checked.
 
     q [B, H, Nq, D], k and v [B, G, Nk, D], any strides; row r of q sits at absolute position q_offset + r. `scale` None
     means the pattern's, else 1/sqrt(D). `lists` are the draw tables of `runtime.draws`. `sink` is float32 [H] where the
     pattern has a learned sink; `cu_seqlens` int32 [documents + 1] where it has documents (then B is 1 and Nq is Nk).
+    `inputs`: what the plan's `inputs` say, in their order.
     """
 
     def forward(
@@ -47,6 +75,7 @@ class ForwardKernel(Protocol):
         lists: tuple[Tensor, ...],
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
+        inputs: tuple[Lookup, ...] = (),
     ) -> tuple[Tensor, Tensor]:
         """out like q, 0 in rows that see no key; natural-log LSE [B, H, Nq], -inf there (the sink, if there is one).
 
@@ -84,6 +113,7 @@ class BackwardKernel(Protocol):
         lists: tuple[Tensor, ...],
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
+        inputs: tuple[Lookup, ...] = (),
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Gradients of q, k and v, contiguous and like them, and of the sink (None without one)."""
         ...
@@ -164,6 +194,7 @@ class CachedKernel(Protocol):
         sink: Tensor | None = None,
         store: bool = False,
         checked: bool = False,
+        inputs: tuple[Lookup, ...] = (),
     ) -> tuple[Tensor, Tensor]:
         """Attention of q [B, H, N, D] to the cached keys and to k, v [B, G, N, D], any strides.
 

@@ -6,13 +6,14 @@ Invariant: nothing here depends on a sequence length or a batch size.
 from __future__ import annotations
 
 from sparsec.diagnostics.model import SparsecError
+from sparsec.ir.bands.band import Asks
 from sparsec.ir.bands.classes import BandClass, BlockMask, HeadBands, block_mask
 from sparsec.ir.bands.normalise import TooManyBandsTogether
 from sparsec.ir.tiles.listed import lane_rows
 from sparsec.ir.tiles.program import TileProgram
 from sparsec.ir.tiles.project import project, project_transposed
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
-from sparsec.plan.target import LIGHT_MASKED
+from sparsec.plan.target import LEAST_TILE, LIGHT_MASKED
 from sparsec.sema.model import Documents, ResolvedPattern
 
 CLASS_LIMIT = 64
@@ -54,6 +55,7 @@ def plan_kernels(
         pattern.score,
         head_classes(mask, query_tile, key_tile, in_document=pattern.documents is Documents.SEPARATE),
         pattern.documents,
+        pattern.inputs,
     )
 
 
@@ -105,7 +107,8 @@ def fitting_tiles(mask: BlockMask, query_tile: int, key_tile: int) -> tuple[int,
     """The largest tiles within the given sizes that the pattern's blocks allow.
 
     A key tile no larger than a strided block is full or dead, never partial; a query tile within one block sees one
-    phase of a moving stride; a random term's tile must lie within one block on both sides.
+    phase of a moving stride; a random term's tile must lie within one block on both sides; one of a cell that is set
+    is full.
     """
     for band in (band for band_class in mask.classes for band in band_class.bands):
         for congruence in band.congruences:
@@ -115,4 +118,13 @@ def fitting_tiles(mask: BlockMask, query_tile: int, key_tile: int) -> tuple[int,
                     query_tile = min(query_tile, congruence.unit)
         for test in band.lists:
             query_tile, key_tile = min(query_tile, test.draws.block), min(key_tile, test.draws.block)
+        for asked in band.inputs:
+            if asked.asks is Asks.CELL:
+                query_tile, key_tile = _within_cell(query_tile, asked.height), _within_cell(key_tile, asked.width)
     return query_tile, key_tile
+
+
+def _within_cell(tile: int, cell: int) -> int:
+    """The largest tile within `tile` that lies in one cell wherever it is; `tile` for less than LEAST_TILE."""
+    fitting = min(tile, cell & -cell)
+    return fitting if fitting >= LEAST_TILE else tile

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sparsec.ir.bands.band import InputTest
+from sparsec.ir.expr.fold import picks_in
 from sparsec.ir.tiles.program import TileProgram
-from sparsec.sema.model import Documents, Score
+from sparsec.sema.model import Documents, InputDecl, Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,22 @@ class KernelPlan:
     documents: Documents = Documents.NONE
     """SEPARATE: the programs read `begin` and `end`, the document's first key and one past its last, and a query tile
     holds rows of one document. RESTART: the same, with i, j and nk counted within the document, so begin is 0."""
+    declared: tuple[InputDecl, ...] = ()
+    """The inputs of the pattern."""
+
+    @property
+    def inputs(self) -> tuple[InputTest, ...]:
+        """What the classes ask inputs, each once: a call looks them up in this order."""
+        return tuple(dict.fromkeys(test for each in self.classes for test in each.program.inputs))
+
+    def looks_up(self, test: InputTest) -> bool:
+        """Whether a class asks of a pair whether it passes a test of lists of rows: else they are gathered alone."""
+        return any(
+            of.program.inputs[asked.ordinal] == test
+            for of in self.classes
+            for condition in (of.program.live, *(gather.live for gather in of.program.gathers))
+            for asked in picks_in(condition)
+        )
 
     def light(self, head_class: HeadClass) -> bool:
         """Whether a class's forward kernel needs few registers: light, and no score is changed pair by pair."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from sparsec.ir.bands.band import InputTest
 from sparsec.ir.tiles.program import ListSpec
 from sparsec.plan.heads import (
     HeadDimChunk,
@@ -33,7 +34,7 @@ from sparsec.plan.target import (
     decode_shape,
     launch_shape,
 )
-from sparsec.sema.model import Documents, Score
+from sparsec.sema.model import Documents, InputDecl, Score
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ class LaunchPlan:
     score: Score
     documents: Documents
     classes: tuple[LaunchClass, ...]
+    declared: tuple[InputDecl, ...] = ()
+    """The inputs of the pattern, in the order of a call's tensors."""
+    inputs: tuple[InputTest, ...] = ()
+    looked_up: tuple[InputTest, ...] = ()
+    """Those of `inputs` that `KernelPlan.looks_up`."""
 
     @classmethod
     def of(cls, plan: KernelPlan) -> LaunchPlan:
@@ -81,6 +87,9 @@ class LaunchPlan:
             plan.score,
             plan.documents,
             tuple(LaunchClass.of(head_class, light=plan.light(head_class)) for head_class in plan.classes),
+            plan.declared,
+            plan.inputs,
+            tuple(filter(plan.looks_up, plan.inputs)),
         )
 
     @property

@@ -33,6 +33,8 @@ CHAINED_SEGMENTS = 4
 """Contiguous segments of one of Triton's loops that a chain of comparisons tells apart; more go through a vector."""
 TORCH_COLUMNS, TORCH_ROWS = 4096, 16
 """Columns that the kernels of `torch` take at a time, and rows that are not finite."""
+LEAST_TILE = 16
+"""Rows or columns of a tile that is cut to fit the cells of an input."""
 LIGHT_MASKED = 2
 """Masked segments, at most, of a program whose kernel needs few registers."""
 CPU_LEVELS = ("x86-64-v3", "x86-64-v4")

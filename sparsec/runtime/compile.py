@@ -123,6 +123,7 @@ def _module(request: Request, backend: str, device: torch.device, *, anyhow: boo
             score=pattern.score,
             kernel=registry.oracle(backend).kernel(pattern),
             documents=pattern.documents is not Documents.NONE,
+            inputs=pattern.inputs,
             request=request,
         )
     backend, kernels = _loaded(request, backend, device, anyhow=anyhow)
@@ -195,6 +196,7 @@ def module_of(
         score=launch.score,
         kernel=register(name, kernels),
         documents=launch.documents is not Documents.NONE,
+        inputs=launch.declared,
         device=device,
         request=request,
     )

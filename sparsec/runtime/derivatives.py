@@ -30,19 +30,31 @@ class _Forward(_SingleLevelFunction):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        _, q, k, v, sink, cu_seqlens, ctx.kernel, ctx.q_offset, ctx.scale = inputs
-        ctx.save_for_backward(q, k, v, *output, sink, cu_seqlens)
+        _, q, k, v, sink, cu_seqlens, of_inputs, ctx.kernel, ctx.q_offset, ctx.scale = inputs
+        ctx.save_for_backward(q, k, v, *output, sink, cu_seqlens, *(of_inputs or ()))
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
-        q, k, v, out, lse, sink, cu_seqlens = ctx.saved_tensors
+        q, k, v, out, lse, sink, cu_seqlens, *of_inputs = ctx.saved_tensors
         if grad_out is None:
             grad_out = torch.zeros_like(out)
         dq, dk, dv, dsink = backward(
-            grad_out, grad_lse, q, k, v, out, lse, sink, cu_seqlens, ctx.kernel, ctx.q_offset, ctx.scale
+            grad_out,
+            grad_lse,
+            q,
+            k,
+            v,
+            out,
+            lse,
+            sink,
+            cu_seqlens,
+            of_inputs or None,
+            ctx.kernel,
+            ctx.q_offset,
+            ctx.scale,
         )
-        return None, dq, dk, dv, None if sink is None else dsink, None, None, None, None
+        return None, dq, dk, dv, None if sink is None else dsink, None, None, None, None, None
 
 
 class _Backward(_SingleLevelFunction):
@@ -97,18 +109,25 @@ _Rule = Callable[..., tuple[tuple[Tensor, ...], tuple[int | None, ...]]]
 def _batching(operator: Any, batched: int, *, sums: bool) -> _Rule:
     """The rule of `vmap`: samples are more sequences of the batch; where they cannot be, each has a call of its own.
 
-    The first `batched` arguments have a batch of sequences, the next two, sink and cu_seqlens, have none. `sums`: the
-    operator sums over the batch what it gives for a sink.
+    The first `batched` arguments have a batch of sequences, the next two, sink and cu_seqlens, have none; what follows,
+    the tensors of inputs, may have one. `sums`: the operator sums over the batch what it gives for a sink.
     """
 
-    def rule(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
+    def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
         samples, mapped = info.batch_size, [dim is not None for dim in in_dims]
-        moved = [t.movedim(dim, 0) if dim is not None else t for t, dim in zip(inputs, in_dims, strict=True)]
+        inputs: list[Tensor] = arguments[batched + 2] or []
+        dims_of: Any = in_dims[batched + 2] or [None] * len(inputs)
+        moved = [t.movedim(dim, 0) if isinstance(dim, int) else t for t, dim in zip(arguments, in_dims, strict=True)]
         sink, cu_seqlens = moved[batched : batched + 2]
-        if cu_seqlens is not None or (sink is not None and (sums or mapped[batched])):
-            calls = [
-                operator(*(t[n] if own else t for t, own in zip(moved, mapped, strict=True))) for n in range(samples)
-            ]
+        if inputs or cu_seqlens is not None or (sink is not None and (sums or mapped[batched])):
+
+            def sample(n: int) -> list[Any]:
+                own = [t[n] if isinstance(dim, int) else t for t, dim in zip(moved, in_dims, strict=True)]
+                of_inputs = [t if dim is None else t.select(dim, n) for t, dim in zip(inputs, dims_of, strict=True)]
+                own[batched + 2] = of_inputs or None
+                return own
+
+            calls = [operator(*sample(n)) for n in range(samples)]
             return tuple(torch.stack(parts) for parts in zip(*calls, strict=True)), (0,) * len(calls[0])
         folded = [
             t if t is None else (t if own else t.expand(samples, *t.shape)).flatten(0, 1)

@@ -12,12 +12,13 @@ from torch.utils.flop_counter import register_flop_formula
 from sparsec.ir.bands.classes import equal_heads
 from sparsec.ir.tiles.interpreter import visits
 from sparsec.plan.kernel import KernelPlan
+from sparsec.runtime.inputs.prepare import by_input
 from sparsec.runtime.kernel import registered
 from sparsec.runtime.ops import backward, forward
 
 
 def visited_pairs(plan: KernelPlan, n_q: int, n_k: int, q_offset: int) -> int:
-    """Pairs in the tiles that all heads of one batch row visit; documents are counted as one."""
+    """Pairs in the tiles that all heads of one batch row visit, of all that inputs may name; documents count as one."""
     pairs = 0
     for head_class in plan.classes:
         program, size = head_class.program, head_class.program.query_tile
@@ -31,9 +32,18 @@ def visited_pairs(plan: KernelPlan, n_q: int, n_k: int, q_offset: int) -> int:
 
 @register_flop_formula(forward)
 def _forward(
-    q: Any, k: Any, v: Any, sink: Any, cu_seqlens: Any, kernel: str, q_offset: int, scale: float | None, **_: Any
+    q: Any,
+    k: Any,
+    v: Any,
+    sink: Any,
+    cu_seqlens: Any,
+    inputs: Any,
+    kernel: str,
+    q_offset: int,
+    scale: float | None,
+    **_: Any,
 ) -> int:
-    return 4 * _pairs(kernel, q, k, q_offset) * int(q[3])
+    return 4 * _pairs(kernel, q, k, q_offset, inputs) * int(q[3])
 
 
 @register_flop_formula(backward)
@@ -47,13 +57,26 @@ def _backward(
     lse: Any,
     sink: Any,
     cu_seqlens: Any,
+    inputs: Any,
     kernel: str,
     q_offset: int,
     scale: float | None,
     **_: Any,
 ) -> int:
-    return 10 * _pairs(kernel, q, k, q_offset) * int(q[3])
+    return 10 * _pairs(kernel, q, k, q_offset, inputs) * int(q[3])
 
 
-def _pairs(kernel: str, q: Any, k: Any, q_offset: int) -> int:
-    return int(q[0]) * visited_pairs(registered(kernel).plan, int(q[2]), int(k[2]), q_offset)
+def _pairs(kernel: str, q: Any, k: Any, q_offset: int, inputs: Any) -> int:
+    plan, n_q = registered(kernel).plan, int(q[2])
+    of_tiles = visited_pairs(plan, n_q, int(k[2]), q_offset)
+    shapes = by_input(plan.declared, inputs or (), len)
+    return int(q[0]) * (of_tiles + n_q * listed_keys(plan, tuple(int(shape[0][-1]) for shape in shapes)))
+
+
+def listed_keys(plan: KernelPlan, widths: tuple[int, ...]) -> int:
+    """The keys of all lists of a row, over all heads; `widths`: the last dimension of each input's tensor."""
+    return sum(
+        len(of.heads) * widths[test.ordinal] * test.width
+        for of in plan.classes
+        for test in (of.program.inputs[gather.test] for gather in of.program.gathers)
+    )

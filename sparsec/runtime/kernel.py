@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from torch import Tensor
 
-from sparsec.backends.base import BackwardKernel, CachedKernel, ForwardKernel, Kernels
+from sparsec.backends.base import BackwardKernel, CachedKernel, ForwardKernel, Kernels, Lookup
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.launch import LaunchPlan
 from sparsec.runtime.draws import DrawTables
+from sparsec.runtime.inputs.prepare import CallShape, by_input, prepared
 from sparsec.runtime.request import DIGEST_LENGTH
 
 
@@ -36,6 +38,14 @@ class LoadedKernel:
     def draws(self) -> DrawTables:
         """The draw tables that the kernels take, class by class."""
         return DrawTables(self.launch.lists)
+
+    def lookups(self, inputs: Sequence[Tensor], n_queries: int, n_keys: int, q_offset: int) -> tuple[Lookup, ...]:
+        """What the kernels look up in the tensors of a call's inputs, which are those of all inputs in order."""
+        if not self.launch.inputs:
+            return ()
+        given = by_input(self.launch.declared, inputs, Tensor.dim)
+        call = CallShape(n_queries, n_keys, q_offset)
+        return prepared(self.launch.inputs, given, call, self.launch.looked_up)
 
     @cached_property
     def plan(self) -> KernelPlan:

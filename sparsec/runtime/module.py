@@ -23,12 +23,13 @@ from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.runtime.derivatives import forward
 from sparsec.runtime.devices import check_device, device_of
+from sparsec.runtime.inputs.checks import InputTensors, Sizes, flat_inputs
 from sparsec.runtime.kernel import registered
 from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.kv.ops import attend_cached, attend_now, cache_tables, refuse_derivatives
 from sparsec.runtime.positions import check_positions, position
 from sparsec.runtime.request import Request, request_of
-from sparsec.sema.model import Score
+from sparsec.sema.model import InputDecl, Score
 
 _CPU = torch.device("cpu")
 
@@ -58,12 +59,13 @@ class SparseAttention(nn.Module):
         score: Score,
         kernel: str | OracleKernel,
         documents: bool = False,
+        inputs: tuple[InputDecl, ...] = (),
         device: torch.device | None = None,
         request: Request | None = None,
     ) -> None:
         super().__init__()
         self.sink = nn.Parameter(torch.zeros(heads)) if score.learned else None
-        self.documents = documents
+        self.documents, self.inputs = documents, inputs
         self.heads, self.kv_heads, self.head_dim, self.dtype = heads, kv_heads, head_dim, dtype
         self.target, self.scale, self._kernel = target, score.scale, kernel
         self._request = request
@@ -88,7 +90,8 @@ class SparseAttention(nn.Module):
         cu_seqlens: Tensor | None = None,
         cache: KVCache | None = None,
         lengths: Tensor | Sequence[int] | None = None,
-        inputs: Mapping[str, Tensor] | None = None,
+        inputs: Mapping[str, InputTensors] | None = None,
+        check_inputs: bool = False,
     ) -> Tensor: ...
 
     @overload
@@ -103,7 +106,8 @@ class SparseAttention(nn.Module):
         cu_seqlens: Tensor | None = None,
         cache: KVCache | None = None,
         lengths: Tensor | Sequence[int] | None = None,
-        inputs: Mapping[str, Tensor] | None = None,
+        inputs: Mapping[str, InputTensors] | None = None,
+        check_inputs: bool = False,
     ) -> tuple[Tensor, Tensor]: ...
 
     def forward(
@@ -117,7 +121,8 @@ class SparseAttention(nn.Module):
         cu_seqlens: Tensor | None = None,
         cache: KVCache | None = None,
         lengths: Tensor | Sequence[int] | None = None,
-        inputs: Mapping[str, Tensor] | None = None,
+        inputs: Mapping[str, InputTensors] | None = None,
+        check_inputs: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Attends.
 
@@ -136,7 +141,11 @@ class SparseAttention(nn.Module):
         where they lie then, and the cache as it is then, which `cache.refresh` tells the host of; q_offset, shapes and
         whether there are lengths are those of the capture, and lengths must be on q's device. A replay that gives a
         sequence more than `max_len` tokens is the caller's to avoid.
-        inputs: the tensors of the inputs that the pattern declares; kernels take no such pattern, so there are none.
+        inputs: of each input that the pattern declares its tensor, or its pair of tensors, by name, on q's device;
+        shapes and dtypes are those of `sema.model.InputKind`. With a cache, what speaks of queries is given for the N
+        queries, what speaks of keys for the N keys. Their numbers are not read on the host.
+        check_inputs: whether the numbers are read and checked: no list names an entry twice, counts lie within their
+        lists, a parent comes before its child, lengths are not negative, weights are not NaN.
         Returns out, like q, and with `return_lse` also the natural-log LSE, float32 [B, heads, Nq]; a query that may
         attend to nothing has output 0 and LSE -inf (the sink, where there is one). Raises CallError.
         """
@@ -145,9 +154,6 @@ class SparseAttention(nn.Module):
             raise CallError(f"expected q, k and v of type Tensor, got {given}")
         if q.is_meta:
             raise CallError("expected tensors on a CPU or a GPU, got q on meta, which holds no numbers")
-        if inputs is not None and (not isinstance(inputs, Mapping) or inputs):
-            names = sorted(map(str, inputs)) if isinstance(inputs, Mapping) else type(inputs).__name__
-            raise CallError(f"expected no inputs, since the pattern declares none, got {names}")
         if torch.is_autocast_enabled("cpu" if q.is_cpu else q.device.type):
             q, k, v = q.to(self.dtype), k.to(self.dtype), v.to(self.dtype)
         if not self._fits(q, k, v):
@@ -161,12 +167,13 @@ class SparseAttention(nn.Module):
         offset = position("q_offset", k.shape[2] - q.shape[2] if q_offset is None else q_offset)
         check_positions(offset, q.shape[2], k.shape[2])
         sink = None if self.sink is None else self.sink.float()
+        flat = self._input_tensors(q, k, inputs, check_inputs)
         if not isinstance(self._kernel, str):  # plain differentiable torch, with no operator between
             out, lse = self._kernel.forward(
                 q, k, v, q_offset=offset, scale=self.scale, lists=(), sink=sink, cu_seqlens=cu_seqlens
             )
         else:
-            out, lse = forward(q, k, v, sink, cu_seqlens, self._kernel, offset, self.scale)
+            out, lse = forward(q, k, v, sink, cu_seqlens, flat or None, self._kernel, offset, self.scale)
         return (out, lse) if return_lse else out
 
     @property
@@ -314,6 +321,15 @@ class SparseAttention(nn.Module):
         if q.shape[0] != 1 or q.shape[2] != k.shape[2] or q_offset not in (None, 0):
             got = f"batch {q.shape[0]}, {q.shape[2]} queries, {k.shape[2]} keys, q_offset {q_offset}"
             raise CallError(f"expected batch 1, as many queries as keys and no q_offset with documents, got {got}")
+
+    def _input_tensors(
+        self, q: Tensor, k: Tensor, given: Mapping[str, InputTensors] | None, values: bool
+    ) -> list[Tensor]:
+        """The tensors of the inputs, all in order; with `values` their numbers are checked too. Raises CallError."""
+        if not self.inputs and given is None:
+            return []
+        sizes = Sizes(q.shape[0], self.heads, self.kv_heads, q.shape[2], k.shape[2])
+        return flat_inputs(self.inputs, given, sizes, q, values=values)
 
     def _fits(self, q: Tensor, k: Tensor, v: Tensor) -> bool:
         """Whether the three are what `forward` asks for; a step of decoding is short enough to feel a slow answer."""

@@ -15,13 +15,14 @@ from sparsec.runtime.kernel import registered
 
 torch.library.define(
     "sparsec::forward",
-    "(Tensor q, Tensor k, Tensor v, Tensor? sink, Tensor? cu_seqlens, str kernel, SymInt q_offset, float? scale)"
-    " -> (Tensor, Tensor)",
+    "(Tensor q, Tensor k, Tensor v, Tensor? sink, Tensor? cu_seqlens, Tensor[]? inputs, str kernel, SymInt q_offset,"
+    " float? scale) -> (Tensor, Tensor)",
 )
 torch.library.define(
     "sparsec::backward",
     "(Tensor grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor? sink,"
-    " Tensor? cu_seqlens, str kernel, SymInt q_offset, float? scale) -> (Tensor, Tensor, Tensor, Tensor)",
+    " Tensor? cu_seqlens, Tensor[]? inputs, str kernel, SymInt q_offset, float? scale)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
 )
 
 
@@ -32,6 +33,7 @@ def _forward(
     v: Tensor,
     sink: Tensor | None,
     cu_seqlens: Tensor | None,
+    inputs: list[Tensor] | None,
     kernel: str,
     q_offset: int,
     scale: float | None,
@@ -39,8 +41,9 @@ def _forward(
     """Attention by the kernel of the name `kernel`: (out, LSE) as of `kernel.ForwardKernel`."""
     loaded = registered(kernel, q.device)
     lists = loaded.draws.tables(q.shape[2], q_offset, q.device)
+    lookups = loaded.lookups(inputs or (), q.shape[2], k.shape[2], q_offset)
     return loaded.forward.forward(
-        q, k, v, q_offset=q_offset, scale=scale, lists=lists, sink=sink, cu_seqlens=cu_seqlens
+        q, k, v, q_offset=q_offset, scale=scale, lists=lists, sink=sink, cu_seqlens=cu_seqlens, inputs=lookups
     )
 
 
@@ -51,6 +54,7 @@ def _(
     v: Tensor,
     sink: Tensor | None,
     cu_seqlens: Tensor | None,
+    inputs: list[Tensor] | None,
     kernel: str,
     q_offset: int,
     scale: float | None,
@@ -69,6 +73,7 @@ def _backward(
     lse: Tensor,
     sink: Tensor | None,
     cu_seqlens: Tensor | None,
+    inputs: list[Tensor] | None,
     kernel: str,
     q_offset: int,
     scale: float | None,
@@ -76,6 +81,7 @@ def _backward(
     """(dq, dk, dv, dsink); dsink is empty where there is no sink."""
     loaded = registered(kernel, q.device)
     lists = loaded.draws.tables(q.shape[2], q_offset, q.device)
+    lookups = loaded.lookups(inputs or (), q.shape[2], k.shape[2], q_offset)
     dq, dk, dv, dsink = loaded.backward.backward(
         grad_out,
         grad_lse,
@@ -89,6 +95,7 @@ def _backward(
         lists=lists,
         sink=sink,
         cu_seqlens=cu_seqlens,
+        inputs=lookups,
     )
     return dq, dk, dv, q.new_empty(0, dtype=torch.float32) if dsink is None else dsink
 
@@ -104,6 +111,7 @@ def _(
     lse: Tensor,
     sink: Tensor | None,
     cu_seqlens: Tensor | None,
+    inputs: list[Tensor] | None,
     kernel: str,
     q_offset: int,
     scale: float | None,

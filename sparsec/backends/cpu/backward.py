@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sparsec.backends.base import Lookup
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit import emit_cpp_backward
 from sparsec.backends.cpu.kernel import address, check_call, compile_shared, draw_lists, open_library
@@ -67,6 +68,7 @@ class CpuBackward:
         lists: tuple[Tensor, ...],
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
+        inputs: tuple[Lookup, ...] = (),
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """(dq, dk, dv, dsink) from the gradients of out (like q) and of the LSE (float32 [B, H, Nq]; None for zeros).
 

@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from sparsec.backends.base import Cached, check_room
+from sparsec.backends.base import Cached, Lookup, check_room
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit_cached import emit_cpp_cached
 from sparsec.backends.cpu.kernel import TORCH_DTYPES, DrawList, address, check_call, compile_shared, open_library
@@ -78,6 +78,7 @@ class CpuCached:
         sink: Tensor | None = None,
         store: bool = False,
         checked: bool = False,
+        inputs: tuple[Lookup, ...] = (),
     ) -> tuple[Tensor, Tensor]:
         plan = self.plan.chunks
         if not checked:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import sparsec
-from sparsec.backends.base import Unavailable
+from sparsec.backends.base import Lookup, Unavailable
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit import emit_cpp
 from sparsec.backends.cpu.processor import Processor, used_by
@@ -208,6 +208,7 @@ class CpuKernel:
         lists: tuple[Tensor, ...],
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
+        inputs: tuple[Lookup, ...] = (),
     ) -> tuple[Tensor, Tensor]:
         """q [B, H, Nq, D]; k, v [B, G, Nk, D], any strides, none copied; row r of q sits at position q_offset + r.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sparsec.backends.base import Lookup
 from sparsec.reference.attention import attention
 from sparsec.reference.mask import mask
 from sparsec.sema.model import ResolvedPattern
@@ -29,6 +30,7 @@ class ReferenceKernel:
         lists: tuple[Tensor, ...] = (),
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
+        inputs: tuple[Lookup, ...] = (),
     ) -> tuple[Tensor, Tensor]:
         """See `backends.base.ForwardKernel`."""
         lengths = None if cu_seqlens is None else tuple(cu_seqlens.tolist())

@@ -8,14 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from sparsec.backends.base import Cached
+from sparsec.backends.base import Cached, Lookup
 from sparsec.backends.torch.kernel import Scores, State, wide_type
-from sparsec.backends.torch.tiles import Block, HeadGroup, Sequence, head_groups, query_blocks
+from sparsec.backends.torch.tiles import Block, HeadGroup, Sequence, asked_apart, head_groups, query_blocks
 from sparsec.ir.expr.evaluate import evaluate
 from sparsec.ir.expr.nodes import Expr
 from sparsec.plan.kv.cached import CachedPlan
@@ -49,22 +50,36 @@ class TorchCached:
         sink: Tensor | None = None,
         store: bool = False,
         checked: bool = False,
+        inputs: tuple[Lookup, ...] = (),
     ) -> tuple[Tensor, Tensor]:
         out = q.new_zeros(q.shape)
         lse = q.new_full(q.shape[:3], -math.inf, dtype=wide_type(q))
         for b, (length, count) in enumerate(zip(*cache.numbers(k.shape[2]), strict=True)):
-            self._attend_one(_Sources(q, k, v, cache, b, length, count), out[b], lse[b], scale, sink)
+            self._attend_one(_Sources(q, k, v, cache, b, length, count), out[b], lse[b], scale, sink, inputs)
         if store:
             self.store(k, v, cache)
         return out, lse
 
-    def _attend_one(self, of: _Sources, out: Tensor, lse: Tensor, scale: float | None, sink: Tensor | None) -> None:
+    def _attend_one(
+        self,
+        of: _Sources,
+        out: Tensor,
+        lse: Tensor,
+        scale: float | None,
+        sink: Tensor | None,
+        inputs: tuple[Lookup, ...],
+    ) -> None:
         plan, stop = self.planned.attend, of.length + of.count
         score = Scores.of(plan, of.q, scale)
-        whole = Sequence((of.length, stop), (0, stop), stop - of.q.shape[2], 0, stop, False, of.q.device)
+        first = stop - of.q.shape[2]
+        whole = Sequence((of.length, stop), (0, stop), first, 0, stop, first, False, of.q.device)
         for n, head_class in enumerate(plan.classes):
-            for heads in head_groups(plan, (head_class,)):
-                for rows, blocks in query_blocks(heads, whole):
+            apart = (
+                asked_apart(each, whole, plan.heads, range(of.b, of.b + 1), inputs)
+                for each in head_groups(plan, (head_class,))
+            )
+            for heads, sequence in chain.from_iterable(apart):
+                for rows, blocks in query_blocks(heads, sequence):
                     queries = of.q[of.b : of.b + 1, heads.heads, rows].to(score.wide)
                     state = State.start(queries, of.v.shape[-1], None if sink is None else sink[heads.heads])
                     for block in blocks:
@@ -100,20 +115,23 @@ class _Sources:
     count: int
 
     def columns(self, slot: Expr, heads: HeadGroup, block: Block, wide: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Keys and values [1, heads, columns, D] of the block; zeros where no row of the tile sees the column."""
+        """Keys and values [1, heads, columns, D] of the block; zeros where no row of the tile sees the column.
+
+        Of a block with `own` columns: [1, heads, rows, columns, D].
+        """
         first_new = self.length + self.count - self.k.shape[2]
         old = block.columns < self.length
         found: list[list[Tensor]] = [[], []]
         for group in heads.groups:
             slots = _slots(slot, heads.constants, self.cache.places, group, block.columns, 0).clamp(min=0)
             for parts, arena, new in zip(found, (self.cache.keys, self.cache.values), (self.k, self.v), strict=True):
-                stored = arena[self.b, slots.where(old, 0)] if arena.shape[1] else new[self.b, group, :1].expand(1, -1)
-                fresh = new[self.b, group, (block.columns - first_new).clamp(min=0)]
-                parts.append(stored.where(old[:, None], fresh).to(wide))
+                fresh = new[self.b, group, (block.columns - first_new).clamp(0, new.shape[2] - 1)]
+                stored = arena[self.b, slots.where(old, 0)] if arena.shape[1] else fresh
+                parts.append(stored.where(old[..., None], fresh).to(wide))
         keys, values = (torch.stack(parts)[None] for parts in found)
         if block.live is None:
             return keys, values
-        seen = block.live.any(dim=0)[:, None]
+        seen = (block.live if block.own else block.live.any(dim=0))[..., None]
         return keys.where(seen, 0), values.where(seen, 0)
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparsec.backends.base import Lookup
 from sparsec.backends.torch.modifiers import modified, of_heads
-from sparsec.backends.torch.tiles import Block, HeadGroup, head_groups, key_blocks, query_blocks, sequences
+from sparsec.backends.torch.tiles import Block, HeadGroup, key_blocks, query_blocks, shares
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.target import TORCH_ROWS
 from sparsec.sema.modifiers import Modifier
@@ -36,22 +37,24 @@ class TorchKernel:
         lists: tuple[Tensor, ...] = (),
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
+        inputs: tuple[Lookup, ...] = (),
     ) -> tuple[Tensor, Tensor]:
         """See `backends.base.ForwardKernel`."""
         out = q.new_zeros(q.shape)
         lse = q.new_full(q.shape[:3], -math.inf, dtype=wide_type(q))
         score = Scores.of(self.plan, q, scale)
-        for heads in head_groups(self.plan, self.plan.classes):
-            for sequence in sequences(self.plan, q, k, q_offset, cu_seqlens):
-                for rows, blocks in query_blocks(heads, sequence):
-                    queries = q[:, heads.heads, rows].to(score.wide)
-                    state = State.start(queries, v.shape[-1], None if sink is None else sink[heads.heads])
-                    for block in blocks:
-                        keys, values = _columns(k, heads.groups, block), _columns(v, heads.groups, block)
-                        scores, _ = score.of_block(queries, keys, block, heads)
-                        state = state.step(scores, values, block.live)
-                    out[:, heads.heads, rows] = state.output().to(out.dtype)
-                    lse[:, heads.heads, rows] = state.log_sum_exp()
+        for heads, sequence in shares(self.plan, self.plan.classes, q, k, q_offset, cu_seqlens, inputs):
+            keys_of, values_of = k[sequence.batch], v[sequence.batch]
+            for rows, blocks in query_blocks(heads, sequence):
+                at = (sequence.batch, heads.heads, rows)
+                queries = q[at].to(score.wide)
+                state = State.start(queries, v.shape[-1], None if sink is None else sink[heads.heads])
+                for block in blocks:
+                    keys, values = _columns(keys_of, heads.groups, block), _columns(values_of, heads.groups, block)
+                    scores, _ = score.of_block(queries, keys, block, heads)
+                    state = state.step(scores, values, block.live)
+                out[at] = state.output().to(out.dtype)
+                lse[at] = state.log_sum_exp()
         return out, lse
 
 
@@ -79,6 +82,7 @@ class TorchBackward:
         lists: tuple[Tensor, ...] = (),
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
+        inputs: tuple[Lookup, ...] = (),
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """See `backends.base.BackwardKernel`; the chain rule of Dao et al. 2022 (FlashAttention), algorithm 4."""
         plan = self.plan
@@ -98,28 +102,35 @@ class TorchBackward:
             delta, log_sum = delta.masked_fill(silent, math.inf), log_sum.masked_fill(silent, math.inf)
         dq = torch.zeros(q.shape, dtype=wide, device=q.device)
         dk, dv = (torch.zeros(t.shape, dtype=wide, device=q.device) for t in (k, v))
-        for heads in head_groups(plan.forward, plan.forward.classes):
-            for sequence in sequences(plan.forward, q, k, q_offset, cu_seqlens):
-                for rows, blocks in query_blocks(heads, sequence):
-                    at = (slice(None), heads.heads, rows)
-                    queries, gradient = q[at].to(wide), grad_out[at].to(wide)
-                    for block in blocks:
-                        keys, values = _columns(k, heads.groups, block), _columns(v, heads.groups, block)
-                        _, slope = score.gradient(queries, keys, values, gradient, log_sum[at], delta[at], block, heads)
-                        dq[at] += seen_sums(slope, keys, block.live)
-        for heads in head_groups(plan.forward, plan.transposed):
-            for sequence in sequences(plan.forward, q, k, q_offset, cu_seqlens):
-                for columns, blocks in key_blocks(heads, sequence):
-                    at = (slice(None), heads.groups, columns)
-                    keys, values = k[at].to(wide), v[at].to(wide)
-                    for block in blocks:
-                        queries, gradient = _columns(q, heads.heads, block), _columns(grad_out, heads.heads, block)
-                        sums, deltas = (t[:, heads.heads][:, :, block.columns] for t in (log_sum, delta))
-                        weights, slope = score.gradient(queries, keys, values, gradient, sums, deltas, block, heads)
-                        for n, group in enumerate(heads.groups):
-                            seen = None if block.live is None else block.live.mT
-                            dv[:, group, columns] += seen_sums(weights[:, n].mT, gradient[:, n], seen)
-                            dk[:, group, columns] += seen_sums(slope[:, n].mT, queries[:, n], seen)
+        for heads, sequence in shares(plan.forward, plan.forward.classes, q, k, q_offset, cu_seqlens, inputs):
+            keys_of, values_of = k[sequence.batch], v[sequence.batch]
+            for rows, blocks in query_blocks(heads, sequence):
+                at = (sequence.batch, heads.heads, rows)
+                queries, gradient = q[at].to(wide), grad_out[at].to(wide)
+                for block in blocks:
+                    keys, values = _columns(keys_of, heads.groups, block), _columns(values_of, heads.groups, block)
+                    weights, slope = score.gradient(
+                        queries, keys, values, gradient, log_sum[at], delta[at], block, heads
+                    )
+                    dq[at] += seen_sums(slope, keys, block.live)
+                    if block.own:
+                        _add_to_own(dv[at[0]][0, heads.groups[0]], block, weights, gradient)
+                        _add_to_own(dk[at[0]][0, heads.groups[0]], block, slope, queries)
+        for heads, sequence in shares(plan.forward, plan.transposed, q, k, q_offset, cu_seqlens, inputs):
+            queries_of, gradients_of = q[sequence.batch], grad_out[sequence.batch]
+            sums_of, deltas_of = log_sum[sequence.batch, heads.heads], delta[sequence.batch, heads.heads]
+            for columns, blocks in key_blocks(heads, sequence):
+                at_keys = (sequence.batch, heads.groups, columns)
+                keys, values = k[at_keys].to(wide), v[at_keys].to(wide)
+                for block in blocks:
+                    queries = _columns(queries_of, heads.heads, block)
+                    gradient = _columns(gradients_of, heads.heads, block)
+                    sums, deltas = (t[:, :, block.columns] for t in (sums_of, deltas_of))
+                    weights, slope = score.gradient(queries, keys, values, gradient, sums, deltas, block, heads)
+                    for n, group in enumerate(heads.groups):
+                        seen = None if block.live is None else block.live.mT
+                        dv[sequence.batch, group, columns] += seen_sums(weights[:, n].mT, gradient[:, n], seen)
+                        dk[sequence.batch, group, columns] += seen_sums(slope[:, n].mT, queries[:, n], seen)
         dsink = None
         if sink is not None:
             # Empty rows have the sink alone in their LSE, and delta is -grad_lse there.
@@ -133,9 +144,23 @@ def wide_type(q: Tensor) -> torch.dtype:
 
 
 def _columns(tensor: Tensor, heads: list[int], block: Block) -> Tensor:
-    """[B, heads, columns, D] in the wide type; zeros where no row of the tile sees the column, which may hold NaN."""
+    """[B, heads, columns, D] in the wide type; zeros where no row of the tile sees the column, which may hold NaN.
+
+    Of a block with `own` columns: [B, heads, rows, columns, D].
+    """
     found = tensor[:, heads][:, :, block.columns].to(wide_type(tensor))
-    return found if block.live is None else found.where(block.live.any(dim=block.row_dim)[:, None], 0)
+    if block.live is None:
+        return found
+    return found.where((block.live if block.own else block.live.any(dim=block.row_dim))[..., None], 0)
+
+
+def _add_to_own(sums: Tensor, block: Block, weights: Tensor, rows: Tensor) -> None:
+    """Adds to each key of a block with `own` columns its weights [1, 1, rows, columns] times the rows [1, 1, rows, D].
+
+    sums: [Nk, D]. Equal indices are added up in their order, on every device.
+    """
+    added = weights[0, 0, ..., None] * rows[0, 0, :, None]
+    sums.index_put_((block.columns,), added.where(weights[0, 0, ..., None] != 0, 0), accumulate=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +180,7 @@ class Scores:
 
     def of_block(self, queries: Tensor, keys: Tensor, block: Block, heads: HeadGroup) -> tuple[Tensor, Tensor | None]:
         """Scores [B, heads, queries, keys], -inf where not live; and d score / d (scale * q.k), None standing for 1."""
-        scores = queries @ keys.mT * self.factor
+        scores = _products(queries, keys) * self.factor
         derivative = None
         for modifier, numbers in self.modifiers:
             of_these = None if numbers is None else numbers[heads.heads]
@@ -179,7 +204,7 @@ class Scores:
         """Soft-max weights, and the gradient of q.k, both [B, heads, queries, keys]."""
         scores, derivative = self.of_block(queries, keys, block, heads)
         weights = torch.exp(scores - log_sum[..., None])
-        gradient = weights * (grad_out @ values.mT - delta[..., None]) * self.factor
+        gradient = weights * (_products(grad_out, values) - delta[..., None]) * self.factor
         if derivative is not None:
             gradient = gradient * derivative
         if block.live is not None:  # a pair that is not live may have met a NaN
@@ -190,11 +215,21 @@ class Scores:
         return weights, gradient
 
 
+def _products(rows: Tensor, columns: Tensor) -> Tensor:
+    """[B, heads, n, m] of rows [B, heads, n, D] with columns [B, heads, m, D], or each with its own [.., n, m, D]."""
+    if columns.dim() == rows.dim():
+        return rows @ columns.mT
+    return (columns @ rows[..., None])[..., 0]
+
+
 def seen_sums(weights: Tensor, rows: Tensor, live: Tensor | None) -> Tensor:
     """weights [..., n, m] @ rows [..., m, D]; a sum takes nothing, not even a NaN, from a row that `live` leaves out.
 
-    `live`: bool [n, m], None for all; the weight of what it leaves out is 0.
+    `live`: bool [n, m], None for all; the weight of what it leaves out is 0. Of rows [..., n, m, D], each sum has its
+    own, those that are left out being 0.
     """
+    if rows.dim() > weights.dim():
+        return (weights[..., None, :] @ rows)[..., 0, :]
     finite = rows.isfinite().all(dim=-1, keepdim=True)
     if live is None or finite.all():
         return weights @ rows

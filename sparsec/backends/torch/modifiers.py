@@ -27,7 +27,8 @@ def of_heads(modifier: Modifier, heads: int, device: torch.device, dtype: torch.
 def modified(
     modifier: Modifier, numbers: Tensor | None, scores: Tensor, i: Tensor, j: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """Scores [B, heads, queries, keys] at positions i and j, changed, and d new / d old, None standing for 1.
+    """Scores [B, heads, queries, keys] at positions i and j, which broadcast to [queries, keys], changed; and d new /
+    d old, None standing for 1.
 
     numbers: of the block's heads, as from `of_heads`.
     """
@@ -37,7 +38,7 @@ def modified(
             return bent * x, 1 - bent * bent
         case Alibi():
             assert numbers is not None
-            return scores - numbers[:, None, None] * (i[:, None] - j[None, :]).abs(), None
+            return scores - numbers[:, None, None] * (i - j).abs(), None
         case LearnedSink():
             return scores, None
         case _:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sparsec.backends.base import Cached
+from sparsec.backends.base import Cached, Lookup
 from sparsec.backends.triton.call import KernelEntry, aligned_tensor, launch, strides, with_rows
 from sparsec.backends.triton.emit_cached import emit_triton_cached
 from sparsec.backends.triton.kernel import (
@@ -100,6 +100,7 @@ class TritonCached:
         sink: Tensor | None = None,
         store: bool = False,
         checked: bool = False,
+        inputs: tuple[Lookup, ...] = (),
     ) -> tuple[Tensor, Tensor]:
         check_runs_triton(q)
         plan = self.plan.chunks

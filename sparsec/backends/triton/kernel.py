@@ -22,6 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sparsec.backends.base import Lookup
 from sparsec.backends.triton.call import (
     FP_FUSION,
     ClassEntry,
@@ -187,6 +188,7 @@ class TritonKernel:
         lists: Sequence[Tensor] = (),
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
+        inputs: tuple[Lookup, ...] = (),
     ) -> tuple[Tensor, Tensor]:
         """See `backends.base.ForwardKernel`; `lists` are the tables of `runtime.draws`, class by class.
 
@@ -227,6 +229,7 @@ class TritonKernel:
         lists: Sequence[Tensor] = (),
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
+        inputs: tuple[Lookup, ...] = (),
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """See `backends.base.BackwardKernel`; raises as `forward` does."""
         check_runs_triton(q)

@@ -105,6 +105,7 @@ def plan_cached(
         dtype,
         pattern.score,
         tuple(classes),
+        declared=pattern.inputs,
     )
     return CachedPlan(attend, tuple(slots), store_classes(layout), layout)
 

@@ -10,16 +10,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sparsec.backends.base import KernelRecord
-from sparsec.ir.bands.band import Congruence
+from sparsec.ir.bands.band import Asks, Congruence, InputTest
 from sparsec.ir.bands.liveness import Growth, Region
 from sparsec.ir.tiles.program import ListSpec
 from sparsec.plan.heads import Table
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.plan.launch import BackwardLaunch, CachedLaunch, LaunchClass, Launches, LaunchPlan
 from sparsec.sema.model import Documents
-from sparsec.sema.record import score_data, score_of
+from sparsec.sema.record import input_data, input_of, score_data, score_of
 
-FORMAT = 4
+FORMAT = 5
 MANIFEST, LAYOUT = "manifest.json", "layout.json"
 
 
@@ -118,12 +118,23 @@ def launches_of(data: Mapping[str, Any], layout: CacheLayout | str) -> Launches:
 
 
 def _plan_data(plan: LaunchPlan) -> dict[str, Any]:
-    return {**asdict(plan), "score": score_data(plan.score), "documents": plan.documents.value}
+    return {
+        **asdict(plan),
+        "score": score_data(plan.score),
+        "documents": plan.documents.value,
+        "declared": [input_data(each) for each in plan.declared],
+        "inputs": [{**asdict(test), "asks": test.asks.value} for test in plan.inputs],
+        "looked_up": [plan.inputs.index(test) for test in plan.looked_up],
+    }
 
 
 def _plan(data: Mapping[str, Any]) -> LaunchPlan:
+    inputs = tuple(InputTest(**{**test, "asks": Asks(test["asks"])}) for test in data["inputs"])
     given = {
         **data,
+        "declared": tuple(map(input_of, data["declared"])),
+        "inputs": inputs,
+        "looked_up": tuple(inputs[n] for n in data["looked_up"]),
         "score": score_of(data["score"], data["heads"]),
         "documents": Documents(data["documents"]),
         "classes": tuple(map(_class, data["classes"])),
