@@ -1,19 +1,16 @@
-"""Patterns with inputs on every backend: outputs, LSE and gradients against dense attention under the language's masks."""
+"""Patterns with inputs: outputs, LSE and gradients against dense attention under the masks of the language."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from input_patterns import BATCH, HEADS, INPUTS, KV_HEADS, TERMS, Call, pattern, visible
+from input_patterns import BATCH, HEADS, KV_HEADS, TERMS, Call, pattern, visible
 from torch import Tensor
 
-from sparsec.backends.registry import backend
 from sparsec.pipeline import Lowered
-from sparsec.runtime.compile import module_of, request_for  # noqa: F401
-from sparsec.runtime.kernel import LoadedKernel
+from sparsec.runtime.compile import _module, module_of, request_for  # noqa: F401
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import Request
-from sparsec.runtime.compile import _module
 
 CALLS = (Call(33, 70, 37), Call(20, 90, 70, 1), Call(64, 64, 0, 2), Call(1, 50, 49, 3), Call(40, 30, -10, 4))
 DIM = 8
