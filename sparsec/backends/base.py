@@ -127,6 +127,7 @@ class Cached:
     lengths: int32 [B], the tokens that each sequence has already. counts: int32 [B], how many of the call's N tokens
     are its own: the last ones of the N, the rest before them being padding (None: all N).
     places: int32 [kv_heads, regions, 2]: base and capacity of each region, 0 and 0 where a group has fewer.
+    marks: what the cache remembers of inputs, as of `runtime.inputs.remembered`.
     state, max_len: as of `runtime.kv.cache.KVCache`, for a kernel that `advances`: storing then counts the tokens in
     state and lengths, and raises CallError before anything is written if a sequence would have more than max_len.
     """
@@ -138,6 +139,7 @@ class Cached:
     places: Tensor
     state: Tensor | None = None
     max_len: int = POSITION_LIMIT
+    marks: tuple[Tensor, ...] = ()
     checked: bool = False
     """Set by a kernel that has found the tensors, counts aside, to be what it takes."""
 

@@ -24,6 +24,7 @@ from sparsec.plan.kv.layout import CacheLayout
 from sparsec.runtime.derivatives import forward
 from sparsec.runtime.devices import check_device, device_of
 from sparsec.runtime.inputs.checks import InputTensors, Sizes, flat_inputs
+from sparsec.runtime.inputs.remembered import blank
 from sparsec.runtime.kernel import registered
 from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.kv.ops import attend_cached, attend_now, cache_tables, refuse_derivatives
@@ -159,7 +160,7 @@ class SparseAttention(nn.Module):
         if not self._fits(q, k, v):
             self._check(q, k, v)
         if cache is not None:
-            found = self._attend_cached(q, k, v, cache, lengths, q_offset, cu_seqlens)
+            found = self._attend_cached(q, k, v, cache, lengths, q_offset, cu_seqlens, (inputs, check_inputs))
             return found if return_lse else found[0]
         if lengths is not None:
             raise CallError("expected lengths with a cache alone, got them without one")
@@ -246,6 +247,7 @@ class SparseAttention(nn.Module):
             rollback=rollback,
             kernel=self._kernel,
             lists=cache_tables(self._kernel, max_len, where),
+            marks=blank(self.inputs, batch_size, self.heads, max_len, where),
         )
 
     def _attend_cached(
@@ -257,6 +259,7 @@ class SparseAttention(nn.Module):
         lengths: Tensor | Sequence[int] | None,
         q_offset: int | None,
         cu_seqlens: Tensor | None,
+        inputs: tuple[Mapping[str, InputTensors] | None, bool],
     ) -> tuple[Tensor, Tensor]:
         if q_offset is not None or cu_seqlens is not None:
             raise CallError("expected neither q_offset nor cu_seqlens with a cache, got one")
@@ -279,6 +282,7 @@ class SparseAttention(nn.Module):
                 where = "the CPU" if q.is_cpu else f"the CPU or {q.device}"
                 raise CallError(f"expected lengths [{batch}] on {where}, got {list(counts.shape)} on {counts.device}")
         sink = None if self.sink is None else self.sink.detach().float()
+        flat = self._input_tensors(q, k, *inputs) or None
         assert isinstance(self._kernel, str)
         if not torch.compiler.is_compiling() and not is_in_torch_dispatch_mode() and type(q) is Tensor:
             if torch._C._are_functorch_transforms_active() and any(
@@ -288,7 +292,7 @@ class SparseAttention(nn.Module):
                     "expected no vmap over a call with a cache, got one; a cache has a batch_size of its own"
                 )
             # Nobody watches operators; on a CPU, dispatch would take as long as a third of a step's kernel.
-            found = cache.seen(counts), cache.lists, self.scale
+            found = cache.seen(counts), cache.lists, flat, self.scale
             return attend_now(registered(self._kernel, q.device), q, k, v, sink, *found, checked=True)
         out, lse = attend_cached(
             q,
@@ -302,6 +306,8 @@ class SparseAttention(nn.Module):
             counts,
             cache.places,
             cache.lists,
+            list(cache.marks),
+            flat,
             cache.max_len,
             self._kernel,
             self.scale,

@@ -49,3 +49,37 @@ def test_outputs_and_gradients(name: str) -> None:
         wanted = torch.autograd.grad(expected, leaves, grad.double())
         for mine, theirs in zip(found, wanted, strict=True):
             torch.testing.assert_close(mine, theirs, atol=5e-5, rtol=1e-4)
+
+
+CACHED = [name for name in TERMS if name.startswith(("causal ", "all but ", "vertical", "two lists", "lists of"))]
+STEPS = (30, 1, 1, 7, 1, 20, 1)
+
+
+@pytest.mark.parametrize("name", CACHED)
+def test_a_cache_gives_what_the_whole_gives(name: str) -> None:
+    """Each call gives what speaks of its queries and of its new keys."""
+    attn = compiled(name, "torch")
+    total = sum(STEPS)
+    cache = attn.new_cache(BATCH, total)
+    torch.manual_seed(5)
+    q, k, v = (torch.randn(BATCH, heads, total, DIM) for heads in (HEADS, KV_HEADS, KV_HEADS))
+    of_keys = Call(total, total, 0, 9).tensors()
+    start = 0
+    for seed, new in enumerate(STEPS):
+        stop = start + new
+        call = Call(new, stop, start, seed)
+        given = call.tensors()
+        whole = {**given, "tokens": of_keys["tokens"][:, :stop]}
+        whole["labels"] = (given["labels"][0], of_keys["labels"][1][..., :stop])
+        step = {
+            **whole,
+            "tokens": whole["tokens"][:, start:],
+            "labels": (whole["labels"][0], whole["labels"][1][..., start:]),
+        }
+        out, lse = attn(
+            q[:, :, start:stop], k[:, :, start:stop], v[:, :, start:stop], cache=cache, inputs=step, return_lse=True
+        )
+        expected, expected_lse = dense(q[:, :, start:stop], k[:, :, :stop], v[:, :, :stop], visible(name, call, whole))
+        torch.testing.assert_close(out.double(), expected, atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(lse.double(), expected_lse, atol=2e-5, rtol=1e-5)
+        start = stop

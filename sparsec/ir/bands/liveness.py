@@ -112,6 +112,8 @@ def _reasons(band: Band) -> list[Growth]:
         reasons.append("every key is at the right distance from some later query")
     if band.lists:
         reasons.append("a later query may draw any block")
+    if any(not test.negated for test in band.inputs):
+        reasons.append("an input may name any key")
     if any(bound.base is Base.END for bound in band.upper):
         reasons.append("a bound that counts back from the end reaches every key in time")
     return [Growth(band.origin, reason) for reason in reasons]

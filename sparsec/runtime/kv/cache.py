@@ -30,9 +30,10 @@ class KVCache:
 
     Attributes: `layout` (which keys are kept), `batch_size`, `max_len` (tokens a sequence may have), `rollback` (how
     many of the latest tokens `truncate` may always take back), `keys` and `values` (the arenas, [batch, slots, head
-    dim]), `lengths_tensor` (int32 [batch], on the cache's device), `state` (int64 [2, batch] on the CPU: tokens of each
-    sequence, and the most that it has had since it was last empty; after calls with `lengths` on a device the first is
-    the most that it may be, above the second, until somebody asks for it).
+    dim]), `marks` (what inputs said of keys, as of `runtime.inputs.remembered`), `lengths_tensor` (int32 [batch], on
+    the cache's device), `state` (int64 [2, batch] on the CPU: tokens of each sequence, and the most that it has had
+    since it was last empty; after calls with `lengths` on a device the first is the most that it may be, above the
+    second, until somebody asks for it).
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class KVCache:
         kernel: str,
         rollback: int = 0,
         lists: tuple[Tensor, ...] = (),
+        marks: tuple[Tensor, ...] = (),
     ) -> None:
         for name, value, least in (("batch_size", batch_size, 1), ("max_len", max_len, 1), ("rollback", rollback, 0)):
             if value < least:
@@ -57,7 +59,7 @@ class KVCache:
                 f"expected at most {POSITION_LIMIT} slots, got {slots} for max_len {max_len} and rollback {rollback}"
             )
         self.layout, self.batch_size, self.max_len, self.rollback = layout, batch_size, max_len, rollback
-        self.kernel, self.lists = kernel, lists
+        self.kernel, self.lists, self.marks = kernel, lists, marks
         shape = (batch_size, slots, head_dim)
         self.keys, self.values = _arena(shape, dtype, device), _arena(shape, dtype, device)
         self.lengths_tensor = torch.zeros(batch_size, dtype=torch.int32, device=device)
@@ -68,9 +70,9 @@ class KVCache:
     def seen(self, counts: Tensor | None) -> Cached:
         """What kernels take, for a call with `counts` tokens of each sequence (None: with all that it has)."""
         last, lengths, state = self._seen, self.lengths_tensor, self.state
-        same = last is not None and last.keys is self.keys and last.values is self.values
+        same = last is not None and last.keys is self.keys and last.values is self.values and last.marks is self.marks
         if last is None or not (same and last.lengths is lengths and last.state is state):
-            last = Cached(self.keys, self.values, lengths, None, self.places, state, self.max_len)
+            last = Cached(self.keys, self.values, lengths, None, self.places, state, self.max_len, self.marks)
             self._seen = last
         return last if counts is None else replace(last, counts=counts)
 
@@ -130,6 +132,7 @@ class KVCache:
             raise CallError(f"expected indices of sequences from 0 to {self.batch_size - 1}, got {rows.tolist()}")
         there = rows.to(self.keys.device)
         self.keys, self.values = self.keys[there], self.values[there]
+        self.marks = tuple(mark[there] for mark in self.marks)
         self.lengths_tensor, self.state = self.lengths_tensor[there], self.state[:, rows.cpu()]
         self.batch_size = len(rows)
 
@@ -144,9 +147,10 @@ class KVCache:
             self.refresh()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that the cache holds, as contiguous tensors: keys, values, lengths, state."""
+        """All that the cache holds, as contiguous tensors: keys, values, lengths, state, and marks by number."""
         self._settle()
-        return {"keys": self.keys, "values": self.values, "lengths": self.lengths_tensor, "state": self.state}
+        marks = {f"marks {n}": mark for n, mark in enumerate(self.marks)}
+        return {"keys": self.keys, "values": self.values, "lengths": self.lengths_tensor, "state": self.state, **marks}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Copies what `state_dict` of a cache of the same pattern, max_len and rollback gave."""
@@ -171,6 +175,7 @@ class KVCache:
         self.keys, self.values, self.lengths_tensor = (
             state[name].to(device, copy=True).contiguous() for name in ("keys", "values", "lengths")
         )
+        self.marks = tuple(state[f"marks {n}"].to(device, copy=True).contiguous() for n in range(len(self.marks)))
         self.state = state["state"].to("cpu", copy=True)
         self.refresh()
 
@@ -179,6 +184,7 @@ class KVCache:
         copy.__dict__ |= self.__dict__
         copy.keys, copy.values = tensors["keys"], tensors["values"]
         copy.lengths_tensor, copy.state = tensors["lengths"], tensors["state"]
+        copy.marks = tuple(tensors[f"marks {n}"] for n in range(len(self.marks)))
         return copy
 
     def __repr__(self) -> str:

@@ -6,6 +6,8 @@ short of its reach only where it has a slot for every key; so a key keeps its nu
 
 from __future__ import annotations
 
+import torch
+
 from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.kv.ops import cache_tables
 
@@ -24,6 +26,7 @@ def grown(cache: KVCache, max_len: int) -> KVCache:
         kernel=cache.kernel,
         rollback=cache.rollback,
         lists=cache_tables(cache.kernel, max_len, cache.keys.device),
+        marks=tuple(torch.nn.functional.pad(mark, (0, max_len - cache.max_len)) for mark in cache.marks),
     )
     layout, rollback = cache.layout, cache.rollback
     before, after = layout.places(cache.max_len, rollback), layout.places(max_len, rollback)

@@ -17,13 +17,15 @@ from sparsec.backends.base import Cached, check_room
 from sparsec.diagnostics.model import CallError
 from sparsec.runtime.devices import captured, current
 from sparsec.runtime.draws import draw_tables
+from sparsec.runtime.inputs.remembered import recalled, remember
 from sparsec.runtime.kernel import LoadedKernel, registered
 from sparsec.runtime.tangents import library, refuse_tangents
 
 torch.library.define(
     "sparsec::attend_cached",
     "(Tensor q, Tensor k, Tensor v, Tensor? sink, Tensor(a!) keys, Tensor(b!) values, Tensor(c!) lengths,"
-    " Tensor(d!) state, Tensor? counts, Tensor places, Tensor[] lists, SymInt max_len, str kernel, float? scale)"
+    " Tensor(d!) state, Tensor? counts, Tensor places, Tensor[] lists, Tensor(e!)[] marks,"
+    " Tensor[]? inputs, SymInt max_len, str kernel, float? scale)"
     " -> (Tensor, Tensor)",
 )
 
@@ -41,6 +43,8 @@ def _attend_cached(
     counts: Tensor | None,
     places: Tensor,
     lists: list[Tensor],
+    marks: list[Tensor],
+    inputs: list[Tensor] | None,
     max_len: int,
     kernel: str,
     scale: float | None,
@@ -50,8 +54,8 @@ def _attend_cached(
     `counts`: int32 [B] on the CPU or on q's device, the tokens of each sequence among the N (None: all of them).
     `state`: see KVCache.
     """
-    cache = Cached(keys, values, lengths, counts, places, state, max_len)
-    return attend_now(registered(kernel, q.device), q, k, v, sink, cache, tuple(lists), scale)
+    cache = Cached(keys, values, lengths, counts, places, state, max_len, tuple(marks))
+    return attend_now(registered(kernel, q.device), q, k, v, sink, cache, tuple(lists), inputs, scale)
 
 
 def attend_now(
@@ -62,6 +66,7 @@ def attend_now(
     sink: Tensor | None,
     cache: Cached,
     lists: tuple[Tensor, ...],
+    inputs: list[Tensor] | None,
     scale: float | None,
     *,
     checked: bool = False,
@@ -78,12 +83,22 @@ def attend_now(
         check_room(state[0].tolist(), given, cache.max_len)
         if counts is not None:
             cache = replace(cache, counts=_there(counts, new, q.device, recorded))
+    said, reach = inputs or [], 0
+    if inputs:
+        # As many keys as any sequence can have by then; a replay of a graph may have more than the host knows of.
+        reach = cache.max_len if recorded else min(int(state[0].max()) + new, max(cache.max_len, new))
+        declared = loaded.launch.declared
+        remember(declared, inputs, cache.marks, cache.lengths, cache.counted(new))
+        said = recalled(declared, inputs, cache.marks, reach)
     if new > 1 and told and min(given) == new and not state[0].any() and not recorded:
         # Empty sequences, and all tokens theirs: the forward kernel serves, which is faster.
-        out, lse = _first(loaded, q, k, v, sink, scale)
+        out, lse = _first(loaded, q, k, v, sink, inputs, scale)
         kernel.store(k, v, cache)
     else:
-        out, lse = kernel.attend(q, k, v, cache, scale=scale, lists=lists, sink=sink, store=True, checked=checked)
+        lookups = loaded.lookups(said, new, reach, reach - new)
+        out, lse = kernel.attend(
+            q, k, v, cache, scale=scale, lists=lists, sink=sink, store=True, checked=checked, inputs=lookups
+        )
     if not kernel.advances:
         cache.lengths.add_(new if cache.counts is None else cache.counts)
         if not recorded:  # nothing has happened yet
@@ -124,10 +139,17 @@ def cache_tables(kernel: str, max_len: int, device: torch.device) -> tuple[Tenso
 
 
 def _first(
-    loaded: LoadedKernel, q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, scale: float | None
+    loaded: LoadedKernel,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    sink: Tensor | None,
+    inputs: list[Tensor] | None,
+    scale: float | None,
 ) -> tuple[Tensor, Tensor]:
     lists = loaded.draws.tables(q.shape[2], 0, q.device)
-    return loaded.forward.forward(q, k, v, q_offset=0, scale=scale, lists=lists, sink=sink)
+    lookups = loaded.lookups(inputs or (), q.shape[2], k.shape[2], 0)
+    return loaded.forward.forward(q, k, v, q_offset=0, scale=scale, lists=lists, sink=sink, inputs=lookups)
 
 
 @torch.library.register_fake("sparsec::attend_cached")  # type: ignore[untyped-decorator]  # torch leaves it untyped
@@ -143,6 +165,8 @@ def _(
     counts: Tensor | None,
     places: Tensor,
     lists: list[Tensor],
+    marks: list[Tensor],
+    inputs: list[Tensor] | None,
     max_len: int,
     kernel: str,
     scale: float | None,
