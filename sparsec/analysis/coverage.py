@@ -7,12 +7,12 @@ count long, evenly spread query tiles stand for the others and `exact` is False.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from sparsec.ir.bands.classes import equal_heads
+from sparsec.ir.bands.classes import BlockMask, equal_heads
 from sparsec.ir.expr.evaluate import evaluate, holds
 from sparsec.ir.tiles.interpreter import draws
 from sparsec.ir.tiles.program import Segment, TileProgram
@@ -187,8 +187,20 @@ def _live(program: TileProgram, constants: Mapping[str, int], row: _Row, length:
 def pattern_coverage(
     lowered: Lowered, length: int, cells: tuple[int, int] = (1, 1), *, only: int | None = None
 ) -> tuple[HeadCoverage, ...]:
-    """The coverage of each distinct head in tiles of at most TILE x TILE; `documents` count as one.
+    """The coverage of each distinct head in tiles of at most TILE x TILE; `documents` count as one, and inputs as if
+    they named every pair that they may.
 
     Raises TooManyBands, TooManyClasses.
     """
-    return coverage(head_classes(lowered.mask, TILE, TILE), length, cells, only=only)
+    return coverage(head_classes(_all_that_inputs_may_name(lowered.mask), TILE, TILE), length, cells, only=only)
+
+
+def _all_that_inputs_may_name(mask: BlockMask) -> BlockMask:
+    """The mask without its tests of inputs."""
+    return replace(
+        mask,
+        classes=tuple(
+            replace(of, bands=tuple(dict.fromkeys(replace(band, inputs=()) for band in of.bands)))
+            for of in mask.classes
+        ),
+    )

@@ -29,7 +29,7 @@ class PartReport:
     """`live_pairs`: of all heads of one layer (an estimate unless `exact`); `dense_pairs`: of dense attention, `causal`
     if no head looks ahead.
 
-    `flops` are of a forward pass over the live pairs of one layer. `growth`: why the cache grows, where it need not.
+    `at_most`: inputs may leave out some of the live pairs. `flops` are of a forward pass over the live pairs of one layer. `growth`: why the cache grows, where it need not.
     """
 
     name: str
@@ -38,6 +38,7 @@ class PartReport:
     dense_pairs: int
     causal: bool
     exact: bool
+    at_most: bool
     flops: float
     groups: tuple[GroupPrice, ...]
     cache: CachePrice | None
@@ -85,6 +86,7 @@ def _part(part: Part, geometry: Geometry, tokens: int) -> PartReport:
         dense,
         causal,
         all(each.exact for each in covered),
+        bool(part.lowered.pattern.inputs),
         4 * geometry.head_dim * live,
         () if layout is None else group_prices(layout, tokens),
         None if layout is None else price([layout], geometry, tokens),

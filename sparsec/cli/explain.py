@@ -119,8 +119,8 @@ def _computed(found: Report) -> str:
 
 def _share(part: PartReport) -> list[str]:
     share = part.live_pairs / part.dense_pairs
-    ideal = f"{1 / share:.3g}x" if share else "-"
-    about = "" if part.exact else "~"
+    ideal = f"{'at least ' if part.at_most else ''}{1 / share:.3g}x" if share else "-"
+    about = f"{'at most ' if part.at_most else ''}{'' if part.exact else '~'}"
     live = f"{about}{percent(share)} of {of_pairs(part.causal)}"
     return [part.name, str(len(part.layers)), live, ideal, f"{part.flops / 1e12:.3g} TFLOP"]
 

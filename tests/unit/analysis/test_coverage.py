@@ -8,11 +8,12 @@ import pytest
 
 import sparsec
 from sparsec.analysis import coverage as module
-from sparsec.analysis.coverage import HeadCoverage, coverage
+from sparsec.analysis.coverage import HeadCoverage, coverage, pattern_coverage
 from sparsec.cli.picture import ASCII, BLOCKS, draw, name_heads, shades_for
 from sparsec.cli.picture_svg import draw_html, draw_svg
 from sparsec.pipeline import Lowered
 from sparsec.reference import mask
+from sparsec.sema import model as m
 from sparsec.sema.model import ResolvedPattern
 
 PATTERNS = [
@@ -128,3 +129,11 @@ def test_svg_is_well_formed_and_draws_every_visited_cell() -> None:
             drawn += int(run.split("h")[1].split("v")[0])
     assert drawn == int(((found[0].full + found[0].partial) > 0).sum())
     assert "a &lt; b" in draw_html(found, "a < b")
+
+
+def test_inputs_count_as_if_they_named_all_that_they_may() -> None:
+    rows = m.InputDecl("picks", m.InputKind.ROWS, 1, 1)
+    term = m.Intersection((m.Causal(), m.Union((m.Window(20, 0, False), m.Input(0)))))
+    lowered = Lowered(m.ResolvedPattern(1, 1, (term,), 64, (rows,), m.Documents.NONE, m.Score()))
+    (found,) = pattern_coverage(lowered, 200)
+    assert found.live_pairs == 200 * 201 / 2 and found.causal and found.exact
