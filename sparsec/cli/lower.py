@@ -27,6 +27,7 @@ from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.kv.printer import print_cached, print_layout
 from sparsec.plan.printer import print_backward, print_plan, print_programs
+from sparsec.sema.inputs import input_names
 from sparsec.sema.printer import head_text, sparse_text
 
 STAGES = ("terms", "bands", "tiles", "plan", "layout", "cpp", "triton")
@@ -122,7 +123,11 @@ def stage_text(compilation: Compilation, stage: str, of: str = "forward", *, hea
     lowered, pattern = compilation.lowered, compilation.pattern
     match stage:
         case "terms":
-            return sparse_text(pattern, name) if head is None else f"head {head}: {head_text(pattern.terms[head])}\n"
+            return (
+                sparse_text(pattern, name)
+                if head is None
+                else f"head {head}: {head_text(pattern.terms[head], input_names(pattern.inputs))}\n"
+            )
         case "bands":
             transposed = of == "backward"
             return print_mask(lowered.transposed if transposed else lowered.mask, head, transposed=transposed)

@@ -80,10 +80,16 @@ UNKNOWN_KIND = Code(
     "E107",
     "an unknown input kind",
     "`{name}` is not a kind of input",
-    "write one of length, columns, slashes, blocks, tokens",
+    "write one of {kinds}",
 )
 NOT_CALLABLE = Code(
     "E108", "arguments given to a value", "`{name}` takes no arguments", "write `{name}` without parentheses"
+)
+KIND_ARGUMENTS = Code(
+    "E109",
+    "what a kind of input does not take in its parentheses",
+    "the kind `{kind}` does not take this",
+    "write {usage}",
 )
 
 # Types and arguments
@@ -123,15 +129,21 @@ FRACTION_NOT_HERE = Code(
 )
 RUN_TIME_LENGTH = Code(
     "E209",
-    "arithmetic on a run-time length",
-    "a run-time length may stand only as a whole token length of a term",
-    "write the input by itself, as in `sink(prefix)` or `columns(0..prefix)`",
+    "a run-time length where none may stand, or arithmetic on one",
+    "a run-time length may stand only as the length of `sink` and `window`, and as an end of `columns` and `rows`",
+    "write the input by itself, as in `sink(prefix)`, `window(prefix, ahead = 4)` or `columns(0 .. prefix)`",
 )
 PARAMETER_TYPE = Code(
     "E210",
     "a parameter whose default is no plain value",
     "the default of parameter `{name}` is {actual}",
     "give it an integer, a length, a boolean, a list or a range; name a set of pairs with `let`",
+)
+WEIGHTS_NOT_HERE = Code(
+    "E211",
+    "an input of weights outside `key_bias`",
+    "an input of kind `weights` is no term: its numbers change the score",
+    "add them to the score with the statement `key_bias`, and attend to a set of pairs",
 )
 
 # Structure of a file
@@ -198,6 +210,12 @@ INPUT_DISAGREES = Code(
     "one input name with two kinds",
     "input `{name}` is of kind {inner_kind} in pattern `{inner}`, and of kind {outer_kind} in pattern `{outer}`",
     "give one of the two inputs another name",
+)
+TREE_IN_DOCUMENTS = Code(
+    "E315",
+    "an input of kind `tree` beside `documents`",
+    "input `{name}` is the tree of one sequence's last tokens, and packed documents are many sequences",
+    "take `documents` out, and give each sequence a row of the batch",
 )
 
 # Values
@@ -352,6 +370,13 @@ CANNOT_RUN = Code(
     "a pattern that nothing can run",
     "pattern `{name}` has no errors, but nothing can run it: {why}",
     "write the set with terms known at compile time to run it",
+)
+
+UNUSED_INPUT = Code(
+    "W607",
+    "an input that nothing uses",
+    "nothing in pattern `{pattern}` uses the input `{name}`",
+    "use it, or remove its line: every call has to pass it",
 )
 
 MEANING_CODES: tuple[Code, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Code))

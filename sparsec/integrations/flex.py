@@ -14,11 +14,11 @@ from typing import Any, assert_never
 import torch
 from torch import Tensor
 
-from sparsec.diagnostics.model import CallError, SparsecError
+from sparsec.diagnostics.model import CallError, InternalError, SparsecError
 from sparsec.ir.bands.draws import split_mix
 from sparsec.sema import model
 from sparsec.sema.model import Documents, ResolvedPattern, Term
-from sparsec.sema.modifiers import Alibi, LearnedSink, Modifier, Softcap
+from sparsec.sema.modifiers import Alibi, KeyBias, LearnedSink, Modifier, Softcap
 from sparsec.sema.terms import parts_of
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -108,6 +108,8 @@ def _bend(modifier: Modifier, heads: int, q_offset: int, device: torch.device) -
         case Alibi():
             slopes = torch.tensor(modifier.of_heads(heads), dtype=torch.float32, device=device)
             return lambda score, b, h, q, kv: score - slopes[h] * (q + q_offset - kv).abs()
+        case KeyBias():
+            raise InternalError("patterns with run-time inputs are refused before they are lowered")
         case LearnedSink():  # of a row, not of a pair: FlexAttention runs without
             return None
         case _:

@@ -11,7 +11,7 @@ import torch
 
 from sparsec.diagnostics.model import CallError
 from sparsec.sema.model import Score
-from sparsec.sema.modifiers import Alibi, LearnedSink, Softcap
+from sparsec.sema.modifiers import Alibi, KeyBias, LearnedSink, Softcap
 
 PLAIN = Score()
 """No score modifier, and the scale left out."""
@@ -25,15 +25,17 @@ def attention(
     score: Score = PLAIN,
     *,
     sink: torch.Tensor | None = None,
+    key_bias: torch.Tensor | None = None,
     q_offset: int | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(out [B, H, Nq, Dv], lse [B, H, Nq]) in `dtype`, with gradients to q, k, v and sink.
+    """(out [B, H, Nq, Dv], lse [B, H, Nq]) in `dtype`, with gradients to q, k, v, sink and key_bias.
 
-    q [B, H, Nq, D]; k [B, G, Nk, D]; v [B, G, Nk, Dv]; G divides H; mask bool [H, Nq, Nk] or broadcastable to it;
-    lse is the natural logarithm of the sum of exp(score) over the row. `sink` [H]: one more logit a head in the sum,
-    with no value, where a modifier learns one. Queries start at `q_offset`, Nk - Nq if left out. Raises CallError for
-    head counts, or slopes, that do not fit.
+    q [B, H, Nq, D]; k [B, G, Nk, D]; v [B, G, Nk, Dv]; G divides H; mask bool [H, Nq, Nk], [B, H, Nq, Nk] or
+    broadcastable to it; lse is the natural logarithm of the sum of exp(score) over the row. `sink` [H]: one more logit
+    a head in the sum, with no value, where a modifier learns one. `key_bias` [B or 1, X, Nk], X = 1, G or H: what the
+    modifier of that name adds; a key whose bias is -inf is not seen. Queries start at `q_offset`, Nk - Nq if left out.
+    Raises CallError for head counts, slopes or a bias that do not fit.
     """
     heads, kv_heads = q.shape[1], k.shape[1]
     if heads % kv_heads:
@@ -51,10 +53,16 @@ def attention(
                 if len(slopes) != heads:
                     raise CallError(f"expected a slope for each of {heads} heads, got {len(slopes)}")
                 scores = scores - _distances(slopes, q.shape[2], k.shape[2], q_offset).to(scores)
+            case KeyBias():
+                if key_bias is None:
+                    raise CallError("expected key_bias, which the score adds, got none")
+                scores = scores + _of_heads(key_bias, heads).to(scores)[..., None, :]
             case LearnedSink():
                 pass
             case _:
                 assert_never(modifier)
+    if key_bias is not None:
+        mask = mask & (_of_heads(key_bias, heads)[..., None, :] != float("-inf"))
     scores = scores.masked_fill(~mask, float("-inf"))
     seen = mask.any(dim=-1).expand(scores.shape[:-1])
     if sink is not None:
@@ -65,8 +73,13 @@ def attention(
     weights = torch.softmax(finite, dim=-1)[..., : k.shape[2]] * seen[..., None]
     lse = torch.logsumexp(finite, dim=-1).masked_fill(~seen, float("-inf"))
     # A key that no query sees may hold NaN, and 0 * NaN is NaN.
-    used = mask.expand(heads, q.shape[2], k.shape[2]).any(dim=-2)[None, :, :, None]
+    used = mask.expand(*q.shape[:3], k.shape[2]).any(dim=-2)[..., None]
     return weights @ torch.where(used, values, torch.zeros_like(values)), lse
+
+
+def _of_heads(values: torch.Tensor, heads: int) -> torch.Tensor:
+    """[B, X, n] for each of `heads` query heads: [B, heads, n]."""
+    return values.repeat_interleave(heads // values.shape[1], dim=1)
 
 
 def _distances(slopes: tuple[float, ...], n_q: int, n_k: int, q_offset: int | None) -> torch.Tensor:

@@ -33,7 +33,7 @@ from sparsec.sema.record import heads_data, heads_of
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 HEAD_DIM_LIMIT = 1024
 DIGEST_LENGTH = 64
-_FORMAT = 2
+_FORMAT = 3
 _TEXT_LIMIT = 1 << 25
 """Bytes of a name's text: some times what the largest pattern takes."""
 

@@ -14,9 +14,10 @@ from sparsec.sema.checked import CheckedFile
 from sparsec.sema.checks.calls import fits_parameter
 from sparsec.sema.checks.expressions import check
 from sparsec.sema.checks.scope import Parameter, Scope
+from sparsec.sema.model import RunTimeLength
 from sparsec.sema.node import LIMIT, Depends, Type
 from sparsec.sema.resolution.evaluate import evaluate
-from sparsec.sema.resolution.values import Budget, Evaluator, Place, RangeValue, RunTime, Value
+from sparsec.sema.resolution.values import Budget, Evaluator, Place, RangeValue, Value
 from sparsec.sema.terms import Sized
 from sparsec.syntax import tree
 from sparsec.syntax.parser import parse
@@ -129,7 +130,7 @@ def _read(parameter: Parameter, text: str) -> Value:
     )
     fits = fits_parameter(node, parameter, scope) and not problems
     value = evaluate(node, Place(source, {}, {}), run) if fits else None
-    if value is None or isinstance(value, RunTime | Sized):
+    if value is None or isinstance(value, RunTimeLength | Sized):
         raise _wrong(parameter, text, shown, problems[0].message if problems else None)
     return value
 

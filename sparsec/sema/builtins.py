@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
-from typing import Any
+from typing import Any, assert_never
 
 from sparsec.sema import model
 from sparsec.sema.model import Leaf
@@ -35,6 +35,7 @@ class Slot:
     """One argument of a built-in term. `least` is the smallest value, `most` the largest, in its own unit.
 
     An `optional` one is 0 if left out, or the query head with `of_head`. `told`: it is printed even if it is 0.
+    `run_time`: a RunTimeLength may stand there, which may be 0.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Slot:
     optional: bool = False
     of_head: bool = False
     told: bool = False
+    run_time: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,6 @@ class BuiltInValue:
 
 
 _N = Slot("n", SlotKind.LENGTH, 1)
-_NONE_OR_MORE = Slot("n", SlotKind.LENGTH)
 _PERIODIC = (Slot("s", SlotKind.LENGTH, 1), Slot("phase", SlotKind.PHASE, -LIMIT, optional=True))
 _RANGE = (Slot("range", SlotKind.RANGE),)
 
@@ -89,14 +90,16 @@ TERMS: dict[str, BuiltInTerm] = {
     "full": BuiltInTerm(model.Full),
     "none": BuiltInTerm(model.Nothing),
     "causal": BuiltInTerm(model.Causal),
-    "window": BuiltInTerm(model.Window, (_N, Slot("ahead", SlotKind.SAME, optional=True))),
-    "sink": BuiltInTerm(model.Sink, (_NONE_OR_MORE,)),
+    "window": BuiltInTerm(
+        model.Window, (Slot("n", SlotKind.LENGTH, 1, run_time=True), Slot("ahead", SlotKind.SAME, optional=True))
+    ),
+    "sink": BuiltInTerm(model.Sink, (Slot("n", SlotKind.LENGTH, run_time=True),)),
     "stride": BuiltInTerm(model.Stride, _PERIODIC),
     "dilated": BuiltInTerm(model.Dilated, _PERIODIC),
     "chunk": BuiltInTerm(model.Chunk, (_N, Slot("back", SlotKind.INTEGER, optional=True))),
     "columns": BuiltInTerm(model.Columns, _RANGE),
     "rows": BuiltInTerm(model.Rows, _RANGE),
-    "global": BuiltInTerm(model.Global, (_NONE_OR_MORE,)),
+    "global": BuiltInTerm(model.Global, (Slot("n", SlotKind.LENGTH),)),
     "random": BuiltInTerm(
         model.Random,
         (
@@ -135,7 +138,8 @@ def usage(name: str) -> str:
     return f"{name}({', '.join(parts)})" if parts else name
 
 
-Argument = int | tuple[model.Edge | None, model.Edge | None]
+End = model.Edge | model.RunTimeLength | None
+Argument = int | model.RunTimeLength | tuple[End, End]
 """The value of a slot: a number, or the ends of a range."""
 
 
@@ -148,7 +152,9 @@ def built(name: str, arguments: Sequence[Argument], *, in_blocks: bool, block: i
             values += argument
         elif slot.takes is SlotKind.PHASE:
             period = arguments[0]
-            assert isinstance(period, int), "a phase follows the length that it is taken modulo"
+            assert isinstance(period, int) and isinstance(argument, int), (
+                "a phase follows the length that it is taken modulo"
+            )
             values.append(argument % period)
         else:
             values.append(argument)
@@ -161,10 +167,28 @@ def built(name: str, arguments: Sequence[Argument], *, in_blocks: bool, block: i
     return term.of(*values)
 
 
-def printed(leaf: Leaf) -> str:
-    """The canonical text of a leaf: keywords and final integers, nothing that a user wrote."""
+def printed(leaf: Leaf, names: Sequence[str] = ()) -> str:
+    """The canonical text of a leaf: keywords and final integers, nothing that a user wrote but `names`.
+
+    Those are of the inputs; without them the input of ordinal 0 is `input0`.
+    """
+
+    def of_input(ordinal: int) -> str:
+        return names[ordinal] if names else f"input{ordinal}"
+
+    def end(value: End) -> str:
+        match value:
+            case None:
+                return ""
+            case model.RunTimeLength(ordinal):
+                return of_input(ordinal)
+            case model.Edge(at):
+                return f"{at}{unit}"
+            case _:
+                assert_never(value)
+
     if isinstance(leaf, model.Input):
-        return f"input {leaf.ordinal}"
+        return of_input(leaf.ordinal)
     name = name_of_term(leaf)
     unit = "b" if getattr(leaf, "blocks", False) else ""
     values = iter([getattr(leaf, field) for field in TERMS[name].names])
@@ -173,7 +197,9 @@ def printed(leaf: Leaf) -> str:
         value = next(values)
         own = unit if slot.takes in (SlotKind.LENGTH, SlotKind.SAME) else ""
         if slot.takes is SlotKind.RANGE:
-            parts.append("..".join("" if edge is None else f"{edge.at}{unit}" for edge in (value, next(values))))
+            parts.append("..".join(map(end, (value, next(values)))))
+        elif isinstance(value, model.RunTimeLength):
+            parts.append(of_input(value.ordinal))
         elif not slot.optional:
             parts.append(f"{value}{own}")
         elif value or slot.told:

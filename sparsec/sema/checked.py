@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sparsec.diagnostics.source import SourceFile, Span
 from sparsec.sema.checks.scope import Parameter
-from sparsec.sema.model import Documents, InputDecl
+from sparsec.sema.model import Documents, InputKind, InputUnit
 from sparsec.sema.node import Node
 
 
@@ -24,8 +24,23 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class CheckedInput:
+    """A declared run-time input; `span` is that of its name.
+
+    `tile`: the two lengths of `blocks(m, n)`. It is `inherited` if a pattern that is named declares it.
+    """
+
+    name: str
+    kind: InputKind
+    unit: InputUnit
+    span: Span
+    tile: tuple[Node, Node] | None = None
+    inherited: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class CheckedPattern:
-    """A pattern. `statements` maps the keyword of each statement given once to its span, `input_spans` names to theirs.
+    """A pattern. `statements` maps the keyword of each statement given once to its span.
     `modifiers` maps the keyword of each modifier of the score, in their order, to what stands behind it.
 
     `inputs` are its own and those of the patterns it names; `references` are the Nodes that name other patterns.
@@ -39,8 +54,7 @@ class CheckedPattern:
     kv_heads: Node | None
     block: Node | None
     documents: Documents
-    inputs: tuple[InputDecl, ...]
-    input_spans: Mapping[str, Span]
+    inputs: tuple[CheckedInput, ...]
     lets: tuple[Node, ...]
     arms: tuple[Arm, ...]
     scale: Node | None

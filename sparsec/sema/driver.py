@@ -37,7 +37,9 @@ from sparsec.sema.resolution.values import Budget, OverBudget, Place, Value
 from sparsec.syntax import tree
 
 # What can still be said within an item of which the parser left a part out, and what cannot be said beside one.
-SURE_INSIDE = frozenset({"E103", "E104", "E107", "E201", "E202", "E204", "E206", "E207", "E208", "E209"})
+SURE_INSIDE = frozenset(
+    {"E103", "E104", "E107", "E109", "E201", "E202", "E204", "E206", "E207", "E208", "E209", "E211"}
+)
 UNSURE_OUTSIDE = frozenset({"E101", "E203", "E205", "E301"})
 # Arms out of order say nothing about which of them is reached.
 MISPLACED_ARMS = frozenset({"E305", "E306", "E307"})

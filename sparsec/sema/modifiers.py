@@ -6,7 +6,7 @@ the grammar, and the order of `KINDS` is that in which modifiers change a score.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import ClassVar, assert_never, get_args
@@ -15,7 +15,7 @@ SMALLEST, LARGEST = 1e-30, 1e30
 """Of a number that a score statement takes: the kernels compute in float32."""
 
 Given = float | tuple[float, ...] | None
-"""What a statement gives: its number, its list, or nothing."""
+"""What a statement gives: its number, its list, the ordinal of its input, or nothing."""
 
 
 class Takes(Enum):
@@ -24,6 +24,7 @@ class Takes(Enum):
     NOTHING = "nothing"
     NUMBER = "a number"
     NUMBERS_OF_HEADS = "nothing, or a list of numbers, one a head"
+    INPUT = "the name of an input of weights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,15 @@ class LearnedSink:
     entry: ClassVar[ModifierEntry] = ModifierEntry("learned_sink", Takes.NOTHING, per_pair=False, learned=True)
 
 
-Modifier = Softcap | Alibi | LearnedSink
+@dataclass(frozen=True, slots=True)
+class KeyBias:
+    """A score gains the weight of its key: `ordinal` indexes ResolvedPattern.inputs, whose kind there is WEIGHTS."""
+
+    ordinal: int
+    entry: ClassVar[ModifierEntry] = ModifierEntry("key_bias", Takes.INPUT, per_pair=True)
+
+
+Modifier = Softcap | Alibi | KeyBias | LearnedSink
 KINDS: tuple[Callable[..., Modifier], ...] = get_args(Modifier)
 """The class of each modifier, in the order in which they change a score."""
 ENTRIES: dict[str, ModifierEntry] = {kind.entry.keyword: kind.entry for kind in get_args(Modifier)}
@@ -108,7 +117,7 @@ def part_of(modifier: Modifier, heads: int, part: slice) -> Modifier:
     match modifier:
         case Alibi():
             return Alibi(modifier.of_heads(heads)[part])
-        case Softcap() | LearnedSink():
+        case Softcap() | KeyBias() | LearnedSink():
             return modifier
         case _:
             assert_never(modifier)
@@ -123,10 +132,12 @@ def decimal_places() -> str:
     return f"{', '.join(others)} and {last}"
 
 
-def statement_text(keyword: str, given: Given) -> str:
-    """The statement, with its numbers as Python prints them."""
+def statement_text(keyword: str, given: Given, names: Sequence[str] = ()) -> str:
+    """The statement, with its numbers as Python prints them; `names`: those of the inputs, by ordinal."""
     if given is None:
         return keyword
+    if isinstance(given, int) and keyword == KeyBias.entry.keyword:
+        return f"{keyword} {names[given] if names else f'input{given}'}"
     return f"{keyword} [{', '.join(map(repr, given))}]" if isinstance(given, tuple) else f"{keyword} {given!r}"
 
 

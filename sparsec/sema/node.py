@@ -33,6 +33,7 @@ class Type(Enum):
     DECIMAL = "a decimal"
     RUN_TIME_LENGTH = "a run-time length"
     RUN_TIME_RANGE = "a range with a run-time end"
+    WEIGHTS = "an input of weights"
     UNKNOWN = "an expression with an error"
 
 

@@ -1,7 +1,7 @@
 """A resolved pattern to plain data for JSON, and back: how a pattern leaves the process that read it.
 
 Invariant: what `heads_of` accepts keeps every invariant of `sema.model` and the limits of the language, whoever wrote
-the data; it raises ValueError for anything else. Names, spans and texts stay behind, so no byte of a user's text does.
+the data; it raises ValueError for anything else. Of a user's text only the names of inputs leave, which calls go by.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from dataclasses import fields
 from typing import Any
 
 from sparsec.sema import model
-from sparsec.sema.builtins import TERMS, BuiltInTerm, SlotKind, printed
+from sparsec.sema.builtins import TERMS, BuiltInTerm, End, Slot, SlotKind, printed
+from sparsec.sema.checks.scope import reserved
+from sparsec.sema.inputs import TERM_KINDS, UNITS
 from sparsec.sema.model import (
     Documents,
     Edge,
@@ -29,8 +31,8 @@ from sparsec.sema.model import (
 from sparsec.sema.modifiers import ENTRIES, LARGEST, SMALLEST, Given, ModifierEntry, Takes, given_of, modifier_of
 from sparsec.sema.node import LIMIT, MAX_DEPTH, MAX_HEADS
 from sparsec.sema.resolution.values import MAX_LEAVES, MAX_STEPS
+from sparsec.syntax.lexer import MAX_TOKENS, MAX_WORD
 
-_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]{0,255}")
 _DEPTH = MAX_DEPTH + 2  # a leaf is two levels of a term, and `causal` is met around the whole of it
 _LEAVES = MAX_LEAVES + 1
 _ALL_LEAVES = 4 * MAX_STEPS  # of all heads together: evaluation pays one step for four
@@ -42,7 +44,7 @@ def heads_data(pattern: ResolvedPattern) -> dict[str, Any]:
     """`pattern` as lists, numbers and strings; equal terms once.
 
     `nodes`: each a kind and its values, where a number in the place of a term is an earlier node; `terms`: the node of
-    each head.
+    each head. An end of a range is a number, or the ordinal of an input in a list; so is a run-time length.
     """
     nodes: dict[str, int] = {}
     rows: list[list[Any]] = []
@@ -63,8 +65,8 @@ def heads_data(pattern: ResolvedPattern) -> dict[str, Any]:
         "kv_heads": pattern.kv_heads,
         "block": pattern.block,
         "documents": pattern.documents.value,
+        "inputs": inputs_data(pattern.inputs),
         "score": score_data(pattern.score),
-        "inputs": [input_data(each) for each in pattern.inputs],
         "nodes": rows,
         "terms": terms,
     }
@@ -81,30 +83,32 @@ def _row(term: Term, node: Callable[[Term], int]) -> list[Any]:
         case model.At(inner, origin):
             return ["At", node(inner), origin.line]
     values = (getattr(term, field.name) for field in fields(term))
-    return [type(term).__name__, *map(_plain, values)]
+    return [type(term).__name__, *map(_value, values)]
 
 
-def _plain(value: Any) -> Any:
+def _value(value: Edge | RunTimeLength | int | None) -> Any:
     match value:
         case Edge(at):
             return at
         case RunTimeLength(ordinal):
             return [ordinal]
-    return value
+        case _:
+            return value
 
 
 def heads_of(data: Any) -> ResolvedPattern:
     """What `heads_data` was made from. Raises ValueError for other data."""
-    names = ("heads", "kv_heads", "block", "documents", "score", "inputs", "nodes", "terms")
+    names = ("heads", "kv_heads", "block", "documents", "inputs", "score", "nodes", "terms")
     given = _mapping("a pattern", data, names)
     heads = _integer("heads", given["heads"], 1, MAX_HEADS)
     kv_heads = _integer("kv_heads", given["kv_heads"], 1, heads)
     block = _integer("block", given["block"], 16, 1024)
     if heads % kv_heads or block & (block - 1):
         raise ValueError(f"expected kv_heads that divide {heads} and a power of 2, got {kv_heads} and {block}")
-    inputs = tuple(map(input_of, _list("inputs", given["inputs"])))
-    if len({each.name for each in inputs}) < len(inputs):
-        raise ValueError("expected inputs of different names, got one twice")
+    documents = Documents(given["documents"])
+    inputs = inputs_of(given["inputs"])
+    if documents is not Documents.NONE and any(decl.kind is InputKind.TREE for decl in inputs):
+        raise ValueError("expected no tree in packed documents")
     built = _Nodes(block, inputs)
     for row in _list("nodes", given["nodes"]):
         built.add(row)
@@ -117,15 +121,15 @@ def heads_of(data: Any) -> ResolvedPattern:
         tuple(built.terms[number] for number in numbers),
         block,
         inputs,
-        Documents(given["documents"]),
-        score_of(given["score"], heads),
+        documents,
+        score_of(given["score"], heads, inputs),
     )
 
 
 class _Nodes:
     """The terms read so far. Each refers to earlier ones alone, so there is no cycle; leaves count as in a tree."""
 
-    def __init__(self, block: int, inputs: tuple[InputDecl, ...]) -> None:
+    def __init__(self, block: int, inputs: Sequence[InputDecl]) -> None:
         self.block = block
         self.inputs = inputs
         self.terms: list[Term] = []
@@ -152,12 +156,10 @@ class _Nodes:
                 if isinstance(leaf, model.Union | model.Intersection | model.Difference | model.Complement | model.At):
                     raise ValueError(f"expected a leaf at a line, got {type(leaf).__name__}")
                 term = model.At(leaf, Origin(_integer("a line", line, 1, LIMIT), printed(leaf)))
+            case "Input", [ordinal]:
+                term = model.Input(_ordinal("a term", ordinal, self.inputs, TERM_KINDS))
             case str(), _ if kind in _TERMS:
                 term = _leaf(kind, values, self.block, self.inputs)
-            case "Input", [ordinal]:
-                term = model.Input(_integer("an input", ordinal, 0, len(self.inputs) - 1))
-                if self.inputs[term.ordinal].kind in (InputKind.LENGTH, InputKind.WEIGHTS):
-                    raise ValueError(f"expected an input that is a term, got {row!r:.80}")
             case _:
                 raise ValueError(f"expected a term, got {row!r:.80}")
         leaves = sum(self.leaves[number] for number in inner) or 1
@@ -172,7 +174,7 @@ class _Nodes:
         return _integer("a term", number, 0, len(self.terms) - 1)
 
 
-def _leaf(kind: str, values: Sequence[Any], block: int, inputs: tuple[InputDecl, ...]) -> Leaf:
+def _leaf(kind: str, values: Sequence[Any], block: int, inputs: Sequence[InputDecl]) -> Leaf:
     term = _TERMS[kind]
     if len(values) != len(term.names):
         raise ValueError(f"expected {kind} with {list(term.names)}, got {len(values)} values")
@@ -185,69 +187,97 @@ def _leaf(kind: str, values: Sequence[Any], block: int, inputs: tuple[InputDecl,
     for slot in term.slots:
         what = f"{slot.name} of {kind}"
         if slot.takes is SlotKind.RANGE:
-            found += _ends(what, next(rest), next(rest), most, inputs)
-        elif isinstance(first := next(rest), list) and kind in ("Window", "Sink") and not found and not blocks:
-            found.append(_length(what, first, inputs))
+            found += _ends(what, next(rest), next(rest), most, () if blocks else inputs)
         elif slot.takes is SlotKind.PHASE:
-            found.append(_integer(what, first, 0, found[0] - 1))
+            found.append(_integer(what, next(rest), 0, found[0] - 1))
         else:
-            found.append(_integer(what, first, slot.least, min(slot.most, most)))
+            found.append(_length(what, next(rest), slot, most, () if blocks else inputs))
     return term.of(*found, *rest)
 
 
-def _length(what: str, data: list[Any], inputs: tuple[InputDecl, ...]) -> RunTimeLength:
-    if len(data) != 1:
-        raise ValueError(f"expected {what} as a number or an input, got {data!r:.80}")
-    length = RunTimeLength(_integer(what, data[0], 0, len(inputs) - 1))
-    if inputs[length.ordinal].kind is not InputKind.LENGTH:
-        raise ValueError(f"expected {what} as an input of kind length, got {inputs[length.ordinal].kind.value}")
-    return length
+def _length(what: str, value: Any, slot: Slot, most: int, inputs: Sequence[InputDecl]) -> int | RunTimeLength:
+    if slot.run_time and isinstance(value, list):
+        return _run_time(what, value, inputs)
+    return _integer(what, value, slot.least, min(slot.most, most))
 
 
-End = Edge | RunTimeLength | None
+def _run_time(what: str, value: list[Any], inputs: Sequence[InputDecl]) -> RunTimeLength:
+    return RunTimeLength(_ordinal(what, value[0] if len(value) == 1 else None, inputs, (InputKind.LENGTH,)))
 
 
-def _ends(what: str, first: Any, last: Any, most: int, inputs: tuple[InputDecl, ...]) -> tuple[End, End]:
-    if isinstance(first, list) or isinstance(last, list):
-        return _end(what, first, most, inputs), _end(what, last, most, inputs)
-    start, stop = (None if end is None else _integer(what, end, -most, most) for end in (first, last))
-    if stop is not None and (stop == 0 or ((start or 0) >= stop and ((start or 0) < 0) == (stop < 0))):
-        raise ValueError(f"expected a range with something in it, got {start}..{stop}")
-    return (None if start is None else Edge(start, start < 0)), (None if stop is None else Edge(stop, stop < 0))
+def _ordinal(what: str, value: Any, inputs: Sequence[InputDecl], kinds: Sequence[InputKind]) -> int:
+    """The ordinal of an input of one of `kinds`."""
+    found = _integer(f"the input of {what}", value, 0, len(inputs) - 1)
+    if inputs[found].kind not in kinds:
+        raise ValueError(
+            f"expected an input of {[kind.value for kind in kinds]}, got one of {inputs[found].kind.value}"
+        )
+    return found
 
 
-def _end(what: str, end: Any, most: int, inputs: tuple[InputDecl, ...]) -> End:
-    if isinstance(end, list):
-        return _length(what, end, inputs)
-    if end is None:
-        return None
+def _ends(what: str, first: Any, last: Any, most: int, inputs: Sequence[InputDecl]) -> tuple[End, End]:
+    start, stop = (_end(what, end, most, inputs) for end in (first, last))
+    least = start.at if isinstance(start, Edge) else None if start is not None else 0
+    if isinstance(stop, Edge):
+        at = stop.at
+        if at == 0 or (least is not None and least >= at and (least < 0) == (at < 0)):
+            raise ValueError(f"expected a range with something in it, got {first}..{last}")
+    return start, stop
+
+
+def _end(what: str, end: Any, most: int, inputs: Sequence[InputDecl]) -> End:
+    if end is None or isinstance(end, list):
+        return None if end is None else _run_time(what, end, inputs)
     at = _integer(what, end, -most, most)
     return Edge(at, at < 0)
 
 
-def input_data(input_: InputDecl) -> dict[str, Any]:
-    """`input_` as strings and numbers."""
-    tile = None if input_.tile is None else list(input_.tile)
-    place = {"line": input_.line, "column": input_.column}
-    return {"name": input_.name, "kind": input_.kind.value, "unit": input_.unit.value, "tile": tile, **place}
+def inputs_data(inputs: Sequence[InputDecl]) -> list[list[Any]]:
+    """`inputs` as lists of strings and numbers."""
+    return [
+        [decl.name, decl.kind.value, decl.unit.value, decl.tile and list(decl.tile), decl.line, decl.column]
+        for decl in inputs
+    ]
 
 
-def input_of(data: Any) -> InputDecl:
-    """What `input_data` was made from. Raises ValueError for other data."""
-    given = _mapping("an input", data, ("name", "kind", "unit", "tile", "line", "column"))
-    name, tile = given["name"], given["tile"]
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ValueError(f"expected the name of an input, got {name!r:.80}")
-    if tile is not None and len(_list("a tile", tile)) != 2:
-        raise ValueError(f"expected a tile of two lengths, got {tile!r:.80}")
-    return InputDecl(
-        name,
-        InputKind(given["kind"]),
-        _integer("a line", given["line"], 1, LIMIT),
-        _integer("a column", given["column"], 1, LIMIT),
-        InputUnit(given["unit"]),
-        None if tile is None else (_integer("a tile", tile[0], 1, LIMIT), _integer("a tile", tile[1], 1, LIMIT)),
-    )
+def inputs_of(data: Any) -> tuple[InputDecl, ...]:
+    """What `inputs_data` was made from. Raises ValueError for other data."""
+    found: dict[str, InputDecl] = {}
+    for row in _list("inputs", data):
+        match _list("an input", row):
+            case [str(name), kind, unit, tile, line, column] if name not in found:
+                found[name] = InputDecl(
+                    _name(name),
+                    InputKind(kind),
+                    _integer("a line", line, 1, LIMIT),
+                    _integer("a column", column, 1, LIMIT),
+                    InputUnit(unit),
+                    None if tile is None else _tile(tile),
+                )
+            case _:
+                raise ValueError(f"expected an input, got {row!r:.80}")
+    if len(found) > MAX_TOKENS or not all(map(_sound, found.values())):
+        raise ValueError(f"expected kinds of inputs as the language has them, got {data!r:.80}")
+    return tuple(found.values())
+
+
+def _name(name: str) -> str:
+    if len(name) > MAX_WORD or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name in reserved():
+        raise ValueError(f"expected a name of at most {MAX_WORD} characters, got {name!r:.80}")
+    return name
+
+
+def _tile(data: Any) -> tuple[int, int]:
+    sides = [_integer("the side of a tile", side, 1, LIMIT) for side in _list("a tile", data)]
+    if len(sides) != 2:
+        raise ValueError(f"expected two sides of a tile, got {sides!r:.80}")
+    return sides[0], sides[1]
+
+
+def _sound(decl: InputDecl) -> bool:
+    """Whether the unit and the tile are of the kind."""
+    units = (InputUnit.TOKENS, *UNITS.get(decl.kind, ()))
+    return decl.unit in units and (decl.tile is None or decl.kind is InputKind.BLOCKS)
 
 
 def score_data(score: Score) -> dict[str, Any]:
@@ -259,20 +289,26 @@ def score_data(score: Score) -> dict[str, Any]:
     }
 
 
-def score_of(data: Any, heads: int) -> Score:
-    """What `score_data` was made from, for `heads` query heads. Raises ValueError for other data."""
+def score_of(data: Any, heads: int, inputs: Sequence[InputDecl] = ()) -> Score:
+    """What `score_data` was made from, for `heads` query heads and `inputs`. Raises ValueError for other data."""
     given = _mapping("a score", data, ("scale", "modifiers"))
     scale, found = given["scale"], given["modifiers"]
     if not isinstance(found, dict) or not set(found) <= set(ENTRIES):
         raise ValueError(f"expected modifiers of the score, got {found!r:.80}")
     return Score(
         None if scale is None else _number("scale", scale, SMALLEST),
-        tuple(modifier_of(name, _given(entry, found[name], heads)) for name, entry in ENTRIES.items() if name in found),
+        tuple(
+            modifier_of(name, _given(entry, found[name], heads, inputs))
+            for name, entry in ENTRIES.items()
+            if name in found
+        ),
     )
 
 
-def _given(entry: ModifierEntry, value: Any, heads: int) -> Given:
+def _given(entry: ModifierEntry, value: Any, heads: int, inputs: Sequence[InputDecl]) -> Given:
     """What the statement of a modifier gives."""
+    if entry.takes is Takes.INPUT:
+        return _ordinal(entry.keyword, value, inputs, (InputKind.WEIGHTS,))
     if entry.takes is Takes.NUMBER:
         return _number(entry.keyword, value, entry.least)
     if value is None and (entry.alone or entry.takes is Takes.NOTHING):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from sparsec.sema import model
 from sparsec.sema.builtins import printed
-from sparsec.sema.model import Leaf, Term
+from sparsec.sema.model import Leaf, RunTimeLength, Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,19 @@ def parts_of(term: Term) -> tuple[Term, ...]:
             return (left, right)
         case model.Complement(inner) | model.At(inner):
             return (inner,)
+        case _:
+            return ()
+
+
+def ordinals_of(leaf: Leaf) -> tuple[int, ...]:
+    """The run-time inputs that a leaf's pairs depend on, by ordinal."""
+    match leaf:
+        case model.Input(ordinal):
+            return (ordinal,)
+        case model.Window(n) | model.Sink(n):
+            return (n.ordinal,) if isinstance(n, RunTimeLength) else ()
+        case model.Columns(start, stop) | model.Rows(start, stop):
+            return tuple(end.ordinal for end in (start, stop) if isinstance(end, RunTimeLength))
         case _:
             return ()
 

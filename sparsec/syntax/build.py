@@ -119,7 +119,7 @@ class TreeBuilder(Transformer[Token, Any]):
         return tree.LetStatement(_name(children[1]), children[3], _span(children))
 
     def input(self, children: Children) -> tree.InputStatement:
-        return tree.InputStatement(_name(children[1]), _name(children[3]), _span(children))
+        return tree.InputStatement(_name(children[1]), children[3], _span(children))
 
     def scale(self, children: Children) -> tree.ScaleStatement:
         return tree.ScaleStatement(children[1], _span(children))

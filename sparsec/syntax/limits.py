@@ -76,7 +76,9 @@ def expressions(statement: Statement) -> tuple[Expr, ...]:
             return (value,) if condition is None else (condition, value)
         case ModifierStatement(_, given):
             return () if given is None else (given,)
-        case CausalStatement() | DocumentsStatement() | InputStatement():
+        case InputStatement(_, kind):
+            return parts(kind)
+        case CausalStatement() | DocumentsStatement():
             return ()
         case _:
             assert_never(statement)

@@ -75,7 +75,7 @@ def print_statement(statement: Statement, lead: int = 0) -> str:
         case LetStatement(name, value):
             return f"let {name.text} = {print_expr(value)}"
         case InputStatement(name, kind):
-            return f"input {name.text} : {kind.text}"
+            return f"input {name.text} : {print_expr(kind)}"
         case ScaleStatement(value):
             return f"scale {print_expr(value)}"
         case ModifierStatement(keyword, given):

@@ -174,10 +174,10 @@ class LetStatement:
 
 @dataclass(frozen=True, slots=True)
 class InputStatement:
-    """`input name : kind`; `kind` is kept as written and checked later."""
+    """`input name : kind`; `kind`, such as `rows` or `blocks(64, 128)`, is kept as written and checked later."""
 
     name: Name
-    kind: Name
+    kind: Name | Call
     span: Span
 
 

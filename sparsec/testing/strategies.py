@@ -180,6 +180,8 @@ def _drawn(draw: st.DrawFn, max_heads: int, max_operators: int, blocks: tuple[in
 def _score(draw: st.DrawFn, heads: int) -> Score:
     modifiers = []
     for keyword, entry in ENTRIES.items():
+        if entry.takes is Takes.INPUT:
+            continue
         given: list[st.SearchStrategy[Given]] = [st.none()] * (entry.takes is Takes.NOTHING or bool(entry.alone))
         if entry.takes is Takes.NUMBER:
             given.append(st.sampled_from([0.75, 2.0, 50.0]))
@@ -303,7 +305,7 @@ def _flat(kind: type[model.Union] | type[model.Intersection], operands: tuple[Te
 def _leaf_at(leaf: HeadLeaf, head: int) -> Leaf:
     more = leaf.slope * head
     match leaf.term:
-        case model.Window(n) | model.Sink(n):
+        case model.Window(int(n)) | model.Sink(int(n)):
             return replace(leaf.term, n=n + more)
         case model.Stride(period, phase) | model.Dilated(period, phase):
             return replace(leaf.term, phase=(phase + more) % period)

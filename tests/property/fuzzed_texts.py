@@ -105,7 +105,14 @@ class _Author:
         alibi = choice(("alibi", "alibi [0.5, 0, 1/3, 2]", "alibi listed", "alibi [1/0, -1, 2, 1e99]"))
         lines += [line for line in ("causal", alibi, "learned_sink", "scale 1/128", "softcap 2") if chance() < 0.2]
         if chance() < 0.1:
-            lines.append(choice(("documents", "documents restart", "input i : columns", "input i : length")))
+            lines.append(choice(("documents", "documents restart")))
+        if chance() < 0.2:
+            kind = choice(
+                ("columns(blocks)", "slashes(tiles)", "rows", "blocks(k, 2b)", "blocks(0, 3)", "labels", "tree")
+            )
+            lines.append(f"input i : {choice((kind, kind, 'length', 'tokens', 'weights', 'rows(tiles)'))}")
+            lines += ["key_bias i"] * (chance() < 0.3)
+            self.lets.append("i")
         for _ in range(choice((0, 0, 1, 3))):
             lines.append(f"let a{len(self.lets)} = {self.term(2)}")
             self.lets.append(f"a{len(self.lets)}")

@@ -180,7 +180,12 @@ calls = st.builds(
 )
 lists = st.builds(tree.ListExpr, st.lists(exprs, max_size=3).map(tuple), st.just(AT))
 arms = st.one_of(st.tuples(exprs, st.just(False)), st.tuples(st.none(), st.booleans()))
-GIVEN = {Takes.NOTHING: st.none(), Takes.NUMBER: exprs, Takes.NUMBERS_OF_HEADS: st.none() | names | lists}
+GIVEN = {
+    Takes.NOTHING: st.none(),
+    Takes.NUMBER: exprs,
+    Takes.NUMBERS_OF_HEADS: st.none() | names | lists,
+    Takes.INPUT: names,
+}
 statements: st.SearchStrategy[tree.Statement] = st.one_of(
     st.builds(tree.HeadsStatement, exprs, st.none() | exprs, st.just(AT)),
     st.builds(tree.BlockStatement, exprs, st.just(AT)),
@@ -188,7 +193,7 @@ statements: st.SearchStrategy[tree.Statement] = st.one_of(
     st.builds(tree.DocumentsStatement, st.booleans(), st.just(AT)),
     st.builds(lambda arm, term: tree.AttendStatement(*arm, term, AT), arms, exprs),
     st.builds(tree.LetStatement, names, exprs, st.just(AT)),
-    st.builds(tree.InputStatement, names, names, st.just(AT)),
+    st.builds(tree.InputStatement, names, names | calls, st.just(AT)),
     st.builds(tree.ScaleStatement, exprs, st.just(AT)),
     st.sampled_from(list(ENTRIES.values())).flatmap(
         lambda entry: st.builds(tree.ModifierStatement, st.just(entry.keyword), GIVEN[entry.takes], st.just(AT))

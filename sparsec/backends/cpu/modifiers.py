@@ -10,8 +10,9 @@ from functools import reduce
 from math import log
 from typing import assert_never
 
+from sparsec.diagnostics.model import InternalError
 from sparsec.plan.kernel import KernelPlan
-from sparsec.sema.modifiers import Alibi, LearnedSink, Modifier, Softcap
+from sparsec.sema.modifiers import Alibi, KeyBias, LearnedSink, Modifier, Softcap
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ def _modifier(modifier: Modifier, heads: int) -> ModifierView:
         case Alibi():
             slopes = ", ".join(_real(slope / log(2)) for slope in modifier.of_heads(heads))
             return ModifierView("alibi", "Alibi", (("SLOPES[HEADS]", f"{{{slopes}}}"),))
+        case KeyBias():
+            raise InternalError("patterns with run-time inputs are refused before they are lowered")
         case LearnedSink():
             return ModifierView("learned_sink", "LearnedSink")
         case _:

@@ -10,7 +10,8 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from sparsec.sema.modifiers import Alibi, LearnedSink, Modifier, Softcap
+from sparsec.diagnostics.model import InternalError
+from sparsec.sema.modifiers import Alibi, KeyBias, LearnedSink, Modifier, Softcap
 
 
 def of_heads(modifier: Modifier, heads: int, device: torch.device, dtype: torch.dtype) -> Tensor | None:
@@ -18,7 +19,7 @@ def of_heads(modifier: Modifier, heads: int, device: torch.device, dtype: torch.
     match modifier:
         case Alibi():
             return torch.tensor(modifier.of_heads(heads), device=device, dtype=dtype)
-        case Softcap() | LearnedSink():
+        case Softcap() | KeyBias() | LearnedSink():
             return None
         case _:
             assert_never(modifier)
@@ -39,6 +40,8 @@ def modified(
         case Alibi():
             assert numbers is not None
             return scores - numbers[:, None, None] * (i - j).abs(), None
+        case KeyBias():
+            raise InternalError("patterns with run-time inputs are refused before they are lowered")
         case LearnedSink():
             return scores, None
         case _:

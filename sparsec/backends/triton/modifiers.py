@@ -16,9 +16,10 @@ from typing import assert_never
 
 from sparsec.backends.triton.sources import functions
 from sparsec.backends.triton.view import RowsView, ScoreView, StartView
+from sparsec.diagnostics.model import InternalError
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.launch import LaunchPlan
-from sparsec.sema.modifiers import Alibi, LearnedSink, Modifier, Softcap
+from sparsec.sema.modifiers import Alibi, KeyBias, LearnedSink, Modifier, Softcap
 
 _FACTOR = "scale_log2"
 """What makes exponents of 2 of the products."""
@@ -46,6 +47,8 @@ def _modifier(modifier: Modifier, heads: int) -> ModifierView:
         case Alibi():
             slopes = tuple(slope / math.log(2) for slope in modifier.of_heads(heads))
             return ModifierView("alibi", tables=(("head_slopes", slopes),))
+        case KeyBias():
+            raise InternalError("patterns with run-time inputs are refused before they are lowered")
         case LearnedSink():
             return ModifierView("learned_sink")
         case _:

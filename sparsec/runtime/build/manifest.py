@@ -17,7 +17,7 @@ from sparsec.plan.heads import Table
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.plan.launch import BackwardLaunch, CachedLaunch, LaunchClass, Launches, LaunchPlan
 from sparsec.sema.model import Documents
-from sparsec.sema.record import input_data, input_of, score_data, score_of
+from sparsec.sema.record import inputs_data, inputs_of, score_data, score_of
 
 FORMAT = 5
 MANIFEST, LAYOUT = "manifest.json", "layout.json"
@@ -122,20 +122,21 @@ def _plan_data(plan: LaunchPlan) -> dict[str, Any]:
         **asdict(plan),
         "score": score_data(plan.score),
         "documents": plan.documents.value,
-        "declared": [input_data(each) for each in plan.declared],
+        "declared": inputs_data(plan.declared),
         "inputs": [{**asdict(test), "asks": test.asks.value} for test in plan.inputs],
         "looked_up": [plan.inputs.index(test) for test in plan.looked_up],
     }
 
 
 def _plan(data: Mapping[str, Any]) -> LaunchPlan:
+    declared = inputs_of(data["declared"])
     inputs = tuple(InputTest(**{**test, "asks": Asks(test["asks"])}) for test in data["inputs"])
     given = {
         **data,
-        "declared": tuple(map(input_of, data["declared"])),
+        "declared": declared,
         "inputs": inputs,
         "looked_up": tuple(inputs[n] for n in data["looked_up"]),
-        "score": score_of(data["score"], data["heads"]),
+        "score": score_of(data["score"], data["heads"], declared),
         "documents": Documents(data["documents"]),
         "classes": tuple(map(_class, data["classes"])),
     }

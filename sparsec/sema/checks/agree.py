@@ -11,7 +11,8 @@ from dataclasses import replace
 from sparsec.diagnostics import codes_meaning as codes
 from sparsec.sema.checked import CheckedPattern
 from sparsec.sema.checks.scope import Scope
-from sparsec.sema.model import Documents
+from sparsec.sema.inputs import kind_text
+from sparsec.sema.model import Documents, InputKind
 from sparsec.sema.modifiers import ENTRIES
 from sparsec.sema.node import Node
 
@@ -20,8 +21,7 @@ SCORE_STATEMENTS = ("scale", *ENTRIES)
 
 def merged(pattern: CheckedPattern, patterns: Mapping[str, CheckedPattern], scope: Scope) -> CheckedPattern:
     """`pattern` with the inputs of the patterns it names; reports what they do not agree on."""
-    inputs = {decl.name: decl for decl in pattern.inputs}
-    spans = dict(pattern.input_spans)
+    inputs = {own.name: own for own in pattern.inputs}
     for reference in pattern.references:
         inner = patterns[str(reference.value)]
         _documents(pattern, inner, reference, scope)
@@ -32,22 +32,22 @@ def merged(pattern: CheckedPattern, patterns: Mapping[str, CheckedPattern], scop
                         scope.source, reference.span, inner=inner.name, outer=pattern.name, statement=statement
                     )
                 )
-        for decl in inner.inputs:
-            own = inputs.setdefault(decl.name, decl)
-            spans.setdefault(decl.name, inner.input_spans[decl.name])
-            if own.kind is not decl.kind:
-                scope.report(
-                    codes.INPUT_DISAGREES.at(
-                        scope.source,
-                        reference.span,
-                        name=decl.name,
-                        inner=inner.name,
-                        inner_kind=decl.kind.value,
-                        outer=pattern.name,
-                        outer_kind=own.kind.value,
-                    )
-                )
-    return replace(pattern, inputs=tuple(inputs.values()), input_spans=spans)
+        for other in inner.inputs:
+            own = inputs.setdefault(other.name, replace(other, inherited=True))
+            if (own.kind, own.unit) != (other.kind, other.unit):
+                kinds = (kind_text(each.kind, each.unit, None) for each in (other, own))
+                facts = dict(zip(("inner_kind", "outer_kind"), kinds, strict=True))
+                facts |= {"name": other.name, "inner": inner.name, "outer": pattern.name}
+                scope.report(codes.INPUT_DISAGREES.of(scope.source, reference.span, facts))
+    found = replace(pattern, inputs=tuple(inputs.values()))
+    _no_tree_in_documents(found, scope)
+    return found
+
+
+def _no_tree_in_documents(pattern: CheckedPattern, scope: Scope) -> None:
+    for given in pattern.inputs:
+        if given.kind is InputKind.TREE and pattern.documents is not Documents.NONE:
+            scope.report(codes.TREE_IN_DOCUMENTS.at(scope.source, pattern.statements["documents"], name=given.name))
 
 
 def _documents(pattern: CheckedPattern, inner: CheckedPattern, reference: Node, scope: Scope) -> None:

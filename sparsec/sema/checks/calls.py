@@ -22,7 +22,7 @@ def check_term_call(callee: tree.Name, arguments: Arguments, span: Span, scope: 
     """The Node of a built-in term."""
     name, slots = callee.text, TERMS[callee.text].slots
     positional = [slot.name for slot in slots if not slot.optional]
-    fitted = _fit(name, tuple(slot.name for slot in slots), len(positional), arguments, usage(name), scope)
+    fitted = fitted_arguments(name, tuple(slot.name for slot in slots), len(positional), arguments, usage(name), scope)
     if fitted is None:
         return error(span)
     args: list[Node | None] = []
@@ -47,7 +47,7 @@ def check_pattern_call(callee: tree.Name, arguments: Arguments, span: Span, scop
         return error(span)
     names = tuple(parameter.name for parameter in signature.parameters)
     shown = f"{callee.text}({', '.join(f'{name} = ...' for name in names)})" if names else callee.text
-    fitted = _fit(callee.text, names, len(names), arguments, shown, scope)
+    fitted = fitted_arguments(callee.text, names, len(names), arguments, shown, scope)
     if fitted is None:
         return error(span)
     pairs = zip(signature.parameters, fitted, strict=True)
@@ -73,7 +73,7 @@ def fits_parameter(arg: Node, parameter: Parameter, scope: Scope) -> bool:
     return expect(arg, (parameter.type,), f"`{parameter.name}`", scope)
 
 
-def _fit(
+def fitted_arguments(
     callee: str, names: tuple[str, ...], positional: int, arguments: Arguments, shown: str, scope: Scope
 ) -> list[Node | None] | None:
     """The arguments by slot, or None after a report."""
@@ -120,7 +120,7 @@ def _takes(term: str, slot: Slot, arg: Node, first: Node | None, scope: Scope) -
         case SlotKind.COUNT:
             return expect(arg, LENGTHS, role, scope)
         case SlotKind.LENGTH:
-            return arg.type is Type.RUN_TIME_LENGTH or expect(arg, LENGTHS, role, scope)
+            return (slot.run_time and arg.type is Type.RUN_TIME_LENGTH) or expect(arg, LENGTHS, role, scope)
         case SlotKind.SAME | SlotKind.PHASE:
             return _in_the_unit(first, slot.takes, arg, role, scope)
         case _:
@@ -132,8 +132,6 @@ def _in_the_unit(first: Node | None, takes: SlotKind, arg: Node, role: str, scop
     if first is None or first.type is Type.UNKNOWN:
         return False
     in_blocks = first.type is Type.BLOCKS
-    if arg.type is Type.RUN_TIME_LENGTH and takes is SlotKind.SAME and not in_blocks:
-        return True
     if not expect(arg, LENGTHS, role, scope):
         return False
     if (arg.type is Type.BLOCKS) is in_blocks or is_zero(arg) or (takes is SlotKind.PHASE and in_blocks):

@@ -172,20 +172,21 @@ def _index(expr: tree.Index, scope: Scope) -> Node:
 def _call(expr: tree.Call, scope: Scope) -> Node:
     name = expr.callee.text
     if name in TERMS:
-        return check_term_call(expr.callee, _arguments(expr, scope), expr.span, scope)
+        return check_term_call(expr.callee, check_arguments(expr, scope), expr.span, scope)
     if name in FUNCTIONS:
         return _function(expr, scope)
     if name in VALUES or name in scope.names or name in scope.later:
         scope.report(codes.NOT_CALLABLE.at(scope.source, expr.callee.span, name=name))
         return error(expr.span)
     if name in scope.patterns:
-        return check_pattern_call(expr.callee, _arguments(expr, scope), expr.span, scope)
-    _arguments(expr, scope)
+        return check_pattern_call(expr.callee, check_arguments(expr, scope), expr.span, scope)
+    check_arguments(expr, scope)
     unknown_name(expr.callee, scope, "term, function or pattern")
     return error(expr.span)
 
 
-def _arguments(expr: tree.Call, scope: Scope) -> list[tuple[tree.Argument, Node]]:
+def check_arguments(expr: tree.Call, scope: Scope) -> list[tuple[tree.Argument, Node]]:
+    """The arguments of a call, each with the checked Node of its value."""
     return [(argument, check(argument.value, scope)) for argument in expr.arguments]
 
 

@@ -25,6 +25,7 @@ from sparsec.sema.checks.items import (
     check_pattern,
 )
 from sparsec.sema.checks.scope import Parameter, Scope, Signature, error
+from sparsec.sema.model import InputKind
 from sparsec.sema.node import Depends, Node
 from sparsec.syntax import tree
 from sparsec.syntax.limits import expressions, parts
@@ -58,6 +59,9 @@ def check_structure(file: tree.File, found: list[Diagnostic]) -> CheckedFile:
         if isinstance(item, tree.ModelItem):
             models[name] = check_model(item, replace(scope, names=dict(names), patterns=signatures))
     in_file_order = {name: patterns[name] for name in pattern_items}
+    if not found:
+        for name, item in pattern_items.items():
+            _unused_inputs(item, patterns[name], patterns, scope)
     return CheckedFile(file.source, parameters, in_file_order, models)
 
 
@@ -109,8 +113,29 @@ def _used_names(item: tree.PatternItem) -> Iterator[tree.Name]:
     own = {parameter.name.text for parameter in item.parameters}
     own |= {s.name.text for s in item.statements if isinstance(s, tree.LetStatement | tree.InputStatement)}
     for statement in item.statements:
-        for expr in expressions(statement) if not isinstance(statement, tree.UseStatement) else ():
+        for expr in _evaluated(statement):
             yield from (name for name in _names(expr) if name.text not in own)
+
+
+def _evaluated(statement: tree.Statement) -> tuple[tree.Expr, ...]:
+    """The expressions of a pattern's statement; a word such as in `columns(blocks)` is none."""
+    match statement:
+        case tree.UseStatement():
+            return ()
+        case tree.InputStatement(_, kind):
+            of_tile = isinstance(kind, tree.Call) and kind.callee.text == InputKind.BLOCKS.value
+            return expressions(statement) if of_tile else ()
+    return expressions(statement)
+
+
+def _unused_inputs(
+    item: tree.PatternItem, pattern: CheckedPattern, patterns: Mapping[str, CheckedPattern], scope: Scope
+) -> None:
+    used = {name.text for statement in item.statements for expr in _evaluated(statement) for name in _names(expr)}
+    used |= {given.name for reference in pattern.references for given in patterns[str(reference.value)].inputs}
+    for given in pattern.inputs:
+        if given.name not in used:
+            scope.report(codes.UNUSED_INPUT.at(scope.source, given.span, name=given.name, pattern=pattern.name))
 
 
 def item_name(item: tree.Item) -> tree.Name:

@@ -14,8 +14,9 @@ from sparsec.diagnostics.model import InternalError
 from sparsec.diagnostics.source import Span
 from sparsec.sema.checked import Arm, CheckedModel, CheckedPattern
 from sparsec.sema.checks.expressions import check, check_decimal
+from sparsec.sema.checks.inputs import declare, with_tile
 from sparsec.sema.checks.scope import Parameter, Scope, error, expect, reserved, unknown_name
-from sparsec.sema.model import Documents, InputDecl, InputKind
+from sparsec.sema.model import Documents
 from sparsec.sema.modifiers import ENTRIES, Takes
 from sparsec.sema.node import Depends, Node, Type
 from sparsec.syntax import tree
@@ -91,7 +92,7 @@ def check_pattern(
     """A pattern's statements; `scope` holds its parameters, and gains its inputs and lets."""
     statements = tuple(_allowed(item.statements, "pattern", IN_PATTERN, scope))
     once = _given_once(statements, scope)
-    inputs, input_spans = _inputs(statements, taken, scope)
+    inputs = declare(_inputs(statements, taken, scope), scope)
     values: dict[type[tree.Statement], tuple[Node, ...]] = {}
     modifiers: dict[str, Node | None] = {}
     lets: list[Node] = []
@@ -115,7 +116,10 @@ def check_pattern(
                 values.setdefault(type(statement), (check_decimal(statement.value, constant),))
             case tree.ModifierStatement(keyword, given):
                 modifiers.setdefault(keyword, None if given is None else _modifier(keyword, given, constant))
-            case tree.CausalStatement() | tree.DocumentsStatement() | tree.InputStatement():
+            case tree.InputStatement(name, kind):
+                if name.span in inputs:
+                    inputs[name.span] = with_tile(inputs[name.span], kind, constant)
+            case tree.CausalStatement() | tree.DocumentsStatement():
                 pass
             case tree.LayersStatement() | tree.UseStatement():
                 raise InternalError(f"expected no {keyword_of(statement)} in a pattern: it has been reported")
@@ -135,8 +139,7 @@ def check_pattern(
         kv_heads=heads[1] if len(heads) == 2 else None,
         block=values.get(tree.BlockStatement, (None,))[0],
         documents=_documents(documents),
-        inputs=inputs,
-        input_spans=input_spans,
+        inputs=tuple(inputs.values()),
         lets=tuple(lets),
         arms=tuple(arms),
         scale=values.get(tree.ScaleStatement, (None,))[0],
@@ -211,25 +214,10 @@ def _given_once(statements: tuple[tree.Statement, ...], scope: Scope) -> dict[st
 
 def _inputs(
     statements: tuple[tree.Statement, ...], taken: dict[str, Span], scope: Scope
-) -> tuple[tuple[InputDecl, ...], dict[str, Span]]:
-    found: list[InputDecl] = []
-    kinds = {kind.value: kind for kind in InputKind}
-    for statement in statements:
-        if not isinstance(statement, tree.InputStatement):
-            continue
-        defined = check_definition(statement.name, "input", taken, scope)
-        name, kind = statement.name, kinds.get(statement.kind.text)
-        if kind is None:
-            hint = scope.suggestion(statement.kind.text, tuple(kinds))
-            scope.report(codes.UNKNOWN_KIND.at(scope.source, statement.kind.span, hint=hint, name=statement.kind.text))
-        if defined:
-            type_ = Type.RUN_TIME_LENGTH if kind is InputKind.LENGTH else Type.TERM
-            node = Node("input", type_, name.span, value=name.text)
-            scope.names[name.text] = node if kind is not None else error(name.span)
-            if kind is not None:
-                line, column = scope.source.line_of(name.span.start), scope.source.column_of(name.span.start)
-                found.append(InputDecl(name.text, kind, line, column))
-    return tuple(found), {decl.name: taken[decl.name] for decl in found}
+) -> tuple[tree.InputStatement, ...]:
+    """The declarations of inputs whose names are free, which `taken` gains."""
+    given = (statement for statement in statements if isinstance(statement, tree.InputStatement))
+    return tuple(statement for statement in given if check_definition(statement.name, "input", taken, scope))
 
 
 def _with_later_lets(scope: Scope, statements: tuple[tree.Statement, ...], taken: dict[str, Span]) -> Scope:
@@ -245,10 +233,14 @@ def _let(statement: tree.LetStatement, taken: dict[str, Span], scope: Scope) -> 
 
 
 def _modifier(keyword: str, given: tree.Expr, scope: Scope) -> Node:
-    """What a modifier's statement gives: a number, or a list of decimals; integers are decimals too."""
-    if ENTRIES[keyword].takes is Takes.NUMBER:
+    """What a modifier's statement gives: a number, a list of decimals, or an input; integers are decimals too."""
+    takes = ENTRIES[keyword].takes
+    if takes is Takes.NUMBER:
         return check_decimal(given, scope)
     node = check(given, scope)
+    if takes is Takes.INPUT:
+        hint = "name an input that is declared as `input name : weights`"
+        return node if expect(node, (Type.WEIGHTS,), f"what `{keyword}` names", scope, hint) else error(node.span)
     if node.type is Type.LIST or expect(node, (Type.DECIMAL_LIST,), f"what `{keyword}` takes", scope):
         return node
     return error(node.span)

@@ -135,8 +135,9 @@ def expect(node: Node, types: tuple[Type, ...], role: str, scope: Scope, hint: s
         return True
     if node.type is Type.UNKNOWN:
         return False
-    if node.type is Type.RUN_TIME_LENGTH and Type.INTEGER in types:
-        scope.report(codes.RUN_TIME_LENGTH.at(scope.source, node.span))
+    if node.type in (Type.RUN_TIME_LENGTH, Type.WEIGHTS):
+        code = codes.RUN_TIME_LENGTH if node.type is Type.RUN_TIME_LENGTH else codes.WEIGHTS_NOT_HERE
+        scope.report(code.at(scope.source, node.span))
         return False
     expected = " or ".join(dict.fromkeys(SHORT.get(type_, type_.value) for type_ in types))
     if hint is None and node.type is Type.BLOCKS and Type.INTEGER in types:

@@ -11,7 +11,7 @@ def unsupported_by_kernels(checked: CheckedFile, name: str) -> tuple[Diagnostic,
     """One error for each construct of pattern `name` that the kernels do not take, at the line that has it."""
     pattern, source = checked.patterns[name], checked.source
     found = [
-        codes.INPUT_UNSUPPORTED.at(source, pattern.input_spans[decl.name], name=decl.name, kind=decl.kind.value)
-        for decl in pattern.inputs
+        codes.INPUT_UNSUPPORTED.at(source, given.span, name=given.name, kind=given.kind.value)
+        for given in pattern.inputs
     ]
     return tuple(sorted(found, key=lambda diagnostic: diagnostic.span.start))

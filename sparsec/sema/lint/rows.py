@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from sparsec.sema import model
-from sparsec.sema.model import Edge, Leaf, Term
+from sparsec.sema.builtins import End
+from sparsec.sema.model import Edge, Leaf, RunTimeLength, Term
+
+_SAMPLED = "a sampled term is known at compile time"
 
 
 @dataclass(slots=True)
@@ -40,10 +43,12 @@ class Sample:
             self.combs[key] = (every * ((1 << width) - 1) << (phase * width)) & self.everything
         return self.combs[key]
 
-    def edge(self, edge: Edge | None, blocks: bool, open_end: int) -> int:
+    def edge(self, edge: End, blocks: bool, open_end: int) -> int:
         """The position, in its own unit, where a range begins or ends."""
         if edge is None:
             return open_end
+        if isinstance(edge, RunTimeLength):
+            raise AssertionError(_SAMPLED)
         end = -(-self.n_k // self.block) if blocks else self.n_k
         return end + edge.at if edge.from_end else edge.at
 
@@ -60,10 +65,10 @@ def row(term: Term, i: int, at: Sample) -> int:
             return 0
         case model.Causal():
             return at.keys(0, i + 1)
-        case model.Window(n, ahead, blocks):
+        case model.Window(int(n), ahead, blocks):
             unit = block if blocks else 1
             return at.keys((i // unit - n + 1) * unit, (i // unit + ahead + 1) * unit)
-        case model.Sink(n, blocks):
+        case model.Sink(int(n), blocks):
             return at.keys(0, n * block if blocks else n)
         case model.Stride(period, phase, blocks):
             return at.comb(period, phase, block if blocks else 1)
@@ -95,28 +100,33 @@ def row(term: Term, i: int, at: Sample) -> int:
             return row(left, i, at) & ~row(right, i, at)
         case model.Complement(part):
             return at.everything & ~row(part, i, at)
-        case model.Random() | model.Input():
-            raise AssertionError("a sampled term is known at compile time")
+        case model.Random() | model.Input() | model.Window() | model.Sink():
+            raise AssertionError(_SAMPLED)
         case _:
             assert_never(term)
 
 
 def extent(leaf: Leaf, block: int) -> int:
-    """A number of tokens after which a leaf has shown what it does."""
+    """A number of tokens after which a leaf has shown what it does, run-time lengths and lists aside."""
     match leaf:
         case model.Window(n, ahead, blocks):
-            return (n + ahead) * (block if blocks else 1)
-        case model.Sink(n, blocks) | model.Global(n, blocks) | model.Stride(n, _, blocks) | model.Dilated(n, _, blocks):
+            return ((n if isinstance(n, int) else 0) + ahead) * (block if blocks else 1)
+        case (
+            model.Sink(int(n), blocks)
+            | model.Global(n, blocks)
+            | model.Stride(n, _, blocks)
+            | model.Dilated(n, _, blocks)
+        ):
             return n * (block if blocks else 1)
         case model.Chunk(n, back):
             return n * (back + 1)
         case model.Columns(start, stop, blocks) | model.Rows(start, stop, blocks):
-            return max([abs(edge.at) for edge in (start, stop) if edge is not None], default=0) * (
+            return max([abs(edge.at) for edge in (start, stop) if isinstance(edge, Edge)], default=0) * (
                 block if blocks else 1
             )
         case model.Random(k):
             return (k + 1) * block
-        case model.Full() | model.Nothing() | model.Causal() | model.Input():
+        case model.Full() | model.Nothing() | model.Causal() | model.Input() | model.Sink():
             return 0
         case _:
             assert_never(leaf)

@@ -13,7 +13,7 @@ from sparsec.sema.lint.rows import Sample, extent, row
 from sparsec.sema.model import Documents, ResolvedPattern
 from sparsec.sema.resolution.instantiate import Findings
 from sparsec.sema.resolution.values import Budget, Evaluator
-from sparsec.sema.terms import leaves
+from sparsec.sema.terms import leaves, ordinals_of
 
 MAX_KEYS = 16384
 MAX_ROWS = 12_000  # leaf rows of one pattern
@@ -29,7 +29,7 @@ def warnings_of(
             findings(codes.CONTAINED, run.idle[key].span, **facts)
     distinct = tuple({id(term): term for term in heads.terms}.values())
     parts = [leaf for term in distinct for leaf in leaves(term)]
-    sampled = not any(isinstance(leaf, model.Random | model.Input) for leaf in parts)
+    sampled = not any(isinstance(leaf, model.Random) or ordinals_of(leaf) for leaf in parts)
     if not sampled or heads.documents is not Documents.NONE or len(parts) * 2 * ROWS > MAX_ROWS:
         return
     if len(parts) * 2 * ROWS > budget.steps:

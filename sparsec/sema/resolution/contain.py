@@ -6,7 +6,8 @@ Invariant: `contains` is true only if it is true for all i, j and Nk; false may 
 from __future__ import annotations
 
 from sparsec.sema import model
-from sparsec.sema.model import Edge, Term
+from sparsec.sema.builtins import End
+from sparsec.sema.model import RunTimeLength, Term
 from sparsec.sema.node import Node
 from sparsec.sema.resolution.values import Evaluator
 from sparsec.sema.terms import Sized
@@ -53,7 +54,10 @@ def contains(outer: Term, inner: Term, block: int) -> bool:
             return ahead == 0 and not blocks
         case model.Window(), model.Window():
             return _window_contains(outer, inner, block)
-        case (model.Sink(n, blocks), model.Sink(m, small)) | (model.Global(n, blocks), model.Sink(m, small)):
+        case (model.Sink(int(n), blocks), model.Sink(int(m), small)) | (
+            model.Global(n, blocks),
+            model.Sink(int(m), small),
+        ):
             return _tokens(m, small, block) <= _tokens(n, blocks, block)
         case model.Global(n, blocks), model.Global(m, small):
             return _tokens(m, small, block) <= _tokens(n, blocks, block)
@@ -75,6 +79,8 @@ def contains(outer: Term, inner: Term, block: int) -> bool:
 
 
 def _window_contains(outer: model.Window, inner: model.Window, block: int) -> bool:
+    if isinstance(outer.n, RunTimeLength) or isinstance(inner.n, RunTimeLength):
+        return outer.n == inner.n and inner.ahead <= outer.ahead
     if outer.blocks is inner.blocks:
         return inner.n <= outer.n and inner.ahead <= outer.ahead
     if inner.blocks:
@@ -88,6 +94,8 @@ def _tokens(n: int, blocks: bool, block: int) -> int:
     return n * block if blocks else n
 
 
-def _ordered(low: Edge | None, high: Edge | None) -> bool:
+def _ordered(low: End, high: End) -> bool:
     """Whether low <= high for every Nk, both ends counting from the same side."""
+    if isinstance(low, RunTimeLength) or isinstance(high, RunTimeLength):
+        return low == high
     return low is not None and high is not None and low.from_end is high.from_end and low.at <= high.at

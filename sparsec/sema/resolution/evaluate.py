@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from sparsec.diagnostics import codes_meaning as codes
 from sparsec.sema.builtins import TERMS
+from sparsec.sema.model import RunTimeLength
 from sparsec.sema.node import LIMIT, Depends, Node, Type
 from sparsec.sema.resolution.contain import note_contained
 from sparsec.sema.resolution.leaves import build_leaf
-from sparsec.sema.resolution.values import MAX_LEAVES, Evaluator, Place, RangeValue, RunTime, Value
+from sparsec.sema.resolution.values import MAX_LEAVES, Evaluator, Place, RangeValue, Value
 from sparsec.sema.terms import Sized
 
 
@@ -30,8 +31,9 @@ def evaluate(node: Node, place: Place, run: Evaluator) -> Value | None:
         case "error":
             return None
         case "input":
-            by_length = node.type is Type.RUN_TIME_LENGTH
-            return RunTime(str(node.value)) if by_length else build_leaf(node, [], place, run)
+            if node.type is Type.RUN_TIME_LENGTH:
+                return RunTimeLength(run.input_ordinals[str(node.value)])
+            return build_leaf(node, [], place, run) if node.type is Type.TERM else None
     if node.depends & Depends.HEAD and node.op not in ("let", "pattern"):
         return _operation(node, place, run)
     key = place.key(node.args[0] if node.op == "let" and node.args[0] is not None else node)
@@ -154,12 +156,12 @@ def _arithmetic(node: Node, known: list[int], place: Place, run: Evaluator) -> i
 
 
 def _range(node: Node, place: Place, run: Evaluator) -> RangeValue | None:
-    ends: list[int | RunTime | None] = []
+    ends: list[int | RunTimeLength | None] = []
     for arg in node.args:
         value = evaluate(arg, place, run) if arg is not None else None
-        if arg is not None and not isinstance(value, int | RunTime):
+        if arg is not None and not isinstance(value, int | RunTimeLength):
             return None
-        ends.append(value if isinstance(value, int | RunTime) else None)
+        ends.append(value if isinstance(value, int | RunTimeLength) else None)
     return RangeValue(ends[0], ends[1])
 
 

@@ -19,6 +19,7 @@ from sparsec.sema.checked import Arm, CheckedFile, CheckedPattern
 from sparsec.sema.checks.scope import Parameter
 from sparsec.sema.node import MAX_HEADS, Depends, Node
 from sparsec.sema.resolution.evaluate import boolean, evaluate, integer
+from sparsec.sema.resolution.inputs import declarations, inherit_tiles, tiles_of
 from sparsec.sema.resolution.score import counted_by_lists, score_of_pattern, score_statements
 from sparsec.sema.resolution.values import MAX_STEPS, Budget, Evaluator, OverBudget, Place, Value
 from sparsec.sema.terms import Sized
@@ -49,7 +50,8 @@ class Findings:
 class Instance:
     """A pattern with fixed parameters: the counts it declares, its block and score, and its set by head.
 
-    A list of slopes declares the heads too.
+    A list of slopes declares the heads too. `tiles`: of its inputs of kind `blocks`, and of those that the patterns it
+    names have as far as they are evaluated; None where they are left out.
     """
 
     pattern: CheckedPattern
@@ -58,6 +60,7 @@ class Instance:
     declared: tuple[int | None, int | None]
     score: model.Score
     sets: dict[int, Sized | None] = field(default_factory=dict)
+    tiles: dict[str, tuple[int, int] | None] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -110,6 +113,7 @@ def instance_of(
         place.builtins["B"] = block
     score = score_of_pattern(pattern, place, started.run)
     instance = Instance(pattern, place, block, _declared(pattern, place, score, started), score)
+    instance.tiles.update(tiles_of(pattern, place, started.run))
     started.instances[key] = instance
     started.of_place[id(place)] = instance
     return instance
@@ -127,8 +131,6 @@ def evaluate_parameters(
 def pattern_of(started: Instantiation, instance: Instance, heads: int, kv_heads: int) -> model.ResolvedPattern | None:
     """The pattern of `instance` for known counts; None if any error has been found."""
     pattern, place, findings = instance.pattern, instance.place, started.findings
-    inputs = pattern.inputs
-    started.run.input_ordinals = {decl.name: ordinal for ordinal, decl in enumerate(inputs)}
     survey(started, instance)
     place.builtins.update(H=heads, G=kv_heads)
     terms: list[Sized | None] = []
@@ -146,6 +148,7 @@ def pattern_of(started: Instantiation, instance: Instance, heads: int, kv_heads:
     found = [sized.term for sized in terms if sized is not None]
     if findings.failed or len(found) < heads or instance.block is None:
         return None
+    inputs = declarations(pattern, place, instance.tiles)
     return model.ResolvedPattern(
         heads, kv_heads, tuple(found), instance.block, inputs, pattern.documents, instance.score
     )
@@ -153,7 +156,7 @@ def pattern_of(started: Instantiation, instance: Instance, heads: int, kv_heads:
 
 def survey(started: Instantiation, instance: Instance) -> None:
     """Evaluates what does not depend on the head or the head counts, for its problems."""
-    started.run.input_ordinals = {decl.name: ordinal for ordinal, decl in enumerate(instance.pattern.inputs)}
+    started.run.input_ordinals = {given.name: ordinal for ordinal, given in enumerate(instance.pattern.inputs)}
     anywhere = _anywhere(started, instance)
     for value in instance.pattern.lets:
         if value.depends & (Depends.HEAD | Depends.GROUP | Depends.COUNTS) == Depends.NOTHING:
@@ -269,6 +272,7 @@ def _referenced(started: Instantiation, node: Node, place: Place) -> Sized | Non
             {name: place.builtins[name] for name in ("h", "g", "H", "G") if name in place.builtins}
         )
         inner.sets[head] = _set_of(started, here, set())
+    inherit_tiles(outer.pattern, outer.tiles, inner.pattern, inner.tiles, node, outer.place, started.run)
     return inner.sets[head]
 
 
@@ -290,7 +294,7 @@ def _agrees(started: Instantiation, inner: Instance, outer: Instance, node: Node
             )
             sound = False
             break
-    ours, theirs = (score_statements(instance.score) for instance in (outer, inner))
+    ours, theirs = (score_statements(instance.score, instance.pattern) for instance in (outer, inner))
     for statement, said in theirs.items():
         if statement in ours and ours[statement] != said:
             started.run.problem(codes.SCORE_DISAGREES, node.span, statement=said, **names)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from sparsec.diagnostics import codes_meaning as codes
 from sparsec.sema import model
-from sparsec.sema.builtins import TERMS, Argument, Slot, built
-from sparsec.sema.model import Leaf
+from sparsec.sema.builtins import TERMS, Argument, End, Slot, built
+from sparsec.sema.model import Leaf, RunTimeLength
 from sparsec.sema.node import LIMIT, Node, Type
-from sparsec.sema.resolution.values import Evaluator, Place, RangeValue, RunTime, Value
+from sparsec.sema.resolution.values import Evaluator, Place, RangeValue, Value
 from sparsec.sema.terms import Sized
 
 
@@ -26,9 +26,6 @@ def build_leaf(node: Node, args: list[Value | None], place: Place, run: Evaluato
             sound = False
     if not sound:
         return None
-    name = _run_time_input(args)
-    if name is not None:
-        return run.terms.leaf(model.Input(run.input_ordinals[name]), line)
     leaf = _leaf(node, args, place)
     return run.terms.leaf(leaf, line) if leaf is not None else None
 
@@ -38,9 +35,9 @@ def _leaf(node: Node, args: list[Value | None], place: Place) -> Leaf | None:
     arguments: list[Argument] = []
     for slot, given, value in zip(TERMS[node.op].slots, node.args, args, strict=True):
         if isinstance(value, RangeValue):
-            arguments.append((_edge(value.start), _edge(value.stop)))
+            arguments.append((_end(value.start), _end(value.stop)))
         elif given is not None or not slot.of_head:
-            arguments.append(value if isinstance(value, int) else 0)
+            arguments.append(value if isinstance(value, int | RunTimeLength) else 0)
         elif "h" in place.builtins:
             arguments.append(place.builtins["h"])
         else:
@@ -70,11 +67,10 @@ def _range_within(arg: Node, value: RangeValue, place: Place, run: Evaluator) ->
     start, stop = value.start, value.stop
     blocks = arg.type is Type.BLOCK_RANGE
     unit = "b" if blocks else ""
-    known = isinstance(start, int | None) and isinstance(stop, int)
-    if known and isinstance(stop, int) and not isinstance(start, RunTime):
-        from_start = start if start is not None else 0
-        if stop == 0 or (from_start >= stop and (from_start < 0) == (stop < 0)):
-            shown = f"{start}{unit}" if start is not None else ""
+    if isinstance(stop, int):
+        from_start = 0 if start is None else start
+        if stop == 0 or (isinstance(from_start, int) and from_start >= stop and (from_start < 0) == (stop < 0)):
+            shown = f"{start}{unit}" if isinstance(start, int) else ""
             run.problem(codes.EMPTY_RANGE, arg.span, range=f"{shown}..{stop}{unit}")
             return False
     ends = [end for end in (start, stop) if isinstance(end, int)]
@@ -89,15 +85,5 @@ def _fits_in_tokens(arg: Node, value: int, what: str, blocks: bool, place: Place
     return False
 
 
-def _edge(end: int | RunTime | None) -> model.Edge | None:
-    assert not isinstance(end, RunTime)
-    return None if end is None else model.Edge(end, end < 0)
-
-
-def _run_time_input(args: list[Value | None]) -> str | None:
-    """The input that an argument names, alone or as the end of a range."""
-    for arg in args:
-        for part in (arg.start, arg.stop) if isinstance(arg, RangeValue) else (arg,):
-            if isinstance(part, RunTime):
-                return part.name
-    return None
+def _end(end: int | RunTimeLength | None) -> End:
+    return model.Edge(end, end < 0) if isinstance(end, int) else end

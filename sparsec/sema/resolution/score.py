@@ -32,11 +32,20 @@ def score_of_pattern(pattern: CheckedPattern, place: Place, run: Evaluator) -> S
         entry = ENTRIES[keyword]
         if node is None:
             modifiers.append(modifier_of(keyword, None))
+        elif entry.takes is Takes.INPUT:
+            modifiers.extend(modifier_of(keyword, ordinal) for ordinal in _ordinals(node, pattern))
         elif entry.takes is Takes.NUMBERS_OF_HEADS:
             modifiers.append(modifier_of(keyword, _numbers(entry, node, place, run)))
         elif (number := _number(f"the {entry.number}", entry.least, node, place, run)) is not None:
             modifiers.append(modifier_of(keyword, number))
     return Score(scale, tuple(modifiers))
+
+
+def _ordinals(node: Node, pattern: CheckedPattern) -> list[int]:
+    """Of the input that a Node names, through any number of `let`; none for a Node in error."""
+    while node.op == "let" and node.args[0] is not None:
+        node = node.args[0]
+    return [ordinal for ordinal, given in enumerate(pattern.inputs) if node.op == "input" and given.name == node.value]
 
 
 def _number(what: str, least: float, node: Node, place: Place, run: Evaluator) -> float | None:
@@ -87,8 +96,9 @@ def counted_by_lists(score: Score, pattern: CheckedPattern, heads: int | None, r
     return heads
 
 
-def score_statements(score: Score) -> dict[str, str]:
+def score_statements(score: Score, pattern: CheckedPattern) -> dict[str, str]:
     """The score's statements by their keywords, a long list cut short."""
     scale = {} if score.scale is None else {"scale": statement_text("scale", score.scale)}
     given = {modifier.entry.keyword: given_of(modifier) for modifier in score.modifiers}
-    return scale | {keyword: statement_text(keyword, value)[:66] for keyword, value in given.items()}
+    names = [own.name for own in pattern.inputs]
+    return scale | {keyword: statement_text(keyword, value, names)[:66] for keyword, value in given.items()}

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from sparsec.diagnostics.codes_meaning import Code
 from sparsec.diagnostics.source import SourceFile, Span
+from sparsec.sema.model import RunTimeLength
 from sparsec.sema.node import Depends, Node
 from sparsec.sema.terms import Sized, Terms
 
@@ -20,21 +21,14 @@ VARYING = Depends.HEAD | Depends.GROUP | Depends.LAYER
 
 
 @dataclass(frozen=True, slots=True)
-class RunTime:
-    """A length that the caller gives at run time, by the name of its input."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
 class RangeValue:
     """A half-open range; an open end is None."""
 
-    start: int | RunTime | None
-    stop: int | RunTime | None
+    start: int | RunTimeLength | None
+    stop: int | RunTimeLength | None
 
 
-Value = int | bool | tuple["int | float | RangeValue", ...] | RangeValue | RunTime | Sized
+Value = int | bool | tuple["int | float | RangeValue", ...] | RangeValue | RunTimeLength | Sized
 
 
 class Problem(Protocol):

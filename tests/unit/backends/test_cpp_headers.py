@@ -34,7 +34,11 @@ STRUCTS = (calls.LIST, calls.FORWARD, calls.BACKWARD, calls.CACHED)
 def with_every_modifier(heads: int) -> str:
     """The statements of a pattern that changes its scores in every way."""
     given: dict[Takes, Given] = {Takes.NOTHING: None, Takes.NUMBER: 30.0, Takes.NUMBERS_OF_HEADS: (1.0,) * heads}
-    modifiers = (statement_text(name, None if entry.alone else given[entry.takes]) for name, entry in ENTRIES.items())
+    modifiers = (
+        statement_text(name, None if entry.alone else given[entry.takes])
+        for name, entry in ENTRIES.items()
+        if entry.takes is not Takes.INPUT
+    )
     return f"causal {' '.join(modifiers)} attend window(70)"
 
 

@@ -122,7 +122,7 @@ def told(**changed: Any) -> str:
         (packed(b"[" * 100_000), ""),
         (packed(b" " * (1 << 26)), "digest"),
         (packed(b'{"format": 1e999}'), "inf"),
-        (told(format=3, sparsec="9.0"), "format 2 is read by sparsec .*, and this is 3 of sparsec '9.0'"),
+        (told(format=4, sparsec="9.0"), "format 3 is read by sparsec .*, and this is 4 of sparsec '9.0'"),
         (told(target="tpu"), "expected a target"),
         (told(head_dim=10**9), "expected head_dim from 1 to 1024"),
         (told(dtype="int8"), "expected dtype"),

@@ -196,7 +196,7 @@ def test_inputs_and_score() -> None:
     pattern q { input marks : tokens  attend marks & window(4) }
     """
     heads = sparsec.parse(text).pattern("p").resolve(1)
-    assert leaves(heads.terms[0]) == ["input 0", "input 0", "input 1", "window(4)"]
+    assert leaves(heads.terms[0]) == ["sink(input0)", "columns(0..input0)", "input1", "window(4)"]
     assert [(decl.name, decl.kind.value) for decl in heads.inputs] == [("prefix", "length"), ("marks", "tokens")]
     assert heads.documents is model.Documents.RESTART
     assert heads.score == model.Score(1 / 128, (Softcap(30.0),))

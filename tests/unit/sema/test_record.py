@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import sparsec
+from sparsec.sema.printer import sparse_text
 from sparsec.sema.record import heads_data, heads_of
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -48,10 +49,83 @@ def test_slopes_come_back() -> None:
     assert heads_of(json.loads(json.dumps(heads_data(resolved)))) == resolved
 
 
-def test_inputs_do_not_leave() -> None:
-    pattern = sparsec.parse("pattern p { heads 1  input listed : columns  attend listed }").pattern()
-    with pytest.raises(ValueError, match="run-time inputs"):
-        heads_data(pattern.resolve())
+INPUTS = """
+pattern p {
+    heads 4 kv 2  block 16
+    input prefix : length  input marks : tokens  input far : columns(blocks)  input near : slashes(tiles)
+    input picks : rows  input cells : blocks  input tiles : blocks(8, 3b)  input spans : labels  input drafts : tree
+    input counts : weights
+    key_bias counts
+    attend (window(prefix, ahead = 2) | sink(prefix) | columns(4 .. prefix) | columns(prefix .. -4) | rows(.. prefix))
+        & (marks | far | near | picks) - (cells & ~tiles) | spans & drafts
+}
+"""
+
+
+def test_inputs_come_back() -> None:
+    resolved = sparsec.parse(INPUTS).pattern().resolve()
+    back = heads_of(json.loads(json.dumps(heads_data(resolved))))
+    assert back == resolved
+    assert [decl.tile for decl in back.inputs if decl.kind.value == "blocks"] == [None, (8, 48)]
+
+
+def test_the_text_of_a_pattern_with_inputs_says_the_same() -> None:
+    resolved = sparsec.parse(INPUTS).pattern().resolve()
+    again = sparsec.parse(sparse_text(resolved)).pattern().resolve()
+    assert sparse_text(again).split("  #")[0] == sparse_text(resolved).split("  #")[0]
+    assert [(decl.name, decl.kind, decl.unit, decl.tile) for decl in again.inputs] == [
+        (decl.name, decl.kind, decl.unit, decl.tile) for decl in resolved.inputs
+    ]
+    assert again.score == resolved.score
+
+
+def node_of(found: dict[str, Any], kind: str) -> list[Any]:
+    node: list[Any] = next(row for row in found["nodes"] if row[0] == kind)
+    return node
+
+
+WRONG_INPUTS: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
+    ("a list for a term", lambda d: node_of(d, "Input").__setitem__(1, 0)),
+    ("no such input", lambda d: node_of(d, "Input").__setitem__(1, 10)),
+    ("a negative input", lambda d: node_of(d, "Input").__setitem__(1, -1)),
+    ("weights for a term", lambda d: node_of(d, "Input").__setitem__(1, 9)),
+    ("a list for a length", lambda d: node_of(d, "Window").__setitem__(1, [1])),
+    ("two lengths", lambda d: node_of(d, "Window").__setitem__(1, [0, 0])),
+    ("no length", lambda d: node_of(d, "Sink").__setitem__(1, [])),
+    ("a run-time reach", lambda d: node_of(d, "Window").__setitem__(2, [0])),
+    ("a run-time length in blocks", lambda d: node_of(d, "Sink").__setitem__(2, True)),
+    ("a range of blocks with a run-time end", lambda d: node_of(d, "Columns").__setitem__(3, True)),
+    ("a range that ends before the start", lambda d: node_of(d, "Columns").__setitem__(slice(1, 3), [[0], 0])),
+    ("a run-time phase", lambda d: d["nodes"].insert(0, ["Stride", 2, [0], False])),
+    ("a run-time chunk", lambda d: d["nodes"].insert(0, ["Chunk", [0], 0])),
+    ("a term as key_bias", lambda d: d["score"]["modifiers"].update(key_bias=1)),
+    ("nothing as key_bias", lambda d: d["score"]["modifiers"].update(key_bias=None)),
+    ("a name that is no name", lambda d: d["inputs"][0].__setitem__(0, "x; }")),
+    ("a name with a line", lambda d: d["inputs"][0].__setitem__(0, "x\n")),
+    ("a keyword", lambda d: d["inputs"][0].__setitem__(0, "attend")),
+    ("a long name", lambda d: d["inputs"][0].__setitem__(0, "x" * 129)),
+    ("a name twice", lambda d: d["inputs"][1].__setitem__(0, "prefix")),
+    ("an unknown kind", lambda d: d["inputs"][0].__setitem__(1, "mask")),
+    ("a unit that the kind has not", lambda d: d["inputs"][1].__setitem__(2, "blocks")),
+    ("an unknown unit", lambda d: d["inputs"][2].__setitem__(2, "pages")),
+    ("a tile of a list", lambda d: d["inputs"][2].__setitem__(3, [16, 16])),
+    ("a tile without sides", lambda d: d["inputs"][6].__setitem__(3, [])),
+    ("an empty tile", lambda d: d["inputs"][6].__setitem__(3, [0, 16])),
+    ("a line before the first", lambda d: d["inputs"][0].__setitem__(4, 0)),
+    ("too few values", lambda d: d["inputs"][0].pop()),
+    ("an input that is no list", lambda d: d["inputs"].__setitem__(0, "prefix")),
+    ("inputs that are no list", lambda d: d.update(inputs=None)),
+    ("a tree in documents", lambda d: d.update(documents="documents")),
+]
+
+
+@pytest.mark.parametrize(("what", "spoil"), WRONG_INPUTS, ids=[what for what, _ in WRONG_INPUTS])
+def test_wrong_inputs_stay_out(what: str, spoil: Callable[[dict[str, Any]], object]) -> None:
+    found = json.loads(json.dumps(heads_data(sparsec.parse(INPUTS).pattern().resolve())))
+    heads_of(found)
+    spoil(found)
+    with pytest.raises(ValueError, match=r"expected|not a valid"):
+        heads_of(found)
 
 
 def test_a_shared_term_is_written_once() -> None:
