@@ -27,9 +27,9 @@ class Part:
 @dataclass(frozen=True, slots=True)
 class PartReport:
     """`live_pairs`: of all heads of one layer (an estimate unless `exact`); `dense_pairs`: of dense attention, `causal`
-    if no head looks ahead.
+    if no head looks ahead. `at_most`: inputs may leave out some of the live pairs.
 
-    `at_most`: inputs may leave out some of the live pairs. `flops` are of a forward pass over the live pairs of one layer. `growth`: why the cache grows, where it need not.
+    `flops` are of a forward pass over the live pairs of one layer. `growth`: why the cache grows, where it need not.
     """
 
     name: str
