@@ -31,6 +31,8 @@ from sparsec.syntax.lexer import MAX_DIAGNOSTICS
 if TYPE_CHECKING:
     import torch
 
+    from sparsec.reference.inputs import InputValue
+
 CHECK_EFFORT = 10_000
 CHECKED_PATTERNS, CHECKED_HEADS = 32, 128
 """How much of a file `check` lowers to count bands: enough for any file that people write, little for a hostile one."""
@@ -244,15 +246,25 @@ class Pattern:
         """One error for each construct of this pattern that the kernels do not take."""
         return unsupported_by_kernels(self._checked, self.name)
 
-    def mask(self, n_q: int, n_k: int, heads: int | None = None, kv_heads: int | None = None) -> torch.Tensor:
+    def mask(
+        self,
+        n_q: int,
+        n_k: int,
+        heads: int | None = None,
+        kv_heads: int | None = None,
+        *,
+        inputs: Mapping[str, InputValue] | None = None,
+    ) -> torch.Tensor:
         """The reference meaning: bool [heads, n_q, n_k] on the CPU, true where query n_k - n_q + i may attend to key j.
 
-        Raises CallError for wrong counts, run-time inputs, `documents`, or more than 2^28 pairs a head.
+        `inputs`: the tensors of the inputs that the pattern declares, as a call takes them; the mask is then [batch,
+        heads, n_q, n_k], batch being 1 or that of the inputs. Raises CallError for wrong counts or inputs, `documents`,
+        or more than 2^28 pairs a head.
         """
         from sparsec.reference import mask
 
         n_q, n_k = arguments.integer("n_q", n_q, 0), arguments.integer("n_k", n_k, 0)
-        return mask(self.resolve(heads, kv_heads), n_q, n_k)
+        return mask(self.resolve(heads, kv_heads), n_q, n_k, inputs=inputs)
 
     def _resolve(self, heads: int | None, kv_heads: int | None) -> sema.Resolved:
         key = (heads, kv_heads)

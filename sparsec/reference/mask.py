@@ -5,82 +5,105 @@ Invariant: nothing here knows of bands, tiles or blocks of a kernel; a formula i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import assert_never
 
 import torch
 
 from sparsec.diagnostics.model import CallError
+from sparsec.reference.inputs import GivenInputs, InputValue, Positions, Slices, given_inputs, holds, length_of
 from sparsec.sema import model
-from sparsec.sema.model import ResolvedPattern, Term
+from sparsec.sema.builtins import End
+from sparsec.sema.model import InputDecl, ResolvedPattern, RunTimeLength, Term
 
 MAX_PAIRS = 2**28
 _WRAP = 2**64
 
 
 def mask(
-    heads: ResolvedPattern, n_q: int, n_k: int, q_offset: int | None = None, *, cu_seqlens: Sequence[int] | None = None
+    heads: ResolvedPattern,
+    n_q: int,
+    n_k: int,
+    q_offset: int | None = None,
+    *,
+    cu_seqlens: Sequence[int] | None = None,
+    inputs: Mapping[str, InputValue] | None = None,
 ) -> torch.Tensor:
     """Bool [H, Nq, Nk] on the CPU: whether the query at position q_offset + i may attend to the key at j.
 
-    `q_offset` is n_k - n_q if left out. `cu_seqlens`: where the documents start, and Nk last; n_q is then n_k. Raises
-    CallError for negative counts, for more than 2^28 pairs a head, for patterns with run-time inputs, whose meaning
-    their tensors complete, and for `documents` without cu_seqlens.
+    `q_offset` is n_k - n_q if left out. `cu_seqlens`: where the documents start, and Nk last; n_q is then n_k.
+    `inputs`: the tensor, or the pair, of each input that the pattern declares; the mask is then [B, H, Nq, Nk], B their
+    batch. Raises CallError for negative counts, for more than 2^28 pairs a head, for inputs of other names or shapes,
+    and for `documents` without cu_seqlens.
     """
     if n_q < 0 or n_k < 0:
         raise CallError(f"expected n_q and n_k of at least 0, got n_q={n_q} and n_k={n_k}")
     if n_q * n_k > MAX_PAIRS:
         raise CallError(f"expected at most {MAX_PAIRS} pairs a head, got {n_q} * {n_k} = {n_q * n_k}")
-    if heads.inputs:
-        raise CallError("expected a pattern known at compile time, got one with run-time inputs")
     if (cu_seqlens is None) != (heads.documents is model.Documents.NONE):
         raise CallError("expected cu_seqlens for patterns with documents and for no others")
-    if cu_seqlens is not None:
-        return _in_documents(heads, n_q, n_k, cu_seqlens)
-    start = n_k - n_q if q_offset is None else q_offset
-    positions = _Positions(start, n_q, n_k, heads.block)
-    out = torch.empty((heads.heads, n_q, n_k), dtype=torch.bool)
+    if cu_seqlens is not None and (
+        n_q != n_k or list(cu_seqlens) != sorted(cu_seqlens) or cu_seqlens[0] != 0 or cu_seqlens[-1] != n_k
+    ):
+        raise CallError(f"expected n_q = n_k, and cu_seqlens from 0 up to it, got {n_q}, {n_k} and {list(cu_seqlens)}")
+    start = n_k - n_q if q_offset is None or cu_seqlens is not None else q_offset
+    given = given_inputs(heads, inputs, n_q, n_k, start)
+
+    def sequence(number: int) -> torch.Tensor:
+        if cu_seqlens is None:
+            return _mask(heads, Positions(start, n_q, n_k, heads.block), given, number)
+        return _in_documents(heads, n_k, cu_seqlens, given, number)
+
+    masks = [sequence(number) for number in range(given.batch)]
+    return torch.stack(masks) if heads.inputs else masks[0]
+
+
+def _mask(heads: ResolvedPattern, at: Positions, given: GivenInputs, sequence: int) -> torch.Tensor:
+    """[H, Nq, Nk] of one sequence of the batch."""
+    out = torch.empty((heads.heads, at.n_q, at.n_k), dtype=torch.bool)
     done: dict[int, int] = {}
     for head, term in enumerate(heads.terms):
-        # Equal heads share one term object.
-        same = done.setdefault(id(term), head)
-        out[head] = out[same] if same != head else _holds(term, positions)
+        # Equal heads share one term object, and one mask where the inputs are those of all heads.
+        same = head if given.by_head else done.setdefault(id(term), head)
+        out[head] = out[same] if same != head else _holds(term, _Pairs(at, heads.inputs, given.at(sequence, head)))
     return out
 
 
-def _in_documents(heads: ResolvedPattern, n_q: int, n_k: int, cu_seqlens: Sequence[int]) -> torch.Tensor:
+def _in_documents(
+    heads: ResolvedPattern, tokens: int, cu_seqlens: Sequence[int], given: GivenInputs, sequence: int
+) -> torch.Tensor:
     """The mask, cut to documents; or, where they restart, each document's own mask in its place."""
-    if n_q != n_k or list(cu_seqlens) != sorted(cu_seqlens) or cu_seqlens[0] != 0 or cu_seqlens[-1] != n_k:
-        raise CallError(f"expected n_q = n_k, and cu_seqlens from 0 up to it, got {n_q}, {n_k} and {list(cu_seqlens)}")
-    plain = replace(heads, documents=model.Documents.NONE)
-    whole = torch.zeros((heads.heads, n_q, n_k), dtype=torch.bool)
-    everywhere = mask(plain, n_q, n_k) if heads.documents is model.Documents.SEPARATE else None
+    whole = torch.zeros((heads.heads, tokens, tokens), dtype=torch.bool)
+    separate = heads.documents is model.Documents.SEPARATE
+    everywhere = _mask(heads, Positions(0, tokens, tokens, heads.block), given, sequence) if separate else None
     for start, stop in pairwise(cu_seqlens):
-        own = mask(plain, stop - start, stop - start) if everywhere is None else everywhere[:, start:stop, start:stop]
+        here = Positions(0, stop - start, stop - start, heads.block, start)
+        own = everywhere[:, start:stop, start:stop] if everywhere is not None else _mask(heads, here, given, sequence)
         whole[:, start:stop, start:stop] = own
     return whole
 
 
-class _Positions:
-    """i and qb as columns [Nq, 1], j and kb as rows [1, Nk], all int64; `//` rounds toward minus infinity."""
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """Where a formula is evaluated: the positions, and the inputs of one sequence and head."""
 
-    def __init__(self, start: int, n_q: int, n_k: int, block: int) -> None:
-        self.n_k = n_k
-        self.key_blocks = -(-n_k // block)
-        self.i = torch.arange(start, start + n_q, dtype=torch.int64)[:, None]
-        self.j = torch.arange(n_k, dtype=torch.int64)[None, :]
-        self.qb = self.i // block
-        self.kb = self.j // block
+    at: Positions
+    inputs: Sequence[InputDecl]
+    tensors: Slices
+
+    def number(self, n: int | RunTimeLength) -> int:
+        return length_of(self.tensors[n.ordinal]) if isinstance(n, RunTimeLength) else n
 
 
-def _holds(term: Term, at: _Positions) -> torch.Tensor:
+def _holds(term: Term, pairs: _Pairs) -> torch.Tensor:
     """The term's formula, in a shape that broadcasts to [Nq, Nk]."""
+    at = pairs.at
     i, j = at.i, at.j
     match term:
         case model.At(inner):
-            return _holds(inner, at)
+            return _holds(inner, pairs)
         case model.Full():
             return torch.ones((1, 1), dtype=torch.bool)
         case model.Nothing():
@@ -89,9 +112,12 @@ def _holds(term: Term, at: _Positions) -> torch.Tensor:
             return j <= i
         case model.Window(n, ahead, blocks):
             distance = at.qb - at.kb if blocks else i - j
-            return (-ahead <= distance) & (distance < n)
+            length = pairs.number(n)
+            return (
+                (-ahead <= distance) & (distance < length) if length else torch.zeros_like(distance, dtype=torch.bool)
+            )
         case model.Sink(n, blocks):
-            return (at.kb if blocks else j) < n
+            return (at.kb if blocks else j) < pairs.number(n)
         case model.Stride(period, phase, blocks):
             return (at.kb if blocks else j) % period == phase % period
         case model.Dilated(period, phase, blocks):
@@ -100,43 +126,50 @@ def _holds(term: Term, at: _Positions) -> torch.Tensor:
             chunks = i // n - j // n
             return (chunks >= 0) & (chunks <= back)
         case model.Columns(first, stop, blocks):
-            return _between(at.kb if blocks else j, first, stop, at.key_blocks if blocks else at.n_k)
+            return _between(at.kb if blocks else j, first, stop, at.key_blocks if blocks else at.n_k, pairs)
         case model.Rows(first, stop, blocks):
-            return _between(at.qb if blocks else i, first, stop, at.key_blocks if blocks else at.n_k)
+            return _between(at.qb if blocks else i, first, stop, at.key_blocks if blocks else at.n_k, pairs)
         case model.Global(n, blocks):
             return ((at.qb if blocks else i) < n) | ((at.kb if blocks else j) < n)
         case model.Random():
             return _random(term, at)
         case model.Union(terms):
-            found = _holds(terms[0], at)
+            found = _holds(terms[0], pairs)
             for part in terms[1:]:
-                found = found | _holds(part, at)
+                found = found | _holds(part, pairs)
             return found
         case model.Intersection(terms):
-            found = _holds(terms[0], at)
+            found = _holds(terms[0], pairs)
             for part in terms[1:]:
-                found = found & _holds(part, at)
+                found = found & _holds(part, pairs)
             return found
         case model.Difference(left, right):
-            return _holds(left, at) & ~_holds(right, at)
+            return _holds(left, pairs) & ~_holds(right, pairs)
         case model.Complement(part):
-            return ~_holds(part, at)
-        case model.Input():
-            raise CallError("expected a pattern known at compile time, got one with run-time inputs")
+            return ~_holds(part, pairs)
+        case model.Input(ordinal):
+            return holds(pairs.inputs[ordinal], pairs.tensors[ordinal], at)
         case _:
             assert_never(term)
 
 
-def _between(x: torch.Tensor, start: model.Edge | None, stop: model.Edge | None, end: int) -> torch.Tensor:
+def _between(x: torch.Tensor, start: End, stop: End, end: int, pairs: _Pairs) -> torch.Tensor:
+    """start <= x < stop; nothing where a run-time length of 0 is the stop."""
     found = torch.ones_like(x, dtype=torch.bool)
     if start is not None:
-        found = found & (x >= (end + start.at if start.from_end else start.at))
+        found = found & (x >= _position(start, end, pairs))
     if stop is not None:
-        found = found & (x < (end + stop.at if stop.from_end else stop.at))
-    return found
+        found = found & (x < _position(stop, end, pairs))
+    return found & False if isinstance(stop, RunTimeLength) and not pairs.number(stop) else found
 
 
-def _random(term: model.Random, at: _Positions) -> torch.Tensor:
+def _position(edge: model.Edge | RunTimeLength, end: int, pairs: _Pairs) -> int:
+    if isinstance(edge, RunTimeLength):
+        return pairs.number(edge)
+    return end + edge.at if edge.from_end else edge.at
+
+
+def _random(term: model.Random, at: Positions) -> torch.Tensor:
     found = torch.zeros((at.i.shape[0], at.j.shape[1]), dtype=torch.bool)
     for query_block in sorted({int(qb) for qb in at.qb.flatten()}):
         if query_block < 0:

@@ -1,0 +1,160 @@
+"""Which tensors an input of each kind takes: their dtypes and axes, and what is wrong with those that a call gives.
+
+Invariant: tensors that `problem_of` accepts have, for each pair of the call, the element that its formula reads; it
+looks at shapes and names of dtypes, never at values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sparsec.sema.inputs import kind_text
+from sparsec.sema.model import InputDecl, InputKind
+
+INTEGERS, MARKS, WEIGHTS = ("int32", "int64"), ("bool",), ("float32",)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorForm:
+    """One tensor: the dtypes that it may have, and its axes by the names of `sema.model.InputKind`."""
+
+    dtypes: tuple[str, ...]
+    axes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{' or '.join(self.dtypes)} [{', '.join(self.axes)}]"
+
+
+_LIST = (TensorForm(INTEGERS, ("B", "X", "c")),)
+FORMS: dict[InputKind, tuple[tuple[TensorForm, ...], ...]] = {
+    InputKind.LENGTH: ((TensorForm(INTEGERS, ("B",)),), (TensorForm(INTEGERS, ("B", "X")),)),
+    InputKind.TOKENS: ((TensorForm(MARKS, ("B", "Nk")),), (TensorForm(MARKS, ("B", "X", "Nk")),)),
+    InputKind.COLUMNS: (_LIST,),
+    InputKind.SLASHES: (_LIST,),
+    InputKind.ROWS: ((TensorForm(INTEGERS, ("B", "X", "Nq", "c")),),),
+    InputKind.BLOCKS: (
+        (TensorForm(MARKS, ("B", "X", "Qb", "Kb")),),
+        (TensorForm(INTEGERS, ("B", "X", "Qb")), TensorForm(INTEGERS, ("B", "X", "Qb", "c"))),
+    ),
+    InputKind.LABELS: ((TensorForm(INTEGERS, ("B", "X", "Nq")), TensorForm(INTEGERS, ("B", "X", "Nk"))),),
+    InputKind.TREE: ((TensorForm(INTEGERS, ("B", "n")),),),
+    InputKind.WEIGHTS: ((TensorForm(WEIGHTS, ("B", "X", "Nk")),),),
+}
+"""By kind, the ways to give it: one tensor, or a pair."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Of a call: `batch` is None where any will do; `new_keys` are those that the call gives, of `n_k` keys in all."""
+
+    batch: int | None
+    heads: int
+    kv_heads: int
+    n_q: int
+    n_k: int
+    q_offset: int
+    new_keys: int
+    block: int
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A tensor of a call: the name of its dtype, and its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {list(self.shape)}"
+
+
+def form_of(decl: InputDecl, given: Sequence[Given]) -> tuple[TensorForm, ...] | None:
+    """The way in which the tensors are given, by their number and their axes."""
+    for form in FORMS[decl.kind]:
+        if [len(tensor.axes) for tensor in form] == [len(tensor.shape) for tensor in given]:
+            return form
+    return None
+
+
+def problem_of(decl: InputDecl, given: Sequence[Given], sizes: Sizes) -> str | None:
+    """Expected and got, if the tensors are not what the input takes."""
+    form = form_of(decl, given)
+    fits = form is not None and all(
+        own.dtype in tensor.dtypes
+        and all(_fits(axis, size, decl, sizes) for axis, size in zip(tensor.axes, own.shape, strict=True))
+        for tensor, own in zip(form, given, strict=True)
+    )
+    if fits and (decl.kind is not InputKind.BLOCKS or len({own.shape[:3] for own in given}) == 1):
+        return None
+    shown = [form] if form is not None else FORMS[decl.kind]
+    expected = ", or ".join(_written(each) for each in shown)
+    axes = dict.fromkeys(axis for each in shown for tensor in each for axis in tensor.axes)
+    facts = ", ".join(fact for axis in axes if (fact := _fact(axis, decl, sizes)))
+    got = " and ".join(map(str, given))
+    kind = kind_text(decl.kind, decl.unit, decl.tile)
+    return f"expected input {decl.name!r} ({kind}) as {expected}{f', where {facts}' if facts else ''}; got {got}"
+
+
+def _written(form: tuple[TensorForm, ...]) -> str:
+    return str(form[0]) if len(form) == 1 else f"a pair ({'; '.join(map(str, form))})"
+
+
+def tile_of(decl: InputDecl, block: int) -> tuple[int, int]:
+    """(m, n) of an input of kind `blocks`."""
+    return decl.tile or (block, block)
+
+
+def tile_rows(decl: InputDecl, sizes: Sizes) -> int:
+    """How many rows of tiles the queries of the call touch."""
+    m, _ = tile_of(decl, sizes.block)
+    return (sizes.q_offset + sizes.n_q - 1) // m - sizes.q_offset // m + 1 if sizes.n_q else 0
+
+
+def tile_columns(decl: InputDecl, sizes: Sizes) -> int:
+    """How many columns of tiles the keys touch."""
+    return -(-sizes.n_k // tile_of(decl, sizes.block)[1])
+
+
+def _fits(axis: str, size: int, decl: InputDecl, sizes: Sizes) -> bool:
+    match axis:
+        case "B":
+            return size == 1 or sizes.batch is None or size == sizes.batch
+        case "X":
+            return size in (1, sizes.kv_heads, sizes.heads)
+        case "Nq":
+            return size == sizes.n_q
+        case "Nk":
+            return size == sizes.new_keys
+        case "Qb":
+            return size >= tile_rows(decl, sizes)
+        case "Kb":
+            return size >= tile_columns(decl, sizes)
+        case "n":
+            return size <= sizes.n_k
+        case _:
+            return True
+
+
+def _fact(axis: str, decl: InputDecl, sizes: Sizes) -> str:
+    match axis:
+        case "B":
+            return "" if sizes.batch is None else f"B is {_either((1, sizes.batch))}"
+        case "X":
+            return f"X is {_either((1, sizes.kv_heads, sizes.heads))}"
+        case "Nq":
+            return f"Nq is {sizes.n_q}"
+        case "Nk":
+            return f"Nk is {sizes.new_keys}"
+        case "Qb":
+            return f"Qb is at least {tile_rows(decl, sizes)}"
+        case "Kb":
+            return f"Kb is at least {tile_columns(decl, sizes)}"
+        case "n":
+            return f"n is at most {sizes.n_k}"
+        case _:
+            return ""
+
+
+def _either(numbers: Sequence[int]) -> str:
+    return " or ".join(str(number) for number in dict.fromkeys(numbers))
