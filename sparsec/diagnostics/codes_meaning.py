@@ -321,9 +321,9 @@ TOO_MANY_TOGETHER = Code(
 # What the language has and the kernels do not take
 INPUT_UNSUPPORTED = Code(
     "E501",
-    "an `input` declaration",
-    "the kernels do not take `input {name} : {kind}` yet",
-    "write the set with terms known at compile time",
+    "an input that the kernels do not take",
+    "the kernels do not take `input {name} : {kind}`",
+    "leave `key_bias` out",
 )
 
 NO_CACHE = Code(
@@ -369,7 +369,7 @@ CANNOT_RUN = Code(
     "W606",
     "a pattern that nothing can run",
     "pattern `{name}` has no errors, but nothing can run it: {why}",
-    "write the set with terms known at compile time to run it",
+    "leave that out to run it",
 )
 
 UNUSED_INPUT = Code(

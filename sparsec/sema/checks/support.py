@@ -5,6 +5,7 @@ from __future__ import annotations
 from sparsec.diagnostics import codes_meaning as codes
 from sparsec.diagnostics.model import Diagnostic
 from sparsec.sema.checked import CheckedFile
+from sparsec.sema.model import InputKind
 
 
 def unsupported_by_kernels(checked: CheckedFile, name: str) -> tuple[Diagnostic, ...]:
@@ -13,5 +14,6 @@ def unsupported_by_kernels(checked: CheckedFile, name: str) -> tuple[Diagnostic,
     found = [
         codes.INPUT_UNSUPPORTED.at(source, given.span, name=given.name, kind=given.kind.value)
         for given in pattern.inputs
+        if given.kind is InputKind.WEIGHTS
     ]
     return tuple(sorted(found, key=lambda diagnostic: diagnostic.span.start))
