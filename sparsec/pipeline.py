@@ -1,7 +1,7 @@
 """The stages of the compiler, in order; and the objects that run the middle ones, from a resolved pattern to its plans.
 
 A file is parsed and checked once (`program`), and its patterns are resolved for parameters and head counts. `Lowered`
-holds what follows from a resolved pattern alone, `Compilation` what follows from a head dimension, a dtype and a target
+holds what follows from a resolved pattern alone, `Compilation` what follows from head dimensions, a dtype and a target
 too. Invariant: each stage is run when it is first asked for, and once; what it gave is handed on.
 """
 
@@ -137,10 +137,21 @@ class Lowered:
         bands = self.bands
         return cache_layout(self.pattern, bands, Effort(self.effort.left))
 
-    def plan_forward(self, *, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> KernelPlan:
-        """The forward plan, with tiles of at most the given sizes (powers of two); raises as `mask` does."""
+    def plan_forward(
+        self, *, head_dim: int, value_dim: int | None = None, dtype: str, query_tile: int, key_tile: int
+    ) -> KernelPlan:
+        """The forward plan, with tiles of at most the given sizes (powers of two); raises as `mask` does.
+
+        value_dim, here and below: as head_dim, if left out.
+        """
         plan = plan_kernels(
-            self.pattern, self.mask, head_dim=head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile
+            self.pattern,
+            self.mask,
+            head_dim=head_dim,
+            value_dim=value_dim,
+            dtype=dtype,
+            query_tile=query_tile,
+            key_tile=key_tile,
         )
         return verified(plan, self.mask)
 
@@ -148,6 +159,7 @@ class Lowered:
         self,
         *,
         head_dim: int,
+        value_dim: int | None = None,
         dtype: str,
         query_tile: int,
         key_tile: int,
@@ -159,6 +171,7 @@ class Lowered:
             self.mask,
             self.transposed,
             head_dim=head_dim,
+            value_dim=value_dim,
             dtype=dtype,
             query_tile=query_tile,
             key_tile=key_tile,
@@ -166,13 +179,16 @@ class Lowered:
         )
         return verified(plan, self.mask, self.transposed)
 
-    def plan_cached(self, *, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> CachedPlan:
+    def plan_cached(
+        self, *, head_dim: int, value_dim: int | None = None, dtype: str, query_tile: int, key_tile: int
+    ) -> CachedPlan:
         """The plan of attention over a cache; raises as `layout` and `mask` do."""
         plan = plan_cached(
             self.pattern,
             self.layout,
             self.mask,
             head_dim=head_dim,
+            value_dim=value_dim,
             dtype=dtype,
             query_tile=query_tile,
             key_tile=key_tile,
@@ -182,13 +198,15 @@ class Lowered:
 
 @dataclass(frozen=True)
 class Compilation:
-    """A pattern for a head dimension, a dtype ("float32", "bfloat16", "float16") and a target name of `plan.target`.
+    """A pattern for the dimensions of keys and of values, a dtype and a target name of `plan.target`.
 
+    The dtype is "float32", "bfloat16" or "float16".
     `refusals`: where plans are made; with the pattern of a file, what they refuse becomes the file's diagnostics.
     """
 
     lowered: Lowered
     head_dim: int
+    value_dim: int
     dtype: str
     target: str
     refusals: Callable[[], AbstractContextManager[None]] = field(default=nullcontext, repr=False, compare=False)
@@ -197,37 +215,47 @@ class Compilation:
     def pattern(self) -> ResolvedPattern:
         return self.lowered.pattern
 
+    @property
+    def widest(self) -> int:
+        """What tiles are chosen by, as of `plan.launch.LaunchPlan`."""
+        return max(self.head_dim, self.value_dim)
+
     @cached_property
     def forward(self) -> KernelPlan:
         """The plan of the forward pass. Raises TooManyBands, TooManyClasses."""
-        query_tile, key_tile, *_ = tile_sizes(self.target, self.head_dim, self.dtype)
+        query_tile, key_tile, *_ = tile_sizes(self.target, self.widest, self.dtype)
         with self.refusals():
             return self.lowered.plan_forward(
-                head_dim=self.head_dim, dtype=self.dtype, query_tile=query_tile, key_tile=key_tile
+                head_dim=self.head_dim,
+                value_dim=self.value_dim,
+                dtype=self.dtype,
+                query_tile=query_tile,
+                key_tile=key_tile,
             )
 
     @cached_property
     def backward(self) -> BackwardPlan:
         """The plan of the gradients; raises as `forward` does."""
-        query_tile, key_tile = backward_tile_sizes(self.target, self.head_dim, self.dtype)
+        query_tile, key_tile = backward_tile_sizes(self.target, self.widest, self.dtype)
         with self.refusals():
             return self.lowered.plan_backward(
                 head_dim=self.head_dim,
+                value_dim=self.value_dim,
                 dtype=self.dtype,
                 query_tile=query_tile,
                 key_tile=key_tile,
-                transposed_tiles=transposed_tile_sizes(self.target, self.head_dim, self.dtype),
+                transposed_tiles=transposed_tile_sizes(self.target, self.widest, self.dtype),
             )
 
     @cached_property
     def chunks(self) -> CachedPlan:
         """The plan over a cache for chunks of queries. Raises NoCache, TooManyBands, TooManyClasses."""
-        return self._cached(cached_tile_sizes(self.target, self.head_dim, self.dtype))
+        return self._cached(cached_tile_sizes(self.target, self.widest, self.dtype))
 
     @cached_property
     def rows(self) -> CachedPlan:
         """The plan over a cache for few queries; raises as `chunks` does."""
-        return self._cached(decode_tile_sizes(self.target, self.head_dim, self.dtype))
+        return self._cached(decode_tile_sizes(self.target, self.widest, self.dtype))
 
     @property
     def cached(self) -> tuple[CachedPlan, CachedPlan]:
@@ -236,5 +264,9 @@ class Compilation:
 
     def _cached(self, tiles: tuple[int, int]) -> CachedPlan:
         return self.lowered.plan_cached(
-            head_dim=self.head_dim, dtype=self.dtype, query_tile=tiles[0], key_tile=tiles[1]
+            head_dim=self.head_dim,
+            value_dim=self.value_dim,
+            dtype=self.dtype,
+            query_tile=tiles[0],
+            key_tile=tiles[1],
         )

@@ -18,17 +18,18 @@ LENGTHS = (32_768, 131_072, 1_048_576)
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """A layer's attention: query heads, KV heads, head dimension, and dtype by name."""
+    """A layer's attention: query heads, KV heads, dimensions of keys and of values, and dtype by name."""
 
     heads: int
     kv_heads: int
     head_dim: int
+    value_dim: int
     dtype: str
 
     @property
     def slot_bytes(self) -> int:
         """Of one key and its value, in one KV head."""
-        return 2 * self.head_dim * ITEM_BYTES[self.dtype]
+        return (self.head_dim + self.value_dim) * ITEM_BYTES[self.dtype]
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ def _part(part: Part, geometry: Geometry, tokens: int) -> PartReport:
         causal,
         all(each.exact for each in covered),
         bool(part.lowered.pattern.inputs),
-        4 * geometry.head_dim * live,
+        2 * (geometry.head_dim + geometry.value_dim) * live,
         () if layout is None else group_prices(layout, tokens),
         None if layout is None else price([layout], geometry, tokens),
         () if layout is None else tuple(str(growth) for growth in layout.growth),

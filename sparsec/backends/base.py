@@ -58,9 +58,10 @@ class Lookup:
 class ForwardKernel(Protocol):
     """Attention on tensors that `runtime.module` has checked.
 
-    q [B, H, Nq, D], k and v [B, G, Nk, D], any strides; row r of q sits at absolute position q_offset + r. `scale` None
-    means the pattern's, else 1/sqrt(D). `lists` are the draw tables of `runtime.draws`. `sink` is float32 [H] where the
-    pattern has a learned sink; `cu_seqlens` int32 [documents + 1] where it has documents (then B is 1 and Nq is Nk).
+    q [B, H, Nq, D], k [B, G, Nk, D], v [B, G, Nk, Dv], any strides; row r of q sits at absolute position q_offset +
+    r. `scale` None means the pattern's, else 1/sqrt(D). `lists` are the draw tables of `runtime.draws`. `sink` is
+    float32 [H] where the pattern has a learned sink; `cu_seqlens` int32 [documents + 1] where it has documents (then B
+    is 1 and Nq is Nk).
     `inputs`: what the plan's `inputs` say, in their order.
     """
 
@@ -77,7 +78,7 @@ class ForwardKernel(Protocol):
         cu_seqlens: Tensor | None = None,
         inputs: tuple[Lookup, ...] = (),
     ) -> tuple[Tensor, Tensor]:
-        """out like q, 0 in rows that see no key; natural-log LSE [B, H, Nq], -inf there (the sink, if there is one).
+        """out [B, H, Nq, Dv], 0 in rows that see no key; natural-log LSE [B, H, Nq], -inf there (or the sink).
 
         Both are contiguous. The LSE is float32, or float64 for float64 inputs.
         """
@@ -123,7 +124,7 @@ class BackwardKernel(Protocol):
 class Cached:
     """A cache as kernels see it, B sequences.
 
-    keys, values: [B, slots, D], contiguous; what no key has been stored in may hold anything, NaN included.
+    keys [B, slots, D], values [B, slots, Dv], contiguous; what no key has been stored in may hold anything, NaN too.
     lengths: int32 [B], the tokens that each sequence has already. counts: int32 [B], how many of the call's N tokens
     are its own: the last ones of the N, the rest before them being padding (None: all N).
     places: int32 [kv_heads, regions, 2]: base and capacity of each region, 0 and 0 where a group has fewer.
@@ -198,20 +199,20 @@ class CachedKernel(Protocol):
         checked: bool = False,
         inputs: tuple[Lookup, ...] = (),
     ) -> tuple[Tensor, Tensor]:
-        """Attention of q [B, H, N, D] to the cached keys and to k, v [B, G, N, D], any strides.
+        """Attention of q [B, H, N, D] to the cached keys and to k [B, G, N, D], v [B, G, N, Dv], any strides.
 
         With `store` these are then stored, as by the method; else the cache stays as it is. `checked`: the shapes,
         dtypes and devices of q, k, v and sink are known to be right.
 
         Row r of sequence b stands at position lengths[b] + counts[b] - N + r, and Nk is lengths[b] + counts[b].
         `lists`: the tables of `runtime.draws` of `CachedLaunch.chunks`, class by class, from query block 0 on; `sink`
-        float32 [H] where the pattern has one. Returns out like q and the natural-log LSE, float32 [B, H, N],
+        float32 [H] where the pattern has one. Returns out [B, H, N, Dv] and the natural-log LSE, float32 [B, H, N],
         contiguous; a row that sees no key has 0 and -inf (or the sink), and so has padding, without the sink.
         """
         ...
 
     def store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
-        """Writes the last counts[b] rows of k and v [B, G, N, D] to their slots in cache.keys and cache.values.
+        """Writes the last counts[b] rows of k [B, G, N, D] and v [B, G, N, Dv] to their slots in the cache.
 
         A key that later ones of the same call displace, or that lies past the arena, is not written.
         """
@@ -255,6 +256,13 @@ class Built:
     kernels: tuple[KernelRecord, ...]
     files: Mapping[str, bytes]
     needs: Mapping[str, Any] | None = None
+
+
+def check_one_width(compilation: Compilation) -> None:
+    """Raises CallError where values have another dimension than keys, for a backend that takes one for both."""
+    if compilation.value_dim != compilation.head_dim:
+        dims = f"head_dim {compilation.head_dim} and value_dim {compilation.value_dim}"
+        raise CallError(f"expected value_dim equal to head_dim for target {compilation.target!r}, got {dims}")
 
 
 PARTS = ("forward", "cached", "backward")

@@ -18,6 +18,7 @@ from sparsec.cli.options import (
     open_program,
     pattern_options,
     resolved,
+    value_dim_option,
 )
 from sparsec.cli.proofs import claims_about, claims_text
 from sparsec.diagnostics.model import DiagnosticError, SparsecError
@@ -56,6 +57,7 @@ class _Folder(click.Path):
 @click.option("--prove", is_flag=True, help="Write nothing unless z3 proves the plan's claims for all lengths.")
 @pattern_options
 @kernel_options
+@value_dim_option
 def compile_pattern(
     file: Path,
     output: Path,
@@ -68,6 +70,7 @@ def compile_pattern(
     heads: int | None,
     kv_heads: int | None,
     head_dim: int,
+    value_dim: int | None,
     dtype: str,
 ) -> None:
     """Write the source of every kernel, the built artefacts, layout.json and manifest.json.
@@ -95,6 +98,7 @@ def compile_pattern(
             heads=counts.heads,
             kv_heads=counts.kv_heads,
             head_dim=head_dim,
+            value_dim=value_dim,
             dtype=dtype,
             gradients=not inference,
             progress=report,

@@ -10,7 +10,16 @@ import click
 
 from sparsec.analysis.cost import CachePrice, Geometry
 from sparsec.analysis.report import Part, PartReport, Report, report
-from sparsec.cli.options import choose, dtype_option, file_argument, open_program, parsed, pattern_options, resolved
+from sparsec.cli.options import (
+    choose,
+    dtype_option,
+    file_argument,
+    open_program,
+    parsed,
+    pattern_options,
+    resolved,
+    value_dim_option,
+)
 from sparsec.cli.show import of_pairs
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.diagnostics.tables import count, percent, table
@@ -27,6 +36,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 @click.option("--model", metavar="NAME", help="Which model of the file; its only one if neither is named.")
 @click.option("--seq-len", type=click.IntRange(1, LENGTH_LIMIT), default=131_072, show_default=True, metavar="N")
 @click.option("--head-dim", type=click.IntRange(1, 1024), default=128, show_default=True)
+@value_dim_option
 @dtype_option("bfloat16")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def explain(
@@ -38,6 +48,7 @@ def explain(
     model: str | None,
     seq_len: int,
     head_dim: int,
+    value_dim: int | None,
     dtype: str,
     form: str,
 ) -> None:
@@ -55,7 +66,8 @@ def explain(
     counts = {(part.lowered.pattern.heads, part.lowered.pattern.kv_heads) for part in parts}
     if len(counts) > 1:
         raise CallError(f"expected layers of equal head counts, got {sorted(counts)}")
-    found = report(parts, Geometry(*counts.pop(), head_dim, dtype), seq_len)
+    at = Geometry(*counts.pop(), head_dim, head_dim if value_dim is None else value_dim, dtype)
+    found = report(parts, at, seq_len)
     click.echo(as_json(title, found) if form == "json" else as_text(title, found))
 
 
@@ -90,8 +102,9 @@ def as_json(title: str, found: Report) -> str:
 
 def as_text(title: str, found: Report) -> str:
     at = found.geometry
+    values = "" if at.value_dim == at.head_dim else f", value dim {at.value_dim}"
     lines = [
-        f"{title}: {at.heads} query heads on {at.kv_heads} KV heads, head dim {at.head_dim}, {at.dtype}, "
+        f"{title}: {at.heads} query heads on {at.kv_heads} KV heads, head dim {at.head_dim}{values}, {at.dtype}, "
         f"{count(found.tokens, 'token')}",
         "",
         _computed(found),

@@ -20,6 +20,7 @@ from sparsec.cli.options import (
     open_program,
     pattern_options,
     resolved,
+    value_dim_option,
 )
 from sparsec.ir.bands.printer import print_mask
 from sparsec.pipeline import Compilation
@@ -58,6 +59,7 @@ Plan = KernelPlan | BackwardPlan | CachedPlan
 @click.option("--target", help=f"As for compile; {_CPU} if left out, and {_GPU} for triton.")
 @pattern_options
 @kernel_options
+@value_dim_option
 def lower(
     file: Path,
     stage: str,
@@ -69,6 +71,7 @@ def lower(
     heads: int | None,
     kv_heads: int | None,
     head_dim: int,
+    value_dim: int | None,
     dtype: str,
 ) -> None:
     """Print one stage of the compiler.
@@ -102,7 +105,12 @@ def lower(
     if stage == "layout" or of == "cached":
         pattern.cache_layout(meaning.heads, meaning.kv_heads)  # raises the file's diagnostic where there is no cache
     compilation = Compilation(
-        pattern.lowered(meaning.heads, meaning.kv_heads), head_dim, dtype, target, pattern.refusals
+        pattern.lowered(meaning.heads, meaning.kv_heads),
+        head_dim,
+        head_dim if value_dim is None else value_dim,
+        dtype,
+        target,
+        pattern.refusals,
     )
     click.echo(stage_text(compilation, stage, of, head=head, name=pattern.name), nl=False)
 

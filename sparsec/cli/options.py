@@ -64,6 +64,11 @@ def pattern_options(command: _Command) -> _Command:
     return command
 
 
+def value_dim_option(command: _Command) -> _Command:
+    """--value-dim."""
+    return click.option("--value-dim", type=click.IntRange(1, 1024), help="Of values; --head-dim if left out.")(command)
+
+
 def kernel_options(command: _Command) -> _Command:
     """--head-dim, --dtype."""
     head_dim = click.option("--head-dim", type=click.IntRange(1, 1024), default=64, show_default=True)

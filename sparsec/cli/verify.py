@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sparsec.backends import registry
-from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolved
+from sparsec.cli.options import (
+    choose,
+    file_argument,
+    kernel_options,
+    open_program,
+    pattern_options,
+    resolved,
+    value_dim_option,
+)
 from sparsec.cli.proofs import check_prover, claims_about, claims_text, extras
 from sparsec.diagnostics.arguments import integer
 from sparsec.diagnostics.progress import progress
@@ -53,6 +61,7 @@ class Verdict:
 @file_argument
 @pattern_options
 @kernel_options
+@value_dim_option
 @click.option("--device", help="cpu, cuda or cuda:1; the GPU if left out and there is one.")
 @click.option("--target", type=click.Choice(registry.compared()), help="What runs it; the device's best if left out.")
 @click.option(
@@ -81,6 +90,7 @@ def verify(
     heads: int | None,
     kv_heads: int | None,
     head_dim: int,
+    value_dim: int | None,
     dtype: str,
     device: str | None,
     target: str | None,
@@ -112,7 +122,7 @@ def verify(
     verdicts = []
     for pattern, meaning in found:
         with progress() as report:
-            tested = _Tested(pattern, meaning, head_dim, dtype, device, target, report)
+            tested = _Tested(pattern, meaning, head_dim, value_dim or head_dim, dtype, device, target, report)
             results, notes = tested.results(examples, seed, case_text) if examples or case_text else ((), ())
             claims = tested.proved() if prove else ()
         verdicts.append(Verdict(pattern.name, results, claims, notes))
@@ -133,6 +143,7 @@ class _Tested:
     pattern: Pattern
     meaning: ResolvedPattern
     head_dim: int
+    value_dim: int
     dtype: str
     device: str | None
     target: str | None
@@ -174,6 +185,7 @@ class _Tested:
             heads=meaning.heads,
             kv_heads=meaning.kv_heads,
             head_dim=self.head_dim,
+            value_dim=self.value_dim,
             dtype=where.dtype,
             device=where.device,
             target=self.target,
@@ -199,14 +211,16 @@ class _Tested:
         self.report(f"proving {self.pattern.name}")
         self.title = self.title or f"the plan for {self.planned}"
         lowered = self.pattern.lowered(self.meaning.heads, self.meaning.kv_heads)
-        return claims_about(Compilation(lowered, self.head_dim, self.dtype, self.planned, self.pattern.refusals))
+        return claims_about(
+            Compilation(lowered, self.head_dim, self.value_dim, self.dtype, self.planned, self.pattern.refusals)
+        )
 
 
 def _command(ctx: click.Context, file: Path) -> Callable[[str, Failure], str]:
     """(pattern, failure) -> the command line that runs its case again."""
     words = ["sparsec", "verify", str(file)]
     given: dict[str, Any] = ctx.params
-    for key in ("heads", "kv_heads", "head_dim", "dtype", "device", "target"):
+    for key in ("heads", "kv_heads", "head_dim", "value_dim", "dtype", "device", "target"):
         if ctx.get_parameter_source(key) is click.core.ParameterSource.COMMANDLINE:
             words += ["--" + key.replace("_", "-"), str(given[key])]
     for setting in given["settings"]:

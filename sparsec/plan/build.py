@@ -44,13 +44,22 @@ def limited_mask(bands: HeadBands, block: int, *, transposed: bool = False) -> B
 
 
 def plan_kernels(
-    pattern: ResolvedPattern, mask: BlockMask, *, head_dim: int, dtype: str, query_tile: int, key_tile: int
+    pattern: ResolvedPattern,
+    mask: BlockMask,
+    *,
+    head_dim: int,
+    value_dim: int | None = None,
+    dtype: str,
+    query_tile: int,
+    key_tile: int,
 ) -> KernelPlan:
-    """The forward plan of `pattern`, with tiles of at most the given sizes (powers of two)."""
+    """The forward plan of `pattern`, with tiles of at most the given sizes (powers of two); value_dim: as head_dim, if
+    left out."""
     return KernelPlan(
         pattern.heads,
         pattern.kv_heads,
         head_dim,
+        head_dim if value_dim is None else value_dim,
         dtype,
         pattern.score,
         head_classes(mask, query_tile, key_tile, in_document=pattern.documents is Documents.SEPARATE),
@@ -65,6 +74,7 @@ def plan_backward(
     transposed: BlockMask,
     *,
     head_dim: int,
+    value_dim: int | None = None,
     dtype: str,
     query_tile: int,
     key_tile: int,
@@ -74,7 +84,15 @@ def plan_backward(
 
     `transposed_tiles`: query and key tile of the gradients of keys and values; None: as for the queries'.
     """
-    forward = plan_kernels(pattern, mask, head_dim=head_dim, dtype=dtype, query_tile=query_tile, key_tile=key_tile)
+    forward = plan_kernels(
+        pattern,
+        mask,
+        head_dim=head_dim,
+        value_dim=value_dim,
+        dtype=dtype,
+        query_tile=query_tile,
+        key_tile=key_tile,
+    )
     tiles = fitting_tiles(mask, *(transposed_tiles or (query_tile, key_tile)))
     return BackwardPlan(
         forward,

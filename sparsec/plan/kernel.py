@@ -29,11 +29,15 @@ class HeadClass:
 
 @dataclass(frozen=True, slots=True)
 class KernelPlan:
-    """Forward attention of one pattern; dtype float32, bfloat16 or float16."""
+    """Forward attention of one pattern; dtype float32, bfloat16 or float16.
+
+    Queries and keys have `head_dim` numbers, values and outputs `value_dim`.
+    """
 
     heads: int
     kv_heads: int
     head_dim: int
+    value_dim: int
     dtype: str
     score: Score
     classes: tuple[HeadClass, ...]

@@ -67,6 +67,7 @@ class LaunchPlan:
     heads: int
     kv_heads: int
     head_dim: int
+    value_dim: int
     dtype: str
     score: Score
     documents: Documents
@@ -83,6 +84,7 @@ class LaunchPlan:
             plan.heads,
             plan.kv_heads,
             plan.head_dim,
+            plan.value_dim,
             plan.dtype,
             plan.score,
             plan.documents,
@@ -91,6 +93,11 @@ class LaunchPlan:
             plan.inputs,
             tuple(filter(plan.looks_up, plan.inputs)),
         )
+
+    @property
+    def widest(self) -> int:
+        """What tiles and launches are chosen by: the larger of the two dimensions."""
+        return max(self.head_dim, self.value_dim)
 
     @property
     def share(self) -> int:
@@ -117,7 +124,7 @@ class LaunchPlan:
 
     def shape(self, of: LaunchClass, target: str) -> LaunchShape:
         """How the forward kernel of a class is compiled."""
-        return launch_shape(target, self.head_dim, self.dtype, of.query_tile, of.key_tile, light=of.light)
+        return launch_shape(target, self.widest, self.dtype, of.query_tile, of.key_tile, light=of.light)
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,7 @@ class BackwardLaunch:
     def shape(self, of: LaunchClass, target: str, *, of_keys: bool) -> LaunchShape:
         """How the gradient kernel of a class, of `forward` or a transposed one, is compiled."""
         plan = self.forward
-        return backward_shape(target, plan.head_dim, plan.dtype, of.query_tile, of.key_tile, of_keys=of_keys)
+        return backward_shape(target, plan.widest, plan.dtype, of.query_tile, of.key_tile, of_keys=of_keys)
 
 
 @dataclass(frozen=True)
@@ -172,16 +179,16 @@ class CachedLaunch:
 
     def chunk_shape(self, of: LaunchClass, target: str) -> LaunchShape:
         plan = self.chunks
-        return cached_shape(target, plan.head_dim, plan.dtype, of.query_tile, of.key_tile)
+        return cached_shape(target, plan.widest, plan.dtype, of.query_tile, of.key_tile)
 
     def decode_packs(self, of: LaunchClass, target: str, rows: int) -> PackTable:
         """The packs of a class of `few`, where each head has so many query rows."""
-        most = decode_rows(target, self.few.head_dim, self.few.dtype) // rows
+        most = decode_rows(target, self.few.widest, self.few.dtype) // rows
         return pack_table(of.table, self.few.share, max(1, most))
 
     def decode_shape(self, of: LaunchClass, target: str, rows: int) -> LaunchShape:
         """How the kernel of a class of `few` is compiled for programs of so many rows."""
-        return decode_shape(target, self.few.head_dim, self.few.dtype, rows, of.key_tile)
+        return decode_shape(target, self.few.widest, self.few.dtype, rows, of.key_tile)
 
 
 @dataclass(frozen=True)

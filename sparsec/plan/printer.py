@@ -14,7 +14,8 @@ from sparsec.sema.printer import head_ranges, score_lines
 
 def print_plan(plan: KernelPlan, head: int | None = None) -> str:
     """A plan without its tile programs; here and below, `head`: with the class of this head alone."""
-    lines = [f"heads {plan.heads} kv {plan.kv_heads}, head dim {plan.head_dim}, {plan.dtype}"]
+    values = "" if plan.value_dim == plan.head_dim else f", value dim {plan.value_dim}"
+    lines = [f"heads {plan.heads} kv {plan.kv_heads}, head dim {plan.head_dim}{values}, {plan.dtype}"]
     lines += [line.strip() for line in score_lines(plan.documents, plan.score)]
     return "\n".join(lines) + "\n" + _classes(plan.classes, head)
 

@@ -1,9 +1,9 @@
 """Target name and head dimension -> tile sizes, warps and pipeline stages: the only place that knows machines.
 
 A target is `cpu`, `cpu:<level>` (`cpu:x86-64-v3`), `cuda:<compute capability>` (`cuda:90`), `hip:<architecture>`
-(`hip:gfx942`) or `interpreter` (Triton's, for tests), or
-`torch`, which is tiled as `cpu`. What a sweep measured best (`PICKS`) comes before the rules
-below. Invariant: the figures depend on nothing but the arguments and that table; no device is asked.
+(`hip:gfx942`) or `interpreter` (Triton's, for tests), or `torch`, which is tiled as `cpu`. `head_dim` is the larger of
+the dimensions of keys and of values. What a sweep measured best (`PICKS`) comes before the rules below. Invariant: the
+figures depend on nothing but the arguments and that table; no device is asked.
 """
 
 from __future__ import annotations

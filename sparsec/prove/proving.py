@@ -39,7 +39,7 @@ def prove(
     timeout_s: float = 10.0,
 ) -> tuple[Claim, ...]:
     """The claims about `pattern` as compiled for a target name of `plan.target`; see `prove_compilation`."""
-    of = Compilation(Lowered(pattern), head_dim, dtype, target)
+    of = Compilation(Lowered(pattern), head_dim, head_dim, dtype, target)
     return prove_compilation(of, gradients=gradients, timeout_s=timeout_s)
 
 

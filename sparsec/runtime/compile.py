@@ -35,6 +35,7 @@ def compile(
     pattern: Pattern | Program | Path | str,
     *,
     head_dim: int,
+    value_dim: int | None = None,
     heads: int | None = None,
     kv_heads: int | None = None,
     dtype: torch.dtype = torch.float32,
@@ -47,6 +48,8 @@ def compile(
 
     pattern: a Pattern, a Program, a path (a Path, or a string that ends in `.sparse`), or source text; `name` and
     `params` choose the pattern of a file and override its parameters.
+    head_dim: numbers of a query and of a key, 1 to 1024. value_dim: of a value, and so of an output, likewise; head_dim
+    if left out.
     heads, kv_heads: needed where the file leaves them out.
     dtype: float32, bfloat16 or float16. device: where it will run; the GPU if there is one, else the CPU.
     target: "cpu" (generated C++), "triton", "torch" (plain PyTorch) or "reference"; the device's best if left out.
@@ -63,24 +66,28 @@ def compile(
     check_device(backend, where)
     if dtype not in DTYPES and not (registry.BACKENDS[backend].float64 and dtype == torch.float64):
         raise CallError(f"expected dtype float32, bfloat16 or float16, got {dtype}")
-    head_dim = check_supported(chosen, head_dim)
+    dims = check_supported(chosen, head_dim, value_dim)
     with chosen.refusals():
-        return _module(request_for(chosen, head_dim, dtype, heads, kv_heads), backend, where, anyhow=target is None)
+        return _module(request_for(chosen, *dims, dtype, heads, kv_heads), backend, where, anyhow=target is None)
 
 
 def request_for(
-    pattern: Pattern, head_dim: int, dtype: torch.dtype, heads: int | None, kv_heads: int | None
+    pattern: Pattern, head_dim: int, value_dim: int, dtype: torch.dtype, heads: int | None, kv_heads: int | None
 ) -> Request:
     layout = partial(pattern.cache_layout, heads, kv_heads)
-    return Request(pattern.lowered(heads, kv_heads), head_dim, dtype, layout, pattern.refusals)
+    return Request(pattern.lowered(heads, kv_heads), head_dim, value_dim, dtype, layout, pattern.refusals)
 
 
-def check_supported(pattern: Pattern, head_dim: int) -> int:
-    """The head dimension. Raises DiagnosticError for what no kernel takes, CallError for a bad head dimension."""
+def check_supported(pattern: Pattern, head_dim: int, value_dim: int | None) -> tuple[int, int]:
+    """The dimensions of keys and of values.
+
+    Raises DiagnosticError for what no kernel takes, CallError for a bad dimension.
+    """
     problems = pattern.unsupported()
     if problems:
         raise DiagnosticError(problems)
-    return integer("head_dim", head_dim, 1, HEAD_DIM_LIMIT)
+    head_dim = integer("head_dim", head_dim, 1, HEAD_DIM_LIMIT)
+    return head_dim, head_dim if value_dim is None else integer("value_dim", value_dim, 1, HEAD_DIM_LIMIT)
 
 
 def _pattern(given: Pattern | Program | Path | str, name: str | None, params: Mapping[str, Given]) -> Pattern:
@@ -118,6 +125,7 @@ def _module(request: Request, backend: str, device: torch.device, *, anyhow: boo
             heads=pattern.heads,
             kv_heads=pattern.kv_heads,
             head_dim=request.head_dim,
+            value_dim=request.value_dim,
             dtype=request.dtype,
             target=backend,
             score=pattern.score,
@@ -191,6 +199,7 @@ def module_of(
         heads=launch.heads,
         kv_heads=launch.kv_heads,
         head_dim=launch.head_dim,
+        value_dim=launch.value_dim,
         dtype=request.dtype,
         target=backend,
         score=launch.score,

@@ -42,11 +42,11 @@ class SparseAttention(nn.Module):
     pattern. Another process builds the kernels from it at the first call, or finds them in its build cache. It imports
     `sparsec.nn` before it loads an exported program, to know the operators.
 
-    Attributes: `heads`, `kv_heads`, `head_dim`, `dtype`, `target` ("cpu", "triton", "torch" or "reference"), `scale`
-    (None: 1/sqrt(head_dim)), `source` (the generated source; empty for "torch" and "reference") and `plan` (None for
-    "reference"; without tile programs in a module that `sparsec.load_compiled` gives back), `documents` (whether a call
-    needs cu_seqlens), `layout` (the cache's, for causal patterns) and, for a pattern with `learned_sink`, the parameter
-    `sink` ([heads], natural-log logits, zero at first).
+    Attributes: `heads`, `kv_heads`, `head_dim`, `value_dim`, `dtype`, `target` ("cpu", "triton", "torch" or
+    "reference"), `scale` (None: 1/sqrt(head_dim)), `source` (the generated source; empty for "torch" and "reference")
+    and `plan` (None for "reference"; without tile programs in a module that `sparsec.load_compiled` gives back),
+    `documents` (whether a call needs cu_seqlens), `layout` (the cache's, for causal patterns) and, for a pattern with
+    `learned_sink`, the parameter `sink` ([heads], natural-log logits, zero at first).
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class SparseAttention(nn.Module):
         heads: int,
         kv_heads: int,
         head_dim: int,
+        value_dim: int,
         dtype: torch.dtype,
         target: str,
         score: Score,
@@ -67,7 +68,8 @@ class SparseAttention(nn.Module):
         super().__init__()
         self.sink = nn.Parameter(torch.zeros(heads)) if score.learned else None
         self.documents, self.inputs = documents, inputs
-        self.heads, self.kv_heads, self.head_dim, self.dtype = heads, kv_heads, head_dim, dtype
+        self.heads, self.kv_heads, self.dtype = heads, kv_heads, dtype
+        self.head_dim, self.value_dim = head_dim, value_dim
         self.target, self.scale, self._kernel = target, score.scale, kernel
         self._request = request
         self._device = device or torch.device("cpu")
@@ -127,8 +129,8 @@ class SparseAttention(nn.Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Attends.
 
-        q: [B, heads, Nq, head_dim]; k, v: [B, kv_heads, Nk, head_dim]; all of `dtype`, on one device, any strides.
-        Under autocast they are cast to `dtype`.
+        q: [B, heads, Nq, head_dim]; k: [B, kv_heads, Nk, head_dim]; v: [B, kv_heads, Nk, value_dim]; all of `dtype`, on
+        one device, any strides. Under autocast they are cast to `dtype`.
         q_offset: absolute position of the first query; Nk - Nq if left out (the last query sees the last key).
         cu_seqlens: int32 [documents + 1], from 0 to Nk without a decrease, for patterns with `documents` alone; B is
         then 1, and the sequences are packed end to end (Nq = Nk).
@@ -147,8 +149,8 @@ class SparseAttention(nn.Module):
         queries, what speaks of keys for the N keys. Their numbers are not read on the host.
         check_inputs: whether the numbers are read and checked: no list names an entry twice, counts lie within their
         lists, a parent comes before its child, lengths are not negative, weights are not NaN.
-        Returns out, like q, and with `return_lse` also the natural-log LSE, float32 [B, heads, Nq]; a query that may
-        attend to nothing has output 0 and LSE -inf (the sink, where there is one). Raises CallError.
+        Returns out, [B, heads, Nq, value_dim], and with `return_lse` also the natural-log LSE, float32 [B, heads, Nq];
+        a query that may attend to nothing has output 0 and LSE -inf (the sink, where there is one). Raises CallError.
         """
         if not (isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)):
             given = ", ".join(type(each).__name__ for each in (q, k, v))
@@ -205,7 +207,7 @@ class SparseAttention(nn.Module):
             if isinstance(self._kernel, str):
                 self._request = request_of(self._kernel)[0]
             else:
-                self._request = Request(Lowered(self._kernel.pattern), self.head_dim, self.dtype)
+                self._request = Request(Lowered(self._kernel.pattern), self.head_dim, self.value_dim, self.dtype)
         return self._request
 
     def __getstate__(self) -> dict[str, Any]:
@@ -242,6 +244,7 @@ class SparseAttention(nn.Module):
             batch_size=batch_size,
             max_len=max_len,
             head_dim=self.head_dim,
+            value_dim=self.value_dim,
             dtype=self.dtype,
             device=where,
             rollback=rollback,
@@ -339,10 +342,12 @@ class SparseAttention(nn.Module):
 
     def _fits(self, q: Tensor, k: Tensor, v: Tensor) -> bool:
         """Whether the three are what `forward` asks for; a step of decoding is short enough to feel a slow answer."""
-        of_q, of_k = q.shape, k.shape
-        if not (len(of_q) == len(of_k) == 4 and of_k == v.shape and of_q[0] == of_k[0]):
+        of_q, of_k, of_v = q.shape, k.shape, v.shape
+        if not (len(of_q) == len(of_k) == 4 and of_k[:3] == of_v[:3] and of_q[0] == of_k[0]):
             return False
         if not (of_q[1] == self.heads and of_k[1] == self.kv_heads and of_q[3] == of_k[3] == self.head_dim):
+            return False
+        if of_v[3:] != (self.value_dim,):
             return False
         if not (q.dtype == k.dtype == v.dtype == self.dtype):
             return False
@@ -350,12 +355,14 @@ class SparseAttention(nn.Module):
 
     def _check(self, q: Tensor, k: Tensor, v: Tensor) -> None:
         """Raises CallError unless they fit."""
-        for name, tensor, heads in (("q", q, self.heads), ("k", k, self.kv_heads), ("v", v, self.kv_heads)):
-            if tensor.dim() != 4 or tensor.shape[1] != heads or tensor.shape[3] != self.head_dim:
+        for name, tensor, heads, dim in (
+            ("q", q, self.heads, self.head_dim),
+            ("k", k, self.kv_heads, self.head_dim),
+            ("v", v, self.kv_heads, self.value_dim),
+        ):
+            if tensor.dim() != 4 or tensor.shape[1] != heads or tensor.shape[3] != dim:
                 length = "Nq" if name == "q" else "Nk"
-                raise CallError(
-                    f"expected {name} of shape [B, {heads}, {length}, {self.head_dim}], got {list(tensor.shape)}"
-                )
+                raise CallError(f"expected {name} of shape [B, {heads}, {length}, {dim}], got {list(tensor.shape)}")
             if tensor.dtype != self.dtype:
                 raise CallError(f"expected {name} of dtype {self.dtype}, got {tensor.dtype}")
             if tensor.device != q.device:
@@ -369,8 +376,8 @@ class SparseAttention(nn.Module):
 
     def extra_repr(self) -> str:
         return (
-            f"heads={self.heads}, kv_heads={self.kv_heads}, head_dim={self.head_dim}, dtype={self.dtype}, "
-            f"target={self.target!r}"
+            f"heads={self.heads}, kv_heads={self.kv_heads}, head_dim={self.head_dim}, "
+            f"value_dim={self.value_dim}, dtype={self.dtype}, target={self.target!r}"
         )
 
 

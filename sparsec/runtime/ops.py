@@ -59,7 +59,7 @@ def _(
     q_offset: int,
     scale: float | None,
 ) -> tuple[Tensor, Tensor]:
-    return q.new_empty(q.shape), q.new_empty(q.shape[:3], dtype=_lse_type(q))
+    return q.new_empty((*q.shape[:3], v.shape[3])), q.new_empty(q.shape[:3], dtype=_lse_type(q))
 
 
 @torch.library.impl("sparsec::backward", "CompositeExplicitAutograd")

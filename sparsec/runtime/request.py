@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +32,7 @@ from sparsec.sema.record import heads_data, heads_of
 
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 HEAD_DIM_LIMIT = 1024
+"""Of keys and of values."""
 DIGEST_LENGTH = 64
 _FORMAT = 3
 _TEXT_LIMIT = 1 << 25
@@ -44,6 +45,7 @@ class Request:
 
     lowered: Lowered
     head_dim: int
+    value_dim: int
     dtype: torch.dtype
     file_layout: Callable[[], CacheLayout] | None = None
     """The layout of its KV cache, with the file's diagnostics where there is none; None where the file is not there."""
@@ -57,7 +59,7 @@ class Request:
     def compilation(self, target: str) -> Compilation:
         """Its way down to the plans for a target name of `plan.target`; float64 is planned for as float32."""
         dtype = DTYPES.get(self.dtype, "float32")
-        return Compilation(self.lowered, self.head_dim, dtype, target, self.refusals)
+        return Compilation(self.lowered, self.head_dim, self.value_dim, dtype, target, self.refusals)
 
     def layout(self) -> CacheLayout:
         """The layout of its KV cache. Raises DiagnosticError, or CallError without the file, where there is none."""
@@ -71,7 +73,8 @@ class Request:
     def report(self, tokens: int) -> Report:
         """What the pattern costs at a length."""
         pattern = self.pattern
-        at = Geometry(pattern.heads, pattern.kv_heads, self.head_dim, DTYPES.get(self.dtype, "float32"))
+        dtype = DTYPES.get(self.dtype, "float32")
+        at = Geometry(pattern.heads, pattern.kv_heads, self.head_dim, self.value_dim, dtype)
         try:
             layout = self.lowered.layout
         except (NoCache, TooManyBands):
@@ -89,6 +92,7 @@ def kernel_name(request: Request, target: str, artefact: str = "") -> str:
         "sparsec": __version__,
         "target": target,
         "head_dim": request.head_dim,
+        "value_dim": request.value_dim,
         "dtype": str(request.dtype).removeprefix("torch."),
         "artefact": artefact,
         "pattern": heads_data(request.pattern),
@@ -116,14 +120,21 @@ def _read(data: Any) -> tuple[Request, str]:
     if data.get("format") != _FORMAT:
         other = f"{data.get('format')!r:.40} of sparsec {data.get('sparsec')!r:.40}"
         raise ValueError(f"format {_FORMAT} is read by sparsec {__version__}, and this is {other}")
-    target, head_dim = data.get("target"), data.get("head_dim")
+    target = data.get("target")
     if not isinstance(target, str):
         raise ValueError(f"expected a target, got {target!r:.40}")
     family(target)
     wide = {"float64": torch.float64} if registry.BACKENDS[registry.backend_name(target)].float64 else {}
-    if not isinstance(head_dim, int) or isinstance(head_dim, bool) or not 1 <= head_dim <= HEAD_DIM_LIMIT:
-        raise ValueError(f"expected head_dim from 1 to {HEAD_DIM_LIMIT}, got {head_dim!r:.40}")
+    head_dim, value_dim = (_dimension(data, name) for name in ("head_dim", "value_dim"))
     dtypes = {name: dtype for dtype, name in DTYPES.items()} | wide
     if data.get("dtype") not in dtypes:
         raise ValueError(f"expected dtype {', '.join(dtypes)}, got {data.get('dtype')!r:.40}")
-    return Request(Lowered(heads_of(data.get("pattern"))), head_dim, dtypes[data["dtype"]]), target
+    return Request(Lowered(heads_of(data.get("pattern"))), head_dim, value_dim, dtypes[data["dtype"]]), target
+
+
+def _dimension(data: Mapping[str, Any], name: str) -> int:
+    """Raises ValueError."""
+    dim = data.get(name)
+    if not isinstance(dim, int) or isinstance(dim, bool) or not 1 <= dim <= HEAD_DIM_LIMIT:
+        raise ValueError(f"expected {name} from 1 to {HEAD_DIM_LIMIT}, got {dim!r:.40}")
+    return dim

@@ -44,7 +44,7 @@ def kinds(name: str) -> list[str]:
 
 def compilation(name: str, target: str, dtype: str) -> Compilation:
     pattern = sparsec.load(FILES[name]).pattern(name)
-    return Compilation(pattern.lowered(pattern.heads or 16, pattern.kv_heads or 8), 128, dtype, target)
+    return Compilation(pattern.lowered(pattern.heads or 16, pattern.kv_heads or 8), 128, 128, dtype, target)
 
 
 def stage(of_pattern: Compilation, stage: str, of: str, name: str) -> str:

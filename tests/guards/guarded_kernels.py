@@ -60,7 +60,7 @@ def _requests(settings: Settings) -> Iterator[tuple[str, Request]]:
             continue
         for m in range(settings.variants):
             head_dim, dtype = VARIANTS[(5 * n + m) % len(VARIANTS)]  # 5 and 6 have no common factor
-            yield f"{name}, head_dim {head_dim}, {dtype}", Request(Lowered(pattern), head_dim, dtype)
+            yield f"{name}, head_dim {head_dim}, {dtype}", Request(Lowered(pattern), head_dim, head_dim, dtype)
 
 
 def _patterns() -> Iterator[tuple[str, ResolvedPattern]]:

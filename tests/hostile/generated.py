@@ -26,7 +26,7 @@ HEAD_DIM = 32
 
 def generated(heads: ResolvedPattern, dtype: torch.dtype) -> Mapping[str, str]:
     """The texts by what they are."""
-    request = Request(Lowered(heads), HEAD_DIM, dtype)
+    request = Request(Lowered(heads), HEAD_DIM, HEAD_DIM, dtype)
     try:
         layout, has_cache = layout_data(request.lowered.layout), True
     except NoCache as error:

@@ -106,7 +106,7 @@ class Walk:
         self.lists = draw_tables(self.kernel.plan.chunks.lists, self.max_len, 0, torch.device("cpu"))
         self.lengths = [0] * self.batch
         shape = self.batch, self.max_len, self.head_dim, self.dtype
-        plain = TorchCached(Compilation(Lowered(self.of), self.head_dim, "float32", "cpu").chunks)
+        plain = TorchCached(Compilation(Lowered(self.of), self.head_dim, self.head_dim, "float32", "cpu").chunks)
         self.arena, self.plain = Arena(self.kernel, *shape), Arena(plain, *shape)
         self.out = torch.full_like(self.tensors[0], math.nan)
         self.lse = torch.full(self.out.shape[:3], math.nan)

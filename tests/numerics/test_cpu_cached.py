@@ -30,7 +30,7 @@ OTHERS += (("random", "float16", 20), ("all_scores", "bfloat16", 72), ("s2", "fl
 
 
 def plans_of(of: ResolvedPattern, head_dim: int, dtype: str) -> tuple[CachedPlan, CachedPlan]:
-    return Compilation(Lowered(of), head_dim, dtype, "cpu").cached
+    return Compilation(Lowered(of), head_dim, head_dim, dtype, "cpu").cached
 
 
 @cache

@@ -82,7 +82,11 @@ def request_for(file: str, name: str) -> Request:
     pattern = small(file, name)
     heads, kv_heads = pattern.heads or 8, pattern.kv_heads or 4
     return Request(
-        pattern.lowered(heads, kv_heads), HEAD_DIM, torch.float32, lambda: pattern.cache_layout(heads, kv_heads)
+        pattern.lowered(heads, kv_heads),
+        HEAD_DIM,
+        HEAD_DIM,
+        torch.float32,
+        lambda: pattern.cache_layout(heads, kv_heads),
     )
 
 

@@ -17,7 +17,7 @@ DIM = 8
 
 
 def compiled(name: str, target: str) -> SparseAttention:
-    return _module(Request(Lowered(pattern(name)), DIM, torch.float32), target, torch.device("cpu"), anyhow=False)
+    return _module(Request(Lowered(pattern(name)), DIM, DIM, torch.float32), target, torch.device("cpu"), anyhow=False)
 
 
 def dense(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:

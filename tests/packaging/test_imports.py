@@ -34,7 +34,7 @@ for path in sorted(Path("examples").glob("*.sparse")):
         if pattern.unsupported():
             continue
         lowered = pattern.lowered(*((None, None) if pattern.heads else (8, 4)))
-        cpu, gpu = (Compilation(lowered, 64, "bfloat16", target) for target in ("cpu", "cuda:90"))
+        cpu, gpu = (Compilation(lowered, 64, 64, "bfloat16", target) for target in ("cpu", "cuda:90"))
         assert "sparsec_forward" in builder("cpu").sources(cpu, ("forward", "backward"))["forward"], name
         for text in builder("cuda:90").sources(gpu, ("forward", "backward")).values():
             ast.parse(text)

@@ -44,7 +44,7 @@ def causal_patterns(blocks: tuple[int, ...] = (16, 32)) -> st.SearchStrategy[Res
 
 def torch_module(pattern: ResolvedPattern, head_dim: int) -> SparseAttention:
     lowered = Lowered(pattern)
-    request = Request(lowered, head_dim, float32, lambda: lowered.layout)
+    request = Request(lowered, head_dim, head_dim, float32, lambda: lowered.layout)
     plan, chunks = request.compilation("interpreter").forward, request.compilation("cpu").chunks
     kernels = Kernels(TorchKernel(plan), _no_backward, lambda: TorchCached(chunks))
     return _module("torch", kernel_name(request, "torch", "small tiles"), kernels, plan, request)
@@ -52,7 +52,7 @@ def torch_module(pattern: ResolvedPattern, head_dim: int) -> SparseAttention:
 
 def cpu_modules(chosen: list[ResolvedPattern], head_dim: int) -> list[SparseAttention]:
     """One library for all; the first call of an empty cache runs on the torch target."""
-    requests = [Request(Lowered(pattern), head_dim, float32) for pattern in chosen]
+    requests = [Request(Lowered(pattern), head_dim, head_dim, float32) for pattern in chosen]
     built = build_cached([request.compilation("cpu").cached for request in requests], optimise=1)
     modules = []
     for request, kernel in zip(requests, built, strict=True):

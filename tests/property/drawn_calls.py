@@ -152,7 +152,10 @@ def module_for(call: Call, target: str) -> SparseAttention:
 
 def cpu_modules(part: list[Call], *, gradients: bool = False) -> list[SparseAttention]:
     """Several patterns a library, built with little optimisation: what is tested is the text, not the compiler."""
-    requests = [Request(Lowered(call.pattern), call.inputs.q.shape[3], call.inputs.q.dtype) for call in part]
+    requests = [
+        Request(Lowered(call.pattern), call.inputs.q.shape[3], call.inputs.v.shape[3], call.inputs.q.dtype)
+        for call in part
+    ]
     compilations = [request.compilation("cpu") for request in requests]
     kernels = build_kernels([of.forward for of in compilations], optimise=1)
     plans = [of.backward for of in compilations] if gradients else []

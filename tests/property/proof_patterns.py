@@ -23,7 +23,7 @@ def heads_of(text: str) -> ResolvedPattern:
 
 
 def compilation(pattern: ResolvedPattern) -> Compilation:
-    return Compilation(Lowered(pattern), 64, "float32", "cpu")
+    return Compilation(Lowered(pattern), 64, 64, "float32", "cpu")
 
 
 def statuses(claims: tuple[Claim, ...]) -> dict[str, set[str]]:

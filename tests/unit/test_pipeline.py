@@ -68,13 +68,13 @@ def calls(work: Callable[[], object], watched: dict[CodeType, str]) -> list[str]
 def test_the_stages_are_what_is_run_in_order_each_once() -> None:
     def work() -> None:
         pattern = sparsec.parse(TEXT.replace("heads 4 kv 2", "")).pattern()  # a check lowers where it knows the heads
-        compilation = Compilation(pattern.lowered(4, 2), 64, "float32", "cpu")
+        compilation = Compilation(pattern.lowered(4, 2), 64, 64, "float32", "cpu")
         for _ in range(2):
             assert compilation.forward and compilation.backward and compilation.cached
         registry.builder("cpu").sources(compilation, PARTS)
         kernels = registry.backend("torch").kernels(compilation)
         loaded = LoadedKernel(kernels, LaunchPlan.of(compilation.forward), lambda: compilation.forward)
-        request = Request(compilation.lowered, 64, torch.float32)
+        request = Request(compilation.lowered, 64, 64, torch.float32)
         assert kernels.make_backward() and kernels.make_cached()
         module_of("torch", kernel_name(request, "torch", "stage by stage"), loaded, request)
 

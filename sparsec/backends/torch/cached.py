@@ -52,7 +52,7 @@ class TorchCached:
         checked: bool = False,
         inputs: tuple[Lookup, ...] = (),
     ) -> tuple[Tensor, Tensor]:
-        out = q.new_zeros(q.shape)
+        out = q.new_zeros((*q.shape[:3], v.shape[3]))
         lse = q.new_full(q.shape[:3], -math.inf, dtype=wide_type(q))
         for b, (length, count) in enumerate(zip(*cache.numbers(k.shape[2]), strict=True)):
             self._attend_one(_Sources(q, k, v, cache, b, length, count), out[b], lse[b], scale, sink, inputs)

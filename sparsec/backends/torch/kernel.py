@@ -40,7 +40,7 @@ class TorchKernel:
         inputs: tuple[Lookup, ...] = (),
     ) -> tuple[Tensor, Tensor]:
         """See `backends.base.ForwardKernel`."""
-        out = q.new_zeros(q.shape)
+        out = q.new_zeros((*q.shape[:3], v.shape[3]))
         lse = q.new_full(q.shape[:3], -math.inf, dtype=wide_type(q))
         score = Scores.of(self.plan, q, scale)
         for heads, sequence in shares(self.plan, self.plan.classes, q, k, q_offset, cu_seqlens, inputs):

@@ -60,6 +60,7 @@ def compile_to_directory(
     heads: int | None = None,
     kv_heads: int | None = None,
     head_dim: int,
+    value_dim: int | None = None,
     dtype: str,
     gradients: bool = True,
     progress: Callable[[str], None] = lambda _: None,
@@ -67,21 +68,21 @@ def compile_to_directory(
 ) -> Manifest:
     """Writes the artefacts of `pattern` for `target` (a name of `plan.target`) to `directory`.
 
-    dtype: "float32", "bfloat16" or "float16". `gradients`: whether it can be trained. `progress` is told of each step.
-    `prove`, called before anything is built, gives what the manifest is to record, or raises to refuse. An existing
-    folder is replaced if it is empty or holds such artefacts. Raises CallError, DiagnosticError, and the compilers'
-    BuildError or AheadOfTimeError.
+    value_dim: head_dim if left out. dtype: "float32", "bfloat16" or "float16". `gradients`: whether it can be trained.
+    `progress` is told of each step. `prove`, called before anything is built, gives what the manifest is to record, or
+    raises to refuse. An existing folder is replaced if it is empty or holds such artefacts. Raises CallError,
+    DiagnosticError, and the compilers' BuildError or AheadOfTimeError.
     """
     names = {name: kind for kind, name in DTYPES.items()}
     if dtype not in names:
         raise CallError(f"expected dtype {', '.join(names)}, got {dtype!r}")
     if directory.exists() and any(directory.iterdir()) and not (directory / MANIFEST).is_file():
         raise CallError(f"expected a new folder or one that sparsec wrote, got {directory}, which holds other files")
-    check_supported(pattern, head_dim)
+    dims = check_supported(pattern, head_dim, value_dim)
     progress("lowering")
     backend = registry.builder(target)
     with pattern.refusals():
-        request = Request(pattern.lowered(heads, kv_heads), head_dim, names[dtype])
+        request = Request(pattern.lowered(heads, kv_heads), *dims, names[dtype])
         compilation = request.compilation(target)
         launches, layout = _launches(compilation, gradients)
     proof = None

@@ -29,11 +29,11 @@ class KVCache:
     """Made by `SparseAttention.new_cache`; filled by calling the module with `cache=`.
 
     Attributes: `layout` (which keys are kept), `batch_size`, `max_len` (tokens a sequence may have), `rollback` (how
-    many of the latest tokens `truncate` may always take back), `keys` and `values` (the arenas, [batch, slots, head
-    dim]), `marks` (what inputs said of keys, as of `runtime.inputs.remembered`), `lengths_tensor` (int32 [batch], on
-    the cache's device), `state` (int64 [2, batch] on the CPU: tokens of each sequence, and the most that it has had
-    since it was last empty; after calls with `lengths` on a device the first is the most that it may be, above the
-    second, until somebody asks for it).
+    many of the latest tokens `truncate` may always take back), `keys` and `values` (the arenas, [batch, slots,
+    head_dim] and [batch, slots, value_dim]), `marks` (what inputs said of keys, as of `runtime.inputs.remembered`),
+    `lengths_tensor` (int32 [batch], on the cache's device), `state` (int64 [2, batch] on the CPU: tokens of each
+    sequence, and the most that it has had since it was last empty; after calls with `lengths` on a device the first is
+    the most that it may be, above the second, until somebody asks for it).
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class KVCache:
         batch_size: int,
         max_len: int,
         head_dim: int,
+        value_dim: int,
         dtype: torch.dtype,
         device: torch.device,
         kernel: str,
@@ -60,8 +61,7 @@ class KVCache:
             )
         self.layout, self.batch_size, self.max_len, self.rollback = layout, batch_size, max_len, rollback
         self.kernel, self.lists, self.marks = kernel, lists, marks
-        shape = (batch_size, slots, head_dim)
-        self.keys, self.values = _arena(shape, dtype, device), _arena(shape, dtype, device)
+        self.keys, self.values = (_arena((batch_size, slots, dim), dtype, device) for dim in (head_dim, value_dim))
         self.lengths_tensor = torch.zeros(batch_size, dtype=torch.int32, device=device)
         self.state = torch.zeros((2, batch_size), dtype=torch.int64)
         self.places = _places(layout, max_len, rollback).to(device)

@@ -21,6 +21,7 @@ def grown(cache: KVCache, max_len: int) -> KVCache:
         batch_size=cache.batch_size,
         max_len=max_len,
         head_dim=cache.keys.shape[2],
+        value_dim=cache.values.shape[2],
         dtype=cache.keys.dtype,
         device=cache.keys.device,
         kernel=cache.kernel,

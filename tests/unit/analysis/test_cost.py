@@ -14,7 +14,7 @@ from sparsec.plan.kv.printer import print_region
 from sparsec.reference.mask import mask
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-GEOMETRY = Geometry(32, 8, 128, "bfloat16")
+GEOMETRY = Geometry(32, 8, 128, 128, "bfloat16")
 TOKENS = 32_768
 
 

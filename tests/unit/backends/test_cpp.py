@@ -26,7 +26,7 @@ def plan(live: x.Bool = x.TRUE, origin: str = "line 1: full") -> KernelPlan:
     tiles = simplify.ceil_div(Var("nk"), Int(32), nonneg=True)
     segment = Segment(tiles, Var("n"), x.TRUE, True, None, origin)
     program = TileProgram(16, 32, (), (), (segment,), live, ())
-    return KernelPlan(2, 1, 8, "float32", Score(), (HeadClass((0, 1), (("c", (5, 7)),), program, (origin,)),))
+    return KernelPlan(2, 1, 8, 8, "float32", Score(), (HeadClass((0, 1), (("c", (5, 7)),), program, (origin,)),))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_the_gradients_find_their_tables_by_the_draws_of_a_head() -> None:
     forward = (drawing((0, 2), (0, 1), ((7, 0), (7, 2))), drawing((1,), (0,), ((7, 1),)))
     transposed = (drawing((0, 1, 2), (2, 1, 0), ((7, 2), (7, 1), (7, 0))),)
     source = emit_cpp_backward(
-        BackwardPlan(KernelPlan(3, 1, 8, "float32", Score(), forward), transposed), symbol="other"
+        BackwardPlan(KernelPlan(3, 1, 8, 8, "float32", Score(), forward), transposed), symbol="other"
     )
     assert 'extern "C" int other_backward(const sparsec_backward_call* call)' in source
     assert "static const int table0_of_head[HEADS] = {0, 1, 0};" in source

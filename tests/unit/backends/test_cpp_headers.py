@@ -44,7 +44,7 @@ def with_every_modifier(heads: int) -> str:
 
 def compilation(text: str, dtype: str, heads: int) -> Compilation:
     pattern = sparsec.parse(f"pattern p {{ {text} }}").pattern().resolve(heads, heads // 2)
-    return Compilation(Lowered(pattern), 64, dtype, "cpu")
+    return Compilation(Lowered(pattern), 64, 64, dtype, "cpu")
 
 
 def sample() -> dict[str, str]:

@@ -183,19 +183,19 @@ def test_an_origin_cannot_leave_its_comment(origin: str) -> None:
     segment = Segment(x.ONE, x.Var("n"), x.TRUE, True, None, origin)
     program = TileProgram(16, 16, (), (segment,), (), x.TRUE, ())
     with pytest.raises(ValueError, match="comment"):
-        emit_triton(KernelPlan(1, 1, 16, "float32", m.Score(), (HeadClass((0,), (), program, ()),)))
+        emit_triton(KernelPlan(1, 1, 16, 16, "float32", m.Score(), (HeadClass((0,), (), program, ()),)))
 
 
 @pytest.mark.parametrize("name", ["a b", "a;b", "__import__", ""])
 def test_a_name_has_to_be_one(name: str) -> None:
     program = TileProgram(16, 16, (x.Let(name, x.ONE),), (), (), x.TRUE, ())
     with pytest.raises(ValueError, match="name"):
-        emit_triton(KernelPlan(1, 1, 16, "float32", m.Score(), (HeadClass((0,), (), program, ()),)))
+        emit_triton(KernelPlan(1, 1, 16, 16, "float32", m.Score(), (HeadClass((0,), (), program, ()),)))
 
 
 def test_a_let_named_like_a_variable_of_the_template_is_renamed() -> None:
     program = TileProgram(16, 16, (x.Let("head", x.Int(3)),), (), (), simplify.less(x.Var("j"), x.Var("head")), ())
     segment = Segment(x.ONE, x.Var("n"), x.TRUE, True, None, "")
     program = TileProgram(16, 16, program.lets, (), (segment,), program.live, ())
-    source = emit_triton(KernelPlan(1, 1, 16, "float32", m.Score(), (HeadClass((0,), (), program, ()),)))
+    source = emit_triton(KernelPlan(1, 1, 16, 16, "float32", m.Score(), (HeadClass((0,), (), program, ()),)))
     assert "    head_ = 3\n" in source and "allowed = j < head_\n" in source

@@ -115,7 +115,7 @@ def test_sources_are_those_that_are_built() -> None:
     attn = sparsec.compile(pattern, heads=4, kv_heads=2, head_dim=32, target="cpu", device="cpu")
     options = ("--heads", "4", "--kv-heads", "2", "--head-dim", "32")
     assert lower(S2, "cpp", *options, pattern="s2") == attn.source
-    compilation = Compilation(pattern.lowered(4, 2), 32, "float32", "cpu")
+    compilation = Compilation(pattern.lowered(4, 2), 32, 32, "float32", "cpu")
     assert lower(S2, "cpp", "--of", "cached", *options, pattern="s2") == CpuCached.of(*compilation.cached).source
 
 

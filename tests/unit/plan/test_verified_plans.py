@@ -39,7 +39,7 @@ def test_tiles_of_other_sizes(name: str) -> None:
 def made(file: str, name: str, target: str, dtype: str) -> None:
     pattern = sparsec.load(EXAMPLES / file).pattern(name)
     lowered = pattern.lowered(pattern.heads or 4, pattern.kv_heads or 2)
-    compilation = Compilation(lowered, 128, dtype, target)
+    compilation = Compilation(lowered, 128, 128, dtype, target)
     assert compilation.forward.heads == compilation.backward.forward.heads == lowered.pattern.heads
     if name in WITHOUT_CACHE:
         with pytest.raises(NoCache):
@@ -67,7 +67,7 @@ def lowered() -> Lowered:
 
 
 def compilation() -> Compilation:
-    return Compilation(lowered(), 64, "float32", "cpu")
+    return Compilation(lowered(), 64, 64, "float32", "cpu")
 
 
 MISSED = "every live pair lies in a visited tile"

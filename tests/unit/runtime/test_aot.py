@@ -110,7 +110,7 @@ def test_gradients_of_examples_spill_no_more_than_the_compiler_may(file: str, na
     """A soft cap, phases that differ within a KV group, and small blocks."""
     pattern = sparsec.load(Path(__file__).parents[3] / "examples" / f"{file}.sparse").pattern(name)
     heads = pattern.resolve(pattern.heads or 16, pattern.kv_heads or 8)
-    plan = Request(Lowered(heads), 64, torch.bfloat16).compilation("cuda:90").backward
+    plan = Request(Lowered(heads), 64, 64, torch.bfloat16).compilation("cuda:90").backward
     for artefact in compile_ahead_backward(emit_triton_backward(plan), plan, "cuda:90"):
         assert_fit(artefact)
 

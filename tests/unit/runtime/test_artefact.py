@@ -216,7 +216,7 @@ def test_a_manifest_without_what_newer_ones_add_is_read(folder: Path, tmp_path: 
 
 @pytest.mark.parametrize("target", ["cpu", "cuda:90"])
 def test_launch_plans_survive_json(target: str) -> None:
-    plans = Request(sparsec.parse(TEXT).pattern().lowered(), 96, torch.bfloat16).compilation(target)
+    plans = Request(sparsec.parse(TEXT).pattern().lowered(), 96, 96, torch.bfloat16).compilation(target)
     launches = Launches.of(plans.forward, plans.backward, plans.cached)
     for each in (launches, replace(launches, backward=None), replace(launches, cached=None)):
         data = json.loads(json.dumps(launch_data(each)))
@@ -226,7 +226,7 @@ def test_launch_plans_survive_json(target: str) -> None:
 @pytest.mark.parametrize(("terms", "light"), [("window(20)", True), ("sink(4) | window(20) | stride(3b)", False)])
 def test_the_manifest_says_which_classes_are_light(terms: str, light: bool) -> None:
     pattern = sparsec.parse(f"pattern p {{ block 16 causal attend {terms} }}").pattern()
-    plan = Request(pattern.lowered(2, 1), 64, torch.bfloat16).compilation("cuda:90").forward
+    plan = Request(pattern.lowered(2, 1), 64, 64, torch.bfloat16).compilation("cuda:90").forward
     data = json.loads(json.dumps(launch_data(Launches.of(plan, None, None))))
     loaded = launches_of(data, "no cache").forward
     assert plan.light(plan.classes[0]) == loaded.classes[0].light == light

@@ -95,7 +95,7 @@ def test_names_are_of_the_pattern_not_of_its_file() -> None:
 def test_a_name_gives_its_request_back() -> None:
     pattern = sparsec.parse(TEXT).pattern().resolve()
     for target, dtype in (("cpu", torch.float16), ("torch", torch.float64), ("cuda:90", torch.bfloat16)):
-        request = Request(Lowered(pattern), 64, dtype)
+        request = Request(Lowered(pattern), 64, 48, dtype)
         assert request_of(kernel_name(request, target)) == (request, target)
 
 
@@ -125,6 +125,7 @@ def told(**changed: Any) -> str:
         (told(format=4, sparsec="9.0"), "format 3 is read by sparsec .*, and this is 4 of sparsec '9.0'"),
         (told(target="tpu"), "expected a target"),
         (told(head_dim=10**9), "expected head_dim from 1 to 1024"),
+        (told(value_dim=0), "expected value_dim from 1 to 1024"),
         (told(dtype="int8"), "expected dtype"),
         (told(pattern=None), "expected a pattern"),
     ],
