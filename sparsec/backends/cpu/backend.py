@@ -19,7 +19,6 @@ from sparsec.backends.base import (
     ForwardKernel,
     KernelRecord,
     Kernels,
-    check_one_width,
 )
 from sparsec.backends.cpu import processor
 from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward
@@ -50,7 +49,6 @@ class CpuBackend:
             raise NoCompiler("expected a C++ compiler ($CXX, g++ or clang++) for target cpu, found none; install one")
 
     def kernels(self, compilation: Compilation) -> Kernels:
-        check_one_width(compilation)
         from sparsec.backends.cpu.backward import CpuBackward
         from sparsec.backends.cpu.cached import CpuCached
         from sparsec.backends.cpu.kernel import CpuKernel
@@ -62,7 +60,6 @@ class CpuBackend:
         )
 
     def sources(self, compilation: Compilation, parts: Sequence[str]) -> dict[str, str]:
-        check_one_width(compilation)
         emitters = {
             "forward": lambda: emit_cpp(compilation.forward),
             "cached": lambda: emit_cpp_cached(*compilation.cached),

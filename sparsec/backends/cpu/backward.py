@@ -70,18 +70,17 @@ class CpuBackward:
         cu_seqlens: Tensor | None = None,
         inputs: tuple[Lookup, ...] = (),
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """(dq, dk, dv, dsink) from the gradients of out (like q) and of the LSE (float32 [B, H, Nq]; None for zeros).
+        """(dq, dk, dv, dsink) from the gradients of out and of the LSE (float32 [B, H, Nq]; None for zeros).
 
         The rest is what `CpuKernel.forward` took and gave, any strides, none copied. dq, dk, dv are contiguous, like q,
         k and v; dsink, float32 [H], is None without a learned sink. Raises CallError, BuildError.
         """
         plan = self.plan.forward
         check_call(plan, q, k, v, q_offset, sink, cu_seqlens)
-        for name, tensor, like in (("grad_out", grad_out, q), ("out", out, q)):
-            if tensor.shape != like.shape or tensor.dtype != like.dtype or tensor.device != like.device:
-                raise CallError(
-                    f"expected {name} like q, {like.dtype} {list(like.shape)}, got {tensor.dtype} {list(tensor.shape)}"
-                )
+        wanted = (*q.shape[:3], v.shape[3])
+        for name, tensor in (("grad_out", grad_out), ("out", out)):
+            if tensor.shape != wanted or tensor.dtype != q.dtype or tensor.device != q.device:
+                raise CallError(f"expected {name} {q.dtype} {list(wanted)}, got {tensor.dtype} {list(tensor.shape)}")
         for name, rows in (("lse", lse), ("grad_lse", grad_lse)):
             if rows is not None and (
                 rows.shape != q.shape[:3] or rows.dtype != torch.float32 or rows.device != q.device

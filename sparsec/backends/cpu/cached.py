@@ -87,7 +87,7 @@ class CpuCached:
         few = q.shape[2] <= self.few
         if few:
             k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (k, v))
-        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        out = torch.empty((*q.shape[:3], v.shape[3]), dtype=q.dtype)
         lse = torch.empty(q.shape[:3], dtype=torch.float32)
         sink = None if sink is None else sink.detach().contiguous()
         tables, longest = self._tables(lists) if plan.lists else (None, POSITION_LIMIT)
@@ -160,8 +160,9 @@ class CpuCached:
     def _check_new(self, k: Tensor, v: Tensor, cache: Cached) -> None:
         """Raises CallError for keys and values that the cache cannot take."""
         plan = self.plan.chunks
-        wanted = TORCH_DTYPES[plan.dtype], (len(cache.keys), plan.kv_heads, *k.shape[2:3], plan.head_dim)
-        for name, tensor in (("k", k), ("v", v)):
+        dtype, rows = TORCH_DTYPES[plan.dtype], (len(cache.keys), plan.kv_heads, *k.shape[2:3])
+        for name, tensor, dim in (("k", k, plan.head_dim), ("v", v, plan.value_dim)):
+            wanted = dtype, (*rows, dim)
             if (tensor.dtype, tuple(tensor.shape)) != wanted or not tensor.is_cpu:
                 raise CallError(f"expected {name} {wanted}, got {tensor.dtype} {list(tensor.shape)} on {tensor.device}")
 
@@ -171,7 +172,7 @@ class CpuCached:
         keys, dtype = cache.keys, TORCH_DTYPES[plan.dtype]
         batch, slots = keys.shape[:2]
         _check_tensor("keys", keys, (batch, slots, plan.head_dim), dtype)
-        _check_tensor("values", cache.values, (batch, slots, plan.head_dim), dtype)
+        _check_tensor("values", cache.values, (batch, slots, plan.value_dim), dtype)
         _check_tensor("lengths", cache.lengths, (batch,), torch.int32)
         _check_tensor("places", cache.places, (plan.kv_heads, self.plan.regions, 2), torch.int32)
         if cache.state is not None:

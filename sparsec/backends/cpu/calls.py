@@ -86,7 +86,7 @@ _RUN = (Field("float", "scale"), Field("int32_t", "threads"))
 
 FORWARD = CallStruct(
     "sparsec_call",
-    "strides in elements; q, out: [B, H, Nq, D]; k, v: [B, G, Nk, D]; lse: [B, H, Nq]",
+    "strides in elements; q [B, H, Nq, D], k [B, G, Nk, D]; out, v: DV for D; lse [B, H, Nq]",
     (
         *_each("const void*", "q k v"),
         Field("void*", "out"),
@@ -120,11 +120,11 @@ BACKWARD = CallStruct(
 
 CACHED = CallStruct(
     "sparsec_cached_call",
-    "strides in elements; q, out: [B, H, N, D]; k, v: [B, G, N, D]; lse: [B, H, N]",
+    "strides in elements; q [B, H, N, D], k [B, G, N, D]; out, v: DV for D; lse [B, H, N]",
     (
         *_each("const void*", "q k v"),
-        Field("void*", "keys", comment="the cache, [B, slots, D], and so are values"),
-        Field("void*", "values"),
+        Field("void*", "keys", comment="the cache, [B, slots, D]"),
+        Field("void*", "values", comment="likewise, [B, slots, DV]"),
         Field("void*", "out", comment="contiguous, and so are all that have no stride here"),
         Field("float*", "lse"),
         *_each("int64_t", "q_stride k_stride v_stride", 4),

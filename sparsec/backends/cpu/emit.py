@@ -66,6 +66,7 @@ def _view(
         heads=plan.heads,
         kv_heads=plan.kv_heads,
         head_dim=plan.head_dim,
+        value_dim=plan.value_dim,
         dtype=plan.dtype,
         query_tile=query_tile,
         key_tile=key_tile,

@@ -210,17 +210,17 @@ class CpuKernel:
         cu_seqlens: Tensor | None = None,
         inputs: tuple[Lookup, ...] = (),
     ) -> tuple[Tensor, Tensor]:
-        """q [B, H, Nq, D]; k, v [B, G, Nk, D], any strides, none copied; row r of q sits at position q_offset + r.
+        """q [B, H, Nq, D]; k [B, G, Nk, D]; v [B, G, Nk, Dv]; any strides, none copied; row r of q is at q_offset + r.
 
         `scale` None means the plan's, else 1/sqrt(D). `lists` are int32 [rows, query blocks, width], one for each list
         of the plan, class by class, from query block q_offset // block on (0 where documents restart).
         sink: float32 [H], given iff the plan has a learned sink. cu_seqlens: int32 [documents + 1], given iff it has
-        documents; B is then 1 and every query lies in 0..Nk-1. Returns out like q (contiguous) and the natural-log LSE,
-        float32 [B, H, Nq]; an empty row has 0, and -inf or the sink. Uses torch.get_num_threads() threads.
-        Raises CallError for tensors that the plan was not made for.
+        documents; B is then 1 and every query lies in 0..Nk-1. Returns out [B, H, Nq, Dv] (contiguous) and the
+        natural-log LSE, float32 [B, H, Nq]; an empty row has 0, and -inf or the sink. Uses
+        torch.get_num_threads() threads. Raises CallError for tensors that the plan was not made for.
         """
         check_call(self.plan, q, k, v, q_offset, sink, cu_seqlens)
-        out = torch.empty(q.shape, dtype=q.dtype)
+        out = torch.empty((*q.shape[:3], v.shape[3]), dtype=q.dtype)
         lse = torch.empty(q.shape[:3], dtype=torch.float32)
         tables = draw_lists(self.plan, lists, q_offset, q.shape[2])
         sink, cu_seqlens = (None if t is None else t.detach().contiguous() for t in (sink, cu_seqlens))
@@ -269,7 +269,8 @@ def check_call(
     if any(t.dtype != dtype or t.device.type != "cpu" for t in (q, k, v)):
         raise CallError(f"expected {dtype} tensors on the CPU, got {[(t.dtype, str(t.device)) for t in (q, k, v)]}")
     batch, n_keys = q.shape[0], k.shape[2] if k.dim() == 4 else 0
-    wanted = [(batch, plan.heads, q.shape[-2], plan.head_dim), *[(batch, plan.kv_heads, n_keys, plan.head_dim)] * 2]
+    of_keys = [(batch, plan.kv_heads, n_keys, dim) for dim in (plan.head_dim, plan.value_dim)]
+    wanted = [(batch, plan.heads, q.shape[-2], plan.head_dim), *of_keys]
     if [tuple(t.shape) for t in (q, k, v)] != wanted:
         raise CallError(f"expected q, k, v of shapes {wanted}, got {[tuple(t.shape) for t in (q, k, v)]}")
     check_positions(q_offset, q.shape[2], n_keys)

@@ -101,6 +101,7 @@ class CppView:
     heads: int
     kv_heads: int
     head_dim: int
+    value_dim: int
     dtype: str
     query_tile: int
     key_tile: int

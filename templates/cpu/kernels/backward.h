@@ -16,15 +16,15 @@ void load_keys(Work& w, const Matrix& k, const Matrix& v, float scale) {
     std::memset(w.key, 0, sizeof w.key);
     std::memset(w.value, 0, sizeof w.value);
   }
-  load_rows(k, w.j0, count, w.key[first], WIDE);
-  load_rows(v, w.j0, count, w.value[first]);
+  load_rows<D>(k, w.j0, count, w.key[first], WIDE);
+  load_rows<DV>(v, w.j0, count, w.value[first]);
   w.present.count = count;
   for (int n = 0; n < count; ++n) w.present.lane[n] = first + n, w.present.row[n] = w.key[first + n];
-  w.present.finite = all_finite(w.present.row, count);
+  w.present.finite = all_finite<D>(w.present.row, count);
   const float factor = scale * Modifiers::UNIT;
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
     to_panel(w.key[p * PANEL], WIDE, factor, w.panel[p].k);
-    to_panel(w.value[p * PANEL], D, 1.0f, w.panel[p].v);
+    to_panel(w.value[p * PANEL], DV, 1.0f, w.panel[p].v);
     std::memset(w.panel[p].dk, 0, sizeof w.panel[p].dk);
     std::memset(w.panel[p].dv, 0, sizeof w.panel[p].dv);
     EACH(v, VECS) w.panel[p].at[v] = w.lane[v] + (w.first_row + p * PANEL);
@@ -34,10 +34,12 @@ void load_keys(Work& w, const Matrix& k, const Matrix& v, float scale) {
 void store_keys(Work& w, float scale, element* dk, element* dv) {
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
     from_panel(w.panel[p].dk, w.key[p * PANEL], WIDE);
-    from_panel(w.panel[p].dv, w.value[p * PANEL], D);
+    from_panel(w.panel[p].dv, w.value[p * PANEL], DV);
   }
-  for (int n = w.j0 - w.first_row; n <= w.j1 - w.first_row; ++n, dk += D, dv += D)
-    for (int d = 0; d < D; ++d) dk[d] = narrow(w.key[n][d] * scale), dv[d] = narrow(w.value[n][d]);
+  for (int n = w.j0 - w.first_row; n <= w.j1 - w.first_row; ++n, dk += D, dv += DV) {
+    for (int d = 0; d < D; ++d) dk[d] = narrow(w.key[n][d] * scale);
+    for (int d = 0; d < DV; ++d) dv[d] = narrow(w.value[n][d]);
+  }
 }
 
 // `lse`, `delta`: [B, H, Nq].
@@ -61,8 +63,8 @@ void run_tile(Work& w, const sparsec_backward_call& call, float* lse, float* del
     w.modifiers = Modifiers(call, h);
     visit(w, call.lists, int(h));
   }
-  const int64_t first = ((b * KV_HEADS + g) * call.n_k + w.j0 + part.k_row) * D;
-  store_keys(w, call.scale, (element*)call.dk + first, (element*)call.dv + first);
+  const int64_t first = (b * KV_HEADS + g) * call.n_k + w.j0 + part.k_row;
+  store_keys(w, call.scale, (element*)call.dk + first * D, (element*)call.dv + first * DV);
 }
 
 int backward(const sparsec_backward_call& call) {

@@ -14,23 +14,24 @@ Source source_of(const sparsec_cached_call& call, int64_t b, int64_t h, int64_t 
   const int64_t g = h / (HEADS / KV_HEADS);
   return {matrix(call.k, call.k_stride, b, g, first),
           matrix(call.v, call.v_stride, b, g, first),
-          arena(call.keys, call, b),
-          arena(call.values, call, b),
+          arena<D>(call.keys, call, b),
+          arena<DV>(call.values, call, b),
           places_of(call, g),
           int(h),
           call.lengths[b]};
 }
 
-const float NOTHING[D] = {};  // in place of a key that the cache does not hold: it is dead, and is not read
+const float NOTHING[WIDEST] = {};  // in place of a key that the cache does not hold: it is dead, and is not read
 
 // Points at one row of a matrix, as `point` does.
-inline void point_at(const Matrix& m, int row, float (*packed)[D], const float** to) {
+template <int N>
+inline void point_at(const Matrix& m, int row, float (*packed)[N], const float** to) {
   if (row < 0) *to = NOTHING;
   else point(m, row, 1, packed, to);
 }
 
 // Points at keys and values first .. first + count of `stop`, in place or in `key` and `value`.
-inline void point_tile(const Source& from, int stop, int first, int count, float (*key)[D], float (*value)[D],
+inline void point_tile(const Source& from, int stop, int first, int count, float (*key)[D], float (*value)[DV],
                        const float** keys, const float** values) {
   int number[KEY_TILE], slot[KEY_TILE];
   for (int n = 0; n < count; ++n) number[n] = first + n;

@@ -10,10 +10,10 @@
 void run_task(Work& w, const sparsec_cached_call& call, int64_t b, int64_t h, int n) {
   const int length = call.lengths[b], stop = length + int(count_of(call, b));
   const int64_t first = call.n - stop;  // the row of position 0
-  element* out = (element*)call.out + (b * HEADS + h) * call.n * D;
+  element* out = (element*)call.out + (b * HEADS + h) * call.n * DV;
   float* lse = call.lse + (b * HEADS + h) * call.n;
   if (n == 0) {
-    std::fill(out, out + (first + length) * D, element(0));
+    std::fill(out, out + (first + length) * DV, element(0));
     std::fill(lse, lse + first + length, -INF);
   }
   w.base = (floor_div(stop - 1, QUERY_TILE) - n) * QUERY_TILE;
@@ -26,7 +26,7 @@ void run_task(Work& w, const sparsec_cached_call& call, int64_t b, int64_t h, in
   load_queries(w, matrix(call.q, call.q_stride, b, h, first), call.scale);
   visit(w, call.lists, int(h));
   const int64_t r = w.i0 + first;
-  finish(w, out + r * D, D, 1, lse + r, 1);
+  finish(w, out + r * DV, DV, 1, lse + r, 1);
 }
 
 int attend_chunk(const sparsec_cached_call& call) {

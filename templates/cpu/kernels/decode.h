@@ -11,7 +11,7 @@
 // A task has KEYS_A_TASK keys at least, but where a row has MOST_TASKS of them more, and in a short row.
 
 struct Sum {  // what one task leaves of a row of one head
-  float o[WIDE], peak, total;
+  float o[ValueSteps::WIDE], peak, total;
 };
 
 // How many tasks share a row of a group: by the keys that there can be, never by the number of threads.
@@ -26,9 +26,9 @@ void load_query(Work& w, const sparsec_cached_call& call, int64_t b, int64_t row
   const float factor = call.scale * Modifiers::UNIT;
   for (int r = 0; r < w.pack; ++r) {
     const Matrix q = matrix(call.q, call.q_stride, b, w.heads[r], row);
-    std::fill(w.q[r], w.q[r] + WIDE, 0.0f);
+    std::fill(w.q[r], w.q[r] + KeySteps::WIDE, 0.0f);
     for (int d = 0; d < D; ++d) w.q[r][place(d)] = widen(q.data[d * q.dim]) * factor;
-    std::fill(w.o[r], w.o[r] + WIDE, 0.0f);
+    std::fill(w.o[r], w.o[r] + ValueSteps::WIDE, 0.0f);
     w.peak[r] = -INF, w.total[r] = 0.0f;
     w.modifiers[r] = Modifiers(call, w.heads[r]);
   }
@@ -44,8 +44,8 @@ void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& p
   if (w.i0 < w.length || task >= tasks) return;
   w.k = matrix(call.k, call.k_stride, b, pack.group, call.n - w.n_k);
   w.v = matrix(call.v, call.v_stride, b, pack.group, call.n - w.n_k);
-  w.keys = arena(call.keys, call, b);
-  w.values = arena(call.values, call, b);
+  w.keys = arena<D>(call.keys, call, b);
+  w.values = arena<DV>(call.values, call, b);
   w.places = places_of(call, pack.group);
   w.heads = pack.heads, w.pack = pack.size;
   load_query(w, call, b, row);
@@ -57,25 +57,25 @@ void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& p
   attend(w);
   for (int r = 0; r < w.pack; ++r) {
     Sum& sum = sums[w.heads[r] * call.n * most];
-    std::copy(w.o[r], w.o[r] + WIDE, sum.o);
+    std::copy(w.o[r], w.o[r] + ValueSteps::WIDE, sum.o);
     sum.peak = w.peak[r], sum.total = w.total[r];
   }
 }
 
 // Adds up the `count` sums of a row of head h, and stores it; padding, which has none, becomes 0 and -inf.
 void merge(const sparsec_cached_call& call, int64_t h, const Sum* sums, int count, element* out, float* lse) {
-  float peak = -INF, total = 0.0f, o[WIDE] = {};
+  float peak = -INF, total = 0.0f, o[ValueSteps::WIDE] = {};
   if (count > 0) Modifiers(call, h).start(peak, total);
   for (int n = 0; n < count; ++n) {
     if (sums[n].total == 0.0f) continue;  // it saw no key
     const float larger = sums[n].peak > peak ? sums[n].peak : peak;
     const float before = peak == larger ? 1.0f : std::exp2(peak - larger), now = std::exp2(sums[n].peak - larger);
     total = total * before + sums[n].total * now;
-    for (int d = 0; d < WIDE; ++d) o[d] = o[d] * before + sums[n].o[d] * now;
+    for (int d = 0; d < ValueSteps::WIDE; ++d) o[d] = o[d] * before + sums[n].o[d] * now;
     peak = larger;
   }
   const float inverse = total == 0.0f ? 0.0f : 1.0f / total;
-  for (int d = 0; d < D; ++d) out[d] = narrow(o[place(d)] * inverse);
+  for (int d = 0; d < DV; ++d) out[d] = narrow(o[place(d)] * inverse);
   *lse = total == 0.0f ? -INF : (peak + std::log2(total)) * 0.6931471806f;
 }
 
@@ -106,7 +106,7 @@ int attend_rows(const sparsec_cached_call& call) {
       const int64_t b = n / call.n / HEADS, h = n / call.n % HEADS;
       const bool padding = n % call.n < call.n - count_of(call, b);
       const int count = padding ? 0 : tasks_of(call, b, h / SHARE);
-      merge(call, h, sums + n * most, count, (element*)call.out + n * D, call.lse + n);
+      merge(call, h, sums + n * most, count, (element*)call.out + n * DV, call.lse + n);
     }
   }
   std::free(sums);

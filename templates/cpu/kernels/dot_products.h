@@ -3,10 +3,15 @@
 #include "printed/tuned_dot_products.h"
 #include "vectors.h"
 
-// ---- Dot products: lanes along the head dim, in WHOLE steps of STEP elements and REST more; keys widen in registers.
+// ---- Dot products: lanes along the head dim, in steps of STEP elements; keys widen in registers.
 constexpr int PARTS = sizeof(float) / sizeof(element),
               STEP = PARTS * LANES;  // a vector in memory becomes PARTS vectors
-constexpr int WHOLE = D / STEP, REST = D % STEP, WIDE = (WHOLE + (REST > 0)) * STEP;
+template <int N>
+struct Steps {  // of a row of N numbers: WHOLE steps, REST numbers more, WIDE numbers once widened
+  static constexpr int WHOLE = N / STEP, REST = N % STEP, WIDE = (WHOLE + (REST > 0)) * STEP;
+};
+typedef Steps<D> KeySteps;
+typedef Steps<DV> ValueSteps;
 constexpr int SUMS = LANES == 8 ? 8 : 16;  // vectors of sums that fit in registers beside their operands
 constexpr int BATCH = 2 * (KEY_TILE < 64 ? 64 : KEY_TILE);  // keys that are taken at a time
 static_assert(AHEAD >= LANES, "AHEAD: keys from the one at hand to the one to fetch");
@@ -14,6 +19,7 @@ static_assert(AHEAD >= LANES, "AHEAD: keys from the one at hand to the one to fe
 // Where element d of a row lies once widened: neighbours go to the same lane of different vectors, without a shuffle.
 inline int place(int d) { return d / STEP * STEP + d % PARTS * LANES + d % STEP / PARTS; }
 
+template <int REST>
 inline void wide_rest(const element* from, vec (&to)[PARTS]) {
   element padded[STEP] = {};
   std::memcpy(padded, from, REST * sizeof *padded);
@@ -37,28 +43,30 @@ inline void add_lanes(float (&x)[LANES * LANES], float* to) {
   add_pairs<LANES>(y, to);
 }
 
+template <int N>
 inline void fetch(const element* row) {
-  for (size_t d = 0; d < D * sizeof *row; d += 64) __builtin_prefetch((const char*)row + d);
+  for (size_t d = 0; d < N * sizeof *row; d += 64) __builtin_prefetch((const char*)row + d);
 }
 
 // s[r][n] = the product of q[r] and key[n], in groups of LANES keys; AHEAD more entries of `key` are addresses too. The
 // values come into the cache meanwhile: two streams are faster than one after the other.
 template <int R>
-__attribute__((noinline)) void score(const float (*q)[WIDE], const element* const* key, const element* const* value,
-                                     int count, float (*s)[BATCH]) {
+__attribute__((noinline)) void score(const float (*q)[KeySteps::WIDE], const element* const* key,
+                                     const element* const* value, int count, float (*s)[BATCH]) {
+  constexpr int WHOLE = KeySteps::WHOLE, REST = KeySteps::REST;
   for (int first = 0; first < count; first += LANES) {
     float products[R][LANES * LANES];
     for (int n = 0; n < LANES; ++n) {
       const element* row = key[first + n];
-      fetch(key[first + n + AHEAD]);
-      fetch(value[first + n]);
+      fetch<D>(key[first + n + AHEAD]);
+      fetch<DV>(value[first + n]);
       vec total[R] = {}, x[PARTS];
       EACH(c, WHOLE) {
         wide(row + c * STEP, x);
         EACH(r, R) EACH(i, PARTS) total[r] += x[i] * load(q[r] + c * STEP + i * LANES);
       }
       if (REST > 0) {
-        wide_rest(row + WHOLE * STEP, x);
+        wide_rest<REST>(row + WHOLE * STEP, x);
         EACH(r, R) EACH(i, PARTS) total[r] += x[i] * load(q[r] + WHOLE * STEP + i * LANES);
       }
       EACH(r, R) store(products[r] + n * LANES, total[r]);
@@ -70,14 +78,14 @@ __attribute__((noinline)) void score(const float (*q)[WIDE], const element* cons
 // o[r] += the sum over n of p[r][n] * value[n], in C steps from step c on, or in the rest of a row.
 template <int R, int C, bool IS_REST>
 __attribute__((noinline)) void gather(const float (*p)[BATCH], const element* const* value, int count, int c,
-                                      float (*o)[WIDE]) {
+                                      float (*o)[ValueSteps::WIDE]) {
   vec total[R][C * PARTS];
   EACH(r, R) EACH(n, C * PARTS) total[r][n] = load(o[r] + c * STEP + n * LANES);
   for (int k = 0; k < count; ++k) {
     const element* row = value[k] + c * STEP;
     EACH(n, C) {
       vec x[PARTS];
-      if (IS_REST) wide_rest(row, x);
+      if (IS_REST) wide_rest<ValueSteps::REST>(row, x);
       else wide(row + n * STEP, x);
       EACH(r, R) EACH(i, PARTS) total[r][n * PARTS + i] += p[r][k] * x[i];
     }
@@ -86,10 +94,10 @@ __attribute__((noinline)) void gather(const float (*p)[BATCH], const element* co
 }
 
 template <int R>
-inline void gather(const float (*p)[BATCH], const element* const* value, int count, float (*o)[WIDE]) {
-  constexpr int C = SUMS / R / PARTS, LAST = WHOLE % C;
+inline void gather(const float (*p)[BATCH], const element* const* value, int count, float (*o)[ValueSteps::WIDE]) {
+  constexpr int WHOLE = ValueSteps::WHOLE, C = SUMS / R / PARTS, LAST = WHOLE % C;
   int c = 0;
   for (; c + C <= WHOLE; c += C) gather<R, C, false>(p, value, count, c, o);
   if constexpr (LAST > 0) gather<R, LAST, false>(p, value, count, c, o);
-  if constexpr (REST > 0) gather<R, 1, true>(p, value, count, WHOLE, o);
+  if constexpr (ValueSteps::REST > 0) gather<R, 1, true>(p, value, count, WHOLE, o);
 }

@@ -3,7 +3,8 @@
 #include "printed/modifiers.h"
 
 // ---- The gradients that one panel of keys and the queries of one tile give each other.
-constexpr int WIDE = (D + LANES - 1) / LANES * LANES;  // a row of dq in whole vectors
+constexpr int whole_vectors(int n) { return (n + LANES - 1) / LANES * LANES; }
+constexpr int WIDE = whole_vectors(D);  // a row of dq
 typedef Split<QUERY_TILE> QuerySplit;
 
 struct Queries {  // the queries of one tile, in order; ROWS more entries, so that every block is whole
@@ -24,16 +25,16 @@ struct Keys {  // keys of one tile: their numbers in it, and their rows in whole
 
 struct Panel {
   float k[D][PANEL];  // times the score's scale
-  float v[D][PANEL], dk[D][PANEL], dv[D][PANEL];
+  float v[DV][PANEL], dk[D][PANEL], dv[DV][PANEL];
   ivec at[VECS];  // positions
 };
 
 // s[r][lane] = sum over d of row[r][d] * x[d][lane]; s has KEY_TILE columns.
-template <int R>
-__attribute__((noinline)) void product_block(const float (*x)[PANEL], const float* const* row, float* s) {
+template <int R, int N>
+__attribute__((noinline)) void product_block(const float (&x)[N][PANEL], const float* const* row, float* s) {
   vec sum[R][VECS] = {};
 #pragma GCC unroll 4
-  for (int d = 0; d < D; ++d) {
+  for (int d = 0; d < N; ++d) {
     vec y[VECS];
     EACH(v, VECS) y[v] = load(x[d] + v * LANES);
     EACH(r, R) EACH(v, VECS) sum[r][v] += row[r][d] * y[v];
@@ -41,7 +42,8 @@ __attribute__((noinline)) void product_block(const float (*x)[PANEL], const floa
   EACH(r, R) EACH(v, VECS) store(s + r * KEY_TILE + v * LANES, sum[r][v]);
 }
 
-inline void product(const float (*x)[PANEL], const float* const* row, int count, float* s) {
+template <int N>
+inline void product(const float (&x)[N][PANEL], const float* const* row, int count, float* s) {
   int n = 0;
   for (; n < minimum(count, QuerySplit::LARGE_END); n += QuerySplit::LARGE)
     product_block<QuerySplit::LARGE>(x, row + n, s + n * KEY_TILE);

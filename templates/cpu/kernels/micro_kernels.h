@@ -9,7 +9,6 @@ struct Split {
   static constexpr int BLOCKS = (TOTAL + ROWS - 1) / ROWS, SIZE = TOTAL / BLOCKS, MORE = TOTAL % BLOCKS;
   static constexpr int LARGE = SIZE + (MORE > 0), LARGE_END = MORE * LARGE;
 };
-typedef Split<D> DimSplit;
 
 // o[r][lane] += sum over n of row[n][d + r] * p[n][lane], p's rows WIDTH apart; there is at least one n.
 template <int R, int WIDTH>
@@ -27,25 +26,27 @@ __attribute__((noinline)) void accumulate_block(const float* const* row, int cou
   EACH(r, R) EACH(v, VECS) store(o[r] + v * LANES, sum[r][v]);
 }
 
-// The same for every head dim.
-template <int WIDTH>
-inline void accumulate(const float* const* row, int count, const float* p, float (*o)[PANEL]) {
+// The same for every number of a row.
+template <int WIDTH, int N>
+inline void accumulate(const float* const* row, int count, const float* p, float (&o)[N][PANEL]) {
+  typedef Split<N> DimSplit;
   int d = 0;
   for (; d < DimSplit::LARGE_END; d += DimSplit::LARGE)
     accumulate_block<DimSplit::LARGE, WIDTH>(row, count, d, p, o + d);
-  for (; d < D; d += DimSplit::SIZE) accumulate_block<DimSplit::SIZE, WIDTH>(row, count, d, p, o + d);
+  for (; d < N; d += DimSplit::SIZE) accumulate_block<DimSplit::SIZE, WIDTH>(row, count, d, p, o + d);
 }
 
-// Whether no element of the rows is infinite or NaN.
+// Whether no element of the rows, of N numbers, is infinite or NaN.
+template <int N>
 __attribute__((noinline)) bool all_finite(const float* const* row, int count) {
   constexpr int32_t EXPONENT = 0x7f800000, MAGNITUDE = 0x7fffffff;
   ivec largest[VECS] = {};
   int32_t rest = 0;
   for (int n = 0; n < count; ++n) {
     int d = 0;
-    for (; d + PANEL <= D; d += PANEL)
+    for (; d + PANEL <= N; d += PANEL)
       EACH(v, VECS) largest[v] = maximum(largest[v], (ivec)load(row[n] + d + v * LANES) & MAGNITUDE);
-    for (; d < D; ++d) {
+    for (; d < N; ++d) {
       int32_t bits;
       std::memcpy(&bits, row[n] + d, sizeof bits);
       rest = maximum(rest, bits & MAGNITUDE);
@@ -58,10 +59,10 @@ __attribute__((noinline)) bool all_finite(const float* const* row, int count) {
 
 // `accumulate` where some rows are not finite: a row has no part in the lanes where its mask is 0, whatever it holds;
 // the others have the same bits.
-template <int WIDTH>
+template <int WIDTH, int N>
 __attribute__((noinline, cold)) void accumulate_seen(const float* const* row, int count, const float* p,
-                                                     const ivec (*mask)[VECS], float (*o)[PANEL]) {
-  for (int d = 0; d < D; ++d) {
+                                                     const ivec (*mask)[VECS], float (&o)[N][PANEL]) {
+  for (int d = 0; d < N; ++d) {
     vec sum[VECS];
     EACH(v, VECS) sum[v] = load(o[d] + v * LANES);
     for (int n = 0; n < count; ++n)

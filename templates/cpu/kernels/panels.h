@@ -10,10 +10,10 @@ void load_queries(Work& w, const Matrix& q, float scale) {
   float peak = -INF, total = 0.0f;
   w.modifiers.start(peak, total);
   if (w.i1 - w.i0 + 1 < QUERY_TILE) std::memset(w.rows, 0, sizeof w.rows);  // absent rows score 0 and are never stored
-  load_rows(q, w.i0, w.i1 - w.i0 + 1, w.rows[w.i0 - w.base]);
+  load_rows<D>(q, w.i0, w.i1 - w.i0 + 1, w.rows[w.i0 - w.base], WIDEST);
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
     Panel& panel = w.panel[p];
-    to_panel(w.rows[p * PANEL], D, factor, panel.q);
+    to_panel(w.rows[p * PANEL], WIDEST, factor, panel.q);
     std::memset(panel.o, 0, sizeof panel.o);
     EACH(v, VECS) panel.peak[v] = splat(peak), panel.total[v] = splat(total);
     EACH(v, VECS) panel.at[v] = w.lane[v] + (w.base + p * PANEL);
@@ -22,13 +22,13 @@ void load_queries(Work& w, const Matrix& q, float scale) {
 
 // Divides and stores the rows that are present; a row without a live key becomes 0, its lse what it started with.
 void finish(Work& w, element* out, int64_t row, int64_t dim, float* lse, int64_t lse_row) {
-  for (int p = w.first_panel(); p <= w.last_panel(); ++p) from_panel(w.panel[p].o, w.rows[p * PANEL], D);
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) from_panel(w.panel[p].o, w.rows[p * PANEL], WIDEST);
   for (int i = w.i0; i <= w.i1; ++i) {
     const Panel& panel = w.panel[(i - w.base) / PANEL];
     const int n = (i - w.base) % PANEL, v = n / LANES, lane = n % LANES;
     const float* o = w.rows[i - w.base];
     const float total = panel.total[v][lane], inverse = total == 0.0f ? 0.0f : 1.0f / total;
-    for (int d = 0; d < D; ++d) out[(i - w.i0) * row + d * dim] = narrow(o[d] * inverse);
+    for (int d = 0; d < DV; ++d) out[(i - w.i0) * row + d * dim] = narrow(o[d] * inverse);
     lse[(i - w.i0) * lse_row] = total == 0.0f ? -INF : (panel.peak[v][lane] + std::log2(total)) * 0.6931471806f;
   }
 }

@@ -28,8 +28,8 @@ struct Work {  // one thread's scratch
   Panel panel[PANELS];
   float s[QUERY_TILE + ROWS][KEY_TILE], t[QUERY_TILE + ROWS][KEY_TILE];
   ivec mask[QUERY_TILE + ROWS][VECS];
-  float q[QUERY_TILE][D], grad[QUERY_TILE][D];
-  float key[KEY_TILE][WIDE], value[KEY_TILE][D], nowhere[WIDE];
+  float q[QUERY_TILE][D], grad[QUERY_TILE][DV];
+  float key[KEY_TILE][WIDE], value[KEY_TILE][DV], nowhere[WIDE];
   Queries tile, live;
   Keys present, seen;
   ivec lane[VECS];  // 0, 1, ..., PANEL - 1
@@ -112,7 +112,7 @@ inline int live_queries(Work& w, int p, const Live& live) {
 // key that no query of the tile sees.
 template <class Live>
 __attribute__((noinline)) void attend_seen(Work& w, const Live& live) {
-  w.live.finite = all_finite(w.tile.q, w.tile.count) && all_finite(w.tile.grad, w.tile.count);
+  w.live.finite = all_finite<D>(w.tile.q, w.tile.count) && all_finite<DV>(w.tile.grad, w.tile.count);
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
     const int count = live_queries(w, p, live);
     if (count == 0) continue;

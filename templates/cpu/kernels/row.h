@@ -9,8 +9,8 @@
 constexpr int SHARE = HEADS / KV_HEADS;
 
 struct Work {  // one thread's scratch
-  float q[SHARE][WIDE];  // times the score's scale
-  float o[SHARE][WIDE];  // the sum of weights times values, relative to 2^peak
+  float q[SHARE][KeySteps::WIDE];  // times the score's scale
+  float o[SHARE][ValueSteps::WIDE];  // the sum of weights times values, relative to 2^peak
   float peak[SHARE], total[SHARE];
   float s[SHARE][BATCH];
   int at[BATCH], slot[BATCH];  // keys to attend to; BATCH - KEY_TILE of them or fewer wait
@@ -64,7 +64,7 @@ inline void weigh(Work& w, int r) {
   w.total[r] *= factor;
   for (int n = 0; n < LANES; ++n) w.total[r] += total[n];
   if (factor != 1.0f)
-    for (int d = 0; d < WIDE; ++d) w.o[r][d] *= factor;
+    for (int d = 0; d < ValueSteps::WIDE; ++d) w.o[r][d] *= factor;
 }
 
 template <int R>

@@ -11,12 +11,13 @@ void prepare(const sparsec_backward_call& call, int64_t b, int64_t h, int64_t fi
   const Matrix grad = matrix(call.grad_out, call.grad_out_stride, b, h, 0),
                out = matrix(call.out, call.out_stride, b, h, 0);
   const float* from = call.lse + b * call.lse_stride[0] + h * call.lse_stride[1];
+  constexpr int WIDTH = whole_vectors(DV);
   for (int64_t n = first; n < stop; ++n) {
-    alignas(64) float x[WIDE] = {}, y[WIDE] = {};
-    load_rows(grad, n, 1, x);
-    load_rows(out, n, 1, y);
+    alignas(64) float x[WIDTH] = {}, y[WIDTH] = {};
+    load_rows<DV>(grad, n, 1, x);
+    load_rows<DV>(out, n, 1, y);
     vec sum = {};
-    for (int d = 0; d < WIDE; d += LANES) sum += load(x + d) * load(y + d);
+    for (int d = 0; d < WIDTH; d += LANES) sum += load(x + d) * load(y + d);
     float total = 0.0f;
     for (int lane = 0; lane < LANES; ++lane) total += sum[lane];
     const float value = from[n * call.lse_stride[2]] * LOG2E;
@@ -26,7 +27,7 @@ void prepare(const sparsec_backward_call& call, int64_t b, int64_t h, int64_t fi
             ? 0.0f
             : call.grad_lse[b * call.grad_lse_stride[0] + h * call.grad_lse_stride[1] + n * call.grad_lse_stride[2]];
     delta[n] = total - of_lse;
-    if (total != total && of_lse == 0.0f && std::all_of(x, x + WIDE, [](float each) { return each == 0.0f; }))
+    if (total != total && of_lse == 0.0f && std::all_of(x, x + WIDTH, [](float each) { return each == 0.0f; }))
       lse[n] = delta[n] = INF;
   }
 }

@@ -14,7 +14,7 @@ struct Keys {  // the keys of one tile to attend to, in order; ROWS more entries
 
 struct Panel {
   float q[D][PANEL];  // times the score's scale
-  float o[D][PANEL];  // the sum of weights times values, relative to 2^peak
+  float o[DV][PANEL];  // the sum of weights times values, relative to 2^peak
   vec peak[VECS];  // within 8 below the largest score so far; -inf before the first live key
   vec total[VECS];  // the sum of weights, relative to 2^peak
   ivec at[VECS];  // positions of the queries
@@ -63,7 +63,7 @@ inline void rescale(Panel& panel, const vec* largest, vec lowest) {
     panel.peak[v] = peak[v];
     panel.total[v] *= factor[v];
   }
-  for (int d = 0; d < D; ++d) EACH(v, VECS) store(panel.o[d] + v * LANES, load(panel.o[d] + v * LANES) * factor[v]);
+  for (int d = 0; d < DV; ++d) EACH(v, VECS) store(panel.o[d] + v * LANES, load(panel.o[d] + v * LANES) * factor[v]);
 }
 
 // The number of keys is even. `s` is scratch for scores, then weights.

@@ -8,11 +8,12 @@
 // Printed for the pattern: slot[n] is that which key[n] is kept in, negative for none. `places`: of the group.
 void slots_to_keep(const int32_t* places, int group, int stop, const int* key, int count, int* slot);
 
+template <int N>
 inline void copy_row(const Matrix& from, int row, element* to) {
   const element* data = from.data + row * from.row;
-  if (from.dim == 1) std::memcpy(to, data, D * sizeof *to);
+  if (from.dim == 1) std::memcpy(to, data, N * sizeof *to);
   else
-    for (int d = 0; d < D; ++d) to[d] = data[d * from.dim];
+    for (int d = 0; d < N; ++d) to[d] = data[d * from.dim];
 }
 
 void store_group(const sparsec_cached_call& call, int64_t b, int64_t g) {
@@ -21,7 +22,7 @@ void store_group(const sparsec_cached_call& call, int64_t b, int64_t g) {
   const Matrix k = matrix(call.k, call.k_stride, b, g, call.n - stop),
                v = matrix(call.v, call.v_stride, b, g, call.n - stop);
   element* keys = (element*)call.keys + b * call.slots * D;
-  element* values = (element*)call.values + b * call.slots * D;
+  element* values = (element*)call.values + b * call.slots * DV;
   for (int first = length; first < stop; first += AT_ONCE) {
     const int count = minimum(AT_ONCE, stop - first);
     int key[AT_ONCE], slot[AT_ONCE];
@@ -29,8 +30,8 @@ void store_group(const sparsec_cached_call& call, int64_t b, int64_t g) {
     slots_to_keep(places_of(call, g), int(g), stop, key, count, slot);
     for (int n = 0; n < count; ++n)
       if (slot[n] >= 0) {
-        copy_row(k, key[n], keys + int64_t(slot[n]) * D);
-        copy_row(v, key[n], values + int64_t(slot[n]) * D);
+        copy_row<D>(k, key[n], keys + int64_t(slot[n]) * D);
+        copy_row<DV>(v, key[n], values + int64_t(slot[n]) * DV);
       }
   }
 }
@@ -39,7 +40,7 @@ int store(const sparsec_cached_call& call) {
   if (!sound(call)) return 2;
   const int64_t tasks = call.batch * KV_HEADS;
   // Threads: waking one takes as long as copying so many elements.
-  const int64_t worth = 1 + tasks * call.n * D / ELEMENTS_A_THREAD;
+  const int64_t worth = 1 + tasks * call.n * WIDEST / ELEMENTS_A_THREAD;
 #pragma omp parallel for schedule(dynamic, 1) \
     num_threads(int(std::min<int64_t>(std::min<int64_t>(call.threads, worth), std::max<int64_t>(tasks, 1))))
   for (int64_t task = 0; task < tasks; ++task) store_group(call, task / KV_HEADS, task % KV_HEADS);

@@ -8,7 +8,7 @@ struct Work {  // one thread's scratch
   Panel panel[PANELS];
   float s[KEY_TILE + ROWS][PANEL];
   ivec mask[KEY_TILE + ROWS][VECS];
-  float key[KEY_TILE][D], value[KEY_TILE][D], rows[QUERY_TILE][D];
+  float key[KEY_TILE][D], value[KEY_TILE][DV], rows[QUERY_TILE][WIDEST];
   Keys tile, live;
   ivec lane[VECS];  // 0, 1, ..., PANEL - 1
   Source source;  // of keys and values
@@ -67,7 +67,7 @@ inline int live_keys(Work& w, int p, const Live& live) {
 template <class Live>
 __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live) {
   open_tile(w, tile);
-  w.live.finite = all_finite(w.tile.value, w.tile.count);
+  w.live.finite = all_finite<DV>(w.tile.value, w.tile.count);
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
     const int count = live_keys(w, p, live);
     if (count == 0) continue;

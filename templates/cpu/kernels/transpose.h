@@ -33,20 +33,22 @@ __attribute__((noinline)) void transpose_block(const float* from, int width, flo
 }
 
 // to[d][n] = row[n][d] * factor, of PANEL rows `width` numbers apart.
-inline void to_panel(const float* row, int width, float factor, float (*to)[PANEL]) {
+template <int N>
+inline void to_panel(const float* row, int width, float factor, float (&to)[N][PANEL]) {
   int d = 0;
-  for (; d + LANES <= D; d += LANES)
+  for (; d + LANES <= N; d += LANES)
     EACH(v, VECS) transpose_block(row + v * LANES * width + d, width, to[d] + v * LANES, PANEL);
-  for (; d < D; ++d)
+  for (; d < N; ++d)
     for (int n = 0; n < PANEL; ++n) to[d][n] = row[n * width + d];
-  for (d = 0; d < D; ++d) EACH(v, VECS) store(to[d] + v * LANES, load(to[d] + v * LANES) * factor);
+  for (d = 0; d < N; ++d) EACH(v, VECS) store(to[d] + v * LANES, load(to[d] + v * LANES) * factor);
 }
 
 // row[n][d] = from[d][n].
-inline void from_panel(const float (*from)[PANEL], float* row, int width) {
+template <int N>
+inline void from_panel(const float (&from)[N][PANEL], float* row, int width) {
   int d = 0;
-  for (; d + LANES <= D; d += LANES)
+  for (; d + LANES <= N; d += LANES)
     EACH(v, VECS) transpose_block(from[d] + v * LANES, PANEL, row + v * LANES * width + d, width);
-  for (; d < D; ++d)
+  for (; d < N; ++d)
     for (int n = 0; n < PANEL; ++n) row[n * width + d] = from[d][n];
 }

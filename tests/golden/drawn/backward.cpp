@@ -2,7 +2,7 @@
 // Here: 4 query heads on 2 key heads, head dim 128, float32.
 ...
 
-constexpr int HEADS = 4, KV_HEADS = 2, D = 128;
+constexpr int HEADS = 4, KV_HEADS = 2, D = 128, DV = 128;
 constexpr int QUERY_TILE = 64, KEY_TILE = 64;
 constexpr int LANE_TILE = KEY_TILE;  // lies across vector lanes
 

@@ -32,7 +32,7 @@ void slots_to_keep(const int32_t* places, int member, int stop, const int* key, 
 // Here: 4 query heads on 2 key heads, head dim 128, float32.
 ...
 
-constexpr int HEADS = 4, KV_HEADS = 2, D = 128;
+constexpr int HEADS = 4, KV_HEADS = 2, D = 128, DV = 128;
 constexpr int QUERY_TILE = 1, KEY_TILE = 64;
 constexpr int LANE_TILE = KEY_TILE;  // lies across vector lanes
 constexpr int REGIONS = 1;  // of a KV group in the table of places

@@ -2,7 +2,7 @@
 // Here: 32 query heads on 8 key heads, head dim 128, float32.
 ...
 
-constexpr int HEADS = 32, KV_HEADS = 8, D = 128;
+constexpr int HEADS = 32, KV_HEADS = 8, D = 128, DV = 128;
 constexpr int QUERY_TILE = 64, KEY_TILE = 64;
 constexpr int LANE_TILE = QUERY_TILE;  // lies across vector lanes
 

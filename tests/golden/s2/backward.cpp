@@ -57,14 +57,15 @@ namespace {
 
 ...
 
-constexpr int HEADS = 16, KV_HEADS = 8, D = 128;
+constexpr int HEADS = 16, KV_HEADS = 8, D = 128, DV = 128;
 constexpr int QUERY_TILE = 64, KEY_TILE = 64;
 constexpr int LANE_TILE = KEY_TILE;  // lies across vector lanes
 
 ...
 
 // ---- The gradients that one panel of keys and the queries of one tile give each other.
-constexpr int WIDE = (D + LANES - 1) / LANES * LANES;  // a row of dq in whole vectors
+constexpr int whole_vectors(int n) { return (n + LANES - 1) / LANES * LANES; }
+constexpr int WIDE = whole_vectors(D);  // a row of dq
 typedef Split<QUERY_TILE> QuerySplit;
 
 struct Queries {  // the queries of one tile, in order; ROWS more entries, so that every block is whole
@@ -85,16 +86,16 @@ struct Keys {  // keys of one tile: their numbers in it, and their rows in whole
 
 struct Panel {
   float k[D][PANEL];  // times the score's scale
-  float v[D][PANEL], dk[D][PANEL], dv[D][PANEL];
+  float v[DV][PANEL], dk[D][PANEL], dv[DV][PANEL];
   ivec at[VECS];  // positions
 };
 
 // s[r][lane] = sum over d of row[r][d] * x[d][lane]; s has KEY_TILE columns.
-template <int R>
-__attribute__((noinline)) void product_block(const float (*x)[PANEL], const float* const* row, float* s) {
+template <int R, int N>
+__attribute__((noinline)) void product_block(const float (&x)[N][PANEL], const float* const* row, float* s) {
   vec sum[R][VECS] = {};
 #pragma GCC unroll 4
-  for (int d = 0; d < D; ++d) {
+  for (int d = 0; d < N; ++d) {
     vec y[VECS];
     EACH(v, VECS) y[v] = load(x[d] + v * LANES);
     EACH(r, R) EACH(v, VECS) sum[r][v] += row[r][d] * y[v];
@@ -102,7 +103,8 @@ __attribute__((noinline)) void product_block(const float (*x)[PANEL], const floa
   EACH(r, R) EACH(v, VECS) store(s + r * KEY_TILE + v * LANES, sum[r][v]);
 }
 
-inline void product(const float (*x)[PANEL], const float* const* row, int count, float* s) {
+template <int N>
+inline void product(const float (&x)[N][PANEL], const float* const* row, int count, float* s) {
   int n = 0;
   for (; n < minimum(count, QuerySplit::LARGE_END); n += QuerySplit::LARGE)
     product_block<QuerySplit::LARGE>(x, row + n, s + n * KEY_TILE);
@@ -227,8 +229,8 @@ struct Work {  // one thread's scratch
   Panel panel[PANELS];
   float s[QUERY_TILE + ROWS][KEY_TILE], t[QUERY_TILE + ROWS][KEY_TILE];
   ivec mask[QUERY_TILE + ROWS][VECS];
-  float q[QUERY_TILE][D], grad[QUERY_TILE][D];
-  float key[KEY_TILE][WIDE], value[KEY_TILE][D], nowhere[WIDE];
+  float q[QUERY_TILE][D], grad[QUERY_TILE][DV];
+  float key[KEY_TILE][WIDE], value[KEY_TILE][DV], nowhere[WIDE];
   Queries tile, live;
   Keys present, seen;
   ivec lane[VECS];  // 0, 1, ..., PANEL - 1
@@ -311,7 +313,7 @@ inline int live_queries(Work& w, int p, const Live& live) {
 // key that no query of the tile sees.
 template <class Live>
 __attribute__((noinline)) void attend_seen(Work& w, const Live& live) {
-  w.live.finite = all_finite(w.tile.q, w.tile.count) && all_finite(w.tile.grad, w.tile.count);
+  w.live.finite = all_finite<D>(w.tile.q, w.tile.count) && all_finite<DV>(w.tile.grad, w.tile.count);
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
     const int count = live_queries(w, p, live);
     if (count == 0) continue;
@@ -349,12 +351,13 @@ void prepare(const sparsec_backward_call& call, int64_t b, int64_t h, int64_t fi
   const Matrix grad = matrix(call.grad_out, call.grad_out_stride, b, h, 0),
                out = matrix(call.out, call.out_stride, b, h, 0);
   const float* from = call.lse + b * call.lse_stride[0] + h * call.lse_stride[1];
+  constexpr int WIDTH = whole_vectors(DV);
   for (int64_t n = first; n < stop; ++n) {
-    alignas(64) float x[WIDE] = {}, y[WIDE] = {};
-    load_rows(grad, n, 1, x);
-    load_rows(out, n, 1, y);
+    alignas(64) float x[WIDTH] = {}, y[WIDTH] = {};
+    load_rows<DV>(grad, n, 1, x);
+    load_rows<DV>(out, n, 1, y);
     vec sum = {};
-    for (int d = 0; d < WIDE; d += LANES) sum += load(x + d) * load(y + d);
+    for (int d = 0; d < WIDTH; d += LANES) sum += load(x + d) * load(y + d);
     float total = 0.0f;
     for (int lane = 0; lane < LANES; ++lane) total += sum[lane];
     const float value = from[n * call.lse_stride[2]] * LOG2E;
@@ -364,7 +367,7 @@ void prepare(const sparsec_backward_call& call, int64_t b, int64_t h, int64_t fi
             ? 0.0f
             : call.grad_lse[b * call.grad_lse_stride[0] + h * call.grad_lse_stride[1] + n * call.grad_lse_stride[2]];
     delta[n] = total - of_lse;
-    if (total != total && of_lse == 0.0f && std::all_of(x, x + WIDE, [](float each) { return each == 0.0f; }))
+    if (total != total && of_lse == 0.0f && std::all_of(x, x + WIDTH, [](float each) { return each == 0.0f; }))
       lse[n] = delta[n] = INF;
   }
 }
@@ -394,15 +397,15 @@ void load_keys(Work& w, const Matrix& k, const Matrix& v, float scale) {
     std::memset(w.key, 0, sizeof w.key);
     std::memset(w.value, 0, sizeof w.value);
   }
-  load_rows(k, w.j0, count, w.key[first], WIDE);
-  load_rows(v, w.j0, count, w.value[first]);
+  load_rows<D>(k, w.j0, count, w.key[first], WIDE);
+  load_rows<DV>(v, w.j0, count, w.value[first]);
   w.present.count = count;
   for (int n = 0; n < count; ++n) w.present.lane[n] = first + n, w.present.row[n] = w.key[first + n];
-  w.present.finite = all_finite(w.present.row, count);
+  w.present.finite = all_finite<D>(w.present.row, count);
   const float factor = scale * Modifiers::UNIT;
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
     to_panel(w.key[p * PANEL], WIDE, factor, w.panel[p].k);
-    to_panel(w.value[p * PANEL], D, 1.0f, w.panel[p].v);
+    to_panel(w.value[p * PANEL], DV, 1.0f, w.panel[p].v);
     std::memset(w.panel[p].dk, 0, sizeof w.panel[p].dk);
     std::memset(w.panel[p].dv, 0, sizeof w.panel[p].dv);
     EACH(v, VECS) w.panel[p].at[v] = w.lane[v] + (w.first_row + p * PANEL);
@@ -412,10 +415,12 @@ void load_keys(Work& w, const Matrix& k, const Matrix& v, float scale) {
 void store_keys(Work& w, float scale, element* dk, element* dv) {
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
     from_panel(w.panel[p].dk, w.key[p * PANEL], WIDE);
-    from_panel(w.panel[p].dv, w.value[p * PANEL], D);
+    from_panel(w.panel[p].dv, w.value[p * PANEL], DV);
   }
-  for (int n = w.j0 - w.first_row; n <= w.j1 - w.first_row; ++n, dk += D, dv += D)
-    for (int d = 0; d < D; ++d) dk[d] = narrow(w.key[n][d] * scale), dv[d] = narrow(w.value[n][d]);
+  for (int n = w.j0 - w.first_row; n <= w.j1 - w.first_row; ++n, dk += D, dv += DV) {
+    for (int d = 0; d < D; ++d) dk[d] = narrow(w.key[n][d] * scale);
+    for (int d = 0; d < DV; ++d) dv[d] = narrow(w.value[n][d]);
+  }
 }
 
 // `lse`, `delta`: [B, H, Nq].
@@ -439,8 +444,8 @@ void run_tile(Work& w, const sparsec_backward_call& call, float* lse, float* del
     w.modifiers = Modifiers(call, h);
     visit(w, call.lists, int(h));
   }
-  const int64_t first = ((b * KV_HEADS + g) * call.n_k + w.j0 + part.k_row) * D;
-  store_keys(w, call.scale, (element*)call.dk + first, (element*)call.dv + first);
+  const int64_t first = (b * KV_HEADS + g) * call.n_k + w.j0 + part.k_row;
+  store_keys(w, call.scale, (element*)call.dk + first * D, (element*)call.dv + first * DV);
 }
 
 int backward(const sparsec_backward_call& call) {

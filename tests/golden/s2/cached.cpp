@@ -16,12 +16,12 @@
 
 #ifndef SPARSEC_CACHED_CALL
 #define SPARSEC_CACHED_CALL
-struct sparsec_cached_call {  // strides in elements; q, out: [B, H, N, D]; k, v: [B, G, N, D]; lse: [B, H, N]
+struct sparsec_cached_call {  // strides in elements; q [B, H, N, D], k [B, G, N, D]; out, v: DV for D; lse [B, H, N]
   const void* q;
   const void* k;
   const void* v;
-  void* keys;  // the cache, [B, slots, D], and so are values
-  void* values;
+  void* keys;  // the cache, [B, slots, D]
+  void* values;  // likewise, [B, slots, DV]
   void* out;  // contiguous, and so are all that have no stride here
   float* lse;
   int64_t q_stride[4];
@@ -45,7 +45,7 @@ struct sparsec_cached_call {  // strides in elements; q, out: [B, H, N, D]; k, v
 namespace sparsec_chunk {
 namespace {
 
-constexpr int HEADS = 16, KV_HEADS = 8, D = 128;
+constexpr int HEADS = 16, KV_HEADS = 8, D = 128, DV = 128;
 constexpr int QUERY_TILE = 64, KEY_TILE = 64;
 constexpr int LANE_TILE = QUERY_TILE;  // lies across vector lanes
 constexpr int REGIONS = 2;  // of a KV group in the table of places
@@ -78,8 +78,10 @@ bool sound(const sparsec_cached_call& call) {
   return true;
 }
 
+// Rows of N numbers, one a slot.
+template <int N>
 Matrix arena(const void* data, const sparsec_cached_call& call, int64_t b) {
-  return {(const element*)data + b * call.slots * D, D, 1};
+  return {(const element*)data + b * call.slots * N, N, 1};
 }
 
 // Printed for the pattern: slot[n] is that of key[n], negative where it has none. `places`: of the head's group;
@@ -99,23 +101,24 @@ Source source_of(const sparsec_cached_call& call, int64_t b, int64_t h, int64_t 
   const int64_t g = h / (HEADS / KV_HEADS);
   return {matrix(call.k, call.k_stride, b, g, first),
           matrix(call.v, call.v_stride, b, g, first),
-          arena(call.keys, call, b),
-          arena(call.values, call, b),
+          arena<D>(call.keys, call, b),
+          arena<DV>(call.values, call, b),
           places_of(call, g),
           int(h),
           call.lengths[b]};
 }
 
-const float NOTHING[D] = {};  // in place of a key that the cache does not hold: it is dead, and is not read
+const float NOTHING[WIDEST] = {};  // in place of a key that the cache does not hold: it is dead, and is not read
 
 // Points at one row of a matrix, as `point` does.
-inline void point_at(const Matrix& m, int row, float (*packed)[D], const float** to) {
+template <int N>
+inline void point_at(const Matrix& m, int row, float (*packed)[N], const float** to) {
   if (row < 0) *to = NOTHING;
   else point(m, row, 1, packed, to);
 }
 
 // Points at keys and values first .. first + count of `stop`, in place or in `key` and `value`.
-inline void point_tile(const Source& from, int stop, int first, int count, float (*key)[D], float (*value)[D],
+inline void point_tile(const Source& from, int stop, int first, int count, float (*key)[D], float (*value)[DV],
                        const float** keys, const float** values) {
   int number[KEY_TILE], slot[KEY_TILE];
   for (int n = 0; n < count; ++n) number[n] = first + n;
@@ -135,10 +138,10 @@ inline void point_tile(const Source& from, int stop, int first, int count, float
 void run_task(Work& w, const sparsec_cached_call& call, int64_t b, int64_t h, int n) {
   const int length = call.lengths[b], stop = length + int(count_of(call, b));
   const int64_t first = call.n - stop;  // the row of position 0
-  element* out = (element*)call.out + (b * HEADS + h) * call.n * D;
+  element* out = (element*)call.out + (b * HEADS + h) * call.n * DV;
   float* lse = call.lse + (b * HEADS + h) * call.n;
   if (n == 0) {
-    std::fill(out, out + (first + length) * D, element(0));
+    std::fill(out, out + (first + length) * DV, element(0));
     std::fill(lse, lse + first + length, -INF);
   }
   w.base = (floor_div(stop - 1, QUERY_TILE) - n) * QUERY_TILE;
@@ -151,7 +154,7 @@ void run_task(Work& w, const sparsec_cached_call& call, int64_t b, int64_t h, in
   load_queries(w, matrix(call.q, call.q_stride, b, h, first), call.scale);
   visit(w, call.lists, int(h));
   const int64_t r = w.i0 + first;
-  finish(w, out + r * D, D, 1, lse + r, 1);
+  finish(w, out + r * DV, DV, 1, lse + r, 1);
 }
 
 int attend_chunk(const sparsec_cached_call& call) {
@@ -179,11 +182,12 @@ constexpr int ELEMENTS_A_THREAD = 32768;
 // Printed for the pattern: slot[n] is that which key[n] is kept in, negative for none. `places`: of the group.
 void slots_to_keep(const int32_t* places, int group, int stop, const int* key, int count, int* slot);
 
+template <int N>
 inline void copy_row(const Matrix& from, int row, element* to) {
   const element* data = from.data + row * from.row;
-  if (from.dim == 1) std::memcpy(to, data, D * sizeof *to);
+  if (from.dim == 1) std::memcpy(to, data, N * sizeof *to);
   else
-    for (int d = 0; d < D; ++d) to[d] = data[d * from.dim];
+    for (int d = 0; d < N; ++d) to[d] = data[d * from.dim];
 }
 
 void store_group(const sparsec_cached_call& call, int64_t b, int64_t g) {
@@ -192,7 +196,7 @@ void store_group(const sparsec_cached_call& call, int64_t b, int64_t g) {
   const Matrix k = matrix(call.k, call.k_stride, b, g, call.n - stop),
                v = matrix(call.v, call.v_stride, b, g, call.n - stop);
   element* keys = (element*)call.keys + b * call.slots * D;
-  element* values = (element*)call.values + b * call.slots * D;
+  element* values = (element*)call.values + b * call.slots * DV;
   for (int first = length; first < stop; first += AT_ONCE) {
     const int count = minimum(AT_ONCE, stop - first);
     int key[AT_ONCE], slot[AT_ONCE];
@@ -200,8 +204,8 @@ void store_group(const sparsec_cached_call& call, int64_t b, int64_t g) {
     slots_to_keep(places_of(call, g), int(g), stop, key, count, slot);
     for (int n = 0; n < count; ++n)
       if (slot[n] >= 0) {
-        copy_row(k, key[n], keys + int64_t(slot[n]) * D);
-        copy_row(v, key[n], values + int64_t(slot[n]) * D);
+        copy_row<D>(k, key[n], keys + int64_t(slot[n]) * D);
+        copy_row<DV>(v, key[n], values + int64_t(slot[n]) * DV);
       }
   }
 }
@@ -210,7 +214,7 @@ int store(const sparsec_cached_call& call) {
   if (!sound(call)) return 2;
   const int64_t tasks = call.batch * KV_HEADS;
   // Threads: waking one takes as long as copying so many elements.
-  const int64_t worth = 1 + tasks * call.n * D / ELEMENTS_A_THREAD;
+  const int64_t worth = 1 + tasks * call.n * WIDEST / ELEMENTS_A_THREAD;
 #pragma omp parallel for schedule(dynamic, 1) \
     num_threads(int(std::min<int64_t>(std::min<int64_t>(call.threads, worth), std::max<int64_t>(tasks, 1))))
   for (int64_t task = 0; task < tasks; ++task) store_group(call, task / KV_HEADS, task % KV_HEADS);
@@ -292,7 +296,7 @@ extern "C" int sparsec_store(const sparsec_cached_call* call) { return sparsec_c
 namespace sparsec_rows {
 namespace {
 
-constexpr int HEADS = 16, KV_HEADS = 8, D = 128;
+constexpr int HEADS = 16, KV_HEADS = 8, D = 128, DV = 128;
 constexpr int QUERY_TILE = 1, KEY_TILE = 64;
 constexpr int LANE_TILE = KEY_TILE;  // lies across vector lanes
 constexpr int REGIONS = 2;  // of a KV group in the table of places
@@ -325,10 +329,15 @@ inline void wide(const float* from, vec (&to)[1]) { to[0] = load(from); }
 
 constexpr int AHEAD = 24;
 
-// ---- Dot products: lanes along the head dim, in WHOLE steps of STEP elements and REST more; keys widen in registers.
+// ---- Dot products: lanes along the head dim, in steps of STEP elements; keys widen in registers.
 constexpr int PARTS = sizeof(float) / sizeof(element),
               STEP = PARTS * LANES;  // a vector in memory becomes PARTS vectors
-constexpr int WHOLE = D / STEP, REST = D % STEP, WIDE = (WHOLE + (REST > 0)) * STEP;
+template <int N>
+struct Steps {  // of a row of N numbers: WHOLE steps, REST numbers more, WIDE numbers once widened
+  static constexpr int WHOLE = N / STEP, REST = N % STEP, WIDE = (WHOLE + (REST > 0)) * STEP;
+};
+typedef Steps<D> KeySteps;
+typedef Steps<DV> ValueSteps;
 constexpr int SUMS = LANES == 8 ? 8 : 16;  // vectors of sums that fit in registers beside their operands
 constexpr int BATCH = 2 * (KEY_TILE < 64 ? 64 : KEY_TILE);  // keys that are taken at a time
 static_assert(AHEAD >= LANES, "AHEAD: keys from the one at hand to the one to fetch");
@@ -336,6 +345,7 @@ static_assert(AHEAD >= LANES, "AHEAD: keys from the one at hand to the one to fe
 // Where element d of a row lies once widened: neighbours go to the same lane of different vectors, without a shuffle.
 inline int place(int d) { return d / STEP * STEP + d % PARTS * LANES + d % STEP / PARTS; }
 
+template <int REST>
 inline void wide_rest(const element* from, vec (&to)[PARTS]) {
   element padded[STEP] = {};
   std::memcpy(padded, from, REST * sizeof *padded);
@@ -359,28 +369,30 @@ inline void add_lanes(float (&x)[LANES * LANES], float* to) {
   add_pairs<LANES>(y, to);
 }
 
+template <int N>
 inline void fetch(const element* row) {
-  for (size_t d = 0; d < D * sizeof *row; d += 64) __builtin_prefetch((const char*)row + d);
+  for (size_t d = 0; d < N * sizeof *row; d += 64) __builtin_prefetch((const char*)row + d);
 }
 
 // s[r][n] = the product of q[r] and key[n], in groups of LANES keys; AHEAD more entries of `key` are addresses too. The
 // values come into the cache meanwhile: two streams are faster than one after the other.
 template <int R>
-__attribute__((noinline)) void score(const float (*q)[WIDE], const element* const* key, const element* const* value,
-                                     int count, float (*s)[BATCH]) {
+__attribute__((noinline)) void score(const float (*q)[KeySteps::WIDE], const element* const* key,
+                                     const element* const* value, int count, float (*s)[BATCH]) {
+  constexpr int WHOLE = KeySteps::WHOLE, REST = KeySteps::REST;
   for (int first = 0; first < count; first += LANES) {
     float products[R][LANES * LANES];
     for (int n = 0; n < LANES; ++n) {
       const element* row = key[first + n];
-      fetch(key[first + n + AHEAD]);
-      fetch(value[first + n]);
+      fetch<D>(key[first + n + AHEAD]);
+      fetch<DV>(value[first + n]);
       vec total[R] = {}, x[PARTS];
       EACH(c, WHOLE) {
         wide(row + c * STEP, x);
         EACH(r, R) EACH(i, PARTS) total[r] += x[i] * load(q[r] + c * STEP + i * LANES);
       }
       if (REST > 0) {
-        wide_rest(row + WHOLE * STEP, x);
+        wide_rest<REST>(row + WHOLE * STEP, x);
         EACH(r, R) EACH(i, PARTS) total[r] += x[i] * load(q[r] + WHOLE * STEP + i * LANES);
       }
       EACH(r, R) store(products[r] + n * LANES, total[r]);
@@ -392,14 +404,14 @@ __attribute__((noinline)) void score(const float (*q)[WIDE], const element* cons
 // o[r] += the sum over n of p[r][n] * value[n], in C steps from step c on, or in the rest of a row.
 template <int R, int C, bool IS_REST>
 __attribute__((noinline)) void gather(const float (*p)[BATCH], const element* const* value, int count, int c,
-                                      float (*o)[WIDE]) {
+                                      float (*o)[ValueSteps::WIDE]) {
   vec total[R][C * PARTS];
   EACH(r, R) EACH(n, C * PARTS) total[r][n] = load(o[r] + c * STEP + n * LANES);
   for (int k = 0; k < count; ++k) {
     const element* row = value[k] + c * STEP;
     EACH(n, C) {
       vec x[PARTS];
-      if (IS_REST) wide_rest(row, x);
+      if (IS_REST) wide_rest<ValueSteps::REST>(row, x);
       else wide(row + n * STEP, x);
       EACH(r, R) EACH(i, PARTS) total[r][n * PARTS + i] += p[r][k] * x[i];
     }
@@ -408,12 +420,12 @@ __attribute__((noinline)) void gather(const float (*p)[BATCH], const element* co
 }
 
 template <int R>
-inline void gather(const float (*p)[BATCH], const element* const* value, int count, float (*o)[WIDE]) {
-  constexpr int C = SUMS / R / PARTS, LAST = WHOLE % C;
+inline void gather(const float (*p)[BATCH], const element* const* value, int count, float (*o)[ValueSteps::WIDE]) {
+  constexpr int WHOLE = ValueSteps::WHOLE, C = SUMS / R / PARTS, LAST = WHOLE % C;
   int c = 0;
   for (; c + C <= WHOLE; c += C) gather<R, C, false>(p, value, count, c, o);
   if constexpr (LAST > 0) gather<R, LAST, false>(p, value, count, c, o);
-  if constexpr (REST > 0) gather<R, 1, true>(p, value, count, WHOLE, o);
+  if constexpr (ValueSteps::REST > 0) gather<R, 1, true>(p, value, count, WHOLE, o);
 }
 
 ...
@@ -422,8 +434,8 @@ inline void gather(const float (*p)[BATCH], const element* const* value, int cou
 constexpr int SHARE = HEADS / KV_HEADS;
 
 struct Work {  // one thread's scratch
-  float q[SHARE][WIDE];  // times the score's scale
-  float o[SHARE][WIDE];  // the sum of weights times values, relative to 2^peak
+  float q[SHARE][KeySteps::WIDE];  // times the score's scale
+  float o[SHARE][ValueSteps::WIDE];  // the sum of weights times values, relative to 2^peak
   float peak[SHARE], total[SHARE];
   float s[SHARE][BATCH];
   int at[BATCH], slot[BATCH];  // keys to attend to; BATCH - KEY_TILE of them or fewer wait
@@ -477,7 +489,7 @@ inline void weigh(Work& w, int r) {
   w.total[r] *= factor;
   for (int n = 0; n < LANES; ++n) w.total[r] += total[n];
   if (factor != 1.0f)
-    for (int d = 0; d < WIDE; ++d) w.o[r][d] *= factor;
+    for (int d = 0; d < ValueSteps::WIDE; ++d) w.o[r][d] *= factor;
 }
 
 template <int R>
@@ -550,7 +562,7 @@ inline void attend_masked(Work& w, int tile, const Live& live) {
 // A task has KEYS_A_TASK keys at least, but where a row has MOST_TASKS of them more, and in a short row.
 
 struct Sum {  // what one task leaves of a row of one head
-  float o[WIDE], peak, total;
+  float o[ValueSteps::WIDE], peak, total;
 };
 
 // How many tasks share a row of a group: by the keys that there can be, never by the number of threads.
@@ -565,9 +577,9 @@ void load_query(Work& w, const sparsec_cached_call& call, int64_t b, int64_t row
   const float factor = call.scale * Modifiers::UNIT;
   for (int r = 0; r < w.pack; ++r) {
     const Matrix q = matrix(call.q, call.q_stride, b, w.heads[r], row);
-    std::fill(w.q[r], w.q[r] + WIDE, 0.0f);
+    std::fill(w.q[r], w.q[r] + KeySteps::WIDE, 0.0f);
     for (int d = 0; d < D; ++d) w.q[r][place(d)] = widen(q.data[d * q.dim]) * factor;
-    std::fill(w.o[r], w.o[r] + WIDE, 0.0f);
+    std::fill(w.o[r], w.o[r] + ValueSteps::WIDE, 0.0f);
     w.peak[r] = -INF, w.total[r] = 0.0f;
     w.modifiers[r] = Modifiers(call, w.heads[r]);
   }
@@ -583,8 +595,8 @@ void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& p
   if (w.i0 < w.length || task >= tasks) return;
   w.k = matrix(call.k, call.k_stride, b, pack.group, call.n - w.n_k);
   w.v = matrix(call.v, call.v_stride, b, pack.group, call.n - w.n_k);
-  w.keys = arena(call.keys, call, b);
-  w.values = arena(call.values, call, b);
+  w.keys = arena<D>(call.keys, call, b);
+  w.values = arena<DV>(call.values, call, b);
   w.places = places_of(call, pack.group);
   w.heads = pack.heads, w.pack = pack.size;
   load_query(w, call, b, row);
@@ -596,25 +608,25 @@ void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& p
   attend(w);
   for (int r = 0; r < w.pack; ++r) {
     Sum& sum = sums[w.heads[r] * call.n * most];
-    std::copy(w.o[r], w.o[r] + WIDE, sum.o);
+    std::copy(w.o[r], w.o[r] + ValueSteps::WIDE, sum.o);
     sum.peak = w.peak[r], sum.total = w.total[r];
   }
 }
 
 // Adds up the `count` sums of a row of head h, and stores it; padding, which has none, becomes 0 and -inf.
 void merge(const sparsec_cached_call& call, int64_t h, const Sum* sums, int count, element* out, float* lse) {
-  float peak = -INF, total = 0.0f, o[WIDE] = {};
+  float peak = -INF, total = 0.0f, o[ValueSteps::WIDE] = {};
   if (count > 0) Modifiers(call, h).start(peak, total);
   for (int n = 0; n < count; ++n) {
     if (sums[n].total == 0.0f) continue;  // it saw no key
     const float larger = sums[n].peak > peak ? sums[n].peak : peak;
     const float before = peak == larger ? 1.0f : std::exp2(peak - larger), now = std::exp2(sums[n].peak - larger);
     total = total * before + sums[n].total * now;
-    for (int d = 0; d < WIDE; ++d) o[d] = o[d] * before + sums[n].o[d] * now;
+    for (int d = 0; d < ValueSteps::WIDE; ++d) o[d] = o[d] * before + sums[n].o[d] * now;
     peak = larger;
   }
   const float inverse = total == 0.0f ? 0.0f : 1.0f / total;
-  for (int d = 0; d < D; ++d) out[d] = narrow(o[place(d)] * inverse);
+  for (int d = 0; d < DV; ++d) out[d] = narrow(o[place(d)] * inverse);
   *lse = total == 0.0f ? -INF : (peak + std::log2(total)) * 0.6931471806f;
 }
 
@@ -645,7 +657,7 @@ int attend_rows(const sparsec_cached_call& call) {
       const int64_t b = n / call.n / HEADS, h = n / call.n % HEADS;
       const bool padding = n % call.n < call.n - count_of(call, b);
       const int count = padding ? 0 : tasks_of(call, b, h / SHARE);
-      merge(call, h, sums + n * most, count, (element*)call.out + n * D, call.lse + n);
+      merge(call, h, sums + n * most, count, (element*)call.out + n * DV, call.lse + n);
     }
   }
   std::free(sums);

@@ -25,7 +25,7 @@ struct sparsec_list {  // a table of draws, int32 [rows, blocks, width]
 
 #ifndef SPARSEC_CALL
 #define SPARSEC_CALL
-struct sparsec_call {  // strides in elements; q, out: [B, H, Nq, D]; k, v: [B, G, Nk, D]; lse: [B, H, Nq]
+struct sparsec_call {  // strides in elements; q [B, H, Nq, D], k [B, G, Nk, D]; out, v: DV for D; lse [B, H, Nq]
   const void* q;
   const void* k;
   const void* v;
@@ -52,7 +52,7 @@ struct sparsec_call {  // strides in elements; q, out: [B, H, Nq, D]; k, v: [B, 
 namespace sparsec_kernel {
 namespace {
 
-constexpr int HEADS = 16, KV_HEADS = 8, D = 128;
+constexpr int HEADS = 16, KV_HEADS = 8, D = 128, DV = 128;
 constexpr int QUERY_TILE = 64, KEY_TILE = 64;
 constexpr int LANE_TILE = QUERY_TILE;  // lies across vector lanes
 
@@ -62,34 +62,38 @@ constexpr bool PACK = false;  // rows of contiguous floats are read in place
 inline float widen(float x) { return x; }
 inline float narrow(float x) { return x; }
 
-struct Matrix {  // [rows, D], strides in elements
+constexpr int WIDEST = D > DV ? D : DV;  // of a row of keys and one of values
+
+struct Matrix {  // [rows, D or DV], strides in elements
   const element* data;
   int64_t row, dim;
 };
 
-// [batch, heads, rows, D] at one batch entry and head; row 0 of the result is row `first`, which may be negative.
+// [batch, heads, rows, ...] at one batch entry and head; row 0 of the result is row `first`, which may be negative.
 Matrix matrix(const void* data, const int64_t* stride, int64_t b, int64_t h, int64_t first) {
   return {(const element*)data + b * stride[0] + h * stride[1] + first * stride[2], stride[2], stride[3]};
 }
 
-// Rows first .. first + count of `m` as float32, [count][width].
-void load_rows(const Matrix& m, int64_t first, int count, float* to, int width = D) {
+// Rows first .. first + count of `m`, of N numbers, as float32, [count][width].
+template <int N>
+void load_rows(const Matrix& m, int64_t first, int count, float* to, int width = N) {
   for (int n = 0; n < count; ++n, to += width) {
     const element* from = m.data + (first + n) * m.row;
     if (m.dim == 1)
-      for (int d = 0; d < D; ++d) to[d] = widen(from[d]);
+      for (int d = 0; d < N; ++d) to[d] = widen(from[d]);
     else
-      for (int d = 0; d < D; ++d) to[d] = widen(from[d * m.dim]);
+      for (int d = 0; d < N; ++d) to[d] = widen(from[d * m.dim]);
   }
 }
 
 // Points at rows first .. first + count of `m`, in place if they are contiguous floats, else widened into `packed`.
-inline void point(const Matrix& m, int64_t first, int count, float (*packed)[D], const float** to) {
+template <int N>
+inline void point(const Matrix& m, int64_t first, int count, float (*packed)[N], const float** to) {
   const float* from = (const float*)m.data + first * m.row;
   int64_t row = m.row;
   if (PACK || m.dim != 1) {
-    load_rows(m, first, count, packed[0]);
-    from = packed[0], row = D;
+    load_rows<N>(m, first, count, packed[0]);
+    from = packed[0], row = N;
   }
   for (int n = 0; n < count; ++n, from += row) to[n] = from;
 }
@@ -107,7 +111,7 @@ Source source_of(const Call& call, int64_t b, int64_t h, int64_t first) {
 }
 
 // Points at keys and values first .. first + count, in place or in `key` and `value`.
-inline void point_tile(const Source& from, int, int first, int count, float (*key)[D], float (*value)[D],
+inline void point_tile(const Source& from, int, int first, int count, float (*key)[D], float (*value)[DV],
                        const float** keys, const float** values) {
   point(from.k, first, count, key, keys);
   point(from.v, first, count, value, values);
@@ -200,7 +204,6 @@ struct Split {
   static constexpr int BLOCKS = (TOTAL + ROWS - 1) / ROWS, SIZE = TOTAL / BLOCKS, MORE = TOTAL % BLOCKS;
   static constexpr int LARGE = SIZE + (MORE > 0), LARGE_END = MORE * LARGE;
 };
-typedef Split<D> DimSplit;
 
 // o[r][lane] += sum over n of row[n][d + r] * p[n][lane], p's rows WIDTH apart; there is at least one n.
 template <int R, int WIDTH>
@@ -218,25 +221,27 @@ __attribute__((noinline)) void accumulate_block(const float* const* row, int cou
   EACH(r, R) EACH(v, VECS) store(o[r] + v * LANES, sum[r][v]);
 }
 
-// The same for every head dim.
-template <int WIDTH>
-inline void accumulate(const float* const* row, int count, const float* p, float (*o)[PANEL]) {
+// The same for every number of a row.
+template <int WIDTH, int N>
+inline void accumulate(const float* const* row, int count, const float* p, float (&o)[N][PANEL]) {
+  typedef Split<N> DimSplit;
   int d = 0;
   for (; d < DimSplit::LARGE_END; d += DimSplit::LARGE)
     accumulate_block<DimSplit::LARGE, WIDTH>(row, count, d, p, o + d);
-  for (; d < D; d += DimSplit::SIZE) accumulate_block<DimSplit::SIZE, WIDTH>(row, count, d, p, o + d);
+  for (; d < N; d += DimSplit::SIZE) accumulate_block<DimSplit::SIZE, WIDTH>(row, count, d, p, o + d);
 }
 
-// Whether no element of the rows is infinite or NaN.
+// Whether no element of the rows, of N numbers, is infinite or NaN.
+template <int N>
 __attribute__((noinline)) bool all_finite(const float* const* row, int count) {
   constexpr int32_t EXPONENT = 0x7f800000, MAGNITUDE = 0x7fffffff;
   ivec largest[VECS] = {};
   int32_t rest = 0;
   for (int n = 0; n < count; ++n) {
     int d = 0;
-    for (; d + PANEL <= D; d += PANEL)
+    for (; d + PANEL <= N; d += PANEL)
       EACH(v, VECS) largest[v] = maximum(largest[v], (ivec)load(row[n] + d + v * LANES) & MAGNITUDE);
-    for (; d < D; ++d) {
+    for (; d < N; ++d) {
       int32_t bits;
       std::memcpy(&bits, row[n] + d, sizeof bits);
       rest = maximum(rest, bits & MAGNITUDE);
@@ -249,10 +254,10 @@ __attribute__((noinline)) bool all_finite(const float* const* row, int count) {
 
 // `accumulate` where some rows are not finite: a row has no part in the lanes where its mask is 0, whatever it holds;
 // the others have the same bits.
-template <int WIDTH>
+template <int WIDTH, int N>
 __attribute__((noinline, cold)) void accumulate_seen(const float* const* row, int count, const float* p,
-                                                     const ivec (*mask)[VECS], float (*o)[PANEL]) {
-  for (int d = 0; d < D; ++d) {
+                                                     const ivec (*mask)[VECS], float (&o)[N][PANEL]) {
+  for (int d = 0; d < N; ++d) {
     vec sum[VECS];
     EACH(v, VECS) sum[v] = load(o[d] + v * LANES);
     for (int n = 0; n < count; ++n)
@@ -307,7 +312,7 @@ struct Keys {  // the keys of one tile to attend to, in order; ROWS more entries
 
 struct Panel {
   float q[D][PANEL];  // times the score's scale
-  float o[D][PANEL];  // the sum of weights times values, relative to 2^peak
+  float o[DV][PANEL];  // the sum of weights times values, relative to 2^peak
   vec peak[VECS];  // within 8 below the largest score so far; -inf before the first live key
   vec total[VECS];  // the sum of weights, relative to 2^peak
   ivec at[VECS];  // positions of the queries
@@ -356,7 +361,7 @@ inline void rescale(Panel& panel, const vec* largest, vec lowest) {
     panel.peak[v] = peak[v];
     panel.total[v] *= factor[v];
   }
-  for (int d = 0; d < D; ++d) EACH(v, VECS) store(panel.o[d] + v * LANES, load(panel.o[d] + v * LANES) * factor[v]);
+  for (int d = 0; d < DV; ++d) EACH(v, VECS) store(panel.o[d] + v * LANES, load(panel.o[d] + v * LANES) * factor[v]);
 }
 
 // The number of keys is even. `s` is scratch for scores, then weights.
@@ -397,7 +402,7 @@ struct Work {  // one thread's scratch
   Panel panel[PANELS];
   float s[KEY_TILE + ROWS][PANEL];
   ivec mask[KEY_TILE + ROWS][VECS];
-  float key[KEY_TILE][D], value[KEY_TILE][D], rows[QUERY_TILE][D];
+  float key[KEY_TILE][D], value[KEY_TILE][DV], rows[QUERY_TILE][WIDEST];
   Keys tile, live;
   ivec lane[VECS];  // 0, 1, ..., PANEL - 1
   Source source;  // of keys and values
@@ -456,7 +461,7 @@ inline int live_keys(Work& w, int p, const Live& live) {
 template <class Live>
 __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live) {
   open_tile(w, tile);
-  w.live.finite = all_finite(w.tile.value, w.tile.count);
+  w.live.finite = all_finite<DV>(w.tile.value, w.tile.count);
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
     const int count = live_keys(w, p, live);
     if (count == 0) continue;
@@ -501,21 +506,23 @@ __attribute__((noinline)) void transpose_block(const float* from, int width, flo
 }
 
 // to[d][n] = row[n][d] * factor, of PANEL rows `width` numbers apart.
-inline void to_panel(const float* row, int width, float factor, float (*to)[PANEL]) {
+template <int N>
+inline void to_panel(const float* row, int width, float factor, float (&to)[N][PANEL]) {
   int d = 0;
-  for (; d + LANES <= D; d += LANES)
+  for (; d + LANES <= N; d += LANES)
     EACH(v, VECS) transpose_block(row + v * LANES * width + d, width, to[d] + v * LANES, PANEL);
-  for (; d < D; ++d)
+  for (; d < N; ++d)
     for (int n = 0; n < PANEL; ++n) to[d][n] = row[n * width + d];
-  for (d = 0; d < D; ++d) EACH(v, VECS) store(to[d] + v * LANES, load(to[d] + v * LANES) * factor);
+  for (d = 0; d < N; ++d) EACH(v, VECS) store(to[d] + v * LANES, load(to[d] + v * LANES) * factor);
 }
 
 // row[n][d] = from[d][n].
-inline void from_panel(const float (*from)[PANEL], float* row, int width) {
+template <int N>
+inline void from_panel(const float (&from)[N][PANEL], float* row, int width) {
   int d = 0;
-  for (; d + LANES <= D; d += LANES)
+  for (; d + LANES <= N; d += LANES)
     EACH(v, VECS) transpose_block(from[d] + v * LANES, PANEL, row + v * LANES * width + d, width);
-  for (; d < D; ++d)
+  for (; d < N; ++d)
     for (int n = 0; n < PANEL; ++n) row[n * width + d] = from[d][n];
 }
 
@@ -525,10 +532,10 @@ void load_queries(Work& w, const Matrix& q, float scale) {
   float peak = -INF, total = 0.0f;
   w.modifiers.start(peak, total);
   if (w.i1 - w.i0 + 1 < QUERY_TILE) std::memset(w.rows, 0, sizeof w.rows);  // absent rows score 0 and are never stored
-  load_rows(q, w.i0, w.i1 - w.i0 + 1, w.rows[w.i0 - w.base]);
+  load_rows<D>(q, w.i0, w.i1 - w.i0 + 1, w.rows[w.i0 - w.base], WIDEST);
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
     Panel& panel = w.panel[p];
-    to_panel(w.rows[p * PANEL], D, factor, panel.q);
+    to_panel(w.rows[p * PANEL], WIDEST, factor, panel.q);
     std::memset(panel.o, 0, sizeof panel.o);
     EACH(v, VECS) panel.peak[v] = splat(peak), panel.total[v] = splat(total);
     EACH(v, VECS) panel.at[v] = w.lane[v] + (w.base + p * PANEL);
@@ -537,13 +544,13 @@ void load_queries(Work& w, const Matrix& q, float scale) {
 
 // Divides and stores the rows that are present; a row without a live key becomes 0, its lse what it started with.
 void finish(Work& w, element* out, int64_t row, int64_t dim, float* lse, int64_t lse_row) {
-  for (int p = w.first_panel(); p <= w.last_panel(); ++p) from_panel(w.panel[p].o, w.rows[p * PANEL], D);
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) from_panel(w.panel[p].o, w.rows[p * PANEL], WIDEST);
   for (int i = w.i0; i <= w.i1; ++i) {
     const Panel& panel = w.panel[(i - w.base) / PANEL];
     const int n = (i - w.base) % PANEL, v = n / LANES, lane = n % LANES;
     const float* o = w.rows[i - w.base];
     const float total = panel.total[v][lane], inverse = total == 0.0f ? 0.0f : 1.0f / total;
-    for (int d = 0; d < D; ++d) out[(i - w.i0) * row + d * dim] = narrow(o[d] * inverse);
+    for (int d = 0; d < DV; ++d) out[(i - w.i0) * row + d * dim] = narrow(o[d] * inverse);
     lse[(i - w.i0) * lse_row] = total == 0.0f ? -INF : (panel.peak[v][lane] + std::log2(total)) * 0.6931471806f;
   }
 }

@@ -1,6 +1,6 @@
 ...
 
-constexpr int HEADS = 16, KV_HEADS = 8, D = 128;
+constexpr int HEADS = 16, KV_HEADS = 8, D = 128, DV = 128;
 constexpr int QUERY_TILE = 64, KEY_TILE = 16;
 constexpr int LANE_TILE = QUERY_TILE;  // lies across vector lanes
 

@@ -12,7 +12,7 @@ struct sparsec_list {  // a table of draws, int32 [rows, blocks, width]
 
 #ifndef SPARSEC_CALL
 #define SPARSEC_CALL
-struct sparsec_call {  // strides in elements; q, out: [B, H, Nq, D]; k, v: [B, G, Nk, D]; lse: [B, H, Nq]
+struct sparsec_call {  // strides in elements; q [B, H, Nq, D], k [B, G, Nk, D]; out, v: DV for D; lse [B, H, Nq]
   const void* q;
   const void* k;
   const void* v;
@@ -72,12 +72,12 @@ struct sparsec_backward_call {  // strides in elements; shapes as in the forward
 
 #ifndef SPARSEC_CACHED_CALL
 #define SPARSEC_CACHED_CALL
-struct sparsec_cached_call {  // strides in elements; q, out: [B, H, N, D]; k, v: [B, G, N, D]; lse: [B, H, N]
+struct sparsec_cached_call {  // strides in elements; q [B, H, N, D], k [B, G, N, D]; out, v: DV for D; lse [B, H, N]
   const void* q;
   const void* k;
   const void* v;
-  void* keys;  // the cache, [B, slots, D], and so are values
-  void* values;
+  void* keys;  // the cache, [B, slots, D]
+  void* values;  // likewise, [B, slots, DV]
   void* out;  // contiguous, and so are all that have no stride here
   float* lse;
   int64_t q_stride[4];

@@ -1,6 +1,6 @@
 #pragma once
 
-constexpr int HEADS = 2, KV_HEADS = 1, D = 64;
+constexpr int HEADS = 2, KV_HEADS = 1, D = 64, DV = 64;
 constexpr int QUERY_TILE = 64, KEY_TILE = 64;
 constexpr int LANE_TILE = QUERY_TILE;  // lies across vector lanes
 constexpr int REGIONS = 1;  // of a KV group in the table of places
