@@ -13,14 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import sdpa_mask
 
 from sparsec.diagnostics.model import CallError
 from sparsec.integrations.transformers.cache import SparseCache
+from sparsec.integrations.transformers.lists import LISTS, MASKED, Fed, Selector, from_first_token, given_lists
 from sparsec.integrations.transformers.modifiers import check_options
 from sparsec.integrations.transformers.padding import Spans
 from sparsec.integrations.transformers.trial import NoCall, Trial
 from sparsec.program import Pattern
 from sparsec.runtime.compile import compile
+from sparsec.runtime.inputs.checks import InputTensors
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema.model import Score
 
@@ -41,6 +44,8 @@ class LayerKernels:
     head_dim: int
     score: Score
     target: str | None
+    fed: Fed | None = None
+    """How the lists that the layers choose reach the pattern."""
     compiled: dict[tuple[torch.dtype, torch.device, float | None], SparseAttention] = field(default_factory=dict)
 
     def of(self, dtype: torch.dtype, device: torch.device, scaling: float | None) -> SparseAttention:
@@ -52,11 +57,16 @@ class LayerKernels:
             found.scale = scale
         return found
 
-    def __getstate__(self) -> tuple[Pattern, int, int, int, Score, str | None]:
-        return self.pattern, self.heads, self.kv_heads, self.head_dim, self.score, self.target
+    @property
+    def declares(self) -> bool:
+        """Whether the pattern has inputs beside the lists that the model gives."""
+        return len(self.pattern.resolve(self.heads, self.kv_heads).inputs) > (self.fed is not None)
 
-    def __setstate__(self, state: tuple[Pattern, int, int, int, Score, str | None]) -> None:
-        self.pattern, self.heads, self.kv_heads, self.head_dim, self.score, self.target = state
+    def __getstate__(self) -> tuple[Pattern, int, int, int, Score, str | None, Fed | None]:
+        return self.pattern, self.heads, self.kv_heads, self.head_dim, self.score, self.target, self.fed
+
+    def __setstate__(self, state: tuple[Pattern, int, int, int, Score, str | None, Fed | None]) -> None:
+        self.pattern, self.heads, self.kv_heads, self.head_dim, self.score, self.target, self.fed = state
         self.compiled = {}
 
     def _scale(self, scaling: float | None) -> float | None:
@@ -88,7 +98,8 @@ class ModelCall:
     kernels: of each layer. new: the columns that the call brings. cache: None without one. counts: with a cache, int32
     [rows] on the CPU, the tokens of each row among the new columns (None: all). spans: without a cache, the tokens of
     each row (None: all, or padding that nobody sees). replace_window: whether the patterns stand for the model's own
-    windows. attended: how often each layer has attended so far, with a cache.
+    windows. attended: how often each layer has attended so far, with a cache. selector: what gives the inputs that the
+    model does not. padding: with a cache, int [rows], the columns before each row's first token (None: none).
     """
 
     kernels: tuple[LayerKernels, ...]
@@ -98,6 +109,8 @@ class ModelCall:
     spans: Spans | None
     replace_window: bool
     attended: list[int]
+    selector: Selector | None = None
+    padding: Tensor | None = None
 
 
 def attend(
@@ -124,7 +137,8 @@ def attend(
     kernels = call.kernels[index]
     if dropout > 0:
         raise CallError(f"expected no dropout of attention weights, got {dropout}; set config.attention_dropout to 0")
-    mask = None if attention_mask is None else attention_mask.shape
+    choosing = kernels.fed is not None and kwargs.get(kernels.fed.argument) is not None
+    mask = None if attention_mask is None or choosing else attention_mask.shape
     check_asked(kernels.score, mask, kwargs, replace_window=call.replace_window)
     device = query.device
     autocast = torch.is_autocast_enabled(device.type)
@@ -137,24 +151,51 @@ def attend(
         raise CallError(f"expected {call.new} queries and keys, got {query.shape[2]} and {key.shape[2]}")
     if fewer:  # the last ones alone, where a model needs no others
         query = nn.functional.pad(query, (0, 0, fewer, 0))
+    lists = given_lists(kernels.fed, kwargs, fewer) if choosing and kernels.fed is not None else None
     if call.cache is not None:
         nth = call.attended[index]
         call.attended[index] = nth + 1
-        out = call.cache.layers[index].attend(attn, nth, query, key, value, call.counts)
+        inputs = _inputs(call, kernels, index, query, key, lists, call.padding)
+        out = call.cache.layers[index].attend(attn, nth, query, key, value, call.counts, inputs)
     elif call.spans is None:
-        out = attn(query, key, value)
+        out = attn(query, key, value, inputs=_inputs(call, kernels, index, query, key, lists, None))
     else:
-        out = _attend_spans(attn, query, key, value, call.spans)
+        out = _attend_spans(attn, index, query, key, value, call, lists)
     return out[:, :, fewer:].transpose(1, 2).contiguous(), None
 
 
-def _attend_spans(attn: SparseAttention, q: Tensor, k: Tensor, v: Tensor, spans: Spans) -> Tensor:
+def _inputs(
+    call: ModelCall,
+    kernels: LayerKernels,
+    layer: int,
+    q: Tensor,
+    k: Tensor,
+    lists: Tensor | None,
+    padding: Tensor | None,
+) -> dict[str, InputTensors] | None:
+    """The tensors of the pattern's inputs for one call of a layer's attention; `padding`: see `ModelCall`."""
+    found = dict(call.selector(layer, q, k)) if call.selector is not None and kernels.declares else {}
+    if lists is not None and kernels.fed is not None:
+        found[kernels.fed.name] = lists if padding is None else from_first_token(kernels.fed, lists, padding)
+    return found or None
+
+
+def _attend_spans(
+    attn: SparseAttention, layer: int, q: Tensor, k: Tensor, v: Tensor, call: ModelCall, lists: Tensor | None
+) -> Tensor:
     """Attention within the tokens of each row, which start at position 0; 0 at padding. Equal spans go together."""
-    out = q.new_zeros(q.shape, dtype=attn.dtype)
+    out = q.new_zeros((*q.shape[:3], v.shape[3]), dtype=attn.dtype)
+    spans = call.spans
+    assert spans is not None
+    kernels = call.kernels[layer]
     for first, stop in dict.fromkeys(spans):
         if first < stop:
             rows = [row for row, span in enumerate(spans) if span == (first, stop)]
-            out[rows, :, first:stop] = attn(*(tensor[rows, :, first:stop] for tensor in (q, k, v)))
+            parts = [tensor[rows, :, first:stop] for tensor in (q, k, v)]
+            own = lists if lists is None else lists[rows if len(lists) > 1 else [0], :, first:stop]
+            before = None if first == 0 else torch.full((len(rows),), first)
+            inputs = _inputs(call, kernels, layer, parts[0], parts[1], own, before)
+            out[rows, :, first:stop] = attn(*parts, inputs=inputs)
     return out
 
 
@@ -168,7 +209,7 @@ def check_asked(score: Score, mask: Sequence[int] | None, options: Mapping[str, 
     if options.get("is_causal") is False:
         raise CallError("expected a causal call, got is_causal=False")
     for name, given in options.items():
-        if isinstance(given, Tensor | torch.Size) and name not in KNOWN_TENSORS:
+        if isinstance(given, Tensor | torch.Size) and name not in KNOWN_TENSORS and name not in LISTS:
             raise CallError(f"expected a model whose attention takes q, k and v alone, got {name} too")
 
 
@@ -176,11 +217,18 @@ KNOWN_TENSORS = frozenset(("s_aux", "position_ids", "cache_position", "num_items
 """Tensors that reach attention functions and change nothing in attention itself."""
 
 
-def no_mask(*args: Any, use_vmap: bool = False, **kwargs: Any) -> None:
-    """The mask function of transformers for this attention: the model's hook has read the padding already."""
+def mask_for(*args: Any, use_vmap: bool = False, config: Any = None, **kwargs: Any) -> Tensor | None:
+    """The mask function of transformers for this attention: none, for the model's hook has read the padding already.
+
+    Models whose layers read it when they choose their keys get theirs.
+    """
     if use_vmap:
         raise CallError("expected a model whose mask is causal, got one that adds pairs to it or takes pairs away")
+    if MASKED not in (getattr(config, "layer_types", None) or ()):
+        return None
+    mask: Tensor = sdpa_mask(*args, config=config, **{**kwargs, "allow_is_causal_skip": False})
+    return mask
 
 
 AttentionInterface.register(IMPLEMENTATION, attend)
-AttentionMaskInterface.register(IMPLEMENTATION, no_mask)
+AttentionMaskInterface.register(IMPLEMENTATION, mask_for)

@@ -5,7 +5,7 @@ Invariant: `columns` counts what the model was fed, padding included; every `KVC
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from sparsec.diagnostics.model import CallError
+from sparsec.runtime.inputs.checks import InputTensors
 from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.kv.growth import grown
 from sparsec.runtime.module import SparseAttention
@@ -36,6 +37,8 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
         self.kvs: list[KVCache] = []
         self.columns = 0
         self.reached = False
+        self.chosen_by: Tensor | None = None
+        """The keys by which the layer chooses what it attends to: [batch, columns, D] or [batch, heads, columns, D]."""
 
     @property
     def kv(self) -> KVCache | None:
@@ -54,12 +57,29 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
         have = self.kvs[nth]
         return have.batch_size == batch and have.keys.dtype == attn.dtype and have.keys.device == device
 
-    def attend(self, attn: SparseAttention, nth: int, q: Tensor, k: Tensor, v: Tensor, counts: Tensor | None) -> Tensor:
-        """Attention, the nth of a forward, of q to what is held and to k, v, which are then held too; shapes, and
-        `counts` for `lengths`, as for `SparseAttention.forward`."""
+    def update_indexer(self, keys: Tensor) -> Tensor:
+        """Holds the new keys by which the layer chooses, and gives all of them."""
+        held = self.chosen_by
+        self.chosen_by = keys if held is None else torch.cat([held, keys], dim=-2)
+        return self.chosen_by
+
+    update_index = update_indexer  # its name for MiniMax M3
+
+    def attend(
+        self,
+        attn: SparseAttention,
+        nth: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        counts: Tensor | None,
+        inputs: Mapping[str, InputTensors] | None,
+    ) -> Tensor:
+        """Attention, the nth of a forward, of q to what is held and to k, v, which are then held too; shapes, inputs,
+        and `counts` for `lengths`, as for `SparseAttention.forward`."""
         if self.columns == 0 and not self._fits(attn, nth, q.shape[0], q.device):
             self.prepare(attn, nth, q.shape[0], q.device)
-        out: Tensor = attn(q, k, v, cache=self.kvs[nth], lengths=counts)
+        out: Tensor = attn(q, k, v, cache=self.kvs[nth], lengths=counts, inputs=inputs)
         return out
 
     @property
@@ -98,6 +118,7 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
 
     def reset(self) -> None:
         self.columns = 0
+        self.chosen_by = None
         self._each(KVCache.reset)
 
     def crop(self, tokens: int) -> None:
@@ -107,15 +128,23 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
             return
         self._each(lambda kv: kv.truncate([max(0, length - removed) for length in kv.lengths]))
         self.columns = max(0, self.columns - removed)
+        if self.chosen_by is not None:
+            self.chosen_by = self.chosen_by[..., : self.columns, :]
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        self._each(lambda kv: kv.reorder(beam_idx))
+        self._reorder(lambda batch: beam_idx)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        self._each(lambda kv: kv.reorder(torch.arange(kv.batch_size).repeat_interleave(repeats)))
+        self._reorder(lambda batch: torch.arange(batch).repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        self._each(lambda kv: kv.reorder(torch.arange(kv.batch_size)[indices.cpu()]))
+        self._reorder(lambda batch: torch.arange(batch)[indices.cpu()])
+
+    def _reorder(self, rows: Callable[[int], Tensor]) -> None:
+        """Makes row n a copy of row rows(batch)[n]."""
+        self._each(lambda kv: kv.reorder(rows(kv.batch_size)))
+        if self.chosen_by is not None:
+            self.chosen_by = self.chosen_by[rows(len(self.chosen_by)).to(self.chosen_by.device)]
 
     def offload(self) -> None:
         raise CallError("expected a cache that stays where the model is, got a call to offload it")

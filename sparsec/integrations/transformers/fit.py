@@ -13,6 +13,7 @@ from torch import nn
 
 from sparsec.diagnostics.model import CallError
 from sparsec.integrations.transformers.attention import LayerKernels, check_asked
+from sparsec.integrations.transformers.lists import fed
 from sparsec.integrations.transformers.modifiers import check_own_score
 from sparsec.integrations.transformers.trial import Asked
 from sparsec.program import Pattern
@@ -41,22 +42,27 @@ def fit(
     *,
     replace_window: bool,
     target: str | None,
+    selected: bool = False,
 ) -> tuple[LayerKernels, ...]:
     """The kernels of each layer: layers[l] is what layer l asks of its attention in a forward, patterns[l] its pattern.
 
-    Layers of one pattern and shape share theirs, but those with a learned sink, for their sinks differ. Raises
-    CallError, and DiagnosticError for a pattern that is not causal.
+    Layers of one pattern and shape share theirs, but those with a learned sink, for their sinks differ. `selected`: a
+    selector gives inputs that the layers do not. Raises CallError, and DiagnosticError for a pattern that is not
+    causal.
     """
     made: list[LayerKernels] = []
-    shared: dict[tuple[int, int, int, int], LayerKernels] = {}
+    shared: dict[tuple[object, ...], LayerKernels] = {}
     for layer, (calls, pattern) in enumerate(zip(layers, patterns, strict=True)):
         (_, heads, _, head_dim), kv_heads = calls[0].query, calls[0].key[1]
         if any((each.query, each.key) != (calls[0].query, calls[0].key) for each in calls):
             raise CallError(f"expected attention of one shape in layer {layer}, got {[each.query for each in calls]}")
-        key = (id(pattern), heads, kv_heads, head_dim)
+        resolved = pattern.resolve(heads, kv_heads)
+        lists = fed(resolved, calls[0].module, calls[0].options, selected=selected)
+        key = (id(pattern), heads, kv_heads, head_dim, lists)
         kernels = shared.get(key)
         if kernels is None:
-            kernels = _kernels(heads, kv_heads, head_dim, pattern, target)
+            pattern.cache_layout(heads, kv_heads)  # says what is wrong where it is not causal, or packs documents
+            kernels = LayerKernels(pattern, heads, kv_heads, head_dim, resolved.score, target, lists)
             if not kernels.score.learned:
                 shared[key] = kernels
         for each in calls:
@@ -78,12 +84,6 @@ def _has_end(node: object) -> bool:
     return is_dataclass(node) and any(_has_end(getattr(node, part.name)) for part in fields(node))
 
 
-def _kernels(heads: int, kv_heads: int, head_dim: int, pattern: Pattern, target: str | None) -> LayerKernels:
-    score = pattern.resolve(heads, kv_heads).score
-    pattern.cache_layout(heads, kv_heads)  # says what is wrong with a pattern that is not causal, or packs documents
-    return LayerKernels(pattern, heads, kv_heads, head_dim, score, target)
-
-
 def _check_layer(asked: Asked, config: Any, kernels: LayerKernels, layer: int, replace_window: bool) -> None:
     module, score, name = asked.module, kernels.score, kernels.pattern.name
     if not getattr(module, "is_causal", True) or getattr(config, "is_causal", True) is False:
@@ -91,6 +91,8 @@ def _check_layer(asked: Asked, config: Any, kernels: LayerKernels, layer: int, r
     if getattr(module, "is_cross_attention", False) or getattr(config, "add_cross_attention", False):
         raise CallError(f"expected self-attention, got cross-attention in layer {layer}")
     window = _own_window(config, layer)
+    if kernels.fed is not None:
+        window = None
     if window is not None and not replace_window:
         raise CallError(
             f"expected replace_window=True, for layer {layer} of the model has its own {window}, which pattern "
@@ -98,7 +100,8 @@ def _check_layer(asked: Asked, config: Any, kernels: LayerKernels, layer: int, r
         )
     check_own_score(score, name, config, module)
     try:
-        check_asked(score, asked.attention_mask, asked.options, replace_window=replace_window)
+        mask = None if kernels.fed is not None else asked.attention_mask
+        check_asked(score, mask, asked.options, replace_window=replace_window)
     except CallError as error:
         raise CallError(f"{error}, in layer {layer} ({type(module).__name__})") from error
 

@@ -20,6 +20,7 @@ from sparsec.diagnostics.model import CallError
 from sparsec.diagnostics.progress import progress
 from sparsec.integrations.transformers.attention import LayerKernels, ModelCall
 from sparsec.integrations.transformers.cache import SPARE, SparseCache
+from sparsec.integrations.transformers.lists import Selector
 from sparsec.integrations.transformers.padding import new_tokens, token_spans
 from sparsec.integrations.transformers.trial import Trial
 from sparsec.runtime.build.ahead import build_ahead, side_by_side
@@ -35,7 +36,8 @@ class Patch:
 
     modules: the attention of each layer. attends: how often each attends in a forward. scalings: the scale of its
     scores. arguments: the names of the decoder's arguments, in order. cache_name: that of its cache. ends: whether a
-    pattern has a bound that counts from the end. before: the attention implementation that the decoder had.
+    pattern has a bound that counts from the end. selector: what gives inputs that the model does not. before: the
+    attention implementation that the decoder had.
     """
 
     kernels: tuple[LayerKernels, ...]
@@ -47,6 +49,7 @@ class Patch:
     ends: bool
     replace_window: bool
     rollback: int
+    selector: Selector | None = None
     before: str = ""
     handles: tuple[RemovableHandle, ...] = ()
     ahead: dict[str, bool] = field(default_factory=lambda: {"cache": False, "gradients": False})
@@ -123,7 +126,7 @@ class BeforeDecoder:
             raise CallError("expected input_ids or inputs_embeds, got neither")
         cache = self._cache(named, tokens)
         refuse_unsupported(decoder, named, cache)
-        counts = spans = None
+        counts = spans = padding = None
         mask = named.get("attention_mask")
         if cache is not None:
             _build_first(self.patch, "cache")
@@ -131,6 +134,7 @@ class BeforeDecoder:
             _build_first(self.patch, "gradients")
         if cache is not None:
             counts = _begin(self.patch, cache, tokens, mask)
+            padding = _padding(cache, tokens, counts)
         else:
             named["use_cache"] = False  # the model would make a cache of its own
             spans = token_spans(mask, tokens.shape[0], tokens.shape[1])
@@ -138,7 +142,15 @@ class BeforeDecoder:
                 spans = None  # padding that follows the tokens is seen by nobody
         kernels, attended = self.patch.kernels, [0] * len(self.patch.kernels)
         named["sparsec_call"] = ModelCall(
-            kernels, tokens.shape[1], cache, counts, spans, self.patch.replace_window, attended
+            kernels,
+            tokens.shape[1],
+            cache,
+            counts,
+            spans,
+            self.patch.replace_window,
+            attended,
+            self.patch.selector,
+            padding,
         )
         return (), named
 
@@ -206,6 +218,14 @@ def _begin(patch: Patch, cache: SparseCache, tokens: Tensor, mask: Any) -> Tenso
                 layer.prepare(attn, nth, batch, weight.device)
     counts = new_tokens(mask, cache.lengths if columns else (0,) * batch, columns, new)
     return None if counts is None else torch.tensor(counts, dtype=torch.int32)
+
+
+def _padding(cache: SparseCache, tokens: Tensor, counts: Tensor | None) -> Tensor | None:
+    """The columns before each row's first token, int [rows]; None if there are none."""
+    columns, new = cache.get_seq_length(), tokens.shape[1]
+    held = torch.tensor(cache.lengths or (0,) * tokens.shape[0])
+    padding = columns + new - held - (new if counts is None else counts)
+    return padding if bool(padding.any()) else None
 
 
 def refuse_unsupported(decoder: nn.Module, named: Mapping[str, Any], cache: SparseCache | None) -> None:

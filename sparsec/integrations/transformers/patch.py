@@ -25,6 +25,7 @@ from sparsec.integrations.transformers.hooks import (
     Patch,
     compile_layers,
 )
+from sparsec.integrations.transformers.lists import Selector
 from sparsec.integrations.transformers.trial import cache_argument, try_out
 from sparsec.program import Pattern, Program, load, parse
 from sparsec.sema.arguments import Given
@@ -44,6 +45,7 @@ def apply(
     replace_window: bool = False,
     rollback: int = 0,
     target: str | None = None,
+    inputs: Selector | None = None,
 ) -> AnyModel:
     """Makes a Hugging Face causal LM attend by a pattern in every layer, or by a model of patterns, layer by layer.
 
@@ -51,7 +53,10 @@ def apply(
     pattern in it; left out, the file's model if it has one, else its only pattern. params: override parameters, as for
     `Program.pattern`. replace_window: the patterns stand for the model's own sliding windows or chunks; without it such
     a model is refused. rollback: how many of the latest tokens a cache of `generate()` can always take back. target: as
-    for `sparsec.compile`.
+    for `sparsec.compile`. inputs: a function (layer, q, k) -> the tensors of the pattern's inputs by name, called with
+    the queries [B, H, N, D] and keys [B, G, N, D] of each call of a layer's attention, those of its new tokens with a
+    cache. An input of kind `rows` is given the lists of a model that chooses keys itself (DeepSeek V3.2 and models like
+    it: `rows`; MiniMax M3: `rows(blocks)` of its block size).
 
     Returns `model`, changed in place; `remove` undoes it. The pattern goes into the model's config, as `sparsec`, which
     `save_pretrained` saves; `restore` applies it again to a model that was loaded. The model keeps its parameters and
@@ -74,7 +79,7 @@ def apply(
     decoder: Any = decoder_of(model)
     layers = try_out(model, decoder, IMPLEMENTATION)
     patterns = _patterns(chosen, name, given, len(layers))
-    kernels = fit(decoder, layers, patterns, replace_window=replace_window, target=target)
+    kernels = fit(decoder, layers, patterns, replace_window=replace_window, target=target, selected=inputs is not None)
     cache_name = cache_argument(decoder.forward)
     assert cache_name is not None
     patch = Patch(
@@ -87,6 +92,7 @@ def apply(
         ends=any(counts_from_end(each) for each in kernels),
         replace_window=replace_window,
         rollback=rollback,
+        selector=inputs,
     )
     compile_layers(patch, decoder.dtype)
     if _patch_of(decoder) is not None:
@@ -116,8 +122,10 @@ def apply(
     return model
 
 
-def restore(model: AnyModel, *, target: str | None = None) -> AnyModel:
+def restore(model: AnyModel, *, target: str | None = None, inputs: Selector | None = None) -> AnyModel:
     """Applies again what `sparsec` in the model's config says, after `from_pretrained`; raises as `apply` does.
+
+    `target`, `inputs`: as for `apply`; a config does not hold them.
 
     Until then a loaded model attends as it would without sparsec.
     """
@@ -132,6 +140,7 @@ def restore(model: AnyModel, *, target: str | None = None) -> AnyModel:
         replace_window=saved["replace_window"],
         rollback=saved["rollback"],
         target=target,
+        inputs=inputs,
     )
 
 
