@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -42,6 +42,7 @@ class LayerKernels:
     heads: int
     kv_heads: int
     head_dim: int
+    value_dim: int
     score: Score
     target: str | None
     fed: Fed | None = None
@@ -62,12 +63,12 @@ class LayerKernels:
         """Whether the pattern has inputs beside the lists that the model gives."""
         return len(self.pattern.resolve(self.heads, self.kv_heads).inputs) > (self.fed is not None)
 
-    def __getstate__(self) -> tuple[Pattern, int, int, int, Score, str | None, Fed | None]:
-        return self.pattern, self.heads, self.kv_heads, self.head_dim, self.score, self.target, self.fed
+    def __getstate__(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "compiled"}
 
-    def __setstate__(self, state: tuple[Pattern, int, int, int, Score, str | None, Fed | None]) -> None:
-        self.pattern, self.heads, self.kv_heads, self.head_dim, self.score, self.target, self.fed = state
-        self.compiled = {}
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in {**state, "compiled": {}}.items():
+            setattr(self, name, value)
 
     def _scale(self, scaling: float | None) -> float | None:
         own = self.head_dim**-0.5 if self.score.scale is None else self.score.scale
@@ -85,6 +86,7 @@ class LayerKernels:
             heads=self.heads,
             kv_heads=self.kv_heads,
             head_dim=self.head_dim,
+            value_dim=self.value_dim,
             dtype=dtype,
             device=device,
             target=self.target,

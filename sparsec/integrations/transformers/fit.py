@@ -53,16 +53,16 @@ def fit(
     made: list[LayerKernels] = []
     shared: dict[tuple[object, ...], LayerKernels] = {}
     for layer, (calls, pattern) in enumerate(zip(layers, patterns, strict=True)):
-        (_, heads, _, head_dim), kv_heads = calls[0].query, calls[0].key[1]
+        (_, heads, _, head_dim), kv_heads, value_dim = calls[0].query, calls[0].key[1], calls[0].value[3]
         if any((each.query, each.key) != (calls[0].query, calls[0].key) for each in calls):
             raise CallError(f"expected attention of one shape in layer {layer}, got {[each.query for each in calls]}")
         resolved = pattern.resolve(heads, kv_heads)
         lists = fed(resolved, calls[0].module, calls[0].options, selected=selected)
-        key = (id(pattern), heads, kv_heads, head_dim, lists)
+        key = (id(pattern), heads, kv_heads, head_dim, value_dim, lists)
         kernels = shared.get(key)
         if kernels is None:
             pattern.cache_layout(heads, kv_heads)  # says what is wrong where it is not causal, or packs documents
-            kernels = LayerKernels(pattern, heads, kv_heads, head_dim, resolved.score, target, lists)
+            kernels = LayerKernels(pattern, heads, kv_heads, head_dim, value_dim, resolved.score, target, lists)
             if not kernels.score.learned:
                 shared[key] = kernels
         for each in calls:

@@ -67,7 +67,7 @@ def compile_layers(patch: Patch, dtype: torch.dtype) -> None:
         if device.type != "meta":
             make = partial(each.of, dtype, device, scaling)
             layers.append(make)
-            key = each.pattern.resolve(each.heads, each.kv_heads), each.head_dim, scaling, device
+            key = each.pattern.resolve(each.heads, each.kv_heads), each.head_dim, each.value_dim, scaling, device
             works.setdefault(key, make)
     with progress() as report:
         side_by_side(tuple(works.items()), lambda done, of: report(f"compiled {done} of {of} kinds of layers"))

@@ -155,10 +155,10 @@ def _forward(model: Any, decoder: Any, **arguments: Any) -> dict[int, list[Asked
 def _check_shapes(asked: Asked, layer: int, tokens: int) -> None:
     kind, (_, heads, queries, head_dim) = type(asked.module).__name__, asked.query
     kv_heads, keys = asked.key[1:3]
-    if asked.value[3] != head_dim or asked.key[3] != head_dim:
+    if asked.key[3] != head_dim:
         raise CallError(
-            f"expected queries, keys and values of one head dimension, got {head_dim}, {asked.key[3]} and "
-            f"{asked.value[3]} in layer {layer} ({kind}), as multi-head latent attention has"
+            f"expected queries and keys of one head dimension, got {head_dim} and {asked.key[3]} in layer {layer} "
+            f"({kind})"
         )
     if queries != tokens or keys != tokens or asked.value[2] != tokens:
         raise CallError(
