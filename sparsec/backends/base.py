@@ -91,6 +91,10 @@ class OracleKernel(ForwardKernel, Protocol):
     @property
     def pattern(self) -> ResolvedPattern: ...
 
+    def with_inputs(self, given: Sequence[Tensor]) -> ForwardKernel:
+        """The kernel of a call with these tensors of the pattern's inputs, all in order."""
+        ...
+
 
 class BackwardKernel(Protocol):
     """The gradients of the attention that a ForwardKernel of the same pattern computed."""

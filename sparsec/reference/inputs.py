@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
+from sparsec.sema.inputs import settled
 from sparsec.sema.model import InputDecl, InputKind, InputUnit, ResolvedPattern
 from sparsec.sema.shapes import FORMS, Given, Sizes, form_of, problem_of, tile_of
 
@@ -73,9 +74,9 @@ def given_inputs(
     missing = [name for name, kind in declared.items() if name not in given and kind is not InputKind.WEIGHTS]
     if missing or not set(given) <= set(declared):
         raise CallError(f"expected inputs {sorted(declared)}, got {sorted(map(str, given))}")
-    sizes = Sizes(None, heads.heads, heads.kv_heads, n_q, n_k, start, n_k, heads.block)
+    sizes = Sizes(None, heads.heads, heads.kv_heads, n_q, n_k, n_k, start)
     found: list[tuple[Tensor, ...]] = []
-    for decl in heads.inputs:
+    for decl in settled(heads.inputs, heads.block):
         if decl.name not in given:
             found.append(())
             continue
@@ -101,7 +102,7 @@ def length_of(tensors: tuple[Tensor, ...]) -> int:
 
 
 def holds(decl: InputDecl, tensors: tuple[Tensor, ...], at: Positions) -> Tensor:
-    """Whether the input holds for each pair, in a shape that broadcasts to [Nq, Nk]."""
+    """Whether a settled input holds for each pair, in a shape that broadcasts to [Nq, Nk]."""
     first = tensors[0]
     match decl.kind:
         case InputKind.TOKENS:
@@ -115,7 +116,7 @@ def holds(decl: InputDecl, tensors: tuple[Tensor, ...], at: Positions) -> Tensor
             rows = [torch.isin(keys, _entries(row)) for row in first[at.queries]]
             return torch.cat(rows) if rows else torch.zeros((0, at.n_k), dtype=torch.bool)
         case InputKind.BLOCKS:
-            return _tiles(tile_of(decl, at.block), tensors, at)
+            return _tiles(tile_of(decl), tensors, at)
         case InputKind.LABELS:
             of_query, of_key = first[at.queries].to(torch.int64)[:, None], tensors[1][at.keys].to(torch.int64)[None, :]
             return (of_query == of_key) & (of_query >= 0)

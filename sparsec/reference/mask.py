@@ -16,6 +16,7 @@ from sparsec.diagnostics.model import CallError
 from sparsec.reference.inputs import GivenInputs, InputValue, Positions, Slices, given_inputs, holds, length_of
 from sparsec.sema import model
 from sparsec.sema.builtins import End
+from sparsec.sema.inputs import settled
 from sparsec.sema.model import InputDecl, ResolvedPattern, RunTimeLength, Term
 
 MAX_PAIRS = 2**28
@@ -64,10 +65,11 @@ def _mask(heads: ResolvedPattern, at: Positions, given: GivenInputs, sequence: i
     """[H, Nq, Nk] of one sequence of the batch."""
     out = torch.empty((heads.heads, at.n_q, at.n_k), dtype=torch.bool)
     done: dict[int, int] = {}
+    inputs = settled(heads.inputs, heads.block)
     for head, term in enumerate(heads.terms):
         # Equal heads share one term object, and one mask where the inputs are those of all heads.
         same = head if given.by_head else done.setdefault(id(term), head)
-        out[head] = out[same] if same != head else _holds(term, _Pairs(at, heads.inputs, given.at(sequence, head)))
+        out[head] = out[same] if same != head else _holds(term, _Pairs(at, inputs, given.at(sequence, head)))
     return out
 
 

@@ -26,6 +26,7 @@ from sparsec.runtime.kernel import LoadedKernel, register
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import DTYPES, HEAD_DIM_LIMIT, Request, kernel_name, request_of
 from sparsec.sema.arguments import Given
+from sparsec.sema.inputs import settled
 from sparsec.sema.model import Documents
 
 _Made = TypeVar("_Made", BackwardKernel, CachedKernel)
@@ -131,7 +132,7 @@ def _module(request: Request, backend: str, device: torch.device, *, anyhow: boo
             score=pattern.score,
             kernel=registry.oracle(backend).kernel(pattern),
             documents=pattern.documents is not Documents.NONE,
-            inputs=pattern.inputs,
+            inputs=settled(pattern.inputs, pattern.block),
             request=request,
         )
     backend, kernels = _loaded(request, backend, device, anyhow=anyhow)
@@ -205,7 +206,7 @@ def module_of(
         score=launch.score,
         kernel=register(name, kernels),
         documents=launch.documents is not Documents.NONE,
-        inputs=launch.declared,
+        inputs=settled(launch.declared, request.pattern.block),
         device=device,
         request=request,
     )

@@ -23,7 +23,7 @@ from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.runtime.derivatives import forward
 from sparsec.runtime.devices import check_device, device_of
-from sparsec.runtime.inputs.checks import InputTensors, Sizes, flat_inputs
+from sparsec.runtime.inputs.checks import InputTensors, flat_inputs
 from sparsec.runtime.inputs.remembered import blank
 from sparsec.runtime.kernel import registered
 from sparsec.runtime.kv.cache import KVCache
@@ -31,6 +31,7 @@ from sparsec.runtime.kv.ops import attend_cached, attend_now, cache_tables, refu
 from sparsec.runtime.positions import check_positions, position
 from sparsec.runtime.request import Request, request_of
 from sparsec.sema.model import InputDecl, Score
+from sparsec.sema.shapes import Sizes
 
 _CPU = torch.device("cpu")
 
@@ -148,7 +149,7 @@ class SparseAttention(nn.Module):
         shapes and dtypes are those of `sema.model.InputKind`. With a cache, what speaks of queries is given for the N
         queries, what speaks of keys for the N keys. Their numbers are not read on the host.
         check_inputs: whether the numbers are read and checked: no list names an entry twice, counts lie within their
-        lists, a parent comes before its child, lengths are not negative, weights are not NaN.
+        lists, a parent comes before its child, lengths are not negative, weights are not NaN. It waits for the device.
         Returns out, [B, heads, Nq, value_dim], and with `return_lse` also the natural-log LSE, float32 [B, heads, Nq];
         a query that may attend to nothing has output 0 and LSE -inf (the sink, where there is one). Raises CallError.
         """
@@ -170,9 +171,9 @@ class SparseAttention(nn.Module):
         offset = position("q_offset", k.shape[2] - q.shape[2] if q_offset is None else q_offset)
         check_positions(offset, q.shape[2], k.shape[2])
         sink = None if self.sink is None else self.sink.float()
-        flat = self._input_tensors(q, k, inputs, check_inputs)
+        flat = self._input_tensors(q, k, inputs, check_inputs, k.shape[2], offset)
         if not isinstance(self._kernel, str):  # plain differentiable torch, with no operator between
-            out, lse = self._kernel.forward(
+            out, lse = self._kernel.with_inputs(flat).forward(
                 q, k, v, q_offset=offset, scale=self.scale, lists=(), sink=sink, cu_seqlens=cu_seqlens
             )
         else:
@@ -285,7 +286,8 @@ class SparseAttention(nn.Module):
                 where = "the CPU" if q.is_cpu else f"the CPU or {q.device}"
                 raise CallError(f"expected lengths [{batch}] on {where}, got {list(counts.shape)} on {counts.device}")
         sink = None if self.sink is None else self.sink.detach().float()
-        flat = self._input_tensors(q, k, *inputs) or None
+        total = cache.length + new if self.inputs and inputs[1] else None
+        flat = self._input_tensors(q, k, *inputs, total, None) or None
         assert isinstance(self._kernel, str)
         if not torch.compiler.is_compiling() and not is_in_torch_dispatch_mode() and type(q) is Tensor:
             if torch._C._are_functorch_transforms_active() and any(
@@ -332,13 +334,20 @@ class SparseAttention(nn.Module):
             raise CallError(f"expected batch 1, as many queries as keys and no q_offset with documents, got {got}")
 
     def _input_tensors(
-        self, q: Tensor, k: Tensor, given: Mapping[str, InputTensors] | None, values: bool
+        self,
+        q: Tensor,
+        k: Tensor,
+        given: Mapping[str, InputTensors] | None,
+        values: bool,
+        n_keys: int | None,
+        q_offset: int | None,
     ) -> list[Tensor]:
         """The tensors of the inputs, all in order; with `values` their numbers are checked too. Raises CallError."""
         if not self.inputs and given is None:
             return []
-        sizes = Sizes(q.shape[0], self.heads, self.kv_heads, q.shape[2], k.shape[2])
-        return flat_inputs(self.inputs, given, sizes, q, values=values)
+        sizes = Sizes(q.shape[0], self.heads, self.kv_heads, q.shape[2], k.shape[2], n_keys, q_offset)
+        block = self._described().pattern.block if values else None
+        return flat_inputs(self.inputs, given, sizes, q, block=block)
 
     def _fits(self, q: Tensor, k: Tensor, v: Tensor) -> bool:
         """Whether the three are what `forward` asks for; a step of decoding is short enough to feel a slow answer."""

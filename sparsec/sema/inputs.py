@@ -6,6 +6,7 @@ Invariant: `kind_text` of a declaration, read as a kind again, gives the same ki
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sparsec.sema.model import InputDecl, InputKind, InputUnit
 
@@ -36,6 +37,14 @@ def kind_text(kind: InputKind, unit: InputUnit, tile: Sequence[object] | None) -
 def input_statement(decl: InputDecl) -> str:
     """The declaration as a statement."""
     return f"input {decl.name} : {kind_text(decl.kind, decl.unit, decl.tile)}"
+
+
+def settled(inputs: Sequence[InputDecl], block: int) -> tuple[InputDecl, ...]:
+    """The declarations of a pattern with that block size, every tile of `blocks` written out."""
+    return tuple(
+        replace(decl, tile=(block, block)) if decl.kind is InputKind.BLOCKS and decl.tile is None else decl
+        for decl in inputs
+    )
 
 
 def input_names(inputs: Sequence[InputDecl]) -> tuple[str, ...]:

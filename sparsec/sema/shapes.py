@@ -46,16 +46,15 @@ FORMS: dict[InputKind, tuple[tuple[TensorForm, ...], ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Of a call: `batch` is None where any will do; `new_keys` are those that the call gives, of `n_k` keys in all."""
+    """Of a call, which gives `new_keys` of its `n_k` keys. What is None is not known, and everything will do."""
 
     batch: int | None
     heads: int
     kv_heads: int
     n_q: int
-    n_k: int
-    q_offset: int
     new_keys: int
-    block: int
+    n_k: int | None
+    q_offset: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ def form_of(decl: InputDecl, given: Sequence[Given]) -> tuple[TensorForm, ...] |
 
 
 def problem_of(decl: InputDecl, given: Sequence[Given], sizes: Sizes) -> str | None:
-    """Expected and got, if the tensors are not what the input takes."""
+    """Expected and got, if the tensors are not what the input, settled, takes."""
     form = form_of(decl, given)
     fits = form is not None and all(
         own.dtype in tensor.dtypes
@@ -100,20 +99,22 @@ def _written(form: tuple[TensorForm, ...]) -> str:
     return str(form[0]) if len(form) == 1 else f"a pair ({'; '.join(map(str, form))})"
 
 
-def tile_of(decl: InputDecl, block: int) -> tuple[int, int]:
-    """(m, n) of an input of kind `blocks`."""
-    return decl.tile or (block, block)
+def tile_of(decl: InputDecl) -> tuple[int, int]:
+    """(m, n) of a settled input of kind `blocks`."""
+    assert decl.tile is not None, "a settled input of kind `blocks` has a tile"
+    return decl.tile
 
 
 def tile_rows(decl: InputDecl, sizes: Sizes) -> int:
-    """How many rows of tiles the queries of the call touch."""
-    m, _ = tile_of(decl, sizes.block)
-    return (sizes.q_offset + sizes.n_q - 1) // m - sizes.q_offset // m + 1 if sizes.n_q else 0
+    """How many rows of tiles the queries of the call touch; where their offset is not known, at least."""
+    m, _ = tile_of(decl)
+    offset = sizes.q_offset or 0
+    return (offset + sizes.n_q - 1) // m - offset // m + 1 if sizes.n_q else 0
 
 
 def tile_columns(decl: InputDecl, sizes: Sizes) -> int:
-    """How many columns of tiles the keys touch."""
-    return -(-sizes.n_k // tile_of(decl, sizes.block)[1])
+    """How many columns of tiles the keys touch; where their number is not known, at least."""
+    return -(-(sizes.new_keys if sizes.n_k is None else sizes.n_k) // tile_of(decl)[1])
 
 
 def _fits(axis: str, size: int, decl: InputDecl, sizes: Sizes) -> bool:
@@ -131,7 +132,7 @@ def _fits(axis: str, size: int, decl: InputDecl, sizes: Sizes) -> bool:
         case "Kb":
             return size >= tile_columns(decl, sizes)
         case "n":
-            return size <= sizes.n_k
+            return sizes.n_k is None or size <= sizes.n_k
         case _:
             return True
 
@@ -151,7 +152,7 @@ def _fact(axis: str, decl: InputDecl, sizes: Sizes) -> str:
         case "Kb":
             return f"Kb is at least {tile_columns(decl, sizes)}"
         case "n":
-            return f"n is at most {sizes.n_k}"
+            return "" if sizes.n_k is None else f"n is at most {sizes.n_k}"
         case _:
             return ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,14 +11,21 @@ from torch import Tensor
 from sparsec.backends.base import Lookup
 from sparsec.reference.attention import attention
 from sparsec.reference.mask import mask
+from sparsec.runtime.inputs.prepare import by_input
 from sparsec.sema.model import ResolvedPattern
+from sparsec.sema.modifiers import KeyBias
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceKernel:
-    """Refuses more than 2**28 pairs a head."""
+    """Refuses more than 2**28 pairs a head. `given`: the tensors of the pattern's inputs, all in order."""
 
     pattern: ResolvedPattern
+    given: tuple[Tensor, ...] = ()
+
+    def with_inputs(self, given: Sequence[Tensor]) -> ReferenceKernel:
+        """See `backends.base.OracleKernel`."""
+        return replace(self, given=tuple(given))
 
     def forward(
         self,
@@ -34,7 +42,12 @@ class ReferenceKernel:
     ) -> tuple[Tensor, Tensor]:
         """See `backends.base.ForwardKernel`."""
         lengths = None if cu_seqlens is None else tuple(cu_seqlens.tolist())
-        visible = mask(self.pattern, q.shape[2], k.shape[2], q_offset, cu_seqlens=lengths).to(q.device)
+        declared = self.pattern.inputs
+        given = by_input(declared, self.given, Tensor.dim)
+        named = {decl.name: pair for decl, pair in zip(declared, given, strict=True)}
+        visible = mask(self.pattern, q.shape[2], k.shape[2], q_offset, cu_seqlens=lengths, inputs=named).to(q.device)
         score = replace(self.pattern.score, scale=scale)
-        out, lse = attention(q, k, v, visible, score, sink=sink, q_offset=q_offset)
+        biased = score.get(KeyBias)
+        bias = None if biased is None else given[biased.ordinal][0]
+        out, lse = attention(q, k, v, visible, score, sink=sink, key_bias=bias, q_offset=q_offset)
         return out.to(q.dtype), lse if q.dtype == torch.float64 else lse.float()

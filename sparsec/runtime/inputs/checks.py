@@ -1,30 +1,25 @@
 """The tensors that a call gives for a pattern's inputs -> all of them in order, checked.
 
-Invariant: no number is read unless `values` asks for it.
+Invariant: no number is read unless the caller asks for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from difflib import get_close_matches
 
+import torch
 from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
+from sparsec.runtime.inputs.values import check_values
 from sparsec.sema.model import InputDecl
+from sparsec.sema.shapes import Given, Sizes, problem_of
 
 InputTensors = Tensor | tuple[Tensor, Tensor]
 
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """What the shapes of a call's inputs are held to."""
-
-    batch: int
-    heads: int
-    kv_heads: int
-    n_queries: int
-    n_keys: int
+_NAMES = {torch.int32: "int32", torch.int64: "int64", torch.bool: "bool", torch.float32: "float32"}
+"""Of the dtypes that an input may have: an operator's call has no time to print them."""
 
 
 def flat_inputs(
@@ -33,16 +28,55 @@ def flat_inputs(
     sizes: Sizes,
     like: Tensor,
     *,
-    values: bool,
+    block: int | None = None,
 ) -> list[Tensor]:
-    """The tensors of the inputs in the order of their declarations, on the device of `like`. Raises CallError."""
-    if not declared:
-        if given is not None and (not isinstance(given, Mapping) or given):
-            names = sorted(map(str, given)) if isinstance(given, Mapping) else type(given).__name__
-            raise CallError(f"expected no inputs, since the pattern declares none, got {names}")
-        return []
+    """The tensors of the inputs in the order of their declarations, on the device of `like`. Raises CallError.
+
+    `declared` are settled. With the pattern's `block` size the numbers are read and checked too.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise CallError(f"expected inputs as a mapping of names to tensors, got {type(given).__name__}")
+    named = given or {}
+    if len(named) != len(declared) or not all(decl.name in named for decl in declared):
+        raise CallError(_names(declared, named))
     found: list[Tensor] = []
-    for input_ in declared:
-        tensor = (given or {})[input_.name]
-        found += tensor if isinstance(tensor, tuple) else (tensor,)
+    for decl in declared:
+        pair = _tensors(decl, named[decl.name], like)
+        shapes = [Given(_NAMES.get(each.dtype) or str(each.dtype), tuple(each.shape)) for each in pair]
+        if (problem := problem_of(decl, shapes, sizes)) is not None:
+            raise CallError(problem)
+        if block is not None:
+            check_values(decl, pair, sizes, block)
+        found += pair
+    return found
+
+
+def _names(declared: tuple[InputDecl, ...], given: Mapping[str, InputTensors]) -> str:
+    known = [decl.name for decl in declared]
+    unknown = [name for name in given if name not in known]
+    missing = [name for name in known if name not in given]
+    if not known:
+        return f"expected no inputs, since the pattern declares none, got {_listed(map(str, unknown))}"
+    expected = f"expected the inputs that the pattern declares, {_listed(known)}"
+    if not unknown:
+        return f"{expected}; got none called {_listed(missing)}"
+    close = get_close_matches(str(unknown[0])[:64], missing or known, n=1)
+    meant = f": did you mean {close[0]!r}?" if close else ""
+    return f"{expected}; got one called {str(unknown[0])!r:.80}{meant}"
+
+
+def _listed(names: object) -> str:
+    return ", ".join(repr(name) for name in names)  # type: ignore[attr-defined]  # an iterable of names
+
+
+def _tensors(decl: InputDecl, given: object, like: Tensor) -> tuple[Tensor, ...]:
+    """One tensor or two, on the device of `like`."""
+    pair = tuple(given) if isinstance(given, tuple | list) else (given,)
+    found = tuple(each for each in pair if isinstance(each, Tensor))
+    if len(found) != len(pair) or not 1 <= len(pair) <= 2:
+        got = " and ".join(type(each).__name__ for each in pair) or "nothing"
+        raise CallError(f"expected input {decl.name!r} as a tensor or a pair of tensors, got {got:.80}")
+    for each in found:
+        if each.device != like.device:
+            raise CallError(f"expected input {decl.name!r} on {like.device} like q, got {each.device}")
     return found

@@ -105,9 +105,9 @@ def test_inputs_are_none(attn: SparseAttention) -> None:
     for none in (None, {}):
         assert torch.equal(attn(q, k, v, inputs=none), attn(q, k, v))
     refused(
-        lambda: attn(q, k, v, inputs={"near": q}), "expected no inputs, since the pattern declares none, got ['near']"
+        lambda: attn(q, k, v, inputs={"near": q}), "expected no inputs, since the pattern declares none, got 'near'"
     )
-    refused(lambda: attn(q, k, v, inputs=q), "expected no inputs, since the pattern declares none, got Tensor")
+    refused(lambda: attn(q, k, v, inputs=q), "expected inputs as a mapping of names to tensors, got Tensor")
 
 
 def test_what_is_no_tensor(attn: SparseAttention) -> None:
