@@ -210,7 +210,10 @@ class InputKind(Enum):
     LABELS = "labels"
     """(int [B, X, Nq], int [B, X, Nk]): the labels of i and of j are equal and not negative."""
     TREE = "tree"
-    """int [B, n], the parents of the last n tokens, -1 for a root: j < Nk - n, or j is i or an ancestor of i."""
+    """int [B, n], the parents of the last n tokens, -1 for a root: j < Nk - n, or j is i or an ancestor of i.
+
+    A parent that does not come before its child is none: the child is a root.
+    """
     WEIGHTS = "weights"
     """float32 [B, X, Nk]: no term, but what `key_bias` adds to scores."""
 

@@ -158,12 +158,12 @@ def _labels(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
 def _ancestors(parents: Tensor) -> Tensor:
     """uint8 [b, 1, n, n]: whether the column's token is the row's or an ancestor of it. `parents`: [b, n].
 
-    Each round doubles the number of steps toward the root that are known of every token (pointer jumping).
+    A parent that does not come before its child is none. Each round doubles the number of steps toward the root that are known of every token (pointer jumping).
     """
     n = parents.shape[1]
     known = torch.eye(n + 1, dtype=torch.bool, device=parents.device).repeat(parents.shape[0], 1, 1)
     known[:, n] = False  # the token that a root has for parent
-    inside = (parents >= 0) & (parents < n)
+    inside = (parents >= 0) & (parents < torch.arange(n, device=parents.device))
     up = torch.nn.functional.pad(torch.where(inside, parents, n).to(torch.int64), (0, 1), value=n)
     for _ in range(max(n - 1, 0).bit_length()):
         known = known | known.gather(1, up[:, :, None].expand(-1, -1, n + 1))

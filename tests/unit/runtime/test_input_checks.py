@@ -239,3 +239,14 @@ def test_a_call_checks_and_attends(target: str) -> None:
         attn(q, k, v, inputs=given, check_inputs=True)
     with pytest.raises(CallError, match="did you mean 'picks'"):
         attn(q, k, v, inputs={"pick": given["picks"], "n": given["n"]})
+
+
+@pytest.mark.kernels
+def test_parents_that_are_none_make_roots() -> None:
+    """Of a tree with any numbers in it, cycles among them, the kernels' meaning is the reference's."""
+    pattern = sparsec.parse("pattern p { heads 1  input drafts : tree  causal  attend drafts }").pattern()
+    q = torch.randn(2, 1, 6, 8)
+    given = {"drafts": torch.tensor([[1, 0, 5, 2, 4, -7], [0, 2**40, 1, 3, -(2**63), 2]])}
+    attn = sparsec.compile(pattern, head_dim=8, target="torch")
+    expected = sparsec.reference.attention(q, q, q, pattern.mask(6, 6, inputs=given))[0]
+    torch.testing.assert_close(attn(q, q, q, inputs=given).double(), expected, atol=1e-5, rtol=1e-5)
