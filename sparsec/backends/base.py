@@ -85,14 +85,64 @@ class ForwardKernel(Protocol):
         ...
 
 
+class MassKernel(Protocol):
+    """What each key has of the attention of a ForwardKernel of the same pattern."""
+
+    def build(self) -> None:
+        """As of a BackwardKernel."""
+        ...
+
+    def mass(
+        self,
+        q: Tensor,
+        k: Tensor,
+        lse: Tensor,
+        *,
+        q_offset: int,
+        scale: float | None,
+        lists: tuple[Tensor, ...],
+        sink: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        inputs: tuple[Lookup, ...] = (),
+    ) -> Tensor:
+        """float32 [B, H, Nk], contiguous: of each key, the sum over the call's queries that see it of exp(s - lse).
+
+        s is the score as the soft-max takes it, scaled and changed by the pattern's modifiers. `lse` is what the
+        forward kernel gave, any strides: where it is -inf the row adds 0, and a learned sink, which has its part in it,
+        counts for no key. A key that no query sees has 0, and what the two of a pair hold, NaN included, has no effect
+        on each other if the query does not see the key. Two runs give the same bits: no atomic additions. Memory is
+        that of the call's tensors and of tiles. The other arguments are those of a ForwardKernel.
+        """
+        ...
+
+
+def no_mass() -> MassKernel:
+    """In place of `Kernels.make_mass`. Raises CallError."""
+    raise CallError("expected a module whose kernels give a mass, got return_mass for one whose kernels do not")
+
+
 class OracleKernel(ForwardKernel, Protocol):
     """A forward kernel that is plain torch, which autograd goes through; it is made for a pattern, not for a plan."""
 
     @property
     def pattern(self) -> ResolvedPattern: ...
 
-    def with_inputs(self, given: Sequence[Tensor]) -> ForwardKernel:
+    def with_inputs(self, given: Sequence[Tensor]) -> OracleKernel:
         """The kernel of a call with these tensors of the pattern's inputs, all in order."""
+        ...
+
+    def mass(
+        self,
+        q: Tensor,
+        k: Tensor,
+        *,
+        q_offset: int,
+        scale: float | None,
+        sink: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        inputs: tuple[Lookup, ...] = (),
+    ) -> Tensor:
+        """As of a MassKernel."""
         ...
 
 
@@ -225,11 +275,12 @@ class CachedKernel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """The kernels of one compilation; those of the gradients and of a cache are made when they are first needed."""
+    """The kernels of one compilation; those of the gradients, of a cache and of the mass are made when first needed."""
 
     forward: ForwardKernel
     make_backward: Callable[[], BackwardKernel]
     make_cached: Callable[[], CachedKernel]
+    make_mass: Callable[[], MassKernel] = no_mass
 
 
 @dataclass(frozen=True, slots=True)

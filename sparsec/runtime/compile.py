@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 
 from sparsec.backends import registry
-from sparsec.backends.base import Backend, BackwardKernel, CachedKernel, Kernels, Unavailable
+from sparsec.backends.base import Backend, BackwardKernel, CachedKernel, Kernels, MassKernel, Unavailable
 from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError, DiagnosticError, InternalError
 from sparsec.pipeline import Compilation
@@ -29,7 +29,7 @@ from sparsec.sema.arguments import Given
 from sparsec.sema.inputs import settled
 from sparsec.sema.model import Documents
 
-_Made = TypeVar("_Made", BackwardKernel, CachedKernel)
+_Made = TypeVar("_Made", BackwardKernel, CachedKernel, MassKernel)
 
 
 def compile(
@@ -178,6 +178,7 @@ def _with_other(kernels: Kernels, maker: Backend, other: str, compilation: Compi
         kernels.forward,
         lambda: either(kernels.make_backward, lambda others: others.make_backward()),
         lambda: either(kernels.make_cached, lambda others: others.make_cached()),
+        lambda: either(kernels.make_mass, lambda others: others.make_mass()),
     )
 
 

@@ -16,10 +16,10 @@ from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
 from sparsec.diagnostics.model import SparsecError
-from sparsec.runtime.ops import backward, forward
+from sparsec.runtime.ops import backward, forward, mass
 from sparsec.runtime.tangents import library
 
-__all__ = ["forward"]
+__all__ = ["forward", "mass"]
 
 
 class _Forward(_SingleLevelFunction):
@@ -99,8 +99,15 @@ def _differentiable(operator: Any, function: type[_SingleLevelFunction]) -> Call
     return recorded
 
 
+def _constant(keyset: torch._C.DispatchKeySet, *inputs: Any) -> Tensor:
+    """A mass has no gradient."""
+    found: Tensor = _below(mass.default, keyset, inputs)
+    return found
+
+
 library.impl("forward", _differentiable(forward.default, _Forward), "Autograd", with_keyset=True)
 library.impl("backward", _differentiable(backward.default, _Backward), "Autograd", with_keyset=True)
+library.impl("mass", _constant, "Autograd", with_keyset=True)
 
 
 _Rule = Callable[..., tuple[tuple[Tensor, ...], tuple[int | None, ...]]]
@@ -143,3 +150,12 @@ def _batching(operator: Any, batched: int, *, sums: bool) -> _Rule:
 
 torch.library.register_vmap("sparsec::forward", _batching(forward, 3, sums=False))
 torch.library.register_vmap("sparsec::backward", _batching(backward, 7, sums=True))
+
+
+def _batched_mass(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int | None]:
+    rule = _batching(lambda *given: (mass(*given),), 3, sums=False)
+    (found,), (dim,) = rule(info, in_dims, *arguments)
+    return found, dim
+
+
+torch.library.register_vmap("sparsec::mass", _batched_mass)

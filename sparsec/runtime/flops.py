@@ -1,6 +1,6 @@
 """Flop formulas of the operators, for `torch.utils.flop_counter`: what the visited tiles cost, masked ones in full.
 
-As torch counts SDPA: two products of query, key and head dimension forward, five backward.
+As torch counts SDPA: forward a product of the head dimension and one of the values', backward three and two.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sparsec.ir.tiles.interpreter import visits
 from sparsec.plan.kernel import KernelPlan
 from sparsec.runtime.inputs.prepare import by_input
 from sparsec.runtime.kernel import registered
-from sparsec.runtime.ops import backward, forward
+from sparsec.runtime.ops import backward, forward, mass
 
 
 def visited_pairs(plan: KernelPlan, n_q: int, n_k: int, q_offset: int) -> int:
@@ -43,7 +43,7 @@ def _forward(
     scale: float | None,
     **_: Any,
 ) -> int:
-    return 4 * _pairs(kernel, q, k, q_offset, inputs) * int(q[3])
+    return 2 * _pairs(kernel, q, k, q_offset, inputs) * int(q[3] + v[3])
 
 
 @register_flop_formula(backward)
@@ -63,7 +63,23 @@ def _backward(
     scale: float | None,
     **_: Any,
 ) -> int:
-    return 10 * _pairs(kernel, q, k, q_offset, inputs) * int(q[3])
+    return 2 * _pairs(kernel, q, k, q_offset, inputs) * int(3 * q[3] + 2 * v[3])
+
+
+@register_flop_formula(mass)
+def _mass(
+    q: Any,
+    k: Any,
+    lse: Any,
+    sink: Any,
+    cu_seqlens: Any,
+    inputs: Any,
+    kernel: str,
+    q_offset: int,
+    scale: float | None,
+    **_: Any,
+) -> int:
+    return 2 * _pairs(kernel, q, k, q_offset, inputs) * int(q[3])
 
 
 def _pairs(kernel: str, q: Any, k: Any, q_offset: int, inputs: Any) -> int:

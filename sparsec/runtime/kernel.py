@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sparsec.backends.base import BackwardKernel, CachedKernel, ForwardKernel, Kernels, Lookup
+from sparsec.backends.base import BackwardKernel, CachedKernel, ForwardKernel, Kernels, Lookup, MassKernel
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.launch import LaunchPlan
 from sparsec.runtime.draws import DrawTables
@@ -58,6 +58,10 @@ class LoadedKernel:
     @cached_property
     def cached(self) -> CachedKernel:
         return self.kernels.make_cached()
+
+    @cached_property
+    def mass(self) -> MassKernel:
+        return self.kernels.make_mass()
 
 
 _KERNELS: dict[str, LoadedKernel] = {}

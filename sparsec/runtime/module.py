@@ -21,7 +21,8 @@ from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.pipeline import Lowered
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.kv.layout import CacheLayout
-from sparsec.runtime.derivatives import forward
+from sparsec.runtime.call_tensors import CallTensors, check_documents, counts_of
+from sparsec.runtime.derivatives import forward, mass
 from sparsec.runtime.devices import check_device, device_of
 from sparsec.runtime.inputs.checks import InputTensors, flat_inputs
 from sparsec.runtime.inputs.remembered import blank
@@ -74,7 +75,8 @@ class SparseAttention(nn.Module):
         self.target, self.scale, self._kernel = target, score.scale, kernel
         self._request = request
         self._device = device or torch.device("cpu")
-        self._on_cpu = registry.only_device(target) == "cpu"
+        on_cpu = registry.only_device(target) == "cpu"
+        self._tensors = CallTensors(heads, kv_heads, head_dim, value_dim, dtype, target, on_cpu)
 
     @property
     def kernel_digest(self) -> str:
@@ -91,6 +93,7 @@ class SparseAttention(nn.Module):
         *,
         q_offset: int | None = None,
         return_lse: Literal[False] = False,
+        return_mass: Literal[False] = False,
         cu_seqlens: Tensor | None = None,
         cache: KVCache | None = None,
         lengths: Tensor | Sequence[int] | None = None,
@@ -107,12 +110,47 @@ class SparseAttention(nn.Module):
         *,
         q_offset: int | None = None,
         return_lse: Literal[True],
+        return_mass: Literal[False] = False,
         cu_seqlens: Tensor | None = None,
         cache: KVCache | None = None,
         lengths: Tensor | Sequence[int] | None = None,
         inputs: Mapping[str, InputTensors] | None = None,
         check_inputs: bool = False,
     ) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        q_offset: int | None = None,
+        return_lse: Literal[False] = False,
+        return_mass: Literal[True],
+        cu_seqlens: Tensor | None = None,
+        cache: KVCache | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        inputs: Mapping[str, InputTensors] | None = None,
+        check_inputs: bool = False,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        q_offset: int | None = None,
+        return_lse: Literal[True],
+        return_mass: Literal[True],
+        cu_seqlens: Tensor | None = None,
+        cache: KVCache | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        inputs: Mapping[str, InputTensors] | None = None,
+        check_inputs: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor]: ...
 
     def forward(
         self,
@@ -122,12 +160,13 @@ class SparseAttention(nn.Module):
         *,
         q_offset: int | None = None,
         return_lse: bool = False,
+        return_mass: bool = False,
         cu_seqlens: Tensor | None = None,
         cache: KVCache | None = None,
         lengths: Tensor | Sequence[int] | None = None,
         inputs: Mapping[str, InputTensors] | None = None,
         check_inputs: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Tensor | tuple[Tensor, ...]:
         """Attends.
 
         q: [B, heads, Nq, head_dim]; k: [B, kv_heads, Nk, head_dim]; v: [B, kv_heads, Nk, value_dim]; all of `dtype`, on
@@ -150,8 +189,10 @@ class SparseAttention(nn.Module):
         queries, what speaks of keys for the N keys. Their numbers are not read on the host.
         check_inputs: whether the numbers are read and checked: no list names an entry twice, counts lie within their
         lists, a parent comes before its child, lengths are not negative, weights are not NaN. It waits for the device.
-        Returns out, [B, heads, Nq, value_dim], and with `return_lse` also the natural-log LSE, float32 [B, heads, Nq];
-        a query that may attend to nothing has output 0 and LSE -inf (the sink, where there is one). Raises CallError.
+        Returns out, [B, heads, Nq, value_dim]; with `return_lse` then the natural-log LSE, float32 [B, heads, Nq]; with
+        `return_mass` then, without a cache, the mass of keys, float32 [B, heads, Nk]: each key's attention
+        probabilities, added up over the queries. The mass has no gradient. A query that may attend to nothing has
+        output 0 and LSE -inf (the sink, where there is one); a key that no query sees has mass 0. Raises CallError.
         """
         if not (isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)):
             given = ", ".join(type(each).__name__ for each in (q, k, v))
@@ -160,14 +201,16 @@ class SparseAttention(nn.Module):
             raise CallError("expected tensors on a CPU or a GPU, got q on meta, which holds no numbers")
         if torch.is_autocast_enabled("cpu" if q.is_cpu else q.device.type):
             q, k, v = q.to(self.dtype), k.to(self.dtype), v.to(self.dtype)
-        if not self._fits(q, k, v):
-            self._check(q, k, v)
+        if not self._tensors.fit(q, k, v):
+            self._tensors.check(q, k, v)
         if cache is not None:
+            if return_mass:
+                raise CallError("expected no return_mass with a cache, got it with one")
             found = self._attend_cached(q, k, v, cache, lengths, q_offset, cu_seqlens, (inputs, check_inputs))
             return found if return_lse else found[0]
         if lengths is not None:
             raise CallError("expected lengths with a cache alone, got them without one")
-        self._check_documents(q, k, q_offset, cu_seqlens)
+        check_documents(q, k, q_offset, cu_seqlens, wanted=self.documents)
         offset = position("q_offset", k.shape[2] - q.shape[2] if q_offset is None else q_offset)
         check_positions(offset, q.shape[2], k.shape[2])
         sink = None if self.sink is None else self.sink.float()
@@ -178,7 +221,27 @@ class SparseAttention(nn.Module):
             )
         else:
             out, lse = forward(q, k, v, sink, cu_seqlens, flat or None, self._kernel, offset, self.scale)
-        return (out, lse) if return_lse else out
+        asked: tuple[Tensor, ...] = (lse,) if return_lse else ()
+        if return_mass:
+            asked = (*asked, self._mass(q, k, lse, sink, cu_seqlens, flat, offset))
+        return (out, *asked) if asked else out
+
+    def _mass(
+        self,
+        q: Tensor,
+        k: Tensor,
+        lse: Tensor,
+        sink: Tensor | None,
+        cu_seqlens: Tensor | None,
+        inputs: list[Tensor],
+        offset: int,
+    ) -> Tensor:
+        q, k, lse, sink = q.detach(), k.detach(), lse.detach(), None if sink is None else sink.detach()
+        if isinstance(self._kernel, str):
+            return mass(q, k, lse, sink, cu_seqlens, inputs or None, self._kernel, offset, self.scale)  # type: ignore[no-any-return]  # an operator
+        return self._kernel.with_inputs(inputs).mass(
+            q, k, q_offset=offset, scale=self.scale, sink=sink, cu_seqlens=cu_seqlens
+        )
 
     @property
     def plan(self) -> KernelPlan | None:
@@ -281,7 +344,7 @@ class SparseAttention(nn.Module):
         refuse_derivatives(q, k, v, self.sink)
         counts = None
         if lengths is not None:
-            counts = _counts(lengths)
+            counts = counts_of(lengths)
             if counts.shape != (batch,) or counts.device not in (_CPU, q.device):
                 where = "the CPU" if q.is_cpu else f"the CPU or {q.device}"
                 raise CallError(f"expected lengths [{batch}] on {where}, got {list(counts.shape)} on {counts.device}")
@@ -319,20 +382,6 @@ class SparseAttention(nn.Module):
         )
         return out, lse
 
-    def _check_documents(self, q: Tensor, k: Tensor, q_offset: int | None, cu_seqlens: Tensor | None) -> None:
-        if (cu_seqlens is not None) != self.documents:
-            expected = "cu_seqlens, since the pattern has documents" if self.documents else "no cu_seqlens"
-            raise CallError(f"expected {expected}, got {'none' if cu_seqlens is None else 'some'}")
-        if cu_seqlens is None:
-            return
-        instance("cu_seqlens", cu_seqlens, Tensor)
-        if cu_seqlens.dim() != 1 or cu_seqlens.dtype != torch.int32 or cu_seqlens.device != q.device:
-            shape = f"{cu_seqlens.dtype} {list(cu_seqlens.shape)} on {cu_seqlens.device}"
-            raise CallError(f"expected cu_seqlens int32 [documents + 1] on {q.device}, got {shape}")
-        if q.shape[0] != 1 or q.shape[2] != k.shape[2] or q_offset not in (None, 0):
-            got = f"batch {q.shape[0]}, {q.shape[2]} queries, {k.shape[2]} keys, q_offset {q_offset}"
-            raise CallError(f"expected batch 1, as many queries as keys and no q_offset with documents, got {got}")
-
     def _input_tensors(
         self,
         q: Tensor,
@@ -342,59 +391,15 @@ class SparseAttention(nn.Module):
         n_keys: int | None,
         q_offset: int | None,
     ) -> list[Tensor]:
-        """The tensors of the inputs, all in order; with `values` their numbers are checked too. Raises CallError."""
+        """All in order; with `values` their numbers are checked too. Raises CallError."""
         if not self.inputs and given is None:
             return []
         sizes = Sizes(q.shape[0], self.heads, self.kv_heads, q.shape[2], k.shape[2], n_keys, q_offset)
         block = self._described().pattern.block if values else None
         return flat_inputs(self.inputs, given, sizes, q, block=block)
 
-    def _fits(self, q: Tensor, k: Tensor, v: Tensor) -> bool:
-        """Whether the three are what `forward` asks for; a step of decoding is short enough to feel a slow answer."""
-        of_q, of_k, of_v = q.shape, k.shape, v.shape
-        if not (len(of_q) == len(of_k) == 4 and of_k[:3] == of_v[:3] and of_q[0] == of_k[0]):
-            return False
-        if not (of_q[1] == self.heads and of_k[1] == self.kv_heads and of_q[3] == of_k[3] == self.head_dim):
-            return False
-        if of_v[3:] != (self.value_dim,):
-            return False
-        if not (q.dtype == k.dtype == v.dtype == self.dtype):
-            return False
-        return q.is_cpu and k.is_cpu and v.is_cpu if self._on_cpu else q.device == k.device == v.device
-
-    def _check(self, q: Tensor, k: Tensor, v: Tensor) -> None:
-        """Raises CallError unless they fit."""
-        for name, tensor, heads, dim in (
-            ("q", q, self.heads, self.head_dim),
-            ("k", k, self.kv_heads, self.head_dim),
-            ("v", v, self.kv_heads, self.value_dim),
-        ):
-            if tensor.dim() != 4 or tensor.shape[1] != heads or tensor.shape[3] != dim:
-                length = "Nq" if name == "q" else "Nk"
-                raise CallError(f"expected {name} of shape [B, {heads}, {length}, {dim}], got {list(tensor.shape)}")
-            if tensor.dtype != self.dtype:
-                raise CallError(f"expected {name} of dtype {self.dtype}, got {tensor.dtype}")
-            if tensor.device != q.device:
-                raise CallError(f"expected {name} on {q.device} like q, got {tensor.device}")
-        if self._on_cpu and q.device.type != "cpu":
-            raise CallError(f"expected CPU tensors for target {self.target!r}, got {q.device}")
-        if not (q.shape[0] == k.shape[0] == v.shape[0]):
-            raise CallError(f"expected one batch size, got q {q.shape[0]}, k {k.shape[0]}, v {v.shape[0]}")
-        if k.shape[2] != v.shape[2]:
-            raise CallError(f"expected as many values as keys, got {k.shape[2]} keys and {v.shape[2]} values")
-
     def extra_repr(self) -> str:
         return (
             f"heads={self.heads}, kv_heads={self.kv_heads}, head_dim={self.head_dim}, "
             f"value_dim={self.value_dim}, dtype={self.dtype}, target={self.target!r}"
         )
-
-
-def _counts(lengths: Tensor | Sequence[int]) -> Tensor:
-    try:
-        counts = torch.as_tensor(lengths)
-    except (TypeError, ValueError, RuntimeError):
-        counts = torch.empty(0)
-    if counts.is_floating_point() or counts.is_complex():
-        raise CallError(f"expected lengths of integers, got {lengths!r:.80}")
-    return counts.to(torch.int32)

@@ -1,4 +1,4 @@
-"""The custom operators `sparsec::forward` and `sparsec::backward`: what torch and `torch.compile` see of a kernel.
+"""The custom operators `sparsec::forward`, `backward` and `mass`: what torch and `torch.compile` see of a kernel.
 
 Invariant: outputs are new contiguous tensors, whatever the strides of the inputs; the fakes say exactly that.
 
@@ -23,6 +23,11 @@ torch.library.define(
     "(Tensor grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor? sink,"
     " Tensor? cu_seqlens, Tensor[]? inputs, str kernel, SymInt q_offset, float? scale)"
     " -> (Tensor, Tensor, Tensor, Tensor)",
+)
+torch.library.define(
+    "sparsec::mass",
+    "(Tensor q, Tensor k, Tensor lse, Tensor? sink, Tensor? cu_seqlens, Tensor[]? inputs, str kernel, SymInt q_offset,"
+    " float? scale) -> Tensor",
 )
 
 
@@ -120,9 +125,46 @@ def _(
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), dsink
 
 
+@torch.library.impl("sparsec::mass", "CompositeExplicitAutograd")
+def _mass(
+    q: Tensor,
+    k: Tensor,
+    lse: Tensor,
+    sink: Tensor | None,
+    cu_seqlens: Tensor | None,
+    inputs: list[Tensor] | None,
+    kernel: str,
+    q_offset: int,
+    scale: float | None,
+) -> Tensor:
+    """Of each key, the weights of the queries added up, as of `backends.base.MassKernel`."""
+    loaded = registered(kernel, q.device)
+    lists = loaded.draws.tables(q.shape[2], q_offset, q.device)
+    lookups = loaded.lookups(inputs or (), q.shape[2], k.shape[2], q_offset)
+    return loaded.mass.mass(
+        q, k, lse, q_offset=q_offset, scale=scale, lists=lists, sink=sink, cu_seqlens=cu_seqlens, inputs=lookups
+    )
+
+
+@torch.library.register_fake("sparsec::mass")  # type: ignore[untyped-decorator]  # torch leaves it untyped
+def _(
+    q: Tensor,
+    k: Tensor,
+    lse: Tensor,
+    sink: Tensor | None,
+    cu_seqlens: Tensor | None,
+    inputs: list[Tensor] | None,
+    kernel: str,
+    q_offset: int,
+    scale: float | None,
+) -> Tensor:
+    return q.new_empty((*q.shape[:2], k.shape[2]), dtype=torch.float32)
+
+
 def _lse_type(q: Tensor) -> torch.dtype:
     return torch.float64 if q.dtype == torch.float64 else torch.float32
 
 
 forward = torch.ops.sparsec.forward
 backward = torch.ops.sparsec.backward
+mass = torch.ops.sparsec.mass

@@ -52,11 +52,13 @@ class CpuBackend:
         from sparsec.backends.cpu.backward import CpuBackward
         from sparsec.backends.cpu.cached import CpuCached
         from sparsec.backends.cpu.kernel import CpuKernel
+        from sparsec.backends.cpu.mass import CpuMass
 
         return Kernels(
             CpuKernel.of(compilation.forward),
             lambda: CpuBackward.of(compilation.backward),
             lambda: CpuCached.of(*compilation.cached),
+            lambda: CpuMass.of(compilation.backward),
         )
 
     def sources(self, compilation: Compilation, parts: Sequence[str]) -> dict[str, str]:

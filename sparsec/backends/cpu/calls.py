@@ -118,6 +118,22 @@ BACKWARD = CallStruct(
     ),
 )
 
+MASS = CallStruct(
+    "sparsec_mass_call",
+    "strides in elements; shapes as in the forward call; mass: [B, H, Nk], contiguous",
+    (
+        *_each("const void*", "q k"),
+        Field("const float*", "lse"),
+        Field("float*", "mass"),
+        *_each("int64_t", "q_stride k_stride", 4),
+        Field("int64_t", "lse_stride", 3),
+        *_SHAPES,
+        _SINK,
+        *_DOCUMENTS,
+        *_RUN,
+    ),
+)
+
 CACHED = CallStruct(
     "sparsec_cached_call",
     "strides in elements; q [B, H, N, D], k [B, G, N, D]; out, v: DV for D; lse [B, H, N]",

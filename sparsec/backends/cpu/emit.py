@@ -11,7 +11,7 @@ from itertools import accumulate
 
 from sparsec.backends.cpu.expr import condition, name_of, scalar, vector_mask
 from sparsec.backends.cpu.modifiers import modifiers_view
-from sparsec.backends.cpu.source import BACKWARD, FORWARD, print_kernel
+from sparsec.backends.cpu.source import BACKWARD, FORWARD, MASS, print_kernel
 from sparsec.backends.cpu.view import ClassView, ConstantView, CppView, LetView, ListView, SegmentView, initialiser
 from sparsec.ir.expr import simplify as x
 from sparsec.ir.expr.fold import lists_in
@@ -37,9 +37,18 @@ def emit_cpp_backward(plan: BackwardPlan, *, symbol: str = "sparsec") -> str:
 
     Its tables of draws are those of the forward kernel, in the same order. It may be joined with other sources.
     """
+    return print_kernel(BACKWARD, _transposed_view(plan, symbol))
+
+
+def emit_cpp_mass(plan: BackwardPlan, *, symbol: str = "sparsec") -> str:
+    """C++17 source of the kernel of keys' mass, entry point `int <symbol>_mass(const sparsec_mass_call*)`; likewise."""
+    return print_kernel(MASS, _transposed_view(plan, symbol))
+
+
+def _transposed_view(plan: BackwardPlan, symbol: str) -> CppView:
     tables = _tables(plan.forward)
     classes = tuple(_transposed_class(c, plan.forward.heads, tables) for c in plan.transposed)
-    return print_kernel(BACKWARD, _view(plan.forward, plan.transposed, classes, symbol, transposed=True))
+    return _view(plan.forward, plan.transposed, classes, symbol, transposed=True)
 
 
 def forward_view(plan: KernelPlan, symbol: str, lane: str = "i") -> CppView:

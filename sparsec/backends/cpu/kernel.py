@@ -265,14 +265,23 @@ def check_call(
     plan: LaunchPlan, q: Tensor, k: Tensor, v: Tensor, q_offset: int, sink: Tensor | None, cu_seqlens: Tensor | None
 ) -> None:
     """Raises CallError for what the kernels of `plan` cannot take, so that no address of theirs is out of bounds."""
+    check_keys(plan, q, k, q_offset, sink, cu_seqlens)
+    wanted = (*k.shape[:3], plan.value_dim)
+    if v.shape != wanted or v.dtype != q.dtype or not v.is_cpu:
+        raise CallError(f"expected v {q.dtype} {list(wanted)} on the CPU, got {v.dtype} {list(v.shape)} on {v.device}")
+
+
+def check_keys(
+    plan: LaunchPlan, q: Tensor, k: Tensor, q_offset: int, sink: Tensor | None, cu_seqlens: Tensor | None
+) -> None:
+    """The same of all but the values."""
     dtype = TORCH_DTYPES[plan.dtype]
-    if any(t.dtype != dtype or t.device.type != "cpu" for t in (q, k, v)):
-        raise CallError(f"expected {dtype} tensors on the CPU, got {[(t.dtype, str(t.device)) for t in (q, k, v)]}")
+    if any(t.dtype != dtype or t.device.type != "cpu" for t in (q, k)):
+        raise CallError(f"expected {dtype} tensors on the CPU, got {[(t.dtype, str(t.device)) for t in (q, k)]}")
     batch, n_keys = q.shape[0], k.shape[2] if k.dim() == 4 else 0
-    of_keys = [(batch, plan.kv_heads, n_keys, dim) for dim in (plan.head_dim, plan.value_dim)]
-    wanted = [(batch, plan.heads, q.shape[-2], plan.head_dim), *of_keys]
-    if [tuple(t.shape) for t in (q, k, v)] != wanted:
-        raise CallError(f"expected q, k, v of shapes {wanted}, got {[tuple(t.shape) for t in (q, k, v)]}")
+    wanted = [(batch, plan.heads, q.shape[-2], plan.head_dim), (batch, plan.kv_heads, n_keys, plan.head_dim)]
+    if [tuple(t.shape) for t in (q, k)] != wanted:
+        raise CallError(f"expected q, k of shapes {wanted}, got {[tuple(t.shape) for t in (q, k)]}")
     check_positions(q_offset, q.shape[2], n_keys)
     if (sink is not None) != plan.score.learned:
         raise CallError(

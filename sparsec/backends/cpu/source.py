@@ -94,6 +94,7 @@ class Kernel:
 
 FORWARD = Kernel("forward", ("forward.h",), (calls.LIST, calls.FORWARD))
 BACKWARD = Kernel("backward", ("backward.h",), (calls.LIST, calls.BACKWARD))
+MASS = Kernel("mass", ("mass.h",), (calls.LIST, calls.MASS))
 CHUNK = Kernel("cached", ("chunk.h", "store.h"), (calls.LIST, calls.CACHED), keys="cached_keys.h")
 ROWS = Kernel("decode", ("decode.h",), (calls.LIST, calls.CACHED), wide_rows=True)
 

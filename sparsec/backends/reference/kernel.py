@@ -41,6 +41,37 @@ class ReferenceKernel:
         inputs: tuple[Lookup, ...] = (),
     ) -> tuple[Tensor, Tensor]:
         """See `backends.base.ForwardKernel`."""
+        out, lse = self._attention(q, k, v, q_offset, scale, sink, cu_seqlens)
+        return out.to(q.dtype), lse if q.dtype == torch.float64 else lse.float()
+
+    def mass(
+        self,
+        q: Tensor,
+        k: Tensor,
+        *,
+        q_offset: int,
+        scale: float | None,
+        sink: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        inputs: tuple[Lookup, ...] = (),
+    ) -> Tensor:
+        """See `backends.base.OracleKernel`: of values that are the rows of the identity, outputs are the weights."""
+        n_k = k.shape[2]
+        ones = torch.eye(n_k, dtype=torch.float64, device=k.device).expand(*k.shape[:2], n_k, n_k)
+        weights, _ = self._attention(q, k, ones, q_offset, scale, sink, cu_seqlens)
+        return weights.sum(dim=2).float()
+
+    def _attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        q_offset: int,
+        scale: float | None,
+        sink: Tensor | None,
+        cu_seqlens: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """In float64."""
         lengths = None if cu_seqlens is None else tuple(cu_seqlens.tolist())
         declared = self.pattern.inputs
         given = by_input(declared, self.given, Tensor.dim)
@@ -49,5 +80,4 @@ class ReferenceKernel:
         score = replace(self.pattern.score, scale=scale)
         biased = score.get(KeyBias)
         bias = None if biased is None else given[biased.ordinal][0]
-        out, lse = attention(q, k, v, visible, score, sink=sink, key_bias=bias, q_offset=q_offset)
-        return out.to(q.dtype), lse if q.dtype == torch.float64 else lse.float()
+        return attention(q, k, v, visible, score, sink=sink, key_bias=bias, q_offset=q_offset)

@@ -9,6 +9,7 @@ import torch
 from sparsec.backends.base import Backend, Kernels
 from sparsec.backends.torch.cached import TorchCached
 from sparsec.backends.torch.kernel import TorchBackward, TorchKernel
+from sparsec.backends.torch.mass import TorchMass
 from sparsec.pipeline import Compilation
 
 
@@ -30,6 +31,7 @@ class TorchBackend:
             TorchKernel(compilation.forward),
             lambda: TorchBackward(compilation.backward),
             lambda: TorchCached(compilation.chunks),
+            lambda: TorchMass(compilation.forward),
         )
 
 

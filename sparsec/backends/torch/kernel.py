@@ -50,7 +50,7 @@ class TorchKernel:
                 queries = q[at].to(score.wide)
                 state = State.start(queries, v.shape[-1], None if sink is None else sink[heads.heads])
                 for block in blocks:
-                    keys, values = _columns(keys_of, heads.groups, block), _columns(values_of, heads.groups, block)
+                    keys, values = columns_of(keys_of, heads.groups, block), columns_of(values_of, heads.groups, block)
                     scores, _ = score.of_block(queries, keys, block, heads)
                     state = state.step(scores, values, block.live)
                 out[at] = state.output().to(out.dtype)
@@ -108,7 +108,7 @@ class TorchBackward:
                 at = (sequence.batch, heads.heads, rows)
                 queries, gradient = q[at].to(wide), grad_out[at].to(wide)
                 for block in blocks:
-                    keys, values = _columns(keys_of, heads.groups, block), _columns(values_of, heads.groups, block)
+                    keys, values = columns_of(keys_of, heads.groups, block), columns_of(values_of, heads.groups, block)
                     weights, slope = score.gradient(
                         queries, keys, values, gradient, log_sum[at], delta[at], block, heads
                     )
@@ -123,8 +123,8 @@ class TorchBackward:
                 at_keys = (sequence.batch, heads.groups, columns)
                 keys, values = k[at_keys].to(wide), v[at_keys].to(wide)
                 for block in blocks:
-                    queries = _columns(queries_of, heads.heads, block)
-                    gradient = _columns(gradients_of, heads.heads, block)
+                    queries = columns_of(queries_of, heads.heads, block)
+                    gradient = columns_of(gradients_of, heads.heads, block)
                     sums, deltas = (t[:, :, block.columns] for t in (sums_of, deltas_of))
                     weights, slope = score.gradient(queries, keys, values, gradient, sums, deltas, block, heads)
                     for n, group in enumerate(heads.groups):
@@ -143,7 +143,7 @@ def wide_type(q: Tensor) -> torch.dtype:
     return torch.float64 if q.dtype == torch.float64 else torch.float32
 
 
-def _columns(tensor: Tensor, heads: list[int], block: Block) -> Tensor:
+def columns_of(tensor: Tensor, heads: list[int], block: Block) -> Tensor:
     """[B, heads, columns, D] in the wide type; zeros where no row of the tile sees the column, which may hold NaN.
 
     Of a block with `own` columns: [B, heads, rows, columns, D].

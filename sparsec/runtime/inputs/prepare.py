@@ -158,7 +158,8 @@ def _labels(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
 def _ancestors(parents: Tensor) -> Tensor:
     """uint8 [b, 1, n, n]: whether the column's token is the row's or an ancestor of it. `parents`: [b, n].
 
-    A parent that does not come before its child is none. Each round doubles the number of steps toward the root that are known of every token (pointer jumping).
+    A parent that does not come before its child is none. Each round doubles the number of steps toward the root that
+    are known of every token (pointer jumping).
     """
     n = parents.shape[1]
     known = torch.eye(n + 1, dtype=torch.bool, device=parents.device).repeat(parents.shape[0], 1, 1)

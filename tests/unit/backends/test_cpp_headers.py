@@ -28,7 +28,7 @@ pytestmark = pytest.mark.kernels
 ROOT = Path(__file__).parents[3]
 KERNELS = ROOT / "templates" / "cpu" / "kernels"
 HEADERS = sorted(KERNELS.rglob("*.h"))
-STRUCTS = (calls.LIST, calls.FORWARD, calls.BACKWARD, calls.CACHED)
+STRUCTS = (calls.LIST, calls.FORWARD, calls.BACKWARD, calls.MASS, calls.CACHED)
 
 
 def with_every_modifier(heads: int) -> str:

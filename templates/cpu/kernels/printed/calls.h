@@ -70,6 +70,29 @@ struct sparsec_backward_call {  // strides in elements; shapes as in the forward
 };
 #endif
 
+#ifndef SPARSEC_MASS_CALL
+#define SPARSEC_MASS_CALL
+struct sparsec_mass_call {  // strides in elements; shapes as in the forward call; mass: [B, H, Nk], contiguous
+  const void* q;
+  const void* k;
+  const float* lse;
+  float* mass;
+  int64_t q_stride[4];
+  int64_t k_stride[4];
+  int64_t lse_stride[3];
+  int64_t batch;
+  int64_t n_q;
+  int64_t n_k;
+  int64_t q0;  // the position of the first query
+  const sparsec_list* lists;
+  const float* sink;  // [H], for a learned sink
+  const int32_t* cu_seqlens;  // [documents + 1], for documents
+  int64_t documents;
+  float scale;
+  int32_t threads;
+};
+#endif
+
 #ifndef SPARSEC_CACHED_CALL
 #define SPARSEC_CACHED_CALL
 struct sparsec_cached_call {  // strides in elements; q [B, H, N, D], k [B, G, N, D]; out, v: DV for D; lse [B, H, N]
