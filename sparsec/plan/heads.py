@@ -35,8 +35,8 @@ class PackTable:
 
 
 @dataclass(frozen=True, slots=True)
-class HeadDimChunk:
-    """Columns first .. first + width - 1 of the head dimension; `cut` if some lie beyond it."""
+class ColumnChunk:
+    """Columns first .. first + width - 1 of a row; `cut` if some lie beyond its last."""
 
     index: int
     first: int
@@ -107,13 +107,19 @@ def share_a_group(classes: Iterable[Sequence[int]], share: int) -> bool:
     return len(groups) > len(set(groups))
 
 
-def head_dim_chunks(head_dim: int) -> tuple[HeadDimChunk, ...]:
-    """Powers of two that cover `head_dim` with little waste: 96 = 64 + 32; the narrowest, 16, may reach beyond it."""
-    chunks: list[HeadDimChunk] = []
+def column_chunks(columns: int) -> tuple[ColumnChunk, ...]:
+    """Powers of two that cover the columns with little waste: 96 = 64 + 32; the narrowest, 16, may reach beyond."""
+    chunks: list[ColumnChunk] = []
     first = 0
-    while first < head_dim:
-        left = head_dim - first
+    while first < columns:
+        left = columns - first
         width = max(16, 1 << (left.bit_length() - 1))
-        chunks.append(HeadDimChunk(len(chunks), first, width, first + width > head_dim))
+        chunks.append(ColumnChunk(len(chunks), first, width, first + width > columns))
         first += width
     return tuple(chunks)
+
+
+def source_chunks(head_dim: int, value_dim: int) -> dict[str, tuple[ColumnChunk, ...]]:
+    """The chunks of what kernels read tile by tile, by name: rows of queries and keys, and rows of values' width."""
+    of_keys, of_values = column_chunks(head_dim), column_chunks(value_dim)
+    return {"queries": of_keys, "keys": of_keys, "values": of_values, "gradients": of_values}

@@ -6,22 +6,23 @@ How a kernel is compiled for a target (warps, stages, descriptors) follows from 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from sparsec.ir.bands.band import InputTest
 from sparsec.ir.tiles.program import ListSpec
 from sparsec.plan.heads import (
-    HeadDimChunk,
+    ColumnChunk,
     PackTable,
     Table,
     group_spans,
     group_table,
-    head_dim_chunks,
     head_table,
     pack_table,
     packs,
     share_a_group,
+    source_chunks,
 )
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
 from sparsec.plan.kv.cached import CachedPlan
@@ -115,8 +116,9 @@ class LaunchPlan:
         return tuple(spec for each in self.classes for spec in each.lists)
 
     @cached_property
-    def chunks(self) -> tuple[HeadDimChunk, ...]:
-        return head_dim_chunks(self.head_dim)
+    def chunks(self) -> Mapping[str, tuple[ColumnChunk, ...]]:
+        """See `plan.heads.source_chunks`."""
+        return source_chunks(self.head_dim, self.value_dim)
 
     def spans(self, of: LaunchClass) -> Table:
         """The KV groups of a class: see `plan.heads.group_spans`."""

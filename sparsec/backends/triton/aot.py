@@ -183,7 +183,6 @@ def _compile(kernel: Any, request: _Request) -> KernelArtefact:
     sources = dict.fromkeys(("keys", "values"), request.tiles[1]) | dict.fromkeys(
         ("queries", "gradients"), request.tiles[0]
     )
-    widths = {str(chunk.index): chunk.width for chunk in plan.chunks}
     signature: dict[str, str] = {}
     attributes: dict[tuple[int], list[list[object]]] = {}
     for n, name in enumerate(kernel.arg_names):
@@ -196,7 +195,7 @@ def _compile(kernel: Any, request: _Request) -> KernelArtefact:
         elif name in numbers:
             signature[name] = "fp32"
         elif stem in sources and shape.tma:
-            signature[name] = f"tensordesc<{element}[1, 1, {sources[stem]}, {widths[chunk]}]>"
+            signature[name] = f"tensordesc<{element}[1, 1, {sources[stem]}, {plan.chunks[stem][int(chunk)].width}]>"
         else:
             pointee = element if stem in sources else "i32" if stem == "draws" else pointers[name]
             signature[name] = f"*{pointee}"

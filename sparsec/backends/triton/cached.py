@@ -104,7 +104,7 @@ class TritonCached:
     ) -> tuple[Tensor, Tensor]:
         check_runs_triton(q)
         plan = self.plan.chunks
-        out = new_like(q, zero=False)
+        out = new_like(q, zero=False, columns=v.shape[3])
         lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
         if q.numel() == 0:
             return out.to(q.dtype), lse
@@ -131,13 +131,13 @@ class TritonCached:
         self, entries: Entries, given: dict[str, object], q: Tensor, cache: Cached, lists: Sequence[Tensor]
     ) -> None:
         classes = self.plan.few.classes
-        batch, heads, rows, head_dim = q.shape
+        batch, heads, rows, _ = q.shape
         classes_packs, splits = entries.decode[rows - 1], entries.splits(batch, rows, cache.keys.shape[1])
         most = max(splits)
         parts = part_logs = given["lse"]
         if most > 1:
-            parts = torch.empty((most, batch, heads, rows, head_dim), dtype=torch.float32, device=q.device)
             part_logs = torch.empty((most, batch, heads, rows), dtype=torch.float32, device=q.device)
+            parts = part_logs.new_empty((*part_logs.shape, self.plan.few.value_dim))
         given |= {"parts": parts, "part_logs": part_logs}
         for n, tables in enumerate(with_lists(classes, lists)):
             pack, tiles = classes_packs[n], _tiles(rows, classes[n].query_tile)

@@ -41,13 +41,13 @@ class KernelEntry:
 
 @dataclass(frozen=True, slots=True)
 class ClassEntry:
-    """The kernel of a head class. `slots`: programs a tile; `chunks`: number and width of each chunk of columns."""
+    """The kernel of a head class. `slots`: programs a tile; `chunks`: of each source the chunks' numbers and widths."""
 
     entry: KernelEntry
     slots: int
     query_tile: int
     key_tile: int
-    chunks: tuple[tuple[int, int], ...]
+    chunks: Mapping[str, tuple[tuple[int, int], ...]]
 
     @classmethod
     def of(
@@ -68,7 +68,7 @@ class ClassEntry:
             spans = plan.spans(launched)
             given["spans"], slots = device_tensor(spans, device), len(spans)
         entry = KernelEntry(function, device, shape, given)
-        chunks = tuple((chunk.index, chunk.width) for chunk in plan.chunks)
+        chunks = {name: tuple((each.index, each.width) for each in found) for name, found in plan.chunks.items()}
         return cls(entry, slots, launched.query_tile, launched.key_tile, chunks)
 
 
@@ -95,7 +95,7 @@ class LaunchCall:
         cu_seqlens: Tensor | None,
         scale_log2: float,
     ) -> LaunchCall:
-        """`strided`: tensors [B, heads, rows, D] by the names that their strides have, among them q and k."""
+        """`strided`: tensors [B, heads, rows, columns] by the names that their strides have, among them q and k."""
         q, k = strided["q"], strided["k"]
         batch, _, n_queries, _ = q.shape
         n_keys = k.shape[2]
@@ -159,7 +159,7 @@ class LaunchCall:
         for n, table in enumerate(lists):
             given[f"draws_{n}"] = table
         for name, tensor in sources.items():
-            for index, width in of.chunks:
+            for index, width in of.chunks[name]:
                 given[f"{name}_{index}"] = _descriptor(tensor, rows, width) if tma else tensor
         launch(of.entry, places * of.slots, given)
 

@@ -19,7 +19,7 @@ from sparsec.backends.triton.view import GroupsView, KernelView, ListView, LoopV
 from sparsec.ir.expr.fold import lists_in
 from sparsec.ir.expr.nodes import TRUE, Add, Expr, Sub, Var
 from sparsec.ir.tiles.program import ListSpec, Segment, TileProgram
-from sparsec.plan.heads import HeadDimChunk, group_spans, head_dim_chunks, share_a_group
+from sparsec.plan.heads import ColumnChunk, group_spans, share_a_group, source_chunks
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
 from sparsec.plan.target import CHAINED_SEGMENTS, exact_columns
 from sparsec.sema.model import Documents
@@ -52,25 +52,29 @@ def triton_view(plan: KernelPlan) -> ModuleView:
 
 def module_view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...]) -> ModuleView:
     """The kernels are `<name>_0`, ... for the classes of `plan`, then `grad_keys_0`, ... for the transposed ones."""
-    piece, head_dim = exact_columns(decoding=name == "decode"), plan.head_dim
+    chunks, piece = source_chunks(plan.head_dim, plan.value_dim), exact_columns(decoding=name == "decode")
+    summed = plan.head_dim if name == "grad_queries" else plan.value_dim
+    most = max(plan.head_dim, plan.value_dim)
     return ModuleView(
         heads=plan.heads,
         kv_heads=plan.kv_heads,
         head_dim=plan.head_dim,
+        value_dim=plan.value_dim,
         group_size=_share(plan),
         score=score_view(plan),
         start=start_view(plan),
         rows=rows_view(plan),
         documents=plan.documents.name.lower(),
         accumulate=share_a_group((head_class.heads for head_class in transposed), _share(plan)),
-        chunks=(chunks := head_dim_chunks(plan.head_dim)),
-        columns=_columns(chunks, plan.head_dim),
+        chunks=chunks,
+        key_columns=_columns(chunks["keys"], plan.head_dim),
+        value_columns=_columns(chunks["values"], plan.value_dim),
         kernels=tuple(
-            _kernel(f"{name}_{n}", head_class, query_side(plan.documents), None, piece, head_dim)
+            _kernel(f"{name}_{n}", head_class, query_side(plan.documents), None, piece, summed)
             for n, head_class in enumerate(plan.classes)
         ),
         key_kernels=tuple(
-            _kernel(f"grad_keys_{n}", head_class, _key_side(plan.documents), _groups(plan, head_class), piece, head_dim)
+            _kernel(f"grad_keys_{n}", head_class, _key_side(plan.documents), _groups(plan, head_class), piece, most)
             for n, head_class in enumerate(transposed)
         ),
     )
@@ -81,9 +85,9 @@ def _share(plan: KernelPlan) -> int:
     return plan.heads // plan.kv_heads
 
 
-def _columns(chunks: tuple[HeadDimChunk, ...], head_dim: int) -> str:
+def _columns(chunks: tuple[ColumnChunk, ...], dim: int) -> str:
     """Of each chunk the first column, the width, and one past the last column that exists, if that is cut off."""
-    parts = [f"({chunk.first}, {chunk.width}, {head_dim if chunk.cut else None})" for chunk in chunks]
+    parts = [f"({chunk.first}, {chunk.width}, {dim if chunk.cut else None})" for chunk in chunks]
     return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
 
 
@@ -124,7 +128,7 @@ def _key_side(documents: Documents) -> Side:
 
 
 def _kernel(
-    name: str, head_class: HeadClass, side: Side, groups: GroupsView | None, piece: int, head_dim: int
+    name: str, head_class: HeadClass, side: Side, groups: GroupsView | None, piece: int, summed: int
 ) -> KernelView:
     program = head_class.program
     names = side.names | {name: checked_name(name) for name, _ in head_class.constants}
@@ -151,7 +155,7 @@ def _kernel(
         full=loop_view("full", program.full, program, names, lists, side),
         masked=loop_view("masked", program.masked, program, names, lists, side),
         piece=piece,
-        attempts=3 * -(-head_dim // piece),
+        attempts=3 * -(-summed // piece),
     )
 
 

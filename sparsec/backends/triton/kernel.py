@@ -196,7 +196,7 @@ class TritonKernel:
         """
         check_runs_triton(q)
         scale, packed = self.plan.scale(scale), cu_seqlens is not None
-        out = new_like(q, zero=packed)
+        out = new_like(q, zero=packed, columns=v.shape[3])
         lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
         if packed:  # a row may be in no document
             lse.fill_(-math.inf)
@@ -281,10 +281,14 @@ def check_runs_triton(q: Tensor) -> None:
         raise CallError("expected tensors on a GPU, got the CPU's: there Triton runs only under TRITON_INTERPRET=1")
 
 
-def new_like(tensor: Tensor, *, zero: bool, wide: bool = False) -> Tensor:
-    """A contiguous tensor to write results to; the interpreter truncates where it should round, so it gets float32."""
+def new_like(tensor: Tensor, *, zero: bool, wide: bool = False, columns: int | None = None) -> Tensor:
+    """A contiguous tensor to write results to, with as many columns or `columns`.
+
+    The interpreter truncates where it should round, so it gets float32.
+    """
+    shape = (*tensor.shape[:-1], tensor.shape[-1] if columns is None else columns)
     dtype = torch.float32 if wide or interpreted() else tensor.dtype
-    return (torch.zeros if zero else torch.empty)(tensor.shape, dtype=dtype, device=tensor.device)
+    return (torch.zeros if zero else torch.empty)(shape, dtype=dtype, device=tensor.device)
 
 
 def with_lists(classes: tuple[LaunchClass, ...], lists: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:

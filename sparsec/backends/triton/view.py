@@ -5,9 +5,10 @@ Invariant: no view holds an expression; what is left to a template is where the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sparsec.plan.heads import HeadDimChunk
+from sparsec.plan.heads import ColumnChunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ class ModuleView:
     heads: int
     kv_heads: int
     head_dim: int
+    value_dim: int
     group_size: int
     score: ScoreView
     start: StartView
@@ -125,8 +127,11 @@ class ModuleView:
     """`none`, `separate` or `restart`."""
     accumulate: bool
     """The heads of some KV group lie in several classes, whose gradients of keys and values are added up."""
-    chunks: tuple[HeadDimChunk, ...]
-    columns: str
-    """The chunks as the kernels' CHUNKS."""
+    chunks: Mapping[str, tuple[ColumnChunk, ...]]
+    """See `plan.heads.source_chunks`."""
+    key_columns: str
+    """The chunks of keys, as the kernels have them, and of queries."""
+    value_columns: str
+    """Those of values, and of outputs and their gradients."""
     kernels: tuple[KernelView, ...]
     key_kernels: tuple[KernelView, ...]

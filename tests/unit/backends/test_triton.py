@@ -107,7 +107,7 @@ def test_the_gradients_of_a_group_in_two_classes_are_added_up() -> None:
     functions = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
     kernels = [f"{name}_{n}{end}" for name in ("grad_queries", "grad_keys") for n in (0, 1) for end in ("_tile", "")]
     assert functions[-9:] == ["row_sums", *kernels]
-    assert "grad_k + at, offsets, owned, attempt, CHUNKS, PIECE, HEAD_DIM, True" in source
+    assert "k_to, k_offsets, owned, attempt, K_CHUNKS, PIECE, HEAD_DIM, True" in source
     assert source == emit_triton_backward(made)
 
 
@@ -116,7 +116,7 @@ def test_the_gradients_of_a_group_in_one_class_are_written_at_once() -> None:
     pattern = m.ResolvedPattern(4, 2, terms, 64, (), m.Documents.NONE, m.Score())
     made = Lowered(pattern).plan_backward(head_dim=64, dtype="bfloat16", query_tile=64, key_tile=32)
     source = emit_triton_backward(made)
-    assert "grad_k + at, offsets, owned, attempt, CHUNKS, PIECE, HEAD_DIM, False" in source
+    assert "k_to, k_offsets, owned, attempt, K_CHUNKS, PIECE, HEAD_DIM, False" in source
 
 
 ALL = m.Score(None, (Softcap(50.0), Alibi(), LearnedSink()))

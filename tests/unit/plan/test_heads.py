@@ -10,9 +10,9 @@ from sparsec.pipeline import Lowered
 from sparsec.plan.heads import (
     by_member,
     class_of_member,
+    column_chunks,
     group_spans,
     group_table,
-    head_dim_chunks,
     head_table,
     pack_table,
     packs,
@@ -83,7 +83,7 @@ def test_the_table_of_groups_has_each_groups_kind_and_constants() -> None:
     ],
 )
 def test_head_dim_in_chunks(head_dim: int, widths: list[int]) -> None:
-    chunks = head_dim_chunks(head_dim)
+    chunks = column_chunks(head_dim)
     assert [chunk.width for chunk in chunks] == widths
     assert [chunk.first for chunk in chunks] == [sum(widths[:n]) for n in range(len(widths))]
     assert [chunk.cut for chunk in chunks] == [chunk.first + chunk.width > head_dim for chunk in chunks]
