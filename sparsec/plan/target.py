@@ -35,6 +35,8 @@ TORCH_COLUMNS, TORCH_ROWS = 4096, 16
 """Columns that the kernels of `torch` take at a time, and rows that are not finite."""
 LEAST_TILE = 16
 """Rows or columns of a tile that is cut to fit the cells of an input."""
+VAST = 256
+"""Head dimensions above take so many registers for one row that Triton's tiles are the smallest for tensor cores."""
 LIGHT_MASKED = 2
 """Masked segments, at most, of a program whose kernel needs few registers."""
 CPU_LEVELS = ("x86-64-v3", "x86-64-v4")
@@ -173,6 +175,8 @@ def _tiles(of: Family, head_dim: int, dtype: str) -> tuple[int, int]:
             return 64, 64
         case Family.INTERPRETER:
             return 32, 32
+        case _ if head_dim > VAST:
+            return 32, 16
         case _ if dtype == "float32":
             return (64, 16) if 64 < head_dim <= 128 and of is not Family.CDNA else (32, 32)
         case Family.AMPERE:
@@ -203,7 +207,7 @@ def _shape(target: str, head_dim: int, dtype: str, query_tile: int, key_tile: in
     """A warp has 16 rows, as tensor cores take them."""
     of = family(target)
     if of is Family.CDNA:
-        return LaunchShape(min(4, max(1, query_tile // 16)), 2, False)
+        return LaunchShape(4 if head_dim > VAST else min(4, max(1, query_tile // 16)), 2, False)
     itemsize = 4 if dtype == "float32" else 2
     # Beside the stages lie the query tile, the probabilities and the reductions' scratch.
     room = shared_memory_bytes(target) - query_tile * (head_dim + key_tile) * itemsize - 4096
@@ -213,6 +217,8 @@ def _shape(target: str, head_dim: int, dtype: str, query_tile: int, key_tile: in
     # Without tensor cores, and for wide heads before wgmma, the sums want more threads a row.
     narrow = dtype == "float32" or (of is Family.AMPERE and head_dim > 128)
     rows_of_a_warp = 16 if not narrow else 8 if dtype != "float32" or head_dim <= 64 else 4
+    if head_dim > VAST:
+        rows_of_a_warp = 4
     warps = min(8, max(1, query_tile // rows_of_a_warp))
     return LaunchShape(warps, stages, _descriptors(of, dtype))
 
@@ -227,6 +233,8 @@ def backward_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, in
     match family(target):
         case (Family.CPU | Family.INTERPRETER) as of:
             return _tiles(of, head_dim, dtype)
+        case _ if head_dim > VAST:
+            return 16, 16
         case _ if dtype == "float32":
             return (32, 32) if head_dim <= 64 else (32, 16)
         case Family.AMPERE if head_dim <= 128:
@@ -250,6 +258,8 @@ def transposed_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, 
     match family(target):
         case (Family.CPU | Family.INTERPRETER) as of:
             return _tiles(of, head_dim, dtype)
+        case _ if head_dim > VAST:
+            return 16, 16
         case _ if dtype == "float32":
             return (32, 32) if head_dim <= 64 else (16, 32)
         case _ if head_dim > 128:
@@ -274,6 +284,8 @@ def backward_shape(
         return picked
     of = family(target)
     rows = key_tile if of_keys else query_tile
+    if head_dim > VAST:
+        return LaunchShape(4 if of is Family.CDNA else 8, 1, _descriptors(of, dtype))
     if of is Family.CDNA:
         return LaunchShape(min(4, max(1, rows // 16)), 1, False)
     # The sums of keys and values want more threads a row but where the tensor cores take 64 rows of four warps.
@@ -290,7 +302,7 @@ def cached_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, int]
     if picked := _picked_tiles(target, Kind.CHUNK, head_dim, dtype):
         return picked
     of = family(target)
-    if of not in (Family.CPU, Family.INTERPRETER, Family.CDNA):
+    if of not in (Family.CPU, Family.INTERPRETER, Family.CDNA) and head_dim <= VAST:
         if dtype == "float32" and head_dim > 64:
             return 32, 16
         if head_dim > 128:
@@ -316,14 +328,14 @@ def decode_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, int]
             return DECODE_ROWS, 32
     if dtype == "float32":
         return DECODE_ROWS, 32 if head_dim <= 128 else 16
-    return DECODE_ROWS, 64 if head_dim <= 128 else 32
+    return DECODE_ROWS, 64 if head_dim <= 128 else 32 if head_dim <= VAST else 16
 
 
 def decode_rows(target: str, head_dim: int, dtype: str) -> int:
     """The most rows of one program, each a query row of one head."""
     if dtype == "float32":
         return 32 if head_dim <= 64 else 16
-    return 64 if head_dim <= 128 else 32
+    return 64 if head_dim <= 128 else 32 if head_dim <= VAST else 16
 
 
 def decode_program_rows(rows: int) -> int:
@@ -341,7 +353,8 @@ def decode_shape(target: str, head_dim: int, dtype: str, rows: int, key_tile: in
         return LaunchShape(4 if head_dim <= 64 else 8, 2, False)
     room = shared_memory_bytes(target) // 2 - rows * (head_dim + key_tile) * 2 - 4096
     stages = 1 + room // (4 * key_tile * head_dim)
-    return LaunchShape(4 if rows == 16 or head_dim <= 64 else 8, max(1, min(4, stages)), False)
+    few = head_dim <= 64 or (rows == 16 and head_dim <= VAST)
+    return LaunchShape(4 if few else 8, max(1, min(4, stages)), False)
 
 
 def decode_splits(target: str, processors: int, programs: int, iterations: int) -> int:

@@ -10,16 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparsec.backends.base import (
-    BackwardKernel,
-    Builder,
-    Built,
-    CachedKernel,
-    ForwardKernel,
-    KernelRecord,
-    Kernels,
-    check_one_width,
-)
+from sparsec.backends.base import BackwardKernel, Builder, Built, CachedKernel, ForwardKernel, KernelRecord, Kernels
 from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
 from sparsec.backends.triton.emit_cached import emit_triton_cached
 from sparsec.pipeline import Compilation
@@ -53,7 +44,6 @@ class TritonBackend:
         """Triton brings its compiler along."""
 
     def kernels(self, compilation: Compilation) -> Kernels:
-        check_one_width(compilation)
         from sparsec.backends.triton.cached import TritonCached
         from sparsec.backends.triton.kernel import TritonKernel
 
@@ -61,7 +51,6 @@ class TritonBackend:
         return Kernels(built, lambda: built, lambda: TritonCached.of(*compilation.cached))
 
     def sources(self, compilation: Compilation, parts: Sequence[str]) -> dict[str, str]:
-        check_one_width(compilation)
         emitters = {
             "forward": lambda: emit_triton(compilation.forward),
             "cached": lambda: emit_triton_cached(*compilation.cached),
