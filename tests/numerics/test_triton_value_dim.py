@@ -1,4 +1,4 @@
-"""Values of another width than keys, in Triton's interpreter, against the reference: forward, gradients, caches, NaN."""
+"""Values of another width than keys in Triton's interpreter, against the reference; what is unseen has no effect."""
 
 from __future__ import annotations
 

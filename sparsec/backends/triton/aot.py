@@ -90,10 +90,11 @@ def compile_ahead_backward(
     gpu = _gpu_target(target)
     module, launch = load_module(source), BackwardLaunch.of(plan)
     built = [_compile(module.row_sums, _Request(launch.forward, target, gpu, PLAIN, (0, 0), allow_tf32))]
-    for kind, classes in (("grad_queries", launch.forward.classes), ("grad_keys", launch.transposed)):
+    of_queries, of_keys = launch.forward.classes, launch.transposed
+    for kind, classes in (("grad_queries", of_queries), ("grad_keys", of_keys), ("key_mass", of_keys)):
         for n, launched in enumerate(classes):
             tiles = launched.query_tile, launched.key_tile
-            shape = launch.shape(launched, target, of_keys=kind == "grad_keys")
+            shape = launch.shape(launched, target, of_keys=kind != "grad_queries")
             request = _Request(launch.forward, target, gpu, shape, tiles, allow_tf32, launch.adds_up)
             built.append(_compile(getattr(module, f"{kind}_{n}"), request))
     return tuple(built)
@@ -173,7 +174,7 @@ def _compile(kernel: Any, request: _Request) -> KernelArtefact:
     element = _ELEMENTS[plan.dtype]
     pointers = dict.fromkeys(("q", "k", "v", "g", "out", "grad_q"), element)
     pointers |= dict.fromkeys(("grad_k", "grad_v"), "fp32" if request.wide else element)
-    pointers |= dict.fromkeys(("lse", "log_sum", "delta", "grad_lse", "sink", "sink_parts"), "fp32")
+    pointers |= dict.fromkeys(("lse", "log_sum", "delta", "grad_lse", "sink", "sink_parts", "mass"), "fp32")
     pointers |= dict.fromkeys(("keys", "values"), element) | dict.fromkeys(("parts", "part_logs"), "fp32")
     pointers |= dict.fromkeys(("table", "spans", "document_tiles", "members", "head_splits"), "i32")
     pointers |= dict.fromkeys(("lengths", "counts", "places"), "i32")

@@ -59,12 +59,12 @@ class ClassEntry:
         launched: LaunchClass,
         fixed: Mapping[str, object],
         *,
-        of_keys: bool = False,
+        of_groups: bool = False,
     ) -> ClassEntry:
-        """`of_keys`: a program has a key tile of a KV group, else a query tile of a head."""
+        """`of_groups`: a program has a tile of a KV group, else of a head."""
         given = {**fixed, "table": device_tensor(launched.table, device)}
         slots = len(launched.table)
-        if of_keys:
+        if of_groups:
             spans = plan.spans(launched)
             given["spans"], slots = device_tensor(spans, device), len(spans)
         entry = KernelEntry(function, device, shape, given)
@@ -130,7 +130,7 @@ class LaunchCall:
         tensors: Mapping[str, Tensor | None],
         sources: Mapping[str, Tensor],
     ) -> None:
-        """One program a key tile and KV group; `sources` are read by query tiles."""
+        """One program a key tile and KV group, or head; `sources` are read by query tiles."""
         size = of.key_tile
         given = {**self.numbers, **tensors}
         self._run(of, self._places(size, -(-self.n_keys // size), given), lists, given, sources, of.query_tile)

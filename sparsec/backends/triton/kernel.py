@@ -94,16 +94,17 @@ def target_of(device: torch.device) -> str:
 
 @dataclass(frozen=True, slots=True)
 class GradientEntries:
-    """The gradients' kernels on one device."""
+    """The gradients' kernels on one device, and those of the mass."""
 
     row_sums: KernelEntry
     queries: tuple[ClassEntry, ...]
     keys: tuple[ClassEntry, ...]
+    mass: tuple[ClassEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
-    """The gradients' launch plan, their source, the kernels on each device, and the tables that `grad_keys` reads."""
+    """The gradients' launch plan, their source, the kernels on each device, and the tables that key tiles read."""
 
     plan: BackwardLaunch
     source: str
@@ -119,16 +120,17 @@ class Gradients:
 def _gradient_entries(plan: BackwardLaunch, source: str, allow_tf32: bool, device: torch.device) -> GradientEntries:
     module, fixed = load_module(source), constants(plan.forward, allow_tf32, device)
 
-    def entries(name: str, classes: tuple[LaunchClass, ...], of_keys: bool) -> Iterator[ClassEntry]:
+    def entries(name: str, classes: tuple[LaunchClass, ...]) -> Iterator[ClassEntry]:
         for n, launched in enumerate(classes):
-            shape = plan.shape(launched, target_of(device), of_keys=of_keys)
+            shape = plan.shape(launched, target_of(device), of_keys=name != "grad_queries")
             kernel = getattr(module, f"{name}_{n}")
-            yield ClassEntry.of(kernel, device, shape, plan.forward, launched, fixed, of_keys=of_keys)
+            yield ClassEntry.of(kernel, device, shape, plan.forward, launched, fixed, of_groups=name == "grad_keys")
 
     return GradientEntries(
         KernelEntry(module.row_sums, device, PLAIN, {}),
-        tuple(entries("grad_queries", plan.forward.classes, False)),
-        tuple(entries("grad_keys", plan.transposed, True)),
+        tuple(entries("grad_queries", plan.forward.classes)),
+        tuple(entries("grad_keys", plan.transposed)),
+        tuple(entries("key_mass", plan.transposed)),
     )
 
 
@@ -233,9 +235,7 @@ class TritonKernel:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """See `backends.base.BackwardKernel`; raises as `forward` does."""
         check_runs_triton(q)
-        if self.gradients is None:
-            raise InternalError("a kernel made without the plan of its gradients was asked for them")
-        made = self.gradients()
+        made = self._gradients()
         plan, packed, adds = made.plan, cu_seqlens is not None, made.plan.adds_up
         dq = new_like(q, zero=packed)
         dk, dv = (new_like(t, zero=packed or adds or q.numel() == 0, wide=adds) for t in (k, v))
@@ -255,6 +255,40 @@ class TritonKernel:
         for entry, tables in zip(entries.keys, with_lists(plan.transposed, lists), strict=True):
             call.key_tiles(entry, tables, tensors, {"queries": q, "gradients": g})
         return dq.to(types[0]), dk.to(types[1]), dv.to(types[2]), dsink
+
+    def mass(
+        self,
+        q: Tensor,
+        k: Tensor,
+        lse: Tensor,
+        *,
+        q_offset: int,
+        scale: float | None = None,
+        lists: Sequence[Tensor] = (),
+        sink: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        inputs: tuple[Lookup, ...] = (),
+    ) -> Tensor:
+        """See `backends.base.MassKernel`; raises as `forward` does."""
+        check_runs_triton(q)
+        made = self._gradients()
+        mass = torch.zeros((*q.shape[:2], k.shape[2]), dtype=torch.float32, device=q.device)
+        if q.numel() == 0:
+            return mass
+        q, k = with_rows(q), with_rows(k)
+        strided = {"q": q, "k": k}
+        call = LaunchCall.of(self.plan, strided, q_offset, cu_seqlens, self.plan.scale(scale) * LOG2_E)
+        log_sum = (lse * LOG2_E).masked_fill_(lse == -math.inf, math.inf).contiguous()  # such a row gives no weight
+        tensors: dict[str, Tensor | None] = {**strided, "log_sum": log_sum, "mass": mass}
+        lists = made.draws.tables(q.shape[2], q_offset, q.device)
+        for entry, tables in zip(made.entries.on(q.device).mass, with_lists(made.plan.transposed, lists), strict=True):
+            call.key_tiles(entry, tables, tensors, {"queries": q})
+        return mass
+
+    def _gradients(self) -> Gradients:
+        if self.gradients is None:
+            raise InternalError("a kernel made without the plan of its gradients was asked for what needs it")
+        return self.gradients()
 
 
 def with_positive_scale(q: Tensor, scale: float) -> tuple[Tensor, float]:

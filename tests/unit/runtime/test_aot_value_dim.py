@@ -15,7 +15,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytestmark = [pytest.mark.kernels, pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")]
 NAMES = {
     "forward": ["forward_0"],
-    "backward": ["row_sums", "grad_queries_0", "grad_keys_0"],
+    "backward": ["row_sums", "grad_queries_0", "grad_keys_0", "key_mass_0"],
     "cached": ["attend_0", "decode_0", "merge", "store"],
 }
 WITHOUT_PRODUCTS = ("row_sums", "merge", "store")
