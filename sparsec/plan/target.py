@@ -29,6 +29,8 @@ SUM_ROWS, STORE_ROWS = 16, 16
 """Rows of one program of Triton's `row_sums`, and of its `store`."""
 MERGED = 16
 """Splits that one step of Triton's `merge` adds."""
+WALKED_TILES = 128
+"""Tiles that Triton's kernels ask inputs of at a time."""
 CHAINED_SEGMENTS = 4
 """Contiguous segments of one of Triton's loops that a chain of comparisons tells apart; more go through a vector."""
 TORCH_COLUMNS, TORCH_ROWS = 4096, 16
@@ -355,6 +357,18 @@ def decode_shape(target: str, head_dim: int, dtype: str, rows: int, key_tile: in
     stages = 1 + room // (4 * key_tile * head_dim)
     few = head_dim <= 64 or (rows == 16 and head_dim <= VAST)
     return LaunchShape(4 if few else 8, max(1, min(4, stages)), False)
+
+
+def gather_shape(target: str, head_dim: int, dtype: str) -> tuple[LaunchShape, int]:
+    """How Triton's kernels of lists of rows are compiled, and how many keys or rows they take at a time."""
+    stages = 1 if family(target) is Family.CDNA or dtype == "float32" else 2
+    narrow = dtype == "float32" or head_dim > 128
+    return LaunchShape(4, stages, False), 16 if narrow and head_dim > 64 else 32
+
+
+def gather_rows(members: int) -> int:
+    """The rows of a program that has one row of so many query heads: a power of two that tensor cores take."""
+    return max(16, 1 << (members - 1).bit_length())
 
 
 def decode_splits(target: str, processors: int, programs: int, iterations: int) -> int:

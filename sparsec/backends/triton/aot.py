@@ -17,8 +17,8 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sparsec.backends.triton.call import FP_FUSION
 from sparsec.backends.triton.kernel import load_module
+from sparsec.backends.triton.launches import FP_FUSION
 from sparsec.backends.triton.modifiers import modifiers_of
 from sparsec.diagnostics.model import SparsecError
 from sparsec.plan.kernel import BackwardPlan, KernelPlan

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparsec.backends.base import Cached, Lookup
-from sparsec.backends.triton.call import KernelEntry, aligned_tensor, launch, strides, with_rows
+from sparsec.backends.triton.call import aligned_tensor, strides, with_rows
 from sparsec.backends.triton.emit_cached import emit_triton_cached
 from sparsec.backends.triton.kernel import (
     LOG2_E,
@@ -27,6 +27,7 @@ from sparsec.backends.triton.kernel import (
     with_lists,
     with_positive_scale,
 )
+from sparsec.backends.triton.launches import KernelEntry, launch
 from sparsec.ir.bands.liveness import Region
 from sparsec.plan.heads import PackTable
 from sparsec.plan.kv.cached import CachedPlan

@@ -12,38 +12,32 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from triton.runtime.errors import OutOfResources
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from sparsec.backends.base import Lookup
+from sparsec.backends.triton.asking import Asking, KeyGather
+from sparsec.backends.triton.launches import KernelEntry, launch
+from sparsec.backends.triton.lookups import input_arguments, listing_of, within_documents
 from sparsec.backends.triton.packed import document_tiles
-from sparsec.diagnostics.model import CallError
 from sparsec.plan.launch import LaunchClass, LaunchPlan
 from sparsec.plan.target import SUM_ROWS, LaunchShape
-from sparsec.runtime.devices import current, device_tensor
+from sparsec.runtime.devices import device_tensor
 from sparsec.sema.model import Documents
 
-FP_FUSION = True
-"""Multiply and add become one instruction; passed to every compile, so that Triton's default does not matter."""
 _VECTOR_BYTES = 16
 _ROW_REACH = 1 << 31
 """Offsets within one tile are 32 bits wide."""
 
 
 @dataclass(frozen=True, slots=True)
-class KernelEntry:
-    """A kernel on one device: what all its calls have in common. `fixed`: arguments that no call changes."""
-
-    function: Any
-    device: torch.device
-    shape: LaunchShape
-    fixed: Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True)
 class ClassEntry:
-    """The kernel of a head class. `slots`: programs a tile; `chunks`: of each source the chunks' numbers and widths."""
+    """The kernels of a head class. `slots`: programs a tile; `chunks`: of each source the chunks' numbers and widths.
 
-    entry: KernelEntry
+    `entry`: None for a class without tiles.
+    """
+
+    entry: KernelEntry | None
+    asking: Asking
     slots: int
     query_tile: int
     key_tile: int
@@ -52,8 +46,10 @@ class ClassEntry:
     @classmethod
     def of(
         cls,
-        function: Any,
+        module: Any,
+        name: str,
         device: torch.device,
+        target: str,
         shape: LaunchShape,
         plan: LaunchPlan,
         launched: LaunchClass,
@@ -64,12 +60,14 @@ class ClassEntry:
         """`of_groups`: a program has a tile of a KV group, else of a head."""
         given = {**fixed, "table": device_tensor(launched.table, device)}
         slots = len(launched.table)
+        asking = Asking.of(module, name, device, target, plan, launched, given)
         if of_groups:
             spans = plan.spans(launched)
             given["spans"], slots = device_tensor(spans, device), len(spans)
-        entry = KernelEntry(function, device, shape, given)
+        function = getattr(module, name, None)
+        entry = None if function is None else KernelEntry(function, device, shape, given)
         chunks = {name: tuple((each.index, each.width) for each in found) for name, found in plan.chunks.items()}
-        return cls(entry, slots, launched.query_tile, launched.key_tile, chunks)
+        return cls(entry, asking, slots, launched.query_tile, launched.key_tile, chunks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +78,14 @@ class LaunchCall:
     batch: int
     n_queries: int
     n_keys: int
+    kv_heads: int
     q_offset: int
     cu_seqlens: Tensor | None
     numbers: Mapping[str, object]
     _document_tiles: dict[int, Tensor] = field(default_factory=dict)
     """By the size of a tile."""
+    _listings: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """By the test of a list of rows."""
 
     @classmethod
     def of(
@@ -94,6 +95,7 @@ class LaunchCall:
         q_offset: int,
         cu_seqlens: Tensor | None,
         scale_log2: float,
+        inputs: tuple[Lookup, ...] = (),
     ) -> LaunchCall:
         """`strided`: tensors [B, heads, rows, columns] by the names that their strides have, among them q and k."""
         q, k = strided["q"], strided["k"]
@@ -106,8 +108,8 @@ class LaunchCall:
             "batches": batch,
             "scale_log2": scale_log2,
         }
-        numbers |= strides(strided)
-        return cls(plan.documents, batch, n_queries, n_keys, q_offset, cu_seqlens, numbers)
+        numbers |= strides(strided) | input_arguments(plan.inputs, inputs)
+        return cls(plan.documents, batch, n_queries, n_keys, plan.kv_heads, q_offset, cu_seqlens, numbers)
 
     def query_tiles(
         self,
@@ -121,7 +123,9 @@ class LaunchCall:
         first = offset // size
         tiles = (offset + self.n_queries - 1) // size + 1 - first
         given = {**self.numbers, **tensors, "first_tile": first, "tiles": tiles}
-        self._run(of, self._places(size, tiles, given), lists, given, sources, of.key_tile)
+        self._run(of, self._places(size, tiles, given), lists, given, sources, of.key_tile, self.n_keys)
+        if of.asking.gather is not None:
+            of.asking.take_rows(self._places(1, self.n_queries, given), self.kv_heads, given)
 
     def key_tiles(
         self,
@@ -133,7 +137,25 @@ class LaunchCall:
         """One program a key tile and KV group, or head; `sources` are read by query tiles."""
         size = of.key_tile
         given = {**self.numbers, **tensors}
-        self._run(of, self._places(size, -(-self.n_keys // size), given), lists, given, sources, of.query_tile)
+        places = self._places(size, -(-self.n_keys // size), given)
+        self._run(of, places, lists, given, sources, of.query_tile, self.n_queries + of.query_tile)
+        for gather in of.asking.of_keys:
+            self._list_keys(gather, given)
+
+    def _list_keys(self, of: KeyGather, given: dict[str, object]) -> None:
+        """One program some keys of an entry and KV group."""
+        entries, count = given[f"entries_{of.test}"], -(-self.n_keys // of.width)
+        assert isinstance(entries, Tensor), "a list of rows"
+        places = self._places(of.width, count, given)
+        if of.test not in self._listings:
+            if "document_tiles" in given:
+                assert self.cu_seqlens is not None, "there are documents"
+                restart, count = self.documents is Documents.RESTART, places
+                entries = within_documents(entries, of.width, self.cu_seqlens, restart=restart)
+            self._listings[of.test] = listing_of(entries, count)
+        listing, starts = self._listings[of.test]
+        own = {"listing": listing, "starts": starts, "places": starts.shape[2] - 1, "slots_a_tile": of.spans}
+        launch(of.entry, places * of.parts * of.spans, {**given, **own})
 
     def _places(self, size: int, tiles: int, given: dict[str, object]) -> int:
         """The tiles of all sequences, or of all documents, which are then given."""
@@ -153,37 +175,20 @@ class LaunchCall:
         given: dict[str, object],
         sources: Mapping[str, Tensor],
         rows: int,
+        columns: int,
     ) -> None:
-        tma = of.entry.shape.tma and given["VECTOR"] != 1 and all(_fits_descriptor(t) for t in sources.values())
-        given["TMA"] = tma
+        """`columns`: what the tiles that a program visits lie in, of `rows` each."""
         for n, table in enumerate(lists):
             given[f"draws_{n}"] = table
+        of.asking.find_visits(places, -(-columns // rows), given)
+        if of.entry is None:
+            return
+        tma = of.entry.shape.tma and given["VECTOR"] != 1 and all(_fits_descriptor(t) for t in sources.values())
+        given["TMA"] = tma
         for name, tensor in sources.items():
             for index, width in of.chunks[name]:
                 given[f"{name}_{index}"] = _descriptor(tensor, rows, width) if tma else tensor
         launch(of.entry, places * of.slots, given)
-
-
-def launch(entry: KernelEntry, programs: int, given: Mapping[str, object]) -> None:
-    """Runs `programs` programs on the entry's device, with those arguments that the kernel names.
-
-    Raises CallError where the device has too little room for the tiles that the kernel was planned with.
-    """
-    if not programs:
-        return
-    function, shape, fixed = entry.function, entry.shape, entry.fixed
-    named = {name: given[name] if name in given else fixed[name] for name in function.arg_names}
-    options: dict[str, object] = {"num_warps": shape.warps, "num_stages": shape.stages, "enable_fp_fusion": FP_FUSION}
-    if shape.maxnreg is not None:
-        options["maxnreg"] = shape.maxnreg
-    try:
-        with current(entry.device):  # Triton launches on the current device
-            function[(programs,)](**named, **options)
-    except OutOfResources as error:
-        raise CallError(
-            f"expected a device like the one that the module was compiled for, got {entry.device}, where its kernels "
-            f"lack room ({error}); sparsec.compile(..., device={str(entry.device)!r}) makes one for it"
-        ) from error
 
 
 def row_sums(

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from sparsec.backends.environment import render
+from sparsec.backends.triton.emit_inputs import Frame, asked_view, gathers_view, inputs_view, is_asked, pair_lines
 from sparsec.backends.triton.expr import assignment
 from sparsec.backends.triton.modifiers import rows_view, score_view, start_view
 from sparsec.backends.triton.sources import with_functions
 from sparsec.backends.triton.view import GroupsView, KernelView, ListView, LoopView, ModuleView, SegmentView
-from sparsec.ir.expr.fold import lists_in
+from sparsec.ir.expr.fold import lists_in, picks_in
 from sparsec.ir.expr.nodes import TRUE, Add, Expr, Sub, Var
 from sparsec.ir.tiles.program import ListSpec, Segment, TileProgram
 from sparsec.plan.heads import ColumnChunk, group_spans, share_a_group, source_chunks
@@ -70,11 +71,11 @@ def module_view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...]) 
         key_columns=_columns(chunks["keys"], plan.head_dim),
         value_columns=_columns(chunks["values"], plan.value_dim),
         kernels=tuple(
-            _kernel(f"{name}_{n}", head_class, query_side(plan.documents), None, piece, summed)
+            _kernel(plan, f"{name}_{n}", head_class, query_side(plan.documents), None, piece, summed)
             for n, head_class in enumerate(plan.classes)
         ),
         key_kernels=tuple(
-            _kernel(f"grad_keys_{n}", head_class, _key_side(plan.documents), _groups(plan, head_class), piece, most)
+            _kernel(plan, f"grad_keys_{n}", head_class, _key_side(plan.documents), _groups(plan, head_class), piece, most)
             for n, head_class in enumerate(transposed)
         ),
     )
@@ -128,9 +129,16 @@ def _key_side(documents: Documents) -> Side:
 
 
 def _kernel(
-    name: str, head_class: HeadClass, side: Side, groups: GroupsView | None, piece: int, summed: int
+    plan: KernelPlan,
+    name: str,
+    head_class: HeadClass,
+    side: Side,
+    groups: GroupsView | None,
+    piece: int,
+    summed: int,
 ) -> KernelView:
     program = head_class.program
+    frame = Frame.of(plan.documents, program, of_keys=groups is not None)
     names = side.names | {name: checked_name(name) for name, _ in head_class.constants}
     let_lines: list[str] = []
     for let in program.lets:
@@ -140,6 +148,8 @@ def _kernel(
     heads = head_class.heads
     contiguous = heads == tuple(range(heads[0], heads[0] + len(heads)))
     lists = tuple(_list(n, spec, program.key_tile, names) for n, spec in enumerate(program.lists))
+    of_inputs = (plan.inputs, frame, plan.heads)
+    tests = tuple(pair_lines(picks_in(program.live), program, plan.inputs, frame))
     return KernelView(
         name=name,
         origins=tuple(_checked_origin(origin) for origin in head_class.origins if origin),
@@ -152,10 +162,14 @@ def _kernel(
         key_tile=program.key_tile,
         let_lines=tuple(let_lines),
         lists=lists,
-        full=loop_view("full", program.full, program, names, lists, side),
-        masked=loop_view("masked", program.masked, program, names, lists, side),
+        full=loop_view("full", program.full, program, names, lists, side, ()),
+        masked=loop_view("masked", program.masked, program, names, lists, side, tests),
         piece=piece,
         attempts=3 * -(-summed // piece),
+        number=int(name.rpartition("_")[2]),
+        inputs=inputs_view(picks_in(program.live), program, plan.inputs, plan.heads),
+        asked=asked_view(program, names, lists, *of_inputs),
+        gathers=gathers_view(program, names, lists, *of_inputs),
     )
 
 
@@ -172,9 +186,13 @@ def loop_view(
     names: Mapping[str, str],
     lists: tuple[ListView, ...],
     side: Side,
+    pairs: tuple[str, ...],
 ) -> LoopView:
+    """`pairs`: lines that set `pair_<n>`."""
     views: list[SegmentView] = []
     end = "0"
+    asked = [segment for segment in segments if is_asked(segment)]
+    segments = tuple(segment for segment in segments if segment not in asked)
     runs = tuple(p for p in segments if p.contiguous and p.when == TRUE)
     if len(runs) > CHAINED_SEGMENTS:
         view, end = _runs(kind, runs, names)
@@ -188,17 +206,31 @@ def loop_view(
             count_lines = list(assignment(end, Add(Var(first), segment.count), {**names, first: first}))
         lines = tuple(_segment_lines(segment, n, program, names, lists))
         views.append(SegmentView(_checked_origin(segment.origin), tuple(count_lines), first, lines))
+    for segment in asked:
+        view, end = _found(kind, len(views), segment, end)
+        views.append(view)
     skips = any(segment.when != TRUE for segment in segments)
     if kind == "full":
         return LoopView(tuple(views), end, False, skips, (), ())
     lookups = tuple(
         line for n in sorted(lists_in(program.live)) for line in listed_lines(lists[n], "tile", program, names)
     )
+    lookups += pairs
     if program.live == TRUE:
         return LoopView(tuple(views), end, True, skips, lookups, (f"live = {side.inside}",))
     test = assignment("allowed", program.live, {**names, "i": "i", "j": "j"})
     inside = f"({side.inside})" if side.inside.startswith("j") else side.inside
     return LoopView(tuple(views), end, True, skips, lookups, (*test, f"live = allowed & {inside}"))
+
+
+def _found(kind: str, n: int, segment: Segment, first: str) -> tuple[SegmentView, str]:
+    """The tiles that a kernel before has found: the full ones from the front of its list, the masked from its back."""
+    end, at = f"{kind}_end_{n}", "n" if kind == "full" else "visits_row - 3 - n"
+    count = f"tl.load(visits_at + {int(kind != 'full')})"
+    load = f"tl.load(visits_at + 2 + {at}, mask=n >= 0, other=0)"
+    lines = [f"tile = {load}"] if n == 0 else [f"candidate = {load}", "tile = tl.where(n >= 0, candidate, tile)"]
+    counts = (f"{end} = {count}" if n == 0 else f"{end} = {first} + {count}",)
+    return SegmentView(_checked_origin(segment.origin), counts, first, tuple(lines)), end
 
 
 def _runs(kind: str, segments: tuple[Segment, ...], names: Mapping[str, str]) -> tuple[SegmentView, str]:

@@ -24,15 +24,14 @@ from torch import Tensor
 
 from sparsec.backends.base import Lookup
 from sparsec.backends.triton.call import (
-    FP_FUSION,
     ClassEntry,
-    KernelEntry,
     LaunchCall,
     aligned_tensor,
     row_sums,
     with_rows,
 )
 from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
+from sparsec.backends.triton.launches import FP_FUSION, KernelEntry
 from sparsec.backends.triton.modifiers import modifiers_of
 from sparsec.diagnostics.model import CallError, InternalError
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
@@ -119,12 +118,13 @@ class Gradients:
 
 def _gradient_entries(plan: BackwardLaunch, source: str, allow_tf32: bool, device: torch.device) -> GradientEntries:
     module, fixed = load_module(source), constants(plan.forward, allow_tf32, device)
+    target = target_of(device)
 
     def entries(name: str, classes: tuple[LaunchClass, ...]) -> Iterator[ClassEntry]:
         for n, launched in enumerate(classes):
-            shape = plan.shape(launched, target_of(device), of_keys=name != "grad_queries")
-            kernel = getattr(module, f"{name}_{n}")
-            yield ClassEntry.of(kernel, device, shape, plan.forward, launched, fixed, of_groups=name == "grad_keys")
+            shape = plan.shape(launched, target, of_keys=name != "grad_queries")
+            on = module, f"{name}_{n}", device, target, shape
+            yield ClassEntry.of(*on, plan.forward, launched, fixed, of_groups=name == "grad_keys")
 
     return GradientEntries(
         KernelEntry(module.row_sums, device, PLAIN, {}),
@@ -176,7 +176,7 @@ class TritonKernel:
         made = []
         for n, launched in enumerate(plan.classes):
             shape = plan.shape(launched, target)
-            made.append(ClassEntry.of(getattr(module, f"forward_{n}"), device, shape, plan, launched, fixed))
+            made.append(ClassEntry.of(module, f"forward_{n}", device, target, shape, plan, launched, fixed))
         return tuple(made)
 
     def forward(
@@ -207,8 +207,8 @@ class TritonKernel:
         q, scale = with_positive_scale(q, scale)
         q, k, v = (with_rows(tensor) for tensor in (q, k, v))
         strided = {"q": q, "k": k, "v": v, "out": out}
-        call = LaunchCall.of(self.plan, strided, q_offset, cu_seqlens, scale * LOG2_E)
-        tensors = {"q": q, "v": v, "out": out, "lse": lse, "sink": None if sink is None else aligned_tensor(sink)}
+        call = LaunchCall.of(self.plan, strided, q_offset, cu_seqlens, scale * LOG2_E, inputs)
+        tensors = {"q": q, "k": k, "v": v, "out": out, "lse": lse, "sink": None if sink is None else aligned_tensor(sink)}
         for entry, tables in zip(self.entries.on(q.device), with_lists(self.plan.classes, lists), strict=True):
             call.query_tiles(entry, tables, tensors, {"keys": k, "values": v})
         return out.to(q.dtype), lse
@@ -236,17 +236,20 @@ class TritonKernel:
         """See `backends.base.BackwardKernel`; raises as `forward` does."""
         check_runs_triton(q)
         made = self._gradients()
-        plan, packed, adds = made.plan, cu_seqlens is not None, made.plan.adds_up
-        dq = new_like(q, zero=packed)
+        plan, packed, entries = made.plan, cu_seqlens is not None, made.entries.on(q.device)
+        gathers = any(entry.asking.gathers for entry in (*entries.queries, *entries.keys))
+        adds = plan.adds_up or gathers
+        dq = new_like(q, zero=packed or gathers, wide=gathers)
         dk, dv = (new_like(t, zero=packed or adds or q.numel() == 0, wide=adds) for t in (k, v))
         if q.numel() == 0:
             return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), None if sink is None else torch.zeros_like(sink)
-        types, entries = (q.dtype, k.dtype, v.dtype), made.entries.on(q.device)
+        types = q.dtype, k.dtype, v.dtype
         q, k, v, g, out = (with_rows(tensor) for tensor in (q, k, v, grad_out, out))
         sink = None if sink is None else aligned_tensor(sink)
         log_sum, delta, dsink = row_sums(entries.row_sums, g, out, aligned_tensor(lse.contiguous()), grad_lse, sink)
         strided = {"q": q, "k": k, "v": v, "g": g}
-        call = LaunchCall.of(plan.forward, strided, q_offset, cu_seqlens, self.plan.scale(scale) * LOG2_E)
+        scale_log2 = self.plan.scale(scale) * LOG2_E
+        call = LaunchCall.of(plan.forward, strided, q_offset, cu_seqlens, scale_log2, inputs)
         tensors: dict[str, Tensor | None] = {**strided, "log_sum": log_sum, "delta": delta}
         tensors |= {"grad_q": dq, "grad_k": dk, "grad_v": dv}
         for entry, tables in zip(entries.queries, with_lists(plan.forward.classes, lists), strict=True):
@@ -277,7 +280,9 @@ class TritonKernel:
             return mass
         q, k = with_rows(q), with_rows(k)
         strided = {"q": q, "k": k}
-        call = LaunchCall.of(self.plan, strided, q_offset, cu_seqlens, self.plan.scale(scale) * LOG2_E)
+        call = LaunchCall.of(made.plan.forward, strided, q_offset, cu_seqlens, self.plan.scale(scale) * LOG2_E, inputs)
+        if any(entry.asking.gathers for entry in made.entries.on(q.device).keys):
+            raise CallError("expected no return_mass of a pattern with lists of rows, which target 'torch' has")
         log_sum = (lse * LOG2_E).masked_fill_(lse == -math.inf, math.inf).contiguous()  # such a row gives no weight
         tensors: dict[str, Tensor | None] = {**strided, "log_sum": log_sum, "mass": mass}
         lists = made.draws.tables(q.shape[2], q_offset, q.device)

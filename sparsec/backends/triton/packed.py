@@ -18,13 +18,19 @@ def document_tiles(cu_seqlens: Tensor, rows: int, tile: int, *, restart: bool) -
     begin, end = cu_seqlens[:-1].long(), cu_seqlens[1:].long()
     if len(begin) == 0:
         return torch.zeros((0, 3), dtype=torch.int32, device=cu_seqlens.device)
-    first = torch.zeros_like(begin) if restart else begin // tile
-    past = (end - begin + tile - 1) // tile if restart else (end + tile - 1) // tile
-    count = torch.where(end > begin, past - first, 0)
-    stop = count.cumsum(0)
+    first, count, stop = document_grid(cu_seqlens, tile, restart=restart)
     n = torch.arange(-(-rows // tile) + len(begin), device=cu_seqlens.device)
     found = torch.searchsorted(stop, n, right=True)
     document = found.clamp(max=len(begin) - 1)
     number = first[document] + n - (stop - count)[document]
     table = torch.stack((number, begin[document], end[document]), dim=1)
     return torch.where((found < len(begin))[:, None], table, 0).to(torch.int32)
+
+
+def document_grid(cu_seqlens: Tensor, tile: int, *, restart: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each document the number of its first tile, how many it has, and how many come up to its end."""
+    begin, end = cu_seqlens[:-1].long(), cu_seqlens[1:].long()
+    first = torch.zeros_like(begin) if restart else begin // tile
+    past = (end - begin + tile - 1) // tile if restart else (end + tile - 1) // tile
+    count = torch.where(end > begin, past - first, 0)
+    return first, count, count.cumsum(0)

@@ -56,6 +56,51 @@ class GroupsView:
 
 
 @dataclass(frozen=True, slots=True)
+class InputsView:
+    """What a kernel is given of inputs: tensors, their numbers, and lines that find what they say of `head`."""
+
+    tensors: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AskedView:
+    """The tiles that ask inputs: those `tile` of numbers n < `count`, in vectors.
+
+    `full` and `masked` set these names: which of the tiles a kernel visits; `full` is empty where it visits none.
+    """
+
+    origin: str
+    count_lines: tuple[str, ...]
+    tile_lines: tuple[str, ...]
+    lookup_lines: tuple[str, ...]
+    full: tuple[str, ...]
+    masked: tuple[str, ...]
+    inputs: InputsView
+
+
+@dataclass(frozen=True, slots=True)
+class GatherView:
+    """A list of rows: `entries` names what it is, `number` that of its arguments, `width` keys an entry."""
+
+    origin: str
+    entries: str
+    number: str
+    width: int
+    """Of the keys that are `known`, lines that set `live`."""
+    test_lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GathersView:
+    """The lists of one class, taken by kernels of their own."""
+
+    lists: tuple[GatherView, ...]
+    inputs: InputsView
+
+
+@dataclass(frozen=True, slots=True)
 class KernelView:
     """One class's kernel, for query tiles or (then it has `groups`) for key tiles."""
 
@@ -78,6 +123,16 @@ class KernelView:
     """Columns that a program sums at a time where a sum is not finite."""
     attempts: int
     """How often it then goes over its tiles."""
+    number: int = 0
+    """Of the class."""
+    inputs: InputsView = InputsView()
+    asked: AskedView | None = None
+    gathers: GathersView | None = None
+
+    @property
+    def has_tiles(self) -> bool:
+        """Whether it has any loop, or else nothing beside."""
+        return bool(self.full.segments or self.masked.segments) or self.gathers is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,294 @@
+"""What a tile program asks inputs -> lines of Triton that look it up, and the views of kernels made for inputs alone.
+
+Invariant: an argument of input test g is named by g, its place among the tests of the plan, in every kernel of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import assert_never
+
+from sparsec.backends.triton.expr import assignment
+from sparsec.backends.triton.view import AskedView, GathersView, GatherView, InputsView, ListView
+from sparsec.ir.bands.band import Asks, InputTest
+from sparsec.ir.expr.fold import lists_in, picks_in
+from sparsec.ir.expr.nodes import TRUE, Bool, Picked, Scope
+from sparsec.ir.tiles.program import Segment, TileProgram
+from sparsec.sema.model import Documents
+
+STEMS = {
+    **dict.fromkeys((Asks.MARKED, Asks.COLUMN, Asks.SLASH, Asks.SLASH_TILE), "marks"),
+    Asks.ROW: "ordered",
+    Asks.CELL: "cells",
+    Asks.LABEL: "labels",
+    Asks.ANCESTOR: "ancestors",
+    **dict.fromkeys((Asks.KEY_BELOW, Asks.QUERY_BELOW, Asks.NEAR), "length"),
+}
+"""What the tensor of a test is called, before `_<g>`."""
+NUMBERS = ("batches", "heads", "rows", "columns")
+"""The numbers of a tensor, after `input_<g>_`; those of the keys' labels come after `keys_<g>_`."""
+_SLASHES = (Asks.SLASH, Asks.SLASH_TILE)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where pairs (i, j) and tiles lie in a kernel: `row` and `key` in the call's tensors, and names beside."""
+
+    row: str
+    key: str
+    first_query: str
+    n_keys: str
+    query_tile: int
+    key_tile: int
+    of_keys: bool
+    ends: tuple[str, str]
+    """The first key and one past the last of a query tile's keys."""
+
+    @classmethod
+    def of(cls, documents: Documents, program: TileProgram, *, of_keys: bool) -> Frame:
+        tiles = program.query_tile, program.key_tile
+        match documents:
+            case Documents.NONE:
+                return cls("{} - q0", "{}", "q0", "nk", *tiles, of_keys, ("0", "nk"))
+            case Documents.SEPARATE:
+                return cls("{}", "{}", "0", "nk", *tiles, of_keys, ("begin", "end"))
+            case Documents.RESTART:
+                return cls("begin + {}", "begin + {}", "0", "length", *tiles, of_keys, ("0", "length"))
+        assert_never(documents)
+
+    def tile_lines(self) -> tuple[str, ...]:
+        """The first and last query and key of the tiles `tile`."""
+        if self.of_keys:
+            size = self.query_tile
+            return (
+                f"i_from = base + tl.maximum(tile * {size}, query_begin)",
+                f"i_to = base + tl.minimum(tile * {size} + {size}, query_end) - 1",
+                "j_from, j_to = j0 + tile * 0, j1 + tile * 0",
+            )
+        size, (begin, end) = self.key_tile, self.ends
+        return (
+            "i_from, i_to = i0 + tile * 0, i1 + tile * 0",
+            f"j_from = tl.maximum(tile * {size}, {begin})",
+            f"j_to = tl.minimum(tile * {size} + {size}, {end}) - 1",
+        )
+
+
+def _over(name: str, size: int) -> str:
+    """name // size, toward minus infinity."""
+    if size == 1:
+        return name
+    return f"({name} >> {size.bit_length() - 1})" if size & (size - 1) == 0 else f"floor_div({name}, {size})"
+
+
+def _times(text: str, size: int) -> str:
+    return text if size == 1 else f"{text} * {size}"
+
+
+def pair_lines(asked: Iterable[Picked], program: TileProgram, tests: tuple[InputTest, ...], at: Frame) -> list[str]:
+    """Set `pair_<n>` for those that ask of pairs: whether the pairs (i, j) pass."""
+    found = []
+    for n in sorted(each.ordinal for each in asked if each.scope is Scope.PAIR):
+        test = program.inputs[n]
+        found.append(f"pair_{n} = {_pair(test, tests.index(test), at)}")
+    return found
+
+
+def _pair(test: InputTest, g: int, at: Frame) -> str:
+    row, key, rows, columns = at.row.format("i"), at.key.format("j"), f"input_{g}_rows", f"input_{g}_columns"
+    i, j = _over("i", test.height), _over("j", test.width)
+    data = f"{STEMS[test.asks]}_{g}_at"
+    match test.asks:
+        case Asks.MARKED:
+            return f"counted({data}, {key}, {columns})"
+        case Asks.COLUMN:
+            return f"counted({data}, {j}, {columns})"
+        case Asks.SLASH:
+            return f"counted({data}, {i} - {j} - input_{g}_first, {columns})"
+        case Asks.SLASH_TILE:
+            return f"counted({data}, {_times(i, test.height)} - j - input_{g}_first, {columns})"
+        case Asks.ROW:
+            return f"row_lists({data}, {row}, {j}, {rows}, {columns})"
+        case Asks.CELL:
+            return f"cell({data}, {i} - {_over(at.first_query, test.height)}, {j}, {rows}, {columns})"
+        case Asks.LABEL:
+            return f"same_label({data}, key_labels_{g}_at, {row}, {key}, {columns}, keys_{g}_columns)"
+        case Asks.ANCESTOR:
+            first = f"({at.n_keys} - {rows})"
+            return f"(j < {first}) | cell({data}, i - {first}, j - {first}, {rows}, {columns})"
+        case Asks.KEY_BELOW:
+            return f"j < tl.load({data})"
+        case Asks.QUERY_BELOW:
+            return f"i < tl.load({data})"
+        case Asks.NEAR:
+            return f"(i - j < tl.load({data})) & (tl.load({data}) > 0)"
+        case _:
+            assert_never(test.asks)
+
+
+def _tile_lines(asked: Iterable[Picked], program: TileProgram, tests: tuple[InputTest, ...], at: Frame) -> list[str]:
+    """Set `some_<n>` and `every_<n>` of the tiles `tile`."""
+    found = []
+    for n, scope in sorted({(each.ordinal, each.scope) for each in asked}, key=lambda each: (each[0], each[1].value)):
+        test = program.inputs[n]
+        found += [f"{scope.value}_{n} = {_tile(test, scope, tests.index(test), at)}"]
+    return found
+
+
+def _tile(test: InputTest, scope: Scope, g: int, at: Frame) -> str:
+    some = scope is Scope.SOME
+    data, columns = f"{STEMS[test.asks]}_{g}_at", f"input_{g}_columns"
+    height, width = test.height, test.width
+
+    def among(low: str, high: str) -> str:
+        found = f"picked_among({data}, {low}, {high}, {columns})"
+        return f"{found} > 0" if some else f"{found} == ({high}) - ({low}) + 1"
+
+    def slashes(i: str, j: str) -> str:
+        if test.asks is Asks.SLASH_TILE:
+            return f"{_times(_over(i, height), height)} - {j} - input_{g}_first"
+        return f"{_over(i, height)} - {_over(j, width)} - input_{g}_first"
+
+    match test.asks:
+        case Asks.MARKED:
+            return among(at.key.format("j_from"), at.key.format("j_to"))
+        case Asks.COLUMN:
+            return among(_over("j_from", width), _over("j_to", width))
+        case Asks.SLASH | Asks.SLASH_TILE:
+            return among(slashes("i_from", "j_to"), slashes("i_to", "j_from"))
+        case Asks.CELL:
+            first = _over(at.first_query, height)
+            row, last_row = (f"{_over(name, height)} - {first}" for name in ("i_from", "i_to"))
+            column, last_column = (_over(name, width) for name in ("j_from", "j_to"))
+            high, wide = _touched(at.query_tile, height), _touched(at.key_tile, width)
+            area = f"{row}, {last_row}, {column}, {last_column}, input_{g}_rows, {columns}, {high}, {wide}"
+            whole = f"({last_row} - ({row}) + 1) * ({last_column} - {column} + 1)"
+            return f"cells_set({data}, {area}) {'> 0' if some else f'== {whole}'}"
+        case Asks.ANCESTOR if not some:
+            return f"j_to < {at.n_keys} - input_{g}_rows"
+        case Asks.KEY_BELOW:
+            return f"{'j_from' if some else 'j_to'} < tl.load({data})"
+        case Asks.QUERY_BELOW:
+            return f"{'i_from' if some else 'i_to'} < tl.load({data})"
+        case Asks.NEAR:
+            nearest = "i_from - j_to" if some else "i_to - j_from"
+            return f"({nearest} < tl.load({data})) & (tl.load({data}) > 0)"
+        case Asks.ROW | Asks.LABEL | Asks.ANCESTOR:
+            return repr(some)
+        case _:
+            assert_never(test.asks)
+
+
+def _touched(tile: int, cell: int) -> int:
+    """The most cells of an absolute grid that a tile of another touches."""
+    if cell % tile == 0:
+        return 1
+    return tile // cell if tile % cell == 0 else (tile - 2) // cell + 2
+
+
+def inputs_view(
+    asked: Iterable[Picked], program: TileProgram, tests: tuple[InputTest, ...], heads: int, head: str = "head"
+) -> InputsView:
+    """What a kernel that asks so is given."""
+    tensors: list[str] = []
+    sizes: list[str] = []
+    lines: list[str] = []
+    for test in dict.fromkeys(program.inputs[n] for n in sorted({each.ordinal for each in asked})):
+        g, stem = tests.index(test), STEMS[test.asks]
+        pairs = [(f"{stem}_{g}", f"input_{g}")]
+        pairs += [(f"key_labels_{g}", f"keys_{g}")] if test.asks is Asks.LABEL else []
+        for tensor, numbers in pairs:
+            tensors.append(tensor)
+            names = [f"{numbers}_{name}" for name in NUMBERS]
+            lines.append(f"{tensor}_at = own({tensor}, {', '.join(names)}, batch, {head}, {heads})")
+            sizes += names
+        sizes += [f"input_{g}_first"] if test.asks in _SLASHES else []
+    return InputsView(tuple(tensors), tuple(sizes), tuple(lines))
+
+
+def is_asked(segment: Segment) -> bool:
+    """Whether the segment's tiles are those that a kernel of their own finds."""
+    return bool(picks_in(segment.when))
+
+
+def asked_view(
+    program: TileProgram,
+    names: Mapping[str, str],
+    lists: tuple[ListView, ...],
+    tests: tuple[InputTest, ...],
+    at: Frame,
+    heads: int,
+) -> AskedView | None:
+    """The kernel that finds the tiles of the segments that ask inputs; None where there are none."""
+    full = [segment for segment in program.full if is_asked(segment)]
+    masked = [segment for segment in program.masked if is_asked(segment)]
+    if not masked:
+        assert not full, "what may be full may be masked"
+        return None
+    (segment,) = masked
+    assert all(each.count == segment.count and each.tile == segment.tile for each in full), "one loop has both"
+    conditions = [each.when for each in (*full, *masked)]
+    picks = frozenset[Picked]().union(*map(picks_in, conditions))
+    lookups = [line for n in _lists(conditions) for line in _listed_lines(lists[n], at)]
+    names = {**names, "n": "n", "tile": "tile"}
+    return AskedView(
+        segment.origin,
+        assignment("count", segment.count, names),
+        assignment("tile", segment.tile, names),
+        (*lookups, *at.tile_lines(), *_tile_lines(picks, program, tests, at)),
+        tuple(line for each in full for line in assignment("wanted", each.when, names)),
+        assignment("wanted", segment.when, names),
+        inputs_view(picks, program, tests, heads),
+    )
+
+
+def _lists(conditions: Iterable[Bool]) -> list[int]:
+    return sorted({n for condition in conditions for n in lists_in(condition)})
+
+
+def _listed_lines(view: ListView, at: Frame) -> list[str]:
+    """Set `listed_<n>` of the tiles `tile`."""
+    n = view.ordinal
+    if not at.of_keys:
+        block = "tile" if view.tiles == 1 else f"(tile // {view.tiles})"
+        return [f"listed_{n} = tl.max((draws_row_{n}[None, :] == {block}[:, None]).to(tl.int32), 1) > 0"]
+    return [
+        f"row_{n} = ((base + tile * {at.query_tile}) >> {view.shift}) - block_from_{n}",
+        f"row_{n} = tl.minimum(tl.maximum(row_{n}, 0), blocks_{n} - 1).to(tl.int64) * {view.width}",
+        f"listed_{n} = drawn(draws_at_{n} + row_{n}, j0 >> {view.shift}, {view.width})",
+    ]
+
+
+def gathers_view(
+    program: TileProgram,
+    names: Mapping[str, str],
+    lists: tuple[ListView, ...],
+    tests: tuple[InputTest, ...],
+    at: Frame,
+    heads: int,
+) -> GathersView | None:
+    """The kernels that take the lists of rows; None where there are none."""
+    if not program.gathers:
+        return None
+    names = {**names, "i": "i", "j": "j"}
+    views = []
+    for gather in program.gathers:
+        g, test = tests.index(program.inputs[gather.test]), program.inputs[gather.test]
+        lines = [
+            line
+            for n in _lists((gather.live,))
+            for line in (
+                f"row_{n} = ((i >> {lists[n].shift}) - block_from_{n}).to(tl.int64) * {lists[n].width}",
+                f"listed_{n} = drawn(draws_at_{n} + row_{n}, j >> {lists[n].shift}, {lists[n].width})",
+            )
+        ]
+        lines += pair_lines(picks_in(gather.live), program, tests, at)
+        lines += assignment("allowed", gather.live, names) if gather.live != TRUE else ()
+        lines.append("live = allowed & known" if gather.live != TRUE else "live = known")
+        views.append(GatherView(gather.origin, f"entries_{g}", f"input_{g}", test.width, tuple(lines)))
+    picks = frozenset[Picked]().union(*(picks_in(gather.live) for gather in program.gathers))
+    inputs = inputs_view(picks, program, tests, heads)
+    sizes = [f"{view.number}_{name}" for view in views for name in NUMBERS]
+    return GathersView(
+        tuple(views), InputsView(inputs.tensors, tuple(dict.fromkeys((*inputs.sizes, *sizes))), inputs.lines)
+    )
