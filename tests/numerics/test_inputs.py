@@ -14,6 +14,7 @@ from sparsec.runtime.request import Request
 
 CALLS = (Call(33, 70, 37), Call(20, 90, 70, 1), Call(64, 64, 0, 2), Call(1, 50, 49, 3), Call(40, 30, -10, 4))
 DIM = 8
+TARGETS = ("torch", pytest.param("cpu", marks=pytest.mark.kernels))
 
 
 def compiled(name: str, target: str) -> SparseAttention:
@@ -29,9 +30,10 @@ def dense(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> tuple[Tensor, Tensor
     return weights @ v.double().repeat_interleave(share, 1), lse
 
 
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", TERMS)
-def test_outputs_and_gradients(name: str) -> None:
-    attn = compiled(name, "torch")
+def test_outputs_and_gradients(name: str, target: str) -> None:
+    attn = compiled(name, target)
     for call in CALLS:
         given = call.tensors()
         seen = visible(name, call, given)

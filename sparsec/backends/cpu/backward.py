@@ -17,7 +17,15 @@ from torch import Tensor
 from sparsec.backends.base import Lookup
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit import emit_cpp_backward
-from sparsec.backends.cpu.kernel import address, check_call, compile_shared, draw_lists, open_library
+from sparsec.backends.cpu.inputs import lookup_table
+from sparsec.backends.cpu.kernel import (
+    address,
+    check_call,
+    compile_shared,
+    draw_lists,
+    open_library,
+    table_address,
+)
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.kernel import BackwardPlan
 from sparsec.plan.launch import BackwardLaunch
@@ -89,13 +97,14 @@ class CpuBackward:
         dq, dk, dv = (torch.empty(t.shape, dtype=t.dtype) for t in (q, k, v))
         dsink = None if sink is None else torch.empty_like(sink)
         tables = draw_lists(plan, lists, q_offset, q.shape[2])
+        lookups = lookup_table(plan, inputs, q.shape[0])
         sink, cu_seqlens = (None if t is None else t.detach().contiguous() for t in (sink, cu_seqlens))
         given = (grad_out, q, k, v, out, lse, lse if grad_lse is None else grad_lse)
         call = _CALL.pack(
             *(address(t) for t in (grad_out, q, k, v, out, lse, grad_lse, dq, dk, dv)),
             *(stride for t in given for stride in t.stride()),
             *(q.shape[0], q.shape[2], k.shape[2], q_offset),
-            *(ctypes.addressof(tables), address(sink), address(dsink), address(cu_seqlens)),
+            *(ctypes.addressof(tables), table_address(lookups), address(sink), address(dsink), address(cu_seqlens)),
             0 if cu_seqlens is None else cu_seqlens.shape[0] - 1,
             plan.scale(scale),
             torch.get_num_threads(),

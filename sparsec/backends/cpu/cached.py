@@ -18,7 +18,16 @@ from torch import Tensor
 from sparsec.backends.base import Cached, Lookup, check_room
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit_cached import emit_cpp_cached
-from sparsec.backends.cpu.kernel import TORCH_DTYPES, DrawList, address, check_call, compile_shared, open_library
+from sparsec.backends.cpu.inputs import lookup_table
+from sparsec.backends.cpu.kernel import (
+    TORCH_DTYPES,
+    DrawList,
+    address,
+    check_call,
+    compile_shared,
+    open_library,
+    table_address,
+)
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.plan.kv.cached import CachedPlan
@@ -91,8 +100,9 @@ class CpuCached:
         lse = torch.empty(q.shape[:3], dtype=torch.float32)
         sink = None if sink is None else sink.detach().contiguous()
         tables, longest = self._tables(lists) if plan.lists else (None, POSITION_LIMIT)
+        lookups = lookup_table(plan, inputs, q.shape[0])
         of_attend = (
-            *(out.data_ptr(), lse.data_ptr(), 0 if tables is None else ctypes.addressof(tables)),
+            *(out.data_ptr(), lse.data_ptr(), table_address(tables), table_address(lookups)),
             address(sink),
             plan.scale(scale),
         )
@@ -103,7 +113,7 @@ class CpuCached:
 
     def store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
         self._check_new(k, v, cache)
-        self._run((self.entries().store,), (k, k, v), cache, POSITION_LIMIT, (0, 0, 0, 0, 0.0))
+        self._run((self.entries().store,), (k, k, v), cache, POSITION_LIMIT, (0, 0, 0, 0, 0, 0.0))
 
     def _tables(self, lists: tuple[Tensor, ...]) -> tuple[ctypes.Array[ctypes.Structure], int]:
         """The tables as the kernels take them, and the number of positions that all of them cover."""
@@ -124,9 +134,9 @@ class CpuCached:
         given: tuple[Tensor, Tensor, Tensor],
         cache: Cached,
         longest: int,
-        of_attend: tuple[int, int, int, int, float],
+        of_attend: tuple[int, int, int, int, int, float],
     ) -> None:
-        """One call on q, k and v, for each of the entries; `of_attend`: out, lse, lists, sink, scale."""
+        """One call on q, k and v, for each of the entries; `of_attend`: out, lse, lists, inputs, sink, scale."""
         q, k, v = given
         keys, values, lengths, places = cache.keys, cache.values, cache.lengths, cache.places
         if not cache.checked:
@@ -136,14 +146,14 @@ class CpuCached:
         if cache.counts is not None:
             _check_tensor("counts", cache.counts, (batch,), torch.int32)
             counts = cache.counts.data_ptr()
-        out, lse, lists, sink, scale = of_attend
+        out, lse, lists, inputs, sink, scale = of_attend
         longest = min(longest, cache.max_len)
         state = 0 if cache.state is None else cache.state.data_ptr()
         call = _CALL.pack(
             *(q.data_ptr(), k.data_ptr(), v.data_ptr(), keys.data_ptr(), values.data_ptr(), out, lse),
             *(*q.stride(), *k.stride(), *v.stride()),
             *(batch, new, slots, longest),
-            *(lengths.data_ptr(), counts, state, places.data_ptr(), lists, sink),
+            *(lengths.data_ptr(), counts, state, places.data_ptr(), lists, inputs, sink),
             *(scale, torch.get_num_threads()),
         )
         status = next((status for entry in entries if (status := entry(call)) != 0), 0)

@@ -72,10 +72,23 @@ LIST = CallStruct(
     ),
 )
 
+LOOKUP = CallStruct(
+    "sparsec_lookup",
+    "what an input says, contiguous [batch, heads, rows, columns]; batch and heads may be 1",
+    (
+        Field("const void*", "data", comment="int32, or uint8 of cells and ancestors"),
+        *_each("int64_t", "batch heads rows columns"),
+        Field("int64_t", "first", comment="of prefix counts, the first number"),
+    ),
+)
+
+_INPUTS = Field("const sparsec_lookup*", "inputs", comment="two for each test of an input")
+
 _SHAPES = (
     *_each("int64_t", "batch n_q n_k"),
     Field("int64_t", "q0", comment="the position of the first query"),
     Field("const sparsec_list*", "lists"),
+    _INPUTS,
 )
 _DOCUMENTS = (
     Field("const int32_t*", "cu_seqlens", comment="[documents + 1], for documents"),
@@ -151,6 +164,7 @@ CACHED = CallStruct(
         Field("int64_t*", "state", comment="[2, B], or null: once stored, tokens are counted here and in lengths"),
         Field("const int32_t*", "places", comment="[G, regions, 2]: base and capacity of a group's regions"),
         Field("const sparsec_list*", "lists"),
+        _INPUTS,
         _SINK,
         *_RUN,
     ),

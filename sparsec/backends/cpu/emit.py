@@ -10,12 +10,23 @@ from dataclasses import replace
 from itertools import accumulate
 
 from sparsec.backends.cpu.expr import condition, name_of, scalar, vector_mask
+from sparsec.backends.cpu.inputs import LOOKUPS_A_TEST, headers_of, view_of
 from sparsec.backends.cpu.modifiers import modifiers_view
 from sparsec.backends.cpu.source import BACKWARD, FORWARD, MASS, print_kernel
-from sparsec.backends.cpu.view import ClassView, ConstantView, CppView, LetView, ListView, SegmentView, initialiser
+from sparsec.backends.cpu.view import (
+    ClassView,
+    ConstantView,
+    CppView,
+    LetView,
+    ListView,
+    PickView,
+    SegmentView,
+    initialiser,
+)
+from sparsec.ir.bands.band import InputTest
 from sparsec.ir.expr import simplify as x
-from sparsec.ir.expr.fold import lists_in
-from sparsec.ir.expr.nodes import TRUE, Int, Var
+from sparsec.ir.expr.fold import lists_in, picks_in
+from sparsec.ir.expr.nodes import TRUE, Bool, Int, Var
 from sparsec.ir.tiles.program import Segment, TileProgram
 from sparsec.plan.heads import by_member, class_of_member
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
@@ -47,7 +58,7 @@ def emit_cpp_mass(plan: BackwardPlan, *, symbol: str = "sparsec") -> str:
 
 def _transposed_view(plan: BackwardPlan, symbol: str) -> CppView:
     tables = _tables(plan.forward)
-    classes = tuple(_transposed_class(c, plan.forward.heads, tables) for c in plan.transposed)
+    classes = tuple(_transposed_class(c, plan.forward, tables) for c in plan.transposed)
     return _view(plan.forward, plan.transposed, classes, symbol, transposed=True)
 
 
@@ -55,7 +66,7 @@ def forward_view(plan: KernelPlan, symbol: str, lane: str = "i") -> CppView:
     """The view of the plan's own classes; `lane` is the variable of a mask that is a vector."""
     first_table = accumulate((len(c.program.lists) for c in plan.classes), initial=0)
     classes = tuple(
-        _class(c, plan.heads, tuple(_list(c.program, n, first + n) for n in range(len(c.program.lists))), lane)
+        _class(c, plan, tuple(_list(c.program, n, first + n) for n in range(len(c.program.lists))), lane)
         for c, first in zip(plan.classes, first_table, strict=False)
     )
     return _view(plan, plan.classes, classes, symbol, transposed=False)
@@ -88,6 +99,7 @@ def _view(
         other="i" if transposed else "j",
         modifiers=modifiers_view(plan),
         documents=plan.documents.name.lower(),
+        inputs=headers_of(plan.inputs),
     )
 
 
@@ -104,7 +116,7 @@ def _tables(plan: KernelPlan) -> dict[tuple[int, int, int, tuple[int, int]], tup
 
 
 def _transposed_class(
-    c: HeadClass, heads: int, tables: dict[tuple[int, int, int, tuple[int, int]], tuple[int, int]]
+    c: HeadClass, plan: KernelPlan, tables: dict[tuple[int, int, int, tuple[int, int]], tuple[int, int]]
 ) -> ClassView:
     """A class of key tiles: it groups heads in its own way, so tables and rows are looked up by the head's draws."""
     constants, lists = dict(c.constants), []
@@ -127,24 +139,36 @@ def _transposed_class(
                 tile_block=scalar(x.floor_div(Var("j0"), Int(spec.block), nonneg=True)),
             )
         )
-    return _class(replace(c, constants=tuple(constants.items())), heads, tuple(lists), lane="j")
+    return _class(replace(c, constants=tuple(constants.items())), plan, tuple(lists), lane="j")
 
 
-def _class(c: HeadClass, heads: int, lists: tuple[ListView, ...], lane: str = "i") -> ClassView:
+def _class(c: HeadClass, plan: KernelPlan, lists: tuple[ListView, ...], lane: str = "i") -> ClassView:
+    """The view of a class whose lookups stand in the order of the plan's tests."""
     program = c.program
-    tests = [program.live, *(segment.when for segment in (*program.full, *program.masked))]
+    tests = [segment.when for segment in (*program.full, *program.masked)]
+    if program.masked:
+        tests.append(program.live)
     tested = frozenset[int]().union(*(lists_in(test) for test in tests))
     return ClassView(
         origins=tuple(comment(origin) for origin in c.origins),
-        constants=tuple(of_members(name, c.heads, values, heads) for name, values in c.constants),
+        constants=tuple(of_members(name, c.heads, values, plan.heads) for name, values in c.constants),
         lets=tuple(LetView(name_of(let.name), scalar(let.value)) for let in program.lets),
         lists=lists,
         tests=tuple(view for view in lists if view.ordinal in tested),
+        picks=_picks(program, plan.inputs, tests),
         live=vector_mask(program.live, lane) if program.masked else "",
         segments=(
             *(_segment(segment, program, "attend_full(w, tile)") for segment in program.full),
             *(_segment(segment, program, "attend_masked(w, tile, live)") for segment in program.masked),
         ),
+    )
+
+
+def _picks(program: TileProgram, order: tuple[InputTest, ...], conditions: list[Bool]) -> tuple[PickView, ...]:
+    """What the conditions ask, each test once."""
+    asked = sorted({pick.ordinal for test in conditions for pick in picks_in(test)})
+    return tuple(
+        PickView(n, view_of(program.inputs[n]).type, LOOKUPS_A_TEST * order.index(program.inputs[n])) for n in asked
     )
 
 
@@ -177,6 +201,7 @@ def _segment(segment: Segment, program: TileProgram, attend: str) -> SegmentView
         tile=scalar(segment.tile),
         when="" if segment.when == TRUE else condition(segment.when),
         attend=attend,
+        asks=bool(picks_in(segment.when)),
     )
 
 

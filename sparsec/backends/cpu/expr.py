@@ -35,8 +35,9 @@ from sparsec.ir.expr.nodes import (
 
 _ATOM, _PRODUCT, _SUM, _LOOSE = 3, 2, 1, 0
 _TAKEN = frozenset(
-    {"w", "lists", "head", "count", "live", "draws", "drawn", "minimum", "maximum", "truth", "splat", "floor_div"}
-    | {"floor_mod", "auto", "bool", "case", "const", "default", "do", "else", "for", "if", "int", "new", "this"}
+    {"w", "lists", "head", "here", "first", "count", "live", "draws", "drawn", "minimum", "maximum", "truth", "splat"}
+    | {"floor_div", "floor_mod", "auto", "bool", "case", "const", "default", "do", "else", "for", "if", "int", "new"}
+    | {"this"}
 )
 """Names of the templates and words of C++ that a variable might be called."""
 
@@ -125,7 +126,7 @@ def _printed(node: Tree, parts: tuple[_Text, ...], vectors: frozenset[str]) -> _
             return _Text(f"listed_{int(ordinal)}", _ATOM, False)
         case Picked(ordinal, scope):
             vector = scope is Scope.PAIR
-            return _Text(f"picked_{int(ordinal)}.{scope.value}({'i, j' if vector else ''})", _ATOM, vector)
+            return _Text(f"picked_{int(ordinal)}.{scope.value}({'i, j' if vector else 'here'})", _ATOM, vector)
         case _:
             assert_never(node)
 

@@ -25,6 +25,7 @@ import sparsec
 from sparsec.backends.base import Lookup, Unavailable
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit import emit_cpp
+from sparsec.backends.cpu.inputs import lookup_table
 from sparsec.backends.cpu.processor import Processor, used_by
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.kernel import KernelPlan
@@ -223,12 +224,13 @@ class CpuKernel:
         out = torch.empty((*q.shape[:3], v.shape[3]), dtype=q.dtype)
         lse = torch.empty(q.shape[:3], dtype=torch.float32)
         tables = draw_lists(self.plan, lists, q_offset, q.shape[2])
+        lookups = lookup_table(self.plan, inputs, q.shape[0])
         sink, cu_seqlens = (None if t is None else t.detach().contiguous() for t in (sink, cu_seqlens))
         call = _CALL.pack(
             *(t.data_ptr() for t in (q, k, v, out, lse)),
             *(stride for t in (q, k, v, out, lse) for stride in t.stride()),
             *(q.shape[0], q.shape[2], k.shape[2], q_offset),
-            *(ctypes.addressof(tables), address(sink), address(cu_seqlens)),
+            *(ctypes.addressof(tables), table_address(lookups), address(sink), address(cu_seqlens)),
             0 if cu_seqlens is None else cu_seqlens.shape[0] - 1,
             self.plan.scale(scale),
             torch.get_num_threads(),
@@ -241,6 +243,11 @@ class CpuKernel:
 def address(tensor: Tensor | None) -> int:
     """Where a tensor's numbers are; 0, a null pointer, for none."""
     return 0 if tensor is None else tensor.data_ptr()
+
+
+def table_address(table: ctypes.Array[ctypes.Structure] | None) -> int:
+    """Likewise of an array of structs."""
+    return 0 if table is None else ctypes.addressof(table)
 
 
 def draw_lists(

@@ -92,11 +92,11 @@ class Kernel:
     wide_rows: bool = False
 
 
-FORWARD = Kernel("forward", ("forward.h",), (calls.LIST, calls.FORWARD))
-BACKWARD = Kernel("backward", ("backward.h",), (calls.LIST, calls.BACKWARD))
-MASS = Kernel("mass", ("mass.h",), (calls.LIST, calls.MASS))
-CHUNK = Kernel("cached", ("chunk.h", "store.h"), (calls.LIST, calls.CACHED), keys="cached_keys.h")
-ROWS = Kernel("decode", ("decode.h",), (calls.LIST, calls.CACHED), wide_rows=True)
+FORWARD = Kernel("forward", ("forward.h",), (calls.LIST, calls.LOOKUP, calls.FORWARD))
+BACKWARD = Kernel("backward", ("backward.h",), (calls.LIST, calls.LOOKUP, calls.BACKWARD))
+MASS = Kernel("mass", ("mass.h",), (calls.LIST, calls.LOOKUP, calls.MASS))
+CHUNK = Kernel("cached", ("chunk.h", "store.h"), (calls.LIST, calls.LOOKUP, calls.CACHED), keys="cached_keys.h")
+ROWS = Kernel("decode", ("decode.h",), (calls.LIST, calls.LOOKUP, calls.CACHED), wide_rows=True)
 
 
 def print_kernel(kernel: Kernel, view: CppView) -> str:
@@ -116,6 +116,7 @@ def printed_headers(kernel: Kernel, view: CppView) -> dict[str, str]:
         "printed/config.h": render("templates/cpu/config.h.jinja", view),
         "printed/documents.h": _including(f"documents/{view.documents}.h"),
         "printed/dtype.h": _including(f"dtypes/{view.dtype}.h", *rows),
+        "printed/inputs.h": _including(*(f"inputs/{header}.h" for header in view.inputs)),
         "printed/keys.h": _including(kernel.keys),
         "printed/modifiers.h": render("templates/cpu/modifiers.h.jinja", view),
         "printed/packs.h": render("templates/cpu/packs.h.jinja", view),

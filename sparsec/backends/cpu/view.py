@@ -24,7 +24,10 @@ class LetView:
 
 @dataclass(frozen=True, slots=True)
 class SegmentView:
-    """A loop over tiles; `entry` and `when` are empty where it has none, `attend` is what it does with a tile."""
+    """A loop over tiles; `entry` and `when` are empty where it has none, `attend` is what it does with a tile.
+
+    `asks`: `when` asks inputs of the tile.
+    """
 
     origin: str
     count: str
@@ -32,6 +35,7 @@ class SegmentView:
     tile: str
     when: str
     attend: str
+    asks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,15 @@ class ListView:
 
 
 @dataclass(frozen=True, slots=True)
+class PickView:
+    """Test `ordinal` of a class: an object of `type`, which reads lookup `lookup` of the call and the next one."""
+
+    ordinal: int
+    type: str
+    lookup: int
+
+
+@dataclass(frozen=True, slots=True)
 class ConstantView:
     """`values`: an initialiser of one integer for each head or group."""
 
@@ -56,13 +69,14 @@ class ConstantView:
 
 @dataclass(frozen=True, slots=True)
 class ClassView:
-    """`live`: a mask of the masked segments, empty without one."""
+    """`live`: a mask of the masked segments, empty without one. `picks`: what it and the segments ask inputs."""
 
     origins: tuple[str, ...]
     constants: tuple[ConstantView, ...]
     lets: tuple[LetView, ...]
     lists: tuple[ListView, ...]
     tests: tuple[ListView, ...]
+    picks: tuple[PickView, ...]
     live: str
     segments: tuple[SegmentView, ...]
 
@@ -93,8 +107,8 @@ class CppView:
     `transposed`: the classes are those of key tiles. `lane_tile` says which tile lies across vector lanes; `lane` and
     `other` are the variables of a mask that are a vector and a scalar. Over a cache, `slots` says where the heads' keys
     lie and `stored` where a group's new keys go; `packs` are initialisers of (group, number of heads, heads).
-    `includes`, `structs` and `headers` stand before the classes: system headers, call structs, text of the kernels' own
-    headers.
+    `inputs`: the headers of what the classes ask inputs. `includes`, `structs` and `headers` stand before the classes:
+    system headers, call structs, text of the kernels' own headers.
     """
 
     symbol: str
@@ -114,6 +128,7 @@ class CppView:
     other: str
     modifiers: ModifiersView
     documents: str
+    inputs: tuple[str, ...] = ("none",)
     slots: SlotsView | None = None
     stored: SlotsView | None = None
     packs: tuple[str, ...] = ()

@@ -52,6 +52,7 @@ void run_tile(Work& w, const sparsec_backward_call& call, float* lse, float* del
   w.origin = floor_div(part.q0, QUERY_TILE) * QUERY_TILE;
   w.begin = part.q0 - w.origin, w.end = part.q1 - w.origin, w.n_k = part.n_k;
   w.q_row = part.q_row, w.n_q = call.n_q;
+  w.inputs = Inputs(call, b, part.q_row, part.k_row, part.n_k);
   load_keys(w, matrix(call.k, call.k_stride, b, g, part.k_row), matrix(call.v, call.v_stride, b, g, part.k_row),
             call.scale);
   for (int64_t h = g * (HEADS / KV_HEADS); h < (g + 1) * (HEADS / KV_HEADS) && w.begin < w.end; ++h) {

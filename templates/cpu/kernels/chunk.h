@@ -22,6 +22,7 @@ void run_task(Work& w, const sparsec_cached_call& call, int64_t b, int64_t h, in
   if (w.i1 < w.i0) return;
   w.begin = 0, w.end = stop, w.n_k = stop;
   w.source = source_of(call, b, h, first);
+  w.inputs = Inputs(call, b, first, 0, stop);
   w.modifiers = Modifiers(call, h);
   load_queries(w, matrix(call.q, call.q_stride, b, h, first), call.scale);
   visit(w, call.lists, int(h));

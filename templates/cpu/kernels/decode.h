@@ -48,6 +48,7 @@ void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& p
   w.values = arena<DV>(call.values, call, b);
   w.places = places_of(call, pack.group);
   w.heads = pack.heads, w.pack = pack.size;
+  w.inputs = Inputs(call, b, call.n - w.n_k, 0, w.n_k);
   load_query(w, call, b, row);
   w.turn = w.waiting = w.first = w.stop = 0;
   if (tasks > 1) visit(w, call.lists, w.heads[0]);  // only counts the tiles

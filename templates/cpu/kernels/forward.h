@@ -13,6 +13,7 @@ void run_task(Work& w, const sparsec_call& call, int64_t b, int64_t h, const Til
   w.i1 = minimum(w.base + QUERY_TILE, part.q1) - 1;
   w.begin = part.begin, w.end = part.end, w.n_k = part.n_k;
   w.source = source_of(call, b, h, part.k_row);
+  w.inputs = Inputs(call, b, part.q_row, part.k_row, part.n_k);
   w.modifiers = Modifiers(call, h);
   load_queries(w, matrix(call.q, call.q_stride, b, h, part.q_row), call.scale);
   visit(w, call.lists, int(h));

@@ -4,6 +4,7 @@
 #include "elements.h"
 #include "gradients.h"
 #include "printed/calls.h"
+#include "printed/inputs.h"
 #include "printed/tuned_gradients.h"
 
 // ---- Tiles: one key tile of one key head, and a query tile that sees it in full or through a mask.
@@ -37,6 +38,7 @@ struct Work {  // one thread's scratch
   float *lse, *delta, *dq;  // likewise; position i is row i + q_row of n_q
   uint8_t* touched;  // likewise, by chunk
   int64_t q_row, n_q;
+  Inputs inputs;  // of the pattern
   Modifiers modifiers;  // of the head's scores
   int j0, j1, first_row;  // keys j0 .. j1 are present; lane 0 of panel 0 is key `first_row`
   int origin, begin, end, n_k;  // queries origin + begin .. origin + end - 1; tile 0 starts at `origin`

@@ -3,6 +3,7 @@
 
 #include "cache.h"
 #include "dot_products.h"
+#include "printed/inputs.h"
 #include "printed/modifiers.h"
 
 // ---- A row: one query of each head of a pack, the keys that it sees, and its online soft-max.
@@ -19,6 +20,7 @@ struct Work {  // one thread's scratch
   Modifiers modifiers[SHARE];  // of the heads' scores
   ivec lane[VECS];  // 0, 1, ..., PANEL - 1
   Matrix k, v, keys, values;  // of the call, rows are positions; of the cache, rows are slots
+  Inputs inputs;  // of the pattern
   const int32_t* places;
   const int* heads;  // of the pack
   int pack, length;  // its size; keys before `length` are in the cache

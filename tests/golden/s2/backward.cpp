@@ -43,6 +43,7 @@ struct sparsec_backward_call {  // strides in elements; shapes as in the forward
   int64_t n_k;
   int64_t q0;  // the position of the first query
   const sparsec_list* lists;
+  const sparsec_lookup* inputs;  // two for each test of an input
   const float* sink;  // [H], for a learned sink
   float* dsink;  // [H], likewise
   const int32_t* cu_seqlens;  // [documents + 1], for documents
@@ -205,6 +206,8 @@ inline void differentiate(Panel& panel, const Queries& queries, Modifiers modifi
   }
 }
 
+...
+
 constexpr int CHUNK = 64;
 
 // ---- Tiles: one key tile of one key head, and a query tile that sees it in full or through a mask.
@@ -238,6 +241,7 @@ struct Work {  // one thread's scratch
   float *lse, *delta, *dq;  // likewise; position i is row i + q_row of n_q
   uint8_t* touched;  // likewise, by chunk
   int64_t q_row, n_q;
+  Inputs inputs;  // of the pattern
   Modifiers modifiers;  // of the head's scores
   int j0, j1, first_row;  // keys j0 .. j1 are present; lane 0 of panel 0 is key `first_row`
   int origin, begin, end, n_k;  // queries origin + begin .. origin + end - 1; tile 0 starts at `origin`
@@ -433,6 +437,7 @@ void run_tile(Work& w, const sparsec_backward_call& call, float* lse, float* del
   w.origin = floor_div(part.q0, QUERY_TILE) * QUERY_TILE;
   w.begin = part.q0 - w.origin, w.end = part.q1 - w.origin, w.n_k = part.n_k;
   w.q_row = part.q_row, w.n_q = call.n_q;
+  w.inputs = Inputs(call, b, part.q_row, part.k_row, part.n_k);
   load_keys(w, matrix(call.k, call.k_stride, b, g, part.k_row), matrix(call.v, call.v_stride, b, g, part.k_row),
             call.scale);
   for (int64_t h = g * (HEADS / KV_HEADS); h < (g + 1) * (HEADS / KV_HEADS) && w.begin < w.end; ++h) {

@@ -36,6 +36,7 @@ struct sparsec_cached_call {  // strides in elements; q [B, H, N, D], k [B, G, N
   int64_t* state;  // [2, B], or null: once stored, tokens are counted here and in lengths
   const int32_t* places;  // [G, regions, 2]: base and capacity of a group's regions
   const sparsec_list* lists;
+  const sparsec_lookup* inputs;  // two for each test of an input
   const float* sink;  // [H], for a learned sink
   float scale;
   int32_t threads;
@@ -87,6 +88,8 @@ Matrix arena(const void* data, const sparsec_cached_call& call, int64_t b) {
 // Printed for the pattern: slot[n] is that of key[n], negative where it has none. `places`: of the head's group;
 // `stop`: the number of keys once those of the call are stored.
 void slots_of_keys(const int32_t* places, int head, int stop, const int* key, int count, int* slot);
+
+...
 
 // ---- Where the keys and values of a tile lie: in the cache, or those of the call in its own tensors.
 struct Source {
@@ -150,6 +153,7 @@ void run_task(Work& w, const sparsec_cached_call& call, int64_t b, int64_t h, in
   if (w.i1 < w.i0) return;
   w.begin = 0, w.end = stop, w.n_k = stop;
   w.source = source_of(call, b, h, first);
+  w.inputs = Inputs(call, b, first, 0, stop);
   w.modifiers = Modifiers(call, h);
   load_queries(w, matrix(call.q, call.q_stride, b, h, first), call.scale);
   visit(w, call.lists, int(h));
@@ -444,6 +448,7 @@ struct Work {  // one thread's scratch
   Modifiers modifiers[SHARE];  // of the heads' scores
   ivec lane[VECS];  // 0, 1, ..., PANEL - 1
   Matrix k, v, keys, values;  // of the call, rows are positions; of the cache, rows are slots
+  Inputs inputs;  // of the pattern
   const int32_t* places;
   const int* heads;  // of the pack
   int pack, length;  // its size; keys before `length` are in the cache
@@ -599,6 +604,7 @@ void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& p
   w.values = arena<DV>(call.values, call, b);
   w.places = places_of(call, pack.group);
   w.heads = pack.heads, w.pack = pack.size;
+  w.inputs = Inputs(call, b, call.n - w.n_k, 0, w.n_k);
   load_query(w, call, b, row);
   w.turn = w.waiting = w.first = w.stop = 0;
   if (tasks > 1) visit(w, call.lists, w.heads[0]);  // only counts the tiles

@@ -23,6 +23,18 @@ struct sparsec_list {  // a table of draws, int32 [rows, blocks, width]
 };
 #endif
 
+#ifndef SPARSEC_LOOKUP
+#define SPARSEC_LOOKUP
+struct sparsec_lookup {  // what an input says, contiguous [batch, heads, rows, columns]; batch and heads may be 1
+  const void* data;  // int32, or uint8 of cells and ancestors
+  int64_t batch;
+  int64_t heads;
+  int64_t rows;
+  int64_t columns;
+  int64_t first;  // of prefix counts, the first number
+};
+#endif
+
 #ifndef SPARSEC_CALL
 #define SPARSEC_CALL
 struct sparsec_call {  // strides in elements; q [B, H, Nq, D], k [B, G, Nk, D]; out, v: DV for D; lse [B, H, Nq]
@@ -41,6 +53,7 @@ struct sparsec_call {  // strides in elements; q [B, H, Nq, D], k [B, G, Nk, D];
   int64_t n_k;
   int64_t q0;  // the position of the first query
   const sparsec_list* lists;
+  const sparsec_lookup* inputs;  // two for each test of an input
   const float* sink;  // [H], for a learned sink
   const int32_t* cu_seqlens;  // [documents + 1], for documents
   int64_t documents;
@@ -52,7 +65,13 @@ struct sparsec_call {  // strides in elements; q [B, H, Nq, D], k [B, G, Nk, D];
 namespace sparsec_kernel {
 namespace {
 
-constexpr int HEADS = 16, KV_HEADS = 8, D = 128, DV = 128;
+// Nothing is asked of inputs.
+struct Inputs {
+  template <class Call>
+  Inputs(const Call&, int64_t, int64_t, int64_t, int) {}
+};
+
+constexpr int HEADS = 16, KV_HEADS = 8, D = 128;
 constexpr int QUERY_TILE = 64, KEY_TILE = 64;
 constexpr int LANE_TILE = QUERY_TILE;  // lies across vector lanes
 
@@ -406,6 +425,7 @@ struct Work {  // one thread's scratch
   Keys tile, live;
   ivec lane[VECS];  // 0, 1, ..., PANEL - 1
   Source source;  // of keys and values
+  Inputs inputs;  // of the pattern
   Modifiers modifiers;  // of the head's scores
   int i0, i1, base;  // rows i0 .. i1 are present; lane 0 of panel 0 is row `base`
   int begin, end, n_k;  // keys begin .. end - 1 may be seen
@@ -621,6 +641,7 @@ void run_task(Work& w, const sparsec_call& call, int64_t b, int64_t h, const Til
   w.i1 = minimum(w.base + QUERY_TILE, part.q1) - 1;
   w.begin = part.begin, w.end = part.end, w.n_k = part.n_k;
   w.source = source_of(call, b, h, part.k_row);
+  w.inputs = Inputs(call, b, part.q_row, part.k_row, part.n_k);
   w.modifiers = Modifiers(call, h);
   load_queries(w, matrix(call.q, call.q_stride, b, h, part.q_row), call.scale);
   visit(w, call.lists, int(h));

@@ -19,8 +19,10 @@ from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.calls import CallStruct
 from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward
 from sparsec.backends.cpu.emit_cached import emit_cpp_cached, views
+from sparsec.backends.cpu.inputs import view_of
 from sparsec.backends.cpu.kernel import compile_shared, find_compiler, has_compiler
 from sparsec.backends.cpu.source import CHUNK, ROWS, joined_headers, parsed_header, printed_headers
+from sparsec.ir.bands.band import Asks, InputTest
 from sparsec.pipeline import Compilation, Lowered
 from sparsec.sema.modifiers import ENTRIES, Given, Takes, statement_text
 
@@ -28,7 +30,7 @@ pytestmark = pytest.mark.kernels
 ROOT = Path(__file__).parents[3]
 KERNELS = ROOT / "templates" / "cpu" / "kernels"
 HEADERS = sorted(KERNELS.rglob("*.h"))
-STRUCTS = (calls.LIST, calls.FORWARD, calls.BACKWARD, calls.MASS, calls.CACHED)
+STRUCTS = (calls.LIST, calls.LOOKUP, calls.FORWARD, calls.BACKWARD, calls.MASS, calls.CACHED)
 
 
 def with_every_modifier(heads: int) -> str:
@@ -50,6 +52,7 @@ def compilation(text: str, dtype: str, heads: int) -> Compilation:
 def sample() -> dict[str, str]:
     """What is printed beside the headers, for one pattern; of every kernel what it alone has."""
     chunks, rows = views(*compilation(with_every_modifier(2), "float32", 2).cached, "sparsec")
+    chunks = replace(chunks, inputs=tuple(dict.fromkeys(view_of(InputTest(0, asks)).header for asks in Asks)))
     of_rows = printed_headers(ROWS, rows)
     return {
         **printed_headers(replace(CHUNK, structs=STRUCTS, keys="call_keys.h"), chunks),
@@ -162,7 +165,7 @@ def test_a_struct_is_the_same_in_c_and_in_python(of: CallStruct) -> None:
     places = [f"offsetof({of.name}, {field.name}) == {getattr(structure, field.name).offset}" for field in of.fields]
     places.append(f"sizeof({of.name}) == {of.packer().size}")
     checks = "".join(f'static_assert({place}, "");\n' for place in places)
-    declared = "".join(dict.fromkeys((calls.LIST.declaration(), of.declaration())))
+    declared = "".join(dict.fromkeys(struct.declaration() for struct in (calls.LIST, calls.LOOKUP, of)))
     size = f'extern "C" int size() {{ return sizeof({of.name}); }}\n'
     library = ctypes.CDLL(
         str(compile_shared(f"#include <cstddef>\n#include <cstdint>\n{declared}{checks}{size}", optimise=0))

@@ -10,6 +10,18 @@ struct sparsec_list {  // a table of draws, int32 [rows, blocks, width]
 };
 #endif
 
+#ifndef SPARSEC_LOOKUP
+#define SPARSEC_LOOKUP
+struct sparsec_lookup {  // what an input says, contiguous [batch, heads, rows, columns]; batch and heads may be 1
+  const void* data;  // int32, or uint8 of cells and ancestors
+  int64_t batch;
+  int64_t heads;
+  int64_t rows;
+  int64_t columns;
+  int64_t first;  // of prefix counts, the first number
+};
+#endif
+
 #ifndef SPARSEC_CALL
 #define SPARSEC_CALL
 struct sparsec_call {  // strides in elements; q [B, H, Nq, D], k [B, G, Nk, D]; out, v: DV for D; lse [B, H, Nq]
@@ -28,6 +40,7 @@ struct sparsec_call {  // strides in elements; q [B, H, Nq, D], k [B, G, Nk, D];
   int64_t n_k;
   int64_t q0;  // the position of the first query
   const sparsec_list* lists;
+  const sparsec_lookup* inputs;  // two for each test of an input
   const float* sink;  // [H], for a learned sink
   const int32_t* cu_seqlens;  // [documents + 1], for documents
   int64_t documents;
@@ -61,6 +74,7 @@ struct sparsec_backward_call {  // strides in elements; shapes as in the forward
   int64_t n_k;
   int64_t q0;  // the position of the first query
   const sparsec_list* lists;
+  const sparsec_lookup* inputs;  // two for each test of an input
   const float* sink;  // [H], for a learned sink
   float* dsink;  // [H], likewise
   const int32_t* cu_seqlens;  // [documents + 1], for documents
@@ -115,6 +129,7 @@ struct sparsec_cached_call {  // strides in elements; q [B, H, N, D], k [B, G, N
   int64_t* state;  // [2, B], or null: once stored, tokens are counted here and in lengths
   const int32_t* places;  // [G, regions, 2]: base and capacity of a group's regions
   const sparsec_list* lists;
+  const sparsec_lookup* inputs;  // two for each test of an input
   const float* sink;  // [H], for a learned sink
   float scale;
   int32_t threads;

@@ -1,0 +1,97 @@
+"""The tests of inputs that a plan has -> what the CPU kernels have for each, and a call's lookups as they take them.
+
+Invariant: every address that a kernel makes of a lookup lies within its tensor.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, assert_never
+
+from sparsec.backends.base import Lookup
+from sparsec.backends.cpu import calls
+from sparsec.diagnostics.model import CallError
+from sparsec.ir.bands.band import Asks, InputTest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsec.plan.launch import LaunchPlan
+
+_LOOKUP = calls.LOOKUP.structure()
+LOOKUPS_A_TEST = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TestView:
+    """`type`, a struct of templates/cpu/kernels/inputs/`header`.h."""
+
+    header: str
+    type: str
+
+
+def view_of(test: InputTest) -> TestView:
+    match test.asks:
+        case Asks.MARKED:
+            return TestView("counted", "Marked")
+        case Asks.COLUMN:
+            return TestView("counted", f"Counted<OfColumn<{test.width}>>")
+        case Asks.SLASH:
+            return TestView("counted", f"Counted<OfDistance<{test.height}>>")
+        case Asks.SLASH_TILE:
+            return TestView("counted", f"Counted<OfTile<{test.height}>>")
+        case Asks.ROW:
+            return TestView("lists", f"Lists<{test.width}>")
+        case Asks.CELL:
+            return TestView("cells", f"Cells<{test.height}, {test.width}>")
+        case Asks.LABEL:
+            return TestView("labels", "Labels")
+        case Asks.ANCESTOR:
+            return TestView("tree", "Tree")
+        case Asks.KEY_BELOW:
+            return TestView("lengths", "KeyBelow")
+        case Asks.QUERY_BELOW:
+            return TestView("lengths", "QueryBelow")
+        case Asks.NEAR:
+            return TestView("lengths", "Near")
+        case _:
+            assert_never(test.asks)
+
+
+def headers_of(tests: tuple[InputTest, ...]) -> tuple[str, ...]:
+    """The headers of these tests, without directories."""
+    return tuple(dict.fromkeys(view_of(test).header for test in tests)) or ("none",)
+
+
+def lookup_table(plan: LaunchPlan, given: tuple[Lookup, ...], batch: int) -> ctypes.Array[ctypes.Structure] | None:
+    """The lookups of the plan's tests in order, None without any; the tensors must outlive it. Raises CallError."""
+    if not plan.inputs:
+        return None
+    of_test = {lookup.test: lookup for lookup in given}
+    if missing := [test for test in plan.inputs if test not in of_test]:
+        raise CallError(f"expected a lookup for each test of an input, got none for {missing}")
+    rows = []
+    for test in plan.inputs:
+        lookup = of_test[test]
+        rows.append(_row(plan, lookup, lookup.data, batch))
+        other = lookup.keys if lookup.keys is not None else lookup.ordered
+        rows.append(_LOOKUP() if other is None else _row(plan, lookup, other, batch))
+        ordered = test.asks is Asks.ROW and test in plan.looked_up
+        if other is None and (ordered or test.asks is Asks.LABEL):
+            raise CallError(f"expected a second tensor for {test}, got none")
+        if ordered and other is not None and other.shape != lookup.data.shape:
+            raise CallError(f"expected ordered lists like the lists, got {list(other.shape)}")
+    return (_LOOKUP * len(rows))(*rows)
+
+
+def _row(plan: LaunchPlan, lookup: Lookup, data: Tensor, batch: int) -> ctypes.Structure:
+    wanted = "uint8" if lookup.test.asks in (Asks.CELL, Asks.ANCESTOR) else "int32"
+    sizes = [1] * (4 - data.dim()) + list(data.shape[2:])
+    ready = str(data.dtype) == f"torch.{wanted}" and data.is_cpu and data.is_contiguous() and 2 <= data.dim() <= 4
+    if not ready or data.shape[0] not in (1, batch) or data.shape[1] not in (1, plan.kv_heads, plan.heads):
+        raise CallError(
+            f"expected a contiguous {wanted} tensor of {batch} sequences and {plan.heads} or {plan.kv_heads} heads "
+            f"on the CPU, got {data.dtype} {list(data.shape)} on {data.device}"
+        )
+    return _LOOKUP(data.data_ptr(), *data.shape[:2], *sizes, lookup.first)
