@@ -48,6 +48,11 @@ class KernelPlan:
     """The inputs of the pattern."""
 
     @property
+    def share(self) -> int:
+        """Query heads of a KV group."""
+        return self.heads // self.kv_heads
+
+    @property
     def inputs(self) -> tuple[InputTest, ...]:
         """What the classes ask inputs, each once: a call looks them up in this order."""
         return tuple(dict.fromkeys(test for each in self.classes for test in each.program.inputs))

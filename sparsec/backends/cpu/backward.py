@@ -17,7 +17,7 @@ from torch import Tensor
 from sparsec.backends.base import Lookup
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit import emit_cpp_backward
-from sparsec.backends.cpu.inputs import lookup_table
+from sparsec.backends.cpu.inputs import lookup_table, with_whole_rows
 from sparsec.backends.cpu.kernel import (
     address,
     check_call,
@@ -80,11 +80,12 @@ class CpuBackward:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """(dq, dk, dv, dsink) from the gradients of out and of the LSE (float32 [B, H, Nq]; None for zeros).
 
-        The rest is what `CpuKernel.forward` took and gave, any strides, none copied. dq, dk, dv are contiguous, like q,
+        The rest is what `CpuKernel.forward` took and gave, any strides. dq, dk, dv are contiguous, like q,
         k and v; dsink, float32 [H], is None without a learned sink. Raises CallError, BuildError.
         """
         plan = self.plan.forward
         check_call(plan, q, k, v, q_offset, sink, cu_seqlens)
+        k, v = with_whole_rows(plan, k, v)
         wanted = (*q.shape[:3], v.shape[3])
         for name, tensor in (("grad_out", grad_out), ("out", out)):
             if tensor.shape != wanted or tensor.dtype != q.dtype or tensor.device != q.device:

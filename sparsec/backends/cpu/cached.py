@@ -18,7 +18,7 @@ from torch import Tensor
 from sparsec.backends.base import Cached, Lookup, check_room
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit_cached import emit_cpp_cached
-from sparsec.backends.cpu.inputs import lookup_table
+from sparsec.backends.cpu.inputs import lookup_table, with_whole_rows
 from sparsec.backends.cpu.kernel import (
     TORCH_DTYPES,
     DrawList,
@@ -96,6 +96,8 @@ class CpuCached:
         few = q.shape[2] <= self.few
         if few:
             k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (k, v))
+        else:
+            k, v = with_whole_rows(plan, k, v)
         out = torch.empty((*q.shape[:3], v.shape[3]), dtype=q.dtype)
         lse = torch.empty(q.shape[:3], dtype=torch.float32)
         sink = None if sink is None else sink.detach().contiguous()

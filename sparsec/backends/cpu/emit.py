@@ -17,8 +17,10 @@ from sparsec.backends.cpu.view import (
     ClassView,
     ConstantView,
     CppView,
+    GatherView,
     LetView,
     ListView,
+    OwnKeysView,
     PickView,
     SegmentView,
     initialiser,
@@ -28,7 +30,7 @@ from sparsec.ir.expr import simplify as x
 from sparsec.ir.expr.fold import lists_in, picks_in
 from sparsec.ir.expr.nodes import TRUE, Bool, Int, Var
 from sparsec.ir.tiles.program import Segment, TileProgram
-from sparsec.plan.heads import by_member, class_of_member
+from sparsec.plan.heads import by_member, class_of_member, head_table, packs
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
 
 _SYMBOL = re.compile(r"[a-z][a-z0-9_]*\Z")
@@ -59,17 +61,30 @@ def emit_cpp_mass(plan: BackwardPlan, *, symbol: str = "sparsec") -> str:
 def _transposed_view(plan: BackwardPlan, symbol: str) -> CppView:
     tables = _tables(plan.forward)
     classes = tuple(_transposed_class(c, plan.forward, tables) for c in plan.transposed)
-    return _view(plan.forward, plan.transposed, classes, symbol, transposed=True)
+    view = _view(plan.forward, plan.transposed, classes, symbol, transposed=True)
+    return _gathering(view, plan.forward, _classes(plan.forward, "i"))
 
 
 def forward_view(plan: KernelPlan, symbol: str, lane: str = "i") -> CppView:
     """The view of the plan's own classes; `lane` is the variable of a mask that is a vector."""
+    view = _view(plan, plan.classes, _classes(plan, lane), symbol, transposed=False)
+    return _gathering(view, plan, view.classes)
+
+
+def _classes(plan: KernelPlan, lane: str) -> tuple[ClassView, ...]:
     first_table = accumulate((len(c.program.lists) for c in plan.classes), initial=0)
-    classes = tuple(
+    return tuple(
         _class(c, plan, tuple(_list(c.program, n, first + n) for n in range(len(c.program.lists))), lane)
         for c, first in zip(plan.classes, first_table, strict=False)
     )
-    return _view(plan, plan.classes, classes, symbol, transposed=False)
+
+
+def _gathering(view: CppView, plan: KernelPlan, classes: tuple[ClassView, ...]) -> CppView:
+    """The view with what finds the rows' own keys, in `classes` of the plan, if there are any."""
+    if not any(c.own.gathers for c in classes):
+        return view
+    class_of = initialiser(class_of_member(c.heads for c in plan.classes))
+    return replace(view, gathered=classes, gathering_class_of_head=class_of, packs=pack_views(plan))
 
 
 def _view(
@@ -100,6 +115,7 @@ def _view(
         modifiers=modifiers_view(plan),
         documents=plan.documents.name.lower(),
         inputs=headers_of(plan.inputs),
+        lookups=LOOKUPS_A_TEST * len(plan.inputs),
     )
 
 
@@ -137,6 +153,7 @@ def _transposed_class(
                 width=spec.width,
                 block=scalar(x.floor_div(first_query, Int(spec.block))),
                 tile_block=scalar(x.floor_div(Var("j0"), Int(spec.block), nonneg=True)),
+                size=spec.block,
             )
         )
     return _class(replace(c, constants=tuple(constants.items())), plan, tuple(lists), lane="j")
@@ -145,9 +162,7 @@ def _transposed_class(
 def _class(c: HeadClass, plan: KernelPlan, lists: tuple[ListView, ...], lane: str = "i") -> ClassView:
     """The view of a class whose lookups stand in the order of the plan's tests."""
     program = c.program
-    tests = [segment.when for segment in (*program.full, *program.masked)]
-    if program.masked:
-        tests.append(program.live)
+    tests = _conditions(program)
     tested = frozenset[int]().union(*(lists_in(test) for test in tests))
     return ClassView(
         origins=tuple(comment(origin) for origin in c.origins),
@@ -155,21 +170,57 @@ def _class(c: HeadClass, plan: KernelPlan, lists: tuple[ListView, ...], lane: st
         lets=tuple(LetView(name_of(let.name), scalar(let.value)) for let in program.lets),
         lists=lists,
         tests=tuple(view for view in lists if view.ordinal in tested),
-        picks=_picks(program, plan.inputs, tests),
+        picks=_picks(program, plan.inputs, _asked(tests)),
         live=vector_mask(program.live, lane) if program.masked else "",
         segments=(
             *(_segment(segment, program, "attend_full(w, tile)") for segment in program.full),
             *(_segment(segment, program, "attend_masked(w, tile, live)") for segment in program.masked),
         ),
+        own=_own_keys(program, plan.inputs, lists),
     )
 
 
-def _picks(program: TileProgram, order: tuple[InputTest, ...], conditions: list[Bool]) -> tuple[PickView, ...]:
-    """What the conditions ask, each test once."""
-    asked = sorted({pick.ordinal for test in conditions for pick in picks_in(test)})
+def _own_keys(program: TileProgram, order: tuple[InputTest, ...], lists: tuple[ListView, ...]) -> OwnKeysView:
+    tests = [gather.live for gather in program.gathers]
+    tested = frozenset[int]().union(*(lists_in(test) for test in tests))
+    return OwnKeysView(
+        tuple(
+            GatherView(comment(gather.origin), gather.test, vector_mask(gather.live, "j", of_tile=False))
+            for gather in program.gathers
+        ),
+        _picks(program, order, _asked(tests) | {gather.test for gather in program.gathers}),
+        tuple(view for view in lists if view.ordinal in tested),
+    )
+
+
+def _conditions(program: TileProgram) -> list[Bool]:
+    """Those that the segments read."""
+    segments = [segment.when for segment in (*program.full, *program.masked)]
+    return [*segments, program.live] if program.masked else segments
+
+
+def _asked(conditions: list[Bool]) -> frozenset[int]:
+    """The tests of inputs that the conditions name."""
+    return frozenset(pick.ordinal for test in conditions for pick in picks_in(test))
+
+
+def with_own_keys(c: HeadClass, view: ClassView, order: tuple[InputTest, ...]) -> ClassView:
+    """The view of a class whose tiles and whose rows' own keys are found by one function."""
+    asked = _asked(_conditions(c.program)) | {pick.ordinal for pick in view.own.picks}
+    return replace(view, picks=_picks(c.program, order, asked))
+
+
+def _picks(program: TileProgram, order: tuple[InputTest, ...], asked: frozenset[int]) -> tuple[PickView, ...]:
     return tuple(
-        PickView(n, view_of(program.inputs[n]).type, LOOKUPS_A_TEST * order.index(program.inputs[n])) for n in asked
+        PickView(n, view_of(program.inputs[n]).type, LOOKUPS_A_TEST * order.index(program.inputs[n]))
+        for n in sorted(asked)
     )
+
+
+def pack_views(plan: KernelPlan) -> tuple[str, ...]:
+    """Initialisers of the packs of a plan's heads, in the order of their first heads."""
+    found = [pack.heads for head_class in plan.classes for pack in packs(head_table(head_class), plan.share)]
+    return tuple(initialiser((heads[0] // plan.share, len(heads), initialiser(heads))) for heads in sorted(found))
 
 
 def of_members(name: str, members: tuple[int, ...], values: tuple[int, ...], count: int) -> ConstantView:
@@ -186,6 +237,7 @@ def _list(program: TileProgram, ordinal: int, table: int) -> ListView:
         width=spec.width,
         block=scalar(x.floor_div(Var("i0"), Int(spec.block))),
         tile_block=scalar(x.floor_div(Var("tile"), Int(spec.block // program.key_tile))),
+        size=spec.block,
     )
 
 

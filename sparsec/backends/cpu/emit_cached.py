@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sparsec.backends.cpu.emit import forward_view, of_members
+from sparsec.backends.cpu.emit import forward_view, of_members, pack_views, with_own_keys
 from sparsec.backends.cpu.expr import scalar
 from sparsec.backends.cpu.source import CHUNK, ROWS, print_kernel
 from sparsec.backends.cpu.view import CppView, SlotClassView, SlotsView, initialiser
+from sparsec.ir.bands.band import InputTest
 from sparsec.ir.expr.fold import names_in
 from sparsec.ir.expr.nodes import Expr
-from sparsec.plan.heads import class_of_member, head_table, packs
-from sparsec.plan.kernel import KernelPlan
+from sparsec.plan.heads import class_of_member
 from sparsec.plan.kv.cached import CachedPlan
 
 
@@ -30,13 +30,26 @@ def emit_cpp_cached(chunks: CachedPlan, rows: CachedPlan, *, symbol: str = "spar
 
 def views(chunks: CachedPlan, rows: CachedPlan, symbol: str) -> tuple[CppView, CppView]:
     """What the templates print of chunks and storing, and of single rows."""
-    of_packs = (initialiser((group, len(heads), initialiser(heads))) for group, heads in _packs(rows.attend))
-    of_rows = replace(_view(rows, symbol, "j"), lane_tile="KEY_TILE", lane="j", other="i", packs=tuple(of_packs))
-    return replace(_view(chunks, symbol, "i"), stored=_stored(chunks)), of_rows
+    order = chunks.attend.inputs
+    of_rows = _view(rows, symbol, "j", order)
+    classes = zip(rows.attend.classes, of_rows.classes, strict=True)
+    of_rows = replace(
+        of_rows,
+        classes=tuple(with_own_keys(of, view, order) for of, view in classes),
+        gathered=(),
+        lane_tile="KEY_TILE",
+        lane="j",
+        other="i",
+        packs=pack_views(rows.attend),
+    )
+    of_chunks = _view(chunks, symbol, "i", order)
+    packs = pack_views(chunks.attend) if of_chunks.gathered else ()
+    return replace(of_chunks, stored=_stored(chunks), packs=packs), of_rows
 
 
-def _view(plan: CachedPlan, symbol: str, lane: str) -> CppView:
+def _view(plan: CachedPlan, symbol: str, lane: str, order: tuple[InputTest, ...]) -> CppView:
     """The forward view, its head constants divided between the tile programs and the slot maps."""
+    assert plan.attend.inputs == order, "plans of one pattern ask the same in one order"
     heads, programs, slots = plan.attend.heads, [], []
     for head_class, of_class in zip(plan.attend.classes, plan.slots, strict=True):
         names = names_in(of_class.slot)
@@ -65,10 +78,3 @@ def _slot_class(
         tuple(n for n in range(regions) if not names.isdisjoint((f"base{n}", f"capacity{n}"))),
         scalar(slot),
     )
-
-
-def _packs(plan: KernelPlan) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    """(KV group, its query heads that share class and constants), in the order of their first heads."""
-    share = plan.heads // plan.kv_heads
-    found = [pack.heads for head_class in plan.classes for pack in packs(head_table(head_class), share)]
-    return tuple((heads[0] // share, heads) for heads in sorted(found))

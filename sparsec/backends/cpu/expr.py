@@ -34,6 +34,7 @@ from sparsec.ir.expr.nodes import (
 )
 
 _ATOM, _PRODUCT, _SUM, _LOOSE = 3, 2, 1, 0
+_TILE = "tile"
 _TAKEN = frozenset(
     {"w", "lists", "head", "here", "first", "count", "live", "draws", "drawn", "minimum", "maximum", "truth", "splat"}
     | {"floor_div", "floor_mod", "auto", "bool", "case", "const", "default", "do", "else", "for", "if", "int", "new"}
@@ -64,9 +65,9 @@ def condition(test: Bool) -> str:
     return _print(test, vectors=frozenset()).text
 
 
-def vector_mask(test: Bool, lane: str = "i") -> str:
-    """`test`, where the variable `lane` is a vector, as an `ivec` mask."""
-    printed = _print(test, vectors=frozenset((lane,)))
+def vector_mask(test: Bool, lane: str = "i", *, of_tile: bool = True) -> str:
+    """`test`, where the variable `lane` is a vector, as an `ivec` mask; not `of_tile`: the keys lie in many tiles."""
+    printed = _print(test, vectors=frozenset((lane,) if of_tile else (lane, _TILE)))
     return printed.text if printed.vector else f"splat(truth({printed.text}))"
 
 
@@ -122,6 +123,8 @@ def _printed(node: Tree, parts: tuple[_Text, ...], vectors: frozenset[str]) -> _
         case Not():
             (operand,) = parts
             return _Text(f"{'~' if operand.vector else '!'}{operand.at(_ATOM)}", _ATOM, operand.vector)
+        case Listed(ordinal) if _TILE in vectors:
+            return _Text(f"listed_{int(ordinal)}_of(j)", _ATOM, True)
         case Listed(ordinal):
             return _Text(f"listed_{int(ordinal)}", _ATOM, False)
         case Picked(ordinal, scope):

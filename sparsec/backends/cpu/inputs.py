@@ -64,6 +64,14 @@ def headers_of(tests: tuple[InputTest, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(view_of(test).header for test in tests)) or ("none",)
 
 
+def with_whole_rows(plan: LaunchPlan, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values whose rows are contiguous, where the kernels of the plan read single rows."""
+    if all(test.asks is not Asks.ROW for test in plan.inputs):
+        return k, v
+    k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (k, v))
+    return k, v
+
+
 def lookup_table(plan: LaunchPlan, given: tuple[Lookup, ...], batch: int) -> ctypes.Array[ctypes.Structure] | None:
     """The lookups of the plan's tests in order, None without any; the tensors must outlive it. Raises CallError."""
     if not plan.inputs:

@@ -25,7 +25,7 @@ import sparsec
 from sparsec.backends.base import Lookup, Unavailable
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit import emit_cpp
-from sparsec.backends.cpu.inputs import lookup_table
+from sparsec.backends.cpu.inputs import lookup_table, with_whole_rows
 from sparsec.backends.cpu.processor import Processor, used_by
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.kernel import KernelPlan
@@ -211,7 +211,7 @@ class CpuKernel:
         cu_seqlens: Tensor | None = None,
         inputs: tuple[Lookup, ...] = (),
     ) -> tuple[Tensor, Tensor]:
-        """q [B, H, Nq, D]; k [B, G, Nk, D]; v [B, G, Nk, Dv]; any strides, none copied; row r of q is at q_offset + r.
+        """q [B, H, Nq, D]; k [B, G, Nk, D]; v [B, G, Nk, Dv]; any strides; row r of q is at q_offset + r.
 
         `scale` None means the plan's, else 1/sqrt(D). `lists` are int32 [rows, query blocks, width], one for each list
         of the plan, class by class, from query block q_offset // block on (0 where documents restart).
@@ -221,6 +221,7 @@ class CpuKernel:
         torch.get_num_threads() threads. Raises CallError for tensors that the plan was not made for.
         """
         check_call(self.plan, q, k, v, q_offset, sink, cu_seqlens)
+        k, v = with_whole_rows(self.plan, k, v)
         out = torch.empty((*q.shape[:3], v.shape[3]), dtype=q.dtype)
         lse = torch.empty(q.shape[:3], dtype=torch.float32)
         tables = draw_lists(self.plan, lists, q_offset, q.shape[2])

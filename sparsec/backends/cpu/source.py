@@ -81,27 +81,35 @@ def _stored(path: str) -> Header:
 class Kernel:
     """What sets one kind of kernel apart from another.
 
-    `headers`: those that it starts from. `keys`: the header that says where keys lie. `wide_rows`: rows of keys are
-    widened in registers.
+    `headers`: those that it starts from. `keys`, `rows`: the headers that say where the keys of a tile lie, and of a
+    row. `by_row`: all keys are those of rows, which are widened in registers.
     """
 
     template: str
     headers: tuple[str, ...]
     structs: tuple[CallStruct, ...]
     keys: str = "call_keys.h"
-    wide_rows: bool = False
+    rows: str = "call_rows.h"
+    by_row: bool = False
 
 
 FORWARD = Kernel("forward", ("forward.h",), (calls.LIST, calls.LOOKUP, calls.FORWARD))
 BACKWARD = Kernel("backward", ("backward.h",), (calls.LIST, calls.LOOKUP, calls.BACKWARD))
 MASS = Kernel("mass", ("mass.h",), (calls.LIST, calls.LOOKUP, calls.MASS))
-CHUNK = Kernel("cached", ("chunk.h", "store.h"), (calls.LIST, calls.LOOKUP, calls.CACHED), keys="cached_keys.h")
-ROWS = Kernel("decode", ("decode.h",), (calls.LIST, calls.LOOKUP, calls.CACHED), wide_rows=True)
+CHUNK = Kernel(
+    "cached", ("chunk.h", "store.h"), (calls.LIST, calls.LOOKUP, calls.CACHED), "cached_keys.h", "cached_rows.h"
+)
+ROWS = Kernel("decode", ("decode.h",), (calls.LIST, calls.LOOKUP, calls.CACHED), rows="cached_rows.h", by_row=True)
 
 
 def print_kernel(kernel: Kernel, view: CppView) -> str:
     """The whole file of one kernel."""
     roots = (*kernel.headers, *(("draws.h",) if view.lists else ()))
+    own = [c.own for c in (view.classes if kernel.by_row else view.gathered)]
+    if any(each.gathers for each in own):
+        roots += ("own_keys.h",)
+    if any(each.draws for each in own):
+        roots += ("drawn_pairs.h",)
     parts = joined_headers(roots, {**printed_headers(kernel, view), _CALLS: "#include <cstdint>"})
     structs = tuple(struct.declaration() for struct in kernel.structs)  # outside the namespace of the rest
     whole = replace(view, includes=parts.includes, structs=structs, headers=parts.text)
@@ -110,15 +118,19 @@ def print_kernel(kernel: Kernel, view: CppView) -> str:
 
 def printed_headers(kernel: Kernel, view: CppView) -> dict[str, str]:
     """Path within the kernels' folder -> what a pattern prints there; the files in that place are an example."""
-    rows = (f"dtypes/{view.dtype}_rows.h",) if kernel.wide_rows else ()
+    rows = (f"dtypes/{view.dtype}_rows.h",) if kernel.by_row or view.gathered else ()
+    gathers = "" if view.gathered else "no_"
     return {
         _CALLS: "\n".join(("#pragma once\n#include <cstdint>\n", *(s.declaration() for s in kernel.structs))),
         "printed/config.h": render("templates/cpu/config.h.jinja", view),
         "printed/documents.h": _including(f"documents/{view.documents}.h"),
         "printed/dtype.h": _including(f"dtypes/{view.dtype}.h", *rows),
+        "printed/gathers.h": _including(f"gathers/{gathers}forward.h"),
         "printed/inputs.h": _including(*(f"inputs/{header}.h" for header in view.inputs)),
+        "printed/key_rows.h": _including(kernel.rows),
         "printed/keys.h": _including(kernel.keys),
         "printed/modifiers.h": render("templates/cpu/modifiers.h.jinja", view),
+        "printed/own_gradients.h": _including(f"gathers/{gathers}backward.h"),
         "printed/packs.h": render("templates/cpu/packs.h.jinja", view),
         "printed/tuned_decode.h": _tuned(KEYS_A_TASK=target.CPU_KEYS_A_TASK, MOST_TASKS=target.CPU_MOST_TASKS),
         "printed/tuned_dot_products.h": _tuned(AHEAD=target.CPU_KEYS_AHEAD),

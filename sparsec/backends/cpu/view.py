@@ -40,7 +40,10 @@ class SegmentView:
 
 @dataclass(frozen=True, slots=True)
 class ListView:
-    """List `ordinal` of a class is table `table` of the call; `block` is the query's block, `tile_block` the key's."""
+    """List `ordinal` of a class is table `table` of the call; `block` is the query's block, `tile_block` the key's.
+
+    `size`: tokens of a block.
+    """
 
     ordinal: int
     table: str
@@ -48,6 +51,7 @@ class ListView:
     width: int
     block: str
     tile_block: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,24 @@ class PickView:
 
 
 @dataclass(frozen=True, slots=True)
+class GatherView:
+    """The keys that rows list themselves by test `pick` of a class, as far as `live`, a mask, holds."""
+
+    origin: str
+    pick: int
+    live: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnKeysView:
+    """What the gathers of a class read: `picks`, and of `draws` whether a key was drawn."""
+
+    gathers: tuple[GatherView, ...]
+    picks: tuple[PickView, ...]
+    draws: tuple[ListView, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ConstantView:
     """`values`: an initialiser of one integer for each head or group."""
 
@@ -69,7 +91,8 @@ class ConstantView:
 
 @dataclass(frozen=True, slots=True)
 class ClassView:
-    """`live`: a mask of the masked segments, empty without one. `picks`: what it and the segments ask inputs."""
+    """`live`: a mask of the masked segments, empty without one. `picks`: what it and the segments ask inputs. `own`:
+    the keys that rows list themselves."""
 
     origins: tuple[str, ...]
     constants: tuple[ConstantView, ...]
@@ -79,6 +102,7 @@ class ClassView:
     picks: tuple[PickView, ...]
     live: str
     segments: tuple[SegmentView, ...]
+    own: OwnKeysView
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +131,10 @@ class CppView:
     `transposed`: the classes are those of key tiles. `lane_tile` says which tile lies across vector lanes; `lane` and
     `other` are the variables of a mask that are a vector and a scalar. Over a cache, `slots` says where the heads' keys
     lie and `stored` where a group's new keys go; `packs` are initialisers of (group, number of heads, heads).
-    `inputs`: the headers of what the classes ask inputs. `includes`, `structs` and `headers` stand before the classes:
-    system headers, call structs, text of the kernels' own headers.
+    `inputs`: the headers of what the classes ask inputs, which have `lookups`. `gathered`: the classes by which rows
+    find the keys that they list themselves in functions of their own, if there are any; a head's class is that of
+    `gathering_class_of_head`. `includes`, `structs` and `headers` stand before the classes: system headers, call
+    structs, text of the kernels' own headers.
     """
 
     symbol: str
@@ -129,6 +155,9 @@ class CppView:
     modifiers: ModifiersView
     documents: str
     inputs: tuple[str, ...] = ("none",)
+    lookups: int = 0
+    gathered: tuple[ClassView, ...] = ()
+    gathering_class_of_head: str = ""
     slots: SlotsView | None = None
     stored: SlotsView | None = None
     packs: tuple[str, ...] = ()

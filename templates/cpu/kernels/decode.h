@@ -3,9 +3,10 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "cache.h"
 #include "printed/packs.h"
 #include "printed/tuned_decode.h"
-#include "row.h"
+#include "row_tiles.h"
 
 // ---- Tasks: shares of the tiles of every row of every pack, and after all of them the merging of each row's sums.
 // A task has KEYS_A_TASK keys at least, but where a row has MOST_TASKS of them more, and in a short row.
@@ -22,44 +23,30 @@ int tasks_of(const sparsec_cached_call& call, int64_t b, int64_t g) {
   return int(std::min<int64_t>(std::max<int64_t>(keys / KEYS_A_TASK, 1), MOST_TASKS));
 }
 
-void load_query(Work& w, const sparsec_cached_call& call, int64_t b, int64_t row) {
-  const float factor = call.scale * Modifiers::UNIT;
-  for (int r = 0; r < w.pack; ++r) {
-    const Matrix q = matrix(call.q, call.q_stride, b, w.heads[r], row);
-    std::fill(w.q[r], w.q[r] + KeySteps::WIDE, 0.0f);
-    for (int d = 0; d < D; ++d) w.q[r][place(d)] = widen(q.data[d * q.dim]) * factor;
-    std::fill(w.o[r], w.o[r] + ValueSteps::WIDE, 0.0f);
-    w.peak[r] = -INF, w.total[r] = 0.0f;
-    w.modifiers[r] = Modifiers(call, w.heads[r]);
-  }
-}
-
 // Leaves the sums of one share of row `row` at sums[head * call.n * most].
 void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& pack, int64_t row, int task, int most,
               Sum* sums) {
-  w.length = call.lengths[b];
-  w.n_k = w.end = w.length + int(count_of(call, b));
+  w.n_k = w.end = call.lengths[b] + int(count_of(call, b));
   w.begin = 0, w.i0 = w.i1 = int(row - call.n) + w.n_k;
   const int tasks = tasks_of(call, b, pack.group);
-  if (w.i0 < w.length || task >= tasks) return;
-  w.k = matrix(call.k, call.k_stride, b, pack.group, call.n - w.n_k);
-  w.v = matrix(call.v, call.v_stride, b, pack.group, call.n - w.n_k);
-  w.keys = arena<D>(call.keys, call, b);
-  w.values = arena<DV>(call.values, call, b);
-  w.places = places_of(call, pack.group);
-  w.heads = pack.heads, w.pack = pack.size;
-  w.inputs = Inputs(call, b, call.n - w.n_k, 0, w.n_k);
-  load_query(w, call, b, row);
-  w.turn = w.waiting = w.first = w.stop = 0;
-  if (tasks > 1) visit(w, call.lists, w.heads[0]);  // only counts the tiles
-  const int64_t tiles = tasks > 1 ? w.turn : INT32_MAX;
-  w.turn = 0, w.first = int(tiles * task / tasks), w.stop = int(tiles * (task + 1) / tasks);
-  visit(w, call.lists, w.heads[0]);
-  attend(w);
-  for (int r = 0; r < w.pack; ++r) {
-    Sum& sum = sums[w.heads[r] * call.n * most];
-    std::copy(w.o[r], w.o[r] + ValueSteps::WIDE, sum.o);
-    sum.peak = w.peak[r], sum.total = w.total[r];
+  if (w.i0 < call.lengths[b] || task >= tasks) return;
+  const bool alone = tells_heads_apart(call);
+  for (int n = 0; n < pack.size; n += w.pack) {
+    w.heads = pack.heads + n, w.pack = alone ? 1 : pack.size;
+    w.source = source_of(call, b, w.heads[0], call.n - w.n_k);
+    w.inputs = Inputs(call, b, call.n - w.n_k, 0, w.n_k);
+    load_query(w, call, b, row);
+    w.turn = w.first = w.stop = 0;
+    if (tasks > 1) visit(w, call.lists, w.heads[0]);  // only counts the tiles
+    const int64_t tiles = tasks > 1 ? w.turn : INT32_MAX;
+    w.turn = 0, w.first = int(tiles * task / tasks), w.stop = int(tiles * (task + 1) / tasks);
+    visit(w, call.lists, w.heads[0]);
+    attend(w);
+    for (int r = 0; r < w.pack; ++r) {
+      Sum& sum = sums[w.heads[r] * call.n * most];
+      std::copy(w.o[r], w.o[r] + ValueSteps::WIDE, sum.o);
+      sum.peak = w.peak[r], sum.total = w.total[r];
+    }
   }
 }
 

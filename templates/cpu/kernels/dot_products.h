@@ -48,18 +48,18 @@ inline void fetch(const element* row) {
   for (size_t d = 0; d < N * sizeof *row; d += 64) __builtin_prefetch((const char*)row + d);
 }
 
-// s[r][n] = the product of q[r] and key[n], in groups of LANES keys; AHEAD more entries of `key` are addresses too. The
-// values come into the cache meanwhile: two streams are faster than one after the other.
-template <int R>
-__attribute__((noinline)) void score(const float (*q)[KeySteps::WIDE], const element* const* key,
+// s[r][n] = the product of q[r] and key[n], rows of N numbers, in groups of LANES keys; AHEAD more entries of `key` are
+// addresses too. The values, rows of M, come into the cache meanwhile: two streams are faster than one after the other.
+template <int R, int N, int M>
+__attribute__((noinline)) void score(const float (*q)[Steps<N>::WIDE], const element* const* key,
                                      const element* const* value, int count, float (*s)[BATCH]) {
-  constexpr int WHOLE = KeySteps::WHOLE, REST = KeySteps::REST;
+  constexpr int WHOLE = Steps<N>::WHOLE, REST = Steps<N>::REST;
   for (int first = 0; first < count; first += LANES) {
     float products[R][LANES * LANES];
     for (int n = 0; n < LANES; ++n) {
       const element* row = key[first + n];
-      fetch<D>(key[first + n + AHEAD]);
-      fetch<DV>(value[first + n]);
+      fetch<N>(key[first + n + AHEAD]);
+      fetch<M>(value[first + n]);
       vec total[R] = {}, x[PARTS];
       EACH(c, WHOLE) {
         wide(row + c * STEP, x);
@@ -75,17 +75,17 @@ __attribute__((noinline)) void score(const float (*q)[KeySteps::WIDE], const ele
   }
 }
 
-// o[r] += the sum over n of p[r][n] * value[n], in C steps from step c on, or in the rest of a row.
-template <int R, int C, bool IS_REST>
+// o[r] += the sum over n of p[r][n] * value[n], rows of N numbers, in C steps from step c on, or in the rest of a row.
+template <int R, int N, int C, bool IS_REST>
 __attribute__((noinline)) void gather(const float (*p)[BATCH], const element* const* value, int count, int c,
-                                      float (*o)[ValueSteps::WIDE]) {
+                                      float (*o)[Steps<N>::WIDE]) {
   vec total[R][C * PARTS];
   EACH(r, R) EACH(n, C * PARTS) total[r][n] = load(o[r] + c * STEP + n * LANES);
   for (int k = 0; k < count; ++k) {
     const element* row = value[k] + c * STEP;
     EACH(n, C) {
       vec x[PARTS];
-      if (IS_REST) wide_rest<ValueSteps::REST>(row, x);
+      if (IS_REST) wide_rest<Steps<N>::REST>(row, x);
       else wide(row + n * STEP, x);
       EACH(r, R) EACH(i, PARTS) total[r][n * PARTS + i] += p[r][k] * x[i];
     }
@@ -93,11 +93,11 @@ __attribute__((noinline)) void gather(const float (*p)[BATCH], const element* co
   EACH(r, R) EACH(n, C * PARTS) store(o[r] + c * STEP + n * LANES, total[r][n]);
 }
 
-template <int R>
-inline void gather(const float (*p)[BATCH], const element* const* value, int count, float (*o)[ValueSteps::WIDE]) {
-  constexpr int WHOLE = ValueSteps::WHOLE, C = SUMS / R / PARTS, LAST = WHOLE % C;
+template <int R, int N>
+inline void gather(const float (*p)[BATCH], const element* const* value, int count, float (*o)[Steps<N>::WIDE]) {
+  constexpr int WHOLE = Steps<N>::WHOLE, C = SUMS / R / PARTS, LAST = WHOLE % C;
   int c = 0;
-  for (; c + C <= WHOLE; c += C) gather<R, C, false>(p, value, count, c, o);
-  if constexpr (LAST > 0) gather<R, LAST, false>(p, value, count, c, o);
-  if constexpr (ValueSteps::REST > 0) gather<R, 1, true>(p, value, count, WHOLE, o);
+  for (; c + C <= WHOLE; c += C) gather<R, N, C, false>(p, value, count, c, o);
+  if constexpr (LAST > 0) gather<R, N, LAST, false>(p, value, count, c, o);
+  if constexpr (Steps<N>::REST > 0) gather<R, N, 1, true>(p, value, count, WHOLE, o);
 }

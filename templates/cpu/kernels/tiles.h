@@ -1,5 +1,6 @@
 #pragma once
 #include "printed/calls.h"
+#include "printed/gathers.h"
 #include "printed/inputs.h"
 #include "printed/keys.h"
 #include "softmax.h"
@@ -14,6 +15,7 @@ struct Work {  // one thread's scratch
   ivec lane[VECS];  // 0, 1, ..., PANEL - 1
   Source source;  // of keys and values
   Inputs inputs;  // of the pattern
+  Gathered gathered;  // the keys that rows list themselves
   Modifiers modifiers;  // of the head's scores
   int i0, i1, base;  // rows i0 .. i1 are present; lane 0 of panel 0 is row `base`
   int begin, end, n_k;  // keys begin .. end - 1 may be seen

@@ -21,6 +21,7 @@ struct Alibi : Unchanged {
   void forward(vec (&x)[N], Kept<N>&, const ivec (&lane)[V], const int* other) const {
     EACH(n, N) x[n] -= distance(lane[n % V], other[n / V]) * slope;
   }
+... -2
 };
 
 typedef Alibi Modifiers;

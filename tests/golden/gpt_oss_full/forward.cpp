@@ -19,6 +19,7 @@ struct LearnedSink : Unchanged {
         if (lse[n] != INF) sum -= double(std::exp2(call.sink[head] * LOG2E - lse[n])) * delta[n];
     call.dsink[head] = float(sum);
   }
+... -2
 };
 
 typedef LearnedSink Modifiers;

@@ -6,7 +6,6 @@ int64_t count_parts(const Call& call) {
   return call.documents;
 }
 
-... -1
 template <class Call>
 Part part_of(const Call& call, int64_t n) {
   const int q0 = int(call.q0), begin = call.cu_seqlens[n], length = call.cu_seqlens[n + 1] - begin;

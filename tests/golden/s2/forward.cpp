@@ -65,11 +65,27 @@ struct sparsec_call {  // strides in elements; q [B, H, Nq, D], k [B, G, Nk, D];
 namespace sparsec_kernel {
 namespace {
 
+// Rows list no keys themselves.
+constexpr int TOGETHER = 1;
+
+struct Gathered {};
+
+template <class Work, class Call>
+void gather_rows(Work&, const Call&, int64_t, int64_t, int64_t) {}
+
+template <class Work>
+void resume(Work&, int64_t) {}
+
 // Nothing is asked of inputs.
 struct Inputs {
   template <class Call>
   Inputs(const Call&, int64_t, int64_t, int64_t, int) {}
 };
+
+template <class Call>
+bool tells_heads_apart(const Call&) {
+  return false;
+}
 
 constexpr int HEADS = 16, KV_HEADS = 8, D = 128;
 constexpr int QUERY_TILE = 64, KEY_TILE = 64;
@@ -426,6 +442,7 @@ struct Work {  // one thread's scratch
   ivec lane[VECS];  // 0, 1, ..., PANEL - 1
   Source source;  // of keys and values
   Inputs inputs;  // of the pattern
+  Gathered gathered;  // the keys that rows list themselves
   Modifiers modifiers;  // of the head's scores
   int i0, i1, base;  // rows i0 .. i1 are present; lane 0 of panel 0 is row `base`
   int begin, end, n_k;  // keys begin .. end - 1 may be seen
@@ -634,27 +651,32 @@ struct Tiling {
 };
 
 // ---- Tasks: every query tile of every head, the longest rows first; each is computed whole by one thread.
-void run_task(Work& w, const sparsec_call& call, int64_t b, int64_t h, const Tile& tile) {
+// Of TOGETHER heads from `head` on.
+void run_task(Work& w, const sparsec_call& call, int64_t b, int64_t head, const Tile& tile) {
   const Part& part = tile.part;
   w.base = tile.base;
   w.i0 = maximum(w.base, part.q0);
   w.i1 = minimum(w.base + QUERY_TILE, part.q1) - 1;
   w.begin = part.begin, w.end = part.end, w.n_k = part.n_k;
-  w.source = source_of(call, b, h, part.k_row);
+  w.source = source_of(call, b, head, part.k_row);
   w.inputs = Inputs(call, b, part.q_row, part.k_row, part.n_k);
-  w.modifiers = Modifiers(call, h);
-  load_queries(w, matrix(call.q, call.q_stride, b, h, part.q_row), call.scale);
-  visit(w, call.lists, int(h));
-  const int64_t r = w.i0 + part.q_row;
-  element* out = (element*)call.out + b * call.out_stride[0] + h * call.out_stride[1] + r * call.out_stride[2];
-  float* lse = call.lse + b * call.lse_stride[0] + h * call.lse_stride[1] + r * call.lse_stride[2];
-  finish(w, out, call.out_stride[2], call.out_stride[3], lse, call.lse_stride[2]);
+  gather_rows(w, call, b, head, part.q_row);
+  for (int64_t h = head; h < head + TOGETHER; ++h) {
+    w.modifiers = Modifiers(call, h);
+    load_queries(w, matrix(call.q, call.q_stride, b, h, part.q_row), call.scale);
+    resume(w, h - head);
+    visit(w, call.lists, int(h));
+    const int64_t r = w.i0 + part.q_row;
+    element* out = (element*)call.out + b * call.out_stride[0] + h * call.out_stride[1] + r * call.out_stride[2];
+    float* lse = call.lse + b * call.lse_stride[0] + h * call.lse_stride[1] + r * call.lse_stride[2];
+    finish(w, out, call.out_stride[2], call.out_stride[3], lse, call.lse_stride[2]);
+  }
 }
 
 int forward(const sparsec_call& call) {
   const Tiling<sparsec_call> tiling(call, QUERY_TILE, false);
   if (!tiling.before) return 1;
-  const int64_t tiles = tiling.count(), tasks = call.batch * HEADS * tiles;
+  const int64_t tiles = tiling.count(), heads = HEADS / TOGETHER, tasks = call.batch * heads * tiles;
   if (tasks == 0) return 0;
   int failed = 0;
 #pragma omp parallel num_threads(int(std::min<int64_t>(call.threads, tasks))) reduction(| : failed)
@@ -664,7 +686,8 @@ int forward(const sparsec_call& call) {
     for (int n = 0; n < PANEL && w; ++n) w->lane[n / LANES][n % LANES] = n;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < tasks; ++task)  // head by head, for their keys stay in the cache; last rows first
-      if (w) run_task(*w, call, task / tiles / HEADS, task / tiles % HEADS, tiling[tiles - 1 - task % tiles]);
+      if (w)
+        run_task(*w, call, task / tiles / heads, task / tiles % heads * TOGETHER, tiling[tiles - 1 - task % tiles]);
     std::free(w);
   }
   return failed;

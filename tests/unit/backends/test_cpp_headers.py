@@ -52,10 +52,11 @@ def compilation(text: str, dtype: str, heads: int) -> Compilation:
 def sample() -> dict[str, str]:
     """What is printed beside the headers, for one pattern; of every kernel what it alone has."""
     chunks, rows = views(*compilation(with_every_modifier(2), "float32", 2).cached, "sparsec")
-    chunks = replace(chunks, inputs=tuple(dict.fromkeys(view_of(InputTest(0, asks)).header for asks in Asks)))
+    headers = dict.fromkeys(view_of(InputTest(0, asks)).header for asks in Asks)
+    chunks = replace(chunks, inputs=tuple(headers), lookups=len(headers))
     of_rows = printed_headers(ROWS, rows)
     return {
-        **printed_headers(replace(CHUNK, structs=STRUCTS, keys="call_keys.h"), chunks),
+        **printed_headers(replace(CHUNK, structs=STRUCTS, keys="call_keys.h", rows="call_rows.h"), chunks),
         "printed/dtype.h": of_rows["printed/dtype.h"],
         "printed/packs.h": of_rows["printed/packs.h"],
     }

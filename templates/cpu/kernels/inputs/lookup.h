@@ -14,6 +14,14 @@ struct Inputs {
       : lookups(call.inputs), b(b), q_row(q_row), k_row(k_row), first_query(int(k_row - q_row)), n_k(n_k) {}
 };
 
+// Whether some lookup tells query heads of a KV group apart.
+template <class Call>
+bool tells_heads_apart(const Call& call) {
+  bool found = false;
+  for (int n = 0; n < LOOKUPS; ++n) found |= call.inputs[n].heads > KV_HEADS;
+  return found;
+}
+
 struct Pairs {  // queries i0 .. i1 with keys j0 .. j1, all inclusive
   int i0, i1, j0, j1;
 };

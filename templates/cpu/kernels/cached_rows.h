@@ -1,0 +1,15 @@
+#pragma once
+#include "cached_keys.h"
+
+// Points at the keys and values at positions at[0 .. count - 1] as they are stored, in the cache for head `head` or in
+// the call's tensors, whose head dim is contiguous; `slot` is scratch. `stop`: as of `slots_of_keys`.
+inline void point_rows(const Source& from, int head, int stop, const int* at, int count, int* slot, const element** key,
+                       const element** value) {
+  slots_of_keys(from.places, head, stop, at, count, slot);
+  for (int n = 0; n < count; ++n) {
+    const bool old = at[n] < from.length;
+    const int64_t row = old ? maximum(slot[n], 0) : at[n];
+    key[n] = (old ? from.keys : from.k).data + row * (old ? from.keys : from.k).row;
+    value[n] = (old ? from.values : from.v).data + row * (old ? from.values : from.v).row;
+  }
+}

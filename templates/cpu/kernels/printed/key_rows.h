@@ -1,0 +1,2 @@
+#pragma once
+#include "../call_rows.h"

@@ -1,0 +1,25 @@
+#pragma once
+#include "row.h"
+
+// ---- Tiles of a row's keys.
+typedef Row Work;
+
+// Printed for the pattern: visits the tiles that the row sees, and the keys that it lists itself.
+void visit(Work& w, const sparsec_list* lists, int head);
+
+inline void attend_full(Row& w, int tile) {
+  if (!takes(w)) return;
+  const int count = minimum(tile * KEY_TILE + KEY_TILE, w.end) - tile * KEY_TILE;
+  for (int n = 0; n < count; ++n) w.at[w.waiting + n] = tile * KEY_TILE + n;
+  w.waiting += count;
+}
+
+// `live(j, i)` is the mask of keys j for row i.
+template <class Live>
+inline void attend_masked(Row& w, int tile, const Live& live) {
+  if (!takes(w)) return;
+  for (int first = tile * KEY_TILE; first < minimum(tile * KEY_TILE + KEY_TILE, w.end); first += PANEL) EACH(v, VECS) {
+      const ivec j = w.lane[v] + first;
+      add_seen(w, j, live(j, w.i0) & (j < w.end));
+    }
+}

@@ -1,0 +1,63 @@
+#pragma once
+#include <type_traits>
+
+#include "dot_products.h"
+#include "printed/inputs.h"
+#include "printed/key_rows.h"
+
+// ---- Waiting keys: those of one row and the heads of a pack, as they are found; many are attended to at a time.
+constexpr int SHARE = HEADS / KV_HEADS;
+
+struct Waiting {
+  int at[BATCH], slot[BATCH];  // keys to attend to; BATCH - KEY_TILE of them or fewer wait
+  const element *key[BATCH + AHEAD], *value[BATCH + AHEAD];
+  int waiting;
+  ivec lane[VECS];  // 0, 1, ..., PANEL - 1
+  Source source;  // of keys and values
+  Inputs inputs;  // of the pattern
+  const int* heads;  // of the pack
+  int pack;  // its size
+  int i0, i1;  // the row, twice
+  int begin, end, n_k;
+  int turn, first, stop;  // of the row's tiles this task takes those whose turn is from `first` to `stop`
+};
+
+// Calls `of` for the heads of a pack, as many at once as share the reading of a key: their number, then the first.
+template <class Of>
+inline void by_heads(int pack, const Of& of) {
+  int r = 0;
+  if constexpr (SHARE >= 4)
+    for (; r + 4 <= pack; r += 4) of(std::integral_constant<int, 4>(), r);
+  if constexpr (SHARE >= 2)
+    for (; r + 2 <= pack; r += 2) of(std::integral_constant<int, 2>(), r);
+  for (; r < pack; ++r) of(std::integral_constant<int, 1>(), r);
+}
+
+// Points at the keys that wait, and once more at the last of them.
+inline void point_waiting(Waiting& w) {
+  const int count = w.waiting;
+  point_rows(w.source, w.heads[0], w.n_k, w.at, count, w.slot, w.key, w.value);
+  for (int n = count; n < count + AHEAD; ++n) w.key[n] = w.key[count - 1], w.value[n] = w.value[count - 1];
+}
+
+// Whether the next tile is this task's; if so, there is room for its keys.
+template <class Row>
+inline bool takes(Row& w) {
+  const int turn = w.turn++;
+  const bool mine = (turn >= w.first) & (turn < w.stop);
+  if (mine && w.waiting > BATCH - KEY_TILE) attend(w);
+  return mine;
+}
+
+// Lets those of LANES keys wait that are seen.
+inline void add_seen(Waiting& w, ivec keys, ivec seen) {
+  if (!any(~seen)) {
+    std::memcpy(w.at + w.waiting, &keys, sizeof keys);
+    w.waiting += LANES;
+    return;
+  }
+  for (int n = 0; n < LANES; ++n) {
+    w.at[w.waiting] = keys[n];
+    w.waiting -= seen[n];
+  }
+}
