@@ -16,7 +16,8 @@ from torch import Tensor
 from sparsec.backends.base import Lookup
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit import emit_cpp_mass
-from sparsec.backends.cpu.kernel import address, check_keys, compile_shared, draw_lists, open_library
+from sparsec.backends.cpu.inputs import lookup_table
+from sparsec.backends.cpu.kernel import address, check_keys, compile_shared, draw_lists, open_library, table_address
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.kernel import BackwardPlan
 from sparsec.plan.launch import LaunchPlan
@@ -64,13 +65,14 @@ class CpuMass:
         if lse.shape != q.shape[:3] or lse.dtype != torch.float32 or lse.device != q.device:
             raise CallError(f"expected lse float32 {list(q.shape[:3])}, got {lse.dtype} {list(lse.shape)}")
         mass = torch.empty((*q.shape[:2], k.shape[2]), dtype=torch.float32)
+        lookups = lookup_table(plan, inputs, q.shape[0])
         tables = draw_lists(plan, lists, q_offset, q.shape[2])
         sink, cu_seqlens = (None if t is None else t.detach().contiguous() for t in (sink, cu_seqlens))
         call = _CALL.pack(
             *(t.data_ptr() for t in (q, k, lse, mass)),
             *(stride for t in (q, k, lse) for stride in t.stride()),
             *(q.shape[0], q.shape[2], k.shape[2], q_offset),
-            *(ctypes.addressof(tables), address(sink), address(cu_seqlens)),
+            *(ctypes.addressof(tables), table_address(lookups), address(sink), address(cu_seqlens)),
             0 if cu_seqlens is None else cu_seqlens.shape[0] - 1,
             plan.scale(scale),
             torch.get_num_threads(),

@@ -75,7 +75,9 @@ def module_view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...]) 
             for n, head_class in enumerate(plan.classes)
         ),
         key_kernels=tuple(
-            _kernel(plan, f"grad_keys_{n}", head_class, _key_side(plan.documents), _groups(plan, head_class), piece, most)
+            _kernel(
+                plan, f"grad_keys_{n}", head_class, _key_side(plan.documents), _groups(plan, head_class), piece, most
+            )
             for n, head_class in enumerate(transposed)
         ),
     )

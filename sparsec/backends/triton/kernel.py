@@ -208,7 +208,14 @@ class TritonKernel:
         q, k, v = (with_rows(tensor) for tensor in (q, k, v))
         strided = {"q": q, "k": k, "v": v, "out": out}
         call = LaunchCall.of(self.plan, strided, q_offset, cu_seqlens, scale * LOG2_E, inputs)
-        tensors = {"q": q, "k": k, "v": v, "out": out, "lse": lse, "sink": None if sink is None else aligned_tensor(sink)}
+        tensors = {
+            "q": q,
+            "k": k,
+            "v": v,
+            "out": out,
+            "lse": lse,
+            "sink": None if sink is None else aligned_tensor(sink),
+        }
         for entry, tables in zip(self.entries.on(q.device), with_lists(self.plan.classes, lists), strict=True):
             call.query_tiles(entry, tables, tensors, {"keys": k, "values": v})
         return out.to(q.dtype), lse

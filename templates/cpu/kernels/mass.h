@@ -5,6 +5,7 @@
 #include "elements.h"
 #include "parts.h"
 #include "printed/calls.h"
+#include "printed/inputs.h"
 #include "printed/modifiers.h"
 #include "products.h"
 #include "transpose.h"
@@ -33,6 +34,7 @@ struct Work {  // one thread's scratch
   Matrix queries;  // rows are positions
   const float* lse;  // position i is row i + q_row, `lse_row` numbers apart
   int64_t lse_row, q_row;
+  Inputs inputs;  // of the pattern
   Modifiers modifiers;  // of the head's scores
   int j0, j1, first_row;  // keys j0 .. j1 are present; lane 0 of panel 0 is key `first_row`
   int origin, begin, end, n_k;  // queries origin + begin .. origin + end - 1; tile 0 starts at `origin`
@@ -148,6 +150,7 @@ void run_tile(Work& w, const sparsec_mass_call& call, int64_t b, int64_t h, cons
   w.lse = call.lse + b * call.lse_stride[0] + h * call.lse_stride[1];
   w.lse_row = call.lse_stride[2], w.q_row = part.q_row;
   w.modifiers = Modifiers(call, h);
+  w.inputs = Inputs(call, b, part.q_row, part.k_row, part.n_k);
   load_keys(w, matrix(call.k, call.k_stride, b, h / (HEADS / KV_HEADS), part.k_row), call.scale);
   if (w.begin < w.end) visit(w, call.lists, int(h));
   float* to = call.mass + (b * HEADS + h) * call.n_k + part.k_row;
