@@ -133,7 +133,7 @@ def _mine(value: Tensor | tuple[Tensor, ...], b: int, h: int) -> list[Tensor]:
     for part in parts:
         of_sequence = part[b if len(part) > 1 else 0]
         found.append(
-            of_sequence[h * len(of_sequence) // HEADS] if part.dim() > 2 or part.shape[1] == KV_HEADS else of_sequence
+            of_sequence[h * len(of_sequence) // HEADS] if part.dim() > 2 or part.shape[1] in (KV_HEADS, HEADS) else of_sequence
         )
     return found
 
@@ -182,7 +182,7 @@ def holds(term: m.Term, call: Call, given: dict[str, list[Tensor]], i: Tensor, j
             first, *rest = given[name]
             match name:
                 case "tokens":
-                    return everything & first[None, :]
+                    return everything & first[None, : call.n_k]
                 case "columns":
                     return everything & listed(first, j)
                 case "column_blocks":
@@ -209,7 +209,7 @@ def holds(term: m.Term, call: Call, given: dict[str, list[Tensor]], i: Tensor, j
                     used = torch.arange(indices.shape[-1]) < first[at][:, None]
                     return ((indices[at][:, None, :] == kb[..., None]) & used[:, None, :]).any(-1)
                 case "labels":
-                    return (first[:, None] == rest[0][None, :]) & (first[:, None] >= 0)
+                    return (first[:, None] == rest[0][None, : call.n_k]) & (first[:, None] >= 0)
                 case "tree":
                     return _tree(first.tolist(), call, everything)
     raise AssertionError(f"no meaning of {term}")
