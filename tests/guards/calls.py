@@ -14,6 +14,7 @@ import torch
 from findings import Settings
 from guarded import guarding, placed
 from guarded_kernels import Built, kernels
+from lookups import any_lookups
 from torch import Tensor
 
 from sparsec.backends.base import Cached
@@ -125,6 +126,7 @@ def _pass(built: Built, kernel: str, shape: tuple[int, int, int, int], layout: i
         "lists": draw_tables(LaunchPlan.of(plan).lists, n_q, start, q.device),
         "sink": place.sink(plan),
         "cu_seqlens": None if plan.documents is Documents.NONE else bounds,
+        "inputs": any_lookups(LaunchPlan.of(plan), batch, n_q, n_k, layout + n_q, place),
     }
     if kernel == "forward":
         built.forward().forward(q, k, v, **given)
@@ -171,4 +173,5 @@ def _call_cached(built: Built, kernel: str, tokens: Tokens, layout: int, place: 
         return
     q = place.random(BATCH, plan.heads, new, plan.head_dim, dtype=dtype, layout=layout)
     lists = draw_tables(plan.lists, MAX_LEN, 0, q.device)
-    cached.attend(q, k, v, held, scale=None, lists=lists, sink=place.sink(plan))
+    inputs = any_lookups(plan, BATCH, new, MAX_LEN, layout + new, place)
+    cached.attend(q, k, v, held, scale=None, lists=lists, sink=place.sink(plan), inputs=inputs)

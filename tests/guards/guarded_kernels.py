@@ -12,6 +12,7 @@ from typing import Any
 
 from findings import EXAMPLES, MORE, Settings
 from formulas import CASES
+from input_patterns import pattern as with_inputs
 
 import sparsec
 from sparsec.backends.base import BackwardKernel, CachedKernel, ForwardKernel
@@ -25,6 +26,11 @@ from sparsec.runtime.request import DTYPES, Request
 from sparsec.sema.model import ResolvedPattern
 
 VARIANTS = tuple((head_dim, dtype) for head_dim in (20, 64) for dtype in DTYPES)
+INPUTS = ("two lists", "vertical and slash", "causal cells", "causal labels", "causal tree", "draws", "all but rows")
+INPUTS += ("run-time ranges", "run-time sink", "causal tokens", "causal slash_blocks")
+"""Patterns of `input_patterns`, for the CPU."""
+BESIDE = "inputs "
+"""What their names begin with, instead of a file."""
 AT_ONCE = 6
 """Patterns of one library."""
 
@@ -55,7 +61,7 @@ def kernels(settings: Settings) -> Iterator[Built]:
 
 
 def _requests(settings: Settings) -> Iterator[tuple[str, Request]]:
-    for n, (name, pattern) in enumerate(_patterns()):
+    for n, (name, pattern) in enumerate(_patterns(settings)):
         if settings.patterns and name.split(" ")[1].split("-")[0] not in settings.patterns:
             continue
         for m in range(settings.variants):
@@ -63,7 +69,7 @@ def _requests(settings: Settings) -> Iterator[tuple[str, Request]]:
             yield f"{name}, head_dim {head_dim}, {dtype}", Request(Lowered(pattern), head_dim, head_dim, dtype)
 
 
-def _patterns() -> Iterator[tuple[str, ResolvedPattern]]:
+def _patterns(settings: Settings) -> Iterator[tuple[str, ResolvedPattern]]:
     """With names of the form "file pattern", or "file pattern-parameters"."""
     for case in CASES:
         pattern = sparsec.load(EXAMPLES / f"{case.file}.sparse").pattern(case.pattern, **case.params)
@@ -71,6 +77,13 @@ def _patterns() -> Iterator[tuple[str, ResolvedPattern]]:
     more = sparsec.load(MORE)
     for name in more.patterns:
         yield f"{MORE.name} {name}", more.pattern(name).resolve()
+    for name in INPUTS if settings.target == "cpu" else ():
+        yield beside(name), with_inputs(name)
+
+
+def beside(name: str) -> str:
+    """The name of one of INPUTS."""
+    return BESIDE + name.replace(" ", "_").replace("-", "_")
 
 
 def has_cache(request: Request) -> bool:

@@ -8,10 +8,12 @@ from collections.abc import Iterable
 import pytest
 from findings import EXAMPLES, KERNELS, MORE, Job, Report, Settings, find, sanitizers
 from guarded import GUARD_PAGES, HEAP
+from guarded_kernels import BESIDE, INPUTS, beside
 
 import sparsec
 
 WITHOUT_CACHE = {"bigbird", "longformer", "packed_window", "packed_s2", "drawn_beside_dilated"}
+INPUTS_WITHOUT_CACHE = ("run-time ranges",)
 PASSES = ("forward", "backward")
 NIGHTLY = os.environ.get("SPARSEC_PROFILE") == "nightly"
 
@@ -26,13 +28,18 @@ def check(reports: Iterable[Report], *, all_of: tuple[str, ...] = KERNELS) -> No
     examples = [(path.name, name) for path in files for name in sparsec.load(path).patterns]
     for kernel in all_of:
         having = {f"{file} {name}" for file, name in examples if kernel in PASSES or name not in WITHOUT_CACHE}
-        assert {name for name, ran_kernel in ran if ran_kernel == kernel} == having
+        names = {name for name, ran_kernel in ran if ran_kernel == kernel}
+        with_inputs = {name for name in names if name.startswith(BESIDE)}
+        assert names - with_inputs == having
+        assert len(with_inputs) in (0, len(INPUTS) - (kernel not in PASSES and len(INPUTS_WITHOUT_CACHE)))
     print("; ".join(f"{len(report.kernels)} kernels, {report.calls} calls" for report in reports))
 
 
 def test_cpu_kernels_keep_off_guard_pages() -> None:
     settings = Settings("cpu", GUARD_PAGES, variants=3) if NIGHTLY else Settings("cpu", GUARD_PAGES, lengths=2)
-    check(find([Job(settings)]))
+    reports = find([Job(settings)])
+    check(reports)
+    assert {name.split(",")[0] for name, _ in reports[0].kernels if name.startswith(BESIDE)} == set(map(beside, INPUTS))
 
 
 def test_triton_kernels_keep_off_guard_pages() -> None:

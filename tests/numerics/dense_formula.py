@@ -78,7 +78,7 @@ def assert_close(
         if error.numel():
             assert error.max() <= max(of_most * allowed.max().item(), 1e-5), name
             assert error.mean() <= max(of_mean * allowed.mean().item(), 1e-5), name
-    empty = ~formula.mask.any(dim=-1)
-    assert not got[0][:, empty].any()
+    empty = (~formula.mask.any(dim=-1)).expand(got[0].shape[:3])
+    assert not got[0][empty].any()
     if len(got) > 2:
-        assert not got[2][:, empty].any()
+        assert not got[2][empty].any()

@@ -133,7 +133,9 @@ def _mine(value: Tensor | tuple[Tensor, ...], b: int, h: int) -> list[Tensor]:
     for part in parts:
         of_sequence = part[b if len(part) > 1 else 0]
         found.append(
-            of_sequence[h * len(of_sequence) // HEADS] if part.dim() > 2 or part.shape[1] in (KV_HEADS, HEADS) else of_sequence
+            of_sequence[h * len(of_sequence) // HEADS]
+            if part.dim() > 2 or part.shape[1] in (KV_HEADS, HEADS)
+            else of_sequence
         )
     return found
 

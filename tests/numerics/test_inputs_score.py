@@ -1,0 +1,102 @@
+"""Inputs beside all else that a pattern may have: dtypes, scores, heads with lists of their own, documents; and NaN."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from dense_formula import Formula, assert_close
+from input_patterns import BATCH, BLOCK, HEADS, KV_HEADS, Call, Tensors, pattern, visible
+from torch import Tensor
+
+from sparsec.pipeline import Lowered
+from sparsec.runtime.compile import _module
+from sparsec.runtime.module import SparseAttention
+from sparsec.runtime.request import Request
+from sparsec.sema import model as m
+from sparsec.sema.modifiers import Alibi, LearnedSink, Softcap
+
+pytestmark = pytest.mark.kernels
+SCORE = m.Score(0.3, (Softcap(3.0), Alibi(), LearnedSink()))
+CALL = Call(50, 93, 41)
+
+
+def compiled(
+    name: str,
+    target: str = "cpu",
+    score: m.Score | None = None,
+    documents: m.Documents = m.Documents.NONE,
+    dim: int = 24,
+    dtype: torch.dtype = torch.float32,
+) -> SparseAttention:
+    of = replace(pattern(name), score=score or m.Score(), documents=documents)
+    return _module(Request(Lowered(of), dim, dtype), target, torch.device("cpu"), anyhow=False)
+
+
+def leaves_of(call: Call, dim: int, dtype: torch.dtype, batch: int = BATCH) -> list[Tensor]:
+    torch.manual_seed(call.seed)
+    shapes = ((HEADS, call.n_q), (KV_HEADS, call.n_k), (KV_HEADS, call.n_k), (HEADS, call.n_q))
+    return [torch.randn(batch, heads, n, dim).to(dtype) for heads, n in shapes]
+
+
+def outcome(attn: SparseAttention, leaves: list[Tensor], grad: Tensor, given: Tensors, **call: object) -> list[Tensor]:
+    """out, LSE and all gradients."""
+    inputs = [t.detach().clone().requires_grad_() for t in leaves]
+    out, lse = attn(*inputs, return_lse=True, inputs=given, **call)  # type: ignore[call-overload]
+    wanted = [*inputs, *(() if attn.sink is None else (attn.sink,))]
+    return [out.detach(), lse.detach(), *torch.autograd.grad(out, wanted, grad)]
+
+
+@pytest.mark.parametrize("heads", [1, KV_HEADS, HEADS])
+@pytest.mark.parametrize(
+    ("name", "dtype", "dim"),
+    [("two lists", torch.bfloat16, 24), ("vertical and slash", torch.float16, 72), ("causal rows", torch.float32, 20)],
+    ids=str,
+)
+def test_dtypes_and_scores(name: str, dtype: torch.dtype, dim: int, heads: int) -> None:
+    attn, given = compiled(name, score=SCORE, dim=dim, dtype=dtype), CALL.tensors(heads=heads)
+    assert attn.sink is not None
+    attn.sink.data = torch.linspace(-1, 1, HEADS)
+    *qkv, grad = leaves_of(CALL, dim, dtype)
+    got = outcome(attn, qkv, grad, given, q_offset=CALL.q_offset)
+    i, j = torch.arange(CALL.q_offset, CALL.q_offset + CALL.n_q), torch.arange(CALL.n_k)
+    formula = Formula(visible(name, CALL, given), (i[:, None] - j).abs(), 0.3, 3.0, True)
+    assert_close(got, formula, qkv, (grad, None), attn.sink.detach())
+
+
+@pytest.mark.parametrize("documents", [m.Documents.SEPARATE, m.Documents.RESTART], ids=str)
+@pytest.mark.parametrize("name", ["two lists", "vertical and slash", "causal cells", "draws", "labels", "causal tree"])
+def test_documents_are_those_of_the_torch_target(name: str, documents: m.Documents) -> None:
+    call = Call(93, 93, 0, 7)
+    given: Tensors = {
+        key: tuple(t[:1] for t in value) if isinstance(value, tuple) else value[:1]  # type: ignore[misc]
+        for key, value in call.tensors().items()
+    }
+    *qkv, grad = leaves_of(call, 24, torch.float32, 1)
+    cu_seqlens = torch.tensor([0, 20, 20, 27, 93], dtype=torch.int32)
+    found, wanted = (
+        outcome(compiled(name, target, documents=documents), qkv, grad, given, cu_seqlens=cu_seqlens)
+        for target in ("cpu", "torch")
+    )
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=5e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("target", ["cpu", "torch"])
+@pytest.mark.parametrize("name", ["two lists", "causal cells", "one list less another", "all but rows", "tokens"])
+def test_what_a_row_does_not_see_has_no_effect(name: str, target: str) -> None:
+    attn, given = compiled(name, target), CALL.tensors()
+    seen = visible(name, CALL, given)
+    q, k, v, grad = leaves_of(CALL, 24, torch.float32)
+    bad = torch.tensor([3, BLOCK + 1, CALL.n_k - 2])
+    spoilt = [t.index_fill(2, bad, math.nan) for t in (k, v)]
+    unaffected = ~seen[..., bad].any(-1)
+    assert unaffected.any()
+    before = outcome(attn, [q, k, v], grad, given, q_offset=CALL.q_offset)
+    after = outcome(attn, [q, *spoilt], grad.masked_fill(~unaffected[..., None], 0), given, q_offset=CALL.q_offset)
+    for mine, theirs in zip(after[:3], before[:3], strict=True):
+        assert torch.equal(mine[unaffected], theirs[unaffected])
+    for gradient in after[3:]:
+        assert gradient.isfinite().all()
