@@ -65,10 +65,22 @@ CACHED = _of(
      "minimum(AT_ONCE - 1, stop - first)"),
 )  # fmt: skip
 
+INPUTS = _of(
+    "C++ inputs",
+    ("every cell for some", "inputs/cells", "return meets(pairs, true);", "return !meets(pairs, false);"),
+    ("picked numbers from zero", "inputs/counted", "minimum(maximum(number - first, 0), count)",
+     "minimum(maximum(number, 0), count)"),
+    ("a listed key that a tile has counted twice", "own_keys", "live(w.i0, j) & (j >= w.begin)", "(j >= w.begin)"),
+    ("gradients of the first rows alone", "gathers/backward", "share < shares; ++share", "share < 1; ++share"),
+)  # fmt: skip
+
 GUARDED = _of(
     "C++ guarded",
     ("draws outside their table", "draws", "std::clamp<int64_t>(block - list.first, 0, list.blocks - 1)",
      "block - list.first"),
+    ("a list's numbers not compared", "own_keys", "(entry >= 0) & (entry < known)", "(entry >= 0)"),
+    ("cells outside their table", "inputs/cells", "within(row, rows) && within(column, columns) &&",
+     "within(column, columns) &&"),
 )  # fmt: skip
 
-OPERATORS = (*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *GUARDED)
+OPERATORS = (*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *INPUTS, *GUARDED)

@@ -90,13 +90,15 @@ def test_what_a_row_does_not_see_has_no_effect(name: str, target: str) -> None:
     attn, given = compiled(name, target), CALL.tensors()
     seen = visible(name, CALL, given)
     q, k, v, grad = leaves_of(CALL, 24, torch.float32)
-    bad = torch.tensor([3, BLOCK + 1, CALL.n_k - 2])
-    spoilt = [t.index_fill(2, bad, math.nan) for t in (k, v)]
+    bad = torch.tensor([2 * BLOCK + 2, CALL.n_k - 2])
     unaffected = ~seen[..., bad].any(-1)
-    assert unaffected.any()
+    assert unaffected.any() and not unaffected.all()
+    grad = grad * unaffected[..., None]
     before = outcome(attn, [q, k, v], grad, given, q_offset=CALL.q_offset)
-    after = outcome(attn, [q, *spoilt], grad.masked_fill(~unaffected[..., None], 0), given, q_offset=CALL.q_offset)
-    for mine, theirs in zip(after[:3], before[:3], strict=True):
-        assert torch.equal(mine[unaffected], theirs[unaffected])
-    for gradient in after[3:]:
-        assert gradient.isfinite().all()
+    for of_keys in (False, True):
+        spoilt = (k.index_fill(2, bad, math.nan), v) if of_keys else (k, v.index_fill(2, bad, math.nan))
+        after = outcome(attn, [q, *spoilt], grad, given, q_offset=CALL.q_offset)
+        for mine, theirs in zip(after[:3], before[:3], strict=True):
+            assert torch.equal(mine[unaffected], theirs[unaffected])
+        for mine, theirs in zip(after[3:], before[3:], strict=True) if not of_keys else ():
+            assert torch.equal(mine, theirs)
