@@ -5,13 +5,12 @@ Invariant: a file is replaced whole or not at all, and keeps its mode.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import click
 
 from sparsec.cli.options import FILE, open_source
+from sparsec.cli.output import write_whole
 from sparsec.diagnostics.model import DiagnosticError
 from sparsec.syntax.parser import parse
 from sparsec.syntax.printer import print_file
@@ -39,7 +38,7 @@ def fmt(files: tuple[Path, ...], only_check: bool) -> None:
             continue
         changed = True
         if not only_check:
-            _replace(path.resolve(), after)
+            write_whole(path, after)
         click.echo(f"{'would reformat' if only_check else 'reformatted'} {click.format_filename(path)}")
     click.get_current_context().exit(1 if failed or (only_check and changed) else 0)
 
@@ -51,16 +50,3 @@ def _formatted(path: Path) -> tuple[bytes, bytes]:
     if file is None:
         raise DiagnosticError(problems)
     return path.read_bytes(), print_file(file).encode()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    mode = path.stat().st_mode
-    handle, temporary = tempfile.mkstemp(prefix=".sparsec-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            os.fchmod(stream.fileno(), mode & 0o7777)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

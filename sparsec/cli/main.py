@@ -19,6 +19,7 @@ from sparsec.cli.check import check
 from sparsec.cli.compile import compile_pattern
 from sparsec.cli.explain import explain
 from sparsec.cli.fmt import fmt
+from sparsec.cli.imports import imports
 from sparsec.cli.lower import lower
 from sparsec.cli.run import run
 from sparsec.cli.show import show
@@ -58,7 +59,7 @@ def commands() -> None:
     """
 
 
-for _command in (check, fmt, show, explain, lower, compile_pattern, run, verify, bench):
+for _command in (check, fmt, show, explain, lower, compile_pattern, run, verify, bench, imports):
     commands.add_command(_command)
 
 

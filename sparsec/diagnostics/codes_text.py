@@ -19,7 +19,7 @@ def _error(
     return Diagnostic(code, Severity.ERROR, source, span, message, hint, notes)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """`text` in back-quotes, clipped: a token may be as long as the file."""
     return f"`{text}`" if len(text) <= 40 else f"`{text[:36]}...`"
 
@@ -52,19 +52,19 @@ def too_many_tokens(source: SourceFile, span: Span, limit: int) -> Diagnostic:
 
 def unknown_character(source: SourceFile, span: Span, text: str, hint: str | None) -> Diagnostic:
     """E005: a character that no token of the language contains."""
-    what = f"the character {_quoted(text)} has" if len(text) == 1 else f"the characters {_quoted(text)} have"
+    what = f"the character {quoted(text)} has" if len(text) == 1 else f"the characters {quoted(text)} have"
     return _error("E005", source, span, f"{what} no meaning here", hint)
 
 
 def malformed_number(source: SourceFile, span: Span, text: str) -> Diagnostic:
     """E006: a number with a suffix or a digit that numbers do not have."""
     hint = "write `64`, `4k` (times 1024), `16b` (blocks) or `0.5`"
-    return _error("E006", source, span, f"{_quoted(text)} is not a number", hint)
+    return _error("E006", source, span, f"{quoted(text)} is not a number", hint)
 
 
 def integer_too_large(source: SourceFile, span: Span, text: str) -> Diagnostic:
     """E007: an integer over 2^31 - 1."""
-    return _error("E007", source, span, f"{_quoted(text)} is over 2147483647", "the largest integer is 2147483647")
+    return _error("E007", source, span, f"{quoted(text)} is over 2147483647", "the largest integer is 2147483647")
 
 
 def name_too_long(source: SourceFile, span: Span, limit: int) -> Diagnostic:
@@ -81,13 +81,13 @@ def unexpected_token(
     source: SourceFile, span: Span, expected: str, found: str, hint: str | None = None, notes: tuple[str, ...] = ()
 ) -> Diagnostic:
     """E010: a token that cannot stand where it stands."""
-    what = _quoted(found) if found else "the end of the file"
+    what = quoted(found) if found else "the end of the file"
     return _error("E010", source, span, f"expected {expected}, found {what}", hint, notes)
 
 
 def misspelt_keyword(source: SourceFile, span: Span, found: str, keyword: str) -> Diagnostic:
     """E011: a word that looks like a keyword, where only keywords can stand."""
-    return _error("E011", source, span, f"{_quoted(found)} is not a keyword", f"did you mean `{keyword}`?")
+    return _error("E011", source, span, f"{quoted(found)} is not a keyword", f"did you mean `{keyword}`?")
 
 
 def keyword_as_name(source: SourceFile, span: Span, keyword: str, hint: str | None = None) -> Diagnostic:
@@ -98,7 +98,7 @@ def keyword_as_name(source: SourceFile, span: Span, keyword: str, hint: str | No
 
 def missing_brace(source: SourceFile, span: Span, found: str, opening: Span) -> Diagnostic:
     """E013: a `{` without its `}`."""
-    what = _quoted(found) if found else "the end of the file"
+    what = quoted(found) if found else "the end of the file"
     note = f"the `{{` at {place(source, opening)} is still open"
     return _error("E013", source, span, f"expected `}}`, found {what}", "close the item with `}`", (note,))
 

@@ -45,6 +45,11 @@ def read_source(name: str, data: bytes) -> tuple[SourceFile | None, tuple[Diagno
     """The text of a file, without a byte-order mark, or why it has none: it is too large, or not UTF-8."""
     if len(data) > MAX_BYTES:
         return None, (codes.file_too_large(SourceFile(name, ""), MAX_BYTES),)
+    return decode(name, data)
+
+
+def decode(name: str, data: bytes) -> tuple[SourceFile | None, tuple[Diagnostic, ...]]:
+    """The text of a file of any size, without a byte-order mark, or why it has none: it is not UTF-8."""
     data = data.removeprefix(b"\xef\xbb\xbf")
     try:
         return SourceFile(name, data.decode("utf-8")), ()

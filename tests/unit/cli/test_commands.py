@@ -44,6 +44,7 @@ def test_version_and_help_of_every_command() -> None:
         "compile",
         "explain",
         "fmt",
+        "import",
         "lower",
         "run",
         "show",
