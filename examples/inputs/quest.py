@@ -2,7 +2,8 @@
 
 The largest score that a query can have in a page is bounded by the minimum and the maximum of each of the page's
 channels. A new token reads the `budget` pages with the largest bounds, the newest page always one of them. The prompt
-reads everything. (A server keeps the minima and maxima of its pages; they are taken anew here.)
+reads everything, and so do the first `dense` layers of the model, which take no inputs. (A server keeps the minima and
+maxima of its pages; they are taken anew here.)
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 
-def select(layer: int, q: Tensor, k: Tensor, *, budget: int = 128, page: int = 16) -> dict[str, Tensor]:
+def select(layer: int, q: Tensor, k: Tensor, *, budget: int = 128, page: int = 16, dense: int = 2) -> dict[str, Tensor]:
+    if layer < dense:
+        return {}
     keys, queries, device = k.shape[-2], q.shape[-2], q.device
     if queries > 1:
         none = torch.empty(*q.shape[:3], 0, dtype=torch.int64, device=device)

@@ -93,12 +93,9 @@ def test_the_lengths_are_parameters() -> None:
 def test_layers_that_agree_share_an_arm() -> None:
     rows = [[0.9, 0.1], [0.8, 0.2], [0.1, 0.2], [0.9, 0.9], [0.9, 0.0]]
     text, _ = duo_model(table(rows), Fraction("0.45"), STREAMING, None)
-    assert (
-        text.split("model duo")[1].split()
-        == (
-            "{ layers 5 where l in [0..2, 4] use retrieval(groups = [0]) where l == 2 use streaming"
-            " where l == 3 use everything }"
-        ).split()
+    assert " ".join(text.split("model duo")[1].split()) == (
+        "{ layers 5 where l in [0..2, 4] use retrieval(groups = [0]) where l == 2 use streaming"
+        " where l == 3 use everything }"
     )
 
 

@@ -128,14 +128,15 @@ def test_xattention(n_q: int, n_k: int, threshold: float, stride: int, sharp: fl
 @pytest.mark.parametrize("budget", [1, 4, 64])
 def test_quest(n_k: int, budget: int) -> None:
     q, k = drawn(1, n_k)
-    found = quest.select(0, q, k, budget=budget)
+    found = quest.select(2, q, k, budget=budget)
     assert found["prompt"].tolist() == [0, 0]
     for (b, h), rows, keys in heads_of(q, k):
         assert set(entries(found["picks"][b, h, 0])) == published.quest(rows[0], keys, budget, 16)
 
 
 def test_quest_reads_all_of_a_prompt() -> None:
-    found = quest.select(0, *drawn(20, 33))
+    assert quest.select(1, *drawn(20, 33)) == {}
+    found = quest.select(2, *drawn(20, 33))
     assert found["prompt"].tolist() == [33, 33]
     assert found["picks"].shape == (2, 4, 20, 0)
 
@@ -173,7 +174,7 @@ SELECTORS = {
     ),
     "flexprefill": lambda q, k: flexprefill.select(0, q, k),
     "xattention": lambda q, k: xattention.select(0, q, k),
-    "quest": lambda q, k: quest.select(0, q[:, :, -1:], k),
+    "quest": lambda q, k: quest.select(2, q[:, :, -1:], k),
     "moba": lambda q, k: moba.select(0, q, k),
 }
 
