@@ -14,7 +14,7 @@ from sparsec.diagnostics.tables import count
 from sparsec.imports.minference_table import Head, HeadType, Layer, read_heads
 from sparsec.imports.table import alike, among, base_name, layer_arms, written
 
-_SIZES = 6  # pairs of sizes that the comment lists
+_SIZES = 5  # pairs of sizes that the comment lists
 _INPUTS = {
     HeadType.VERTICAL_AND_SLASH: ("input vertical : columns", "input slash : slashes(tiles)"),
     HeadType.BLOCK_SPARSE: ("input picks : blocks",),
