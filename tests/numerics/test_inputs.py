@@ -53,6 +53,34 @@ def test_outputs_and_gradients(name: str, target: str) -> None:
             torch.testing.assert_close(mine, theirs, atol=5e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["rows", "causal pages", "two lists", "one list less another"])
+def test_lists_of_queries_without_entries(name: str) -> None:
+    attn = compiled(name, "torch")
+    for call in CALLS:
+        given = call.tensors()
+        given |= {key: given[key][..., :0] for key in ("rows", "pages")}
+        q, k, v = (
+            torch.randn(BATCH, heads, n, DIM, requires_grad=True)
+            for heads, n in ((HEADS, call.n_q), (KV_HEADS, call.n_k), (KV_HEADS, call.n_k))
+        )
+        out = attn(q, k, v, q_offset=call.q_offset, inputs=given)
+        expected, _ = dense(q, k, v, visible(name, call, given))
+        torch.testing.assert_close(out.double(), expected, atol=2e-5, rtol=1e-5)
+        out.sum().backward()
+
+
+def test_lists_of_queries_without_any_key() -> None:
+    given = Call(9, 40, 0).tensors()
+    given |= {"tokens": given["tokens"][:, :0], "tree": given["tree"][:, :0]}
+    given["labels"] = (given["labels"][0], given["labels"][1][..., :0])
+    q, k = torch.randn(BATCH, HEADS, 9, DIM, requires_grad=True), torch.randn(BATCH, KV_HEADS, 0, DIM)
+    for name in ("rows", "causal pages"):
+        out = compiled(name, "torch")(q, k, k, q_offset=0, inputs=given)
+        assert torch.equal(out, torch.zeros_like(out))
+        (gradient,) = torch.autograd.grad(out.sum(), q)
+        assert torch.equal(gradient, torch.zeros_like(q))
+
+
 CACHED = [name for name in TERMS if name.startswith(("causal ", "all but ", "vertical", "two lists", "lists of"))]
 STEPS = (30, 1, 1, 7, 1, 20, 1)
 

@@ -125,6 +125,8 @@ class Picks:
     def entries(self, test: InputTest, rows: Positions, n_keys: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The positions of the keys that rows list, in chunks [rows, keys]; and which of them exist."""
         listed = self._mine(self._of(test).data)[rows[0] + self.row_base : rows[1] + self.row_base]
+        if not listed.shape[-1] or not n_keys:
+            return
         within = torch.arange(test.width, device=listed.device)
         for part in torch.split(listed, max(TORCH_COLUMNS // test.width, 1), dim=-1):
             known = (part >= 0) & (part < -(-n_keys // test.width))
