@@ -43,6 +43,16 @@ def test_duo_writes_a_file_that_check_and_fmt_pass(scores: Path) -> None:
     assert stat.S_IMODE(out.stat().st_mode) == 0o666 & ~umask
 
 
+def test_minference_writes_a_file_that_check_and_fmt_pass(tmp_path: Path) -> None:
+    table, out = tmp_path / "table.json", tmp_path / "minference.sparse"
+    table.write_text('[{"0": ["vertical_and_slash", 1000, 6096, 2.5], "1": ["stream_llm", 64, 512, 1]}]')
+    result = invoke("import", "minference", table, "-o", out)
+    said = "1 vertical_and_slash head, 1 stream_llm head"
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"wrote {out}: {said}\n", "")
+    assert invoke("check", out).exit_code == 0
+    assert invoke("fmt", "--check", out).exit_code == 0
+
+
 def test_a_file_that_exists_is_replaced_with_force_alone(scores: Path) -> None:
     out = scores.with_name("duo.sparse")
     out.write_text("mine")
