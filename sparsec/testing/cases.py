@@ -17,6 +17,7 @@ from sparsec.diagnostics.model import CallError
 from sparsec.sema.lint.rows import extent
 from sparsec.sema.model import Documents, ResolvedPattern
 from sparsec.sema.terms import leaves
+from sparsec.testing.inputs import InputTensors, drawn_inputs
 from sparsec.testing.strategies import Inputs, Shape, document_bounds, key_counts, shapes
 
 CHECKS = ("forward", "probes", "gradients", "cache")
@@ -75,6 +76,12 @@ class Case:
 
         groups = pattern.kv_heads
         return Inputs(tensor(pattern.heads, self.queries), tensor(groups, self.keys), tensor(groups, self.keys))
+
+    def given(self, pattern: ResolvedPattern) -> dict[str, InputTensors]:
+        """The tensors of the pattern's inputs."""
+        return drawn_inputs(
+            pattern, batch=self.batch, n_q=self.queries, n_k=self.keys, q_offset=self.offset, seed=self.seed
+        )
 
 
 def parse_case(text: str) -> Case:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from sparsec.diagnostics.model import CallError
 from sparsec.program import Pattern
 from sparsec.reference.mask import mask
 from sparsec.sema.model import ResolvedPattern
+from sparsec.sema.modifiers import KeyBias
 from sparsec.sema.printer import sparse_text
 from sparsec.testing.cases import Case, aligned_cases, longest_term, past_longest
 from sparsec.testing.probes import check_forward
@@ -25,7 +26,10 @@ LONG = 1100
 
 
 class Attention(Protocol):
-    """q [B, H, Nq, D], k and v [B, G, Nk, D] -> (out, LSE); cu_seqlens is passed for patterns with documents alone."""
+    """q [B, H, Nq, D], k and v [B, G, Nk, D] -> (out, LSE).
+
+    cu_seqlens is passed for patterns with documents alone, and inputs, by name, for those that declare some.
+    """
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, /, *, return_lse: bool) -> tuple[Tensor, Tensor]: ...
 
@@ -80,11 +84,16 @@ def check_attention(
 
     def check(case: Case) -> None:
         inputs, bounds = case.inputs(meaning, width, dtype), case.cu_seqlens
-        more = {} if bounds is None else {"cu_seqlens": torch.tensor(bounds, dtype=torch.int32, device=device)}
+        more: dict[str, Any] = {}
+        if bounds is not None:
+            more["cu_seqlens"] = torch.tensor(bounds, dtype=torch.int32, device=device)
+        given = case.given(meaning)
+        if meaning.inputs:
+            more["inputs"] = {name: _on(device, value) for name, value in given.items()}
 
-        def attend(*given: Tensor) -> tuple[Tensor, Tensor]:
+        def attend(*tensors: Tensor) -> tuple[Tensor, Tensor]:
             nonlocal raised
-            q, k, v = (t.to(device) for t in given)
+            q, k, v = (t.to(device) for t in tensors)
             try:
                 with torch.no_grad():
                     returned: object = attn(q, k, v, return_lse=True, **more)
@@ -94,12 +103,16 @@ def check_attention(
             out, lse = out_and_lse(returned, q)
             return out.cpu(), lse.cpu()
 
-        visible = mask(meaning, case.queries, case.keys, cu_seqlens=bounds)
+        visible = mask(meaning, case.queries, case.keys, cu_seqlens=bounds, inputs=given)
+        biased = score.get(KeyBias)
+        bias = None if biased is None else given[meaning.inputs[biased.ordinal].name]
+        assert bias is None or isinstance(bias, Tensor), "weights are one tensor"
         tensors = inputs.q, inputs.k, inputs.v
         if probes:
-            check_forward(attend, *tensors, visible, score, sink=logits, packed=bounds is not None)
+            check_forward(attend, *tensors, visible, score, sink=logits, key_bias=bias, apart=bool(more))
         else:
-            assert_close(*attend(*tensors), expected_attention(*tensors, visible, score, sink=logits), visible)
+            wanted = expected_attention(*tensors, visible, score, sink=logits, key_bias=bias)
+            assert_close(*attend(*tensors), wanted, visible)
 
     search = Search(check)
     search.over(aligned_cases(meaning, most), examples=examples)
@@ -110,6 +123,10 @@ def check_attention(
         raise AssertionError(f"{search.error}\n{where}")
     search.error.add_note(where)
     raise search.error
+
+
+def _on(device: torch.device | str, value: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, ...]:
+    return value.to(device) if isinstance(value, Tensor) else tuple(each.to(device) for each in value)
 
 
 def _check_device(device: torch.device | str) -> None:

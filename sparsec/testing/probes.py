@@ -28,31 +28,36 @@ def check_forward(
     score: Score = PLAIN,
     *,
     sink: Tensor | None = None,
+    key_bias: Tensor | None = None,
     q_offset: int | None = None,
-    packed: bool = False,
+    apart: bool = False,
     within_tolerance: bool = True,
 ) -> None:
     """Holds one call within the tolerance policy (unless told not to) and to the exact probes; raises AssertionError.
 
-    q [batch, heads, Nq, D]; k, v [batch, kv_heads, Nk, D]; mask bool [heads, Nq, Nk]; sink [heads], the learned one.
-    The probes ride along as one more batch row, or with `packed` documents in a call of their own: with q = 0 the
-    exponential of the LSE counts the visible keys (not where scores depend on positions, which would weigh them), and
-    with v = bits of the key's index the output tells, bit by bit, how many of them have it set. A second call has NaN
-    in every key and value that no query may see, and must give the same bits.
+    q [batch, heads, Nq, D]; k, v [batch, kv_heads, Nk, D]; mask bool [heads, Nq, Nk], or with a batch where `apart`;
+    sink [heads], the learned one. The probes ride along as one more batch row, or `apart` in a call of their own, as
+    documents and inputs ask for: with q = 0 the exponential of the LSE counts the visible keys (not where scores depend
+    on positions or keys, which would weigh them), and with v = bits of the key's index the output tells, bit by bit,
+    how many of them have it set. A second call has NaN in every key and value that no query may see, and must give the
+    same bits.
     """
     batch, sink = q.shape[0], None if sink is None else sink.detach()
     bits = _index_bits(v)
     more = torch.randn(k[:1].shape, generator=torch.Generator().manual_seed(0)).to(k.dtype)
-    probe = torch.zeros_like(q[:1]), more, bits.expand(1, *v.shape[1:])
-    calls = [(q, k, v), probe] if packed else [tuple(map(torch.cat, zip((q, k, v), probe, strict=True)))]
+    rows = batch if apart else 1
+    probe = torch.zeros_like(q[:rows]), more.expand(rows, *k.shape[1:]), bits.expand(rows, *v.shape[1:])
+    calls = [(q, k, v), probe] if apart else [tuple(map(torch.cat, zip((q, k, v), probe, strict=True)))]
     with uninitialised_as_nan():
         out, lse = _joined([out_and_lse(attend(*call), call[0]) for call in calls])
     if within_tolerance:
-        want = expected_attention(q, k, v, mask, score, sink=sink, q_offset=q_offset)
+        want = expected_attention(q, k, v, mask, score, sink=sink, key_bias=key_bias, q_offset=q_offset)
         assert_close(out[:batch], lse[:batch], want, mask)
-    if not score.needs_positions:
-        _check_counts(out[batch], lse[batch], bits, mask, torch.zeros(1) if sink is None else sink.exp())
-    unseen = ~seen_by_group(mask, k.shape[1])[None, :, :, None]
+    if not score.needs_positions and key_bias is None:
+        at_sink = torch.zeros(1) if sink is None else sink.exp()
+        for row, seen in enumerate(mask.expand(rows, *mask.shape[-3:]), batch):
+            _check_counts(out[row], lse[row], bits, seen, at_sink)
+    unseen = ~seen_by_group(mask, k.shape[1])[..., None]
     nan = float("nan")
     with uninitialised_as_nan():
         again, again_lse = _joined(
@@ -109,5 +114,5 @@ def _first_difference(counted: Tensor, visible: Tensor) -> str:
 
 
 def seen_by_group(mask: Tensor, kv_heads: int) -> Tensor:
-    """bool [kv_heads, Nk]: whether any query of any head of the group may see the key."""
-    return mask.reshape(kv_heads, mask.shape[0] // kv_heads, *mask.shape[1:]).any(dim=2).any(dim=1)
+    """bool [kv_heads, Nk], or with the mask's batch: whether any query of any head of the group may see the key."""
+    return mask.reshape(*mask.shape[:-3], kv_heads, -1, mask.shape[-1]).any(dim=-2)

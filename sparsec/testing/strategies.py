@@ -14,57 +14,24 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparsec.sema import model
-from sparsec.sema.builtins import printed
-from sparsec.sema.model import Documents, Edge, Leaf, ResolvedPattern, Score, Term
-from sparsec.sema.modifiers import ENTRIES, Given, Takes, modifier_of
-from sparsec.sema.printer import score_lines
+from sparsec.sema.builtins import End
+from sparsec.sema.inputs import TERM_KINDS, UNITS
+from sparsec.sema.model import (
+    Documents,
+    Edge,
+    InputDecl,
+    InputKind,
+    InputUnit,
+    Leaf,
+    ResolvedPattern,
+    Score,
+)
+from sparsec.sema.modifiers import ENTRIES, KINDS, Given, KeyBias, Modifier, Takes, modifier_of
+from sparsec.testing.drawn import Drawn, HeadLeaf, Operation, Source, Tree, declaration, resolved, written
 
 SETS = ("causal", "full", "none")
 LEAVES = ("window", "sink", "stride", "dilated", "chunk", "columns", "rows", "global", "random")
 """With SETS, the terms that `patterns` and `sources` draw; those with numbers three times as often."""
-
-
-@dataclass(frozen=True, slots=True)
-class HeadLeaf:
-    """A leaf whose number (a phase, a sink's or window's length, a lane) grows by `slope` for each head."""
-
-    term: Leaf
-    slope: int
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """`|`, `&` and `-` over two or more operands, `~` over one."""
-
-    symbol: str
-    operands: tuple[Tree, ...]
-
-
-Tree = HeadLeaf | Operation
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A pattern as drawn: heads of groups below `split` have the set `first`, the others `second`."""
-
-    heads: int
-    kv_heads: int
-    block: int
-    causal: bool
-    split: int
-    first: Tree
-    second: Tree
-    documents: Documents
-    score: Score
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A `.sparse` text with one pattern, and the head counts to resolve it for (the text leaves them out)."""
-
-    text: str
-    heads: int
-    kv_heads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,27 +53,43 @@ class Inputs:
 
 
 def patterns(
-    *, max_heads: int = 4, max_operators: int = 3, blocks: tuple[int, ...] = (16, 32, 64), scored: bool = False
+    *,
+    max_heads: int = 4,
+    max_operators: int = 3,
+    blocks: tuple[int, ...] = (16, 32, 64),
+    scored: bool = False,
+    inputs: bool = False,
 ) -> st.SearchStrategy[ResolvedPattern]:
     """Patterns for known head counts, with every term and operator of the language's sections 5 and 6.
 
-    `scored`: some have score modifiers, a learned sink, documents.
+    `scored`: some have score modifiers, a learned sink, documents. `inputs`: half of the terms are run-time inputs, and
+    with `scored` some have a `key_bias`; `testing.inputs` draws tensors for them.
     """
-    return _drawn(max_heads, max_operators, blocks, scored).map(_resolved)
+    return _drawn(max_heads, max_operators, blocks, scored, inputs).map(resolved)
 
 
 def sources(
-    *, max_heads: int = 4, max_operators: int = 3, blocks: tuple[int, ...] = (16, 32, 64), scored: bool = False
+    *,
+    max_heads: int = 4,
+    max_operators: int = 3,
+    blocks: tuple[int, ...] = (16, 32, 64),
+    scored: bool = False,
+    inputs: bool = False,
 ) -> st.SearchStrategy[Source]:
-    """Texts of valid patterns, with head arms, `let`, `block`, and every term and operator; `scored` as above."""
-    return _drawn(max_heads, max_operators, blocks, scored).map(_written)
+    """Texts of valid patterns, with head arms, `let`, `block`, every term and operator; `scored`, `inputs` as above."""
+    return _drawn(max_heads, max_operators, blocks, scored, inputs).map(written)
 
 
 def sources_with_meaning(
-    *, max_heads: int = 4, max_operators: int = 3, blocks: tuple[int, ...] = (16, 32, 64), scored: bool = False
+    *,
+    max_heads: int = 4,
+    max_operators: int = 3,
+    blocks: tuple[int, ...] = (16, 32, 64),
+    scored: bool = False,
+    inputs: bool = False,
 ) -> st.SearchStrategy[tuple[Source, ResolvedPattern]]:
     """A text and, built without the parser, the pattern that it has to resolve to (origins aside)."""
-    return _drawn(max_heads, max_operators, blocks, scored).map(lambda drawn: (_written(drawn), _resolved(drawn)))
+    return _drawn(max_heads, max_operators, blocks, scored, inputs).map(lambda drawn: (written(drawn), resolved(drawn)))
 
 
 def key_counts(most: int) -> st.SearchStrategy[int]:
@@ -162,19 +145,31 @@ def attention_inputs(
 
 
 @st.composite
-def _drawn(draw: st.DrawFn, max_heads: int, max_operators: int, blocks: tuple[int, ...], scored: bool) -> Drawn:
+def _drawn(
+    draw: st.DrawFn, max_heads: int, max_operators: int, blocks: tuple[int, ...], scored: bool, inputs: bool
+) -> Drawn:
     kv_heads = draw(st.integers(1, max_heads))
     heads = kv_heads * draw(st.integers(1, max_heads // kv_heads))
     block = draw(st.sampled_from(blocks))
     split = draw(st.integers(0, kv_heads - 1))
-    first = _tree(draw, draw(st.integers(0, max_operators)))
-    second = _tree(draw, draw(st.integers(0, max_operators))) if split else first
+    declared: list[InputDecl] | None = [] if inputs else None
+    first = _tree(draw, draw(st.integers(0, max_operators)), declared)
+    second = _tree(draw, draw(st.integers(0, max_operators)), declared) if split else first
     causal = draw(st.sampled_from([False, True, True]))
     documents, score = Documents.NONE, Score()
     if scored:
         documents = draw(st.sampled_from([Documents.NONE, *Documents]))
         score = _score(draw, heads)
-    return Drawn(heads, kv_heads, block, causal, split, first, second, documents, score)
+    if declared is not None and any(decl.kind is InputKind.TREE for decl in declared):
+        documents = Documents.NONE
+    if declared is not None and scored and draw(st.booleans()):
+        score = replace(score, modifiers=_with_bias(score.modifiers, len(declared)))
+        declared.append(declaration(len(declared), InputKind.WEIGHTS))
+    return Drawn(heads, kv_heads, block, causal, split, first, second, documents, score, tuple(declared or ()))
+
+
+def _with_bias(modifiers: tuple[Modifier, ...], ordinal: int) -> tuple[Modifier, ...]:
+    return tuple(sorted((*modifiers, KeyBias(ordinal)), key=lambda modifier: KINDS.index(type(modifier))))
 
 
 def _score(draw: st.DrawFn, heads: int) -> Score:
@@ -193,15 +188,37 @@ def _score(draw: st.DrawFn, heads: int) -> Score:
     return Score(draw(st.sampled_from([None, 0.25, 1.5])), tuple(modifiers))
 
 
-def _tree(draw: st.DrawFn, operators: int) -> Tree:
+def _tree(draw: st.DrawFn, operators: int, declared: list[InputDecl] | None) -> Tree:
+    """`declared` gains the inputs that leaves are; None for a tree without any."""
     if operators == 0:
-        return draw(_leaves())
+        return draw(_leaves()) if declared is None or draw(st.booleans()) else _input_leaf(draw, declared)
     symbol = draw(st.sampled_from("||&-~"))
     rest = operators - 1
     if symbol == "~":
-        return Operation(symbol, (_tree(draw, rest),))
+        return Operation(symbol, (_tree(draw, rest, declared),))
     left = draw(st.integers(0, rest))
-    return Operation(symbol, (_tree(draw, left), _tree(draw, rest - left)))
+    return Operation(symbol, (_tree(draw, left, declared), _tree(draw, rest - left, declared)))
+
+
+def _input_leaf(draw: st.DrawFn, declared: list[InputDecl]) -> HeadLeaf:
+    """An input as a term, or a term with a run-time length; now and then one of those declared already."""
+    again = draw(st.integers(0, 2 * len(declared))) - len(declared) - 1
+    if again >= 0:
+        ordinal, decl = again, declared[again]
+    else:
+        ordinal, kind = len(declared), draw(st.sampled_from((InputKind.LENGTH, *TERM_KINDS)))
+        unit = draw(st.sampled_from((InputUnit.TOKENS, *UNITS.get(kind, ()))))
+        tiles = st.none() | st.tuples(*[st.sampled_from((1, 3, 16, 24, 64))] * 2)
+        decl = declaration(ordinal, kind, unit, draw(tiles) if kind is InputKind.BLOCKS else None)
+        declared.append(decl)
+    if decl.kind is not InputKind.LENGTH:
+        return HeadLeaf(model.Input(ordinal), 0)
+    length = model.RunTimeLength(ordinal)
+    low, high = Edge(draw(st.integers(0, 60)), False), Edge(-draw(st.integers(1, 60)), True)
+    ends: tuple[tuple[End, End], ...] = ((length, None), (None, length), (low, length), (high, length), (length, high))
+    ranges = [built(*pair, False) for built in (model.Columns, model.Rows) for pair in (*ends, (length, length))]
+    windows = [model.Window(length, ahead, False) for ahead in (0, 0, 5)]
+    return HeadLeaf(draw(st.sampled_from((model.Sink(length, False), model.Sink(length, False), *windows, *ranges))), 0)
 
 
 @st.composite
@@ -265,93 +282,3 @@ def _ranges(draw: st.DrawFn, most: int) -> tuple[Edge | None, Edge | None]:
             return Edge(low, False), Edge(-high, True)
         case _:
             return Edge(-high, True), Edge(low + 1, False)
-
-
-def _resolved(drawn: Drawn) -> ResolvedPattern:
-    per_group = drawn.heads // drawn.kv_heads
-    made: dict[Term, Term] = {}
-    terms = []
-    for head in range(drawn.heads):
-        term = _at_head(drawn.first if head // per_group < drawn.split or not drawn.split else drawn.second, head)
-        if drawn.causal:
-            term = _flat(model.Intersection, (term, model.Causal()))
-        terms.append(made.setdefault(term, term))
-    return ResolvedPattern(drawn.heads, drawn.kv_heads, tuple(terms), drawn.block, (), drawn.documents, drawn.score)
-
-
-def _at_head(tree: Tree, head: int) -> Term:
-    if isinstance(tree, HeadLeaf):
-        return _leaf_at(tree, head)
-    operands = tuple(_at_head(operand, head) for operand in tree.operands)
-    match tree.symbol:
-        case "|":
-            return _flat(model.Union, operands)
-        case "&":
-            return _flat(model.Intersection, operands)
-        case "-":
-            return model.Difference(*operands)
-        case _:
-            return model.Complement(*operands)
-
-
-def _flat(kind: type[model.Union] | type[model.Intersection], operands: tuple[Term, ...]) -> Term:
-    """Nested unions are one union, and intersections one intersection, as the language's resolver has them."""
-    terms: list[Term] = []
-    for operand in operands:
-        terms += operand.terms if isinstance(operand, kind) else (operand,)
-    return kind(tuple(terms))
-
-
-def _leaf_at(leaf: HeadLeaf, head: int) -> Leaf:
-    more = leaf.slope * head
-    match leaf.term:
-        case model.Window(int(n)) | model.Sink(int(n)):
-            return replace(leaf.term, n=n + more)
-        case model.Stride(period, phase) | model.Dilated(period, phase):
-            return replace(leaf.term, phase=(phase + more) % period)
-        case model.Random(_, _, lane):
-            return replace(leaf.term, lane=lane + more)
-        case _:
-            return leaf.term
-
-
-def _written(drawn: Drawn) -> Source:
-    lines = [f"    block {drawn.block}"]
-    if drawn.causal:
-        lines.append("    causal")
-    lines += score_lines(drawn.documents, drawn.score)
-    first = _text(drawn.first)
-    if drawn.split:
-        lines.append(f"    where g < {drawn.split} attend {first}")
-        lines.append(f"    otherwise attend {_text(drawn.second)}")
-    else:
-        lines += [f"    let drawn = {first}", "    attend drawn"]
-    return Source("\n".join(["pattern drawn_set {", *lines, "}", ""]), drawn.heads, drawn.kv_heads)
-
-
-def _text(tree: Tree) -> str:
-    """The tree as an expression; every operand in parentheses, so that no precedence is relied on."""
-    if isinstance(tree, HeadLeaf):
-        return _leaf_written(tree)
-    operands = [f"({_text(operand)})" for operand in tree.operands]
-    return f"~{operands[0]}" if tree.symbol == "~" else f" {tree.symbol} ".join(operands)
-
-
-def _leaf_written(leaf: HeadLeaf) -> str:
-    term, slope = leaf.term, leaf.slope
-    unit = "b" if getattr(term, "blocks", False) else ""
-    if not slope:
-        return printed(term)
-    match term:
-        case model.Window(n, ahead):
-            return f"window({n}{unit} + {slope}{unit} * h, ahead = {ahead}{unit})"
-        case model.Sink(n):
-            return f"sink({n}{unit} + {slope}{unit} * h)"
-        case model.Stride(period, phase):
-            return f"stride({period}{unit}, phase = {phase} + {slope} * h)"
-        case model.Dilated(period, phase):
-            return f"dilated({period}{unit}, phase = {phase} + {slope} * h)"
-        case model.Random(k, seed, lane):
-            return f"random({k}, seed = {seed}, lane = {lane} + {slope} * h)"
-        case _:
-            raise AssertionError(f"a {type(term).__name__} has no number that varies with the head")

@@ -35,10 +35,11 @@ def expected_attention(
     score: Score = PLAIN,
     *,
     sink: Tensor | None = None,
+    key_bias: Tensor | None = None,
     q_offset: int | None = None,
 ) -> Expected:
-    """q [batch, heads, Nq, D]; k, v [batch, kv_heads, Nk, D]; mask bool [heads, Nq, Nk]; sink [heads]."""
-    dense = partial(attention, q, k, v, mask, score)
+    """q [B, heads, Nq, D]; k, v [B, kv_heads, Nk, D]; mask bool [heads, Nq, Nk], or with a batch; sink [heads]."""
+    dense = partial(attention, q, k, v, mask, score, key_bias=key_bias)
     exact, plain = (dense(sink=sink, q_offset=q_offset, dtype=dtype) for dtype in (torch.float64, q.dtype))
     return Expected(*exact, *plain)
 
@@ -71,7 +72,8 @@ def _described(value: object) -> str:
 def assert_close(out: Tensor, lse: Tensor, expected: Expected, mask: Tensor | None = None) -> None:
     """Errors within `reference.tolerance.allowed_errors`, those of the LSE relative to 1 + its magnitude; no NaN.
 
-    Rows without a visible key are exactly 0, with LSE -inf. With `mask`, bool [heads, Nq, Nk], the message names a row.
+    Rows without a visible key are exactly 0, with LSE -inf. With `mask`, bool [heads, Nq, Nk] or with a batch, the
+    message names a row.
     """
     empty = expected.exact_lse == -math.inf
     wrong = {
@@ -99,7 +101,8 @@ def _farthest(off: Tensor, mask: Tensor | None) -> str:
         return ""
     batch, head, row = (int(n) for n in torch.unravel_index(off.double().argmax(), off.shape)[:3])
     which = "first" if off.dtype == torch.bool else f"farthest off, by {float(off.max()):.3g}"
-    return f"\n{which}: sequence {batch}, head {head}, query {row}, which sees {_ranges(mask[head, row])}"
+    own = mask if mask.dim() == 3 else mask[batch if len(mask) > 1 else 0]
+    return f"\n{which}: sequence {batch}, head {head}, query {row}, which sees {_ranges(own[head, row])}"
 
 
 def _ranges(row: Tensor, most: int = 8) -> str:

@@ -191,7 +191,7 @@ def _probes(subject: Subject, case: Case) -> None:
         *(drawn.q, drawn.k, drawn.v, subject.visible(case), subject.pattern.score),
         sink=subject.sink,
         q_offset=case.offset,
-        packed=bool(case.bounds),
+        apart=bool(case.bounds),
         within_tolerance=False,
     )
 

@@ -167,7 +167,7 @@ def check(case: Case, target: str, n_q: int, n_k: int, dtype: torch.dtype) -> No
         lambda q, k, v: attend(q, k, v, return_lse=True, cu_seqlens=lengths),
         *(q, k, v, visible, score),
         sink=attend.sink,
-        packed=case.restart,
+        apart=case.restart,
     )
 
 

@@ -24,8 +24,9 @@ from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import Request, kernel_name
 from sparsec.sema.model import Documents, ResolvedPattern
 from sparsec.testing import attention_inputs, document_bounds, shapes
+from sparsec.testing.drawn import Source
 from sparsec.testing.probes import Attend
-from sparsec.testing.strategies import Inputs, Shape, Source, sources_with_meaning
+from sparsec.testing.strategies import Inputs, Shape, sources_with_meaning
 
 KINDS = (
     *("plain", "softcap", "alibi", "learned_sink", "documents", "documents restart"),

@@ -34,6 +34,33 @@ def test_a_compiled_pattern_is_what_it_means(text: str, probes: bool) -> None:
     check_attention(attn, sparsec.parse(text).pattern(), probes=probes, examples=20)
 
 
+WITH_INPUTS = (
+    "pattern p { heads 4 kv 2  block 16  causal  input picks : rows  attend picks | window(5) }",
+    "pattern p { heads 4 kv 2  block 16  input a : blocks(8, 24)  input b : labels  attend a - b | sink(2) }",
+    "pattern p { heads 2  block 16  input n : length  input d : tree  causal  attend window(n) | d & ~sink(n) }",
+    "pattern p { heads 2  documents restart  input t : tokens  input s : slashes(tiles)  attend causal & (t | s) }",
+)
+
+
+@pytest.mark.parametrize("text", WITH_INPUTS)
+@pytest.mark.parametrize("probes", [False, True])
+def test_a_pattern_with_inputs_is_what_it_means(text: str, probes: bool) -> None:
+    """The callable is given the tensors by name."""
+    attn = sparsec.compile(text, head_dim=16, target="torch")
+    check_attention(attn, sparsec.parse(text).pattern(), probes=probes, examples=20)
+
+
+def test_a_list_that_is_not_asked_is_found() -> None:
+    attn = sparsec.compile("pattern p { heads 2  block 16  causal  attend window(5) }", head_dim=8, target="torch")
+
+    def deaf(q: Tensor, k: Tensor, v: Tensor, *, return_lse: bool, inputs: Any) -> Any:
+        return attn(q, k, v, return_lse=return_lse)
+
+    with pytest.raises(AssertionError, match=r"(?s)sequence 0, head .*input picks : columns"):
+        meaning = resolved(WITH_INPUTS[0].replace("rows", "columns").replace("heads 4 kv 2", "heads 2"))
+        check_attention(deaf, meaning, head_dim=8)
+
+
 def test_a_wrong_window_is_found_at_its_smallest() -> None:
     attn = sparsec.compile("pattern p { heads 2 causal attend window(21) }", head_dim=8, target="torch")
     with pytest.raises(

@@ -26,7 +26,7 @@ def check_call(module: SparseAttention, call: Call, found: Found) -> None:
         *(call.inputs.q, call.inputs.k, call.inputs.v, call.visible, call.pattern.score),
         sink=module.sink,
         q_offset=call.shape.q_offset,
-        packed=call.cu_seqlens is not None,
+        apart=call.cu_seqlens is not None,
     )
     found.note_call(call)
 
