@@ -378,8 +378,8 @@ class Builder(Backend, Protocol):
 
     def load(
         self, launches: Launches, folder: Path, files: Mapping[str, bytes]
-    ) -> tuple[ForwardKernel, BackwardKernel | None, CachedKernel | None]:
-        """The kernels of the files that `build` gave, which lie in `folder`; None as of `launches`.
+    ) -> tuple[ForwardKernel, BackwardKernel | None, CachedKernel | None, MassKernel | None]:
+        """The kernels of the files that `build` gave, which lie in `folder`; None as of `launches`, or for no mass.
 
         Raises KeyError for a file that is not there.
         """

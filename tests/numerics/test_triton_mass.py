@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +13,9 @@ from torch import Tensor
 from triton_harness import in_interpreter, interpreted, passes_in_the_interpreter
 
 import sparsec
-from sparsec.backends.triton.kernel import TritonKernel
-from sparsec.runtime.draws import draw_tables
-from sparsec.runtime.request import Request
+from sparsec.backends.triton.backend import BACKEND
+from sparsec.pipeline import Compilation
+from sparsec.plan.launch import Launches
 
 HEADS, KV_HEADS, HEAD_DIM = 4, 2, 16
 PATTERNS = {
@@ -37,30 +40,24 @@ def inputs(n_q: int, n_k: int, batch: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     return q, k, sink
 
 
-def weights(text: str, q: Tensor, k: Tensor, sink: Tensor, start: int, cu_seqlens: Tensor | None) -> Tensor:
+def module(text: str, value_dim: int, target: str, sink: Tensor) -> sparsec.SparseAttention:
+    dims = {"heads": HEADS, "kv_heads": KV_HEADS, "head_dim": HEAD_DIM, "value_dim": value_dim}
+    attn = sparsec.compile(text, **dims, target=target)
+    if attn.sink is not None:
+        attn.sink.data.copy_(sink)
+    return attn
+
+
+def weights(text: str, q: Tensor, k: Tensor, sink: Tensor, **given: Any) -> Tensor:
     """Of the reference, [B, H, Nq, Nk]."""
     n_k = k.shape[2]
-    dims = {"heads": HEADS, "kv_heads": KV_HEADS, "head_dim": HEAD_DIM, "value_dim": n_k}
-    attn = sparsec.compile(text, **dims, target="reference")
-    with torch.no_grad():
-        if attn.sink is not None:
-            attn.sink.copy_(sink)
-        units = torch.eye(n_k).expand(len(k), KV_HEADS, n_k, n_k)
-        out = attn(q, k, units, q_offset=None if cu_seqlens is not None else start, cu_seqlens=cu_seqlens)
-    assert isinstance(out, Tensor)
-    return out
+    units = torch.eye(n_k).expand(len(k), KV_HEADS, n_k, n_k)
+    out: Tensor = module(text, n_k, "reference", sink)(q, k, units, **given)
+    return out.detach()
 
 
-def mass(text: str, q: Tensor, k: Tensor, sink: Tensor, start: int, cu_seqlens: Tensor | None = None) -> Tensor:
-    pattern = sparsec.parse(text).pattern()
-    request = Request(pattern.lowered(HEADS, KV_HEADS), HEAD_DIM, HEAD_DIM, torch.float32)
-    plans = request.compilation("interpreter")
-    kernel = TritonKernel.of(plans.forward, plan_backward=lambda: plans.backward)
-    lists = draw_tables(kernel.plan.lists, q.shape[2], start, q.device)
-    given = {"q_offset": start, "lists": lists, "cu_seqlens": cu_seqlens}
-    given["sink"] = sink if "learned_sink" in text else None
-    _, lse = kernel.forward(q, k, k, **given)
-    found = kernel.mass(q, k, lse, **given)
+def mass(text: str, q: Tensor, k: Tensor, sink: Tensor, **given: Any) -> Tensor:
+    _, found = module(text, HEAD_DIM, "triton", sink)(q, k, k, return_mass=True, **given)
     assert found.dtype == torch.float32 and found.is_contiguous()
     return found
 
@@ -70,8 +67,8 @@ def mass(text: str, q: Tensor, k: Tensor, sink: Tensor, start: int, cu_seqlens: 
 @pytest.mark.parametrize(("n_q", "n_k", "start"), [(9, 61, 52), (40, 23, 30)])
 def test_is_the_sum_of_the_weights(name: str, n_q: int, n_k: int, start: int) -> None:
     text, (q, k, sink) = f"pattern p {{ {PATTERNS[name]} }}", inputs(n_q, n_k, batch=2)
-    expected = weights(text, q, k, sink, start, None).sum(2)
-    torch.testing.assert_close(mass(text, q, k, sink, start), expected, rtol=0.0, atol=1e-5)
+    expected = weights(text, q, k, sink, q_offset=start).sum(2)
+    torch.testing.assert_close(mass(text, q, k, sink, q_offset=start), expected, rtol=0.0, atol=1e-5)
 
 
 @in_interpreter
@@ -79,14 +76,14 @@ def test_is_the_sum_of_the_weights(name: str, n_q: int, n_k: int, start: int) ->
 def test_of_packed_documents(documents: str) -> None:
     text, (q, k, sink) = f"pattern p {{ {documents} causal attend window(20) }}", inputs(61, 61)
     cu_seqlens = torch.tensor([0, 17, 17, 61], dtype=torch.int32)
-    expected = weights(text, q, k, sink, 0, cu_seqlens).sum(2)
-    torch.testing.assert_close(mass(text, q, k, sink, 0, cu_seqlens), expected, rtol=0.0, atol=1e-5)
+    expected = weights(text, q, k, sink, cu_seqlens=cu_seqlens).sum(2)
+    torch.testing.assert_close(mass(text, q, k, sink, cu_seqlens=cu_seqlens), expected, rtol=0.0, atol=1e-5)
 
 
 @in_interpreter
 def test_no_query_gives_no_mass() -> None:
     q, k, sink = inputs(0, 5)
-    assert torch.equal(mass("pattern p { attend full }", q, k, sink, 0), torch.zeros(1, HEADS, 5))
+    assert torch.equal(mass("pattern p { attend full }", q, k, sink), torch.zeros(1, HEADS, 5))
 
 
 @in_interpreter
@@ -96,11 +93,28 @@ def test_what_is_unseen_has_no_effect(value: float) -> None:
     n, bad = 30, 13
     text, (q, k, sink) = "pattern p { causal attend window(9) }", inputs(n, n)
     seen = sparsec.parse(text).pattern().mask(n, n, HEADS, KV_HEADS)
-    kept = mass(text, q, k, sink, 0)[0]
+    kept = mass(text, q, k, sink)[0]
     spoilt_key, spoilt_query = k.clone(), q.clone()
     spoilt_key[..., bad, 3], spoilt_query[..., bad, 3] = value, value
     for given, queries in (((q, spoilt_key), seen[:, :, bad]), ((spoilt_query, k), torch.arange(n)[None] == bad)):
         reached = (seen & queries[:, :, None]).any(dim=1)
-        found = mass(text, *given, sink, 0)[0]
+        found = mass(text, *given, sink)[0]
         assert torch.equal(found[~reached], kept[~reached])
         assert not found[reached].isfinite().all()
+
+
+@in_interpreter
+def test_of_kernels_from_a_folder() -> None:
+    text, (q, k, sink) = f"pattern p {{ {PATTERNS['strided']} }}", inputs(33, 33)
+    lowered = sparsec.parse(text).pattern().lowered(HEADS, KV_HEADS)
+    compilation = Compilation(lowered, HEAD_DIM, HEAD_DIM, "float32", "interpreter")
+    launches = Launches.of(compilation.forward, compilation.backward, None)
+    files = {
+        f"{part}.py": text.encode() for part, text in BACKEND.sources(compilation, ("forward", "backward")).items()
+    }
+    forward, _, _, loaded = BACKEND.load(launches, Path(), files)
+    _, lse = forward.forward(q, k, k, q_offset=0, scale=None, lists=())
+    assert loaded is not None
+    found = loaded.mass(q, k, lse, q_offset=0, scale=None, lists=())
+    assert torch.equal(found, mass(text, q, k, sink))
+    assert BACKEND.load(replace(launches, backward=None), Path(), files)[3] is None

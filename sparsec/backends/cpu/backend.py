@@ -19,6 +19,7 @@ from sparsec.backends.base import (
     ForwardKernel,
     KernelRecord,
     Kernels,
+    MassKernel,
 )
 from sparsec.backends.cpu import processor
 from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward
@@ -88,7 +89,7 @@ class CpuBackend:
 
     def load(
         self, launches: Launches, folder: Path, files: Mapping[str, bytes]
-    ) -> tuple[ForwardKernel, BackwardKernel | None, CachedKernel | None]:
+    ) -> tuple[ForwardKernel, BackwardKernel | None, CachedKernel | None, MassKernel | None]:
         from sparsec.backends.cpu.backward import CpuBackward
         from sparsec.backends.cpu.cached import CpuCached
         from sparsec.backends.cpu.kernel import CpuKernel
@@ -99,6 +100,7 @@ class CpuBackend:
             CpuKernel.load(launches.forward, files["forward.cpp"].decode(), library["forward"]),
             None if backward is None else CpuBackward.load(backward, library["backward"]),
             None if cached is None else CpuCached.load(cached, files["cached.cpp"].decode(), library["cached"]),
+            None,
         )
 
 

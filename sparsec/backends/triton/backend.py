@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparsec.backends.base import BackwardKernel, Builder, Built, CachedKernel, ForwardKernel, KernelRecord, Kernels
+from sparsec.backends.base import (
+    BackwardKernel,
+    Builder,
+    Built,
+    CachedKernel,
+    ForwardKernel,
+    KernelRecord,
+    Kernels,
+    MassKernel,
+)
 from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
 from sparsec.backends.triton.emit_cached import emit_triton_cached
 from sparsec.pipeline import Compilation
@@ -48,7 +57,7 @@ class TritonBackend:
         from sparsec.backends.triton.kernel import TritonKernel
 
         built = TritonKernel.of(compilation.forward, plan_backward=lambda: compilation.backward)
-        return Kernels(built, lambda: built, lambda: TritonCached.of(*compilation.cached))
+        return Kernels(built, lambda: built, lambda: TritonCached.of(*compilation.cached), lambda: built)
 
     def sources(self, compilation: Compilation, parts: Sequence[str]) -> dict[str, str]:
         emitters = {
@@ -82,18 +91,16 @@ class TritonBackend:
 
     def load(
         self, launches: Launches, folder: Path, files: Mapping[str, bytes]
-    ) -> tuple[ForwardKernel, BackwardKernel | None, CachedKernel | None]:
+    ) -> tuple[ForwardKernel, BackwardKernel | None, CachedKernel | None, MassKernel | None]:
         from sparsec.backends.triton.cached import TritonCached
         from sparsec.backends.triton.kernel import TritonKernel
 
         backward, cached = launches.backward, launches.cached
         gradients = None if backward is None else (backward, files["backward.py"].decode())
         kernel = TritonKernel.load(launches.forward, files["forward.py"].decode(), gradients)
-        return (
-            kernel,
-            None if backward is None else kernel,
-            None if cached is None else TritonCached.load(cached, files["cached.py"].decode()),
-        )
+        trained = None if backward is None else kernel
+        over_cache = None if cached is None else TritonCached.load(cached, files["cached.py"].decode())
+        return kernel, trained, over_cache, trained
 
 
 def _record(artefact: KernelArtefact) -> KernelRecord:

@@ -23,7 +23,7 @@ from typing import Any
 
 from sparsec import __version__
 from sparsec.backends import registry
-from sparsec.backends.base import PARTS, BackwardKernel, CachedKernel, Kernels
+from sparsec.backends.base import PARTS, BackwardKernel, CachedKernel, Kernels, no_mass
 from sparsec.diagnostics.arguments import path
 from sparsec.diagnostics.model import CallError, SparsecError
 from sparsec.ir.bands.normalise import TooManyBands
@@ -130,7 +130,7 @@ def load_compiled(directory: Path | str) -> SparseAttention:
         target = str(manifest["target"])
         name, backend = registry.backend_name(target), registry.builder(target)
         backend.check_needs(manifest["processor"])
-        forward, backward, cached = backend.load(launches, folder, files)
+        forward, backward, cached, mass = backend.load(launches, folder, files)
     except CallError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -140,6 +140,7 @@ def load_compiled(directory: Path | str) -> SparseAttention:
         forward,
         (lambda: backward) if backward is not None else _no_gradient,
         (lambda: cached) if cached is not None else _no_cache,
+        (lambda: mass) if mass is not None else no_mass,
     )
     return module_of(
         name,
