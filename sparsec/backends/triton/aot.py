@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
@@ -19,16 +20,30 @@ from triton.compiler import ASTSource
 
 from sparsec.backends.triton.kernel import load_module
 from sparsec.backends.triton.launches import FP_FUSION
+from sparsec.backends.triton.lookups import ELEMENTS
 from sparsec.backends.triton.modifiers import modifiers_of
 from sparsec.diagnostics.model import SparsecError
+from sparsec.ir.bands.band import Asks
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.kv.cached import CachedPlan
-from sparsec.plan.launch import BackwardLaunch, CachedLaunch, LaunchPlan
-from sparsec.plan.target import MERGED, PLAIN, STORE_ROWS, SUM_ROWS, LaunchShape, shared_memory_bytes
+from sparsec.plan.launch import BackwardLaunch, CachedLaunch, LaunchClass, LaunchPlan
+from sparsec.plan.target import (
+    MERGED,
+    PLAIN,
+    STORE_ROWS,
+    SUM_ROWS,
+    WALKED_TILES,
+    LaunchShape,
+    gather_rows,
+    gather_shape,
+    shared_memory_bytes,
+)
 
+_LOOKUPS = {"draws": "i32", **{stem: "u8" if dtype == torch.uint8 else "i32" for stem, dtype in ELEMENTS.items()}}
+"""Tensors of integers, by their names before `_<n>`."""
 _ELEMENTS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 _TENSOR_CORES = re.compile(r"\b(HGMMA|HMMA|UTCHMMA|UTCQMMA|IMMA|v_s?mfma_\w+)")
-_MOVERS = ("row_sums", "merge", "store")
+_MOVERS = ("row_sums", "merge", "store", "list_")
 """Kernels without a product of matrices."""
 _TMA = re.compile(r"\b(UTMALDG|UTMASTG)")
 
@@ -79,7 +94,7 @@ def compile_ahead(
     built = []
     for n, launched in enumerate(launch.classes):
         tiles, shape = (launched.query_tile, launched.key_tile), launch.shape(launched, target)
-        built.append(_compile(getattr(module, f"forward_{n}"), _Request(launch, target, gpu, shape, tiles, allow_tf32)))
+        built += _of_class(module, f"forward_{n}", launched, _Request(launch, target, gpu, shape, tiles, allow_tf32))
     return tuple(built)
 
 
@@ -96,7 +111,7 @@ def compile_ahead_backward(
             tiles = launched.query_tile, launched.key_tile
             shape = launch.shape(launched, target, of_keys=kind != "grad_queries")
             request = _Request(launch.forward, target, gpu, shape, tiles, allow_tf32, launch.adds_up)
-            built.append(_compile(getattr(module, f"{kind}_{n}"), request))
+            built += _of_class(module, f"{kind}_{n}", launched, request)
     return tuple(built)
 
 
@@ -124,6 +139,21 @@ def compile_ahead_cached(
     return tuple(built)
 
 
+def _of_class(module: Any, name: str, launched: LaunchClass, request: _Request) -> list[KernelArtefact]:
+    """The tile kernel `name` of a class, and those that inputs alone call for, as far as the module has them."""
+    plan = request.plan
+    shape, keys = gather_shape(request.target, plan.head_dim, plan.dtype)
+    rows = gather_rows(max(count for _, _, count in plan.spans(launched)))
+    found = [(f"list_{name}", replace(request, shape=PLAIN)), (name, request)]
+    found.append((f"gather_{name}", replace(request, shape=shape, rows=rows, keys=keys, wide=True)))
+    for g, test in enumerate(plan.inputs):
+        if test.asks is Asks.ROW:
+            most = min(keys, gather_rows(test.width))
+            of_keys = replace(request, shape=shape, rows=keys, keys=most, wide=True)
+            found.append((f"gather_{name}_{g}", of_keys))
+    return [_compile(getattr(module, kernel), each) for kernel, each in found if hasattr(module, kernel)]
+
+
 def findings_of(artefact: KernelArtefact) -> KernelFindings:
     """What a machine without a GPU can tell is wrong with the kernel."""
     problems, warnings = [], []
@@ -137,7 +167,7 @@ def findings_of(artefact: KernelArtefact) -> KernelFindings:
         problems.append(
             f"{artefact.name} for {artefact.target} needs {artefact.shared_bytes} bytes of shared memory, over {limit}"
         )
-    if artefact.tensor_core == 0 and artefact.dtype != "float32" and artefact.name not in _MOVERS:
+    if artefact.tensor_core == 0 and artefact.dtype != "float32" and not artefact.name.startswith(_MOVERS):
         problems.append(f"{artefact.name} for {artefact.target} has no tensor-core instruction")
     return KernelFindings(tuple(problems), tuple(warnings))
 
@@ -167,6 +197,7 @@ class _Request:
     tf32: bool
     wide: bool = False
     rows: int = SUM_ROWS
+    keys: int = 0
 
 
 def _compile(kernel: Any, request: _Request) -> KernelArtefact:
@@ -177,6 +208,7 @@ def _compile(kernel: Any, request: _Request) -> KernelArtefact:
     pointers |= dict.fromkeys(("lse", "log_sum", "delta", "grad_lse", "sink", "sink_parts", "mass"), "fp32")
     pointers |= dict.fromkeys(("keys", "values"), element) | dict.fromkeys(("parts", "part_logs"), "fp32")
     pointers |= dict.fromkeys(("table", "spans", "document_tiles", "members", "head_splits"), "i32")
+    pointers |= dict.fromkeys(("visits", "listing", "starts"), "i32")
     pointers |= dict.fromkeys(("lengths", "counts", "places"), "i32")
     for modifier in modifiers_of(plan):
         pointers |= dict.fromkeys(dict(modifier.tables), "fp32")
@@ -198,7 +230,7 @@ def _compile(kernel: Any, request: _Request) -> KernelArtefact:
         elif stem in sources and shape.tma:
             signature[name] = f"tensordesc<{element}[1, 1, {sources[stem]}, {plan.chunks[stem][int(chunk)].width}]>"
         else:
-            pointee = element if stem in sources else "i32" if stem == "draws" else pointers[name]
+            pointee = element if stem in sources else pointers.get(name) or _LOOKUPS[stem]
             signature[name] = f"*{pointee}"
             attributes[(n,)] = [["tt.divisibility", 16]]
     constants = {
@@ -208,6 +240,8 @@ def _compile(kernel: Any, request: _Request) -> KernelArtefact:
         "PRECISION": "tf32" if request.tf32 and gpu.backend == "cuda" else "ieee",
         "ROWS": request.rows,
         "PARTS": MERGED,
+        "KEYS": request.keys,
+        "WALK": WALKED_TILES,
     }
     constants = {name: value for name, value in constants.items() if name in signature}
     options = {"num_warps": shape.warps, "num_stages": shape.stages, "enable_fp_fusion": FP_FUSION}
