@@ -1,6 +1,6 @@
 """One case of a property: plain integers that are drawn and shrunk, and a line of text that gives them back.
 
-Invariant: a pattern, a head dimension, a dtype and a case determine every tensor of a run; `parse_case(str(case))` is
+Invariant: a pattern, its dimensions, a dtype and a case determine every tensor of a run; `parse_case(str(case))` is
 the case.
 """
 
@@ -64,18 +64,18 @@ class Case:
     def cu_seqlens(self) -> tuple[int, ...] | None:
         return self.bounds or None
 
-    def inputs(self, pattern: ResolvedPattern, head_dim: int, dtype: torch.dtype) -> Inputs:
-        """Normal q, k and v on the CPU; of odd seeds they are views of [batch, length, heads, head_dim]."""
+    def inputs(self, pattern: ResolvedPattern, head_dim: int, value_dim: int, dtype: torch.dtype) -> Inputs:
+        """Normal q, k and v on the CPU; of odd seeds they are views of [batch, length, heads, dimension]."""
         generator = torch.Generator().manual_seed(self.seed)
 
-        def tensor(heads: int, length: int) -> Tensor:
+        def tensor(heads: int, length: int, dim: int) -> Tensor:
             if self.seed % 2:
-                rows = torch.randn(self.batch, length, heads, head_dim, generator=generator)
+                rows = torch.randn(self.batch, length, heads, dim, generator=generator)
                 return rows.to(dtype).transpose(1, 2)
-            return torch.randn(self.batch, heads, length, head_dim, generator=generator).to(dtype)
+            return torch.randn(self.batch, heads, length, dim, generator=generator).to(dtype)
 
-        groups = pattern.kv_heads
-        return Inputs(tensor(pattern.heads, self.queries), tensor(groups, self.keys), tensor(groups, self.keys))
+        q, k = tensor(pattern.heads, self.queries, head_dim), tensor(pattern.kv_heads, self.keys, head_dim)
+        return Inputs(q, k, tensor(pattern.kv_heads, self.keys, value_dim))
 
     def given(self, pattern: ResolvedPattern) -> dict[str, InputTensors]:
         """The tensors of the pattern's inputs."""

@@ -41,6 +41,7 @@ def check_attention(
     heads: int | None = None,
     kv_heads: int | None = None,
     head_dim: int | None = None,
+    value_dim: int | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     sink: Tensor | None = None,
@@ -50,9 +51,10 @@ def check_attention(
 ) -> None:
     """Raises AssertionError with the smallest failing case if `attn` is not the attention that `pattern` means.
 
-    The last query sees the last key (q_offset is Nk - Nq, at least 0). The output has to be like q, and the natural LSE
-    float32, or float64 for a float64 q. An exception of `attn` comes through, with the smallest case that raises one as
-    a note. heads, kv_heads: where the pattern leaves them out. head_dim: that of `attn` if it has one, else 64. sink:
+    The last query sees the last key (q_offset is Nk - Nq, at least 0). The output has to be [B, H, Nq, value_dim] of
+    q's dtype, and the natural LSE float32, or float64 for a float64 q. An exception of `attn` comes through, with the
+    smallest case that raises one as a note. heads, kv_heads: where the pattern leaves them out. head_dim: that of
+    `attn` if it has one, else 64. value_dim: likewise, else head_dim. sink:
     float32 [heads], for a pattern with `learned_sink`; that of `attn` if left out. max_keys: enough for the pattern's
     longest term, between 300 and 1,100, if left out; a term too long for it is warned of, for then nothing shows where
     it ends. Errors are held to the tolerance policy; `probes` moreover counts the visible keys exactly, and has NaN in
@@ -68,6 +70,7 @@ def check_attention(
     width: int = head_dim if head_dim is not None else getattr(attn, "head_dim", 64)
     most = max_keys if max_keys is not None else min(LONG, past_longest(meaning))
     integer("head_dim", width, 1)
+    of_values = integer("value_dim", value_dim if value_dim is not None else getattr(attn, "value_dim", width), 1)
     integer("max_keys", most, 1)
     if dtype not in DTYPES:
         raise CallError(f"expected dtype torch.float16, bfloat16, float32 or float64, got {dtype!r:.80}")
@@ -83,7 +86,7 @@ def check_attention(
     raised: Exception | None = None
 
     def check(case: Case) -> None:
-        inputs, bounds = case.inputs(meaning, width, dtype), case.cu_seqlens
+        inputs, bounds = case.inputs(meaning, width, of_values, dtype), case.cu_seqlens
         more: dict[str, Any] = {}
         if bounds is not None:
             more["cu_seqlens"] = torch.tensor(bounds, dtype=torch.int32, device=device)
@@ -100,7 +103,7 @@ def check_attention(
             except Exception as error:
                 raised = error
                 raise
-            out, lse = out_and_lse(returned, q)
+            out, lse = out_and_lse(returned, q, of_values)
             return out.cpu(), lse.cpu()
 
         visible = mask(meaning, case.queries, case.keys, cu_seqlens=bounds, inputs=given)
@@ -118,7 +121,8 @@ def check_attention(
     search.over(aligned_cases(meaning, most), examples=examples)
     if search.case is None or search.error is None:
         return
-    where = f"{search.case.described}, head_dim {width}, {dtype}{search.again}\n{sparse_text(meaning)}"
+    dims = f"head_dim {width}, value_dim {of_values}"
+    where = f"{search.case.described}, {dims}, {dtype}{search.again}\n{sparse_text(meaning)}"
     if isinstance(search.error, AssertionError) and search.error is not raised:
         raise AssertionError(f"{search.error}\n{where}")
     search.error.add_note(where)

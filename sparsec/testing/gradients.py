@@ -45,7 +45,7 @@ def check_gradients(
     sink's gradient is float32: beyond the shift it is held to plain float32.
     """
     generator = torch.Generator().manual_seed(q.shape[2] + k.shape[2])
-    grad_out = torch.randn(q.shape, generator=generator).to(q.dtype)
+    grad_out = torch.randn((*q.shape[:3], v.shape[3]), generator=generator).to(q.dtype)
     normal = torch.randn(q.shape[:3], generator=generator)
     grad_lse = normal if through_lse else None
     with uninitialised_as_nan():

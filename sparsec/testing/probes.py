@@ -35,8 +35,8 @@ def check_forward(
 ) -> None:
     """Holds one call within the tolerance policy (unless told not to) and to the exact probes; raises AssertionError.
 
-    q [batch, heads, Nq, D]; k, v [batch, kv_heads, Nk, D]; mask bool [heads, Nq, Nk], or with a batch where `apart`;
-    sink [heads], the learned one. The probes ride along as one more batch row, or `apart` in a call of their own, as
+    q [batch, heads, Nq, D]; k, v [batch, kv_heads, Nk, D and Dv]; mask bool [heads, Nq, Nk], or with a batch where
+    `apart`; sink [heads], the learned one. The probes ride along as one more batch row, or `apart` in a call of their own, as
     documents and inputs ask for: with q = 0 the exponential of the LSE counts the visible keys (not where scores depend
     on positions or keys, which would weigh them), and with v = bits of the key's index the output tells, bit by bit,
     how many of them have it set. A second call has NaN in every key and value that no query may see, and must give the
@@ -49,7 +49,7 @@ def check_forward(
     probe = torch.zeros_like(q[:rows]), more.expand(rows, *k.shape[1:]), bits.expand(rows, *v.shape[1:])
     calls = [(q, k, v), probe] if apart else [tuple(map(torch.cat, zip((q, k, v), probe, strict=True)))]
     with uninitialised_as_nan():
-        out, lse = _joined([out_and_lse(attend(*call), call[0]) for call in calls])
+        out, lse = _joined([out_and_lse(attend(*call), call[0], v.shape[3]) for call in calls])
     if within_tolerance:
         want = expected_attention(q, k, v, mask, score, sink=sink, key_bias=key_bias, q_offset=q_offset)
         assert_close(out[:batch], lse[:batch], want, mask)
@@ -61,7 +61,10 @@ def check_forward(
     nan = float("nan")
     with uninitialised_as_nan():
         again, again_lse = _joined(
-            [out_and_lse(attend(q, k.masked_fill(unseen, nan), v.masked_fill(unseen, nan)), q) for q, k, v in calls]
+            [
+                out_and_lse(attend(q, k.masked_fill(unseen, nan), v.masked_fill(unseen, nan)), q, v.shape[3])
+                for q, k, v in calls
+            ]
         )
     if not (torch.equal(out, again) and torch.equal(lse, again_lse)):
         raise AssertionError(
@@ -87,7 +90,7 @@ def uninitialised_as_nan() -> Iterator[None]:
 
 
 def _index_bits(v: Tensor) -> Tensor:
-    """[Nk, D] of 0 and 1, like v: bit d of the key's index plus one, and of mixtures of it in the dimensions left."""
+    """[Nk, Dv] of 0 and 1, like v: bit d of the key's index plus one, and of mixtures of it in the dimensions left."""
     index = torch.arange(1, v.shape[2] + 1)
     columns = [((index * (2 * (d // 12) ** 2 + 1)) >> (d % 12)) & 1 for d in range(v.shape[3])]
     return torch.stack(columns, dim=-1).to(v.dtype)

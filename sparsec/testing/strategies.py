@@ -45,7 +45,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """q [batch, heads, n_q, head_dim]; k, v [batch, kv_heads, n_k, head_dim]."""
+    """q [batch, heads, n_q, head_dim]; k [batch, kv_heads, n_k, head_dim]; v [batch, kv_heads, n_k, value_dim]."""
 
     q: Tensor
     k: Tensor
@@ -127,21 +127,23 @@ def attention_inputs(
     shape: Shape,
     *,
     head_dim: int = 16,
+    value_dim: int | None = None,
     dtype: torch.dtype = torch.float32,
     max_batch: int = 2,
 ) -> Inputs:
-    """Normal q, k and v of one shape on the CPU; some draws are views with other strides."""
+    """Normal q, k and v of one shape on the CPU; some draws are views with other strides. value_dim: as head_dim."""
     batch = draw(st.integers(1, max_batch))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
     rows_first = draw(st.booleans())
 
-    def tensor(n_heads: int, length: int) -> Tensor:
+    def tensor(n_heads: int, length: int, dim: int) -> Tensor:
         if rows_first:
-            values = torch.randn(batch, length, n_heads, head_dim, generator=generator).to(dtype)
+            values = torch.randn(batch, length, n_heads, dim, generator=generator).to(dtype)
             return values.transpose(1, 2)
-        return torch.randn(batch, n_heads, length, head_dim, generator=generator).to(dtype)
+        return torch.randn(batch, n_heads, length, dim, generator=generator).to(dtype)
 
-    return Inputs(tensor(heads, shape.n_q), tensor(kv_heads, shape.n_k), tensor(kv_heads, shape.n_k))
+    q, k = tensor(heads, shape.n_q, head_dim), tensor(kv_heads, shape.n_k, head_dim)
+    return Inputs(q, k, tensor(kv_heads, shape.n_k, head_dim if value_dim is None else value_dim))
 
 
 @st.composite

@@ -44,17 +44,19 @@ def expected_attention(
     return Expected(*exact, *plain)
 
 
-def out_and_lse(returned: object, q: Tensor) -> tuple[Tensor, Tensor]:
+def out_and_lse(returned: object, q: Tensor, value_dim: int) -> tuple[Tensor, Tensor]:
     """What a call for q [B, H, Nq, D] returned, if it is (out, LSE); raises AssertionError if not.
 
-    The output has to be like q. The LSE is [B, H, Nq] on the same device, in float32, or in float64 for a float64 q.
+    The output has to be [B, H, Nq, value_dim], of q's dtype and device. The LSE is [B, H, Nq] on the same device, in
+    float32, or in float64 for a float64 q.
     """
+    wanted = q.new_empty((*q.shape[:3], value_dim))
     lse = q.new_empty(q.shape[:3], dtype=torch.float64 if q.dtype == torch.float64 else torch.float32)
     match returned:
         case (Tensor() as out, Tensor() as sums):
-            if _described(out) == _described(q) and _described(sums) == _described(lse):
+            if _described(out) == _described(wanted) and _described(sums) == _described(lse):
                 return out, sums
-    raise AssertionError(f"expected (out, LSE) of {_described((q, lse))}, got {_described(returned)}")
+    raise AssertionError(f"expected (out, LSE) of {_described((wanted, lse))}, got {_described(returned)}")
 
 
 def _described(value: object) -> str:

@@ -24,6 +24,7 @@ from sparsec.testing.cases import CHECKS, PAIRS, Case, cases
 from sparsec.testing.gradients import check_gradients
 from sparsec.testing.probes import Attend, check_forward
 from sparsec.testing.search import Report, Search
+from sparsec.testing.strategies import Inputs
 from sparsec.testing.tolerance import Expected, assert_close, expected_attention, out_and_lse
 
 SHRINKING_SECONDS = 20.0
@@ -50,6 +51,10 @@ class Subject:
         """The reference's mask, bool [heads, queries, keys]."""
         return mask(self.pattern, case.queries, case.keys, case.offset, cu_seqlens=case.cu_seqlens)
 
+    def inputs(self, case: Case) -> Inputs:
+        attn = self.attn
+        return case.inputs(self.pattern, attn.head_dim, attn.value_dim, attn.dtype)
+
     def attend(self, case: Case) -> Attend:
         """A call of the module as a function of tensors on the CPU, differentiable."""
         offset, more = (None if case.bounds else case.offset), {}
@@ -66,7 +71,7 @@ class Subject:
         parameters = {} if self.sink is None else {"sink": self.sink.to(self.device)}
         moved = tuple(t.to(self.device) for t in qkv)
         returned = functional_call(self.attn, parameters, moved, {"return_lse": True, **more})
-        out, lse = out_and_lse(returned, moved[0])
+        out, lse = out_and_lse(returned, moved[0], self.attn.value_dim)
         return out.cpu(), lse.cpu()
 
 
@@ -175,7 +180,7 @@ def _message(error: Exception) -> str:
 
 
 def _forward(subject: Subject, case: Case) -> None:
-    drawn = case.inputs(subject.pattern, subject.attn.head_dim, subject.attn.dtype)
+    drawn = subject.inputs(case)
     qkv, visible = (drawn.q, drawn.k, drawn.v), subject.visible(case)
     with torch.no_grad():
         out, lse = subject.attend(case)(*qkv)
@@ -185,7 +190,7 @@ def _forward(subject: Subject, case: Case) -> None:
 
 
 def _probes(subject: Subject, case: Case) -> None:
-    drawn = case.inputs(subject.pattern, subject.attn.head_dim, subject.attn.dtype)
+    drawn = subject.inputs(case)
     check_forward(
         subject.attend(case),
         *(drawn.q, drawn.k, drawn.v, subject.visible(case), subject.pattern.score),
@@ -197,7 +202,7 @@ def _probes(subject: Subject, case: Case) -> None:
 
 
 def _gradients(subject: Subject, case: Case) -> None:
-    drawn = case.inputs(subject.pattern, subject.attn.head_dim, subject.attn.dtype)
+    drawn = subject.inputs(case)
     check_gradients(
         subject.attend(case),
         *(drawn.q, drawn.k, drawn.v, subject.visible(case), subject.pattern.score),
@@ -209,7 +214,7 @@ def _gradients(subject: Subject, case: Case) -> None:
 def _cache(subject: Subject, case: Case) -> None:
     """Each call's rows against the whole sequence so far; of a long first chunk the last rows alone."""
     pattern, attn = subject.pattern, subject.attn
-    drawn = case.inputs(pattern, attn.head_dim, attn.dtype)
+    drawn = subject.inputs(case)
     held = attn.new_cache(case.batch, case.keys, device=subject.device)
     for arena in (held.keys, held.values):
         arena.fill_(float("nan"))

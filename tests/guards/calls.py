@@ -51,9 +51,9 @@ class Call:
 def calls(settings: Settings) -> Iterator[Call]:
     for built in kernels(settings):
         for kernel in settings.kernels:
-            if kernel in ("forward", "backward"):
+            if kernel in ("forward", "backward") or (kernel == "mass" and built.mass is not None):
                 made = _passes(built, kernel, settings)
-            elif built.cached is not None:
+            elif kernel != "mass" and built.cached is not None:
                 made = _cached(built, kernel, settings)
             else:
                 continue
@@ -118,7 +118,7 @@ def _pass(built: Built, kernel: str, shape: tuple[int, int, int, int], layout: i
     plan, (batch, n_q, n_k, start), dtype = built.plan, shape, built.request.dtype
     of_queries, of_keys = (batch, plan.heads, n_q, plan.head_dim), (batch, plan.kv_heads, n_k, plan.head_dim)
     q = place.random(*of_queries, dtype=dtype, layout=layout)
-    k, v = (place.random(*of_keys, dtype=dtype, layout=layout) for _ in "kv")
+    k, v = (place.random(*of_keys[:3], dim, dtype=dtype, layout=layout) for dim in (plan.head_dim, plan.value_dim))
     bounds = place.integers([0, 0, n_q // 2, min(n_q // 2 + 1, n_q), n_q])
     given: dict[str, Any] = {
         "q_offset": start,
@@ -131,9 +131,13 @@ def _pass(built: Built, kernel: str, shape: tuple[int, int, int, int], layout: i
     if kernel == "forward":
         built.forward().forward(q, k, v, **given)
         return
-    out, grad_out = (place.random(*of_queries, dtype=dtype, layout=layout) for _ in range(2))
+    out, grad_out = (place.random(*of_queries[:3], plan.value_dim, dtype=dtype, layout=layout) for _ in range(2))
     lse = place.random(*of_queries[:3], layout=min(layout, 1))
     lse[:, :, ::5] = -torch.inf  # rows that saw no key
+    if kernel == "mass":
+        assert built.mass is not None
+        built.mass().mass(q, k, lse, **given)
+        return
     grad_lse = place.random(*of_queries[:3]) if layout else None
     built.backward().backward(grad_out, grad_lse, q, k, v, out, lse, **given)
 
@@ -161,13 +165,14 @@ def _call_cached(built: Built, kernel: str, tokens: Tokens, layout: int, place: 
     plan, slots = cached.plan.chunks, cached.plan.layout.slots(MAX_LEN)
     torch.set_num_threads(1 + layout % 2)
     places = [[*group, *[(0, 0)] * (cached.plan.regions - len(group))] for group in cached.plan.layout.places(MAX_LEN)]
-    keys, values = (place.random(BATCH, slots, plan.head_dim, dtype=dtype) for _ in "kv")
+    dims = plan.head_dim, plan.value_dim
+    keys, values = (place.random(BATCH, slots, dim, dtype=dtype) for dim in dims)
     held = Cached(
         *(keys, values, place.integers(lengths), None if counts is None else place.integers(counts)),
         place.integers(places).view(-1, cached.plan.regions, 2),
         place(torch.tensor([lengths, lengths])) if cached.advances else None,
     )
-    k, v = (place.random(BATCH, plan.kv_heads, new, plan.head_dim, dtype=dtype, layout=layout) for _ in "kv")
+    k, v = (place.random(BATCH, plan.kv_heads, new, dim, dtype=dtype, layout=layout) for dim in dims)
     if kernel == "store":
         cached.store(k, v, held)
         return

@@ -15,7 +15,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 EXAMPLES, MORE = HERE.parents[1] / "examples", HERE / "more.sparse"
-KERNELS = ("forward", "backward", "chunk", "rows", "store")
+KERNELS = ("forward", "backward", "mass", "chunk", "rows", "store")
 
 
 @dataclass(frozen=True, slots=True)

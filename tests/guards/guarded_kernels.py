@@ -15,17 +15,19 @@ from formulas import CASES
 from input_patterns import pattern as with_inputs
 
 import sparsec
-from sparsec.backends.base import BackwardKernel, CachedKernel, ForwardKernel
+from sparsec.backends.base import BackwardKernel, CachedKernel, ForwardKernel, MassKernel
 from sparsec.backends.cpu.backward import build_backwards
 from sparsec.backends.cpu.cached import build_cached
 from sparsec.backends.cpu.kernel import build_kernels
+from sparsec.backends.cpu.mass import build_masses
 from sparsec.pipeline import Lowered
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.kv.cached import NoCache
 from sparsec.runtime.request import DTYPES, Request
 from sparsec.sema.model import ResolvedPattern
 
-VARIANTS = tuple((head_dim, dtype) for head_dim in (20, 64) for dtype in DTYPES)
+VARIANTS = tuple((dims, dtype) for dims in ((20, 20), (64, 64), (20, 36)) for dtype in DTYPES)
+"""Of keys and values, and the dtype."""
 INPUTS = ("two lists", "vertical and slash", "causal cells", "causal labels", "causal tree", "draws", "all but rows")
 INPUTS += ("run-time ranges", "run-time sink", "causal tokens", "causal slash_blocks")
 """Patterns of `input_patterns`, for the CPU."""
@@ -49,6 +51,8 @@ class Built:
     forward: Callable[[], ForwardKernel]
     backward: Callable[[], BackwardKernel]
     cached: Callable[[], CachedKernel] | None
+    mass: Callable[[], MassKernel] | None = None
+    """None where the target has none."""
 
 
 def kernels(settings: Settings) -> Iterator[Built]:
@@ -65,8 +69,8 @@ def _requests(settings: Settings) -> Iterator[tuple[str, Request]]:
         if settings.patterns and name.split(" ")[1].split("-")[0] not in settings.patterns:
             continue
         for m in range(settings.variants):
-            head_dim, dtype = VARIANTS[(5 * n + m) % len(VARIANTS)]  # 5 and 6 have no common factor
-            yield f"{name}, head_dim {head_dim}, {dtype}", Request(Lowered(pattern), head_dim, head_dim, dtype)
+            dims, dtype = VARIANTS[(5 * n + m) % len(VARIANTS)]  # 5 and 9 have no common factor
+            yield f"{name}, head_dim {dims[0]}, value_dim {dims[1]}, {dtype}", Request(Lowered(pattern), *dims, dtype)
 
 
 def _patterns(settings: Settings) -> Iterator[tuple[str, ResolvedPattern]]:
@@ -94,7 +98,13 @@ def has_cache(request: Request) -> bool:
     return True
 
 
-Makers = tuple[KernelPlan, Callable[[], ForwardKernel], Callable[[], BackwardKernel], Callable[[], CachedKernel] | None]
+Makers = tuple[
+    KernelPlan,
+    Callable[[], ForwardKernel],
+    Callable[[], BackwardKernel],
+    Callable[[], CachedKernel] | None,
+    Callable[[], MassKernel] | None,
+]
 
 
 def _cpu(part: Sequence[Request], settings: Settings) -> Iterator[Makers]:
@@ -105,9 +115,10 @@ def _cpu(part: Sequence[Request], settings: Settings) -> Iterator[Makers]:
     forward = cache(lambda: build_kernels(plans, optimise=level))
     backward = cache(lambda: build_backwards([request.compilation("cpu").backward for request in part], optimise=level))
     cached = build_cached([request.compilation("cpu").cached for request in held], optimise=level)
+    masses = build_masses([request.compilation("cpu").backward for request in part], optimise=level)
     for n, request in enumerate(part):
         of_cache = partial(cached.__getitem__, held.index(request)) if request in held else None
-        yield plans[n], partial(_nth, forward, n), partial(_nth, backward, n), of_cache
+        yield plans[n], partial(_nth, forward, n), partial(_nth, backward, n), of_cache, partial(masses.__getitem__, n)
 
 
 def _nth(made: Callable[[], Sequence[Any]], n: int) -> Any:
@@ -123,4 +134,4 @@ def _triton(part: Sequence[Request], settings: Settings) -> Iterator[Makers]:
         plan = of.forward
         kernel = TritonKernel.of(plan, plan_backward=lambda of=of: of.backward)  # type: ignore[misc]
         of_cache = (lambda of=of: TritonCached.of(*of.cached)) if has_cache(request) else None  # type: ignore[misc]
-        yield plan, lambda kernel=kernel: kernel, lambda kernel=kernel: kernel, of_cache  # type: ignore[misc]
+        yield plan, lambda kernel=kernel: kernel, lambda kernel=kernel: kernel, of_cache, None  # type: ignore[misc]

@@ -64,18 +64,23 @@ def calls(
     head_dims: tuple[int, ...],
     dtypes: tuple[str, ...],
     *,
+    value_dims: tuple[int, ...] = (),
     blocks: tuple[int, ...] = (16, 32, 64),
     max_batch: int = 2,
 ) -> Call:
-    """Patterns may have score modifiers, a learned sink, and documents with drawn bounds."""
+    """Patterns may have score modifiers, a learned sink, and documents with drawn bounds.
+
+    Values are as wide as keys in half of the calls, and in all without `value_dims`.
+    """
     source, pattern = draw(sources_with_meaning(blocks=blocks, scored=True))
     shape, cu_seqlens = draw(shapes(max_queries=max_queries, max_keys=max_keys)), None
     if pattern.documents is not Documents.NONE:
         length = max(1, min(shape.n_k, 3 * max_queries // 2))
         shape, max_batch, cu_seqlens = Shape(length, length, 0), 1, draw(document_bounds(length))
     dtype, head_dim = DTYPES[draw(st.sampled_from(dtypes))], draw(st.sampled_from(head_dims))
-    counts = pattern.heads, pattern.kv_heads
-    inputs = draw(attention_inputs(*counts, shape, head_dim=head_dim, dtype=dtype, max_batch=max_batch))
+    value_dim = draw(st.sampled_from(value_dims)) if value_dims and draw(st.booleans()) else head_dim
+    counts, dims = (pattern.heads, pattern.kv_heads), {"head_dim": head_dim, "value_dim": value_dim}
+    inputs = draw(attention_inputs(*counts, shape, **dims, dtype=dtype, max_batch=max_batch))
     return Call(source, pattern, shape, inputs, cu_seqlens)
 
 
@@ -109,11 +114,10 @@ class Found(Coverage):
 
 
 def described(call: Call) -> str:
-    q = call.inputs.q
-    counts = (
-        f"heads {call.source.heads} kv {call.source.kv_heads}, head_dim {q.shape[3]}, {q.dtype}, batch {q.shape[0]}"
-    )
-    return f"{call.source.text}{counts}, {call.shape}, cu_seqlens {call.cu_seqlens}"
+    q, v = call.inputs.q, call.inputs.v
+    counts = f"heads {call.source.heads} kv {call.source.kv_heads}, batch {q.shape[0]}"
+    dims = f"head_dim {q.shape[3]}, value_dim {v.shape[3]}, {q.dtype}"
+    return f"{call.source.text}{counts}, {dims}, {call.shape}, cu_seqlens {call.cu_seqlens}"
 
 
 def chosen_calls(strategy: st.SearchStrategy[Call], count: int) -> list[Call]:
@@ -144,6 +148,7 @@ def module_for(call: Call, target: str) -> SparseAttention:
             heads=call.source.heads,
             kv_heads=call.source.kv_heads,
             head_dim=call.inputs.q.shape[3],
+            value_dim=call.inputs.v.shape[3],
             dtype=call.inputs.q.dtype,
             target=target,
             device="cpu",

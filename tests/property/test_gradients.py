@@ -43,7 +43,7 @@ def test_torch() -> None:
     found = Found()
 
     @examples(ON_TORCH)
-    @given(calls(70, 130, (8, 16), EVERY_DTYPE))
+    @given(calls(70, 130, (8, 16), EVERY_DTYPE, value_dims=(4, 24)))
     def check(call: Call) -> None:
         note(described(call))
         check_call(module_for(call, "torch"), call, found)

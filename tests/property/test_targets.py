@@ -36,7 +36,7 @@ def test_torch() -> None:
     found = Found()
 
     @examples(ON_TORCH)
-    @given(calls(100, 200, (8, 16), EVERY_DTYPE))
+    @given(calls(100, 200, (8, 16), EVERY_DTYPE, value_dims=(4, 24)))
     def check(call: Call) -> None:
         note(described(call))
         check_call(module_for(call, "torch"), call, found)
@@ -70,7 +70,7 @@ def test_cpu_through_compile() -> None:
     found = Found()
 
     @settings(max_examples=8)
-    @given(calls(70, 150, (8, 20, 64, 128), ("float32", "bfloat16", "float16")))
+    @given(calls(70, 150, (8, 20, 64, 128), ("float32", "bfloat16", "float16"), value_dims=(5, 40, 72)))
     def check(call: Call) -> None:
         note(described(call))
         check_call(module_for(call, "cpu"), call, found)

@@ -6,7 +6,7 @@ Invariant: a mass is the same bit for bit whatever the number of threads; a key 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -36,13 +36,7 @@ class CpuMass:
     @staticmethod
     def of(plan: BackwardPlan) -> CpuMass:
         """The kernel of a plan of gradients, neither printed nor built before its first call."""
-
-        @cache
-        def entry() -> Entry:
-            found: Entry = open_library(compile_shared(emit_cpp_mass(plan))).sparsec_mass
-            return found
-
-        return CpuMass(LaunchPlan.of(plan.forward), entry)
+        return build_masses([plan])[0]
 
     def build(self) -> None:
         self.entry()
@@ -80,3 +74,18 @@ class CpuMass:
         if self.entry()(call) != 0:
             raise MemoryError("the kernel's scratch could not be allocated")
         return mass
+
+
+def build_masses(plans: Sequence[BackwardPlan], *, optimise: int = 3) -> tuple[CpuMass, ...]:
+    """The kernels of several plans, built as one library when one of them is first called."""
+    symbols = [f"sparsec_{n}" for n in range(len(plans))]
+
+    @cache
+    def library() -> ctypes.CDLL:
+        texts = (emit_cpp_mass(plan, symbol=symbol) for plan, symbol in zip(plans, symbols, strict=True))
+        return open_library(compile_shared("\n".join(texts), optimise=optimise))
+
+    return tuple(
+        CpuMass(LaunchPlan.of(plan.forward), lambda symbol=symbol: library()[f"{symbol}_mass"])  # type: ignore[misc]  # of a lambda's default
+        for plan, symbol in zip(plans, symbols, strict=True)
+    )

@@ -40,7 +40,7 @@ def _numbers(name: str, data: Tensor) -> dict[str, object]:
 
 
 def listing_of(entries: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """int32 [b, x, Nq * c]: the rows that list entry 0, those that list 1, ...; and [b, x, count + 1]: where each begins.
+    """int32 [b, x, Nq * c]: the rows that list entry 0, those that list 1, ...; and [b, x, count + 1]: their starts.
 
     Rows of one entry ascend. `entries`: [b, x, Nq, c], those outside 0 .. count - 1 being absent.
     """

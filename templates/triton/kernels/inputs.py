@@ -41,9 +41,7 @@ def cell(cells, row, column, rows, columns):
 
 
 @triton.jit
-def cells_set(
-    cells, row, last_row, column, last_column, rows, columns, HIGH: tl.constexpr, WIDE: tl.constexpr
-):
+def cells_set(cells, row, last_row, column, last_column, rows, columns, HIGH: tl.constexpr, WIDE: tl.constexpr):
     """How many cells of the rows row .. last_row and of the columns column .. last_column are set.
 
     These are at most HIGH rows and WIDE columns.

@@ -35,7 +35,7 @@ def test_duo_writes_a_file_that_check_and_fmt_pass(scores: Path) -> None:
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"wrote {out}: {said}\n", "")
     assert invoke("check", out).stdout == "1 file: no problems\n"
     assert invoke("fmt", "--check", out).exit_code == 0
-    assert sorted(os.listdir(out.parent)) == ["duo.sparse", "scores.tsv"]
+    assert sorted(path.name for path in out.parent.iterdir()) == ["duo.sparse", "scores.tsv"]
     text = out.read_text()
     assert "param first = 4\nparam latest = 8\n" in text and "heads" not in text
     umask = os.umask(0)
