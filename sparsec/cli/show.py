@@ -12,6 +12,7 @@ from sparsec.analysis.coverage import HeadCoverage, dense_pairs, pattern_coverag
 from sparsec.cli.options import choose, file_argument, open_program, pattern_options, resolved
 from sparsec.cli.picture import draw, shades_for
 from sparsec.cli.picture_svg import draw_html, draw_svg
+from sparsec.diagnostics.model import CallError
 from sparsec.diagnostics.tables import count, percent
 from sparsec.pipeline import Lowered
 
@@ -46,6 +47,9 @@ def show(
     found = resolved(pattern, heads, kv_heads)
     if head is not None and head >= found.heads:
         raise click.BadParameter(f"expected a head below {found.heads}, got {head}", param_hint="'--head'")
+    if found.inputs:
+        names = ", ".join(decl.name for decl in found.inputs)
+        raise CallError(f"expected a pattern that no call completes, got {pattern.name!r} with the inputs {names}")
     lowered = pattern.lowered(found.heads, found.kv_heads)
     title = f"{pattern.name}: {count(seq_len, 'query', 'queries')}, {count(seq_len, 'key')}"
     if form == "text":

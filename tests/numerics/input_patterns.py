@@ -190,13 +190,12 @@ def holds(term: m.Term, call: Call, given: dict[str, list[Tensor]], i: Tensor, j
                 case "column_blocks":
                     return everything & listed(first, kb)
                 case "slashes":
-                    return listed(first, i - j)
+                    return listed(first[first >= 0], i - j)
                 case "slash_blocks":
-                    return listed(first, qb - kb)
+                    return listed(first[first >= 0], qb - kb)
                 case "slash_tiles":
-                    return torch.stack(
-                        [(j >= qb * BLOCK - s) & (j < qb * BLOCK - s + BLOCK) for s in first.tolist()]
-                    ).any(0)
+                    of_each = [(j >= qb * BLOCK - s) & (j < qb * BLOCK - s + BLOCK) for s in first.tolist() if s >= 0]
+                    return torch.stack([~everything, *of_each]).any(0)
                 case "rows":
                     return (first[:, None, :] == j[..., None]).any(-1)
                 case "pages":

@@ -38,7 +38,6 @@ WITH_INPUTS = (
     "pattern p { heads 4 kv 2  block 16  causal  input picks : rows  attend picks | window(5) }",
     "pattern p { heads 4 kv 2  block 16  input a : blocks(8, 24)  input b : labels  attend a - b | sink(2) }",
     "pattern p { heads 2  block 16  input n : length  input d : tree  causal  attend window(n) | d & ~sink(n) }",
-    "pattern p { heads 2  documents restart  input t : tokens  input s : slashes(tiles)  attend causal & (t | s) }",
 )
 
 

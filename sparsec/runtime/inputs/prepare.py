@@ -65,18 +65,19 @@ def _lookup(test: InputTest, given: Given, call: CallShape, looked_up: bool) -> 
         case Asks.COLUMN:
             return Lookup(test, _counts(_marks(given[0], 0, keys)))
         case Asks.SLASH:
-            first = min(call.q_offset // test.height, 0) - keys + 1
             last = (call.q_offset + call.n_queries - 1) // test.height
-            return Lookup(test, _counts(_marks(given[0], first, last - first + 1)), first)
+            return Lookup(test, _counts(_marks(given[0], 0, last + 1)))
         case Asks.SLASH_TILE:
             # The pair is in a tile iff one of the numbers t .. t + height - 1, t = i // height * height - j, is listed.
-            first = min(call.q_offset // test.height * test.height, 0) - call.n_keys + 1
+            first = 1 - test.height
             last = (call.q_offset + call.n_queries - 1) // test.height * test.height
-            counts = _counts(_marks(given[0], first, last - first + test.height))
+            present = given[0].masked_fill(given[0] < 0, first - 1)
+            counts = _counts(_marks(present, first, last - first + test.height))
             near = counts[..., test.height :] > counts[..., : -test.height]
             return Lookup(test, _counts(near), first)
         case Asks.ROW:
-            data = _within(given[0], 0, keys)
+            lists = given[0] if given[0].shape[-1] else given[0].new_full((*given[0].shape[:-1], 1), -1)
+            data = _within(lists, 0, keys)
             ordered = data.masked_fill(data < 0, _ABSENT).sort(dim=-1).values if looked_up else None
             return Lookup(test, data, ordered=ordered)
         case Asks.CELL:
@@ -147,7 +148,8 @@ def _labels(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     if queries.dtype == keys.dtype == torch.int32:
         return queries.contiguous(), keys.contiguous()
     batch, heads = max(queries.shape[0], keys.shape[0]), max(queries.shape[1], keys.shape[1])
-    both = torch.cat([each.to(torch.int64).expand(batch, heads, -1) for each in (queries, keys)], dim=-1)
+    of_heads = (t.to(torch.int64).repeat_interleave(heads // t.shape[1], dim=1) for t in (queries, keys))
+    both = torch.cat([each.expand(batch, -1, -1) for each in of_heads], dim=-1)
     ordered, place = both.sort(dim=-1)
     rank = torch.zeros_like(ordered)
     torch.cumsum(ordered[..., 1:] != ordered[..., :-1], dim=-1, out=rank[..., 1:])

@@ -262,3 +262,11 @@ def test_an_interrupt_is_clean_and_a_broken_invariant_is_not_hidden(monkeypatch:
     assert (result.exit_code, result.stderr) == (130, "\ninterrupted\n")
     monkeypatch.setitem(commands.commands, "probe", raising(InternalError("tiles overlap")))
     assert isinstance(CliRunner().invoke(commands, ["probe"]).exception, InternalError)
+
+
+def test_no_picture_of_a_pattern_with_inputs(tmp_path: Path) -> None:
+    file = tmp_path / "p.sparse"
+    file.write_text("pattern p { heads 2  input picks : rows  causal  attend picks }")
+    result = invoke("show", file)
+    assert result.exit_code == 2
+    assert "got 'p' with the inputs picks" in result.output

@@ -9,6 +9,7 @@ import torch
 
 import sparsec
 from sparsec.diagnostics.model import CallError
+from sparsec.reference import attention
 from sparsec.runtime.inputs.checks import flat_inputs
 from sparsec.sema.inputs import settled
 from sparsec.sema.model import InputDecl, InputKind, InputUnit
@@ -230,7 +231,7 @@ def test_a_call_checks_and_attends(target: str) -> None:
     given = {"picks": torch.randint(-1, 9, (2, 2, 5, 3)), "n": torch.tensor([0, 2])}
     given["picks"][..., 1:] = -1
     out, lse = attn(q, k, v, inputs=given, check_inputs=True, return_lse=True)
-    expected = sparsec.reference.attention(q, k, v, pattern.mask(5, 9, inputs=given))
+    expected = attention(q, k, v, pattern.mask(5, 9, inputs=given))
     torch.testing.assert_close(out.double(), expected[0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(lse.double(), expected[1], atol=1e-5, rtol=1e-5)
     given["picks"][1, 0, 3] = 4
@@ -248,5 +249,5 @@ def test_parents_that_are_none_make_roots() -> None:
     q = torch.randn(2, 1, 6, 8)
     given = {"drafts": torch.tensor([[1, 0, 5, 2, 4, -7], [0, 2**40, 1, 3, -(2**63), 2]])}
     attn = sparsec.compile(pattern, head_dim=8, target="torch")
-    expected = sparsec.reference.attention(q, q, q, pattern.mask(6, 6, inputs=given))[0]
+    expected = attention(q, q, q, pattern.mask(6, 6, inputs=given))[0]
     torch.testing.assert_close(attn(q, q, q, inputs=given).double(), expected, atol=1e-5, rtol=1e-5)
