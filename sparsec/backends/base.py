@@ -313,13 +313,6 @@ class Built:
     needs: Mapping[str, Any] | None = None
 
 
-def check_one_width(compilation: Compilation) -> None:
-    """Raises CallError where values have another dimension than keys, for a backend that takes one for both."""
-    if compilation.value_dim != compilation.head_dim:
-        dims = f"head_dim {compilation.head_dim} and value_dim {compilation.value_dim}"
-        raise CallError(f"expected value_dim equal to head_dim for target {compilation.target!r}, got {dims}")
-
-
 PARTS = ("forward", "cached", "backward")
 """What a source is of: the forward pass, attention over a KV cache, the gradients."""
 
