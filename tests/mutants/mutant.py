@@ -38,6 +38,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "Triton backward": ("tests/numerics/test_triton_backward.py",),
     "Triton cached": ("tests/numerics/test_triton_cached.py",),
     "Triton exact": ("tests/numerics/test_triton_functions.py",),
+    "Triton inputs": ("tests/numerics/test_triton_inputs.py",),
 }
 """What pytest is given for an operator of each part; it stops at the first failure."""
 

@@ -61,4 +61,12 @@ UNSEEN = _of(
     ("what is not seen marked", f"{KERNELS}/exact.py", "tl.where(seen, 1.0, 0.0)", "tl.where(seen, 1.0, 1.0)"),
 )  # fmt: skip
 
-OPERATORS = (*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *UNSEEN)
+INPUTS = _of(
+    "Triton inputs",
+    ("the last number never picked", f"{KERNELS}/inputs.py", "number < columns - 1)", "number < columns - 2)"),
+    ("a cell of the row before", f"{KERNELS}/inputs.py", "tl.where(inside, row, 0).to(tl.int64) * columns + tl",
+     "tl.where(inside, row - 1, 0).to(tl.int64) * columns + tl"),
+    ("lists halved without the last entry", f"{KERNELS}/inputs.py", "high = low + columns", "high = low + columns - 1"),
+)  # fmt: skip
+
+OPERATORS = (*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *UNSEEN, *INPUTS)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from sparsec.backends.environment import render
-from sparsec.backends.triton.emit_inputs import Frame, asked_view, gathers_view, inputs_view, is_asked, pair_lines
+from sparsec.backends.triton.emit_inputs import KernelFrame, asked_view, gathers_view, inputs_view, is_asked, pair_lines
 from sparsec.backends.triton.expr import assignment
 from sparsec.backends.triton.modifiers import rows_view, score_view, start_view
 from sparsec.backends.triton.sources import with_functions
@@ -140,7 +140,7 @@ def _kernel(
     summed: int,
 ) -> KernelView:
     program = head_class.program
-    frame = Frame.of(plan.documents, program, of_keys=groups is not None)
+    frame = KernelFrame.of(plan.documents, program, of_keys=groups is not None)
     names = side.names | {name: checked_name(name) for name, _ in head_class.constants}
     let_lines: list[str] = []
     for let in program.lets:
@@ -164,7 +164,7 @@ def _kernel(
         key_tile=program.key_tile,
         let_lines=tuple(let_lines),
         lists=lists,
-        full=loop_view("full", program.full, program, names, lists, side, ()),
+        full=loop_view("full", program.full, program, names, lists, side),
         masked=loop_view("masked", program.masked, program, names, lists, side, tests),
         piece=piece,
         attempts=3 * -(-summed // piece),
@@ -188,7 +188,7 @@ def loop_view(
     names: Mapping[str, str],
     lists: tuple[ListView, ...],
     side: Side,
-    pairs: tuple[str, ...],
+    pairs: tuple[str, ...] = (),
 ) -> LoopView:
     """`pairs`: lines that set `pair_<n>`."""
     views: list[SegmentView] = []

@@ -32,7 +32,7 @@ _SLASHES = (Asks.SLASH, Asks.SLASH_TILE)
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class KernelFrame:
     """Where pairs (i, j) and tiles lie in a kernel: `row` and `key` in the call's tensors, and names beside."""
 
     row: str
@@ -46,7 +46,7 @@ class Frame:
     """The first key and one past the last of a query tile's keys."""
 
     @classmethod
-    def of(cls, documents: Documents, program: TileProgram, *, of_keys: bool) -> Frame:
+    def of(cls, documents: Documents, program: TileProgram, *, of_keys: bool) -> KernelFrame:
         tiles = program.query_tile, program.key_tile
         match documents:
             case Documents.NONE:
@@ -85,7 +85,9 @@ def _times(text: str, size: int) -> str:
     return text if size == 1 else f"{text} * {size}"
 
 
-def pair_lines(asked: Iterable[Picked], program: TileProgram, tests: tuple[InputTest, ...], at: Frame) -> list[str]:
+def pair_lines(
+    asked: Iterable[Picked], program: TileProgram, tests: tuple[InputTest, ...], at: KernelFrame
+) -> list[str]:
     """Set `pair_<n>` for those that ask of pairs: whether the pairs (i, j) pass."""
     found = []
     for n in sorted(each.ordinal for each in asked if each.scope is Scope.PAIR):
@@ -94,7 +96,7 @@ def pair_lines(asked: Iterable[Picked], program: TileProgram, tests: tuple[Input
     return found
 
 
-def _pair(test: InputTest, g: int, at: Frame) -> str:
+def _pair(test: InputTest, g: int, at: KernelFrame) -> str:
     row, key, rows, columns = at.row.format("i"), at.key.format("j"), f"input_{g}_rows", f"input_{g}_columns"
     i, j = _over("i", test.height), _over("j", test.width)
     data = f"{STEMS[test.asks]}_{g}_at"
@@ -126,16 +128,33 @@ def _pair(test: InputTest, g: int, at: Frame) -> str:
             assert_never(test.asks)
 
 
-def _tile_lines(asked: Iterable[Picked], program: TileProgram, tests: tuple[InputTest, ...], at: Frame) -> list[str]:
+def _tile_lines(
+    asked: Iterable[Picked], program: TileProgram, tests: tuple[InputTest, ...], at: KernelFrame
+) -> list[str]:
     """Set `some_<n>` and `every_<n>` of the tiles `tile`."""
     found = []
     for n, scope in sorted({(each.ordinal, each.scope) for each in asked}, key=lambda each: (each[0], each[1].value)):
         test = program.inputs[n]
-        found += [f"{scope.value}_{n} = {_tile(test, scope, tests.index(test), at)}"]
-    return found
+        if test.asks is Asks.CELL:
+            found += _cell_lines(test, tests.index(test), at)
+        found.append(f"{scope.value}_{n} = {_tile(test, scope, tests.index(test), at)}")
+    return list(dict.fromkeys(found))
 
 
-def _tile(test: InputTest, scope: Scope, g: int, at: Frame) -> str:
+def _cell_lines(test: InputTest, g: int, at: KernelFrame) -> list[str]:
+    """Set `set_<g>` and `area_<g>`: how many cells of a tile are set, and how many it touches."""
+    first = _over(at.first_query, test.height)
+    high, wide = _touched(at.query_tile, test.height), _touched(at.key_tile, test.width)
+    ends = f"row_{g}, last_row_{g}, column_{g}, last_column_{g}"
+    return [
+        f"row_{g}, last_row_{g} = {_over('i_from', test.height)} - {first}, {_over('i_to', test.height)} - {first}",
+        f"column_{g}, last_column_{g} = {_over('j_from', test.width)}, {_over('j_to', test.width)}",
+        f"area_{g} = (last_row_{g} - row_{g} + 1) * (last_column_{g} - column_{g} + 1)",
+        f"set_{g} = cells_set(cells_{g}_at, {ends}, input_{g}_rows, input_{g}_columns, {high}, {wide})",
+    ]
+
+
+def _tile(test: InputTest, scope: Scope, g: int, at: KernelFrame) -> str:
     some = scope is Scope.SOME
     data, columns = f"{STEMS[test.asks]}_{g}_at", f"input_{g}_columns"
     height, width = test.height, test.width
@@ -157,13 +176,7 @@ def _tile(test: InputTest, scope: Scope, g: int, at: Frame) -> str:
         case Asks.SLASH | Asks.SLASH_TILE:
             return among(slashes("i_from", "j_to"), slashes("i_to", "j_from"))
         case Asks.CELL:
-            first = _over(at.first_query, height)
-            row, last_row = (f"{_over(name, height)} - {first}" for name in ("i_from", "i_to"))
-            column, last_column = (_over(name, width) for name in ("j_from", "j_to"))
-            high, wide = _touched(at.query_tile, height), _touched(at.key_tile, width)
-            area = f"{row}, {last_row}, {column}, {last_column}, input_{g}_rows, {columns}, {high}, {wide}"
-            whole = f"({last_row} - ({row}) + 1) * ({last_column} - {column} + 1)"
-            return f"cells_set({data}, {area}) {'> 0' if some else f'== {whole}'}"
+            return f"set_{g} > 0" if some else f"set_{g} == area_{g}"
         case Asks.ANCESTOR if not some:
             return f"j_to < {at.n_keys} - input_{g}_rows"
         case Asks.KEY_BELOW:
@@ -174,7 +187,7 @@ def _tile(test: InputTest, scope: Scope, g: int, at: Frame) -> str:
             nearest = "i_from - j_to" if some else "i_to - j_from"
             return f"({nearest} < tl.load({data})) & (tl.load({data}) > 0)"
         case Asks.ROW | Asks.LABEL | Asks.ANCESTOR:
-            return repr(some)
+            return "tile >= 0" if some else "tile < 0"  # of each tile
         case _:
             assert_never(test.asks)
 
@@ -216,7 +229,7 @@ def asked_view(
     names: Mapping[str, str],
     lists: tuple[ListView, ...],
     tests: tuple[InputTest, ...],
-    at: Frame,
+    at: KernelFrame,
     heads: int,
 ) -> AskedView | None:
     """The kernel that finds the tiles of the segments that ask inputs; None where there are none."""
@@ -246,7 +259,7 @@ def _lists(conditions: Iterable[Bool]) -> list[int]:
     return sorted({n for condition in conditions for n in lists_in(condition)})
 
 
-def _listed_lines(view: ListView, at: Frame) -> list[str]:
+def _listed_lines(view: ListView, at: KernelFrame) -> list[str]:
     """Set `listed_<n>` of the tiles `tile`."""
     n = view.ordinal
     if not at.of_keys:
@@ -264,7 +277,7 @@ def gathers_view(
     names: Mapping[str, str],
     lists: tuple[ListView, ...],
     tests: tuple[InputTest, ...],
-    at: Frame,
+    at: KernelFrame,
     heads: int,
 ) -> GathersView | None:
     """The kernels that take the lists of rows; None where there are none."""

@@ -1,0 +1,133 @@
+"""Patterns with inputs in Triton's interpreter: outputs, LSE and gradients against dense attention."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from input_patterns import BATCH, BLOCK, HEADS, KV_HEADS, TERMS, Call, pattern, visible
+from test_inputs import dense
+from torch import Tensor
+from triton_harness import in_interpreter, interpreted, kernel_of, passes_in_the_interpreter
+
+from sparsec.backends.base import Lookup
+from sparsec.backends.triton.emit_cached import emit_triton_cached
+from sparsec.backends.triton.kernel import TritonKernel
+from sparsec.backends.triton.lookups import listing_of, within_documents
+from sparsec.pipeline import Lowered
+from sparsec.plan.kv.cached import NoCache
+from sparsec.runtime.draws import draw_tables
+from sparsec.runtime.inputs.prepare import CallShape, by_input, prepared
+
+CALL, SHORT = Call(20, 42, 22), Call(6, 23, 14, 3)
+LONG = ("causal cells", "causal columns", "causal slash_tiles", "causal labels", "run-time window")
+DIM = 8
+
+
+@pytest.mark.skipif(interpreted(), reason="already there")
+def test_in_the_interpreter() -> None:
+    passes_in_the_interpreter(__file__)
+
+
+def looked_up(kernel: TritonKernel, call: Call) -> tuple[Lookup, ...]:
+    plan, given, flat = kernel.plan, call.tensors(), list[Tensor]()
+    for input_ in plan.declared:
+        value = given[input_.name]
+        flat += value if isinstance(value, tuple) else (value,)
+    tensors = by_input(plan.declared, flat, Tensor.dim)
+    return prepared(plan.inputs, tensors, CallShape(call.n_q, call.n_k, call.q_offset), plan.looked_up)
+
+
+Run = tuple[Tensor, Tensor, tuple[Tensor, ...]]
+
+
+def run(kernel: TritonKernel, call: Call, leaves: tuple[Tensor, ...], grad: Tensor) -> Run:
+    """Outputs, LSE and gradients."""
+    given = {"q_offset": call.q_offset, "inputs": looked_up(kernel, call)}
+    lists = draw_tables(kernel.plan.lists, call.n_q, call.q_offset, grad.device)
+    out, lse = kernel.forward(*leaves, lists=lists, **given)
+    return out, lse, kernel.backward(grad, None, *leaves, out, lse, lists=lists, **given)[:3]
+
+
+def random(call: Call) -> tuple[Tensor, ...]:
+    torch.manual_seed(call.seed)
+    shapes = ((HEADS, call.n_q), (KV_HEADS, call.n_k), (KV_HEADS, call.n_k))
+    return tuple(torch.randn(BATCH, heads, n, DIM) for heads, n in shapes)
+
+
+@in_interpreter
+@pytest.mark.parametrize("name", TERMS)
+def test_outputs_and_gradients(name: str) -> None:
+    call, kernel = (CALL if name in LONG else SHORT), kernel_of(pattern(name), DIM)
+    leaves = tuple(each.requires_grad_() for each in random(call))
+    expected, expected_lse = dense(*leaves, visible(name, call, call.tensors()))
+    grad = torch.randn(expected.shape)
+    wanted = torch.autograd.grad(expected, leaves, grad.double())
+    out, lse, found = run(kernel, call, tuple(each.detach() for each in leaves), grad)
+    torch.testing.assert_close(out.double(), expected.detach(), atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(lse.double(), expected_lse.detach(), atol=2e-5, rtol=1e-5)
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=5e-5, rtol=1e-4)
+
+
+@in_interpreter
+@pytest.mark.parametrize("name", ["causal cells", "pages"])
+def test_nan_reaches_no_row_that_does_not_see_it(name: str) -> None:
+    kernel, (q, k, v) = kernel_of(pattern(name), DIM), random(SHORT)
+    grad, seen = torch.randn(q.shape), visible(name, SHORT, SHORT.tensors())
+    out, lse, (dq, *_) = run(kernel, SHORT, (q, k, v), grad)
+    of_keys = seen.flatten(end_dim=-2)
+    key = int((of_keys.any(0) & ~of_keys.all(0)).nonzero()[0])
+    k[:, :, key] = v[:, :, key] = torch.nan
+    hit = seen[..., key]
+    again, lse_again, (dq_again, *_) = run(kernel, SHORT, (q, k, v), grad * ~hit[..., None])
+    torch.testing.assert_close(again[~hit], out[~hit], atol=0, rtol=0)
+    torch.testing.assert_close(lse_again[~hit], lse[~hit], atol=0, rtol=0)
+    torch.testing.assert_close(dq_again[~hit], dq[~hit], atol=1e-6, rtol=1e-6)
+    assert again[hit].isnan().all()
+
+
+@in_interpreter
+def test_numbers_far_outside_name_nothing() -> None:
+    """Whatever an input holds, what is read lies within its tensors: no entry here is one of a key."""
+    kernel, leaves = kernel_of(pattern("two lists"), DIM), random(SHORT)
+    far = torch.tensor([2**31 - 1, -(2**31), 2**30, -1, SHORT.n_k, SHORT.n_k + 1], dtype=torch.int32)
+    lookups = tuple(
+        replace(each, data=far.expand(*each.data.shape[:3], -1).contiguous(), ordered=None)
+        if each.ordered is None
+        else replace(each, data=torch.full_like(each.data, 2**31 - 1), ordered=torch.full_like(each.data, 2**31 - 1))
+        for each in looked_up(kernel, SHORT)
+    )
+    out, _ = kernel.forward(*leaves, q_offset=SHORT.q_offset, inputs=lookups)
+    q, k, v = leaves
+    i, j = torch.arange(SHORT.q_offset, SHORT.q_offset + SHORT.n_q)[:, None], torch.arange(SHORT.n_k)
+    strided = (j <= i) & (j // BLOCK % 3 == 1)
+    window = (i - j >= 0) & (i - j < 4)
+    seen = torch.stack([strided, strided, strided | window, strided | window]).expand(BATCH, -1, -1, -1)
+    torch.testing.assert_close(out.double(), dense(q, k, v, seen)[0], atol=2e-5, rtol=1e-5)
+
+
+@in_interpreter
+def test_rows_of_each_entry_are_listed_in_order() -> None:
+    entries = torch.tensor([[[[2, 0], [0, -1], [5, 2], [2, 2**31 - 1]]]], dtype=torch.int32)
+    rows, starts = listing_of(entries, 3)
+    assert starts.tolist() == [[[0, 2, 2, 5]]]
+    assert rows[0, 0, :5].tolist() == [0, 1, 0, 2, 3]
+
+
+@in_interpreter
+def test_entries_of_documents_become_numbers_of_their_tiles() -> None:
+    entries = torch.tensor([0, 1, 2, -1], dtype=torch.int32).expand(1, 1, 12, -1)
+    bounds = torch.tensor([0, 5, 5, 12], dtype=torch.int32)
+    restart = within_documents(entries, 4, bounds, restart=True)
+    assert restart[0, 0, [0, 11]].tolist() == [[0, 1, -1, -1], [2, 3, -1, -1]]
+    separate = within_documents(entries, 4, bounds, restart=False)
+    assert separate[0, 0, [0, 11]].tolist() == [[0, 1, -1, -1], [-1, 2, 3, -1]]
+
+
+@in_interpreter
+def test_no_kernel_over_a_cache_looks_inputs_up() -> None:
+    plans = Lowered(pattern("causal cells")).plan_cached(head_dim=DIM, dtype="float32", query_tile=16, key_tile=16)
+    with pytest.raises(NoCache, match="look up no inputs"):
+        emit_triton_cached(plans, plans)
