@@ -29,7 +29,7 @@ from sparsec.sema.model import ResolvedPattern
 VARIANTS = tuple((dims, dtype) for dims in ((20, 20), (64, 64), (20, 36)) for dtype in DTYPES)
 """Of keys and values, and the dtype."""
 INPUTS = ("two lists", "vertical and slash", "causal cells", "causal labels", "causal tree", "draws", "all but rows")
-INPUTS += ("run-time ranges", "run-time sink", "causal tokens", "causal slash_blocks")
+INPUTS += ("run-time ranges", "run-time sink", "causal tokens", "causal slash_blocks", "pages")
 """Patterns of `input_patterns`, for the CPU."""
 BESIDE = "inputs "
 """What their names begin with, instead of a file."""

@@ -78,7 +78,7 @@ GUARDED = _of(
     "C++ guarded",
     ("draws outside their table", "draws", "std::clamp<int64_t>(block - list.first, 0, list.blocks - 1)",
      "block - list.first"),
-    ("a list's numbers not compared", "own_keys", "(entry >= 0) & (entry < known)", "(entry >= 0)"),
+    ("a listed block past the last key", "own_keys", " & (j < w.end)", ""),
     ("cells outside their table", "inputs/cells", "within(row, rows) && within(column, columns) &&",
      "within(column, columns) &&"),
 )  # fmt: skip
