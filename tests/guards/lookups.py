@@ -23,8 +23,8 @@ def any_lookups(
     generator = torch.Generator().manual_seed(seed)
     first = (1, batch)[seed % 2], (1, plan.kv_heads, plan.heads)[seed % 3]
 
-    def numbers(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
-        small = torch.randint(-3, n_k + 3, shape, generator=generator)
+    def numbers(*shape: int, dtype: torch.dtype = torch.int32, most: int = n_k) -> Tensor:
+        small = torch.randint(-3, most + 3, shape, generator=generator)
         large = torch.randint(-(2**31), 2**31, shape, generator=generator)
         chosen = torch.where(torch.rand(shape, generator=generator) < 0.5, small, large)
         return place((chosen if dtype == torch.int32 else chosen & 1).to(dtype))
@@ -34,8 +34,8 @@ def any_lookups(
             case Asks.MARKED | Asks.COLUMN | Asks.SLASH | Asks.SLASH_TILE:
                 return Lookup(test, numbers(*first, (1, n_k, n_q + n_k)[seed % 3] + 1), -(seed * n_k) // 2)
             case Asks.ROW:
-                shape = *first, n_q, (7, 0, 1)[seed % 3]
-                return Lookup(test, numbers(*shape), ordered=numbers(*shape))
+                shape = *first, n_q, (7, 0, 9)[seed % 3]
+                return Lookup(test, numbers(*shape, most=n_k // test.width), ordered=numbers(*shape))
             case Asks.CELL:
                 return Lookup(test, numbers(*first, 1 + seed % 4, 1 + seed % 3, dtype=torch.uint8))
             case Asks.LABEL:
