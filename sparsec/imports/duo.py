@@ -22,7 +22,7 @@ from sparsec.sema.node import MAX_HEADS, MAX_LAYERS
 from sparsec.sema.printer import head_ranges
 from sparsec.syntax.lexer import ProblemReport
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 Scores = tuple[tuple[float, ...], ...]
 

@@ -21,6 +21,10 @@ BAD = {
 }
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 @pytest.fixture
 def scores(tmp_path: Path) -> Path:
     path = tmp_path / "scores.tsv"
@@ -35,7 +39,7 @@ def test_duo_writes_a_file_that_check_and_fmt_pass(scores: Path) -> None:
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"wrote {out}: {said}\n", "")
     assert invoke("check", out).stdout == "1 file: no problems\n"
     assert invoke("fmt", "--check", out).exit_code == 0
-    assert sorted(path.name for path in out.parent.iterdir()) == ["duo.sparse", "scores.tsv"]
+    assert names(out.parent) == ["duo.sparse", "scores.tsv"]
     text = out.read_text()
     assert "param first = 4\nparam latest = 8\n" in text and "heads" not in text
     umask = os.umask(0)
@@ -73,7 +77,7 @@ def test_bad_tables_write_nothing(tmp_path: Path, command: str, data: bytes) -> 
     result = invoke("import", command, table, "-o", out)
     assert result.exit_code == 1
     assert f"{table}:" in result.stderr and "error[E" in result.stderr and result.stdout == ""
-    assert os.listdir(tmp_path) == ["table"]
+    assert names(tmp_path) == ["table"]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,7 @@ def test_wrong_options(scores: Path, arguments: tuple[str, ...], message: str) -
     result = invoke("import", "duo", scores, "-o", scores.with_name("out.sparse"), *arguments)
     assert result.exit_code == 2
     assert message in result.stderr
-    assert os.listdir(scores.parent) == ["scores.tsv"]
+    assert names(scores.parent) == ["scores.tsv"]
 
 
 def test_files_that_cannot_be_read_or_written(scores: Path) -> None:
