@@ -91,7 +91,7 @@ def _not_full(at: TileSetting) -> Query:
 
 def gathered(program: TileProgram) -> tuple[x.Bool, ...]:
     """Of each gather, the condition of its pairs."""
-    return tuple(simplify.both(x.Picked(gather.test, x.Scope.PAIR), gather.live) for gather in program.gathers)
+    return tuple(simplify.both(x.Picked(gather.test, x.Extent.PAIR), gather.live) for gather in program.gathers)
 
 
 def _gathered_twice(at: TileSetting) -> Query:

@@ -14,7 +14,7 @@ from typing import assert_never
 from sparsec.ir.bands.band import Asks, InputTest
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.ir.expr.fold import names_in
-from sparsec.ir.expr.nodes import Scope
+from sparsec.ir.expr.nodes import Extent
 from sparsec.ir.expr.scalars import Interval
 from sparsec.ir.tiles.program import Segment, TileProgram
 from sparsec.prove.formulas import LinearScope
@@ -126,15 +126,15 @@ def tile_setting(bound: BoundProgram) -> TileSetting:
     return TileSetting(kind, program, scope, every(assumed), tile, column, begin, end, values)
 
 
-def _picked(space: Space, test: InputTest, scope: Scope) -> Condition:
+def _picked(space: Space, test: InputTest, scope: Extent) -> Condition:
     """What an input says: of the pair, anything; of its tile, what the pair does not rule out."""
     pair = input_says(space, test.ordinal, test.asks.value if test.asks in _LENGTHS else "pair")
     match scope:
-        case Scope.PAIR:
+        case Extent.PAIR:
             return pair
-        case Scope.SOME:
+        case Extent.SOME:
             return some((pair, space.flag("some", test.ordinal, test.asks.value)))
-        case Scope.EVERY:
+        case Extent.EVERY:
             return every((pair, space.flag("every", test.ordinal, test.asks.value)))
     assert_never(scope)
 

@@ -14,6 +14,7 @@ from sparsec.ir.expr.nodes import (
     And,
     Bool,
     Expr,
+    Extent,
     FloorDiv,
     Int,
     Less,
@@ -25,7 +26,6 @@ from sparsec.ir.expr.nodes import (
     Not,
     Or,
     Picked,
-    Scope,
     Select,
     Sub,
     Tree,
@@ -128,7 +128,7 @@ def _printed(node: Tree, parts: tuple[_Text, ...], vectors: frozenset[str]) -> _
         case Listed(ordinal):
             return _Text(f"listed_{int(ordinal)}", _ATOM, False)
         case Picked(ordinal, scope):
-            vector = scope is Scope.PAIR
+            vector = scope is Extent.PAIR
             return _Text(f"picked_{int(ordinal)}.{scope.value}({'i, j' if vector else 'here'})", _ATOM, vector)
         case _:
             assert_never(node)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sparsec.backends.base import Lookup
 from sparsec.ir.bands.band import Asks, InputTest
-from sparsec.ir.expr.nodes import Scope
+from sparsec.ir.expr.nodes import Extent
 from sparsec.ir.tiles.interpreter import Positions, anything
 from sparsec.plan.target import TORCH_COLUMNS
 
@@ -85,7 +85,7 @@ class Picks:
             case _:
                 assert_never(test.asks)
 
-    def of_tile(self, test: InputTest, scope: Scope, queries: Positions, keys: Positions) -> bool:
+    def of_tile(self, test: InputTest, scope: Extent, queries: Positions, keys: Positions) -> bool:
         """As `ir.tiles.interpreter.Asked`; tensors that lie elsewhere are not waited for, and may say anything."""
         lookup = self._of(test)
         if lookup.data.device.type != "cpu":
@@ -108,15 +108,15 @@ class Picks:
                 rows = range(i0 // test.height - first, i1 // test.height - first + 1)
                 columns = range(j0 // test.width, j1 // test.width + 1)
                 cells = data[max(rows.start, 0) : max(rows.stop, 0), columns.start : columns.stop] != 0
-                return bool(cells.any()) if scope is Scope.SOME else bool(cells.sum() == len(rows) * len(columns))
-            case Asks.ANCESTOR if scope is Scope.EVERY:
+                return bool(cells.any()) if scope is Extent.SOME else bool(cells.sum() == len(rows) * len(columns))
+            case Asks.ANCESTOR if scope is Extent.EVERY:
                 return j1 < self.n_keys - len(data)
             case Asks.KEY_BELOW:
-                return (j0 if scope is Scope.SOME else j1) < int(data)
+                return (j0 if scope is Extent.SOME else j1) < int(data)
             case Asks.QUERY_BELOW:
-                return (i0 if scope is Scope.SOME else i1) < int(data)
+                return (i0 if scope is Extent.SOME else i1) < int(data)
             case Asks.NEAR:
-                return bool((i0 - j1 if scope is Scope.SOME else i1 - j0) < int(data) and data > 0)
+                return bool((i0 - j1 if scope is Extent.SOME else i1 - j0) < int(data) and data > 0)
             case Asks.ROW | Asks.LABEL | Asks.ANCESTOR:
                 return anything(test, scope, queries, keys)
             case _:
@@ -152,8 +152,8 @@ def _counted(data: Tensor, number: Tensor) -> Tensor:
     return (data[(index + 1).clamp(max=len(data) - 1)] > data[index]) & inside
 
 
-def _range(data: npt.NDArray[np.int32], low: int, high: int, scope: Scope) -> bool:
+def _range(data: npt.NDArray[np.int32], low: int, high: int, scope: Extent) -> bool:
     """Whether some, or all, of the numbers low .. high are picked."""
     start, stop = max(low, 0), min(high + 1, len(data) - 1)
     found = int(data[stop]) - int(data[start]) if start < stop else 0
-    return found > 0 if scope is Scope.SOME else found == high - low + 1
+    return found > 0 if scope is Extent.SOME else found == high - low + 1

@@ -13,7 +13,7 @@ from sparsec.backends.triton.expr import assignment
 from sparsec.backends.triton.view import AskedView, GathersView, GatherView, InputsView, ListView
 from sparsec.ir.bands.band import Asks, InputTest
 from sparsec.ir.expr.fold import lists_in, picks_in
-from sparsec.ir.expr.nodes import TRUE, Bool, Picked, Scope
+from sparsec.ir.expr.nodes import TRUE, Bool, Extent, Picked
 from sparsec.ir.tiles.program import Segment, TileProgram
 from sparsec.sema.model import Documents
 
@@ -90,7 +90,7 @@ def pair_lines(
 ) -> list[str]:
     """Set `pair_<n>` for those that ask of pairs: whether the pairs (i, j) pass."""
     found = []
-    for n in sorted(each.ordinal for each in asked if each.scope is Scope.PAIR):
+    for n in sorted(each.ordinal for each in asked if each.scope is Extent.PAIR):
         test = program.inputs[n]
         found.append(f"pair_{n} = {_pair(test, tests.index(test), at)}")
     return found
@@ -154,8 +154,8 @@ def _cell_lines(test: InputTest, g: int, at: KernelFrame) -> list[str]:
     ]
 
 
-def _tile(test: InputTest, scope: Scope, g: int, at: KernelFrame) -> str:
-    some = scope is Scope.SOME
+def _tile(test: InputTest, scope: Extent, g: int, at: KernelFrame) -> str:
+    some = scope is Extent.SOME
     data, columns = f"{STEMS[test.asks]}_{g}_at", f"input_{g}_columns"
     height, width = test.height, test.width
 

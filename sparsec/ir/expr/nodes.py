@@ -120,7 +120,7 @@ class Listed:
     ordinal: int
 
 
-class Scope(Enum):
+class Extent(Enum):
     """What an input is asked of."""
 
     PAIR = "pair"
@@ -136,7 +136,7 @@ class Picked:
     """Whether input test `ordinal` of the program passes; of SOME and EVERY constant within a tile."""
 
     ordinal: int
-    scope: Scope
+    scope: Extent
 
 
 Bool = Truth | Less | And | Or | Not | Listed | Picked

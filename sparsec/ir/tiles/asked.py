@@ -11,7 +11,7 @@ from dataclasses import replace
 from sparsec.ir.bands.band import Asks, Band, Draws, InputTest, plain
 from sparsec.ir.bands.classes import BandClass
 from sparsec.ir.expr import simplify as x
-from sparsec.ir.expr.nodes import FALSE, TRUE, ZERO, Bool, Picked, Scope, Var
+from sparsec.ir.expr.nodes import FALSE, TRUE, ZERO, Bool, Extent, Picked, Var
 from sparsec.ir.expr.scalars import Interval, Scalars
 from sparsec.ir.tiles.band_rows import band_predicate, surely_live
 from sparsec.ir.tiles.listed import reach
@@ -51,14 +51,14 @@ def add_asked(
     for band in bands:
         tiles, inside = reach(scalars, band, lists, band.lists)
         hull = tiles if hull is None else _hull(scalars, hull, tiles)
-        some = x.either(some, x.both(inside, _all(band, inputs, Scope.SOME)))
+        some = x.either(some, x.both(inside, _all(band, inputs, Extent.SOME)))
         if band.congruences or band.lists:
             continue
         tokens, sure = surely_live(scalars, replace(band, inputs=()))
         start = scalars("full_from", scalars.ceil_tile(tokens.start))
         stop = scalars("full_to", x.select(sure, scalars.floor_tile(tokens.stop), ZERO))
         whole = x.both(x.at_most(start, tile), x.less(tile, stop))
-        every = x.either(every, x.both(whole, _all(band, inputs, Scope.EVERY)))
+        every = x.either(every, x.both(whole, _all(band, inputs, Extent.EVERY)))
     assert hull is not None, "there is a band"
     free = x.negate(taken)
     count, at = scalars("count", x.sub(hull.stop, hull.start)), x.add(hull.start, Var("n"))
@@ -89,14 +89,14 @@ def gathers(
         origin = " | ".join(dict.fromkeys(band.origin for band in ours))
         ordinal = inputs.index(source)
         found.append(Gather(ordinal, x.both(own, x.negate(taken)), origin))
-        taken = x.either(taken, x.both(Picked(ordinal, Scope.PAIR), own))
+        taken = x.either(taken, x.both(Picked(ordinal, Extent.PAIR), own))
     return tuple(found)
 
 
-def _all(band: Band, inputs: tuple[InputTest, ...], scope: Scope) -> Bool:
+def _all(band: Band, inputs: tuple[InputTest, ...], scope: Extent) -> Bool:
     """Whether the tile passes all of the band's input tests, of SOME or of EVERY pair; of a negated one the other."""
     result: Bool = TRUE
-    other = Scope.SOME if scope is Scope.EVERY else Scope.EVERY
+    other = Extent.SOME if scope is Extent.EVERY else Extent.EVERY
     for test in band.inputs:
         ordinal = inputs.index(plain(test))
         result = x.both(result, x.negate(Picked(ordinal, other)) if test.negated else Picked(ordinal, scope))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sparsec.ir.bands.band import Band, Congruence, Draws, InputTest, plain
 from sparsec.ir.bands.bounds import Base, Bound, bound_expr, number_expr
 from sparsec.ir.expr import simplify as x
-from sparsec.ir.expr.nodes import FALSE, ONE, TRUE, ZERO, Bool, Expr, Int, Listed, Picked, Scope, Var
+from sparsec.ir.expr.nodes import FALSE, ONE, TRUE, ZERO, Bool, Expr, Extent, Int, Listed, Picked, Var
 from sparsec.ir.expr.scalars import NK, Frame, Interval, Scalars
 
 
@@ -98,7 +98,7 @@ def band_predicate(band: Band, lists: tuple[Draws, ...], inputs: tuple[InputTest
         drawn: Bool = Listed(lists.index(test.draws))
         result = x.both(result, x.negate(drawn) if test.negated else drawn)
     for asked in band.inputs:
-        picked: Bool = Picked(inputs.index(plain(asked)), Scope.PAIR)
+        picked: Bool = Picked(inputs.index(plain(asked)), Extent.PAIR)
         result = x.both(result, x.negate(picked) if asked.negated else picked)
     return result
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sparsec.ir.bands.band import InputTest
 from sparsec.ir.bands.draws import drawn_blocks
 from sparsec.ir.expr.evaluate import Answers, evaluate, holds
-from sparsec.ir.expr.nodes import TRUE, Picked, Scope
+from sparsec.ir.expr.nodes import TRUE, Extent, Picked
 from sparsec.ir.tiles.program import ListSpec, Segment, TileProgram
 
 
@@ -20,13 +20,13 @@ class Visit:
 
 Positions = tuple[int, int]
 """From the first on, up to the second."""
-Asked = Callable[[InputTest, Scope, Positions, Positions], bool]
+Asked = Callable[[InputTest, Extent, Positions, Positions], bool]
 """Whether SOME pair of queries and keys passes a test, or EVERY one."""
 
 
-def anything(test: InputTest, scope: Scope, queries: Positions, keys: Positions) -> bool:
+def anything(test: InputTest, scope: Extent, queries: Positions, keys: Positions) -> bool:
     """What may be said of inputs that nobody has seen."""
-    return scope is Scope.SOME
+    return scope is Extent.SOME
 
 
 def visits(
@@ -87,7 +87,7 @@ def _picked(program: TileProgram, asked: Asked, queries: Positions, keys: Positi
     return {
         Picked(n, scope): asked(test, scope, queries, keys)
         for n, test in enumerate(program.inputs)
-        for scope in (Scope.SOME, Scope.EVERY)
+        for scope in (Extent.SOME, Extent.EVERY)
     }
 
 

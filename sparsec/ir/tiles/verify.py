@@ -19,7 +19,7 @@ from sparsec.ir.bands.classes import equal_heads
 from sparsec.ir.bands.interpreter import Bools, Ints, drawn, pairs
 from sparsec.ir.expr.evaluate import evaluate, holds
 from sparsec.ir.expr.fold import picks_in
-from sparsec.ir.expr.nodes import TRUE, Picked, Scope
+from sparsec.ir.expr.nodes import TRUE, Extent, Picked
 from sparsec.ir.expr.scalars import DOCUMENT, TRANSPOSED, Frame, Interval
 from sparsec.ir.tiles.interpreter import Positions, Visit, transposed_visits, visits
 from sparsec.ir.tiles.program import TileProgram
@@ -93,11 +93,11 @@ class SampleRows:
             seed, lane = spec.lanes[self.constants[spec.lane_row]]
             listed[n] = drawn(Draws(spec.width, seed, lane, spec.block), i, j)
         scope = {**self.constants, "nk": self.n_keys, "i": i, "j": j}
-        picked = {Picked(n, Scope.PAIR): sampled(test, i, j) for n, test in enumerate(program.inputs)}
+        picked = {Picked(n, Extent.PAIR): sampled(test, i, j) for n, test in enumerate(program.inputs)}
         answers: dict[Any, Bools] = {**listed, **picked}
         live = np.asarray(holds(program.live, scope, answers), np.bool_) | np.zeros((len(rows), len(columns)), np.bool_)
         for gather in program.gathers:
-            own = picked[Picked(gather.test, Scope.PAIR)] & holds(gather.live, scope, answers)
+            own = picked[Picked(gather.test, Extent.PAIR)] & holds(gather.live, scope, answers)
             if (twice := np.argwhere(live & own)).size:
                 raise _broken("no pair of a gather comes twice", self, _pair(self, *twice[0].tolist()))
             live |= own
@@ -123,11 +123,11 @@ def sampled(test: InputTest, i: Ints, j: Ints) -> Bools:
     return picked
 
 
-def asked(test: InputTest, scope: Scope, queries: Positions, keys: Positions) -> bool:
+def asked(test: InputTest, scope: Extent, queries: Positions, keys: Positions) -> bool:
     """What `sampled` says of a tile, with a tile in three where it cannot tell."""
     found = sampled(test, np.arange(*queries)[:, None], np.arange(*keys)[None, :])
     unsure = (queries[0] // 64 + keys[0] // 64) % 3 == 0
-    return bool(found.any() or unsure) if scope is Scope.SOME else bool(found.all() and not unsure)
+    return bool(found.any() or unsure) if scope is Extent.SOME else bool(found.all() and not unsure)
 
 
 def verify_program(
