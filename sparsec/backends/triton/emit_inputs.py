@@ -123,7 +123,7 @@ def _pair(test: InputTest, g: int, at: KernelFrame) -> str:
         case Asks.QUERY_BELOW:
             return f"i < tl.load({data})"
         case Asks.NEAR:
-            return f"(i - j < tl.load({data})) & (tl.load({data}) > 0)"
+            return f"(i - j < tl.load({data})) & (i - i < tl.load({data}))"
         case _:
             assert_never(test.asks)
 
@@ -185,7 +185,7 @@ def _tile(test: InputTest, scope: Extent, g: int, at: KernelFrame) -> str:
             return f"{'i_from' if some else 'i_to'} < tl.load({data})"
         case Asks.NEAR:
             nearest = "i_from - j_to" if some else "i_to - j_from"
-            return f"({nearest} < tl.load({data})) & (tl.load({data}) > 0)"
+            return f"({nearest} < tl.load({data})) & (tile - tile < tl.load({data}))"
         case Asks.ROW | Asks.LABEL | Asks.ANCESTOR:
             return "tile >= 0" if some else "tile < 0"  # of each tile
         case _:
