@@ -17,7 +17,7 @@ from sparsec.diagnostics import codes_tables as codes
 from sparsec.diagnostics.codes_text import quoted
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.diagnostics.source import SourceFile, Span
-from sparsec.imports.table import alike, base_name, layer_arms, written
+from sparsec.imports.table import alike, base_name, layer_arms, standard_text
 from sparsec.sema.node import MAX_HEADS, MAX_LAYERS
 from sparsec.sema.printer import head_ranges
 from sparsec.syntax.lexer import ProblemReport
@@ -144,7 +144,7 @@ def duo_model(source: SourceFile, sparsity: Fraction, streaming: Streaming, head
             lines += [f"pattern {name} {{", *counts, "    causal", f"    attend {attended}", "}", ""]
     uses = {_used(each, groups): layers for each, layers in sets.items()}
     lines += ["model duo {", f"    layers {len(scores)}", *layer_arms(uses), "}", ""]
-    return written(source, "\n".join(lines)), said
+    return standard_text(source, "\n".join(lines)), said
 
 
 def _used(kept: tuple[int, ...], groups: int) -> str:

@@ -12,7 +12,7 @@ from collections import Counter
 from sparsec.diagnostics.source import SourceFile
 from sparsec.diagnostics.tables import count
 from sparsec.imports.minference_table import Head, HeadType, Layer, read_heads
-from sparsec.imports.table import alike, among, base_name, layer_arms, written
+from sparsec.imports.table import alike, among, base_name, layer_arms, standard_text
 
 _SIZES = 5  # pairs of sizes that the comment lists
 _INPUTS = {
@@ -39,7 +39,7 @@ def minference_model(source: SourceFile) -> tuple[str, str]:
         uses[name] = places
         lines += [f"pattern {name} {{", *_statements(layers[places[0]], terms), "}", ""]
     lines += ["model minference {", f"    layers {len(layers)}", *layer_arms(uses), "}", ""]
-    return written(source, "\n".join(lines)), said
+    return standard_text(source, "\n".join(lines)), said
 
 
 def _term(head: Head) -> str:

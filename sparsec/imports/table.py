@@ -59,7 +59,7 @@ def alike(values: Iterable[K]) -> dict[K, tuple[int, ...]]:
     return {value: tuple(found) for value, found in places.items()}
 
 
-def written(table: SourceFile, text: str) -> str:
+def standard_text(table: SourceFile, text: str) -> str:
     """A table's model as `sparsec fmt` lays it out. Raises DiagnosticError if it is over the language's limits."""
     made = SourceFile(f"{table.name}: the model", text)
     file, problems = parse(made)

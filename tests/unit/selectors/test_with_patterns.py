@@ -21,8 +21,6 @@ from sparsec.diagnostics.source import SourceFile
 from sparsec.imports.minference import minference_model
 from sparsec.program import Pattern
 from sparsec.reference import attention
-from sparsec.runtime.compile import _module
-from sparsec.runtime.request import Request
 
 pytestmark = pytest.mark.kernels
 FILES = Path(__file__).parents[3] / "examples" / "inputs"
@@ -47,8 +45,7 @@ def qkv(n_q: int, n_k: int, heads: int = HEADS, groups: int = GROUPS) -> tuple[T
 def check(pattern: Pattern, inputs: dict[str, Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Holds a call against dense attention under the pattern's mask, which it gives."""
     heads, groups = q.shape[1], k.shape[1]
-    request = Request(pattern.lowered(heads, groups), DIM, torch.float32)
-    attn = _module(request, "torch", torch.device("cpu"), anyhow=False)
+    attn = sparsec.compile(pattern, heads=heads, kv_heads=groups, head_dim=DIM, target="torch")
     out, lse = attn(q, k, v, return_lse=True, inputs=inputs or None, check_inputs=True)
     mask = pattern.mask(q.shape[2], k.shape[2], heads, groups, inputs=inputs or None)
     mask = mask.expand(len(q), heads, q.shape[2], k.shape[2])
