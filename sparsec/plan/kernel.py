@@ -57,6 +57,11 @@ class KernelPlan:
         """What the classes ask inputs, each once: a call looks them up in this order."""
         return tuple(dict.fromkeys(test for each in self.classes for test in each.program.inputs))
 
+    @property
+    def gathers(self) -> bool:
+        """Whether rows list keys of their own."""
+        return any(of.program.gathers for of in self.classes)
+
     def looks_up(self, test: InputTest) -> bool:
         """Whether a class asks of a pair whether it passes a test of lists of rows: else they are gathered alone."""
         return any(

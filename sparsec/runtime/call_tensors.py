@@ -78,12 +78,15 @@ def check_documents(q: Tensor, k: Tensor, q_offset: int | None, cu_seqlens: Tens
         raise CallError(f"expected batch 1, as many queries as keys and no q_offset with documents, got {got}")
 
 
-def counts_of(lengths: Tensor | Sequence[int]) -> Tensor:
-    """The lengths of a call as int32; raises CallError for what is no integers."""
+def counts_of(lengths: Tensor | Sequence[int], batch: int, device: torch.device) -> Tensor:
+    """The `lengths` of a call with a cache as int32 [batch], on the CPU or on `device`. Raises CallError."""
     try:
         counts = torch.as_tensor(lengths)
     except (TypeError, ValueError, RuntimeError):
         counts = torch.empty(0)
     if counts.is_floating_point() or counts.is_complex():
         raise CallError(f"expected lengths of integers, got {lengths!r:.80}")
+    if counts.shape != (batch,) or counts.device not in (torch.device("cpu"), device):
+        where = "the CPU" if device.type == "cpu" else f"the CPU or {device}"
+        raise CallError(f"expected lengths [{batch}] on {where}, got {list(counts.shape)} on {counts.device}")
     return counts.to(torch.int32)

@@ -34,8 +34,6 @@ from sparsec.runtime.request import Request, request_of
 from sparsec.sema.model import InputDecl, Score
 from sparsec.sema.shapes import Sizes
 
-_CPU = torch.device("cpu")
-
 
 class SparseAttention(nn.Module):
     """Attention with a compiled pattern; made by `sparsec.compile`, from the name of a kernel or the reference.
@@ -342,12 +340,7 @@ class SparseAttention(nn.Module):
                 f"got one for {cache.batch_size} on {cache.keys.device}"
             )
         refuse_derivatives(q, k, v, self.sink)
-        counts = None
-        if lengths is not None:
-            counts = counts_of(lengths)
-            if counts.shape != (batch,) or counts.device not in (_CPU, q.device):
-                where = "the CPU" if q.is_cpu else f"the CPU or {q.device}"
-                raise CallError(f"expected lengths [{batch}] on {where}, got {list(counts.shape)} on {counts.device}")
+        counts = None if lengths is None else counts_of(lengths, batch, q.device)
         sink = None if self.sink is None else self.sink.detach().float()
         total = cache.length + new if self.inputs and inputs[1] else None
         flat = self._input_tensors(q, k, *inputs, total, None) or None

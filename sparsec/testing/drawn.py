@@ -1,6 +1,6 @@
 """A drawn pattern -> its checked terms, and a text that means the same, without the parser between.
 
-Invariant: `resolved` and `written` say the same of every head; an input is declared where the text has it.
+Invariant: `resolved_of` and `written` say the same of every head; an input is declared where the text has it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def declaration(
     return InputDecl(f"given{ordinal}", kind, _INPUT_LINE + ordinal, _INPUT_COLUMN, unit, tile)
 
 
-def resolved(drawn: Drawn) -> ResolvedPattern:
+def resolved_of(drawn: Drawn) -> ResolvedPattern:
     per_group = drawn.heads // drawn.kv_heads
     made: dict[Term, Term] = {}
     terms = []

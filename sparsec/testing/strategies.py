@@ -27,7 +27,7 @@ from sparsec.sema.model import (
     Score,
 )
 from sparsec.sema.modifiers import ENTRIES, KINDS, Given, KeyBias, Modifier, Takes, modifier_of
-from sparsec.testing.drawn import Drawn, HeadLeaf, Operation, Source, Tree, declaration, resolved, written
+from sparsec.testing.drawn import Drawn, HeadLeaf, Operation, Source, Tree, declaration, resolved_of, written
 
 SETS = ("causal", "full", "none")
 LEAVES = ("window", "sink", "stride", "dilated", "chunk", "columns", "rows", "global", "random")
@@ -65,7 +65,7 @@ def patterns(
     `scored`: some have score modifiers, a learned sink, documents. `inputs`: half of the terms are run-time inputs, and
     with `scored` some have a `key_bias`; `testing.inputs` draws tensors for them.
     """
-    return _drawn(max_heads, max_operators, blocks, scored, inputs).map(resolved)
+    return _drawn(max_heads, max_operators, blocks, scored, inputs).map(resolved_of)
 
 
 def sources(
@@ -89,7 +89,9 @@ def sources_with_meaning(
     inputs: bool = False,
 ) -> st.SearchStrategy[tuple[Source, ResolvedPattern]]:
     """A text and, built without the parser, the pattern that it has to resolve to (origins aside)."""
-    return _drawn(max_heads, max_operators, blocks, scored, inputs).map(lambda drawn: (written(drawn), resolved(drawn)))
+    return _drawn(max_heads, max_operators, blocks, scored, inputs).map(
+        lambda drawn: (written(drawn), resolved_of(drawn))
+    )
 
 
 def key_counts(most: int) -> st.SearchStrategy[int]:

@@ -50,7 +50,8 @@ def emit_cpp_backward(plan: BackwardPlan, *, symbol: str = "sparsec") -> str:
 
     Its tables of draws are those of the forward kernel, in the same order. It may be joined with other sources.
     """
-    return print_kernel(BACKWARD, _transposed_view(plan, symbol))
+    view = _transposed_view(plan, symbol)
+    return print_kernel(BACKWARD, _gathering(view, plan.forward, _classes(plan.forward, "i")))
 
 
 def emit_cpp_mass(plan: BackwardPlan, *, symbol: str = "sparsec") -> str:
@@ -61,8 +62,7 @@ def emit_cpp_mass(plan: BackwardPlan, *, symbol: str = "sparsec") -> str:
 def _transposed_view(plan: BackwardPlan, symbol: str) -> CppView:
     tables = _tables(plan.forward)
     classes = tuple(_transposed_class(c, plan.forward, tables) for c in plan.transposed)
-    view = _view(plan.forward, plan.transposed, classes, symbol, transposed=True)
-    return _gathering(view, plan.forward, _classes(plan.forward, "i"))
+    return _view(plan.forward, plan.transposed, classes, symbol, transposed=True)
 
 
 def forward_view(plan: KernelPlan, symbol: str, lane: str = "i") -> CppView:
