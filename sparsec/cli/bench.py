@@ -12,7 +12,7 @@ from sparsec.bench.baseline_names import BASELINES, DENSE, USUAL
 from sparsec.bench.cached import CachedFigures, cached_table, measure_cached
 from sparsec.bench.forward import Measurement, launched_lines, measure
 from sparsec.bench.gradients import GRADIENT_BASELINES, GradientFigures, gradients_table, measure_gradients
-from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolved
+from sparsec.cli.options import choose, complete, file_argument, kernel_options, open_program, pattern_options
 from sparsec.cli.show import LENGTH_LIMIT
 from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.tables import duration, percent, table
@@ -81,7 +81,7 @@ def bench(
     known, usual = (GRADIENT_BASELINES, (*USUAL, "eager")) if backward else (BASELINES, USUAL)
     named = _named_baselines(against, known, usual)
     pattern = choose(open_program(file), name, settings, or_first=True)
-    found = resolved(pattern, heads, kv_heads)
+    found = complete(pattern, heads, kv_heads)
     with progress() as report:
         report("importing torch")
         import sparsec

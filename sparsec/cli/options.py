@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from sparsec.backends import registry
-from sparsec.diagnostics.model import DiagnosticError
+from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.diagnostics.source import SourceFile
 from sparsec.program import Pattern, Program, parse
 from sparsec.sema.model import ResolvedPattern
@@ -113,10 +113,19 @@ def parsed(settings: tuple[str, ...]) -> dict[str, str]:
     return params
 
 
+def complete(pattern: Pattern, heads: int | None, kv_heads: int | None) -> ResolvedPattern:
+    """As `resolved`. Raises CallError besides for a pattern with inputs, whose set a call completes."""
+    found = resolved(pattern, heads, kv_heads)
+    if found.inputs:
+        names = ", ".join(input_.name for input_ in found.inputs)
+        raise CallError(f"expected a pattern that no call completes, got {pattern.name!r} with the inputs {names}")
+    return found
+
+
 def resolved(pattern: Pattern, heads: int | None, kv_heads: int | None) -> ResolvedPattern:
     """The pattern for the counts of the options, the file, or DEFAULT_HEADS.
 
-    Raises DiagnosticError if the set itself is known only at run time, or is more than the kernels take.
+    Raises DiagnosticError for what the kernels do not take.
     """
     if heads is None and pattern.heads is None:
         heads = DEFAULT_HEADS if kv_heads is None else max(DEFAULT_HEADS // kv_heads, 1) * kv_heads

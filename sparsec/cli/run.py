@@ -13,11 +13,11 @@ from sparsec.bench.baseline_names import BASELINES, DENSE, USUAL
 from sparsec.bench.forward import Measurement, measure
 from sparsec.cli.options import (
     choose,
+    complete,
     file_argument,
     kernel_options,
     open_program,
     pattern_options,
-    resolved,
 )
 from sparsec.cli.show import LENGTH_LIMIT, pictures
 from sparsec.diagnostics.progress import progress
@@ -57,7 +57,7 @@ def run(
     Example: sparsec run examples/s2.sparse --seq-len 8192 --set every=8b
     """
     pattern = choose(open_program(file), name, settings, or_first=True)
-    found = resolved(pattern, heads, kv_heads)
+    found = complete(pattern, heads, kv_heads)
     lowered = pattern.lowered(found.heads, found.kv_heads)
     with progress() as report:
         report("importing torch")

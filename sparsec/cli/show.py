@@ -9,10 +9,9 @@ from pathlib import Path
 import click
 
 from sparsec.analysis.coverage import HeadCoverage, dense_pairs, pattern_coverage
-from sparsec.cli.options import choose, file_argument, open_program, pattern_options, resolved
+from sparsec.cli.options import choose, complete, file_argument, open_program, pattern_options
 from sparsec.cli.picture import draw, shades_for
 from sparsec.cli.picture_svg import draw_html, draw_svg
-from sparsec.diagnostics.model import CallError
 from sparsec.diagnostics.tables import count, percent
 from sparsec.pipeline import Lowered
 
@@ -44,12 +43,9 @@ def show(
     Example: sparsec show examples/s2.sparse --seq-len 16384 --head 0
     """
     pattern = choose(open_program(file), name, settings, or_first=True)
-    found = resolved(pattern, heads, kv_heads)
+    found = complete(pattern, heads, kv_heads)
     if head is not None and head >= found.heads:
         raise click.BadParameter(f"expected a head below {found.heads}, got {head}", param_hint="'--head'")
-    if found.inputs:
-        names = ", ".join(decl.name for decl in found.inputs)
-        raise CallError(f"expected a pattern that no call completes, got {pattern.name!r} with the inputs {names}")
     lowered = pattern.lowered(found.heads, found.kv_heads)
     title = f"{pattern.name}: {count(seq_len, 'query', 'queries')}, {count(seq_len, 'key')}"
     if form == "text":

@@ -17,11 +17,11 @@ import click
 from sparsec.backends import registry
 from sparsec.cli.options import (
     choose,
+    complete,
     file_argument,
     kernel_options,
     open_program,
     pattern_options,
-    resolved,
     value_dim_option,
 )
 from sparsec.cli.proofs import check_prover, claims_about, claims_text, extras
@@ -117,7 +117,7 @@ def verify(
     patterns = [choose(program, each, settings) for each in ((name,) if name is not None else program.patterns)]
     if case_text is not None and len(patterns) > 1:
         raise click.UsageError(f"expected --pattern with --case, one of: {', '.join(program.patterns)}")
-    found = [(pattern, resolved(pattern, heads, kv_heads)) for pattern in patterns]
+    found = [(pattern, complete(pattern, heads, kv_heads)) for pattern in patterns]
     again = _command(ctx, file)
     verdicts = []
     for pattern, meaning in found:

@@ -39,8 +39,8 @@ def check_forward(
     `apart`; sink [heads], the learned one. The probes ride along as one more batch row, or `apart` in a call of their
     own, as documents and inputs ask for: with q = 0 the exponential of the LSE counts the visible keys (not where
     scores depend on positions or keys, which would weigh them), and with v = bits of the key's index the output tells,
-    bit by bit, how many of them have it set. A second call has NaN in every key and value that no query may see, and must give the
-    same bits.
+    bit by bit, how many of them have it set. A second call has NaN in every key and value that no query may see, and
+    must give the same bits.
     """
     batch, sink = q.shape[0], None if sink is None else sink.detach()
     bits = _index_bits(v)

@@ -64,6 +64,25 @@ constexpr int LANE_TILE = KEY_TILE;  // lies across vector lanes
 
 ...
 
+// Rows list no keys themselves.
+constexpr int OWN_SHARES = 0;
+
+struct OwnGradients {
+  static constexpr int64_t tasks = 0;
+
+  template <class Call>
+  explicit OwnGradients(const Call&) {}
+  bool ready() const { return true; }
+  template <class Call>
+  int run(const Call&, int64_t, const float*, const float*, float*) const {
+    return 0;
+  }
+  template <class Keys, class Values>
+  void add(int64_t, int64_t, int, Keys, Values) const {}
+};
+
+...
+
 // ---- Products of the rows of one tile with one panel.
 typedef Split<QUERY_TILE> QuerySplit;
 
@@ -418,11 +437,13 @@ void load_keys(Work& w, const Matrix& k, const Matrix& v, float scale) {
   }
 }
 
-void store_keys(Work& w, float scale, element* dk, element* dv) {
+// The first key is row `row` of all keys of the group.
+void store_keys(Work& w, const OwnGradients& own, int64_t group, int64_t row, float scale, element* dk, element* dv) {
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
     from_panel(w.panel[p].dk, w.key[p * PANEL], WIDE);
     from_panel(w.panel[p].dv, w.value[p * PANEL], DV);
   }
+  own.add(group, row, w.j1 - w.j0 + 1, w.key + (w.j0 - w.first_row), w.value + (w.j0 - w.first_row));
   for (int n = w.j0 - w.first_row; n <= w.j1 - w.first_row; ++n, dk += D, dv += DV) {
     for (int d = 0; d < D; ++d) dk[d] = narrow(w.key[n][d] * scale);
     for (int d = 0; d < DV; ++d) dv[d] = narrow(w.value[n][d]);
@@ -430,8 +451,8 @@ void store_keys(Work& w, float scale, element* dk, element* dv) {
 }
 
 // `lse`, `delta`: [B, H, Nq].
-void run_tile(Work& w, const sparsec_backward_call& call, float* lse, float* delta, const Shares& shares, int64_t share,
-              int64_t b, int64_t g, const Tile& tile) {
+void run_tile(Work& w, const sparsec_backward_call& call, const OwnGradients& own, float* lse, float* delta,
+              const Shares& shares, int64_t share, int64_t b, int64_t g, const Tile& tile) {
   const Part& part = tile.part;
   w.first_row = tile.base;
   w.j0 = maximum(w.first_row, part.begin);
@@ -451,27 +472,33 @@ void run_tile(Work& w, const sparsec_backward_call& call, float* lse, float* del
     w.modifiers = Modifiers(call, h);
     visit(w, call.lists, int(h));
   }
-  const int64_t first = (b * KV_HEADS + g) * call.n_k + w.j0 + part.k_row;
-  store_keys(w, call.scale, (element*)call.dk + first * D, (element*)call.dv + first * DV);
+  const int64_t group = b * KV_HEADS + g, row = w.j0 + part.k_row, first = group * call.n_k + row;
+  store_keys(w, own, group, row, call.scale, (element*)call.dk + first * D, (element*)call.dv + first * DV);
 }
 
 int backward(const sparsec_backward_call& call) {
   const Tiling<sparsec_backward_call> tiling(call, KEY_TILE, true);
-  if (!tiling.before) return 1;
+  const OwnGradients gathered(call);
+  if (!tiling.before || !gathered.ready()) return 1;
   const int64_t heads = call.batch * HEADS, groups = call.batch * KV_HEADS, tiles = tiling.count();
   const int64_t chunks = (call.n_q + CHUNK - 1) / CHUNK, apart = heads * call.n_q * WIDE;
   int64_t count = std::min((TASKS + groups - 1) / std::max<int64_t>(groups, 1), tiles / TILES);
   count = std::max<int64_t>(std::min(count, SHARES_BYTES / std::max<int64_t>(4 * apart, 1)), 1);
-  const int64_t own = (count - IN_PLACE) * apart;
+  const int64_t own = (count + OWN_SHARES - IN_PLACE) * apart;
   float* const scratch = static_cast<float*>(std::aligned_alloc(64, ((own + 2 * heads * call.n_q) / 16 + 1) * 64));
-  uint8_t* const touched = static_cast<uint8_t*>(std::calloc(count * heads * chunks + 1, 1));
+  uint8_t* const touched = static_cast<uint8_t*>(std::calloc((count + OWN_SHARES) * heads * chunks + 1, 1));
   if (scratch == nullptr || touched == nullptr) {
     std::free(touched);
     std::free(scratch);
     return 1;
   }
-  const Shares shares = {
-      IN_PLACE ? (float*)call.dq : scratch, scratch + (IN_PLACE ? 0 : apart), touched, count, apart, heads * chunks};
+  const Shares shares = {IN_PLACE ? (float*)call.dq : scratch,
+                         scratch + (IN_PLACE ? 0 : apart),
+                         touched,
+                         count + OWN_SHARES,
+                         apart,
+                         heads * chunks};
+  std::fill(touched + count * heads * chunks, touched + (count + OWN_SHARES) * heads * chunks, uint8_t(1));
   float *const lse = scratch + own, *const delta = lse + heads * call.n_q;
   int failed = 0;
 #pragma omp parallel num_threads(call.threads) reduction(| : failed)
@@ -489,10 +516,13 @@ int backward(const sparsec_backward_call& call) {
       for (int64_t h = 0; h < HEADS; ++h) Modifiers(call, h).of_rows(call, h, lse, delta);
     }
 #pragma omp for schedule(dynamic, 1)
+    for (int64_t task = 0; task < gathered.tasks; ++task)
+      failed |= gathered.run(call, task, lse, delta, shares.dq(count));
+#pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < groups * count; ++task) {  // the first keys first: causal, most queries see them
       const int64_t share = task / groups, group = task % groups;
       for (int64_t n = tiles * share / count; n < tiles * (share + 1) / count && w; ++n)
-        run_tile(*w, call, lse, delta, shares, share, group / KV_HEADS, group % KV_HEADS, tiling[n]);
+        run_tile(*w, call, gathered, lse, delta, shares, share, group / KV_HEADS, group % KV_HEADS, tiling[n]);
     }
 #pragma omp for
     for (int64_t task = 0; task < heads * chunks; ++task) {

@@ -138,33 +138,39 @@ inline void point_tile(const Source& from, int stop, int first, int count, float
 
 // ---- Tasks: every query tile of every head of every sequence, the longest rows first.
 // The n-th query tile from the end, if the sequence has it; with the last one, the padding before its rows.
-void run_task(Work& w, const sparsec_cached_call& call, int64_t b, int64_t h, int n) {
+// Of TOGETHER heads from `head` on.
+void run_task(Work& w, const sparsec_cached_call& call, int64_t b, int64_t head, int n) {
   const int length = call.lengths[b], stop = length + int(count_of(call, b));
   const int64_t first = call.n - stop;  // the row of position 0
-  element* out = (element*)call.out + (b * HEADS + h) * call.n * DV;
-  float* lse = call.lse + (b * HEADS + h) * call.n;
-  if (n == 0) {
-    std::fill(out, out + (first + length) * DV, element(0));
-    std::fill(lse, lse + first + length, -INF);
+  element* out = (element*)call.out + (b * HEADS + head) * call.n * DV;
+  float* lse = call.lse + (b * HEADS + head) * call.n;
+  for (int64_t h = 0; h < TOGETHER && n == 0; ++h) {
+    std::fill(out + h * call.n * DV, out + (h * call.n + first + length) * DV, element(0));
+    std::fill(lse + h * call.n, lse + h * call.n + first + length, -INF);
   }
   w.base = (floor_div(stop - 1, QUERY_TILE) - n) * QUERY_TILE;
   w.i0 = maximum(w.base, length);
   w.i1 = minimum(w.base + QUERY_TILE, stop) - 1;
   if (w.i1 < w.i0) return;
   w.begin = 0, w.end = stop, w.n_k = stop;
-  w.source = source_of(call, b, h, first);
+  w.source = source_of(call, b, head, first);
   w.inputs = Inputs(call, b, first, 0, stop);
-  w.modifiers = Modifiers(call, h);
-  load_queries(w, matrix(call.q, call.q_stride, b, h, first), call.scale);
-  visit(w, call.lists, int(h));
-  const int64_t r = w.i0 + first;
-  finish(w, out + r * DV, DV, 1, lse + r, 1);
+  gather_rows(w, call, b, head, first);
+  for (int64_t h = head; h < head + TOGETHER; ++h) {
+    w.source = source_of(call, b, h, first);
+    w.modifiers = Modifiers(call, h);
+    load_queries(w, matrix(call.q, call.q_stride, b, h, first), call.scale);
+    resume(w, h - head);
+    visit(w, call.lists, int(h));
+    const int64_t r = (h - head) * call.n + w.i0 + first;
+    finish(w, out + r * DV, DV, 1, lse + r, 1);
+  }
 }
 
 int attend_chunk(const sparsec_cached_call& call) {
   if (!sound(call)) return 2;
   const int64_t tiles = (call.n + 2 * QUERY_TILE - 2) / QUERY_TILE;  // that n positions in a row may touch
-  const int64_t tasks = call.batch * HEADS * tiles;
+  const int64_t heads = HEADS / TOGETHER, tasks = call.batch * heads * tiles;
   if (tasks == 0) return 0;
   int failed = 0;
 #pragma omp parallel num_threads(int(std::min<int64_t>(call.threads, tasks))) reduction(| : failed)
@@ -174,7 +180,7 @@ int attend_chunk(const sparsec_cached_call& call) {
     for (int n = 0; n < PANEL && w; ++n) w->lane[n / LANES][n % LANES] = n;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < tasks; ++task)
-      if (w) run_task(*w, call, task / tiles / HEADS, task / tiles % HEADS, int(task % tiles));
+      if (w) run_task(*w, call, task / tiles / heads, task / tiles % heads * TOGETHER, int(task % tiles));
     std::free(w);
   }
   return failed;
@@ -294,6 +300,7 @@ extern "C" int sparsec_store(const sparsec_cached_call* call) { return sparsec_c
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <type_traits>
 
 ...
 
@@ -304,6 +311,13 @@ constexpr int HEADS = 16, KV_HEADS = 8, D = 128, DV = 128;
 constexpr int QUERY_TILE = 1, KEY_TILE = 64;
 constexpr int LANE_TILE = KEY_TILE;  // lies across vector lanes
 constexpr int REGIONS = 2;  // of a KV group in the table of places
+
+...
+
+// Widens a vector in memory, here of floats already.
+inline void wide(const float* from, vec (&to)[1]) { to[0] = load(from); }
+
+...
 
 // ---- Packs: query heads of one KV group that see the same keys.
 struct Pack {
@@ -323,11 +337,6 @@ const Pack PACKS[] = {
 constexpr int PACK_COUNT = sizeof PACKS / sizeof *PACKS;
 
 constexpr int KEYS_A_TASK = 512, MOST_TASKS = 16;
-
-...
-
-// Widens a vector in memory, here of floats already.
-inline void wide(const float* from, vec (&to)[1]) { to[0] = load(from); }
 
 ...
 
@@ -378,18 +387,18 @@ inline void fetch(const element* row) {
   for (size_t d = 0; d < N * sizeof *row; d += 64) __builtin_prefetch((const char*)row + d);
 }
 
-// s[r][n] = the product of q[r] and key[n], in groups of LANES keys; AHEAD more entries of `key` are addresses too. The
-// values come into the cache meanwhile: two streams are faster than one after the other.
-template <int R>
-__attribute__((noinline)) void score(const float (*q)[KeySteps::WIDE], const element* const* key,
+// s[r][n] = the product of q[r] and key[n], rows of N numbers, in groups of LANES keys; AHEAD more entries of `key` are
+// addresses too. The values, rows of M, come into the cache meanwhile: two streams are faster than one after the other.
+template <int R, int N, int M>
+__attribute__((noinline)) void score(const float (*q)[Steps<N>::WIDE], const element* const* key,
                                      const element* const* value, int count, float (*s)[BATCH]) {
-  constexpr int WHOLE = KeySteps::WHOLE, REST = KeySteps::REST;
+  constexpr int WHOLE = Steps<N>::WHOLE, REST = Steps<N>::REST;
   for (int first = 0; first < count; first += LANES) {
     float products[R][LANES * LANES];
     for (int n = 0; n < LANES; ++n) {
       const element* row = key[first + n];
-      fetch<D>(key[first + n + AHEAD]);
-      fetch<DV>(value[first + n]);
+      fetch<N>(key[first + n + AHEAD]);
+      fetch<M>(value[first + n]);
       vec total[R] = {}, x[PARTS];
       EACH(c, WHOLE) {
         wide(row + c * STEP, x);
@@ -405,17 +414,17 @@ __attribute__((noinline)) void score(const float (*q)[KeySteps::WIDE], const ele
   }
 }
 
-// o[r] += the sum over n of p[r][n] * value[n], in C steps from step c on, or in the rest of a row.
-template <int R, int C, bool IS_REST>
+// o[r] += the sum over n of p[r][n] * value[n], rows of N numbers, in C steps from step c on, or in the rest of a row.
+template <int R, int N, int C, bool IS_REST>
 __attribute__((noinline)) void gather(const float (*p)[BATCH], const element* const* value, int count, int c,
-                                      float (*o)[ValueSteps::WIDE]) {
+                                      float (*o)[Steps<N>::WIDE]) {
   vec total[R][C * PARTS];
   EACH(r, R) EACH(n, C * PARTS) total[r][n] = load(o[r] + c * STEP + n * LANES);
   for (int k = 0; k < count; ++k) {
     const element* row = value[k] + c * STEP;
     EACH(n, C) {
       vec x[PARTS];
-      if (IS_REST) wide_rest<ValueSteps::REST>(row, x);
+      if (IS_REST) wide_rest<Steps<N>::REST>(row, x);
       else wide(row + n * STEP, x);
       EACH(r, R) EACH(i, PARTS) total[r][n * PARTS + i] += p[r][k] * x[i];
     }
@@ -423,45 +432,113 @@ __attribute__((noinline)) void gather(const float (*p)[BATCH], const element* co
   EACH(r, R) EACH(n, C * PARTS) store(o[r] + c * STEP + n * LANES, total[r][n]);
 }
 
-template <int R>
-inline void gather(const float (*p)[BATCH], const element* const* value, int count, float (*o)[ValueSteps::WIDE]) {
-  constexpr int WHOLE = ValueSteps::WHOLE, C = SUMS / R / PARTS, LAST = WHOLE % C;
+template <int R, int N>
+inline void gather(const float (*p)[BATCH], const element* const* value, int count, float (*o)[Steps<N>::WIDE]) {
+  constexpr int WHOLE = Steps<N>::WHOLE, C = SUMS / R / PARTS, LAST = WHOLE % C;
   int c = 0;
-  for (; c + C <= WHOLE; c += C) gather<R, C, false>(p, value, count, c, o);
-  if constexpr (LAST > 0) gather<R, LAST, false>(p, value, count, c, o);
-  if constexpr (ValueSteps::REST > 0) gather<R, 1, true>(p, value, count, WHOLE, o);
+  for (; c + C <= WHOLE; c += C) gather<R, N, C, false>(p, value, count, c, o);
+  if constexpr (LAST > 0) gather<R, N, LAST, false>(p, value, count, c, o);
+  if constexpr (Steps<N>::REST > 0) gather<R, N, 1, true>(p, value, count, WHOLE, o);
 }
 
 ...
 
-// ---- A row: one query of each head of a pack, the keys that it sees, and its online soft-max.
+// Points at the keys and values at positions at[0 .. count - 1] as they are stored, in the cache for head `head` or in
+// the call's tensors, whose head dim is contiguous; `slot` is scratch. `stop`: as of `slots_of_keys`.
+inline void point_rows(const Source& from, int head, int stop, const int* at, int count, int* slot, const element** key,
+                       const element** value) {
+  slots_of_keys(from.places, head, stop, at, count, slot);
+  for (int n = 0; n < count; ++n) {
+    const bool old = at[n] < from.length;
+    const int64_t row = old ? maximum(slot[n], 0) : at[n];
+    key[n] = (old ? from.keys : from.k).data + row * (old ? from.keys : from.k).row;
+    value[n] = (old ? from.values : from.v).data + row * (old ? from.values : from.v).row;
+  }
+}
+
+// ---- Waiting keys: those of one row and the heads of a pack, as they are found; many are attended to at a time.
 constexpr int SHARE = HEADS / KV_HEADS;
 
-struct Work {  // one thread's scratch
-  float q[SHARE][KeySteps::WIDE];  // times the score's scale
-  float o[SHARE][ValueSteps::WIDE];  // the sum of weights times values, relative to 2^peak
-  float peak[SHARE], total[SHARE];
-  float s[SHARE][BATCH];
+struct Waiting {
   int at[BATCH], slot[BATCH];  // keys to attend to; BATCH - KEY_TILE of them or fewer wait
   const element *key[BATCH + AHEAD], *value[BATCH + AHEAD];
   int waiting;
-  Modifiers modifiers[SHARE];  // of the heads' scores
   ivec lane[VECS];  // 0, 1, ..., PANEL - 1
-  Matrix k, v, keys, values;  // of the call, rows are positions; of the cache, rows are slots
+  Source source;  // of keys and values
   Inputs inputs;  // of the pattern
-  const int32_t* places;
   const int* heads;  // of the pack
-  int pack, length;  // its size; keys before `length` are in the cache
+  int pack;  // its size
   int i0, i1;  // the row, twice
   int begin, end, n_k;
   int turn, first, stop;  // of the row's tiles this task takes those whose turn is from `first` to `stop`
 };
 
-// Printed for the pattern: visits the tiles that the row sees.
-void visit(Work& w, const sparsec_list* lists, int head);
+// Calls `of` for the heads of a pack, as many at once as share the reading of a key: their number, then the first.
+template <class Of>
+inline void by_heads(int pack, const Of& of) {
+  int r = 0;
+  if constexpr (SHARE >= 4)
+    for (; r + 4 <= pack; r += 4) of(std::integral_constant<int, 4>(), r);
+  if constexpr (SHARE >= 2)
+    for (; r + 2 <= pack; r += 2) of(std::integral_constant<int, 2>(), r);
+  for (; r < pack; ++r) of(std::integral_constant<int, 1>(), r);
+}
+
+// Points at the keys that wait, and once more at the last of them.
+inline void point_waiting(Waiting& w) {
+  const int count = w.waiting;
+  point_rows(w.source, w.heads[0], w.n_k, w.at, count, w.slot, w.key, w.value);
+  for (int n = count; n < count + AHEAD; ++n) w.key[n] = w.key[count - 1], w.value[n] = w.value[count - 1];
+}
+
+// Whether the next tile is this task's; if so, there is room for its keys.
+template <class Row>
+inline bool takes(Row& w) {
+  const int turn = w.turn++;
+  const bool mine = (turn >= w.first) & (turn < w.stop);
+  if (mine && w.waiting > BATCH - KEY_TILE) attend(w);
+  return mine;
+}
+
+// Lets those of LANES keys wait that are seen.
+inline void add_seen(Waiting& w, ivec keys, ivec seen) {
+  if (!any(~seen)) {
+    std::memcpy(w.at + w.waiting, &keys, sizeof keys);
+    w.waiting += LANES;
+    return;
+  }
+  for (int n = 0; n < LANES; ++n) {
+    w.at[w.waiting] = keys[n];
+    w.waiting -= seen[n];
+  }
+}
+
+// ---- A row: one query of each head of a pack, the keys that it sees, and its online soft-max.
+struct Row : Waiting {  // one thread's scratch
+  float q[SHARE][KeySteps::WIDE];  // times the score's scale
+  float o[SHARE][ValueSteps::WIDE];  // the sum of weights times values, relative to 2^peak
+  float peak[SHARE], total[SHARE];
+  float s[SHARE][BATCH];
+  Modifiers modifiers[SHARE];  // of the heads' scores
+};
+
+// Row `row` of q, before it has seen a key.
+template <class Call>
+void load_query(Row& w, const Call& call, int64_t b, int64_t row) {
+  const float factor = call.scale * Modifiers::UNIT;
+  for (int r = 0; r < w.pack; ++r) {
+    const Matrix q = matrix(call.q, call.q_stride, b, w.heads[r], row);
+    std::fill(w.q[r], w.q[r] + KeySteps::WIDE, 0.0f);
+    for (int d = 0; d < D; ++d) w.q[r][place(d)] = widen(q.data[d * q.dim]) * factor;
+    std::fill(w.o[r], w.o[r] + ValueSteps::WIDE, 0.0f);
+    w.peak[r] = -INF, w.total[r] = 0.0f;
+    w.modifiers[r] = Modifiers(call, w.heads[r]);
+  }
+  w.waiting = 0;
+}
 
 // Turns the scores of the waiting keys into weights, for head r of the pack.
-inline void weigh(Work& w, int r) {
+inline void weigh(Row& w, int r) {
   const vec lowest = splat(LOWEST_EXPONENT);
   float* s = w.s[r];
   vec largest = splat(w.peak[r]), total = {};
@@ -497,53 +574,23 @@ inline void weigh(Work& w, int r) {
     for (int d = 0; d < ValueSteps::WIDE; ++d) w.o[r][d] *= factor;
 }
 
-template <int R>
-inline void score_heads(Work& w, int r) {
-  score<R>(w.q + r, w.key, w.value, w.waiting, w.s + r);
-}
-
-template <int R>
-inline void gather_heads(Work& w, int r) {
-  gather<R>(w.s + r, w.value, w.waiting, w.o + r);
-}
-
 // Attends to the keys that wait.
-void attend(Work& w) {
-  const int count = w.waiting;
-  if (count == 0) return;
-  slots_of_keys(w.places, w.heads[0], w.n_k, w.at, count, w.slot);
-  for (int n = 0; n < count; ++n) {
-    const bool old = w.at[n] < w.length;
-    const int64_t row = old ? maximum(w.slot[n], 0) : w.at[n];
-    w.key[n] = (old ? w.keys : w.k).data + row * (old ? w.keys : w.k).row;
-    w.value[n] = (old ? w.values : w.v).data + row * (old ? w.values : w.v).row;
-  }
-  for (int n = count; n < count + AHEAD; ++n) w.key[n] = w.key[count - 1], w.value[n] = w.value[count - 1];
-  int r = 0;
-  if constexpr (SHARE >= 4)
-    for (; r + 4 <= w.pack; r += 4) score_heads<4>(w, r);
-  if constexpr (SHARE >= 2)
-    for (; r + 2 <= w.pack; r += 2) score_heads<2>(w, r);
-  for (; r < w.pack; ++r) score_heads<1>(w, r);
-  for (r = 0; r < w.pack; ++r) weigh(w, r);
-  r = 0;
-  if constexpr (SHARE >= 4)
-    for (; r + 4 <= w.pack; r += 4) gather_heads<4>(w, r);
-  if constexpr (SHARE >= 2)
-    for (; r + 2 <= w.pack; r += 2) gather_heads<2>(w, r);
-  for (; r < w.pack; ++r) gather_heads<1>(w, r);
+void attend(Row& w) {
+  if (w.waiting == 0) return;
+  point_waiting(w);
+  by_heads(w.pack, [&w](auto heads, int r) { score<heads.value, D, DV>(w.q + r, w.key, w.value, w.waiting, w.s + r); });
+  for (int r = 0; r < w.pack; ++r) weigh(w, r);
+  by_heads(w.pack, [&w](auto heads, int r) { gather<heads.value, DV>(w.s + r, w.value, w.waiting, w.o + r); });
   w.waiting = 0;
 }
 
-// Whether the next tile is this task's; if so, there is room for its keys.
-inline bool takes(Work& w) {
-  const int turn = w.turn++;
-  const bool mine = (turn >= w.first) & (turn < w.stop);
-  if (mine && w.waiting > BATCH - KEY_TILE) attend(w);
-  return mine;
-}
+// ---- Tiles of a row's keys.
+typedef Row Work;
 
-inline void attend_full(Work& w, int tile) {
+// Printed for the pattern: visits the tiles that the row sees, and the keys that it lists itself.
+void visit(Work& w, const sparsec_list* lists, int head);
+
+inline void attend_full(Row& w, int tile) {
   if (!takes(w)) return;
   const int count = minimum(tile * KEY_TILE + KEY_TILE, w.end) - tile * KEY_TILE;
   for (int n = 0; n < count; ++n) w.at[w.waiting + n] = tile * KEY_TILE + n;
@@ -552,14 +599,11 @@ inline void attend_full(Work& w, int tile) {
 
 // `live(j, i)` is the mask of keys j for row i.
 template <class Live>
-inline void attend_masked(Work& w, int tile, const Live& live) {
+inline void attend_masked(Row& w, int tile, const Live& live) {
   if (!takes(w)) return;
   for (int first = tile * KEY_TILE; first < minimum(tile * KEY_TILE + KEY_TILE, w.end); first += PANEL) EACH(v, VECS) {
-      const ivec j = w.lane[v] + first, seen = live(j, w.i0) & (j < w.end);
-      for (int n = 0; n < LANES; ++n) {
-        w.at[w.waiting] = j[n];
-        w.waiting -= seen[n];
-      }
+      const ivec j = w.lane[v] + first;
+      add_seen(w, j, live(j, w.i0) & (j < w.end));
     }
 }
 
@@ -578,44 +622,30 @@ int tasks_of(const sparsec_cached_call& call, int64_t b, int64_t g) {
   return int(std::min<int64_t>(std::max<int64_t>(keys / KEYS_A_TASK, 1), MOST_TASKS));
 }
 
-void load_query(Work& w, const sparsec_cached_call& call, int64_t b, int64_t row) {
-  const float factor = call.scale * Modifiers::UNIT;
-  for (int r = 0; r < w.pack; ++r) {
-    const Matrix q = matrix(call.q, call.q_stride, b, w.heads[r], row);
-    std::fill(w.q[r], w.q[r] + KeySteps::WIDE, 0.0f);
-    for (int d = 0; d < D; ++d) w.q[r][place(d)] = widen(q.data[d * q.dim]) * factor;
-    std::fill(w.o[r], w.o[r] + ValueSteps::WIDE, 0.0f);
-    w.peak[r] = -INF, w.total[r] = 0.0f;
-    w.modifiers[r] = Modifiers(call, w.heads[r]);
-  }
-}
-
 // Leaves the sums of one share of row `row` at sums[head * call.n * most].
 void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& pack, int64_t row, int task, int most,
               Sum* sums) {
-  w.length = call.lengths[b];
-  w.n_k = w.end = w.length + int(count_of(call, b));
+  w.n_k = w.end = call.lengths[b] + int(count_of(call, b));
   w.begin = 0, w.i0 = w.i1 = int(row - call.n) + w.n_k;
   const int tasks = tasks_of(call, b, pack.group);
-  if (w.i0 < w.length || task >= tasks) return;
-  w.k = matrix(call.k, call.k_stride, b, pack.group, call.n - w.n_k);
-  w.v = matrix(call.v, call.v_stride, b, pack.group, call.n - w.n_k);
-  w.keys = arena<D>(call.keys, call, b);
-  w.values = arena<DV>(call.values, call, b);
-  w.places = places_of(call, pack.group);
-  w.heads = pack.heads, w.pack = pack.size;
-  w.inputs = Inputs(call, b, call.n - w.n_k, 0, w.n_k);
-  load_query(w, call, b, row);
-  w.turn = w.waiting = w.first = w.stop = 0;
-  if (tasks > 1) visit(w, call.lists, w.heads[0]);  // only counts the tiles
-  const int64_t tiles = tasks > 1 ? w.turn : INT32_MAX;
-  w.turn = 0, w.first = int(tiles * task / tasks), w.stop = int(tiles * (task + 1) / tasks);
-  visit(w, call.lists, w.heads[0]);
-  attend(w);
-  for (int r = 0; r < w.pack; ++r) {
-    Sum& sum = sums[w.heads[r] * call.n * most];
-    std::copy(w.o[r], w.o[r] + ValueSteps::WIDE, sum.o);
-    sum.peak = w.peak[r], sum.total = w.total[r];
+  if (w.i0 < call.lengths[b] || task >= tasks) return;
+  const bool alone = tells_heads_apart(call);
+  for (int n = 0; n < pack.size; n += w.pack) {
+    w.heads = pack.heads + n, w.pack = alone ? 1 : pack.size;
+    w.source = source_of(call, b, w.heads[0], call.n - w.n_k);
+    w.inputs = Inputs(call, b, call.n - w.n_k, 0, w.n_k);
+    load_query(w, call, b, row);
+    w.turn = w.first = w.stop = 0;
+    if (tasks > 1) visit(w, call.lists, w.heads[0]);  // only counts the tiles
+    const int64_t tiles = tasks > 1 ? w.turn : INT32_MAX;
+    w.turn = 0, w.first = int(tiles * task / tasks), w.stop = int(tiles * (task + 1) / tasks);
+    visit(w, call.lists, w.heads[0]);
+    attend(w);
+    for (int r = 0; r < w.pack; ++r) {
+      Sum& sum = sums[w.heads[r] * call.n * most];
+      std::copy(w.o[r], w.o[r] + ValueSteps::WIDE, sum.o);
+      sum.peak = w.peak[r], sum.total = w.total[r];
+    }
   }
 }
 

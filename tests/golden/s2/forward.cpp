@@ -87,7 +87,7 @@ bool tells_heads_apart(const Call&) {
   return false;
 }
 
-constexpr int HEADS = 16, KV_HEADS = 8, D = 128;
+constexpr int HEADS = 16, KV_HEADS = 8, D = 128, DV = 128;
 constexpr int QUERY_TILE = 64, KEY_TILE = 64;
 constexpr int LANE_TILE = QUERY_TILE;  // lies across vector lanes
 

@@ -229,8 +229,8 @@ def test_errors_in_the_file_and_sets_known_at_run_time(bad: Path, name: str) -> 
     assert result.exit_code == 1
     bad.write_text("pattern p { input x : columns  attend x }")
     result = invoke(name, bad)
-    assert result.exit_code == 1
-    assert "error[E501]" in result.stderr
+    assert result.exit_code == 2
+    assert "expected a pattern that no call completes, got 'p' with the inputs x" in result.stderr
 
 
 def test_run_on_a_device_that_is_not_there(good: Path) -> None:

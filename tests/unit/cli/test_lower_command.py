@@ -137,7 +137,6 @@ def test_sources_are_those_that_are_built() -> None:
         (("--pattern", "local", "--emit", "plan", "--target", "interpreter"), 2, "expected a target among cpu, "),
         (("--pattern", "ahead", "--emit", "layout"), 1, "p.sparse:10:9: error[E502]: pattern `ahead` has no KV cache"),
         (("--pattern", "ahead", "--emit", "plan", "--of", "cached"), 1, "error[E502]"),
-        (("--pattern", "listed", "--emit", "terms"), 1, "p.sparse:11:"),
         (
             ("--pattern", "local", "--emit", "terms", "--heads", "5"),
             2,

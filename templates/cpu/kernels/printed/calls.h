@@ -99,6 +99,7 @@ struct sparsec_mass_call {  // strides in elements; shapes as in the forward cal
   int64_t n_k;
   int64_t q0;  // the position of the first query
   const sparsec_list* lists;
+  const sparsec_lookup* inputs;  // two for each test of an input
   const float* sink;  // [H], for a learned sink
   const int32_t* cu_seqlens;  // [documents + 1], for documents
   int64_t documents;
