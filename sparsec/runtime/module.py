@@ -32,7 +32,10 @@ from sparsec.runtime.kv.ops import attend_cached, attend_now, cache_tables, refu
 from sparsec.runtime.positions import check_positions, position
 from sparsec.runtime.request import Request, request_of
 from sparsec.sema.model import InputDecl, Score
+from sparsec.sema.record import inputs_data, inputs_of
 from sparsec.sema.shapes import Sizes
+
+_Given = tuple[Mapping[str, InputTensors] | None, bool]  # tensors of inputs, and whether their numbers are checked
 
 
 class SparseAttention(nn.Module):
@@ -73,8 +76,11 @@ class SparseAttention(nn.Module):
         self.target, self.scale, self._kernel = target, score.scale, kernel
         self._request = request
         self._device = device or torch.device("cpu")
-        on_cpu = registry.only_device(target) == "cpu"
-        self._tensors = CallTensors(heads, kv_heads, head_dim, value_dim, dtype, target, on_cpu)
+        self._tensors = self._made_for()
+
+    def _made_for(self) -> CallTensors:
+        dims = self.heads, self.kv_heads, self.head_dim, self.value_dim
+        return CallTensors(*dims, self.dtype, self.target, registry.only_device(self.target) == "cpu")
 
     @property
     def kernel_digest(self) -> str:
@@ -212,7 +218,7 @@ class SparseAttention(nn.Module):
         offset = position("q_offset", k.shape[2] - q.shape[2] if q_offset is None else q_offset)
         check_positions(offset, q.shape[2], k.shape[2])
         sink = None if self.sink is None else self.sink.float()
-        flat = self._input_tensors(q, k, inputs, check_inputs, k.shape[2], offset)
+        flat = self._input_tensors(q, k, (inputs, check_inputs), k.shape[2], offset)
         if not isinstance(self._kernel, str):  # plain differentiable torch, with no operator between
             out, lse = self._kernel.with_inputs(flat).forward(
                 q, k, v, q_offset=offset, scale=self.scale, lists=(), sink=sink, cu_seqlens=cu_seqlens
@@ -273,10 +279,13 @@ class SparseAttention(nn.Module):
         return self._request
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_request", "layout")}
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("_request", "layout", "_tensors")}
+        return {**kept, "inputs": inputs_data(self.inputs)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({"_request": None, **state})  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        state = {"_request": None, **state, "inputs": inputs_of(state["inputs"])}
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self._tensors = self._made_for()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SparseAttention:
         copied = self.__new__(type(self))
@@ -324,7 +333,7 @@ class SparseAttention(nn.Module):
         lengths: Tensor | Sequence[int] | None,
         q_offset: int | None,
         cu_seqlens: Tensor | None,
-        inputs: tuple[Mapping[str, InputTensors] | None, bool],
+        inputs: _Given,
     ) -> tuple[Tensor, Tensor]:
         if q_offset is not None or cu_seqlens is not None:
             raise CallError("expected neither q_offset nor cu_seqlens with a cache, got one")
@@ -343,7 +352,7 @@ class SparseAttention(nn.Module):
         counts = None if lengths is None else counts_of(lengths, batch, q.device)
         sink = None if self.sink is None else self.sink.detach().float()
         total = cache.length + new if self.inputs and inputs[1] else None
-        flat = self._input_tensors(q, k, *inputs, total, None) or None
+        flat = self._input_tensors(q, k, inputs, total, None) or None
         assert isinstance(self._kernel, str)
         if not torch.compiler.is_compiling() and not is_in_torch_dispatch_mode() and type(q) is Tensor:
             if torch._C._are_functorch_transforms_active() and any(
@@ -376,23 +385,15 @@ class SparseAttention(nn.Module):
         return out, lse
 
     def _input_tensors(
-        self,
-        q: Tensor,
-        k: Tensor,
-        given: Mapping[str, InputTensors] | None,
-        values: bool,
-        n_keys: int | None,
-        q_offset: int | None,
+        self, q: Tensor, k: Tensor, inputs: _Given, n_keys: int | None, offset: int | None
     ) -> list[Tensor]:
-        """All in order; with `values` their numbers are checked too. Raises CallError."""
+        """All in order. Raises CallError."""
+        given, values = inputs
         if not self.inputs and given is None:
             return []
-        sizes = Sizes(q.shape[0], self.heads, self.kv_heads, q.shape[2], k.shape[2], n_keys, q_offset)
-        block = self._described().pattern.block if values else None
-        return flat_inputs(self.inputs, given, sizes, q, block=block)
+        sizes = Sizes(q.shape[0], self.heads, self.kv_heads, q.shape[2], k.shape[2], n_keys, offset)
+        return flat_inputs(self.inputs, given, sizes, q, block=self._described().pattern.block if values else None)
 
     def extra_repr(self) -> str:
-        return (
-            f"heads={self.heads}, kv_heads={self.kv_heads}, head_dim={self.head_dim}, "
-            f"value_dim={self.value_dim}, dtype={self.dtype}, target={self.target!r}"
-        )
+        names = ("heads", "kv_heads", "head_dim", "value_dim", "dtype", "target")
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)

@@ -23,7 +23,7 @@ STEPS = ((37, 0), (1, 1), (70, 2), (1, 3), (2, 4), (1, 5))
 
 
 def cached(name: str) -> Compilation:
-    return Compilation(Lowered(pattern(name)), DIM, "float32", "cpu")
+    return Compilation(Lowered(pattern(name)), DIM, DIM, "float32", "cpu")
 
 
 def has_cache(name: str) -> bool:

@@ -93,7 +93,7 @@ def test_bad_arguments_to_compile_are_named() -> None:
         with pytest.raises(sparsec.CallError, match=message):
             compiled(**changed)
     with pytest.raises(sparsec.DiagnosticError, match="input"):
-        compiled(text="pattern p { heads 1  input listed : columns  attend listed }")
+        compiled(text="pattern p { heads 1  input merged : weights  key_bias merged  attend full }")
 
 
 @pytest.mark.parametrize("target", ["torch", CPU])
