@@ -118,4 +118,5 @@ def _first_difference(counted: Tensor, visible: Tensor) -> str:
 
 def seen_by_group(mask: Tensor, kv_heads: int) -> Tensor:
     """bool [kv_heads, Nk], or with the mask's batch: whether any query of any head of the group may see the key."""
-    return mask.reshape(*mask.shape[:-3], kv_heads, -1, mask.shape[-1]).any(dim=-2)
+    heads, queries, keys = mask.shape[-3:]
+    return mask.reshape(*mask.shape[:-3], kv_heads, heads // kv_heads * queries, keys).any(dim=-2)

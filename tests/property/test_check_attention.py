@@ -140,7 +140,8 @@ def test_an_exception_comes_through_with_a_note_of_the_case(kind: type[Exception
         check_attention(broken, CAUSAL, head_dim=8)
     (note,) = raised.value.__notes__
     assert raised.value.args == ("my kernel broke",)
-    assert note.startswith("1 sequence, 1 query from position 37, 38 keys, head_dim 8, torch.float32\npattern")
+    case = "1 sequence, 1 query from position 37, 38 keys, head_dim 8, value_dim 8, torch.float32"
+    assert note.startswith(f"{case}\npattern")
     shown = "".join(traceback.format_exception(raised.value))
     assert "in broken" in shown and "tensor(" not in shown and len(shown.splitlines()) < 80
 
