@@ -118,7 +118,8 @@ def _cpu(part: Sequence[Request], settings: Settings) -> Iterator[Makers]:
     masses = build_masses([request.compilation("cpu").backward for request in part], optimise=level)
     for n, request in enumerate(part):
         of_cache = partial(cached.__getitem__, held.index(request)) if request in held else None
-        yield plans[n], partial(_nth, forward, n), partial(_nth, backward, n), of_cache, partial(masses.__getitem__, n)
+        of_mass = None if plans[n].gathers else partial(masses.__getitem__, n)
+        yield plans[n], partial(_nth, forward, n), partial(_nth, backward, n), of_cache, of_mass
 
 
 def _nth(made: Callable[[], Sequence[Any]], n: int) -> Any:
