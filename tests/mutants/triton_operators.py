@@ -66,7 +66,8 @@ INPUTS = _of(
     ("the last number never picked", f"{KERNELS}/inputs.py", "number < columns - 1)", "number < columns - 2)"),
     ("a cell of the row before", f"{KERNELS}/inputs.py", "tl.where(inside, row, 0).to(tl.int64) * columns + tl",
      "tl.where(inside, row - 1, 0).to(tl.int64) * columns + tl"),
-    ("lists halved without the last entry", f"{KERNELS}/inputs.py", "high = low + columns", "high = low + columns - 1"),
+    ("lists halved without the first entry", f"{KERNELS}/inputs.py", "low = (row + number) * 0",
+     "low = (row + number) * 0 + 1"),
 )  # fmt: skip
 
 OPERATORS = (*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *UNSEEN, *INPUTS)

@@ -32,7 +32,7 @@ def compiled(
     dtype: torch.dtype = torch.float32,
 ) -> SparseAttention:
     of = replace(pattern(name), score=score or m.Score(), documents=documents)
-    return _module(Request(Lowered(of), dim, dtype), target, torch.device("cpu"), anyhow=False)
+    return _module(Request(Lowered(of), dim, dim, dtype), target, torch.device("cpu"), anyhow=False)
 
 
 def leaves_of(call: Call, dim: int, dtype: torch.dtype, batch: int = BATCH) -> list[Tensor]:
