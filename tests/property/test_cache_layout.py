@@ -101,6 +101,11 @@ STRIDE_IN_A_WINDOW = ResolvedPattern(
 )
 
 
+RUN_ACROSS_PERIODS = replace(
+    STRIDE_IN_A_WINDOW,
+    terms=(m.Intersection((m.Causal(), m.Union((m.Stride(4, 3, True), m.Stride(4, 0, True))))),),
+)
+
 LATE_COLUMNS = replace(
     STRIDE_IN_A_WINDOW,
     terms=(
@@ -120,6 +125,7 @@ def test_needed_keys_stay_in_their_slots() -> None:
     @example(WINDOW_AND_STRIDE, [30, *[1] * 20, 100], 0)
     @example(STRIDE_IN_A_WINDOW, [1] * 40, 3)
     @example(LATE_COLUMNS, [1] * 90, 2)
+    @example(RUN_ACROSS_PERIODS, [1] * 90, 2)
     def check(pattern: ResolvedPattern, steps: list[int], rollback: int) -> None:
         nonlocal evicting
         note(sparse_text(pattern))

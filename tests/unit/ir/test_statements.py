@@ -126,7 +126,9 @@ def test_a_transposed_mask_of_other_pairs_is_told() -> None:
 
 
 @pytest.mark.parametrize("frame", FRAMES)
-@pytest.mark.parametrize("attend", [*DENSE, *STRIDED, *DRAWN, "causal & (window(3b) | stride(4b) | random(1))"])
+@pytest.mark.parametrize(
+    "attend", [*DENSE, *STRIDED, *DRAWN, "causal & (window(3b) | stride(4b) | random(1))", "stride(3b) | stride(4b)"]
+)
 def test_programs_hold_the_statements(attend: str, frame: str) -> None:
     verify(*made(attend, FRAMES[frame]), FRAMES[frame])
 
