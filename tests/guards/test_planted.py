@@ -16,6 +16,8 @@ SANITIZED = {
     "scratch is written past an array's end": "runtime error: index 2 out of bounds",
 }
 
+DENSE = "dense.sparse dense, head_dim 20, value_dim 20, torch.float32"
+
 
 def job(name: str, side: str) -> Job:
     plant: Plant = PLANTS[name]
@@ -42,7 +44,7 @@ def test_guard_pages_find(name: str) -> None:
     report = by_guard_pages(plant.target)[name]
     assert report.findings, f"{name}: not found in {report}"
     for finding in report.findings:
-        assert finding.startswith(f"{plant.kernel} kernel of dense.sparse dense, head_dim 20, torch.float32, "), finding
+        assert finding.startswith(f"{plant.kernel} kernel of {DENSE}, "), finding
         assert f"guard {plant.side}: exit status -11" in finding, finding
 
 

@@ -39,7 +39,7 @@ def test_a_model_computes_what_its_own_attention_does(name: str) -> None:
     ("name", "lacks"),
     [
         ("bloom", "AttentionInterface"),
-        ("deepseek_v3", "one head dimension, got 24, 24 and 16 in layer 0"),
+        ("deepseek_v32", "a pattern with one input of kind rows"),
         ("doge", "the pattern says who sees whom, in layer 0"),
         ("gemma3", "a dict"),
         ("jamba", "self-attention in each of"),

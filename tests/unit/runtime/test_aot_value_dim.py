@@ -20,6 +20,9 @@ NAMES = {
 }
 WITHOUT_PRODUCTS = ("row_sums", "merge", "store")
 
+MOST_OF_WIDE = 256
+"""Bytes a thread that gradients of heads of more than 256 columns may spill, under any release."""
+
 
 def check(target: str, head_dim: int, value_dim: int, parts: tuple[str, ...]) -> None:
     """A sink, a window and strided blocks, one phase a KV group of four heads."""
@@ -36,7 +39,8 @@ def check(target: str, head_dim: int, value_dim: int, parts: tuple[str, ...]) ->
     for record in records:
         assert record.problems == ()
         spilt = max(record.spills or 0, record.stack_bytes or 0)
-        assert spilt <= (OTHERS if record.name.startswith(("forward_", "attend_")) else MOST), record
+        most = MOST_OF_WIDE if head_dim > 256 else MOST
+        assert spilt <= (OTHERS if record.name.startswith(("forward_", "attend_")) else most), record
         assert (record.tensor_core_instructions or 0) >= 16 or record.name in WITHOUT_PRODUCTS
 
 
