@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -39,7 +40,13 @@ def test_a_model_computes_what_its_own_attention_does(name: str) -> None:
     ("name", "lacks"),
     [
         ("bloom", "AttentionInterface"),
-        ("deepseek_v32", "a pattern with one input of kind rows"),
+        pytest.param(
+            "deepseek_v32",
+            "a pattern with one input of kind rows",
+            marks=pytest.mark.skipif(
+                find_spec("transformers.models.deepseek_v32") is None, reason="transformers 5.4 has no such model"
+            ),
+        ),
         ("doge", "the pattern says who sees whom, in layer 0"),
         ("gemma3", "a dict"),
         ("jamba", "self-attention in each of"),

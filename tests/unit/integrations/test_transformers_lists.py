@@ -6,8 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import (
-    DeepseekV32Config,
-    DeepseekV32ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -16,7 +14,6 @@ from transformers import (
 import sparsec
 from sparsec.integrations.transformers import apply, remove
 
-transformers = pytest.importorskip("transformers")
 TOKENS = "pattern dsa { input picks : rows  causal  attend picks }"
 BLOCKS = "pattern msa { block 16  input picks : rows(blocks)  causal  attend picks }"
 MIXED = f"""
@@ -28,8 +25,9 @@ IDS = torch.arange(2 * 40).reshape(2, 40) * 29 % 97
 
 
 def deepseek() -> PreTrainedModel:
+    found = pytest.importorskip("transformers.models.deepseek_v32", reason="transformers 5.4 has no such model")
     torch.manual_seed(0)
-    config = DeepseekV32Config(
+    config = found.DeepseekV32Config(
         vocab_size=97,
         hidden_size=64,
         intermediate_size=96,
@@ -54,15 +52,15 @@ def deepseek() -> PreTrainedModel:
         pad_token_id=0,
         eos_token_id=None,
     )
-    return DeepseekV32ForCausalLM(config).eval()
+    model: PreTrainedModel = found.DeepseekV32ForCausalLM(config).eval()
+    return model
 
 
 def minimax() -> PreTrainedModel:
-    from transformers.models.minimax_m3_vl import MiniMaxM3VLTextConfig
-    from transformers.models.minimax_m3_vl.modeling_minimax_m3_vl import MiniMaxM3VLForCausalLM
-
+    name = "transformers.models.minimax_m3_vl"
+    found = pytest.importorskip(f"{name}.modeling_minimax_m3_vl", reason="transformers 5.4 has no such model")
     torch.manual_seed(0)
-    config = MiniMaxM3VLTextConfig(
+    config = pytest.importorskip(name).MiniMaxM3VLTextConfig(
         vocab_size=97,
         hidden_size=64,
         intermediate_size=32,
@@ -85,7 +83,8 @@ def minimax() -> PreTrainedModel:
         eos_token_id=None,
         pad_token_id=0,
     )
-    return MiniMaxM3VLForCausalLM(config).eval()
+    model: PreTrainedModel = found.MiniMaxM3VLForCausalLM(config).eval()
+    return model
 
 
 MODELS = {"deepseek": (deepseek, TOKENS), "minimax": (minimax, MIXED)}
