@@ -8,7 +8,7 @@ from input_patterns import BATCH, HEADS, KV_HEADS, TERMS, Call, pattern, visible
 from torch import Tensor
 
 from sparsec.pipeline import Lowered
-from sparsec.runtime.compile import _module, module_of, request_for  # noqa: F401
+from sparsec.runtime.compile import _module
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import Request
 

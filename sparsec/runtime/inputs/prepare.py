@@ -77,7 +77,7 @@ def _lookup(test: InputTest, given: Given, call: CallShape, looked_up: bool) -> 
             return Lookup(test, _counts(near), first)
         case Asks.ROW:
             lists = given[0] if given[0].shape[-1] else given[0].new_full((*given[0].shape[:-1], 1), -1)
-            data = _within(lists, 0, keys)
+            data = _within(lists, keys)
             ordered = data.masked_fill(data < 0, _ABSENT).sort(dim=-1).values if looked_up else None
             return Lookup(test, data, ordered=ordered)
         case Asks.CELL:
@@ -112,12 +112,11 @@ def _with_heads(tensor: Tensor, dims: int) -> Tensor:
     return tensor if tensor.dim() == dims else tensor[:, None]
 
 
-def _within(entries: Tensor, first: int, count: int) -> Tensor:
-    """int32: the entries minus `first`, -1 for those outside first .. first + count - 1."""
-    if first == 0 and entries.dtype == torch.int32:
-        return entries.contiguous()  # what is outside is absent for kernels too
-    inside = (entries >= first) & (entries < first + count)
-    return torch.where(inside, entries - first, -1).to(torch.int32)
+def _within(entries: Tensor, count: int) -> Tensor:
+    """int32: the entries, of which those outside 0 .. count - 1 are absent for kernels."""
+    if entries.dtype == torch.int32:
+        return entries.contiguous()
+    return torch.where((entries >= 0) & (entries < count), entries, -1).to(torch.int32)
 
 
 def _marks(entries: Tensor, first: int, count: int) -> Tensor:

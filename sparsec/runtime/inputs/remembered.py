@@ -33,16 +33,17 @@ def remember(
     declared: tuple[InputDecl, ...], inputs: Sequence[Tensor], marks: Sequence[Tensor], lengths: Tensor, counts: Tensor
 ) -> None:
     """Writes what the inputs of a call say of its new keys, of which the last counts[b] are sequence b's, after the
-    lengths[b] that it has. Raises CallError for labels that are not int32."""
-    for of_keys, mark in zip(_of_keys(declared, inputs), marks, strict=True):
-        new, last = of_keys.shape[-1], mark.shape[-1] - 1
-        row = torch.arange(new, device=mark.device) - (new - counts.to(mark.device))[:, None]
-        position = row + lengths[:, None]
-        position = torch.where((row >= 0) & (position < last), position, last).to(torch.int64)
-        batch, heads, _ = mark.shape
+    lengths[b] that it has. One of them at least speaks of keys. Raises CallError for labels that are not int32."""
+    of_inputs = _of_keys(declared, inputs)
+    new, (batch, heads, places) = of_inputs[0].shape[-1], marks[0].shape
+    row = torch.arange(new, device=lengths.device) - (new - counts.to(lengths.device))[:, None]
+    position = row + lengths[:, None]
+    inside = (row >= 0) & (position < places - 1)
+    position = torch.where(inside, position, places - 1).to(torch.int64)[:, None].expand(batch, heads, new)
+    for of_keys, mark in zip(of_inputs, marks, strict=True):
         of_heads = of_keys if of_keys.dim() == 3 else of_keys[:, None]
         spread = of_heads.repeat_interleave(heads // of_heads.shape[1], dim=1).expand(batch, heads, new)
-        mark.scatter_(-1, position[:, None].expand(batch, heads, new), spread)
+        mark.scatter_(-1, position, spread)
 
 
 def recalled(

@@ -87,9 +87,10 @@ def attend_now(
     if inputs:
         # As many keys as any sequence can have by then; a replay of a graph may have more than the host knows of.
         reach = cache.max_len if recorded else min(int(state[0].max()) + new, max(cache.max_len, new))
-        declared = loaded.launch.declared
-        remember(declared, inputs, cache.marks, cache.lengths, cache.counted(new))
-        said = recalled(declared, inputs, cache.marks, reach)
+        if cache.marks:
+            declared = loaded.launch.declared
+            remember(declared, inputs, cache.marks, cache.lengths, cache.counted(new))
+            said = recalled(declared, inputs, cache.marks, reach)
     if new > 1 and told and min(given) == new and not state[0].any() and not recorded:
         # Empty sequences, and all tokens theirs: the forward kernel serves, which is faster.
         out, lse = _first(loaded, q, k, v, sink, inputs, scale)
