@@ -20,7 +20,7 @@ NAMES = {
 }
 WITHOUT_PRODUCTS = ("row_sums", "merge", "store")
 
-MOST_OF_WIDE = 256
+MOST_OF_WIDE = 272
 """Bytes a thread that gradients of heads of more than 256 columns may spill, under any release."""
 
 
