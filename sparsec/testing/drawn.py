@@ -9,12 +9,16 @@ from dataclasses import dataclass, replace
 
 from sparsec.sema import model
 from sparsec.sema.builtins import printed
-from sparsec.sema.inputs import input_names, input_statement
+from sparsec.sema.inputs import TERM_KINDS, UNITS, input_names, input_statement
 from sparsec.sema.model import Documents, InputDecl, InputKind, InputUnit, Leaf, ResolvedPattern, Score, Term
 from sparsec.sema.printer import score_lines
 
 _INPUT_LINE, _INPUT_COLUMN = 2, 11
 """Where the name of the first input of a text is."""
+FORMS = tuple(
+    (kind, unit) for kind in (InputKind.LENGTH, *TERM_KINDS) for unit in (InputUnit.TOKENS, *UNITS.get(kind, ()))
+)
+"""The inputs that stand in terms."""
 
 
 @dataclass(frozen=True, slots=True)

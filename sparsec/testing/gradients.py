@@ -60,8 +60,8 @@ def check_gradients(
     _, _, *stored = reference(grad_out * grown[..., None], shifted * grown, torch.float64)
     if sink is not None and q.dtype != torch.float32:
         plain[3] = reference(grad_out, usual, torch.float32)[5]
-    rows = q.shape[0] * int(mask.any(dim=-1).sum())
-    chance = 1 if q.dtype == torch.float32 else 1 + 2 / math.sqrt(max(rows, 1))
+    seeing = mask.any(dim=-1).expand(q.shape[:3])
+    chance = 1 if q.dtype == torch.float32 else 1 + 2 / math.sqrt(max(int(seeing.sum()), 1))
     for name, ours, right, usually, kept in zip(NAMES, found, exact, plain, stored, strict=False):
         if ours.shape != right.shape:
             raise AssertionError(f"{name} is of shape {list(ours.shape)}, expected {list(right.shape)}")
@@ -72,13 +72,13 @@ def check_gradients(
             assert_errors(name, (error - by_storing).clamp(min=0), by_plain, dtype=ours.dtype)
         else:
             assert_errors(name, error, chance * by_plain, chance * by_storing, dtype=ours.dtype)
-    if bool(found[0][:, ~mask.any(dim=-1)].any()):
+    if bool(found[0][~seeing].any()):
         raise AssertionError("dq of a row that sees no key is not 0")
-    unseen = ~seen_by_group(mask, k.shape[1])
+    unseen = ~seen_by_group(mask, k.shape[1]).expand(k.shape[:3])
     for name, ours in zip(NAMES[1:3], found[1:3], strict=True):
-        if bool(ours[:, unseen].any()):
+        if bool(ours[unseen].any()):
             raise AssertionError(f"{name} of a key that no query sees is not 0")
-    k, v = (t.masked_fill(unseen[None, :, :, None], float("nan")) for t in (k, v))
+    k, v = (t.masked_fill(unseen[..., None], float("nan")) for t in (k, v))
     with uninitialised_as_nan():
         _, _, *again = _run(attend, q, k, v, sink, grad_out, grad_lse)
     for name, ours, other in zip(NAMES, found, again, strict=False):

@@ -15,19 +15,17 @@ from torch import Tensor
 
 from sparsec.sema import model
 from sparsec.sema.builtins import End
-from sparsec.sema.inputs import TERM_KINDS, UNITS
 from sparsec.sema.model import (
     Documents,
     Edge,
     InputDecl,
     InputKind,
-    InputUnit,
     Leaf,
     ResolvedPattern,
     Score,
 )
 from sparsec.sema.modifiers import ENTRIES, KINDS, Given, KeyBias, Modifier, Takes, modifier_of
-from sparsec.testing.drawn import Drawn, HeadLeaf, Operation, Source, Tree, declaration, resolved_of, written
+from sparsec.testing.drawn import FORMS, Drawn, HeadLeaf, Operation, Source, Tree, declaration, resolved_of, written
 
 SETS = ("causal", "full", "none")
 LEAVES = ("window", "sink", "stride", "dilated", "chunk", "columns", "rows", "global", "random")
@@ -210,8 +208,7 @@ def _input_leaf(draw: st.DrawFn, declared: list[InputDecl]) -> HeadLeaf:
     if again >= 0:
         ordinal, decl = again, declared[again]
     else:
-        ordinal, kind = len(declared), draw(st.sampled_from((InputKind.LENGTH, *TERM_KINDS)))
-        unit = draw(st.sampled_from((InputUnit.TOKENS, *UNITS.get(kind, ()))))
+        ordinal, (kind, unit) = len(declared), draw(st.sampled_from(FORMS))
         tiles = st.none() | st.tuples(*[st.sampled_from((1, 3, 16, 24, 64))] * 2)
         decl = declaration(ordinal, kind, unit, draw(tiles) if kind is InputKind.BLOCKS else None)
         declared.append(decl)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -22,10 +23,12 @@ from sparsec.runtime.compile import module_of
 from sparsec.runtime.kernel import LoadedKernel
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import Request, kernel_name
-from sparsec.sema.model import Documents, ResolvedPattern
+from sparsec.sema.model import Documents, InputDecl, InputUnit, ResolvedPattern
 from sparsec.testing import attention_inputs, document_bounds, shapes
 from sparsec.testing.drawn import Source
-from sparsec.testing.probes import Attend
+from sparsec.testing.gradients import check_gradients
+from sparsec.testing.inputs import InputTensors, drawn_inputs
+from sparsec.testing.probes import Attend, check_forward
 from sparsec.testing.strategies import Inputs, Shape, sources_with_meaning
 
 KINDS = (
@@ -44,12 +47,21 @@ class Call:
     shape: Shape
     inputs: Inputs
     cu_seqlens: tuple[int, ...] | None
+    given: dict[str, InputTensors]
+    """What the pattern's run-time inputs are."""
 
     @property
     def visible(self) -> torch.Tensor:
-        """The reference's mask, bool [heads, n_q, n_k]."""
+        """The reference's mask, bool [heads, n_q, n_k]; of a pattern with run-time inputs with their batch before."""
         shape = self.shape
-        return mask(self.pattern, shape.n_q, shape.n_k, shape.q_offset, cu_seqlens=self.cu_seqlens)
+        return mask(
+            self.pattern, shape.n_q, shape.n_k, shape.q_offset, cu_seqlens=self.cu_seqlens, inputs=self.given or None
+        )
+
+    @property
+    def apart(self) -> bool:
+        """Whether no other sequences can join those of the call."""
+        return self.cu_seqlens is not None or bool(self.given)
 
     @property
     def lengths(self) -> torch.Tensor | None:
@@ -67,12 +79,13 @@ def calls(
     value_dims: tuple[int, ...] = (),
     blocks: tuple[int, ...] = (16, 32, 64),
     max_batch: int = 2,
+    run_time: bool = False,
 ) -> Call:
-    """Patterns may have score modifiers, a learned sink, and documents with drawn bounds.
+    """Patterns may have score modifiers, a learned sink, and documents with drawn bounds; `run_time`: and inputs.
 
     Values are as wide as keys in half of the calls, and in all without `value_dims`.
     """
-    source, pattern = draw(sources_with_meaning(blocks=blocks, scored=True))
+    source, pattern = draw(sources_with_meaning(blocks=blocks, scored=True, inputs=run_time))
     shape, cu_seqlens = draw(shapes(max_queries=max_queries, max_keys=max_keys)), None
     if pattern.documents is not Documents.NONE:
         length = max(1, min(shape.n_k, 3 * max_queries // 2))
@@ -81,7 +94,9 @@ def calls(
     value_dim = draw(st.sampled_from(value_dims)) if value_dims and draw(st.booleans()) else head_dim
     counts, dims = (pattern.heads, pattern.kv_heads), {"head_dim": head_dim, "value_dim": value_dim}
     inputs = draw(attention_inputs(*counts, shape, **dims, dtype=dtype, max_batch=max_batch))
-    return Call(source, pattern, shape, inputs, cu_seqlens)
+    sizes = {"n_q": shape.n_q, "n_k": shape.n_k, "q_offset": shape.q_offset}
+    given = drawn_inputs(pattern, batch=inputs.q.shape[0], **sizes, seed=draw(st.integers(0, 2**20)))
+    return Call(source, pattern, shape, inputs, cu_seqlens, given)
 
 
 class Found(Coverage):
@@ -96,7 +111,9 @@ class Found(Coverage):
             return
         self.note(call.source.text, call.visible)
         score, documents, bounds = call.pattern.score, call.pattern.documents, call.cu_seqlens or ()
-        kinds = {modifier.entry.keyword for modifier in score.modifiers}
+        kinds = {modifier.entry.keyword for modifier in score.modifiers} | {
+            form_of(decl) for decl in call.pattern.inputs
+        }
         if documents is not Documents.NONE:
             kinds.add(documents.value)
         sizes = [stop - start for start, stop in pairwise(bounds)]
@@ -111,6 +128,39 @@ class Found(Coverage):
         self.check(patterns)
         for kind in (*KINDS, *(f"torch.{dtype}" for dtype in dtypes)):
             assert self.kinds[kind] >= patterns // 20, f"{kind} is drawn too seldom: {self.kinds}"
+
+
+def form_of(decl: InputDecl) -> str:
+    """Its kind and unit, as a text has them."""
+    return decl.kind.value + f"({decl.unit.value})" * (decl.unit is not InputUnit.TOKENS)
+
+
+def check_forward_of(module: SparseAttention, call: Call) -> None:
+    check_forward(
+        attend_of(module, call),
+        *(call.inputs.q, call.inputs.k, call.inputs.v, call.visible, call.pattern.score),
+        sink=module.sink,
+        q_offset=call.shape.q_offset,
+        apart=call.apart,
+    )
+
+
+def check_gradients_of(module: SparseAttention, call: Call) -> None:
+    check_gradients(
+        attend_of(module, call),
+        *(call.inputs.q, call.inputs.k, call.inputs.v, call.visible, call.pattern.score),
+        sink=module.sink,
+        q_offset=call.shape.q_offset,
+        through_lse=call.shape.n_q % 4 != 0,
+    )
+
+
+def check_named(check: Callable[[SparseAttention, Call], None], module: SparseAttention, call: Call) -> None:
+    """An AssertionError tells the call."""
+    try:
+        check(module, call)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{described(call)}") from error
 
 
 def described(call: Call) -> str:
@@ -189,4 +239,5 @@ def with_sink(module: SparseAttention) -> SparseAttention:
 
 def attend_of(module: SparseAttention, call: Call) -> Attend:
     offset = None if call.lengths is not None else call.shape.q_offset
-    return lambda q, k, v: module(q, k, v, q_offset=offset, return_lse=True, cu_seqlens=call.lengths)
+    given = call.given or None
+    return lambda q, k, v: module(q, k, v, q_offset=offset, return_lse=True, cu_seqlens=call.lengths, inputs=given)

@@ -7,35 +7,25 @@ import subprocess
 import sys
 
 import pytest
-from drawn_calls import EVERY_DTYPE, Call, Found, attend_of, calls, chosen_calls, cpu_modules, described, module_for
+from drawn_calls import (
+    EVERY_DTYPE,
+    Call,
+    Found,
+    calls,
+    check_gradients_of,
+    check_named,
+    chosen_calls,
+    cpu_modules,
+    described,
+    module_for,
+)
 from hypothesis import given, note
 from vacuity import examples, wanted
-
-from sparsec.runtime.module import SparseAttention
-from sparsec.testing.gradients import check_gradients
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 compiled = pytest.mark.skipif(INTERPRETED, reason="this process tests interpreted Triton alone")
 ON_TORCH, ON_CPU, ON_TRITON = wanted(500, at_night=3_000), wanted(150, at_night=300), wanted(40, at_night=80)
 IN_ONE_LIBRARY = 10
-
-
-def check_call(module: SparseAttention, call: Call, found: Found) -> None:
-    check_gradients(
-        attend_of(module, call),
-        *(call.inputs.q, call.inputs.k, call.inputs.v, call.visible, call.pattern.score),
-        sink=module.sink,
-        q_offset=call.shape.q_offset,
-        through_lse=call.shape.n_q % 4 != 0,
-    )
-    found.note_call(call)
-
-
-def check_named(module: SparseAttention, call: Call, found: Found) -> None:
-    try:
-        check_call(module, call, found)
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{described(call)}") from error
 
 
 @compiled
@@ -46,7 +36,8 @@ def test_torch() -> None:
     @given(calls(70, 130, (8, 16), EVERY_DTYPE, value_dims=(4, 24)))
     def check(call: Call) -> None:
         note(described(call))
-        check_call(module_for(call, "torch"), call, found)
+        check_gradients_of(module_for(call, "torch"), call)
+        found.note_call(call)
 
     check()
     found.check_kinds(ON_TORCH, EVERY_DTYPE)
@@ -59,7 +50,8 @@ def test_cpu() -> None:
     for start in range(0, len(chosen), IN_ONE_LIBRARY):
         part = chosen[start : start + IN_ONE_LIBRARY]
         for call, module in zip(part, cpu_modules(part, gradients=True), strict=True):
-            check_named(module, call, found)
+            check_named(check_gradients_of, module, call)
+            found.note_call(call)
     found.check_kinds(ON_CPU, EVERY_DTYPE)
 
 
@@ -68,7 +60,8 @@ def test_triton() -> None:
     found = Found()
     few = calls(40, 70, (16,), ("float32", "float32", "float16"), blocks=(16, 32), max_batch=1)
     for call in chosen_calls(few, ON_TRITON):
-        check_named(module_for(call, "triton"), call, found)
+        check_named(check_gradients_of, module_for(call, "triton"), call)
+        found.note_call(call)
     found.check_kinds(ON_TRITON, ("float32", "float16"))
 
 
