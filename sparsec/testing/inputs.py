@@ -23,10 +23,20 @@ LARGEST_TREE = 9
 
 
 def drawn_inputs(
-    pattern: ResolvedPattern, *, batch: int, n_q: int, n_k: int, q_offset: int, seed: int, wild: bool = False
+    pattern: ResolvedPattern,
+    *,
+    batch: int,
+    n_q: int,
+    n_k: int,
+    q_offset: int,
+    seed: int,
+    wild: bool = False,
+    new_keys: int | None = None,
 ) -> dict[str, InputTensors]:
-    """On the CPU, by name. `wild`: integers are any, and a list may name one twice."""
-    sizes = Sizes(batch, pattern.heads, pattern.kv_heads, n_q, n_k, n_k, q_offset)
+    """On the CPU, by name. `wild`: integers are any, and a list may name one twice. `new_keys`: those that the call
+    brings, beside what a cache has; all of them if left out."""
+    brought = n_k if new_keys is None else new_keys
+    sizes = Sizes(batch, pattern.heads, pattern.kv_heads, n_q, brought, n_k, q_offset)
     draw = _Draw(torch.Generator().manual_seed(seed), sizes, pattern.block, wild)
     return {decl.name: draw.of(decl) for decl in settled(pattern.inputs, pattern.block)}
 
@@ -40,17 +50,21 @@ class _Draw:
     block: int
     wild: bool
 
+    @property
+    def keys(self) -> int:
+        return self.sizes.new_keys if self.sizes.n_k is None else self.sizes.n_k
+
     def of(self, decl: InputDecl) -> InputTensors:
         sizes, first = self.sizes, (self.one_of((1, self.sizes.batch or 1)), self.heads())
         match decl.kind:
             case InputKind.LENGTH:
-                lengths = self.integers(-3, sizes.new_keys + 9, first if self.chance(0.5) else first[:1])
+                lengths = self.integers(-3, self.keys + 9, first if self.chance(0.5) else first[:1])
                 return self.integral(self.some(lengths, (0, -(2**31), 2**31 - 1), 0.2))
             case InputKind.TOKENS:
                 shape = (*first, sizes.new_keys) if self.chance(0.5) else (first[0], sizes.new_keys)
                 return self.strided(self.marks(shape))
             case InputKind.COLUMNS | InputKind.ROWS:
-                end = -(-sizes.new_keys // self.block) if decl.unit is InputUnit.BLOCKS else sizes.new_keys
+                end = -(-self.keys // self.block) if decl.unit is InputUnit.BLOCKS else self.keys
                 return self.lists((*first, sizes.n_q) if decl.kind is InputKind.ROWS else first, end)
             case InputKind.SLASHES:
                 last = max((sizes.q_offset or 0) + sizes.n_q - 1, 0)
@@ -62,7 +76,7 @@ class _Draw:
                 return self.strided(self.marks((*first, *(n + self.one_of((0, 0, 2)) for n in needed))))
             case InputKind.BLOCKS:
                 shape = (*first, tile_rows(decl, sizes) + self.one_of((0, 0, 2)))
-                indices = self.lists(shape, -(-sizes.new_keys // tile_of(decl)[1]))
+                indices = self.lists(shape, -(-self.keys // tile_of(decl)[1]))
                 return self.integral(self.integers(0, indices.shape[-1] + 1, shape)), indices
             case InputKind.LABELS:
                 scale = self.one_of((1, 1, 2**28))
@@ -72,7 +86,7 @@ class _Draw:
                 )
                 return queries, keys
             case InputKind.TREE:
-                n = min(self.number(LARGEST_TREE + 1), sizes.new_keys)
+                n = min(self.number(LARGEST_TREE + 1), self.keys)
                 parents = [self.integers(-1, max(token, 0), first[:1]) for token in range(n)]
                 return self.integral(
                     torch.stack(parents, 1) if parents else torch.zeros((first[0], 0), dtype=torch.int64)

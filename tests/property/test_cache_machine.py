@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from cached_inputs import Marks, marks_of, new_inputs, of_sequence
 from cached_patterns import causal_patterns, cpu_modules, torch_module
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from sparsec.sema import model as m
 from sparsec.sema.model import ResolvedPattern
 from sparsec.sema.modifiers import Alibi, Softcap
 from sparsec.testing import sparse_text
+from sparsec.testing.inputs import InputTensors
 
 RUNS, STEPS = wanted(500, at_night=2_000), 50
 HEAD_DIM, MAX_LEN = 8, 100
@@ -61,13 +63,24 @@ CHOSEN = (
 
 @dataclass(slots=True)
 class Tokens:
-    """One sequence's keys and values, [kv_heads, length, head_dim]."""
+    """One sequence's keys and values, [kv_heads, length, head_dim], and what run-time inputs say of its keys."""
 
     k: Tensor
     v: Tensor
+    marks: Marks
 
     def cut(self, length: int) -> Tokens:
-        return Tokens(self.k[:, :length], self.v[:, :length])
+        cut = {name: of_keys[:, :length] for name, of_keys in self.marks.items()}
+        return Tokens(self.k[:, :length], self.v[:, :length], cut)
+
+    def last(self, count: int) -> Tokens:
+        first = self.k.shape[1] - count
+        last = {name: of_keys[:, first:] for name, of_keys in self.marks.items()}
+        return Tokens(self.k[:, first:], self.v[:, first:], last)
+
+    def followed_by(self, new: Tokens) -> Tokens:
+        marks = {name: torch.cat((self.marks.get(name, told[:, :0]), told), 1) for name, told in new.marks.items()}
+        return Tokens(torch.cat((self.k, new.k), 1), torch.cat((self.v, new.v), 1), marks)
 
 
 @dataclass(slots=True)
@@ -78,12 +91,11 @@ class Pair:
     rows: list[Tokens]
 
 
-def expected(pattern: ResolvedPattern, q: Tensor, row: Tokens) -> Tensor:
+def expected(pattern: ResolvedPattern, q: Tensor, row: Tokens, given: dict[str, InputTensors] | None) -> Tensor:
     """Attention of the row's last queries, q [heads, n, head_dim], to all of its keys, by the reference."""
-    visible = mask(pattern, q.shape[1], row.k.shape[1])
-    score = pattern.score
-    keys, values = row.k[None], row.v[None]
-    out, _ = attention(q[None], keys, values, visible, score)
+    n, length = q.shape[1], row.k.shape[1]
+    visible = mask(pattern, n, length, length - n, inputs=given)
+    out, _ = attention(q[None], row.k[None], row.v[None], visible, pattern.score)
     return out[0]
 
 
@@ -100,7 +112,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     def tokens(self, n: int) -> Tokens:
         shape = self.pattern.kv_heads, n, HEAD_DIM
-        return Tokens(*(torch.randn(shape, generator=self.generator) for _ in range(2)))
+        return Tokens(*(torch.randn(shape, generator=self.generator) for _ in range(2)), {})
 
     @property
     def pair(self) -> Pair:
@@ -113,21 +125,24 @@ class CacheMachine(RuleBasedStateMachine):
         k, v = torch.stack([row.k for row in new]), torch.stack([row.v for row in new])
         own = counts or [n] * len(new)
         before = pair.cache.keys.clone(), pair.cache.lengths
-        if max(row.k.shape[1] + count for row, count in zip(pair.rows, own, strict=True)) > MAX_LEN:
+        stops = [row.k.shape[1] + count for row, count in zip(pair.rows, own, strict=True)]
+        seed = int(torch.randint(2**20, (), generator=self.generator))
+        given = new_inputs(self.pattern, n, stops, seed) if self.pattern.inputs else None
+        if max(stops) > MAX_LEN:
             with pytest.raises(CallError, match="nothing was written"):
-                self.module(q, k, v, cache=pair.cache, lengths=counts)
+                self.module(q, k, v, cache=pair.cache, lengths=counts, inputs=given)
             assert torch.equal(before[0].nan_to_num(7.0), pair.cache.keys.nan_to_num(7.0))
             assert before[1] == pair.cache.lengths
             return
-        out = self.module(q, k, v, cache=pair.cache, lengths=counts)
+        out = self.module(q, k, v, cache=pair.cache, lengths=counts, inputs=given)
         for b, (old, fresh, count) in enumerate(zip(pair.rows, new, own, strict=True)):
-            rows = Tokens(
-                torch.cat([old.k, fresh.k[:, n - count :]], 1), torch.cat([old.v, fresh.v[:, n - count :]], 1)
-            )
-            pair.rows[b] = rows
+            told = marks_of(self.pattern, given, b) if given else {}
+            rows = pair.rows[b] = old.followed_by(Tokens(fresh.k, fresh.v, told).last(count))
             assert not out[b, :, : n - count].any(), "padding has an output"
             if count:
-                error = (out[b, :, n - count :] - expected(self.pattern, q[b, :, n - count :], rows)).abs().max()
+                alone = of_sequence(self.pattern, given, b, rows.marks) if given else None
+                wanted = expected(self.pattern, q[b], rows, alone)[:, n - count :]
+                error = (out[b, :, n - count :] - wanted).abs().max()
                 assert error < TOLERANCE, f"sequence {b} of {rows.k.shape[1]} keys, {count} new ones: off by {error}"
         assert pair.cache.lengths == tuple(row.k.shape[1] for row in pair.rows)
 
@@ -211,11 +226,11 @@ class CpuMachine(CacheMachine):
         self.begin(CHOSEN[which], built()[which], batch, rollback)
 
 
-def run(machine: type[CacheMachine], runs: int) -> None:
+def run(machine: type[CacheMachine], runs: int, steps: int = STEPS) -> None:
     slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis leaves it untyped
         machine,
-        settings=settings(max_examples=runs, stateful_step_count=STEPS, deadline=None, suppress_health_check=slow),
+        settings=settings(max_examples=runs, stateful_step_count=steps, deadline=None, suppress_health_check=slow),
     )
 
 

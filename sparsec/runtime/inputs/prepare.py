@@ -116,7 +116,7 @@ def _within(entries: Tensor, count: int) -> Tensor:
     """int32: the entries, of which those outside 0 .. count - 1 are absent for kernels."""
     if entries.dtype == torch.int32:
         return entries.contiguous()
-    return torch.where((entries >= 0) & (entries < count), entries, -1).to(torch.int32)
+    return torch.where((entries >= 0) & (entries < count), entries, -1).to(torch.int32).contiguous()
 
 
 def _marks(entries: Tensor, first: int, count: int) -> Tensor:
