@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from sparsec.ir.bands.classes import BlockMask, HeadBands, bands_of_heads
+from sparsec.ir.bands.kept import beside_lists, kept_marks, over_lists
 from sparsec.ir.bands.normalise import Effort
 from sparsec.plan.build import limited_mask, plan_backward, plan_kernels
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
@@ -137,6 +138,17 @@ class Lowered:
         bands = self.bands
         return cache_layout(self.pattern, bands, Effort(self.effort.left))
 
+    @cached_property
+    def layout_beside_lists(self) -> CacheLayout:
+        """Of a cache that has marked keys in lists (`KVCache.keep`), the layout of the others; raises as `layout` does."""
+        bands = beside_lists(self.bands)
+        return cache_layout(self.pattern, bands, Effort(self.effort.left))
+
+    @cached_property
+    def mask_over_lists(self) -> BlockMask:
+        """The heads by their bands over such a cache; raises as `mask` does."""
+        return limited_mask(over_lists(self.bands, self.pattern.inputs), self.pattern.block)
+
     def plan_forward(
         self, *, head_dim: int, value_dim: int | None = None, dtype: str, query_tile: int, key_tile: int
     ) -> KernelPlan:
@@ -194,6 +206,23 @@ class Lowered:
             key_tile=key_tile,
         )
         return verified(plan, self.mask)
+
+    def plan_kept(
+        self, *, head_dim: int, value_dim: int | None = None, dtype: str, query_tile: int, key_tile: int
+    ) -> CachedPlan:
+        """The plan of attention over a cache that has marked keys in lists; raises as `layout` and `mask` do."""
+        plan = plan_cached(
+            self.pattern,
+            self.layout_beside_lists,
+            self.mask_over_lists,
+            head_dim=head_dim,
+            value_dim=value_dim,
+            dtype=dtype,
+            query_tile=query_tile,
+            key_tile=key_tile,
+            kept=kept_marks(self.bands, self.pattern.inputs, self.pattern.kv_heads),
+        )
+        return verified(plan, self.mask_over_lists)
 
 
 @dataclass(frozen=True)
@@ -262,8 +291,15 @@ class Compilation:
         """Both; their tables of draws are the same."""
         return self.chunks, self.rows
 
-    def _cached(self, tiles: tuple[int, int]) -> CachedPlan:
-        return self.lowered.plan_cached(
+    @property
+    def kept(self) -> tuple[CachedPlan, CachedPlan]:
+        """Both, over a cache that has marked keys in lists."""
+        sizes = self.target, self.widest, self.dtype
+        plan = self.lowered.plan_kept
+        return self._cached(cached_tile_sizes(*sizes), plan), self._cached(decode_tile_sizes(*sizes), plan)
+
+    def _cached(self, tiles: tuple[int, int], plan: Callable[..., CachedPlan] | None = None) -> CachedPlan:
+        return (plan or self.lowered.plan_cached)(
             head_dim=self.head_dim,
             value_dim=self.value_dim,
             dtype=self.dtype,

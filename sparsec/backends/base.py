@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from sparsec.runtime.kv.lists import KeptLists
+
 
 class Unavailable(SparsecError):
     """This machine lacks what a backend builds its kernels with; `lack` says so in a few words."""
@@ -121,6 +123,11 @@ def no_mass() -> MassKernel:
     raise CallError("expected a module whose kernels give a mass, got return_mass for one whose kernels do not")
 
 
+def no_kept() -> CachedKernel:
+    """In place of `Kernels.make_kept`. Raises CallError."""
+    raise CallError("expected a module with kernels over kept keys for `keep`, which sparsec.compile gives for CPUs")
+
+
 class OracleKernel(ForwardKernel, Protocol):
     """A forward kernel that is plain torch, which autograd goes through; it is made for a pattern, not for a plan."""
 
@@ -182,7 +189,8 @@ class Cached:
     lengths: int32 [B], the tokens that each sequence has already. counts: int32 [B], how many of the call's N tokens
     are its own: the last ones of the N, the rest before them being padding (None: all N).
     places: int32 [kv_heads, regions, 2]: base and capacity of each region, 0 and 0 where a group has fewer.
-    marks: what the cache remembers of inputs, as of `runtime.inputs.remembered`.
+    marks: what the cache remembers of inputs, as of `runtime.inputs.remembered`. kept: lists of marked keys, and what a
+    call says of its own keys; `attend` adds those that are marked, and sees them there.
     state, max_len: as of `runtime.kv.cache.KVCache`, for a kernel that `advances`: storing then counts the tokens in
     state and lengths, and raises CallError before anything is written if a sequence would have more than max_len.
     """
@@ -195,6 +203,7 @@ class Cached:
     state: Tensor | None = None
     max_len: int = POSITION_LIMIT
     marks: tuple[Tensor, ...] = ()
+    kept: KeptLists | None = None
     checked: bool = False
     """Set by a kernel that has found the tensors, counts aside, to be what it takes."""
 
@@ -286,6 +295,7 @@ class Kernels:
     make_backward: Callable[[], BackwardKernel]
     make_cached: Callable[[], CachedKernel]
     make_mass: Callable[[], MassKernel] = no_mass
+    make_kept: Callable[[], CachedKernel] = no_kept
 
 
 @dataclass(frozen=True, slots=True)

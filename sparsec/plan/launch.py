@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sparsec.ir.bands.band import InputTest
+from sparsec.ir.bands.kept import KeptMarks
 from sparsec.ir.tiles.program import ListSpec
 from sparsec.plan.heads import (
     ColumnChunk,
@@ -158,16 +159,18 @@ class BackwardLaunch:
 
 @dataclass(frozen=True)
 class CachedLaunch:
-    """Attention over a cache: of `chunks` of queries, and of `few`. `store`: the table of KV groups."""
+    """Attention over a cache: of `chunks` of queries, and of `few`. `store`: the table of KV groups. `kept`: as of a
+    CachedPlan; a folder has no kernels with lists."""
 
     chunks: LaunchPlan
     few: LaunchPlan
     store: Table
     layout: CacheLayout
+    kept: KeptMarks | None = None
 
     @classmethod
     def of(cls, chunks: CachedPlan, few: CachedPlan) -> CachedLaunch:
-        return cls(LaunchPlan.of(chunks.attend), LaunchPlan.of(few.attend), group_table(chunks.store), chunks.layout)
+        return cls(LaunchPlan.of(chunks.attend), LaunchPlan.of(few.attend), group_table(chunks.store), chunks.layout, chunks.kept)
 
     @cached_property
     def regions(self) -> int:

@@ -18,7 +18,7 @@ from sparsec.ir.expr.nodes import Extent
 from sparsec.ir.expr.scalars import Interval
 from sparsec.ir.tiles.program import Segment, TileProgram
 from sparsec.prove.formulas import LinearScope
-from sparsec.prove.linear import Condition, Linear, Space, every, some
+from sparsec.prove.linear import YES, Condition, Linear, Space, every, some
 from sparsec.prove.meaning import input_says
 
 _LENGTHS = (Asks.KEY_BELOW, Asks.QUERY_BELOW, Asks.NEAR)
@@ -128,6 +128,8 @@ def tile_setting(bound: BoundProgram) -> TileSetting:
 
 def _picked(space: Space, test: InputTest, scope: Extent) -> Condition:
     """What an input says: of the pair, anything; of its tile, what the pair does not rule out."""
+    if test.asks is Asks.KEPT:  # a cache's lists have every key that is asked for
+        return YES
     pair = input_says(space, test.ordinal, test.asks.value if test.asks in _LENGTHS else "pair")
     match scope:
         case Extent.PAIR:

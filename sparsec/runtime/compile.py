@@ -179,6 +179,7 @@ def _with_other(kernels: Kernels, maker: Backend, other: str, compilation: Compi
         lambda: either(kernels.make_backward, lambda others: others.make_backward()),
         lambda: either(kernels.make_cached, lambda others: others.make_cached()),
         lambda: either(kernels.make_mass, lambda others: others.make_mass()),
+        lambda: either(kernels.make_kept, lambda others: others.make_kept()),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsec.backends.base import BackwardKernel, CachedKernel, ForwardKernel, Kernels, Lookup, MassKernel
+from sparsec.ir.bands.band import Asks
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.launch import LaunchPlan
 from sparsec.runtime.draws import DrawTables
@@ -41,11 +42,7 @@ class LoadedKernel:
 
     def lookups(self, inputs: Sequence[Tensor], n_queries: int, n_keys: int, q_offset: int) -> tuple[Lookup, ...]:
         """What the kernels look up in the tensors of a call's inputs, which are those of all inputs in order."""
-        if not self.launch.inputs:
-            return ()
-        given = by_input(self.launch.declared, inputs, Tensor.dim)
-        call = CallShape(n_queries, n_keys, q_offset)
-        return prepared(self.launch.inputs, given, call, self.launch.looked_up)
+        return lookups(self.launch, inputs, CallShape(n_queries, n_keys, q_offset))
 
     @cached_property
     def plan(self) -> KernelPlan:
@@ -60,8 +57,22 @@ class LoadedKernel:
         return self.kernels.make_cached()
 
     @cached_property
+    def kept(self) -> CachedKernel:
+        """The kernels over a cache that has marked keys in lists. Raises CallError where there are none."""
+        return self.kernels.make_kept()
+
+    @cached_property
     def mass(self) -> MassKernel:
         return self.kernels.make_mass()
+
+
+def lookups(launch: LaunchPlan, inputs: Sequence[Tensor], call: CallShape) -> tuple[Lookup, ...]:
+    """What kernels of a launch plan look up in the tensors of all inputs in order."""
+    tests = tuple(test for test in launch.inputs if test.asks not in (Asks.KEPT, Asks.KEPT_MARK))
+    if not tests:
+        return ()
+    given = by_input(launch.declared, inputs, Tensor.dim)
+    return prepared(tests, given, call, launch.looked_up)
 
 
 _KERNELS: dict[str, LoadedKernel] = {}

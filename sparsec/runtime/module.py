@@ -362,6 +362,7 @@ class SparseAttention(nn.Module):
                     "expected no vmap over a call with a cache, got one; a cache has a batch_size of its own"
                 )
             # Nobody watches operators; on a CPU, dispatch would take as long as a third of a step's kernel.
+            cache.make_room(new)
             found = cache.seen(counts), cache.lists, flat, self.scale
             return attend_now(registered(self._kernel, q.device), q, k, v, sink, *found, checked=True)
         out, lse = attend_cached(
@@ -377,6 +378,7 @@ class SparseAttention(nn.Module):
             cache.places,
             cache.lists,
             list(cache.marks),
+            [] if cache.kept is None else list(cache.kept.tensors.values()),
             flat,
             cache.max_len,
             self._kernel,

@@ -32,6 +32,7 @@ class TorchBackend:
             lambda: TorchBackward(compilation.backward),
             lambda: TorchCached(compilation.chunks),
             lambda: TorchMass(compilation.forward),
+            lambda: TorchCached(compilation.kept[0]),
         )
 
 

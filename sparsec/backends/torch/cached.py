@@ -21,6 +21,7 @@ from sparsec.ir.expr.evaluate import evaluate
 from sparsec.ir.expr.nodes import Expr
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.launch import CachedLaunch
+from sparsec.runtime.kv.lists import append, check_append
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,12 @@ class TorchCached:
     ) -> tuple[Tensor, Tensor]:
         out = q.new_zeros((*q.shape[:3], v.shape[3]))
         lse = q.new_full(q.shape[:3], -math.inf, dtype=wide_type(q))
+        assert store or cache.kept is None, "marked keys are seen in the lists"
+        self._append(k, v, cache)
         for b, (length, count) in enumerate(zip(*cache.numbers(k.shape[2]), strict=True)):
             self._attend_one(_Sources(q, k, v, cache, b, length, count), out[b], lse[b], scale, sink, inputs)
         if store:
-            self.store(k, v, cache)
+            self._store(k, v, cache)
         return out, lse
 
     def _attend_one(
@@ -75,7 +78,7 @@ class TorchCached:
         whole = Sequence((of.length, stop), (0, stop), first, 0, stop, first, False, of.q.device)
         for n, head_class in enumerate(plan.classes):
             apart = (
-                asked_apart(each, whole, plan.heads, range(of.b, of.b + 1), inputs)
+                asked_apart(each, whole, plan.heads, range(of.b, of.b + 1), inputs, of.cache.kept)
                 for each in head_groups(plan, (head_class,))
             )
             for heads, sequence in chain.from_iterable(apart):
@@ -90,6 +93,16 @@ class TorchCached:
                     lse[heads.heads, rows] = state.log_sum_exp()[0]
 
     def store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
+        self._append(k, v, cache)
+        self._store(k, v, cache)
+
+    def _append(self, k: Tensor, v: Tensor, cache: Cached) -> None:
+        if cache.kept is not None:
+            counts = cache.counted(k.shape[2])
+            check_append(cache.kept, k.shape[2], counts)
+            append(cache.kept, k, v, cache.lengths, counts)
+
+    def _store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
         for b, (length, count) in enumerate(zip(*cache.numbers(k.shape[2]), strict=True)):
             keys = torch.arange(length, length + count, device=k.device)
             for group_class in self.planned.store:
@@ -119,6 +132,9 @@ class _Sources:
 
         Of a block with `own` columns: [1, heads, rows, columns, D].
         """
+        if block.kept:
+            assert self.cache.kept is not None, "entries are those of lists"
+            return self._seen(block, [self.cache.kept.keys[block.columns].to(wide)], [self.cache.kept.values[block.columns].to(wide)])
         first_new = self.length + self.count - self.k.shape[2]
         old = block.columns < self.length
         found: list[list[Tensor]] = [[], []]
@@ -128,7 +144,11 @@ class _Sources:
                 fresh = new[self.b, group, (block.columns - first_new).clamp(0, new.shape[2] - 1)]
                 stored = arena[self.b, slots.where(old, 0)] if arena.shape[1] else fresh
                 parts.append(stored.where(old[..., None], fresh).to(wide))
-        keys, values = (torch.stack(parts)[None] for parts in found)
+        return self._seen(block, *found)
+
+    @staticmethod
+    def _seen(block: Block, of_keys: list[Tensor], of_values: list[Tensor]) -> tuple[Tensor, Tensor]:
+        keys, values = (torch.stack(parts)[None] for parts in (of_keys, of_values))
         if block.live is None:
             return keys, values
         seen = (block.live if block.own else block.live.any(dim=0))[..., None]

@@ -15,10 +15,13 @@ import torch
 from torch import Tensor
 
 from sparsec.backends.base import Lookup
+from sparsec.diagnostics.model import InternalError
 from sparsec.ir.bands.band import Asks, InputTest
+from sparsec.ir.bands.kept import WORD
 from sparsec.ir.expr.nodes import Extent
 from sparsec.ir.tiles.interpreter import Positions, anything
 from sparsec.plan.target import TORCH_COLUMNS
+from sparsec.runtime.kv.lists import KeptLists
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Picks:
     key_base: int
     first_query: int
     n_keys: int
+    kept: KeptLists | None = None
 
     def of_pair(self, test: InputTest, i: Tensor, j: Tensor) -> Tensor:
         """bool: whether the test, not negated, passes for positions that broadcast together."""
@@ -82,11 +86,15 @@ class Picks:
                 return i < data
             case Asks.NEAR:
                 return (i - j < data) & (data > 0)
+            case Asks.KEPT | Asks.KEPT_MARK:
+                raise InternalError("lists of kept keys are asked of their entries alone")
             case _:
                 assert_never(test.asks)
 
     def of_tile(self, test: InputTest, scope: Extent, queries: Positions, keys: Positions) -> bool:
         """As `ir.tiles.interpreter.Asked`; tensors that lie elsewhere are not waited for, and may say anything."""
+        if test.asks in (Asks.KEPT, Asks.KEPT_MARK):
+            return anything(test, scope, queries, keys)
         lookup = self._of(test)
         if lookup.data.device.type != "cpu":
             return anything(test, scope, queries, keys)
@@ -117,7 +125,7 @@ class Picks:
                 return (i0 if scope is Extent.SOME else i1) < int(data)
             case Asks.NEAR:
                 return bool((i0 - j1 if scope is Extent.SOME else i1 - j0) < int(data) and data > 0)
-            case Asks.ROW | Asks.LABEL | Asks.ANCESTOR:
+            case Asks.ROW | Asks.LABEL | Asks.ANCESTOR | Asks.KEPT | Asks.KEPT_MARK:
                 return anything(test, scope, queries, keys)
             case _:
                 assert_never(test.asks)
@@ -133,6 +141,21 @@ class Picks:
             first = part.where(known, 0).to(torch.int64) * test.width
             keys = (first[..., None] + within).flatten(1)
             yield keys.clamp(max=n_keys - 1), known.repeat_interleave(test.width, dim=1) & (keys < n_keys)
+
+    def kept_entries(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The entries of the list of kept keys, in chunks, and their positions."""
+        assert self.kept is not None, "a plan over lists of kept keys comes with these"
+        groups = self.kept.lists.shape[1]
+        base, _, count = self.kept.lists[self.sequence, self.head * groups // self.heads].tolist()
+        for first in range(base, base + count, TORCH_COLUMNS):
+            entries = torch.arange(first, min(first + TORCH_COLUMNS, base + count), device=self.kept.keys.device)
+            yield entries, self.kept.entries[0, entries].to(torch.int64)
+
+    def marked(self, test: InputTest, entries: Tensor) -> Tensor:
+        """Whether kept keys are marked."""
+        assert self.kept is not None, "a plan over lists of kept keys comes with these"
+        bit = self.kept.of.bit(self.kept.of.ordinals.index(test.ordinal), self.head)
+        return (self.kept.entries[1 + bit // WORD, entries] >> bit % WORD & 1) != 0
 
     def _of(self, test: InputTest) -> Lookup:
         return next(lookup for lookup in self.lookups if lookup.test == test)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparsec.backends.base import Lookup
 from sparsec.backends.torch.picks import Picks
+from sparsec.ir.bands.band import Asks
 from sparsec.ir.bands.classes import equal_heads
 from sparsec.ir.expr.evaluate import holds
 from sparsec.ir.expr.fold import lists_in, picks_in
@@ -19,6 +20,7 @@ from sparsec.ir.tiles.interpreter import Asked, Visit, anything, draws, transpos
 from sparsec.ir.tiles.program import TileProgram
 from sparsec.plan.kernel import HeadClass, KernelPlan
 from sparsec.plan.target import TORCH_COLUMNS
+from sparsec.runtime.kv.lists import KeptLists
 from sparsec.sema.model import Documents
 
 
@@ -64,7 +66,7 @@ class Block:
 
     `i` is [queries, 1], `j` [1, keys] and `live` [queries, keys]; `row_dim` is their dimension along the tile's rows: 0
     for a query tile, 1 for a key tile. `own`: each row has columns of its own; then `columns` and `j` are [queries,
-    keys].
+    keys]. `kept`: columns are entries of lists of kept keys.
     """
 
     columns: Tensor
@@ -73,6 +75,7 @@ class Block:
     live: Tensor | None
     row_dim: int
     own: bool = False
+    kept: bool = False
 
 
 Share = tuple[HeadGroup, Sequence]
@@ -95,7 +98,12 @@ def shares(
 
 
 def asked_apart(
-    heads: HeadGroup, sequence: Sequence, count: int, batch: range, inputs: tuple[Lookup, ...]
+    heads: HeadGroup,
+    sequence: Sequence,
+    count: int,
+    batch: range,
+    inputs: tuple[Lookup, ...],
+    kept: KeptLists | None = None,
 ) -> Iterator[Share]:
     """The heads, of `count`, with the sequences of a batch; one by one, as far as their programs ask inputs."""
     if not heads.program.inputs:
@@ -104,7 +112,7 @@ def asked_apart(
     for b in batch:
         for head, group in zip(heads.heads, heads.groups, strict=True):
             bases = -sequence.q_offset, -sequence.k_offset
-            picks = Picks(inputs, b, head, count, *bases, sequence.first_query, sequence.n_keys)
+            picks = Picks(inputs, b, head, count, *bases, sequence.first_query, sequence.n_keys, kept)
             alone = replace(sequence, batch=slice(b, b + 1), picks=picks)
             yield HeadGroup([head], [group], heads.program, heads.constants), alone
 
@@ -155,6 +163,11 @@ def _own_keys(heads: HeadGroup, at: Sequence, rows: tuple[int, int], i: Tensor) 
     """The keys that the rows list themselves, as far as no tile has them."""
     for gather in heads.program.gathers:
         assert at.picks is not None, "a program with gathers asks inputs"
+        if heads.program.inputs[gather.test].asks is Asks.KEPT:
+            for entries, positions in at.picks.kept_entries():
+                j = positions[None]
+                yield Block(entries, i, j, _live(heads, at, gather.live, i, j, entries), 0, kept=True)
+            continue
         for j, known in at.picks.entries(heads.program.inputs[gather.test], rows, at.n_keys):
             known = known & (j >= at.keys[0]) & (j < at.keys[1])
             live = known & _live(heads, at, gather.live, i, j)
@@ -194,8 +207,10 @@ def _chunks(
                 yield positions, full
 
 
-def _live(heads: HeadGroup, at: Sequence, test: Bool, i: Tensor, j: Tensor) -> Tensor:
-    """A program's condition on queries i x keys j, which broadcast together, bool."""
+def _live(
+    heads: HeadGroup, at: Sequence, test: Bool, i: Tensor, j: Tensor, entries: Tensor | None = None
+) -> Tensor:
+    """A program's condition on queries i x keys j, which broadcast together, bool; `entries`: of kept keys."""
     program = heads.program
     values: dict[str, int | Tensor] = {**heads.constants, "nk": at.n_keys, "i": i, "j": j}
     answers: dict[int | Picked, Tensor] = {}
@@ -210,7 +225,11 @@ def _live(heads: HeadGroup, at: Sequence, test: Bool, i: Tensor, j: Tensor) -> T
         answers[n] = (table.view(len(i), 1, width) == (j // spec.block)[..., None]).any(dim=-1)
     for asked in picks_in(test):
         assert at.picks is not None, "a program that asks inputs has them"
-        answers[asked] = at.picks.of_pair(program.inputs[asked.ordinal], i, j)
+        asked_of = program.inputs[asked.ordinal]
+        if entries is not None and asked_of.asks is Asks.KEPT_MARK:
+            answers[asked] = at.picks.marked(asked_of, entries)[None]
+        else:
+            answers[asked] = at.picks.of_pair(asked_of, i, j)
     live = holds(test, values, answers)
     shape = (i + j).shape
     return live.expand(shape) if isinstance(live, Tensor) else torch.full(shape, live, device=i.device)

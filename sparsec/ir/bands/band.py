@@ -68,6 +68,10 @@ class Asks(Enum):
     """i < the length."""
     NEAR = "near"
     """i - j < the length, and the length is not 0."""
+    KEPT = "kept"
+    """Key j is in the list of keys that a cache keeps for their marks; the ordinal says nothing."""
+    KEPT_MARK = "kept mark"
+    """Key j, in that list, is marked."""
 
 
 @dataclass(frozen=True, slots=True)

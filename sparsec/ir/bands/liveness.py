@@ -60,7 +60,7 @@ def regions(bands: tuple[Band, ...]) -> tuple[tuple[Region, ...], tuple[Growth, 
     kept: list[Region] = []
     growth: list[Growth] = []
     for band in bands:
-        region = _region(band)
+        region = region_of(band)
         if region is None:
             continue
         if region.grows and region.residue is None:
@@ -75,7 +75,7 @@ def regions(bands: tuple[Band, ...]) -> tuple[tuple[Region, ...], tuple[Growth, 
     return tuple(sorted(kept, key=_lifetime)), tuple(dict.fromkeys(growth))
 
 
-def _region(band: Band) -> Region | None:
+def region_of(band: Band) -> Region | None:
     """The region of one band; None if no query has a key in it."""
     start, stop, reach = 0, None, None
     for bound in band.lower:

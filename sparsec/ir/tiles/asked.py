@@ -1,4 +1,4 @@
-"""Bands of an input -> one loop over the tiles of their bounds that asks the inputs of each; and the lists of rows.
+"""Bands of an input -> one loop over the tiles of their bounds that asks the inputs of each; and the lists of rows and of caches.
 
 Invariant: a tile that a closed form visits, or a random term, is not visited again; a pair of a list is one that no
 tile holds and that comes in no earlier list.
@@ -30,8 +30,9 @@ def asks_inputs(band: Band) -> bool:
 
 
 def source_of(band: Band) -> InputTest | None:
-    """The list of rows whose entries hold all pairs of the band, if there is one."""
-    return next((test for test in band.inputs if test.asks is Asks.ROW and not test.negated), None)
+    """The list whose entries hold all pairs of the band, if there is one: the cache's, or that of rows."""
+    lists = [test for test in band.inputs if test.asks in (Asks.KEPT, Asks.ROW) and not test.negated]
+    return next((test for test in lists if test.asks is Asks.KEPT), next(iter(lists), None))
 
 
 def add_asked(
@@ -75,12 +76,12 @@ def gathers(
     inputs: tuple[InputTest, ...],
     live: Bool,
 ) -> tuple[Gather, ...]:
-    """The lists of rows with their pairs; `live`: the predicate of the pairs that tiles hold."""
+    """The lists with their pairs; `live`: the predicate of the pairs that tiles hold."""
     found: list[Gather] = []
     draws = tuple(each for _, each in lists)
     taken = live
-    for source in dict.fromkeys(source_of(band) for band in bands):
-        assert source is not None
+    sources = dict.fromkeys(source for band in bands if (source := source_of(band)) is not None)
+    for source in sorted(sources, key=lambda each: each.asks is Asks.KEPT):  # its marks are asked of its entries alone
         own: Bool = FALSE
         ours = [band for band in bands if source_of(band) == source]
         for band in ours:

@@ -77,7 +77,8 @@ class ListSpec:
 class Gather:
     """The pairs of query i with the keys of its own list (`Asks.ROW`) in input test `test` for which `live` holds.
 
-    An entry e of a list stands for the keys e * width .. (e + 1) * width - 1 of the test.
+    An entry e of a list stands for the keys e * width .. (e + 1) * width - 1 of the test. Of `Asks.KEPT` the list is
+    the cache's, one for all queries.
     """
 
     test: int

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from sparsec.diagnostics.model import SparsecError
 from sparsec.ir.bands.classes import BandClass, BlockMask, HeadBands
+from sparsec.ir.bands.kept import KeptMarks
 from sparsec.ir.bands.liveness import Growth, Region, is_causal, regions
 from sparsec.ir.bands.normalise import Effort, TooManyBands, normalise
 from sparsec.ir.tiles.project import project
@@ -39,13 +40,14 @@ class CachedPlan:
     `attend`: as for a forward pass with nk keys, the last of them the newest query's; `slots[n]` says where its class n
     finds a key that is in the cache already, the slot maps' constants being among the class's own. `store` says where
     each group's new keys go. `regions`: the most that a group has; a kernel reads a table [kv_heads, regions, 2] of
-    each region's base and capacity.
+    each region's base and capacity. `kept`: of a cache that has lists of marked keys, which the layout is then beside.
     """
 
     attend: KernelPlan
     slots: tuple[SlotMap, ...]
     store: tuple[GroupClass, ...]
     layout: CacheLayout
+    kept: KeptMarks | None = None
 
     @cached_property
     def regions(self) -> int:
@@ -88,6 +90,7 @@ def plan_cached(
     dtype: str,
     query_tile: int,
     key_tile: int,
+    kept: KeptMarks | None = None,
 ) -> CachedPlan:
     """The plan of attention over a cache, with tiles of at most the given sizes."""
     tiles = fitting_tiles(mask, query_tile, key_tile)
@@ -109,7 +112,7 @@ def plan_cached(
         tuple(classes),
         declared=pattern.inputs,
     )
-    return CachedPlan(attend, tuple(slots), store_classes(layout), layout)
+    return CachedPlan(attend, tuple(slots), store_classes(layout), layout, kept)
 
 
 def _by_layout(band_class: BandClass, layout: CacheLayout, share: int) -> list[BandClass]:

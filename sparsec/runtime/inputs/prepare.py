@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sparsec.backends.base import Lookup
+from sparsec.diagnostics.model import InternalError
 from sparsec.ir.bands.band import Asks, InputTest
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.sema.model import InputDecl, InputKind
@@ -91,6 +92,8 @@ def _lookup(test: InputTest, given: Given, call: CallShape, looked_up: bool) -> 
         case Asks.KEY_BELOW | Asks.QUERY_BELOW | Asks.NEAR:
             lengths = given[0] if given[0].dim() == 2 else given[0][:, None]
             return Lookup(test, lengths.clamp(0, POSITION_LIMIT).to(torch.int32).contiguous())
+        case Asks.KEPT | Asks.KEPT_MARK:
+            raise InternalError("what lists of kept keys say is looked up in these")
         case _:
             assert_never(test.asks)
 

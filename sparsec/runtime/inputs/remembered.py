@@ -1,6 +1,7 @@
 """What a KV cache remembers of inputs: what these say of keys, by absolute position, for calls that come later.
 
-Invariant: a tensor has a place for each position below max_len, and one past them that takes what padding says.
+Invariant: a tensor has a place for each position below max_len, and one past them that takes what padding says; or
+that one alone, where a cache has what an input says elsewhere.
 """
 
 from __future__ import annotations
@@ -29,18 +30,28 @@ def blank(
     )
 
 
+def positions_kept(declared: tuple[InputDecl, ...], marks: Sequence[Tensor]) -> dict[int, Tensor]:
+    """The tensors of `blank` by the ordinals of their inputs."""
+    return dict(zip((n for n, input_ in enumerate(declared) if input_.kind in _DTYPES), marks, strict=True))
+
+
 def remember(
     declared: tuple[InputDecl, ...], inputs: Sequence[Tensor], marks: Sequence[Tensor], lengths: Tensor, counts: Tensor
 ) -> None:
     """Writes what the inputs of a call say of its new keys, of which the last counts[b] are sequence b's, after the
     lengths[b] that it has. One of them at least speaks of keys. Raises CallError for labels that are not int32."""
     of_inputs = _of_keys(declared, inputs)
-    new, (batch, heads, places) = of_inputs[0].shape[-1], marks[0].shape
+    places = max(mark.shape[-1] for mark in marks)
+    if places == 1:
+        return
+    new, (batch, heads, _) = of_inputs[0].shape[-1], marks[0].shape
     row = torch.arange(new, device=lengths.device) - (new - counts.to(lengths.device))[:, None]
     position = row + lengths[:, None]
     inside = (row >= 0) & (position < places - 1)
     position = torch.where(inside, position, places - 1).to(torch.int64)[:, None].expand(batch, heads, new)
     for of_keys, mark in zip(of_inputs, marks, strict=True):
+        if mark.shape[-1] == 1:
+            continue
         of_heads = of_keys if of_keys.dim() == 3 else of_keys[:, None]
         spread = of_heads.repeat_interleave(heads // of_heads.shape[1], dim=1).expand(batch, heads, new)
         mark.scatter_(-1, position, spread)

@@ -6,10 +6,7 @@ that it does not know it yet; all that changes is in tensors of fixed shapes.
 
 from __future__ import annotations
 
-import math
-import mmap
 from collections.abc import Mapping, Sequence, Sized
-from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -20,9 +17,9 @@ from sparsec.diagnostics.arguments import integer
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.plan.kv.layout import CacheLayout
-
-LARGE_PAGE = 1 << 21
-"""Bytes."""
+from sparsec.runtime.kv.arena import arena, places_table
+from sparsec.runtime.kv.keep import keep, keep_nothing, make_room
+from sparsec.runtime.kv.lists import DROPPED_AT, KEPT_AT, NEWEST, KeptLists, check_within, names, reordered, truncated
 
 
 class KVCache:
@@ -33,7 +30,8 @@ class KVCache:
     head_dim] and [batch, slots, value_dim]), `marks` (what inputs said of keys, as of `runtime.inputs.remembered`),
     `lengths_tensor` (int32 [batch], on the cache's device), `state` (int64 [2, batch] on the CPU: tokens of each
     sequence, and the most that it has had since it was last empty; after calls with `lengths` on a device the first is
-    the most that it may be, above the second, until somebody asks for it).
+    the most that it may be, above the second, until somebody asks for it), and after `keep` `kept` (the marked keys in
+    lists, which `layout` is then beside; `whole` is that before), `room` (see there) and `spare` (the keys for which each list surely has room).
     """
 
     def __init__(
@@ -61,18 +59,23 @@ class KVCache:
             )
         self.layout, self.batch_size, self.max_len, self.rollback = layout, batch_size, max_len, rollback
         self.kernel, self.lists, self.marks = kernel, lists, marks
-        self.keys, self.values = (_arena((batch_size, slots, dim), dtype, device) for dim in (head_dim, value_dim))
+        self.keys, self.values = (arena((batch_size, slots, dim), dtype, device) for dim in (head_dim, value_dim))
         self.lengths_tensor = torch.zeros(batch_size, dtype=torch.int32, device=device)
         self.state = torch.zeros((2, batch_size), dtype=torch.int64)
-        self.places = _places(layout, max_len, rollback).to(device)
+        self.places = places_table(layout, max_len, rollback).to(device)
+        self.whole = layout
+        self.kept: KeptLists | None = None
+        self.room: int | None = None
+        self.spare = 0
         self._seen: Cached | None = None
 
     def seen(self, counts: Tensor | None) -> Cached:
         """What kernels take, for a call with `counts` tokens of each sequence (None: with all that it has)."""
         last, lengths, state = self._seen, self.lengths_tensor, self.state
         same = last is not None and last.keys is self.keys and last.values is self.values and last.marks is self.marks
-        if last is None or not (same and last.lengths is lengths and last.state is state):
-            last = Cached(self.keys, self.values, lengths, None, self.places, state, self.max_len, self.marks)
+        if last is None or not (same and last.lengths is lengths and last.state is state and last.kept is self.kept):
+            held = self.places, state, self.max_len, self.marks, self.kept
+            last = Cached(self.keys, self.values, lengths, None, *held)
             self._seen = last
         return last if counts is None else replace(last, counts=counts)
 
@@ -89,8 +92,25 @@ class KVCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the keys and values that the cache has room for."""
-        return self.keys.nbytes + self.values.nbytes
+        """Bytes of the keys and values that the cache has room for, and of what says which these are."""
+        return self.keys.nbytes + self.values.nbytes + (0 if self.kept is None else self.kept.nbytes)
+
+    def keep(self, name: str, marks: Tensor, *, room: int | None = None) -> None:
+        """Takes marks of an input of kind tokens away, and drops the keys that nothing needs any more.
+
+        marks: bool [batch, x, length], x 1, the KV heads or the heads, or [batch, length]; a key is marked from now on
+        if it was and is so in `marks`. Their memory is given back, by sequence and KV group. The marked keys of calls
+        to come are added; any input of kind tokens may be kept, any number of times.
+        room: how many marked keys each sequence and KV group may get until the next `keep`, and more are an error (None:
+        any number, for which the cache grows from time to time).
+        Raises CallError, and changes nothing, for a mark that was not there before.
+        """
+        keep(self, name, marks, room)
+
+    def make_room(self, new: int) -> None:
+        """Before a call of `new` tokens on a cache of kept keys."""
+        if self.kept is not None:
+            make_room(self, new)
 
     def truncate(self, length: int | Sequence[int]) -> None:
         """Takes tokens back: every sequence (or each, by its own number) keeps at most its first `length` tokens.
@@ -106,7 +126,7 @@ class KVCache:
         kept = [min(have, want) for have, want in zip(self.lengths, wanted, strict=True)]
         newest = self.state[1].tolist()
         for row, (have, want, most) in enumerate(zip(self.lengths, kept, newest, strict=True)):
-            lost = None if want == have else self.layout.first_lost(want, most, self.max_len, self.rollback)
+            lost = None if want == have else self._first_lost(row, want, most)
             if lost is not None:
                 raise CallError(
                     f"expected a length whose keys are still there, got {want} for sequence {row}: key {lost} has been "
@@ -115,11 +135,31 @@ class KVCache:
         self.state[0] = torch.tensor(kept)
         self.state[1] = torch.where(self.state[0] == 0, 0, self.state[1])
         self.lengths_tensor.copy_(self.state[0])
+        if self.kept is not None:
+            truncated(self.kept, self.state[0])
+
+    def _first_lost(self, row: int, want: int, most: int) -> int | None:
+        """The first key that sequence `row` would need of `want` tokens and that has been overwritten. Raises CallError
+        where keys may have been dropped that it would need."""
+        lost = self.layout.first_lost(want, most, self.max_len, self.rollback)
+        if self.kept is None or not want:
+            return lost
+        record = self.kept.record[:, row].tolist()
+        if want < record[DROPPED_AT]:
+            raise CallError(
+                f"expected a length of at least {record[DROPPED_AT]} for sequence {row}, at which `keep` dropped marked "
+                f"keys that lay too far back, got {want}"
+            )
+        if lost is None and want < record[KEPT_AT]:
+            return self.whole.first_lost(want, record[NEWEST], self.max_len, self.rollback)
+        return lost
 
     def reset(self) -> None:
         """Empties the cache."""
         self.state.zero_()
         self.lengths_tensor.zero_()
+        if self.kept is not None:
+            truncated(self.kept, self.state[0])
 
     def fork(self) -> KVCache:
         """An independent copy."""
@@ -133,6 +173,7 @@ class KVCache:
         there = rows.to(self.keys.device)
         self.keys, self.values = self.keys[there], self.values[there]
         self.marks = tuple(mark[there] for mark in self.marks)
+        self.kept = None if self.kept is None else reordered(self.kept, rows)
         self.lengths_tensor, self.state = self.lengths_tensor[there], self.state[:, rows.cpu()]
         self.batch_size = len(rows)
 
@@ -147,20 +188,36 @@ class KVCache:
             self.refresh()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that the cache holds, as contiguous tensors: keys, values, lengths, state, and marks by number."""
+        """All that the cache holds, as contiguous tensors: keys, values, lengths, state, marks by number, and the lists
+        of kept keys."""
         self._settle()
         marks = {f"marks {n}": mark for n, mark in enumerate(self.marks)}
-        return {"keys": self.keys, "values": self.values, "lengths": self.lengths_tensor, "state": self.state, **marks}
+        kept = {} if self.kept is None else {f"kept {name}": each for name, each in self.kept.tensors.items()}
+        own = {"keys": self.keys, "values": self.values, "lengths": self.lengths_tensor, "state": self.state}
+        return {**own, **marks, **kept}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Copies what `state_dict` of a cache of the same pattern, max_len and rollback gave."""
+        if "kept lists" in state and self.kept is None:
+            like = self._with({name: tensor.clone() for name, tensor in self.state_dict().items()})
+            like.reset()
+            keep_nothing(like)
+            like.load_state_dict(state)
+            self.__dict__ |= like.__dict__
+            return
         own = self.state_dict()
         if set(state) != set(own):
             raise CallError(f"expected the tensors {sorted(own)}, got {sorted(state)}")
         batch = state["lengths"].shape[0] if state["lengths"].dim() == 1 else -1
         for name, tensor in own.items():
             given = state[name]
-            expected = (2, batch) if name == "state" else (batch, *tensor.shape[1:])
+            expected: tuple[int, ...] = (batch, *tensor.shape[1:])
+            if name in ("state", "kept record"):
+                expected = (len(tensor), batch)
+            elif name in ("kept keys", "kept values"):
+                expected = (len(state["kept keys"]), *tensor.shape[1:])
+            elif name == "kept entries":
+                expected = (len(tensor), len(state["kept keys"]))
             if tuple(given.shape) != expected or given.dtype != tensor.dtype:
                 raise CallError(
                     f"expected {name} {tensor.dtype} {list(expected)}, got {given.dtype} {list(given.shape)}"
@@ -170,6 +227,8 @@ class KVCache:
                 raise CallError(f"expected {name} of at most {self.max_len}, got {state[name].tolist()}")
         if bool((state["state"][0] > state["state"][1]).any()):
             raise CallError(f"expected sequences no longer than they have been, got {state['state'].tolist()}")
+        if self.kept is not None:
+            check_within(state["kept lists"], len(state["kept keys"]))
         self.batch_size = batch
         device = self.keys.device
         self.keys, self.values, self.lengths_tensor = (
@@ -177,6 +236,9 @@ class KVCache:
         )
         self.marks = tuple(state[f"marks {n}"].to(device, copy=True).contiguous() for n in range(len(self.marks)))
         self.state = state["state"].to("cpu", copy=True)
+        if self.kept is not None:
+            kept = {name: state[f"kept {name}"].to(device, copy=True).contiguous() for name in names}
+            self.kept, self.spare = self.kept.having({**kept, "record": kept["record"].cpu()}), 0
         self.refresh()
 
     def _with(self, tensors: Mapping[str, Tensor]) -> KVCache:
@@ -185,31 +247,10 @@ class KVCache:
         copy.keys, copy.values = tensors["keys"], tensors["values"]
         copy.lengths_tensor, copy.state = tensors["lengths"], tensors["state"]
         copy.marks = tuple(tensors[f"marks {n}"] for n in range(len(self.marks)))
+        copy.kept = None if self.kept is None else self.kept.having({name: tensors[f"kept {name}"] for name in names})
         return copy
 
     def __repr__(self) -> str:
         return (
             f"KVCache(lengths={list(self.lengths)}, max_len={self.max_len}, {self.nbytes} bytes on {self.keys.device})"
         )
-
-
-def _arena(shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros; on a CPU in pages as large as the system gives, since a step reads all of an arena once."""
-    nbytes = math.prod(shape) * dtype.itemsize
-    if device.type != "cpu" or nbytes < LARGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.zeros(shape, dtype=dtype, device=device)
-    memory = mmap.mmap(-1, nbytes)
-    with suppress(OSError):  # a system without them
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=dtype).view(shape)
-
-
-def _places(layout: CacheLayout, max_len: int, rollback: int) -> Tensor:
-    """int32 [groups, regions, 2]: base and capacity."""
-    groups = layout.places(max_len, rollback)
-    regions = max(1, *(len(group) for group in groups))
-    table = torch.zeros((len(groups), regions, 2), dtype=torch.int32)
-    for g, group in enumerate(groups):
-        for r, place in enumerate(group):
-            table[g, r] = torch.tensor(place)
-    return table

@@ -17,14 +17,16 @@ from sparsec.backends.base import Cached, check_room
 from sparsec.diagnostics.model import CallError
 from sparsec.runtime.devices import captured, current
 from sparsec.runtime.draws import draw_tables
+from sparsec.runtime.inputs.prepare import CallShape, by_input
 from sparsec.runtime.inputs.remembered import recalled, remember
-from sparsec.runtime.kernel import LoadedKernel, registered
+from sparsec.runtime.kernel import LoadedKernel, lookups, registered
+from sparsec.runtime.kv.lists import KeptLists
 from sparsec.runtime.tangents import library, refuse_tangents
 
 torch.library.define(
     "sparsec::attend_cached",
     "(Tensor q, Tensor k, Tensor v, Tensor? sink, Tensor(a!) keys, Tensor(b!) values, Tensor(c!) lengths,"
-    " Tensor(d!) state, Tensor? counts, Tensor places, Tensor[] lists, Tensor(e!)[] marks,"
+    " Tensor(d!) state, Tensor? counts, Tensor places, Tensor[] lists, Tensor(e!)[] marks, Tensor(f!)[] kept,"
     " Tensor[]? inputs, SymInt max_len, str kernel, float? scale)"
     " -> (Tensor, Tensor)",
 )
@@ -44,6 +46,7 @@ def _attend_cached(
     places: Tensor,
     lists: list[Tensor],
     marks: list[Tensor],
+    kept: list[Tensor],
     inputs: list[Tensor] | None,
     max_len: int,
     kernel: str,
@@ -54,8 +57,13 @@ def _attend_cached(
     `counts`: int32 [B] on the CPU or on q's device, the tokens of each sequence among the N (None: all of them).
     `state`: see KVCache.
     """
-    cache = Cached(keys, values, lengths, counts, places, state, max_len, tuple(marks))
-    return attend_now(registered(kernel, q.device), q, k, v, sink, cache, tuple(lists), inputs, scale)
+    loaded, lists_of_kept = registered(kernel, q.device), None
+    if kept:
+        of = loaded.kept.plan.kept
+        assert of is not None, "kernels over lists say what these have"
+        lists_of_kept = KeptLists(of, *kept)
+    cache = Cached(keys, values, lengths, counts, places, state, max_len, tuple(marks), lists_of_kept)
+    return attend_now(loaded, q, k, v, sink, cache, tuple(lists), inputs, scale)
 
 
 def attend_now(
@@ -72,7 +80,8 @@ def attend_now(
     checked: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """What the operator does; `cache.state` is given. `checked`: see CachedKernel."""
-    kernel, batch, new, counts, state = loaded.cached, q.shape[0], q.shape[2], cache.counts, cache.state
+    kernel = loaded.cached if cache.kept is None else loaded.kept
+    batch, new, counts, state = q.shape[0], q.shape[2], cache.counts, cache.state
     assert state is not None
     told = counts is None or counts.is_cpu
     given = [new] * batch if counts is None or not told else counts.tolist()
@@ -87,8 +96,11 @@ def attend_now(
     if inputs:
         # As many keys as any sequence can have by then; a replay of a graph may have more than the host knows of.
         reach = cache.max_len if recorded else min(int(state[0].max()) + new, max(cache.max_len, new))
+        declared = loaded.launch.declared
+        if cache.kept is not None:
+            given_marks = by_input(declared, inputs, Tensor.dim)
+            cache = replace(cache, kept=cache.kept.with_new(tuple(given_marks[n][0] for n in cache.kept.of.ordinals)))
         if cache.marks:
-            declared = loaded.launch.declared
             remember(declared, inputs, cache.marks, cache.lengths, cache.counted(new))
             said = recalled(declared, inputs, cache.marks, reach)
     if new > 1 and told and min(given) == new and not state[0].any() and not recorded:
@@ -96,9 +108,9 @@ def attend_now(
         out, lse = _first(loaded, q, k, v, sink, inputs, scale)
         kernel.store(k, v, cache)
     else:
-        lookups = loaded.lookups(said, new, reach, reach - new)
+        found = lookups(kernel.plan.chunks, said, CallShape(new, reach, reach - new)) if said else ()
         out, lse = kernel.attend(
-            q, k, v, cache, scale=scale, lists=lists, sink=sink, store=True, checked=checked, inputs=lookups
+            q, k, v, cache, scale=scale, lists=lists, sink=sink, store=True, checked=checked, inputs=found
         )
     if not kernel.advances:
         cache.lengths.add_(new if cache.counts is None else cache.counts)
@@ -167,6 +179,7 @@ def _(
     places: Tensor,
     lists: list[Tensor],
     marks: list[Tensor],
+    kept: list[Tensor],
     inputs: list[Tensor] | None,
     max_len: int,
     kernel: str,

@@ -1,0 +1,36 @@
+"""A cache layout -> its memory: the arenas of keys and values, and the table of where regions lie."""
+
+from __future__ import annotations
+
+import math
+import mmap
+from contextlib import suppress
+
+import torch
+from torch import Tensor
+
+from sparsec.plan.kv.layout import CacheLayout
+
+LARGE_PAGE = 1 << 21
+"""Bytes."""
+
+
+def arena(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros; on a CPU in pages as large as the system gives, since a step reads all of an arena once."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    if device.type != "cpu" or nbytes < LARGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.zeros(shape, dtype=dtype, device=device)
+    memory = mmap.mmap(-1, nbytes)
+    with suppress(OSError):  # a system without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
+
+
+def places_table(layout: CacheLayout, max_len: int, rollback: int) -> Tensor:
+    """int32 [groups, regions, 2]: base and capacity."""
+    groups = layout.places(max_len, rollback)
+    table = torch.zeros((len(groups), layout.most_regions, 2), dtype=torch.int32)
+    for g, group in enumerate(groups):
+        for r, place in enumerate(group):
+            table[g, r] = torch.tensor(place)
+    return table
