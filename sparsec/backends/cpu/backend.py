@@ -60,6 +60,7 @@ class CpuBackend:
             lambda: CpuBackward.of(compilation.backward),
             lambda: CpuCached.of(*compilation.cached),
             lambda: CpuMass.of(compilation.backward),
+            lambda: CpuCached.of(*compilation.kept),
         )
 
     def sources(self, compilation: Compilation, parts: Sequence[str]) -> dict[str, str]:
@@ -72,9 +73,9 @@ class CpuBackend:
 
     def build(self, compilation: Compilation, parts: Sequence[str], progress: Callable[[str], None]) -> Built:
         from sparsec.backends.cpu import kernel
-        from sparsec.backends.cpu.cached import Entries
+        from sparsec.backends.cpu.cached import NAMES
 
-        entries = {"forward": ("forward",), "cached": Entries._fields, "backward": ("backward",)}
+        entries = {"forward": ("forward",), "cached": NAMES, "backward": ("backward",)}
         level = compilation.target.partition(":")[2] or kernel.NATIVE
         files: dict[str, bytes] = {}
         for part, source in self.sources(compilation, parts).items():

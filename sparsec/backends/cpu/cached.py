@@ -33,9 +33,11 @@ from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.launch import CachedLaunch
 from sparsec.plan.target import CPU_FEW_ROWS
+from sparsec.runtime.kv.lists import PAD, KeptLists, check_append
 
-_BAD_LENGTHS = 2
+_BAD_LENGTHS, _NO_ROOM = 2, 3
 _CALL = calls.CACHED.packer()
+_KEPT, _MARKS = calls.KEPT.structure(), calls.MARKS.structure()
 
 Entry = Callable[[bytes], int]
 
@@ -46,6 +48,12 @@ class Entries(NamedTuple):
     attend_chunk: Entry
     attend_rows: Entry
     store: Entry
+    append: Entry | None = None
+    """Of lists of kept keys."""
+
+
+NAMES = ("attend_chunk", "attend_rows", "store")
+"""The entry points of a library without lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +110,7 @@ class CpuCached:
         lse = torch.empty(q.shape[:3], dtype=torch.float32)
         sink = None if sink is None else sink.detach().contiguous()
         tables, longest = self._tables(lists) if plan.lists else (None, POSITION_LIMIT)
-        lookups = lookup_table(plan, inputs, q.shape[0])
+        lookups = lookup_table(plan, inputs, q.shape[0], cache.kept)
         of_attend = (
             *(out.data_ptr(), lse.data_ptr(), table_address(tables), table_address(lookups)),
             address(sink),
@@ -110,12 +118,16 @@ class CpuCached:
         )
         entries = self.entries()
         attend = entries.attend_rows if few else entries.attend_chunk
-        self._run((attend, entries.store) if store else (attend,), (q, k, v), cache, longest, of_attend)
+        before = () if entries.append is None else (entries.append,)
+        assert store or not before, "marked keys are seen in the lists"
+        self._run((*before, attend, entries.store) if store else (attend,), (q, k, v), cache, longest, of_attend)
         return out, lse
 
     def store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
         self._check_new(k, v, cache)
-        self._run((self.entries().store,), (k, k, v), cache, POSITION_LIMIT, (0, 0, 0, 0, 0, 0.0))
+        entries = self.entries()
+        named = (entries.store,) if entries.append is None else (entries.append, entries.store)
+        self._run(named, (k, k, v), cache, POSITION_LIMIT, (0, 0, 0, 0, 0, 0.0))
 
     def _tables(self, lists: tuple[Tensor, ...]) -> tuple[ctypes.Array[ctypes.Structure], int]:
         """The tables as the kernels take them, and the number of positions that all of them cover."""
@@ -151,11 +163,13 @@ class CpuCached:
         out, lse, lists, inputs, sink, scale = of_attend
         longest = min(longest, cache.max_len)
         state = 0 if cache.state is None else cache.state.data_ptr()
+        kept = None if cache.kept is None else _kept(cache.kept)
         call = _CALL.pack(
             *(q.data_ptr(), k.data_ptr(), v.data_ptr(), keys.data_ptr(), values.data_ptr(), out, lse),
             *(*q.stride(), *k.stride(), *v.stride()),
             *(batch, new, slots, longest),
-            *(lengths.data_ptr(), counts, state, places.data_ptr(), lists, inputs, sink),
+            *(lengths.data_ptr(), counts, state, places.data_ptr(), 0 if kept is None else ctypes.addressof(kept[0])),
+            *(lists, inputs, sink),
             *(scale, torch.get_num_threads()),
         )
         status = next((status for entry in entries if (status := entry(call)) != 0), 0)
@@ -166,6 +180,8 @@ class CpuCached:
                 f"expected lengths from 0, counts from 0 to {new} and regions within {slots} slots, "
                 f"got {have}, {more} and {cache.places.tolist()}"
             )
+        if status == _NO_ROOM and cache.kept is not None:
+            check_append(cache.kept, new, cache.counted(new))
         if status != 0:
             raise MemoryError("the kernel's scratch could not be allocated")
 
@@ -200,6 +216,16 @@ def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torc
         )
 
 
+def _kept(kept: KeptLists) -> tuple[ctypes.Structure, ctypes.Array[ctypes.Structure]]:
+    """The lists as kernels take them, which must outlive the call, and what the first part points at."""
+    marks = (_MARKS * len(kept.new))(
+        *(_MARKS(each.data_ptr(), tuple(each.stride()), each.shape[0], each.shape[1]) for each in kept.new)
+    )
+    rows = len(kept.keys)
+    arenas = kept.keys.data_ptr(), kept.values.data_ptr(), kept.entries.data_ptr()
+    return _KEPT(*arenas, rows, rows - PAD, kept.lists.data_ptr(), ctypes.addressof(marks)), marks
+
+
 def build_cached(plans: Sequence[tuple[CachedPlan, CachedPlan]], *, optimise: int = 3) -> tuple[CpuCached, ...]:
     """The kernels of several patterns' two plans, built as one library when one of them is first called."""
     symbols = ["sparsec"] if len(plans) == 1 else [f"sparsec_{n}" for n in range(len(plans))]
@@ -217,6 +243,7 @@ def build_cached(plans: Sequence[tuple[CachedPlan, CachedPlan]], *, optimise: in
 def _kernel(plan: CachedLaunch, source: str, library: Callable[[], ctypes.CDLL], symbol: str) -> CpuCached:
     @cache
     def entries() -> Entries:
-        return Entries(*(library()[f"{symbol}_{name}"] for name in Entries._fields))
+        names = NAMES if plan.kept is None else Entries._fields
+        return Entries(*(library()[f"{symbol}_{name}"] for name in names))
 
     return CpuCached(plan, source, entries, CPU_FEW_ROWS * plan.chunks.heads // plan.packs)

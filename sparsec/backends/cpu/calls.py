@@ -82,6 +82,26 @@ LOOKUP = CallStruct(
     ),
 )
 
+MARKS = CallStruct(
+    "sparsec_marks",
+    "what an input says of the keys of a call, [batch, heads, n]; batch and heads may be 1",
+    (Field("const uint8_t*", "data"), Field("int64_t", "stride", 3), *_each("int64_t", "batch heads")),
+)
+
+KEPT = CallStruct(
+    "sparsec_kept",
+    "lists of kept keys",
+    (
+        Field("void*", "keys", comment="[rows, D]"),
+        Field("void*", "values", comment="[rows, DV]"),
+        Field("int32_t*", "entries", comment="[1 + words, rows]: positions, then marks"),
+        Field("int64_t", "rows"),
+        Field("int64_t", "room", comment="rows that lists may have: those after it may be read"),
+        Field("int32_t*", "lists", comment="[B, G, 3]: base, capacity and count"),
+        Field("const sparsec_marks*", "marks", comment="of each input of kind tokens"),
+    ),
+)
+
 _INPUTS = Field("const sparsec_lookup*", "inputs", comment="two for each test of an input")
 
 _SHAPES = (
@@ -163,6 +183,7 @@ CACHED = CallStruct(
         Field("const int32_t*", "counts", comment="[B]: those among the call's n, which are the last; null: n each"),
         Field("int64_t*", "state", comment="[2, B], or null: once stored, tokens are counted here and in lengths"),
         Field("const int32_t*", "places", comment="[G, regions, 2]: base and capacity of a group's regions"),
+        Field("const sparsec_kept*", "kept", comment="null for a cache without lists of kept keys"),
         Field("const sparsec_list*", "lists"),
         _INPUTS,
         _SINK,

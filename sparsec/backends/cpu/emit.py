@@ -25,7 +25,7 @@ from sparsec.backends.cpu.view import (
     SegmentView,
     initialiser,
 )
-from sparsec.ir.bands.band import InputTest
+from sparsec.ir.bands.band import Asks, InputTest
 from sparsec.ir.expr import simplify as x
 from sparsec.ir.expr.fold import lists_in, picks_in
 from sparsec.ir.expr.nodes import TRUE, Bool, Int, Var
@@ -185,8 +185,9 @@ def _own_keys(program: TileProgram, order: tuple[InputTest, ...], lists: tuple[L
     tested = frozenset[int]().union(*(lists_in(test) for test in tests))
     return OwnKeysView(
         tuple(
-            GatherView(comment(gather.origin), gather.test, vector_mask(gather.live, "j", of_tile=False))
+            GatherView(comment(gather.origin), gather.test, vector_mask(gather.live, "j", of_tile=False), kept)
             for gather in program.gathers
+            for kept in (program.inputs[gather.test].asks is Asks.KEPT,)
         ),
         _picks(program, order, _asked(tests) | {gather.test for gather in program.gathers}),
         tuple(view for view in lists if view.ordinal in tested),

@@ -10,11 +10,13 @@ from dataclasses import replace
 from sparsec.backends.cpu.emit import forward_view, of_members, pack_views, with_own_keys
 from sparsec.backends.cpu.expr import scalar
 from sparsec.backends.cpu.source import CHUNK, ROWS, print_kernel
-from sparsec.backends.cpu.view import CppView, SlotClassView, SlotsView, initialiser
+from sparsec.backends.cpu.view import CppView, KeptView, SlotClassView, SlotsView, initialiser
 from sparsec.ir.bands.band import InputTest
+from sparsec.ir.bands.kept import KeptMarks
 from sparsec.ir.expr.fold import names_in
 from sparsec.ir.expr.nodes import Expr
 from sparsec.plan.heads import class_of_member
+from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.kv.cached import CachedPlan
 
 
@@ -56,7 +58,14 @@ def _view(plan: CachedPlan, symbol: str, lane: str, order: tuple[InputTest, ...]
         programs.append(replace(head_class, constants=tuple(c for c in head_class.constants if c[0] not in names)))
         slots.append(_slot_class(of_class.slot, head_class.heads, head_class.constants, heads, plan.regions))
     found = SlotsView(plan.regions, initialiser(class_of_member(c.heads for c in plan.attend.classes)), tuple(slots))
-    return replace(forward_view(replace(plan.attend, classes=tuple(programs)), symbol, lane), slots=found)
+    view = forward_view(replace(plan.attend, classes=tuple(programs)), symbol, lane)
+    return replace(view, slots=found, kept=None if plan.kept is None else _kept(plan.kept, plan.attend))
+
+
+def _kept(kept: KeptMarks, attend: KernelPlan) -> KeptView:
+    ranks = (kept.ordinals.index(n) if n in kept.ordinals else 0 for n in range(len(attend.declared)))
+    wanted = (initialiser(f"{word}u" for word in kept.wanted_words(g)) for g in range(attend.kv_heads))
+    return KeptView(kept.words, len(kept.ordinals), initialiser(ranks), initialiser(wanted))
 
 
 def _stored(plan: CachedPlan) -> SlotsView:

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsec.plan.launch import LaunchPlan
+    from sparsec.runtime.kv.lists import KeptLists
 
 _LOOKUP = calls.LOOKUP.structure()
 LOOKUPS_A_TEST = 2
+_OF_LISTS = (Asks.KEPT, Asks.KEPT_MARK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,10 @@ def view_of(test: InputTest) -> TestView:
             return TestView("lengths", "QueryBelow")
         case Asks.NEAR:
             return TestView("lengths", "Near")
+        case Asks.KEPT:
+            return TestView("kept", "KeptList")
+        case Asks.KEPT_MARK:
+            return TestView("kept", f"KeptMark<{test.ordinal}>")
         case _:
             assert_never(test.asks)
 
@@ -72,15 +78,21 @@ def with_whole_rows(plan: LaunchPlan, k: Tensor, v: Tensor) -> tuple[Tensor, Ten
     return k, v
 
 
-def lookup_table(plan: LaunchPlan, given: tuple[Lookup, ...], batch: int) -> ctypes.Array[ctypes.Structure] | None:
+def lookup_table(
+    plan: LaunchPlan, given: tuple[Lookup, ...], batch: int, kept: KeptLists | None = None
+) -> ctypes.Array[ctypes.Structure] | None:
     """The lookups of the plan's tests in order, None without any; the tensors must outlive it. Raises CallError."""
     if not plan.inputs:
         return None
     of_test = {lookup.test: lookup for lookup in given}
-    if missing := [test for test in plan.inputs if test not in of_test]:
+    listed = () if kept is None else _list_rows(plan, kept)
+    if missing := [test for test in plan.inputs if test not in of_test and not (listed and test.asks in _OF_LISTS)]:
         raise CallError(f"expected a lookup for each test of an input, got none for {missing}")
-    rows = []
+    rows: list[ctypes.Structure] = []
     for test in plan.inputs:
+        if test.asks in _OF_LISTS:
+            rows += listed
+            continue
         lookup = of_test[test]
         rows.append(_row(plan, lookup, lookup.data, batch))
         other = lookup.keys if lookup.keys is not None else lookup.ordered
@@ -91,6 +103,15 @@ def lookup_table(plan: LaunchPlan, given: tuple[Lookup, ...], batch: int) -> cty
         if ordered and other is not None and other.shape != lookup.data.shape:
             raise CallError(f"expected ordered lists like the lists, got {list(other.shape)}")
     return (_LOOKUP * len(rows))(*rows)
+
+
+def _list_rows(plan: LaunchPlan, kept: KeptLists) -> tuple[ctypes.Structure, ctypes.Structure]:
+    """Both lookups of a test that lists of kept keys answer; heads are told apart where their marks differ."""
+    heads = plan.heads if kept.by_head else plan.kv_heads
+    return (
+        _LOOKUP(kept.entries.data_ptr(), 1, heads, *kept.entries.shape, 0),
+        _LOOKUP(kept.lists.data_ptr(), kept.lists.shape[0], plan.kv_heads, 1, 3, 0),
+    )
 
 
 def _row(plan: LaunchPlan, lookup: Lookup, data: Tensor, batch: int) -> ctypes.Structure:

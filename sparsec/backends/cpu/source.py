@@ -97,17 +97,23 @@ FORWARD = Kernel("forward", ("forward.h",), (calls.LIST, calls.LOOKUP, calls.FOR
 BACKWARD = Kernel("backward", ("backward.h",), (calls.LIST, calls.LOOKUP, calls.BACKWARD))
 MASS = Kernel("mass", ("mass.h",), (calls.LIST, calls.LOOKUP, calls.MASS))
 CHUNK = Kernel(
-    "cached", ("chunk.h", "store.h"), (calls.LIST, calls.LOOKUP, calls.CACHED), "cached_keys.h", "cached_rows.h"
+    "cached",
+    ("chunk.h", "store.h"),
+    (calls.LIST, calls.LOOKUP, calls.MARKS, calls.KEPT, calls.CACHED),
+    "cached_keys.h",
+    "cached_rows.h",
 )
-ROWS = Kernel("decode", ("decode.h",), (calls.LIST, calls.LOOKUP, calls.CACHED), rows="cached_rows.h", by_row=True)
+ROWS = Kernel("decode", ("decode.h",), CHUNK.structs, rows="cached_rows.h", by_row=True)
 
 
 def print_kernel(kernel: Kernel, view: CppView) -> str:
     """The whole file of one kernel."""
     roots = (*kernel.headers, *(("draws.h",) if view.lists else ()))
     own = [c.own for c in (view.classes if kernel.by_row else view.gathered)]
-    if any(each.gathers for each in own):
-        roots += ("own_keys.h",)
+    lists = {gather.kept for each in own for gather in each.gathers}
+    roots += (*(("own_keys.h",) if False in lists else ()), *(("kept/keys.h",) if True in lists else ()))
+    if view.kept is not None and not kernel.by_row:
+        roots += ("kept/append.h",)
     if any(each.draws for each in own):
         roots += ("drawn_pairs.h",)
     parts = joined_headers(roots, {**printed_headers(kernel, view), _CALLS: "#include <cstdint>"})

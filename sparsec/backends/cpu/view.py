@@ -65,11 +65,13 @@ class PickView:
 
 @dataclass(frozen=True, slots=True)
 class GatherView:
-    """The keys that rows list themselves by test `pick` of a class, as far as `live`, a mask, holds."""
+    """The keys that rows list themselves by test `pick` of a class, as far as `live`, a mask, holds; `kept`: those of
+    the cache's list."""
 
     origin: str
     pick: int
     live: str
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +127,23 @@ class SlotsView:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptView:
+    """Lists of kept keys: the words of an entry's marks, the number of inputs that mark, and initialisers: of each input
+    its rank among these, and of each group the words with the marks for which a key is listed."""
+
+    words: int
+    inputs: int
+    ranks: str
+    wanted: str
+
+
+@dataclass(frozen=True, slots=True)
 class CppView:
     """What the templates of templates/cpu print; initialisers and expressions are C++ text.
 
     `transposed`: the classes are those of key tiles. `lane_tile` says which tile lies across vector lanes; `lane` and
     `other` are the variables of a mask that are a vector and a scalar. Over a cache, `slots` says where the heads' keys
-    lie and `stored` where a group's new keys go; `packs` are initialisers of (group, number of heads, heads).
+    lie, `stored` where a group's new keys go, and `kept` what its lists of kept keys hold; `packs` are initialisers of (group, number of heads, heads).
     `inputs`: the headers of what the classes ask inputs, which have `lookups`. `gathered`: the classes by which rows
     find the keys that they list themselves in functions of their own, if there are any; a head's class is that of
     `gathering_class_of_head`. `includes`, `structs` and `headers` stand before the classes: system headers, call
@@ -160,6 +173,7 @@ class CppView:
     gathering_class_of_head: str = ""
     slots: SlotsView | None = None
     stored: SlotsView | None = None
+    kept: KeptView | None = None
     packs: tuple[str, ...] = ()
     includes: tuple[str, ...] = ()
     structs: tuple[str, ...] = ()

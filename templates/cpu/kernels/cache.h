@@ -26,6 +26,10 @@ bool sound(const sparsec_cached_call& call) {
     const int64_t length = call.lengths[b], count = count_of(call, b);
     if (length < 0 || count < 0 || count > call.n || length + count > call.longest) return false;
   }
+  for (int64_t n = 0; call.kept && n < call.batch * KV_HEADS; ++n) {
+    const int32_t* list = call.kept->lists + 3 * n;
+    if (list[0] < 0 || list[2] < 0 || list[2] > list[1] || list[0] + int64_t(list[1]) > call.kept->room) return false;
+  }
   return true;
 }
 

@@ -7,6 +7,8 @@ struct Source {
   Matrix keys, values;  // of the cache; rows are slots
   const int32_t* places;  // of the head's group
   int head, length;  // keys before `length` are in the cache
+  const element *listed_keys, *listed_values;  // of all lists of kept keys
+  bool listed;  // whether slots are entries of lists
 };
 
 // For head h of sequence b; row `first` is at position 0.
@@ -18,7 +20,10 @@ Source source_of(const sparsec_cached_call& call, int64_t b, int64_t h, int64_t 
           arena<DV>(call.values, call, b),
           places_of(call, g),
           int(h),
-          call.lengths[b]};
+          call.lengths[b],
+          call.kept ? (const element*)call.kept->keys : nullptr,
+          call.kept ? (const element*)call.kept->values : nullptr,
+          false};
 }
 
 const float NOTHING[WIDEST] = {};  // in place of a key that the cache does not hold: it is dead, and is not read

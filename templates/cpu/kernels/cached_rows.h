@@ -5,6 +5,13 @@
 // the call's tensors, whose head dim is contiguous; `slot` is scratch. `stop`: as of `slots_of_keys`.
 inline void point_rows(const Source& from, int head, int stop, const int* at, int count, int* slot, const element** key,
                        const element** value) {
+  if (from.listed) {  // the entries are in `slot`
+    for (int n = 0; n < count; ++n) {
+      key[n] = from.listed_keys + int64_t(slot[n]) * D;
+      value[n] = from.listed_values + int64_t(slot[n]) * DV;
+    }
+    return;
+  }
   slots_of_keys(from.places, head, stop, at, count, slot);
   for (int n = 0; n < count; ++n) {
     const bool old = at[n] < from.length;

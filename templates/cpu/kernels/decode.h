@@ -19,6 +19,7 @@ struct Sum {  // what one task leaves of a row of one head
 int tasks_of(const sparsec_cached_call& call, int64_t b, int64_t g) {
   int64_t kept = count_of(call, b);
   for (int n = 0; n < REGIONS; ++n) kept += places_of(call, g)[2 * n + 1];
+  if (call.kept) kept += call.kept->lists[(b * KV_HEADS + g) * 3 + 2];
   const int64_t keys = std::min<int64_t>(kept, call.lengths[b] + count_of(call, b));
   return int(std::min<int64_t>(std::max<int64_t>(keys / KEYS_A_TASK, 1), MOST_TASKS));
 }

@@ -1,5 +1,4 @@
 #pragma once
-#include "../own_keys.h"
 #include "../printed/packs.h"
 #include "../row.h"
 #include "../transpose.h"

@@ -8,6 +8,7 @@ struct Inputs {
   const sparsec_lookup* lookups;  // two a test
   int64_t b, q_row, k_row;  // the sequence; the rows of queries and keys at position 0
   int first_query, n_k;  // the position of the call's first query; the keys that the pattern reckons with
+  int64_t entry = 0;  // of a list of kept keys, the first of those at hand
 
   template <class Call>
   Inputs(const Call& call, int64_t b, int64_t q_row, int64_t k_row, int n_k)
