@@ -206,6 +206,8 @@ class Cached:
     kept: KeptLists | None = None
     checked: bool = False
     """Set by a kernel that has found the tensors, counts aside, to be what it takes."""
+    made: object = None
+    """Set by a kernel: what it has made of the tensors, `checked` ones."""
 
     def numbers(self, new: int) -> tuple[list[int], list[int]]:
         """Lengths and counts on the host."""

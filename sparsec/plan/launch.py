@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from sparsec.ir.bands.band import InputTest
+from sparsec.ir.bands.band import Asks, InputTest
 from sparsec.ir.bands.kept import KeptMarks
 from sparsec.ir.tiles.program import ListSpec
 from sparsec.plan.heads import (
@@ -95,6 +95,11 @@ class LaunchPlan:
             plan.inputs,
             tuple(filter(plan.looks_up, plan.inputs)),
         )
+
+    @cached_property
+    def of_inputs(self) -> tuple[InputTest, ...]:
+        """Those of `inputs` that tensors of a call answer; lists of kept keys answer the others."""
+        return tuple(test for test in self.inputs if test.asks not in (Asks.KEPT, Asks.KEPT_MARK))
 
     @property
     def widest(self) -> int:

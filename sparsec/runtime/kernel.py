@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from sparsec.backends.base import BackwardKernel, CachedKernel, ForwardKernel, Kernels, Lookup, MassKernel
-from sparsec.ir.bands.band import Asks
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.launch import LaunchPlan
 from sparsec.runtime.draws import DrawTables
@@ -68,11 +67,10 @@ class LoadedKernel:
 
 def lookups(launch: LaunchPlan, inputs: Sequence[Tensor], call: CallShape) -> tuple[Lookup, ...]:
     """What kernels of a launch plan look up in the tensors of all inputs in order."""
-    tests = tuple(test for test in launch.inputs if test.asks not in (Asks.KEPT, Asks.KEPT_MARK))
-    if not tests:
+    if not launch.of_inputs:
         return ()
     given = by_input(launch.declared, inputs, Tensor.dim)
-    return prepared(tests, given, call, launch.looked_up)
+    return prepared(launch.of_inputs, given, call, launch.looked_up)
 
 
 _KERNELS: dict[str, LoadedKernel] = {}

@@ -19,6 +19,7 @@ from sparsec.backends.base import Cached, Lookup, check_room
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit_cached import emit_cpp_cached
 from sparsec.backends.cpu.inputs import lookup_table, with_whole_rows
+from sparsec.backends.cpu.kept import list_call
 from sparsec.backends.cpu.kernel import (
     TORCH_DTYPES,
     DrawList,
@@ -33,11 +34,10 @@ from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.launch import CachedLaunch
 from sparsec.plan.target import CPU_FEW_ROWS
-from sparsec.runtime.kv.lists import PAD, KeptLists, check_append
+from sparsec.runtime.kv.lists import check_append
 
 _BAD_LENGTHS, _NO_ROOM = 2, 3
 _CALL = calls.CACHED.packer()
-_KEPT, _MARKS = calls.KEPT.structure(), calls.MARKS.structure()
 
 Entry = Callable[[bytes], int]
 
@@ -110,7 +110,10 @@ class CpuCached:
         lse = torch.empty(q.shape[:3], dtype=torch.float32)
         sink = None if sink is None else sink.detach().contiguous()
         tables, longest = self._tables(lists) if plan.lists else (None, POSITION_LIMIT)
-        lookups = lookup_table(plan, inputs, q.shape[0], cache.kept)
+        if cache.kept is not None and not plan.of_inputs:
+            lookups = list_call(plan, cache).lookups
+        else:
+            lookups = lookup_table(plan, inputs, q.shape[0], cache.kept)
         of_attend = (
             *(out.data_ptr(), lse.data_ptr(), table_address(tables), table_address(lookups)),
             address(sink),
@@ -163,12 +166,12 @@ class CpuCached:
         out, lse, lists, inputs, sink, scale = of_attend
         longest = min(longest, cache.max_len)
         state = 0 if cache.state is None else cache.state.data_ptr()
-        kept = None if cache.kept is None else _kept(cache.kept)
+        kept = 0 if cache.kept is None else list_call(self.plan.chunks, cache).with_marks()
         call = _CALL.pack(
             *(q.data_ptr(), k.data_ptr(), v.data_ptr(), keys.data_ptr(), values.data_ptr(), out, lse),
             *(*q.stride(), *k.stride(), *v.stride()),
             *(batch, new, slots, longest),
-            *(lengths.data_ptr(), counts, state, places.data_ptr(), 0 if kept is None else ctypes.addressof(kept[0])),
+            *(lengths.data_ptr(), counts, state, places.data_ptr(), kept),
             *(lists, inputs, sink),
             *(scale, torch.get_num_threads()),
         )
@@ -214,16 +217,6 @@ def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torc
             f"expected {name} of a cache to be contiguous on the CPU, {dtype} {list(shape)}, "
             f"got {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
         )
-
-
-def _kept(kept: KeptLists) -> tuple[ctypes.Structure, ctypes.Array[ctypes.Structure]]:
-    """The lists as kernels take them, which must outlive the call, and what the first part points at."""
-    marks = (_MARKS * len(kept.new))(
-        *(_MARKS(each.data_ptr(), tuple(each.stride()), each.shape[0], each.shape[1]) for each in kept.new)
-    )
-    rows = len(kept.keys)
-    arenas = kept.keys.data_ptr(), kept.values.data_ptr(), kept.entries.data_ptr()
-    return _KEPT(*arenas, rows, rows - PAD, kept.lists.data_ptr(), ctypes.addressof(marks)), marks
 
 
 def build_cached(plans: Sequence[tuple[CachedPlan, CachedPlan]], *, optimise: int = 3) -> tuple[CpuCached, ...]:

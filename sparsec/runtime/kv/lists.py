@@ -7,7 +7,7 @@ may see is in the list of its group.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ NEWEST, KEPT_AT, DROPPED_AT, BY_HEAD = range(4)
 """Rows of `record`."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class KeptLists:
     """All lists of a cache; its tensors are those of `names`, contiguous.
 
@@ -32,7 +32,7 @@ class KeptLists:
     room for, and those that it has. record: int64 [4, B] on the CPU, of each sequence: the most tokens that it had had
     before keys were dropped for the first time, the tokens that it had then (or since, after truncation), those that it
     had when keys were last dropped for being too far back; and whether heads of a group differ in their marks.
-    `new`: of a call, what the inputs of `of.ordinals` say of its keys, bool [b, x, N].
+    `new`: of the call at hand, what the inputs of `of.ordinals` say of its keys, bool [b, x, N].
     """
 
     of: KeptMarks
@@ -42,29 +42,30 @@ class KeptLists:
     lists: Tensor
     record: Tensor
     new: tuple[Tensor, ...] = ()
+    by_head: bool = field(init=False)
+    """Whether heads of a group differ in their marks."""
+
+    def __post_init__(self) -> None:
+        self.by_head = bool(self.record[BY_HEAD].any())
 
     @property
     def tensors(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in names}
 
     def having(self, tensors: Mapping[str, Tensor]) -> KeptLists:
-        return replace(self, **{name: tensors[name] for name in names})
+        return KeptLists(self.of, **{name: tensors[name] for name in names})
 
     @property
     def nbytes(self) -> int:
         """Of all that grows with the keys."""
         return self.keys.nbytes + self.values.nbytes + self.entries.nbytes
 
-    @property
-    def by_head(self) -> bool:
-        return bool(self.record[BY_HEAD, 0])
-
-    def with_new(self, marks: tuple[Tensor, ...]) -> KeptLists:
-        """For a call whose inputs say `marks` of its keys."""
-        groups = self.lists.shape[1]
-        if any(mark.dim() == 3 and mark.shape[1] not in (1, groups) for mark in marks) and not self.by_head:
+    def take(self, marks: tuple[Tensor, ...]) -> None:
+        """Before a call whose inputs say `marks` of its keys."""
+        self.new = tuple(mark if mark.dim() == 3 else mark[:, None] for mark in marks)
+        if not self.by_head and any(mark.shape[1] not in (1, self.lists.shape[1]) for mark in self.new):
+            self.by_head = True
             self.record[BY_HEAD] = 1
-        return replace(self, new=tuple(mark if mark.dim() == 3 else mark[:, None] for mark in marks))
 
 
 names = ("keys", "values", "entries", "lists", "record")

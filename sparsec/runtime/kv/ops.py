@@ -94,12 +94,13 @@ def attend_now(
             cache = replace(cache, counts=_there(counts, new, q.device, recorded))
     said, reach = inputs or [], 0
     if inputs:
-        # As many keys as any sequence can have by then; a replay of a graph may have more than the host knows of.
-        reach = cache.max_len if recorded else min(int(state[0].max()) + new, max(cache.max_len, new))
         declared = loaded.launch.declared
         if cache.kept is not None:
-            given_marks = by_input(declared, inputs, Tensor.dim)
-            cache = replace(cache, kept=cache.kept.with_new(tuple(given_marks[n][0] for n in cache.kept.of.ordinals)))
+            of_each = by_input(declared, inputs, Tensor.dim)
+            cache.kept.take(tuple(of_each[n][0] for n in cache.kept.of.ordinals))
+    if inputs and (kernel.plan.chunks.of_inputs or any(mark.shape[-1] > 1 for mark in cache.marks)):
+        # As many keys as any sequence can have by then; a replay of a graph may have more than the host knows of.
+        reach = cache.max_len if recorded else min(int(state[0].max()) + new, max(cache.max_len, new))
         if cache.marks:
             remember(declared, inputs, cache.marks, cache.lengths, cache.counted(new))
             said = recalled(declared, inputs, cache.marks, reach)
@@ -108,7 +109,7 @@ def attend_now(
         out, lse = _first(loaded, q, k, v, sink, inputs, scale)
         kernel.store(k, v, cache)
     else:
-        found = lookups(kernel.plan.chunks, said, CallShape(new, reach, reach - new)) if said else ()
+        found = lookups(kernel.plan.chunks, said, CallShape(new, reach, reach - new)) if reach else ()
         out, lse = kernel.attend(
             q, k, v, cache, scale=scale, lists=lists, sink=sink, store=True, checked=checked, inputs=found
         )
