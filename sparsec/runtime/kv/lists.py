@@ -205,7 +205,7 @@ def dense_words(kept: KeptLists, length: int) -> tuple[Tensor, Tensor]:
     words[place] = kept.entries[1:, entry].T.to(torch.int64) & (1 << WORD) - 1
     found = torch.full((batch * groups * length,), -1, dtype=torch.int64, device=kept.keys.device)
     found[place] = entry
-    return words.view(batch, groups, length, -1), found.view(batch, groups, length)
+    return words.view(batch, groups, length, kept.of.words), found.view(batch, groups, length)
 
 
 def _owners(lists: Tensor) -> Tensor:
