@@ -140,7 +140,7 @@ class Lowered:
 
     @cached_property
     def layout_beside_lists(self) -> CacheLayout:
-        """Of a cache that has marked keys in lists (`KVCache.keep`), the layout of the others; raises as `layout` does."""
+        """The layout of the other keys where marked ones are in lists (`KVCache.keep`); raises as `layout` does."""
         bands = beside_lists(self.bands)
         return cache_layout(self.pattern, bands, Effort(self.effort.left))
 

@@ -125,7 +125,7 @@ def no_mass() -> MassKernel:
 
 def no_kept() -> CachedKernel:
     """In place of `Kernels.make_kept`. Raises CallError."""
-    raise CallError("expected a module with kernels over kept keys for `keep`, which sparsec.compile gives for CPUs")
+    raise CallError("expected a module with kernels for `keep`, which sparsec.compile gives for cpu and torch")
 
 
 class OracleKernel(ForwardKernel, Protocol):

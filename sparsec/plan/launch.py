@@ -175,7 +175,13 @@ class CachedLaunch:
 
     @classmethod
     def of(cls, chunks: CachedPlan, few: CachedPlan) -> CachedLaunch:
-        return cls(LaunchPlan.of(chunks.attend), LaunchPlan.of(few.attend), group_table(chunks.store), chunks.layout, chunks.kept)
+        return cls(
+            LaunchPlan.of(chunks.attend),
+            LaunchPlan.of(few.attend),
+            group_table(chunks.store),
+            chunks.layout,
+            chunks.kept,
+        )
 
     @cached_property
     def regions(self) -> int:

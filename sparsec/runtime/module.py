@@ -355,9 +355,8 @@ class SparseAttention(nn.Module):
         flat = self._input_tensors(q, k, inputs, total, None) or None
         assert isinstance(self._kernel, str)
         if not torch.compiler.is_compiling() and not is_in_torch_dispatch_mode() and type(q) is Tensor:
-            if torch._C._are_functorch_transforms_active() and any(
-                map(torch._C._functorch.is_batchedtensor, (q, k, v))
-            ):
+            batched = torch._C._functorch.is_batchedtensor
+            if torch._C._are_functorch_transforms_active() and any(map(batched, (q, k, v))):
                 raise CallError(
                     "expected no vmap over a call with a cache, got one; a cache has a batch_size of its own"
                 )

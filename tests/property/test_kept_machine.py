@@ -30,7 +30,8 @@ TOLERANCE = 2e-5
 CHOSEN = (
     "input kept : tokens attend (sink(4) | window(8) | kept) & causal",
     "input kept : tokens attend kept & causal softcap 3.0 alibi learned_sink",
-    "input kept : tokens where g == 0 attend (window(6) | kept) & causal otherwise attend (sink(3) | window(9)) & causal",
+    "input kept : tokens where g == 0 attend (window(6) | kept) & causal "
+    "otherwise attend (sink(3) | window(9)) & causal",
     "input a : tokens input b : tokens attend (window(5) | a & ~b | b & window(30)) & causal",
     "input kept : tokens attend (stride(3) | kept & stride(2) | kept & columns(5..20)) & causal alibi",
     "input kept : tokens input drop : tokens attend (window(12) & ~drop | kept) & causal",
@@ -112,7 +113,9 @@ class KeptMachine(RuleBasedStateMachine):
         """New tokens, whose marks `shared` heads have in common."""
         k, v = (torch.randn((KV_HEADS, n, dim), generator=self.generator) for dim in (HEAD_DIM, VALUE_DIM))
         marks = {name: self.random(HEADS // shared, n) < 0.4 for name in self.of_kinds(InputKind.TOKENS)}
-        labels = {name: (3 * self.random(HEADS // shared, n)).to(torch.int32) for name in self.of_kinds(InputKind.LABELS)}
+        labels = {
+            name: (3 * self.random(HEADS // shared, n)).to(torch.int32) for name in self.of_kinds(InputKind.LABELS)
+        }
         return Tokens(k, v, {name: each.repeat_interleave(shared, 0) for name, each in {**marks, **labels}.items()})
 
     def inputs(self, n: int, new: list[Tokens], shared: int, stop: int) -> dict[str, Any]:

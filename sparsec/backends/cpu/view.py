@@ -128,8 +128,8 @@ class SlotsView:
 
 @dataclass(frozen=True, slots=True)
 class KeptView:
-    """Lists of kept keys: the words of an entry's marks, the number of inputs that mark, and initialisers: of each input
-    its rank among these, and of each group the words with the marks for which a key is listed."""
+    """Lists of kept keys: the words of an entry's marks, and how many inputs mark; `ranks` initialises the rank among
+    these of each input, and `wanted` the words, of each group, with the marks for which a key is listed."""
 
     words: int
     inputs: int
@@ -143,11 +143,11 @@ class CppView:
 
     `transposed`: the classes are those of key tiles. `lane_tile` says which tile lies across vector lanes; `lane` and
     `other` are the variables of a mask that are a vector and a scalar. Over a cache, `slots` says where the heads' keys
-    lie, `stored` where a group's new keys go, and `kept` what its lists of kept keys hold; `packs` are initialisers of (group, number of heads, heads).
-    `inputs`: the headers of what the classes ask inputs, which have `lookups`. `gathered`: the classes by which rows
-    find the keys that they list themselves in functions of their own, if there are any; a head's class is that of
-    `gathering_class_of_head`. `includes`, `structs` and `headers` stand before the classes: system headers, call
-    structs, text of the kernels' own headers.
+    lie, `stored` where a group's new keys go, and `kept` what its lists of kept keys hold; `packs` are initialisers of
+    (group, number of heads, heads). `inputs`: the headers of what the classes ask inputs, which have `lookups`.
+    `gathered`: the classes by which rows find the keys that they list themselves in functions of their own, if there
+    are any; a head's class is that of `gathering_class_of_head`. `includes`, `structs` and `headers` stand before the
+    classes: system headers, call structs, text of the kernels' own headers.
     """
 
     symbol: str

@@ -134,7 +134,9 @@ class _Sources:
         """
         if block.kept:
             assert self.cache.kept is not None, "entries are those of lists"
-            return self._seen(block, [self.cache.kept.keys[block.columns].to(wide)], [self.cache.kept.values[block.columns].to(wide)])
+            return self._seen(
+                block, [self.cache.kept.keys[block.columns].to(wide)], [self.cache.kept.values[block.columns].to(wide)]
+            )
         first_new = self.length + self.count - self.k.shape[2]
         old = block.columns < self.length
         found: list[list[Tensor]] = [[], []]

@@ -207,9 +207,7 @@ def _chunks(
                 yield positions, full
 
 
-def _live(
-    heads: HeadGroup, at: Sequence, test: Bool, i: Tensor, j: Tensor, entries: Tensor | None = None
-) -> Tensor:
+def _live(heads: HeadGroup, at: Sequence, test: Bool, i: Tensor, j: Tensor, entries: Tensor | None = None) -> Tensor:
     """A program's condition on queries i x keys j, which broadcast together, bool; `entries`: of kept keys."""
     program = heads.program
     values: dict[str, int | Tensor] = {**heads.constants, "nk": at.n_keys, "i": i, "j": j}

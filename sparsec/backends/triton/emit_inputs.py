@@ -11,6 +11,7 @@ from typing import assert_never
 
 from sparsec.backends.triton.expr import assignment
 from sparsec.backends.triton.view import AskedView, GathersView, GatherView, InputsView, ListView
+from sparsec.diagnostics.model import InternalError
 from sparsec.ir.bands.band import Asks, InputTest
 from sparsec.ir.expr.fold import lists_in, picks_in
 from sparsec.ir.expr.nodes import TRUE, Bool, Extent, Picked
@@ -124,6 +125,8 @@ def _pair(test: InputTest, g: int, at: KernelFrame) -> str:
             return f"i < tl.load({data})"
         case Asks.NEAR:
             return f"(i - j < tl.load({data})) & (i - i < tl.load({data}))"
+        case Asks.KEPT | Asks.KEPT_MARK:
+            raise InternalError("there is no Triton kernel over lists of kept keys")
         case _:
             assert_never(test.asks)
 
@@ -186,7 +189,7 @@ def _tile(test: InputTest, scope: Extent, g: int, at: KernelFrame) -> str:
         case Asks.NEAR:
             nearest = "i_from - j_to" if some else "i_to - j_from"
             return f"({nearest} < tl.load({data})) & (tile - tile < tl.load({data}))"
-        case Asks.ROW | Asks.LABEL | Asks.ANCESTOR:
+        case Asks.ROW | Asks.LABEL | Asks.ANCESTOR | Asks.KEPT | Asks.KEPT_MARK:
             return "tile >= 0" if some else "tile < 0"  # of each tile
         case _:
             assert_never(test.asks)

@@ -1,4 +1,5 @@
-"""Bands of an input -> one loop over the tiles of their bounds that asks the inputs of each; and the lists of rows and of caches.
+"""Bands of an input -> one loop over the tiles of their bounds that asks the inputs of each; and lists of rows and of
+caches.
 
 Invariant: a tile that a closed form visits, or a random term, is not visited again; a pair of a list is one that no
 tile holds and that comes in no earlier list.

@@ -31,7 +31,8 @@ class KVCache:
     `lengths_tensor` (int32 [batch], on the cache's device), `state` (int64 [2, batch] on the CPU: tokens of each
     sequence, and the most that it has had since it was last empty; after calls with `lengths` on a device the first is
     the most that it may be, above the second, until somebody asks for it), and after `keep` `kept` (the marked keys in
-    lists, which `layout` is then beside; `whole` is that before), `room` (see there) and `spare` (the keys for which each list surely has room).
+    lists, which `layout` is then beside; `whole` is that before), `room` (see there) and `spare` (the keys for which
+    each list surely has room).
     """
 
     def __init__(
@@ -101,8 +102,8 @@ class KVCache:
         marks: bool [batch, x, length], x 1, the KV heads or the heads, or [batch, length]; a key is marked from now on
         if it was and is so in `marks`. Their memory is given back, by sequence and KV group. The marked keys of calls
         to come are added; any input of kind tokens may be kept, any number of times.
-        room: how many marked keys each sequence and KV group may get until the next `keep`, and more are an error (None:
-        any number, for which the cache grows from time to time).
+        room: how many marked keys each sequence and KV group may get until the next `keep`, and more are an error
+        (None: any number, for which the cache grows from time to time).
         Raises CallError, and changes nothing, for a mark that was not there before.
         """
         keep(self, name, marks, room)
@@ -147,8 +148,8 @@ class KVCache:
         record = self.kept.record[:, row].tolist()
         if want < record[DROPPED_AT]:
             raise CallError(
-                f"expected a length of at least {record[DROPPED_AT]} for sequence {row}, at which `keep` dropped marked "
-                f"keys that lay too far back, got {want}"
+                f"expected a length of at least {record[DROPPED_AT]} for sequence {row}, at which `keep` dropped "
+                f"marked keys that lay too far back, got {want}"
             )
         if lost is None and want < record[KEPT_AT]:
             return self.whole.first_lost(want, record[NEWEST], self.max_len, self.rollback)

@@ -24,15 +24,14 @@ from sparsec.runtime.inputs.remembered import positions_kept
 from sparsec.runtime.kernel import registered
 from sparsec.runtime.kv.arena import arena, places_table
 from sparsec.runtime.kv.lists import (
-    BASE,
     CAPACITY,
     COUNT,
     DROPPED_AT,
     KeptLists,
-    blank,
     dense_words,
     has_any,
     relaid,
+    room_for,
     signed,
     words_of,
 )
@@ -71,7 +70,7 @@ def keep(cache: KVCache, name: str, marks: Tensor, room: int | None) -> None:
     words = words_of(tuple(left), share, groups)
     needed = _needed(of, words, lengths.to(words.device))
     record = _record(cache, of, lengths)
-    apart = any(bool((each.unflatten(1, (groups, share)) != each[:, ::share, None]).any()) for each in left)
+    apart = any(bool((each.view(len(each), groups, share, -1) != each[:, ::share, None]).any()) for each in left)
     record[3] = record[3] | int(apart)
     lists = _compacted(cache, of, words, needed, record, room)
     if cache.kept is None:
@@ -104,11 +103,11 @@ def make_room(cache: KVCache, new: int) -> None:
 
 
 def _number(declared: tuple[InputDecl, ...], name: str) -> int:
-    known = [input_.name for input_ in declared if input_.kind is InputKind.TOKENS]
+    known = ", ".join(input_.name for input_ in declared if input_.kind is InputKind.TOKENS)
     for n, input_ in enumerate(declared):
         if input_.name == name and input_.kind is InputKind.TOKENS:
             return n
-    raise CallError(f"expected the name of an input of kind tokens ({', '.join(known) or 'there is none'}), got {name!r}")
+    raise CallError(f"expected the name of an input of kind tokens ({known or 'there is none'}), got {name!r}")
 
 
 def _checked(cache: KVCache, marks: Tensor, heads: int, kv_heads: int, length: int) -> Tensor:
@@ -124,9 +123,7 @@ def _checked(cache: KVCache, marks: Tensor, heads: int, kv_heads: int, length: i
     return of_heads.repeat_interleave(heads // shape[1], 1).expand(cache.batch_size, heads, length)
 
 
-def _marks_there(
-    cache: KVCache, of: KeptMarks, declared: tuple[InputDecl, ...], lengths: Tensor
-) -> tuple[_Marks, ...]:
+def _marks_there(cache: KVCache, of: KeptMarks, declared: tuple[InputDecl, ...], lengths: Tensor) -> tuple[_Marks, ...]:
     length, device = int(lengths.max()), cache.keys.device
     present = (torch.arange(length) < lengths[:, None])[:, None].to(device)
     by_position = positions_kept(declared, cache.marks)
@@ -202,7 +199,7 @@ def _compacted(
     capacity = count + (count // ROOM_SHARE + ROOM_LEAST if room is None else room)
     base = capacity.flatten().cumsum(0).reshape(capacity.shape) - capacity
     lists = torch.stack([base, capacity, count], -1).to(torch.int32).to(cache.keys.device)
-    found = blank(of, int(capacity.sum()), cache.keys, cache.values, lists, record)
+    found = room_for(of, int(capacity.sum()), cache.keys, cache.values, lists, record)
     b, g, j = needed.nonzero(as_tuple=True)
     nth = needed.cumsum(-1)[b, g, j] - 1
     target = base.to(b.device)[b, g] + nth

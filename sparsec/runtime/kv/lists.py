@@ -16,7 +16,7 @@ from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.kept import WORD, KeptMarks
 
 PAD = 16
-"""Entries past the last list, which belong to none: a kernel may read so far, and torch writes there what has no place."""
+"""Entries past the last list: a kernel may read so far, and torch writes there what has no place."""
 BASE, CAPACITY, COUNT = range(3)
 """Columns of `lists`."""
 NEWEST, KEPT_AT, DROPPED_AT, BY_HEAD = range(4)
@@ -41,7 +41,7 @@ class KeptLists:
     entries: Tensor
     lists: Tensor
     record: Tensor
-    new: tuple[Tensor, ...] = ()
+    new: tuple[Tensor, ...] = field(init=False, default=())
     by_head: bool = field(init=False)
     """Whether heads of a group differ in their marks."""
 
@@ -53,7 +53,7 @@ class KeptLists:
         return {name: getattr(self, name) for name in names}
 
     def having(self, tensors: Mapping[str, Tensor]) -> KeptLists:
-        return KeptLists(self.of, **{name: tensors[name] for name in names})
+        return KeptLists(self.of, *(tensors[name] for name in names))
 
     @property
     def nbytes(self) -> int:
@@ -78,7 +78,7 @@ def words_of(marks: tuple[Tensor, ...], share: int, groups: int) -> Tensor:
     spread = [mark.repeat_interleave(heads // mark.shape[1], 1).expand(batch, -1, -1) for mark in marks]
     bits = torch.stack([each.reshape(batch, groups, share, length) for each in spread], 2).flatten(2, 3)
     parts = []
-    for part in bits.split(WORD, dim=2):
+    for part in torch.split(bits, WORD, dim=2):
         weight = torch.tensor([1 << n for n in range(part.shape[2])], device=part.device)
         parts.append((part.to(torch.int64) * weight[:, None]).sum(2))
     return torch.stack(parts, -1)
@@ -148,14 +148,14 @@ def relaid(kept: KeptLists, capacity: Tensor) -> KeptLists:
     device = kept.keys.device
     lists = torch.stack([base, capacity, kept.lists[..., COUNT].to("cpu", torch.int64)], -1).to(torch.int32).to(device)
     source, target = _entries(kept.lists), _entries(lists)
-    found = blank(kept.of, total, kept.keys, kept.values, lists, kept.record)
+    found = room_for(kept.of, total, kept.keys, kept.values, lists, kept.record)
     found.keys[target] = kept.keys[source]
     found.values[target] = kept.values[source]
     found.entries[:, target] = kept.entries[:, source]
     return found
 
 
-def blank(of: KeptMarks, total: int, keys: Tensor, values: Tensor, lists: Tensor, record: Tensor) -> KeptLists:
+def room_for(of: KeptMarks, total: int, keys: Tensor, values: Tensor, lists: Tensor, record: Tensor) -> KeptLists:
     """Room for `total` entries like keys and values."""
     rows = total + PAD
     return KeptLists(
@@ -176,7 +176,7 @@ def reordered(kept: KeptLists, rows: Tensor) -> KeptLists:
     lists = kept.lists[there].clone()
     lists[..., BASE] = base.to(torch.int32).to(lists.device)
     source, target = _entries(kept.lists[there]), _entries(lists)
-    found = blank(kept.of, int(capacity.sum()), kept.keys, kept.values, lists, kept.record[:, rows.cpu()])
+    found = room_for(kept.of, int(capacity.sum()), kept.keys, kept.values, lists, kept.record[:, rows.cpu()])
     found.keys[target] = kept.keys[source]
     found.values[target] = kept.values[source]
     found.entries[:, target] = kept.entries[:, source]

@@ -22,6 +22,7 @@ from sparsec.backends.cpu.emit_cached import emit_cpp_cached, views
 from sparsec.backends.cpu.inputs import view_of
 from sparsec.backends.cpu.kernel import compile_shared, find_compiler, has_compiler
 from sparsec.backends.cpu.source import CHUNK, ROWS, joined_headers, parsed_header, printed_headers
+from sparsec.backends.cpu.view import KeptView
 from sparsec.ir.bands.band import Asks, InputTest
 from sparsec.pipeline import Compilation, Lowered
 from sparsec.sema.modifiers import ENTRIES, Given, Takes, statement_text
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.kernels
 ROOT = Path(__file__).parents[3]
 KERNELS = ROOT / "templates" / "cpu" / "kernels"
 HEADERS = sorted(KERNELS.rglob("*.h"))
-STRUCTS = (calls.LIST, calls.LOOKUP, calls.FORWARD, calls.BACKWARD, calls.MASS, calls.CACHED)
+STRUCTS = (calls.LIST, calls.LOOKUP, calls.MARKS, calls.KEPT, calls.FORWARD, calls.BACKWARD, calls.MASS, calls.CACHED)
 
 
 def with_every_modifier(heads: int) -> str:
@@ -53,7 +54,8 @@ def sample() -> dict[str, str]:
     """What is printed beside the headers, for one pattern; of every kernel what it alone has."""
     chunks, rows = views(*compilation(with_every_modifier(2), "float32", 2).cached, "sparsec")
     headers = dict.fromkeys(view_of(InputTest(0, asks)).header for asks in Asks)
-    chunks = replace(chunks, inputs=tuple(headers), lookups=len(headers))
+    kept = KeptView(1, 1, "{0}", "{{1u}}")
+    chunks = replace(chunks, inputs=tuple(headers), lookups=len(headers), kept=kept)
     of_rows = printed_headers(ROWS, rows)
     return {
         **printed_headers(replace(CHUNK, structs=STRUCTS, keys="call_keys.h", rows="call_rows.h"), chunks),

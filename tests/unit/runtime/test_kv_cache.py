@@ -204,5 +204,5 @@ def test_opcheck(attn: SparseAttention) -> None:
     cache, (q, k, v) = attn.new_cache(2, 60), tokens(5)
     counts = torch.tensor([5, 3], dtype=torch.int32)
     state = (cache.keys, cache.values, cache.lengths_tensor, cache.state)
-    arguments = (q, k, v, None, *state, counts, cache.places, [], [], None, 60, cache.kernel, None)
+    arguments = (q, k, v, None, *state, counts, cache.places, [], [], [], None, 60, cache.kernel, None)
     torch.library.opcheck(torch.ops.sparsec.attend_cached, arguments)

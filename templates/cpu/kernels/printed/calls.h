@@ -22,6 +22,29 @@ struct sparsec_lookup {  // what an input says, contiguous [batch, heads, rows, 
 };
 #endif
 
+#ifndef SPARSEC_MARKS
+#define SPARSEC_MARKS
+struct sparsec_marks {  // what an input says of the keys of a call, [batch, heads, n]; batch and heads may be 1
+  const uint8_t* data;
+  int64_t stride[3];
+  int64_t batch;
+  int64_t heads;
+};
+#endif
+
+#ifndef SPARSEC_KEPT
+#define SPARSEC_KEPT
+struct sparsec_kept {  // lists of kept keys
+  void* keys;  // [rows, D]
+  void* values;  // [rows, DV]
+  int32_t* entries;  // [1 + words, rows]: positions, then marks
+  int64_t rows;
+  int64_t room;  // rows that lists may have: those after it may be read
+  int32_t* lists;  // [B, G, 3]: base, capacity and count
+  const sparsec_marks* marks;  // of each input of kind tokens
+};
+#endif
+
 #ifndef SPARSEC_CALL
 #define SPARSEC_CALL
 struct sparsec_call {  // strides in elements; q [B, H, Nq, D], k [B, G, Nk, D]; out, v: DV for D; lse [B, H, Nq]
@@ -129,6 +152,7 @@ struct sparsec_cached_call {  // strides in elements; q [B, H, N, D], k [B, G, N
   const int32_t* counts;  // [B]: those among the call's n, which are the last; null: n each
   int64_t* state;  // [2, B], or null: once stored, tokens are counted here and in lengths
   const int32_t* places;  // [G, regions, 2]: base and capacity of a group's regions
+  const sparsec_kept* kept;  // null for a cache without lists of kept keys
   const sparsec_list* lists;
   const sparsec_lookup* inputs;  // two for each test of an input
   const float* sink;  // [H], for a learned sink

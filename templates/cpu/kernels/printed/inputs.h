@@ -5,3 +5,4 @@
 #include "../inputs/labels.h"
 #include "../inputs/tree.h"
 #include "../inputs/lengths.h"
+#include "../inputs/kept.h"
