@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparsec.diagnostics.model import InternalError
+from sparsec.ir.bands.kept import token_ordinals
 from sparsec.ir.bands.normalise import TooManyBands
 from sparsec.pipeline import Compilation
 from sparsec.plan.kernel import HeadClass
@@ -38,6 +39,9 @@ def launches(compilation: Compilation, plans: tuple[CachedPlan, ...]) -> tuple[L
     ]
     for name, plan in zip(("cached chunks", "cached rows"), plans, strict=False):
         found.append(Launch(name, ProgramKind.FORWARD, plan.attend.classes))
+    if plans and token_ordinals(pattern.inputs):
+        for name, plan in zip(("kept chunks", "kept rows"), compilation.kept, strict=True):
+            found.append(Launch(name, ProgramKind.FORWARD, plan.attend.classes))
     for launch in found:
         if sorted(head for each in launch.classes for head in each.heads) != list(range(pattern.heads)):
             raise InternalError(f"{launch.name}: a head is launched for once")

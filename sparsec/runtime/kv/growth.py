@@ -27,8 +27,14 @@ def grown(cache: KVCache, max_len: int) -> KVCache:
         kernel=cache.kernel,
         rollback=cache.rollback,
         lists=cache_tables(cache.kernel, max_len, cache.keys.device),
-        marks=tuple(torch.nn.functional.pad(mark, (0, max_len - cache.max_len)) for mark in cache.marks),
+        marks=tuple(
+            mark if mark.shape[-1] == 1 else torch.nn.functional.pad(mark, (0, max_len - cache.max_len))
+            for mark in cache.marks
+        ),
     )
+    longer.whole, longer.room = cache.whole, cache.room
+    if cache.kept is not None:
+        longer.kept = cache.kept.having({name: each.clone() for name, each in cache.kept.tensors.items()})
     layout, rollback = cache.layout, cache.rollback
     before, after = layout.places(cache.max_len, rollback), layout.places(max_len, rollback)
     for group, wider in zip(before, after, strict=True):

@@ -14,6 +14,29 @@
 
 ...
 
+#ifndef SPARSEC_MARKS
+#define SPARSEC_MARKS
+struct sparsec_marks {  // what an input says of the keys of a call, [batch, heads, n]; batch and heads may be 1
+  const uint8_t* data;
+  int64_t stride[3];
+  int64_t batch;
+  int64_t heads;
+};
+#endif
+
+#ifndef SPARSEC_KEPT
+#define SPARSEC_KEPT
+struct sparsec_kept {  // lists of kept keys
+  void* keys;  // [rows, D]
+  void* values;  // [rows, DV]
+  int32_t* entries;  // [1 + words, rows]: positions, then marks
+  int64_t rows;
+  int64_t room;  // rows that lists may have: those after it may be read
+  int32_t* lists;  // [B, G, 3]: base, capacity and count
+  const sparsec_marks* marks;  // of each input of kind tokens
+};
+#endif
+
 #ifndef SPARSEC_CACHED_CALL
 #define SPARSEC_CACHED_CALL
 struct sparsec_cached_call {  // strides in elements; q [B, H, N, D], k [B, G, N, D]; out, v: DV for D; lse [B, H, N]
@@ -35,6 +58,7 @@ struct sparsec_cached_call {  // strides in elements; q [B, H, N, D], k [B, G, N
   const int32_t* counts;  // [B]: those among the call's n, which are the last; null: n each
   int64_t* state;  // [2, B], or null: once stored, tokens are counted here and in lengths
   const int32_t* places;  // [G, regions, 2]: base and capacity of a group's regions
+  const sparsec_kept* kept;  // null for a cache without lists of kept keys
   const sparsec_list* lists;
   const sparsec_lookup* inputs;  // two for each test of an input
   const float* sink;  // [H], for a learned sink
@@ -76,6 +100,10 @@ bool sound(const sparsec_cached_call& call) {
     const int64_t length = call.lengths[b], count = count_of(call, b);
     if (length < 0 || count < 0 || count > call.n || length + count > call.longest) return false;
   }
+  for (int64_t n = 0; call.kept && n < call.batch * KV_HEADS; ++n) {
+    const int32_t* list = call.kept->lists + 3 * n;
+    if (list[0] < 0 || list[2] < 0 || list[2] > list[1] || list[0] + int64_t(list[1]) > call.kept->room) return false;
+  }
   return true;
 }
 
@@ -97,6 +125,8 @@ struct Source {
   Matrix keys, values;  // of the cache; rows are slots
   const int32_t* places;  // of the head's group
   int head, length;  // keys before `length` are in the cache
+  const element *listed_keys, *listed_values;  // of all lists of kept keys
+  bool listed;  // whether slots are entries of lists
 };
 
 // For head h of sequence b; row `first` is at position 0.
@@ -108,7 +138,10 @@ Source source_of(const sparsec_cached_call& call, int64_t b, int64_t h, int64_t 
           arena<DV>(call.values, call, b),
           places_of(call, g),
           int(h),
-          call.lengths[b]};
+          call.lengths[b],
+          call.kept ? (const element*)call.kept->keys : nullptr,
+          call.kept ? (const element*)call.kept->values : nullptr,
+          false};
 }
 
 const float NOTHING[WIDEST] = {};  // in place of a key that the cache does not hold: it is dead, and is not read
@@ -447,6 +480,13 @@ inline void gather(const float (*p)[BATCH], const element* const* value, int cou
 // the call's tensors, whose head dim is contiguous; `slot` is scratch. `stop`: as of `slots_of_keys`.
 inline void point_rows(const Source& from, int head, int stop, const int* at, int count, int* slot, const element** key,
                        const element** value) {
+  if (from.listed) {  // the entries are in `slot`
+    for (int n = 0; n < count; ++n) {
+      key[n] = from.listed_keys + int64_t(slot[n]) * D;
+      value[n] = from.listed_values + int64_t(slot[n]) * DV;
+    }
+    return;
+  }
   slots_of_keys(from.places, head, stop, at, count, slot);
   for (int n = 0; n < count; ++n) {
     const bool old = at[n] < from.length;
@@ -618,6 +658,7 @@ struct Sum {  // what one task leaves of a row of one head
 int tasks_of(const sparsec_cached_call& call, int64_t b, int64_t g) {
   int64_t kept = count_of(call, b);
   for (int n = 0; n < REGIONS; ++n) kept += places_of(call, g)[2 * n + 1];
+  if (call.kept) kept += call.kept->lists[(b * KV_HEADS + g) * 3 + 2];
   const int64_t keys = std::min<int64_t>(kept, call.lengths[b] + count_of(call, b));
   return int(std::min<int64_t>(std::max<int64_t>(keys / KEYS_A_TASK, 1), MOST_TASKS));
 }
