@@ -168,7 +168,9 @@ def test_a_struct_is_the_same_in_c_and_in_python(of: CallStruct) -> None:
     places = [f"offsetof({of.name}, {field.name}) == {getattr(structure, field.name).offset}" for field in of.fields]
     places.append(f"sizeof({of.name}) == {of.packer().size}")
     checks = "".join(f'static_assert({place}, "");\n' for place in places)
-    declared = "".join(dict.fromkeys(struct.declaration() for struct in (calls.LIST, calls.LOOKUP, calls.MARKS, calls.KEPT, of)))
+    declared = "".join(
+        dict.fromkeys(struct.declaration() for struct in (calls.LIST, calls.LOOKUP, calls.MARKS, calls.KEPT, of))
+    )
     size = f'extern "C" int size() {{ return sizeof({of.name}); }}\n'
     library = ctypes.CDLL(
         str(compile_shared(f"#include <cstddef>\n#include <cstdint>\n{declared}{checks}{size}", optimise=0))
