@@ -60,4 +60,28 @@ CACHE = _of(
      "self.keys[there], self.values[: len(there)]"),
 )  # fmt: skip
 
-OPERATORS = (*LIVENESS, *LAYOUT, *PLAN, *CACHE)
+KEEP = (
+    *_of(
+        "kept keys",
+        "runtime/kv/keep",
+        ("a kept key forgotten a query early", "position + region.reach > lengths",
+         "position + region.reach > lengths + 1"),
+        ("marks of every input taken away", "each.there & marks if each.ordinal == number else each.there",
+         "each.there & marks"),
+        ("keys too far back come back", "record[DROPPED_AT] = lengths", "record[DROPPED_AT] = 0"),
+    ),
+    *_of(
+        "kept keys",
+        "runtime/kv/lists",
+        ("a kept key after truncation", "kept.entries[0, entry] < lengths", "kept.entries[0, entry] <= lengths"),
+        ("marks of the wrong word", "range(part.shape[2])", "reversed(range(part.shape[2]))"),
+        ("padding is kept", " & (row >= 0)[:, None]", ""),
+    ),
+    *_of(
+        "kept keys",
+        "runtime/kv/cache",
+        ("keys that a full cache had lost", "want < record[KEPT_AT]", "want < 0"),
+    ),
+)  # fmt: skip
+
+OPERATORS = (*LIVENESS, *LAYOUT, *PLAN, *CACHE, *KEEP)

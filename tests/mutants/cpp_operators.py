@@ -74,6 +74,14 @@ INPUTS = _of(
     ("gradients of the first rows alone", "gathers/backward", "share < shares; ++share", "share < 1; ++share"),
 )  # fmt: skip
 
+KEPT = _of(
+    "kept keys",
+    ("entries of the next list", "kept/keys", " & (w.lane[0] < int(stop - n))", ""),
+    ("marks of the first bit alone", "inputs/kept", "((marks >> shift) & 1)", "(marks & 1)"),
+    ("marks of the first sequence", "kept/append", "(marks.batch > 1 ? b * marks.stride[0] : 0)", "0"),
+    ("a list without an end", "kept/append", "return room >= 0;", "return true;"),
+)  # fmt: skip
+
 GUARDED = _of(
     "C++ guarded",
     ("draws outside their table", "draws", "std::clamp<int64_t>(block - list.first, 0, list.blocks - 1)",
@@ -83,4 +91,4 @@ GUARDED = _of(
      "within(column, columns) &&"),
 )  # fmt: skip
 
-OPERATORS = (*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *INPUTS, *GUARDED)
+OPERATORS = (*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *INPUTS, *KEPT, *GUARDED)

@@ -84,6 +84,17 @@ def test_a_step_is_attention_to_what_is_left(attn: SparseAttention) -> None:
     torch.testing.assert_close(lse, of, atol=2e-6, rtol=1e-5)
 
 
+def test_keys_stay_as_long_as_a_window_of_marked_ones_reaches() -> None:
+    attn, oracle, every = module(FAR), module(FAR, "reference"), torch.ones(BATCH, 1, 61, dtype=torch.bool)
+    cache = filled(attn, 60, every[..., :60])
+    cache.keep("kept", every[..., :60])
+    assert cache.kept is not None and cache.kept.entries[0, :19].tolist() == list(range(41, 60))
+    q, *new = tokens(1, 1)
+    k, v = (torch.cat([a, b], 2) for a, b in zip(tokens(60)[1:], new, strict=True))
+    found = attn(q, *new, cache=cache, inputs={"kept": every[..., :1]})
+    torch.testing.assert_close(found, oracle(q, k, v, inputs={"kept": every}), atol=2e-6, rtol=1e-5)
+
+
 def test_refusals(attn: SparseAttention) -> None:
     marked = marks(50, 0.5)
     cache = filled(attn, 50, marked)
@@ -151,6 +162,27 @@ def test_truncation_is_exact_or_refused() -> None:
     cache.truncate(59)
     cache.reset()
     assert cache.length == 0 and cache.kept is not None and not cache.kept.lists[..., 2].any()
+
+
+def test_truncation_knows_what_was_lost_before_keys_were_dropped() -> None:
+    """At 57 tokens after 60, with room to roll back 6: what 53 tokens need is there, and not what 52 do."""
+    attn = module("pattern p { heads 4 kv 2 causal input kept : tokens attend window(8) | kept & columns(0..4) }")
+    marked = marks(60, 0.5)
+    cache = filled(attn, 60, marked, rollback=6)
+    cache.truncate(57)
+    cache.keep("kept", marked[..., :57])
+    with pytest.raises(CallError, match="has been overwritten"):
+        cache.truncate(52)
+    cache.truncate(53)
+
+
+def test_padding_is_not_kept(attn: SparseAttention) -> None:
+    cache = filled(attn, 20, marks(20, 0.5))
+    cache.keep("kept", torch.zeros(BATCH, 1, 20, dtype=torch.bool))
+    attn(*tokens(4, 1), cache=cache, inputs={"kept": torch.ones(BATCH, 1, 4, dtype=torch.bool)}, lengths=[1, 3])
+    assert cache.kept is not None and cache.kept.lists[..., 2].tolist() == [[1, 1], [3, 3]]
+    base = int(cache.kept.lists[1, 0, 0])
+    assert cache.kept.entries[0, base : base + 3].tolist() == [20, 21, 22]
 
 
 def test_copies_and_states(attn: SparseAttention) -> None:
