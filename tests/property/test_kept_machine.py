@@ -22,7 +22,7 @@ from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema.model import InputKind
 
-RUNS, STEPS = wanted(100, at_night=2_000), 50
+RUNS, STEPS = wanted(200, at_night=2_000), 50
 HEADS, KV_HEADS, HEAD_DIM, VALUE_DIM, MAX_LEN = 4, 2, 8, 5, 100
 TOLERANCE = 2e-5
 """As of test_cache_machine.py."""
