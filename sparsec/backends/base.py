@@ -64,7 +64,9 @@ class ForwardKernel(Protocol):
     r. `scale` None means the pattern's, else 1/sqrt(D). `lists` are the draw tables of `runtime.draws`. `sink` is
     float32 [H] where the pattern has a learned sink; `cu_seqlens` int32 [documents + 1] where it has documents (then B
     is 1 and Nq is Nk).
-    `inputs`: what the plan's `inputs` say, in their order.
+    `inputs`: what the plan's `inputs` say, in their order. `key_bias` is [b, x, Nk], b 1 or B and x 1, the KV heads or
+    the query heads, of any strides, where the pattern has it: float32, or float64 for float64 inputs. A key whose bias
+    is -inf is seen by no query.
     """
 
     def forward(
@@ -79,6 +81,7 @@ class ForwardKernel(Protocol):
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         inputs: tuple[Lookup, ...] = (),
+        key_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """out [B, H, Nq, Dv], 0 in rows that see no key; natural-log LSE [B, H, Nq], -inf there (or the sink).
 
@@ -106,6 +109,7 @@ class MassKernel(Protocol):
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         inputs: tuple[Lookup, ...] = (),
+        key_bias: Tensor | None = None,
     ) -> Tensor:
         """float32 [B, H, Nk], contiguous: of each key, the sum over the call's queries that see it of exp(s - lse).
 
@@ -148,6 +152,7 @@ class OracleKernel(ForwardKernel, Protocol):
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         inputs: tuple[Lookup, ...] = (),
+        key_bias: Tensor | None = None,
     ) -> Tensor:
         """As of a MassKernel."""
         ...
@@ -176,8 +181,14 @@ class BackwardKernel(Protocol):
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         inputs: tuple[Lookup, ...] = (),
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Gradients of q, k and v, contiguous and like them, and of the sink (None without one)."""
+        key_bias: Tensor | None = None,
+        of_bias: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Gradients of q, k and v, contiguous and like them, and of the sink (None without one).
+
+        With `of_bias` also those of `key_bias`, as of a bias of every query head of every sequence of its own: [B, H,
+        Nk], of the type of the LSE (None without it).
+        """
         ...
 
 
@@ -263,6 +274,7 @@ class CachedKernel(Protocol):
         store: bool = False,
         checked: bool = False,
         inputs: tuple[Lookup, ...] = (),
+        key_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Attention of q [B, H, N, D] to the cached keys and to k [B, G, N, D], v [B, G, N, Dv], any strides.
 
@@ -273,6 +285,7 @@ class CachedKernel(Protocol):
         `lists`: the tables of `runtime.draws` of `CachedLaunch.chunks`, class by class, from query block 0 on; `sink`
         float32 [H] where the pattern has one. Returns out [B, H, N, Dv] and the natural-log LSE, float32 [B, H, N],
         contiguous; a row that sees no key has 0 and -inf (or the sink), and so has padding, without the sink.
+        `key_bias` is of the keys from position 0 on, in the cache or in the call.
         """
         ...
 

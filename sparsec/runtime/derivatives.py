@@ -30,16 +30,17 @@ class _Forward(_SingleLevelFunction):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        _, q, k, v, sink, cu_seqlens, of_inputs, ctx.kernel, ctx.q_offset, ctx.scale = inputs
-        ctx.save_for_backward(q, k, v, *output, sink, cu_seqlens, *(of_inputs or ()))
+        _, q, k, v, sink, cu_seqlens, of_inputs, key_bias, ctx.kernel, ctx.q_offset, ctx.scale = inputs
+        ctx.save_for_backward(q, k, v, *output, sink, cu_seqlens, key_bias, *(of_inputs or ()))
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
-        q, k, v, out, lse, sink, cu_seqlens, *of_inputs = ctx.saved_tensors
+        q, k, v, out, lse, sink, cu_seqlens, key_bias, *of_inputs = ctx.saved_tensors
+        of_bias = key_bias is not None and ctx.needs_input_grad[7]
         if grad_out is None:
             grad_out = torch.zeros_like(out)
-        dq, dk, dv, dsink = backward(
+        dq, dk, dv, dsink, dbias = backward(
             grad_out,
             grad_lse,
             q,
@@ -50,11 +51,14 @@ class _Forward(_SingleLevelFunction):
             sink,
             cu_seqlens,
             of_inputs or None,
+            key_bias,
+            of_bias,
             ctx.kernel,
             ctx.q_offset,
             ctx.scale,
         )
-        return None, dq, dk, dv, None if sink is None else dsink, None, None, None, None, None
+        of_sink, of_weights = None if sink is None else dsink, dbias if of_bias else None
+        return None, dq, dk, dv, of_sink, None, None, of_weights, None, None, None
 
 
 class _Backward(_SingleLevelFunction):

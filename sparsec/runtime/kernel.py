@@ -13,7 +13,7 @@ from sparsec.backends.base import BackwardKernel, CachedKernel, ForwardKernel, K
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.launch import LaunchPlan
 from sparsec.runtime.draws import DrawTables
-from sparsec.runtime.inputs.prepare import CallShape, by_input, prepared
+from sparsec.runtime.inputs.prepare import CallShape, by_input, key_bias_of, prepared
 from sparsec.runtime.request import DIGEST_LENGTH
 
 
@@ -42,6 +42,10 @@ class LoadedKernel:
     def lookups(self, inputs: Sequence[Tensor], n_queries: int, n_keys: int, q_offset: int) -> tuple[Lookup, ...]:
         """What the kernels look up in the tensors of a call's inputs, which are those of all inputs in order."""
         return lookups(self.launch, inputs, CallShape(n_queries, n_keys, q_offset))
+
+    def key_bias(self, inputs: Sequence[Tensor]) -> Tensor | None:
+        """What keys add to their scores, of those tensors; None where the pattern has it not."""
+        return key_bias_of(self.launch.score.bias, self.launch.declared, inputs)
 
     @cached_property
     def plan(self) -> KernelPlan:

@@ -25,6 +25,7 @@ from sparsec.runtime.call_tensors import CallTensors, check_documents, counts_of
 from sparsec.runtime.derivatives import forward, mass
 from sparsec.runtime.devices import check_device, device_of
 from sparsec.runtime.inputs.checks import InputTensors, flat_inputs
+from sparsec.runtime.inputs.prepare import bias_apart
 from sparsec.runtime.inputs.remembered import blank
 from sparsec.runtime.kernel import registered
 from sparsec.runtime.kv.cache import KVCache
@@ -73,7 +74,7 @@ class SparseAttention(nn.Module):
         self.documents, self.inputs = documents, inputs
         self.heads, self.kv_heads, self.dtype = heads, kv_heads, dtype
         self.head_dim, self.value_dim = head_dim, value_dim
-        self.target, self.scale, self._kernel = target, score.scale, kernel
+        self.target, self.scale, self._kernel, self._bias = target, score.scale, kernel, score.bias
         self._request = request
         self._device = device or torch.device("cpu")
         self._tensors = self._made_for()
@@ -224,7 +225,8 @@ class SparseAttention(nn.Module):
                 q, k, v, q_offset=offset, scale=self.scale, lists=(), sink=sink, cu_seqlens=cu_seqlens
             )
         else:
-            out, lse = forward(q, k, v, sink, cu_seqlens, flat or None, self._kernel, offset, self.scale)
+            given = bias_apart(self._bias, self.inputs, flat)
+            out, lse = forward(q, k, v, sink, cu_seqlens, *given, self._kernel, offset, self.scale)
         asked: tuple[Tensor, ...] = (lse,) if return_lse else ()
         if return_mass:
             asked = (*asked, self._mass(q, k, lse, sink, cu_seqlens, flat, offset))
@@ -242,7 +244,8 @@ class SparseAttention(nn.Module):
     ) -> Tensor:
         q, k, lse, sink = q.detach(), k.detach(), lse.detach(), None if sink is None else sink.detach()
         if isinstance(self._kernel, str):
-            return mass(q, k, lse, sink, cu_seqlens, inputs or None, self._kernel, offset, self.scale)  # type: ignore[no-any-return]  # an operator
+            given = bias_apart(self._bias, self.inputs, [each.detach() for each in inputs])
+            return mass(q, k, lse, sink, cu_seqlens, *given, self._kernel, offset, self.scale)  # type: ignore[no-any-return]  # an operator
         return self._kernel.with_inputs(inputs).mass(
             q, k, q_offset=offset, scale=self.scale, sink=sink, cu_seqlens=cu_seqlens
         )
@@ -348,11 +351,11 @@ class SparseAttention(nn.Module):
                 f"expected a cache for {batch} sequences on {q.device}, "
                 f"got one for {cache.batch_size} on {cache.keys.device}"
             )
-        refuse_derivatives(q, k, v, self.sink)
         counts = None if lengths is None else counts_of(lengths, batch, q.device)
         sink = None if self.sink is None else self.sink.detach().float()
         total = cache.length + new if self.inputs and inputs[1] else None
         flat = self._input_tensors(q, k, inputs, total, None) or None
+        refuse_derivatives(q, k, v, self.sink, flat or ())
         assert isinstance(self._kernel, str)
         if not torch.compiler.is_compiling() and not is_in_torch_dispatch_mode() and type(q) is Tensor:
             batched = torch._C._functorch.is_batchedtensor
@@ -362,8 +365,8 @@ class SparseAttention(nn.Module):
                 )
             # Nobody watches operators; on a CPU, dispatch would take as long as a third of a step's kernel.
             cache.make_room(new)
-            found = cache.seen(counts), cache.lists, flat, self.scale
-            return attend_now(registered(self._kernel, q.device), q, k, v, sink, *found, checked=True)
+            loaded, now = registered(self._kernel, q.device), cache.seen(counts)
+            return attend_now(loaded, q, k, v, sink, now, cache.lists, flat, self.scale, checked=True)
         out, lse = attend_cached(
             q,
             k,

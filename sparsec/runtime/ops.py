@@ -15,19 +15,19 @@ from sparsec.runtime.kernel import registered
 
 torch.library.define(
     "sparsec::forward",
-    "(Tensor q, Tensor k, Tensor v, Tensor? sink, Tensor? cu_seqlens, Tensor[]? inputs, str kernel, SymInt q_offset,"
-    " float? scale) -> (Tensor, Tensor)",
+    "(Tensor q, Tensor k, Tensor v, Tensor? sink, Tensor? cu_seqlens, Tensor[]? inputs, Tensor? key_bias,"
+    " str kernel, SymInt q_offset, float? scale) -> (Tensor, Tensor)",
 )
 torch.library.define(
     "sparsec::backward",
     "(Tensor grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor? sink,"
-    " Tensor? cu_seqlens, Tensor[]? inputs, str kernel, SymInt q_offset, float? scale)"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
+    " Tensor? cu_seqlens, Tensor[]? inputs, Tensor? key_bias, bool of_bias, str kernel, SymInt q_offset, float? scale)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 torch.library.define(
     "sparsec::mass",
-    "(Tensor q, Tensor k, Tensor lse, Tensor? sink, Tensor? cu_seqlens, Tensor[]? inputs, str kernel, SymInt q_offset,"
-    " float? scale) -> Tensor",
+    "(Tensor q, Tensor k, Tensor lse, Tensor? sink, Tensor? cu_seqlens, Tensor[]? inputs, Tensor? key_bias,"
+    " str kernel, SymInt q_offset, float? scale) -> Tensor",
 )
 
 
@@ -39,6 +39,7 @@ def _forward(
     sink: Tensor | None,
     cu_seqlens: Tensor | None,
     inputs: list[Tensor] | None,
+    key_bias: Tensor | None,
     kernel: str,
     q_offset: int,
     scale: float | None,
@@ -48,7 +49,16 @@ def _forward(
     lists = loaded.draws.tables(q.shape[2], q_offset, q.device)
     lookups = loaded.lookups(inputs or (), q.shape[2], k.shape[2], q_offset)
     return loaded.forward.forward(
-        q, k, v, q_offset=q_offset, scale=scale, lists=lists, sink=sink, cu_seqlens=cu_seqlens, inputs=lookups
+        q,
+        k,
+        v,
+        q_offset=q_offset,
+        scale=scale,
+        lists=lists,
+        sink=sink,
+        cu_seqlens=cu_seqlens,
+        inputs=lookups,
+        key_bias=key_bias,
     )
 
 
@@ -60,6 +70,7 @@ def _(
     sink: Tensor | None,
     cu_seqlens: Tensor | None,
     inputs: list[Tensor] | None,
+    key_bias: Tensor | None,
     kernel: str,
     q_offset: int,
     scale: float | None,
@@ -79,15 +90,17 @@ def _backward(
     sink: Tensor | None,
     cu_seqlens: Tensor | None,
     inputs: list[Tensor] | None,
+    key_bias: Tensor | None,
+    of_bias: bool,
     kernel: str,
     q_offset: int,
     scale: float | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(dq, dk, dv, dsink); dsink is empty where there is no sink."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(dq, dk, dv, dsink, dbias), of which dsink is empty where there is no sink, and dbias without `of_bias`."""
     loaded = registered(kernel, q.device)
     lists = loaded.draws.tables(q.shape[2], q_offset, q.device)
     lookups = loaded.lookups(inputs or (), q.shape[2], k.shape[2], q_offset)
-    dq, dk, dv, dsink = loaded.backward.backward(
+    dq, dk, dv, dsink, of_heads = loaded.backward.backward(
         grad_out,
         grad_lse,
         q,
@@ -101,8 +114,20 @@ def _backward(
         sink=sink,
         cu_seqlens=cu_seqlens,
         inputs=lookups,
+        key_bias=key_bias,
+        of_bias=of_bias,
     )
-    return dq, dk, dv, q.new_empty(0, dtype=torch.float32) if dsink is None else dsink
+    none = q.new_empty(0, dtype=torch.float32)
+    dbias = none.clone() if key_bias is None or of_heads is None else _shared(of_heads, key_bias)
+    return dq, dk, dv, none if dsink is None else dsink, dbias
+
+
+def _shared(of_heads: Tensor, like: Tensor) -> Tensor:
+    """Gradients [B, H, Nk] added up over the sequences and query heads that share a bias of `like` [b, x, Nk]."""
+    batch, heads, keys = of_heads.shape
+    of_sequences = of_heads if like.shape[0] == batch else of_heads.sum(dim=0, keepdim=True)
+    shared = of_sequences.reshape(like.shape[0], like.shape[1], heads // like.shape[1], keys)
+    return shared.sum(dim=2).to(like.dtype)
 
 
 @torch.library.register_fake("sparsec::backward")  # type: ignore[untyped-decorator]  # torch leaves it untyped
@@ -117,12 +142,16 @@ def _(
     sink: Tensor | None,
     cu_seqlens: Tensor | None,
     inputs: list[Tensor] | None,
+    key_bias: Tensor | None,
+    of_bias: bool,
     kernel: str,
     q_offset: int,
     scale: float | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dsink = q.new_empty(0, dtype=torch.float32) if sink is None else sink.new_empty(sink.shape)
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), dsink
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    none = q.new_empty(0, dtype=torch.float32)
+    dsink = none if sink is None else sink.new_empty(sink.shape)
+    dbias = key_bias.new_empty(key_bias.shape) if of_bias and key_bias is not None else torch.empty_like(none)
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), dsink, dbias
 
 
 @torch.library.impl("sparsec::mass", "CompositeExplicitAutograd")
@@ -133,6 +162,7 @@ def _mass(
     sink: Tensor | None,
     cu_seqlens: Tensor | None,
     inputs: list[Tensor] | None,
+    key_bias: Tensor | None,
     kernel: str,
     q_offset: int,
     scale: float | None,
@@ -142,7 +172,16 @@ def _mass(
     lists = loaded.draws.tables(q.shape[2], q_offset, q.device)
     lookups = loaded.lookups(inputs or (), q.shape[2], k.shape[2], q_offset)
     return loaded.mass.mass(
-        q, k, lse, q_offset=q_offset, scale=scale, lists=lists, sink=sink, cu_seqlens=cu_seqlens, inputs=lookups
+        q,
+        k,
+        lse,
+        q_offset=q_offset,
+        scale=scale,
+        lists=lists,
+        sink=sink,
+        cu_seqlens=cu_seqlens,
+        inputs=lookups,
+        key_bias=key_bias,
     )
 
 
@@ -154,6 +193,7 @@ def _(
     sink: Tensor | None,
     cu_seqlens: Tensor | None,
     inputs: list[Tensor] | None,
+    key_bias: Tensor | None,
     kernel: str,
     q_offset: int,
     scale: float | None,

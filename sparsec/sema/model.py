@@ -14,7 +14,7 @@ from enum import Enum
 from typing import TypeVar
 
 from sparsec.diagnostics.model import InternalError
-from sparsec.sema.modifiers import KINDS, Modifier, part_of
+from sparsec.sema.modifiers import KINDS, KeyBias, Modifier, part_of
 
 M = TypeVar("M")
 
@@ -281,6 +281,12 @@ class Score:
     def learned(self) -> bool:
         """Whether a modifier has a parameter [heads], which a call passes as `sink`."""
         return any(modifier.entry.learned for modifier in self.modifiers)
+
+    @property
+    def bias(self) -> int | None:
+        """The ordinal of the input that keys add to their scores, None without one."""
+        biased = self.get(KeyBias)
+        return None if biased is None else biased.ordinal
 
     def part(self, heads: int, part: slice) -> Score:
         """The score, as it is for `heads` query heads, of a part of them."""

@@ -77,7 +77,9 @@ class CpuBackward:
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         inputs: tuple[Lookup, ...] = (),
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        key_bias: Tensor | None = None,
+        of_bias: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
         """(dq, dk, dv, dsink) from the gradients of out and of the LSE (float32 [B, H, Nq]; None for zeros).
 
         The rest is what `CpuKernel.forward` took and gave, any strides. dq, dk, dv are contiguous, like q,

@@ -96,6 +96,7 @@ class CpuCached:
         store: bool = False,
         checked: bool = False,
         inputs: tuple[Lookup, ...] = (),
+        key_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         plan = self.plan.chunks
         if not checked:

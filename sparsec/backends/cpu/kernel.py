@@ -210,6 +210,7 @@ class CpuKernel:
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         inputs: tuple[Lookup, ...] = (),
+        key_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """q [B, H, Nq, D]; k [B, G, Nk, D]; v [B, G, Nk, Dv]; any strides; row r of q is at q_offset + r.
 

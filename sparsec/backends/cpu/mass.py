@@ -55,6 +55,7 @@ class CpuMass:
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         inputs: tuple[Lookup, ...] = (),
+        key_bias: Tensor | None = None,
     ) -> Tensor:
         plan = self.plan
         if self.gathers:

@@ -39,6 +39,7 @@ class ReferenceKernel:
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         inputs: tuple[Lookup, ...] = (),
+        key_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `backends.base.ForwardKernel`."""
         out, lse = self._attention(q, k, v, q_offset, scale, sink, cu_seqlens)
@@ -54,6 +55,7 @@ class ReferenceKernel:
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         inputs: tuple[Lookup, ...] = (),
+        key_bias: Tensor | None = None,
     ) -> Tensor:
         """See `backends.base.OracleKernel`: of values that are the rows of the identity, outputs are the weights."""
         n_k = k.shape[2]

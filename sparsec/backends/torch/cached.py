@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparsec.backends.base import Cached, Lookup
-from sparsec.backends.torch.kernel import Scores, State, wide_type
+from sparsec.backends.torch.kernel import Scores, State, kept, wide_type
 from sparsec.backends.torch.tiles import Block, HeadGroup, Sequence, asked_apart, head_groups, query_blocks
 from sparsec.ir.expr.evaluate import evaluate
 from sparsec.ir.expr.nodes import Expr
@@ -52,13 +52,14 @@ class TorchCached:
         store: bool = False,
         checked: bool = False,
         inputs: tuple[Lookup, ...] = (),
+        key_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         out = q.new_zeros((*q.shape[:3], v.shape[3]))
         lse = q.new_full(q.shape[:3], -math.inf, dtype=wide_type(q))
         assert store or cache.kept is None, "marked keys are seen in the lists"
         self._append(k, v, cache)
         for b, (length, count) in enumerate(zip(*cache.numbers(k.shape[2]), strict=True)):
-            self._attend_one(_Sources(q, k, v, cache, b, length, count), out[b], lse[b], scale, sink, inputs)
+            self._attend_one(_Sources(q, k, v, cache, b, length, count), out[b], lse[b], scale, sink, inputs, key_bias)
         if store:
             self._store(k, v, cache)
         return out, lse
@@ -71,9 +72,10 @@ class TorchCached:
         scale: float | None,
         sink: Tensor | None,
         inputs: tuple[Lookup, ...],
+        key_bias: Tensor | None,
     ) -> None:
         plan, stop = self.planned.attend, of.length + of.count
-        score = Scores.of(plan, of.q, scale)
+        score = Scores.of(plan, of.q, scale, key_bias)
         first = stop - of.q.shape[2]
         whole = Sequence((of.length, stop), (0, stop), first, 0, stop, first, False, of.q.device)
         for n, head_class in enumerate(plan.classes):
@@ -83,11 +85,14 @@ class TorchCached:
             )
             for heads, sequence in chain.from_iterable(apart):
                 for rows, blocks in query_blocks(heads, sequence):
-                    queries = of.q[of.b : of.b + 1, heads.heads, rows].to(score.wide)
+                    at = (slice(of.b, of.b + 1), heads.heads, rows)
+                    queries = of.q[at].to(score.wide)
                     state = State.start(queries, of.v.shape[-1], None if sink is None else sink[heads.heads])
                     for block in blocks:
                         keys, values = of.columns(self.planned.slots[n].slot, heads, block, score.wide)
-                        scores, _ = score.of_block(queries, keys, block, heads)
+                        bias = score.bias_of(at, block)
+                        keys, values = kept(keys, bias), kept(values, bias)
+                        scores, _ = score.of_block(queries, keys, block, heads, bias)
                         state = state.step(scores, values, block.live)
                     out[heads.heads, rows] = state.output()[0].to(out.dtype)
                     lse[heads.heads, rows] = state.log_sum_exp()[0]

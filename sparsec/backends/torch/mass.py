@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sparsec.backends.base import Lookup
-from sparsec.backends.torch.kernel import Scores, columns_of
+from sparsec.backends.torch.kernel import Scores, columns_of, kept
 from sparsec.backends.torch.tiles import query_blocks, shares
 from sparsec.plan.kernel import KernelPlan
 
@@ -38,8 +38,9 @@ class TorchMass:
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         inputs: tuple[Lookup, ...] = (),
+        key_bias: Tensor | None = None,
     ) -> Tensor:
-        score = Scores.of(self.plan, q, scale)
+        score = Scores.of(self.plan, q, scale, key_bias)
         log_sum = lse.to(score.wide).masked_fill(lse == -math.inf, math.inf)  # weights of an empty row are 0
         mass = torch.zeros((*q.shape[:2], k.shape[2]), dtype=score.wide, device=q.device)
         for heads, sequence in shares(self.plan, self.plan.classes, q, k, q_offset, cu_seqlens, inputs):
@@ -48,7 +49,9 @@ class TorchMass:
                 at = (sequence.batch, heads.heads, rows)
                 queries, sums = q[at].to(score.wide), log_sum[at][..., None]
                 for block in blocks:
-                    scores, _ = score.of_block(queries, columns_of(keys_of, heads.groups, block), block, heads)
+                    bias = score.bias_of(at, block)
+                    keys = kept(columns_of(keys_of, heads.groups, block), bias)
+                    scores, _ = score.of_block(queries, keys, block, heads, bias)
                     weights = torch.exp(scores - sums)
                     if block.live is not None:  # a pair that is not live may have met a NaN
                         weights = weights.where(block.live, 0)

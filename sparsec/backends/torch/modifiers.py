@@ -10,7 +10,6 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from sparsec.diagnostics.model import InternalError
 from sparsec.sema.modifiers import Alibi, KeyBias, LearnedSink, Modifier, Softcap
 
 
@@ -31,7 +30,7 @@ def modified(
     """Scores [B, heads, queries, keys] at positions i and j, which broadcast to [queries, keys], changed; and d new /
     d old, None standing for 1.
 
-    numbers: of the block's heads, as from `of_heads`.
+    numbers: of the block's heads, as from `of_heads`; of a key bias what it adds, which broadcasts to the scores.
     """
     match modifier:
         case Softcap(x):
@@ -41,7 +40,8 @@ def modified(
             assert numbers is not None
             return scores - numbers[:, None, None] * (i - j).abs(), None
         case KeyBias():
-            raise InternalError("patterns with run-time inputs are refused before they are lowered")
+            assert numbers is not None
+            return scores + numbers, None
         case LearnedSink():
             return scores, None
         case _:

@@ -102,6 +102,7 @@ class TritonCached:
         store: bool = False,
         checked: bool = False,
         inputs: tuple[Lookup, ...] = (),
+        key_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         check_runs_triton(q)
         plan = self.plan.chunks

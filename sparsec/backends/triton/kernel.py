@@ -191,6 +191,7 @@ class TritonKernel:
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         inputs: tuple[Lookup, ...] = (),
+        key_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `backends.base.ForwardKernel`; `lists` are the tables of `runtime.draws`, class by class.
 
@@ -239,7 +240,9 @@ class TritonKernel:
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         inputs: tuple[Lookup, ...] = (),
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        key_bias: Tensor | None = None,
+        of_bias: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
         """See `backends.base.BackwardKernel`; raises as `forward` does."""
         check_runs_triton(q)
         made = self._gradients()
@@ -278,6 +281,7 @@ class TritonKernel:
         sink: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         inputs: tuple[Lookup, ...] = (),
+        key_bias: Tensor | None = None,
     ) -> Tensor:
         """See `backends.base.MassKernel`; raises as `forward` does."""
         check_runs_triton(q)

@@ -48,6 +48,20 @@ def by_input(
     return tuple(found)
 
 
+def key_bias_of(ordinal: int | None, inputs: tuple[InputDecl, ...], flat: Sequence[Tensor]) -> Tensor | None:
+    """The tensor of input `ordinal`, whose kind is WEIGHTS, of those of all inputs in order."""
+    return None if ordinal is None else by_input(inputs, flat, Tensor.dim)[ordinal][0]
+
+
+def bias_apart(
+    ordinal: int | None, inputs: tuple[InputDecl, ...], flat: list[Tensor]
+) -> tuple[list[Tensor] | None, Tensor | None]:
+    """The tensors of all inputs, None without any, and that of `key_bias`, which alone may have a gradient."""
+    if ordinal is None:
+        return flat or None, None
+    return [each.detach() for each in flat], key_bias_of(ordinal, inputs, flat)
+
+
 def prepared(
     tests: tuple[InputTest, ...],
     given: tuple[Given, ...],

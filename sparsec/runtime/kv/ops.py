@@ -6,6 +6,7 @@ call leaves the host's record as it is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -111,7 +112,17 @@ def attend_now(
     else:
         found = lookups(kernel.plan.chunks, said, CallShape(new, reach, reach - new)) if reach else ()
         out, lse = kernel.attend(
-            q, k, v, cache, scale=scale, lists=lists, sink=sink, store=True, checked=checked, inputs=found
+            q,
+            k,
+            v,
+            cache,
+            scale=scale,
+            lists=lists,
+            sink=sink,
+            store=True,
+            checked=checked,
+            inputs=found,
+            key_bias=loaded.key_bias(said),
         )
     if not kernel.advances:
         cache.lengths.add_(new if cache.counts is None else cache.counts)
@@ -163,7 +174,10 @@ def _first(
 ) -> tuple[Tensor, Tensor]:
     lists = loaded.draws.tables(q.shape[2], 0, q.device)
     lookups = loaded.lookups(inputs or (), q.shape[2], k.shape[2], 0)
-    return loaded.forward.forward(q, k, v, q_offset=0, scale=scale, lists=lists, sink=sink, inputs=lookups)
+    bias = loaded.key_bias(inputs or ())
+    return loaded.forward.forward(
+        q, k, v, q_offset=0, scale=scale, lists=lists, sink=sink, inputs=lookups, key_bias=bias
+    )
 
 
 @torch.library.register_fake("sparsec::attend_cached")  # type: ignore[untyped-decorator]  # torch leaves it untyped
@@ -193,15 +207,16 @@ def _(
 attend_cached = torch.ops.sparsec.attend_cached
 
 
-def refuse_derivatives(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None) -> None:
+def refuse_derivatives(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, inputs: Sequence[Tensor] = ()) -> None:
     """Raises CallError if a gradient is asked for, SparsecError for a derivative in forward mode."""
-    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+    asked = q.requires_grad or k.requires_grad or v.requires_grad or any(t.requires_grad for t in inputs)
+    if torch.is_grad_enabled() and asked:
         raise CallError("expected no gradients with a cache, got tensors that require them; use torch.no_grad()")
-    refuse_tangents((q, k, v, sink))
+    refuse_tangents((q, k, v, sink, *inputs))
 
 
 def _without_derivatives(keyset: torch._C.DispatchKeySet, *arguments: Any) -> Any:
-    refuse_derivatives(*arguments[:4])
+    refuse_derivatives(*arguments[:4], arguments[12] or ())
     with torch._C._AutoDispatchBelowAutograd():
         return attend_cached.default.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
 
