@@ -17,7 +17,7 @@ from torch import Tensor
 from sparsec.backends.base import Lookup
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit import emit_cpp_backward
-from sparsec.backends.cpu.inputs import lookup_table, with_whole_rows
+from sparsec.backends.cpu.inputs import bias_arguments, lookup_table, with_whole_rows
 from sparsec.backends.cpu.kernel import (
     address,
     check_call,
@@ -80,10 +80,10 @@ class CpuBackward:
         key_bias: Tensor | None = None,
         of_bias: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        """(dq, dk, dv, dsink) from the gradients of out and of the LSE (float32 [B, H, Nq]; None for zeros).
+        """(dq, dk, dv, dsink, dbias) from the gradients of out and of the LSE (float32 [B, H, Nq]; None for zeros).
 
         The rest is what `CpuKernel.forward` took and gave, any strides. dq, dk, dv are contiguous, like q,
-        k and v; dsink, float32 [H], is None without a learned sink. Raises CallError, BuildError.
+        k and v; dsink, float32 [H], is None without a learned sink, dbias, float32 [B, H, Nk], without `of_bias`. Raises CallError, BuildError.
         """
         plan = self.plan.forward
         check_call(plan, q, k, v, q_offset, sink, cu_seqlens)
@@ -99,6 +99,7 @@ class CpuBackward:
                 raise CallError(f"expected {name} float32 {list(q.shape[:3])}, got {rows.dtype} {list(rows.shape)}")
         dq, dk, dv = (torch.empty(t.shape, dtype=t.dtype) for t in (q, k, v))
         dsink = None if sink is None else torch.empty_like(sink)
+        dbias = torch.zeros((*q.shape[:2], k.shape[2]), dtype=torch.float32) if of_bias else None
         tables = draw_lists(plan, lists, q_offset, q.shape[2])
         lookups = lookup_table(plan, inputs, q.shape[0])
         sink, cu_seqlens = (None if t is None else t.detach().contiguous() for t in (sink, cu_seqlens))
@@ -107,14 +108,16 @@ class CpuBackward:
             *(address(t) for t in (grad_out, q, k, v, out, lse, grad_lse, dq, dk, dv)),
             *(stride for t in given for stride in t.stride()),
             *(q.shape[0], q.shape[2], k.shape[2], q_offset),
-            *(ctypes.addressof(tables), table_address(lookups), address(sink), address(dsink), address(cu_seqlens)),
+            *(ctypes.addressof(tables), table_address(lookups), address(sink)),
+            *bias_arguments(plan, key_bias, q.shape[0]),
+            *(address(dsink), address(dbias), address(cu_seqlens)),
             0 if cu_seqlens is None else cu_seqlens.shape[0] - 1,
             plan.scale(scale),
             torch.get_num_threads(),
         )
         if self.entry()(call) != 0:
             raise MemoryError("the kernel's scratch could not be allocated")
-        return dq, dk, dv, dsink
+        return dq, dk, dv, dsink, dbias
 
 
 def build_backwards(plans: Sequence[BackwardPlan], *, optimise: int = 3) -> tuple[CpuBackward, ...]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from sparsec.backends.base import Cached, Lookup, check_room
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit_cached import emit_cpp_cached
-from sparsec.backends.cpu.inputs import lookup_table, with_whole_rows
+from sparsec.backends.cpu.inputs import bias_arguments, lookup_table, with_whole_rows
 from sparsec.backends.cpu.kept import list_call
 from sparsec.backends.cpu.kernel import (
     TORCH_DTYPES,
@@ -118,6 +118,7 @@ class CpuCached:
         of_attend = (
             *(out.data_ptr(), lse.data_ptr(), table_address(tables), table_address(lookups)),
             address(sink),
+            bias_arguments(plan, key_bias, q.shape[0]),
             plan.scale(scale),
         )
         entries = self.entries()
@@ -131,7 +132,7 @@ class CpuCached:
         self._check_new(k, v, cache)
         entries = self.entries()
         named = (entries.store,) if entries.append is None else (entries.append, entries.store)
-        self._run(named, (k, k, v), cache, POSITION_LIMIT, (0, 0, 0, 0, 0, 0.0))
+        self._run(named, (k, k, v), cache, POSITION_LIMIT, (0, 0, 0, 0, 0, (0,) * 6, 0.0))
 
     def _tables(self, lists: tuple[Tensor, ...]) -> tuple[ctypes.Array[ctypes.Structure], int]:
         """The tables as the kernels take them, and the number of positions that all of them cover."""
@@ -152,9 +153,9 @@ class CpuCached:
         given: tuple[Tensor, Tensor, Tensor],
         cache: Cached,
         longest: int,
-        of_attend: tuple[int, int, int, int, int, float],
+        of_attend: tuple[int, int, int, int, int, tuple[int, ...], float],
     ) -> None:
-        """One call on q, k and v, for each of the entries; `of_attend`: out, lse, lists, inputs, sink, scale."""
+        """One call on q, k and v, for each of the entries; `of_attend`: out, lse, lists, inputs, sink, bias, scale."""
         q, k, v = given
         keys, values, lengths, places = cache.keys, cache.values, cache.lengths, cache.places
         if not cache.checked:
@@ -164,7 +165,7 @@ class CpuCached:
         if cache.counts is not None:
             _check_tensor("counts", cache.counts, (batch,), torch.int32)
             counts = cache.counts.data_ptr()
-        out, lse, lists, inputs, sink, scale = of_attend
+        out, lse, lists, inputs, sink, bias, scale = of_attend
         longest = min(longest, cache.max_len)
         state = 0 if cache.state is None else cache.state.data_ptr()
         kept = 0 if cache.kept is None else list_call(self.plan.chunks, cache).with_marks()
@@ -173,7 +174,7 @@ class CpuCached:
             *(*q.stride(), *k.stride(), *v.stride()),
             *(batch, new, slots, longest),
             *(lengths.data_ptr(), counts, state, places.data_ptr(), kept),
-            *(lists, inputs, sink),
+            *(lists, inputs, sink, *bias),
             *(scale, torch.get_num_threads()),
         )
         status = next((status for entry in entries if (status := entry(call)) != 0), 0)

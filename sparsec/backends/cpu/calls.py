@@ -115,6 +115,11 @@ _DOCUMENTS = (
     Field("int64_t", "documents"),
 )
 _SINK = Field("const float*", "sink", comment="[H], for a learned sink")
+_BIAS = (
+    Field("const float*", "key_bias", comment="[b, x, keys], for a key bias; of b = 1 the stride is 0"),
+    *_each("int64_t", "bias_heads bias_keys"),
+    Field("int64_t", "bias_stride", 3),
+)
 _RUN = (Field("float", "scale"), Field("int32_t", "threads"))
 
 FORWARD = CallStruct(
@@ -128,6 +133,7 @@ FORWARD = CallStruct(
         Field("int64_t", "lse_stride", 3),
         *_SHAPES,
         _SINK,
+        *_BIAS,
         *_DOCUMENTS,
         *_RUN,
     ),
@@ -145,7 +151,9 @@ BACKWARD = CallStruct(
         *_each("int64_t", "lse_stride grad_lse_stride", 3),
         *_SHAPES,
         _SINK,
+        *_BIAS,
         Field("float*", "dsink", comment="[H], likewise"),
+        Field("float*", "dbias", comment="[B, H, Nk], likewise; null: not asked for"),
         *_DOCUMENTS,
         *_RUN,
     ),
@@ -162,6 +170,7 @@ MASS = CallStruct(
         Field("int64_t", "lse_stride", 3),
         *_SHAPES,
         _SINK,
+        *_BIAS,
         *_DOCUMENTS,
         *_RUN,
     ),
@@ -187,6 +196,7 @@ CACHED = CallStruct(
         Field("const sparsec_list*", "lists"),
         _INPUTS,
         _SINK,
+        *_BIAS,
         *_RUN,
     ),
 )

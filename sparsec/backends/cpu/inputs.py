@@ -114,6 +114,23 @@ def _list_rows(plan: LaunchPlan, kept: KeptLists) -> tuple[ctypes.Structure, cty
     )
 
 
+def bias_arguments(plan: LaunchPlan, key_bias: Tensor | None, batch: int) -> tuple[int, ...]:
+    """`calls.FORWARD`'s fields of a key bias; the tensor must outlive them. Raises CallError."""
+    if (key_bias is not None) != (plan.score.bias is not None):
+        raise CallError(f"expected {'no' if key_bias is not None else 'a'} key_bias for this pattern")
+    if key_bias is None:
+        return (0,) * 6
+    fits = key_bias.dim() == 3 and key_bias.shape[0] in (1, batch)
+    fits = fits and key_bias.shape[1] in (1, plan.kv_heads, plan.heads)
+    if not fits or str(key_bias.dtype) != "torch.float32" or not key_bias.is_cpu:
+        raise CallError(
+            f"expected a key_bias float32 [{batch}, {plan.heads} or {plan.kv_heads}, keys] on the CPU, "
+            f"got {key_bias.dtype} {list(key_bias.shape)} on {key_bias.device}"
+        )
+    of_batch, *apart = key_bias.stride()
+    return key_bias.data_ptr(), *key_bias.shape[1:], of_batch if key_bias.shape[0] > 1 else 0, *apart
+
+
 def _row(plan: LaunchPlan, lookup: Lookup, data: Tensor, batch: int) -> ctypes.Structure:
     wanted = "uint8" if lookup.test.asks in (Asks.CELL, Asks.ANCESTOR) else "int32"
     sizes = [1] * (4 - data.dim()) + list(data.shape[2:])

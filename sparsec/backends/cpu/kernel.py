@@ -25,7 +25,7 @@ import sparsec
 from sparsec.backends.base import Lookup, Unavailable
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit import emit_cpp
-from sparsec.backends.cpu.inputs import lookup_table, with_whole_rows
+from sparsec.backends.cpu.inputs import bias_arguments, lookup_table, with_whole_rows
 from sparsec.backends.cpu.processor import Processor, used_by
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.kernel import KernelPlan
@@ -232,7 +232,9 @@ class CpuKernel:
             *(t.data_ptr() for t in (q, k, v, out, lse)),
             *(stride for t in (q, k, v, out, lse) for stride in t.stride()),
             *(q.shape[0], q.shape[2], k.shape[2], q_offset),
-            *(ctypes.addressof(tables), table_address(lookups), address(sink), address(cu_seqlens)),
+            *(ctypes.addressof(tables), table_address(lookups), address(sink)),
+            *bias_arguments(self.plan, key_bias, q.shape[0]),
+            address(cu_seqlens),
             0 if cu_seqlens is None else cu_seqlens.shape[0] - 1,
             self.plan.scale(scale),
             torch.get_num_threads(),

@@ -16,7 +16,7 @@ from torch import Tensor
 from sparsec.backends.base import Lookup, refuse_mass_of_lists
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit import emit_cpp_mass
-from sparsec.backends.cpu.inputs import lookup_table
+from sparsec.backends.cpu.inputs import bias_arguments, lookup_table
 from sparsec.backends.cpu.kernel import address, check_keys, compile_shared, draw_lists, open_library, table_address
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.kernel import BackwardPlan
@@ -71,7 +71,9 @@ class CpuMass:
             *(t.data_ptr() for t in (q, k, lse, mass)),
             *(stride for t in (q, k, lse) for stride in t.stride()),
             *(q.shape[0], q.shape[2], k.shape[2], q_offset),
-            *(ctypes.addressof(tables), table_address(lookups), address(sink), address(cu_seqlens)),
+            *(ctypes.addressof(tables), table_address(lookups), address(sink)),
+            *bias_arguments(self.plan, key_bias, q.shape[0]),
+            address(cu_seqlens),
             0 if cu_seqlens is None else cu_seqlens.shape[0] - 1,
             plan.scale(scale),
             torch.get_num_threads(),

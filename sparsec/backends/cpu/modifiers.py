@@ -10,7 +10,6 @@ from functools import reduce
 from math import log
 from typing import assert_never
 
-from sparsec.diagnostics.model import InternalError
 from sparsec.plan.kernel import KernelPlan
 from sparsec.sema.modifiers import Alibi, KeyBias, LearnedSink, Modifier, Softcap
 
@@ -54,7 +53,7 @@ def _modifier(modifier: Modifier, heads: int) -> ModifierView:
             slopes = ", ".join(_real(slope / log(2)) for slope in modifier.of_heads(heads))
             return ModifierView("alibi", "Alibi", (("SLOPES[HEADS]", f"{{{slopes}}}"),))
         case KeyBias():
-            raise InternalError("patterns with run-time inputs are refused before they are lowered")
+            return ModifierView("key_bias", "KeyBias")
         case LearnedSink():
             return ModifierView("learned_sink", "LearnedSink")
         case _:

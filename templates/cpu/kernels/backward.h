@@ -45,6 +45,23 @@ void store_keys(Work& w, const OwnGradients& own, int64_t group, int64_t row, fl
   }
 }
 
+// What the keys add to the scores of query head h: the sums of its gradient before the queries, and after them.
+void start_bias(Work& w) {
+  if constexpr (Modifiers::KEYS)
+    for (int p = w.first_panel(); p <= w.last_panel(); ++p) EACH(v, VECS) w.panel[p].dbias[v] = vec{};
+}
+
+void store_bias(const Work& w, const sparsec_backward_call& call, int64_t b, int64_t h, int64_t k_row) {
+  if constexpr (Modifiers::KEYS) {
+    if (!call.dbias) return;
+    float* to = call.dbias + (b * HEADS + h) * call.n_k + k_row;
+    for (int j = w.j0; j <= w.j1; ++j) {
+      const int n = j - w.first_row;
+      to[j] = w.panel[n / PANEL].dbias[n % PANEL / LANES][n % LANES];
+    }
+  }
+}
+
 // `lse`, `delta`: [B, H, Nq].
 void run_tile(Work& w, const sparsec_backward_call& call, const OwnGradients& own, float* lse, float* delta,
               const Shares& shares, int64_t share, int64_t b, int64_t g, const Tile& tile) {
@@ -64,10 +81,15 @@ void run_tile(Work& w, const sparsec_backward_call& call, const OwnGradients& ow
     w.grads = matrix(call.grad_out, call.grad_out_stride, b, h, part.q_row);
     w.lse = lse + row, w.delta = delta + row, w.dq = shares.dq(share) + row * WIDE;
     w.touched = shares.touched + share * shares.chunks + (b * HEADS + h) * (shares.chunks / (call.batch * HEADS));
-    w.modifiers = Modifiers(call, h);
+    w.modifiers = Modifiers(call, b, h, part.k_row);
+    start_bias(w);
     visit(w, call.lists, int(h));
+    store_bias(w, call, b, h, part.k_row);
   }
   const int64_t group = b * KV_HEADS + g, row = w.j0 + part.k_row, first = group * call.n_k + row;
+  if constexpr (Modifiers::KEYS)
+    for (int64_t h = g * (HEADS / KV_HEADS); call.dbias && h < (g + 1) * (HEADS / KV_HEADS); ++h)
+      own.add_bias(group, row, w.j1 - w.j0 + 1, h % (HEADS / KV_HEADS), call.dbias + (b * HEADS + h) * call.n_k + row);
   store_keys(w, own, group, row, call.scale, (element*)call.dk + first * D, (element*)call.dv + first * DV);
 }
 
@@ -108,7 +130,7 @@ int backward(const sparsec_backward_call& call) {
     }
     if constexpr (Modifiers::ROW_GRADIENTS) {
 #pragma omp for
-      for (int64_t h = 0; h < HEADS; ++h) Modifiers(call, h).of_rows(call, h, lse, delta);
+      for (int64_t h = 0; h < HEADS; ++h) Modifiers(call, 0, h, 0).of_rows(call, h, lse, delta);
     }
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < gathered.tasks; ++task)

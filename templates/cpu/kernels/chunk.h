@@ -24,10 +24,10 @@ void run_task(Work& w, const sparsec_cached_call& call, int64_t b, int64_t head,
   w.begin = 0, w.end = stop, w.n_k = stop;
   w.source = source_of(call, b, head, first);
   w.inputs = Inputs(call, b, first, 0, stop);
-  gather_rows(w, call, b, head, first);
+  gather_rows(w, call, b, head, first, 0);
   for (int64_t h = head; h < head + TOGETHER; ++h) {
     w.source = source_of(call, b, h, first);
-    w.modifiers = Modifiers(call, h);
+    w.modifiers = Modifiers(call, b, h, 0);
     load_queries(w, matrix(call.q, call.q_stride, b, h, first), call.scale);
     resume(w, h - head);
     visit(w, call.lists, int(h));

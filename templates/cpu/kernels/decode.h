@@ -36,7 +36,7 @@ void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& p
     w.heads = pack.heads + n, w.pack = alone ? 1 : pack.size;
     w.source = source_of(call, b, w.heads[0], call.n - w.n_k);
     w.inputs = Inputs(call, b, call.n - w.n_k, 0, w.n_k);
-    load_query(w, call, b, row);
+    load_query(w, call, b, row, 0);
     w.turn = w.first = w.stop = 0;
     if (tasks > 1) visit(w, call.lists, w.heads[0]);  // only counts the tiles
     const int64_t tiles = tasks > 1 ? w.turn : INT32_MAX;
@@ -54,7 +54,7 @@ void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& p
 // Adds up the `count` sums of a row of head h, and stores it; padding, which has none, becomes 0 and -inf.
 void merge(const sparsec_cached_call& call, int64_t h, const Sum* sums, int count, element* out, float* lse) {
   float peak = -INF, total = 0.0f, o[ValueSteps::WIDE] = {};
-  if (count > 0) Modifiers(call, h).start(peak, total);
+  if (count > 0) Modifiers(call, 0, h, 0).start(peak, total);
   for (int n = 0; n < count; ++n) {
     if (sums[n].total == 0.0f) continue;  // it saw no key
     const float larger = sums[n].peak > peak ? sums[n].peak : peak;

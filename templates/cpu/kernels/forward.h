@@ -15,9 +15,9 @@ void run_task(Work& w, const sparsec_call& call, int64_t b, int64_t head, const 
   w.begin = part.begin, w.end = part.end, w.n_k = part.n_k;
   w.source = source_of(call, b, head, part.k_row);
   w.inputs = Inputs(call, b, part.q_row, part.k_row, part.n_k);
-  gather_rows(w, call, b, head, part.q_row);
+  gather_rows(w, call, b, head, part.q_row, part.k_row);
   for (int64_t h = head; h < head + TOGETHER; ++h) {
-    w.modifiers = Modifiers(call, h);
+    w.modifiers = Modifiers(call, b, h, part.k_row);
     load_queries(w, matrix(call.q, call.q_stride, b, h, part.q_row), call.scale);
     resume(w, h - head);
     visit(w, call.lists, int(h));

@@ -26,6 +26,7 @@ struct Panel {
   float k[D][PANEL];  // times the score's scale
   float v[DV][PANEL], dk[D][PANEL], dv[DV][PANEL];
   ivec at[VECS];  // positions
+  vec dbias[VECS];  // of what the keys add to the scores of one query head
 };
 
 // to[r][d] += sum over the keys of t[r][lane] * row[d], for V vectors of head dims from d on.
@@ -78,21 +79,28 @@ __attribute__((noinline, cold)) void gather_seen(const Keys& keys, const float* 
 // Turns the products q.k in s into weights, and the products grad.v in t into the gradients of q.k, both 0 where the
 // mask is 0. The number of queries is even.
 template <bool MASKED>
-__attribute__((noinline)) void weigh(const Panel& panel, const Queries& queries, Modifiers modifiers,
+__attribute__((noinline)) void weigh(Panel& panel, const Queries& queries, Modifiers modifiers,
                                      const ivec (*mask)[VECS], float* s, float* t) {
   const vec lowest = splat(LOWEST_EXPONENT);
+  vec more[VECS], dbias[VECS] = {};
+  EACH(v, VECS) more[v] = of_keys(modifiers, panel.at[v]);
   for (int n = 0; n < queries.count; n += 2, s += 2 * KEY_TILE, t += 2 * KEY_TILE) {
     vec p[2 * VECS];
     EACH(m, 2) EACH(v, VECS) p[m * VECS + v] = load(s + m * KEY_TILE + v * LANES);
     Modifiers::Kept<2 * VECS> kept;
     modifiers.forward(p, kept, panel.at, queries.at + n);
-    EACH(m, 2) EACH(v, VECS) p[m * VECS + v] -= queries.lse[n + m];
+    EACH(m, 2) EACH(v, VECS) p[m * VECS + v] = added(p[m * VECS + v], more[v]) - queries.lse[n + m];
     exp2(p, lowest);
     vec gradient[2 * VECS];
     EACH(m, 2) EACH(v, VECS) {
       const int c = m * VECS + v;
       gradient[c] = p[c] * (load(t + m * KEY_TILE + v * LANES) - queries.delta[n + m]);
     }
+    if constexpr (Modifiers::KEYS)
+      EACH(m, 2) EACH(v, VECS) {
+        const vec of_score = gradient[m * VECS + v];
+        dbias[v] += MASKED ? (mask[n + m][v] ? of_score : vec{}) : of_score;
+      }
     modifiers.backward(gradient, kept);
     EACH(m, 2) EACH(v, VECS) {
       const int c = m * VECS + v;
@@ -104,6 +112,7 @@ __attribute__((noinline)) void weigh(const Panel& panel, const Queries& queries,
       store(t + m * KEY_TILE + v * LANES, gradient[c]);
     }
   }
+  if constexpr (Modifiers::KEYS) EACH(v, VECS) panel.dbias[v] += dbias[v];
 }
 
 // All of it but dq. `s` and `t` are scratch; t keeps the gradients of q.k.

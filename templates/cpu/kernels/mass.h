@@ -65,13 +65,14 @@ __attribute__((noinline)) void add_weights(Panel& panel, const Queries& queries,
                                            const ivec (*mask)[VECS], float* s) {
   product(panel.k, queries.q, queries.count, s);
   const vec lowest = splat(LOWEST_EXPONENT);
-  vec sum[VECS] = {};
+  vec sum[VECS] = {}, more[VECS];
+  EACH(v, VECS) more[v] = of_keys(modifiers, panel.at[v]);
   for (int n = 0; n < queries.count; n += 2, s += 2 * KEY_TILE) {
     vec p[2 * VECS];
     EACH(m, 2) EACH(v, VECS) p[m * VECS + v] = load(s + m * KEY_TILE + v * LANES);
     Modifiers::Kept<2 * VECS> kept;
     modifiers.forward(p, kept, panel.at, queries.at + n);
-    EACH(m, 2) EACH(v, VECS) p[m * VECS + v] -= queries.lse[n + m];
+    EACH(m, 2) EACH(v, VECS) p[m * VECS + v] = added(p[m * VECS + v], more[v]) - queries.lse[n + m];
     exp2(p, lowest);
     EACH(m, 2) EACH(v, VECS) {
       if (MASKED) p[m * VECS + v] = mask[n + m][v] ? p[m * VECS + v] : vec{};
@@ -79,12 +80,6 @@ __attribute__((noinline)) void add_weights(Panel& panel, const Queries& queries,
     }
   }
   EACH(v, VECS) panel.sum[v] += sum[v];
-}
-
-void attend_full(Work& w, int tile) {
-  open_tile(w, tile);
-  for (int p = w.first_panel(); p <= w.last_panel(); ++p)
-    add_weights<false>(w.panel[p], w.tile, w.modifiers, w.mask, w.s[0]);
 }
 
 inline void copy_query(const Queries& from, int n, Queries& to, int m) {
@@ -97,7 +92,7 @@ inline int live_queries(Work& w, int p, const Live& live) {
   ivec j[VECS], present[VECS];
   EACH(v, VECS) {
     j[v] = w.lane[v] + (w.first_row + p * PANEL);
-    present[v] = (j[v] >= w.j0) & (j[v] <= w.j1);
+    present[v] = (j[v] >= w.j0) & (j[v] <= w.j1) & keeps(w.modifiers, j[v]);
   }
   int count = 0;
   for (int n = 0; n < w.tile.count; ++n) {
@@ -128,6 +123,14 @@ __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live
   }
 }
 
+void attend_full(Work& w, int tile) {
+  if (!keeps_all(w.modifiers, w.j0, w.j1 + 1))
+    return attend_masked(w, tile, [](ivec, int) { return splat(-1); });
+  open_tile(w, tile);
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p)
+    add_weights<false>(w.panel[p], w.tile, w.modifiers, w.mask, w.s[0]);
+}
+
 void load_keys(Work& w, const Matrix& k, float scale) {
   const int first = w.j0 - w.first_row, count = w.j1 - w.j0 + 1;
   if (count < KEY_TILE) std::memset(w.key, 0, sizeof w.key);
@@ -149,7 +152,7 @@ void run_tile(Work& w, const sparsec_mass_call& call, int64_t b, int64_t h, cons
   w.queries = matrix(call.q, call.q_stride, b, h, part.q_row);
   w.lse = call.lse + b * call.lse_stride[0] + h * call.lse_stride[1];
   w.lse_row = call.lse_stride[2], w.q_row = part.q_row;
-  w.modifiers = Modifiers(call, h);
+  w.modifiers = Modifiers(call, b, h, part.k_row);
   w.inputs = Inputs(call, b, part.q_row, part.k_row, part.n_k);
   load_keys(w, matrix(call.k, call.k_stride, b, h / (HEADS / KV_HEADS), part.k_row), call.scale);
   if (w.begin < w.end) visit(w, call.lists, int(h));

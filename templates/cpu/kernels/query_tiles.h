@@ -85,7 +85,7 @@ inline int live_queries(Work& w, int p, const Live& live) {
   ivec j[VECS], present[VECS], seen[VECS] = {};
   EACH(v, VECS) {
     j[v] = w.lane[v] + (w.first_row + p * PANEL);
-    present[v] = (j[v] >= w.j0) & (j[v] <= w.j1);
+    present[v] = (j[v] >= w.j0) & (j[v] <= w.j1) & keeps(w.modifiers, j[v]);
   }
   int count = 0;
   for (int n = 0; n < w.tile.count; ++n) {
@@ -138,7 +138,8 @@ inline void attend_masked(Work& w, int tile, const Live& live) {
 
 void attend_full(Work& w, int tile) {
   open_tile(w, tile);
-  if (w.tile.silent) return attend_seen(w, [](ivec, int) { return splat(-1); });
+  if (w.tile.silent || !keeps_all(w.modifiers, w.j0, w.j1 + 1))
+    return attend_seen(w, [](ivec, int) { return splat(-1); });
   for (int p = w.first_panel(); p <= w.last_panel(); ++p)
     differentiate<false>(w.panel[p], w.tile, w.modifiers, w.mask, w.s[0] + p * PANEL, w.t[0] + p * PANEL);
   gather(w.present, w.t[0], w.tile);

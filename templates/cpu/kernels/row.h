@@ -14,9 +14,9 @@ struct Row : Waiting {  // one thread's scratch
   Modifiers modifiers[SHARE];  // of the heads' scores
 };
 
-// Row `row` of q, before it has seen a key.
+// Row `row` of q, before it has seen a key; the key at position 0 is row `k_row`.
 template <class Call>
-void load_query(Row& w, const Call& call, int64_t b, int64_t row) {
+void load_query(Row& w, const Call& call, int64_t b, int64_t row, int64_t k_row) {
   const float factor = call.scale * Modifiers::UNIT;
   for (int r = 0; r < w.pack; ++r) {
     const Matrix q = matrix(call.q, call.q_stride, b, w.heads[r], row);
@@ -24,7 +24,7 @@ void load_query(Row& w, const Call& call, int64_t b, int64_t row) {
     for (int d = 0; d < D; ++d) w.q[r][place(d)] = widen(q.data[d * q.dim]) * factor;
     std::fill(w.o[r], w.o[r] + ValueSteps::WIDE, 0.0f);
     w.peak[r] = -INF, w.total[r] = 0.0f;
-    w.modifiers[r] = Modifiers(call, w.heads[r]);
+    w.modifiers[r] = Modifiers(call, b, w.heads[r], k_row);
   }
   w.waiting = 0;
 }
@@ -41,6 +41,7 @@ inline void weigh(Row& w, int r) {
     EACH(v, VECS) std::memcpy(&at[v], w.at + n + v * LANES, sizeof at[v]);
     Modifiers::Kept<VECS> kept;
     w.modifiers[r].forward(x, kept, at, &w.i0);
+    if constexpr (Modifiers::KEYS) EACH(v, VECS) x[v] = added(x[v], of_keys(w.modifiers[r], at[v]));
     EACH(v, VECS) {
       ivec there = w.lane[v] + n < w.waiting;
       x[v] = there ? x[v] : splat(-INF);

@@ -10,6 +10,13 @@ void visit(Work& w, const sparsec_list* lists, int head);
 inline void attend_full(Row& w, int tile) {
   if (!takes(w)) return;
   const int count = minimum(tile * KEY_TILE + KEY_TILE, w.end) - tile * KEY_TILE;
+  if constexpr (Modifiers::KEYS) {
+    for (int n = 0; n < count; n += LANES) {
+      const ivec j = w.lane[0] + (tile * KEY_TILE + n);
+      add_seen(w, j, kept_by_some(w, j) & (j < w.end));
+    }
+    return;
+  }
   for (int n = 0; n < count; ++n) w.at[w.waiting + n] = tile * KEY_TILE + n;
   w.waiting += count;
 }
@@ -20,6 +27,6 @@ inline void attend_masked(Row& w, int tile, const Live& live) {
   if (!takes(w)) return;
   for (int first = tile * KEY_TILE; first < minimum(tile * KEY_TILE + KEY_TILE, w.end); first += PANEL) EACH(v, VECS) {
       const ivec j = w.lane[v] + first;
-      add_seen(w, j, live(j, w.i0) & (j < w.end));
+      add_seen(w, j, live(j, w.i0) & kept_by_some(w, j) & (j < w.end));
     }
 }

@@ -36,6 +36,10 @@ __attribute__((noinline)) void score(const float (*q)[PANEL], const float* const
   EACH(r, R) {
     Modifiers::Kept<VECS> kept;
     modifiers.forward(sum[r], kept, lane, at + r);
+    if constexpr (Modifiers::KEYS) {
+      const float more = modifiers.of_key(at[r]);
+      EACH(v, VECS) sum[r][v] += more;
+    }
   }
   EACH(r, R) EACH(v, VECS) {
     if (MASKED) sum[r][v] = mask[r][v] ? sum[r][v] : splat(-INF);

@@ -32,13 +32,8 @@ __attribute__((noinline)) void open_tile(Work& w, int tile) {
   w.first_key = maximum(tile * KEY_TILE, w.begin);
   w.tile.count = minimum(tile * KEY_TILE + KEY_TILE, w.end) - w.first_key;
   point_tile(w.source, w.n_k, w.first_key, w.tile.count, w.key, w.value, w.tile.key, w.tile.value);
-  if constexpr (Modifiers::POSITIONS)
+  if constexpr (Modifiers::POSITIONS || Modifiers::KEYS)
     for (int n = 0; n < w.tile.count; ++n) w.tile.at[n] = w.first_key + n;
-}
-
-void attend_full(Work& w, int tile) {
-  open_tile(w, tile);
-  for (int p = w.first_panel(); p <= w.last_panel(); ++p) attend<false>(w.panel[p], w.tile, w.modifiers, w.mask, w.s);
 }
 
 // Fills w.live and w.mask with the tile's keys that some row of panel p sees; returns how many they are.
@@ -51,6 +46,7 @@ inline int live_keys(Work& w, int p, const Live& live) {
   }
   int count = 0;
   for (int n = 0; n < w.tile.count; ++n) {
+    if (!keeps(w.modifiers, w.first_key + n)) continue;
     ivec seen = {};
     EACH(v, VECS) {
       const ivec mask = present[v] & live(i[v], w.first_key + n);
@@ -59,7 +55,7 @@ inline int live_keys(Work& w, int p, const Live& live) {
     }
     w.live.key[count] = w.tile.key[n];
     w.live.value[count] = w.tile.value[n];
-    if constexpr (Modifiers::POSITIONS) w.live.at[count] = w.tile.at[n];
+    if constexpr (Modifiers::POSITIONS || Modifiers::KEYS) w.live.at[count] = w.tile.at[n];
     count += any(seen);
   }
   return count;
@@ -78,10 +74,17 @@ __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live
     for (int n = count; n < count + ROWS; ++n) {  // whole blocks: the last key again, seen by nobody
       w.live.key[n] = w.live.key[count - 1];
       w.live.value[n] = w.live.value[count - 1];
-      if constexpr (Modifiers::POSITIONS) w.live.at[n] = w.live.at[count - 1];
+      if constexpr (Modifiers::POSITIONS || Modifiers::KEYS) w.live.at[n] = w.live.at[count - 1];
       EACH(v, VECS) w.mask[n][v] = ivec{};
     }
     w.live.count = count + count % 2;
     attend<true>(w.panel[p], w.live, w.modifiers, w.mask, w.s);
   }
+}
+
+void attend_full(Work& w, int tile) {
+  open_tile(w, tile);
+  if (!keeps_all(w.modifiers, w.first_key, w.first_key + w.tile.count))
+    return attend_masked(w, tile, [](ivec, int) { return splat(-1); });
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) attend<false>(w.panel[p], w.tile, w.modifiers, w.mask, w.s);
 }

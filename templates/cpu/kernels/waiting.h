@@ -4,6 +4,7 @@
 #include "dot_products.h"
 #include "printed/inputs.h"
 #include "printed/key_rows.h"
+#include "printed/modifiers.h"
 
 // ---- Waiting keys: those of one row and the heads of a pack, as they are found; many are attended to at a time.
 constexpr int SHARE = HEADS / KV_HEADS;
@@ -47,6 +48,14 @@ inline bool takes(Row& w) {
   const bool mine = (turn >= w.first) & (turn < w.stop);
   if (mine && w.waiting > BATCH - KEY_TILE) attend(w);
   return mine;
+}
+
+// The mask of those keys that some head of the pack keeps.
+template <class Row>
+inline ivec kept_by_some(const Row& w, ivec keys) {
+  ivec found = keeps(w.modifiers[0], keys);
+  for (int r = 1; r < w.pack; ++r) found |= keeps(w.modifiers[r], keys);
+  return found;
 }
 
 // Lets those of LANES keys wait that are seen.

@@ -20,10 +20,10 @@ void visit_own(Row& w, const sparsec_list* lists, int head);
 struct OwnGradients {
   const Tiling<sparsec_backward_call> tiling;  // of the queries
   int64_t groups, shares, keys, tasks;
-  const std::unique_ptr<float[]> sums;  // dk and dv: [groups, shares, keys, BOTH_WIDE], each share set by its task
+  const std::unique_ptr<float[]> sums;  // dk and dv: [groups, shares, keys, OWN_WIDE], each share set by its task
 
   static int64_t shares_of(const sparsec_backward_call& call) {
-    const int64_t groups = std::max<int64_t>(call.batch * KV_HEADS, 1), floats = groups * call.n_k * BOTH_WIDE;
+    const int64_t groups = std::max<int64_t>(call.batch * KV_HEADS, 1), floats = groups * call.n_k * OWN_WIDE;
     const int64_t most = OWN_BYTES / std::max<int64_t>(floats * sizeof(float), 1);
     return std::max<int64_t>(std::min((OWN_TASKS + groups - 1) / groups, most), 1);
   }
@@ -34,9 +34,9 @@ struct OwnGradients {
         shares(shares_of(call)),
         keys(call.n_k),
         tasks(groups * shares),
-        sums(new (std::nothrow) float[tasks * keys * BOTH_WIDE]) {}
+        sums(new (std::nothrow) float[tasks * keys * OWN_WIDE]) {}
   bool ready() const { return tiling.before && sums; }
-  float* of(int64_t task) const { return sums.get() + task * keys * BOTH_WIDE; }
+  float* of(int64_t task) const { return sums.get() + task * keys * OWN_WIDE; }
 
   // dq, dk and dv of one share of the query tiles. `lse`, `delta`: [B, H, Nq]; `dq`: [B, H, Nq, WIDE].
   // Returns 1 when memory ran out.
@@ -59,14 +59,14 @@ struct OwnGradients {
     w.inputs = Inputs(call, b, part.q_row, part.k_row, part.n_k);
     w.begin = part.begin, w.end = part.end, w.n_k = part.n_k;
     w.turn = 0, w.first = 0, w.stop = INT32_MAX;
-    w.sums = sums + part.k_row * BOTH_WIDE;
+    w.sums = sums + part.k_row * OWN_WIDE;
     const bool alone = tells_heads_apart(call);
     for (const Pack& pack : PACKS)
       for (int n = 0; n < pack.size && pack.group == g; n += w.pack) {
         w.heads = pack.heads + n, w.pack = alone ? 1 : pack.size;
         for (int i = maximum(tile.base, part.q0); i < minimum(tile.base + QUERY_TILE, part.q1); ++i) {
           w.i0 = w.i1 = i;
-          load_query(w, call, b, i + part.q_row, lse, delta);
+          load_query(w, call, b, i + part.q_row, part.k_row, lse, delta);
           visit_own(w, call.lists, w.heads[0]);
           attend(w);
           for (int r = 0; r < w.pack; ++r) {
@@ -81,11 +81,19 @@ struct OwnGradients {
   // Adds what all shares have for `count` keys from row `first` on, to rows of dk and dv.
   void add(int64_t group, int64_t first, int count, float (*dk)[WIDE], float (*dv)[DV]) const {
     for (int64_t share = 0; share < shares; ++share) {
-      const float* from = of(group * shares + share) + first * BOTH_WIDE;
-      for (int n = 0; n < count; ++n, from += BOTH_WIDE) {
+      const float* from = of(group * shares + share) + first * OWN_WIDE;
+      for (int n = 0; n < count; ++n, from += OWN_WIDE) {
         for (int d = 0; d < D; ++d) dk[n][d] += from[place(d)];
         for (int d = 0; d < DV; ++d) dv[n][d] += from[KeySteps::WIDE + place(d)];
       }
+    }
+  }
+
+  // The same of what the keys add to the scores of the group's query head `h`.
+  void add_bias(int64_t group, int64_t first, int count, int64_t h, float* dbias) const {
+    for (int64_t share = 0; share < shares; ++share) {
+      const float* from = of(group * shares + share) + first * OWN_WIDE + BOTH_WIDE + h;
+      for (int n = 0; n < count; ++n) dbias[n] += from[n * OWN_WIDE];
     }
   }
 };

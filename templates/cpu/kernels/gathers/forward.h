@@ -14,9 +14,9 @@ struct Gathered {  // what the rows of a query tile have seen, of each head of a
 // Printed for the pattern: visits the keys that the row lists itself.
 void visit_own(Row& w, const sparsec_list* lists, int head);
 
-// For the rows of w's tile and the TOGETHER heads from `head` on. `q_row`: the row of q at position 0.
+// For the rows of w's tile and the TOGETHER heads from `head` on. `q_row`, `k_row`: the rows of q and k at position 0.
 template <class Work, class Call>
-void gather_rows(Work& w, const Call& call, int64_t b, int64_t head, int64_t q_row) {
+void gather_rows(Work& w, const Call& call, int64_t b, int64_t head, int64_t q_row, int64_t k_row) {
   Gathered& to = w.gathered;
   Row& row = to.row;
   row.source = w.source, row.inputs = w.inputs;
@@ -29,7 +29,7 @@ void gather_rows(Work& w, const Call& call, int64_t b, int64_t head, int64_t q_r
       row.heads = pack.heads + n, row.pack = alone ? 1 : pack.size;
       for (int i = w.i0; i <= w.i1; ++i) {
         row.i0 = row.i1 = i;
-        load_query(row, call, b, i + q_row);
+        load_query(row, call, b, i + q_row, k_row);
         for (int r = 0; r < row.pack; ++r) row.modifiers[r].start(row.peak[r], row.total[r]);
         visit_own(row, call.lists, row.heads[0]);
         attend(row);

@@ -7,7 +7,7 @@ constexpr int TOGETHER = 1;
 struct Gathered {};
 
 template <class Work, class Call>
-void gather_rows(Work&, const Call&, int64_t, int64_t, int64_t) {}
+void gather_rows(Work&, const Call&, int64_t, int64_t, int64_t, int64_t) {}
 
 template <class Work>
 void resume(Work&, int64_t) {}

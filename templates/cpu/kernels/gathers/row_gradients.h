@@ -6,6 +6,7 @@
 
 // ---- A row: one query of each head of a pack, and the gradients that it and the keys that it sees give each other.
 constexpr int BOTH_WIDE = KeySteps::WIDE + ValueSteps::WIDE;  // of a key and its value
+constexpr int OWN_WIDE = BOTH_WIDE + (Modifiers::KEYS ? SHARE : 0);  // and of what it adds to the scores of each head
 
 struct Row : Waiting {  // one thread's scratch
   float q[SHARE][KeySteps::WIDE], scaled[SHARE][KeySteps::WIDE], dq[SHARE][KeySteps::WIDE],
@@ -13,7 +14,7 @@ struct Row : Waiting {  // one thread's scratch
   float lse[SHARE], delta[SHARE];
   float s[SHARE][BATCH], t[SHARE][BATCH];
   Modifiers modifiers[SHARE];  // of the heads' scores
-  float* sums;  // dk and dv of the key at position 0, BOTH_WIDE numbers
+  float* sums;  // of the key at position 0, OWN_WIDE numbers
 };
 
 template <int N>
@@ -24,7 +25,7 @@ inline void load_wide(const Matrix& from, float (&to)[Steps<N>::WIDE]) {
 
 // Row `row`; one that is silent (its `lse` and `delta` are infinite) is loaded as zeros.
 template <class Call>
-void load_query(Row& w, const Call& call, int64_t b, int64_t row, const float* lse, const float* delta) {
+void load_query(Row& w, const Call& call, int64_t b, int64_t row, int64_t k_row, const float* lse, const float* delta) {
   const float factor = call.scale * Modifiers::UNIT;
   for (int r = 0; r < w.pack; ++r) {
     const int64_t h = w.heads[r], at = (b * HEADS + h) * call.n_q + row;
@@ -34,7 +35,7 @@ void load_query(Row& w, const Call& call, int64_t b, int64_t row, const float* l
     if (w.lse[r] == INF && w.delta[r] == INF) std::fill(w.q[r], w.q[r] + KeySteps::WIDE, 0.0f);
     for (int d = 0; d < KeySteps::WIDE; ++d) w.scaled[r][d] = w.q[r][d] * factor;
     std::fill(w.dq[r], w.dq[r] + KeySteps::WIDE, 0.0f);
-    w.modifiers[r] = Modifiers(call, h);
+    w.modifiers[r] = Modifiers(call, b, h, k_row);
   }
   w.waiting = 0;
 }
@@ -54,9 +55,12 @@ inline void weigh(Row& w, int r) {
     EACH(v, VECS) std::memcpy(&at[v], w.at + n + v * LANES, sizeof at[v]);
     Modifiers::Kept<VECS> kept;
     w.modifiers[r].forward(p, kept, at, &w.i0);
-    EACH(v, VECS) p[v] -= w.lse[r];
+    EACH(v, VECS) p[v] = added(p[v], of_keys(w.modifiers[r], at[v])) - w.lse[r];
     exp2(p, lowest);
     EACH(v, VECS) gradient[v] = p[v] * (load(w.t[r] + n + v * LANES) - w.delta[r]);
+    if constexpr (Modifiers::KEYS)
+      for (int m = n; m < std::min(n + PANEL, w.waiting); ++m)
+        w.sums[int64_t(w.at[m]) * OWN_WIDE + BOTH_WIDE + w.heads[r] % SHARE] += gradient[(m - n) / LANES][(m - n) % LANES];
     w.modifiers[r].backward(gradient, kept);
     EACH(v, VECS) store(w.s[r] + n + v * LANES, p[v]);
     EACH(v, VECS) store(w.t[r] + n + v * LANES, gradient[v]);
@@ -66,7 +70,7 @@ inline void weigh(Row& w, int r) {
 // dk and dv of the keys that wait.
 inline void add_to_keys(const Row& w) {
   for (int n = 0; n < w.waiting; ++n) {
-    float *dk = w.sums + int64_t(w.at[n]) * BOTH_WIDE, *dv = dk + KeySteps::WIDE;
+    float *dk = w.sums + int64_t(w.at[n]) * OWN_WIDE, *dv = dk + KeySteps::WIDE;
     for (int d = 0; d < KeySteps::WIDE; d += LANES) {
       vec sum = load(dk + d);
       for (int r = 0; r < w.pack; ++r) sum += w.t[r][n] * load(w.q[r] + d);

@@ -9,7 +9,7 @@ struct LearnedSink : Unchanged {
   float logit;  // in base 2
 
   template <class Call>
-  LearnedSink(const Call& call, int64_t head) : logit(call.sink[head] * LOG2E) {}
+  LearnedSink(const Call& call, int64_t, int64_t head, int64_t) : logit(call.sink[head] * LOG2E) {}
 
   void start(float& peak, float& total) const { peak = logit, total = 1.0f; }
 
