@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparsec.backends.base import Cached, Lookup
-from sparsec.backends.triton.call import aligned_tensor, strides, with_rows
+from sparsec.backends.triton.call import aligned_tensor, bias_arguments, strides, with_rows
 from sparsec.backends.triton.emit_cached import emit_triton_cached
 from sparsec.backends.triton.kernel import (
     LOG2_E,
@@ -113,6 +113,7 @@ class TritonCached:
         q, positive = with_positive_scale(q, plan.scale(scale))
         given = _shared(with_rows(q), with_rows(k), with_rows(v), cache)
         given |= {"scale_log2": positive * LOG2_E, "out": out, "lse": lse}
+        given |= bias_arguments(key_bias)
         given["sink"] = None if sink is None else aligned_tensor(sink)
         entries = self.entries.on(q.device)
         (self._decode if q.shape[2] <= DECODE_ROWS else self._chunk)(entries, given, q, cache, lists)

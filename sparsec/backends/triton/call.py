@@ -18,6 +18,7 @@ from sparsec.backends.base import Lookup
 from sparsec.backends.triton.asking import Asking, KeyGather
 from sparsec.backends.triton.launches import KernelEntry, launch
 from sparsec.backends.triton.lookups import input_arguments, listing_of, within_documents
+from sparsec.backends.triton.modifiers import BIAS_SIZES
 from sparsec.backends.triton.packed import document_tiles
 from sparsec.plan.launch import LaunchClass, LaunchPlan
 from sparsec.plan.target import SUM_ROWS, LaunchShape
@@ -96,6 +97,7 @@ class LaunchCall:
         cu_seqlens: Tensor | None,
         scale_log2: float,
         inputs: tuple[Lookup, ...] = (),
+        key_bias: Tensor | None = None,
     ) -> LaunchCall:
         """`strided`: tensors [B, heads, rows, columns] by the names that their strides have, among them q and k."""
         q, k = strided["q"], strided["k"]
@@ -108,7 +110,7 @@ class LaunchCall:
             "batches": batch,
             "scale_log2": scale_log2,
         }
-        numbers |= strides(strided) | input_arguments(plan.inputs, inputs)
+        numbers |= strides(strided) | input_arguments(plan.inputs, inputs) | bias_arguments(key_bias)
         return cls(plan.documents, batch, n_queries, n_keys, plan.kv_heads, q_offset, cu_seqlens, numbers)
 
     def query_tiles(
@@ -189,6 +191,17 @@ class LaunchCall:
             for index, width in of.chunks[name]:
                 given[f"{name}_{index}"] = _descriptor(tensor, rows, width) if tma else tensor
         launch(of.entry, places * of.slots, given)
+
+
+def bias_arguments(key_bias: Tensor | None) -> dict[str, object]:
+    """The arguments of `modifiers.BIAS_SIZES` and `bias`, of a tensor [b, x, keys] of any strides."""
+    if key_bias is None:
+        return {}
+    bias = aligned_tensor(key_bias)
+    batch, heads, keys = bias.shape
+    of_batch, of_head, of_key = bias.stride()
+    sizes = (of_batch if batch > 1 else 0, heads, of_head, of_key, keys)
+    return {"bias": bias, **dict(zip(BIAS_SIZES, sizes, strict=True))}
 
 
 def row_sums(

@@ -150,7 +150,7 @@ def _kernel(
     heads = head_class.heads
     contiguous = heads == tuple(range(heads[0], heads[0] + len(heads)))
     lists = tuple(_list(n, spec, program.key_tile, names) for n, spec in enumerate(program.lists))
-    of_inputs = (plan.inputs, frame, plan.heads)
+    of_inputs, keeps = (plan.inputs, frame, plan.heads), plan.score.bias is not None
     tests = tuple(pair_lines(picks_in(program.live), program, plan.inputs, frame))
     return KernelView(
         name=name,
@@ -164,14 +164,14 @@ def _kernel(
         key_tile=program.key_tile,
         let_lines=tuple(let_lines),
         lists=lists,
-        full=loop_view("full", program.full, program, names, lists, side),
-        masked=loop_view("masked", program.masked, program, names, lists, side, tests),
+        full=loop_view("full", program.full, program, names, lists, side, keeps=keeps),
+        masked=loop_view("masked", program.masked, program, names, lists, side, tests, keeps=keeps),
         piece=piece,
         attempts=3 * -(-summed // piece),
         number=int(name.rpartition("_")[2]),
         inputs=inputs_view(picks_in(program.live), program, plan.inputs, plan.heads),
         asked=asked_view(program, names, lists, *of_inputs),
-        gathers=gathers_view(program, names, lists, *of_inputs),
+        gathers=gathers_view(program, names, lists, *of_inputs, keeps=keeps),
     )
 
 
@@ -189,8 +189,10 @@ def loop_view(
     lists: tuple[ListView, ...],
     side: Side,
     pairs: tuple[str, ...] = (),
+    *,
+    keeps: bool = False,
 ) -> LoopView:
-    """`pairs`: lines that set `pair_<n>`."""
+    """`pairs`: lines that set `pair_<n>`. `keeps`: `kept` tells which keys are seen at all."""
     views: list[SegmentView] = []
     end = "0"
     asked = [segment for segment in segments if is_asked(segment)]
@@ -212,17 +214,20 @@ def loop_view(
         view, end = _found(kind, len(views), segment, end)
         views.append(view)
     skips = any(segment.when != TRUE for segment in segments)
+    if kind == "full" and keeps:
+        return LoopView(tuple(views), end, True, skips, (), ("live = kept",))
     if kind == "full":
         return LoopView(tuple(views), end, False, skips, (), ())
     lookups = tuple(
         line for n in sorted(lists_in(program.live)) for line in listed_lines(lists[n], "tile", program, names)
     )
     lookups += pairs
+    also = " & kept" if keeps else ""
     if program.live == TRUE:
-        return LoopView(tuple(views), end, True, skips, lookups, (f"live = {side.inside}",))
+        return LoopView(tuple(views), end, True, skips, lookups, (f"live = {side.inside}{also}",))
     test = assignment("allowed", program.live, {**names, "i": "i", "j": "j"})
     inside = f"({side.inside})" if side.inside.startswith("j") else side.inside
-    return LoopView(tuple(views), end, True, skips, lookups, (*test, f"live = allowed & {inside}"))
+    return LoopView(tuple(views), end, True, skips, lookups, (*test, f"live = allowed & {inside}{also}"))
 
 
 def _found(kind: str, n: int, segment: Segment, first: str) -> tuple[SegmentView, str]:

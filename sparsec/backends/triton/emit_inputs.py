@@ -282,8 +282,10 @@ def gathers_view(
     tests: tuple[InputTest, ...],
     at: KernelFrame,
     heads: int,
+    *,
+    keeps: bool,
 ) -> GathersView | None:
-    """The kernels that take the lists of rows; None where there are none."""
+    """The kernels that take the lists of rows; None where there are none. `keeps`: as of `emit.loop_view`."""
     if not program.gathers:
         return None
     names = {**names, "i": "i", "j": "j"}
@@ -300,7 +302,7 @@ def gathers_view(
         ]
         lines += pair_lines(picks_in(gather.live), program, tests, at)
         lines += assignment("allowed", gather.live, names) if gather.live != TRUE else ()
-        lines.append("live = allowed & known" if gather.live != TRUE else "live = known")
+        lines.append(f"live = {'allowed & ' if gather.live != TRUE else ''}known{' & kept' if keeps else ''}")
         views.append(GatherView(gather.origin, f"entries_{g}", f"input_{g}", test.width, tuple(lines)))
     picks = frozenset[Picked]().union(*(picks_in(gather.live) for gather in program.gathers))
     inputs = inputs_view(picks, program, tests, heads)

@@ -208,7 +208,7 @@ class TritonKernel:
         q, scale = with_positive_scale(q, scale)
         q, k, v = (with_rows(tensor) for tensor in (q, k, v))
         strided = {"q": q, "k": k, "v": v, "out": out}
-        call = LaunchCall.of(self.plan, strided, q_offset, cu_seqlens, scale * LOG2_E, inputs)
+        call = LaunchCall.of(self.plan, strided, q_offset, cu_seqlens, scale * LOG2_E, inputs, key_bias)
         tensors = {
             "q": q,
             "k": k,
@@ -251,23 +251,25 @@ class TritonKernel:
         adds = plan.adds_up or gathers
         dq = new_like(q, zero=packed or gathers, wide=gathers)
         dk, dv = (new_like(t, zero=packed or adds or q.numel() == 0, wide=adds) for t in (k, v))
+        dbias = torch.zeros((*q.shape[:2], k.shape[2]), dtype=torch.float32, device=q.device) if of_bias else None
         if q.numel() == 0:
-            return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), None if sink is None else torch.zeros_like(sink)
+            dsink = None if sink is None else torch.zeros_like(sink)
+            return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), dsink, dbias
         types = q.dtype, k.dtype, v.dtype
         q, k, v, g, out = (with_rows(tensor) for tensor in (q, k, v, grad_out, out))
         sink = None if sink is None else aligned_tensor(sink)
         log_sum, delta, dsink = row_sums(entries.row_sums, g, out, aligned_tensor(lse.contiguous()), grad_lse, sink)
         strided = {"q": q, "k": k, "v": v, "g": g}
         scale_log2 = self.plan.scale(scale) * LOG2_E
-        call = LaunchCall.of(plan.forward, strided, q_offset, cu_seqlens, scale_log2, inputs)
+        call = LaunchCall.of(plan.forward, strided, q_offset, cu_seqlens, scale_log2, inputs, key_bias)
         tensors: dict[str, Tensor | None] = {**strided, "log_sum": log_sum, "delta": delta}
-        tensors |= {"grad_q": dq, "grad_k": dk, "grad_v": dv}
+        tensors |= {"grad_q": dq, "grad_k": dk, "grad_v": dv, "grad_bias": dbias}
         for entry, tables in zip(entries.queries, with_lists(plan.forward.classes, lists), strict=True):
             call.query_tiles(entry, tables, tensors, {"keys": k, "values": v})
         lists = made.draws.tables(q.shape[2], q_offset, q.device)
         for entry, tables in zip(entries.keys, with_lists(plan.transposed, lists), strict=True):
             call.key_tiles(entry, tables, tensors, {"queries": q, "gradients": g})
-        return dq.to(types[0]), dk.to(types[1]), dv.to(types[2]), dsink
+        return dq.to(types[0]), dk.to(types[1]), dv.to(types[2]), dsink, dbias
 
     def mass(
         self,
@@ -291,7 +293,8 @@ class TritonKernel:
             return mass
         q, k = with_rows(q), with_rows(k)
         strided = {"q": q, "k": k}
-        call = LaunchCall.of(made.plan.forward, strided, q_offset, cu_seqlens, self.plan.scale(scale) * LOG2_E, inputs)
+        scale_log2 = self.plan.scale(scale) * LOG2_E
+        call = LaunchCall.of(made.plan.forward, strided, q_offset, cu_seqlens, scale_log2, inputs, key_bias)
         if any(entry.asking.gathers for entry in made.entries.on(q.device).keys):
             refuse_mass_of_lists()
         log_sum = (lse * LOG2_E).masked_fill_(lse == -math.inf, math.inf).contiguous()  # such a row gives no weight

@@ -1,7 +1,8 @@
 """Score modifiers -> the calls of their functions in templates/triton/kernels/modifiers, and what a launch gives these.
 
 A modifier `m` is a file m.py. It may define m_of_head (its number for a head), m_score (the new scores; with m_gradient
-also what that needs, which is called m_kept), m_gradient (of the scores before it), m_start (of the soft-max's rows)
+also what that needs, which is called m_kept; a key bias also gives which keys are `kept`), m_gradient (of the scores
+before it), m_start (of the soft-max's rows)
 and m_row_gradient (for each row of the output's gradient). A call hands on the variables that the parameters name, and
 `factor`, by which the scores have yet to be multiplied. Parameters that no kernel has by itself are arguments.
 
@@ -16,11 +17,14 @@ from typing import assert_never
 
 from sparsec.backends.triton.sources import functions
 from sparsec.backends.triton.view import RowsView, ScoreView, StartView
-from sparsec.diagnostics.model import InternalError
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.launch import LaunchPlan
+from sparsec.sema.model import Documents
 from sparsec.sema.modifiers import Alibi, KeyBias, LearnedSink, Modifier, Softcap
 
+_KEY_BIAS = "key_bias"
+BIAS_SIZES = ("bias_batch", "bias_heads", "bias_head", "bias_key", "bias_keys")
+"""Of `bias`, what keys add: the strides from one batch, head and key to the next, and how many heads and keys it has."""
 _FACTOR = "scale_log2"
 """What makes exponents of 2 of the products."""
 
@@ -48,7 +52,7 @@ def _modifier(modifier: Modifier, heads: int) -> ModifierView:
             slopes = tuple(slope / math.log(2) for slope in modifier.of_heads(heads))
             return ModifierView("alibi", tables=(("head_slopes", slopes),))
         case KeyBias():
-            raise InternalError("patterns with run-time inputs are refused before they are lowered")
+            return ModifierView("key_bias")
         case LearnedSink():
             return ModifierView("learned_sink")
         case _:
@@ -68,11 +72,14 @@ def score_view(plan: KernelPlan) -> ScoreView:
             of_head.append(f"{name} = {number}")
         back = _call(plan, name, "gradient", arguments)
         if score := _call(plan, name, "score", arguments, factor):
-            lines.append(f"scores, {name}_kept = {score}" if back else f"scores = {score}")
+            beside = f"{name}_kept" if back else "kept" if name == _KEY_BIAS else ""
+            lines.append(f"scores, {beside} = {score}" if beside else f"scores = {score}")
             factor = "1.0"
         if back:
             gradient.insert(0, f"ds = {back}")
-    return ScoreView(factor, tuple(of_head), tuple(lines), tuple(gradient), tuple(dict.fromkeys(arguments)))
+    named = tuple(dict.fromkeys(arguments))
+    tensors, sizes = (tuple(each for each in named if (each in BIAS_SIZES) == size) for size in (False, True))
+    return ScoreView(factor, tuple(of_head), tuple(lines), tuple(gradient), tensors, sizes)
 
 
 def start_view(plan: KernelPlan) -> StartView:
@@ -95,11 +102,12 @@ def _call(plan: KernelPlan, name: str, part: str, arguments: list[str], factor: 
     function = functions().get(f"{name}_{part}")
     if function is None:
         return ""
-    values = {"factor": factor, "WIDE": str(plan.dtype == "float32")}
+    key_row = "begin" if plan.documents is Documents.RESTART else "0"
+    values = {"factor": factor, "WIDE": str(plan.dtype == "float32"), "HEADS": str(plan.heads), "KEY_ROW": key_row}
     own = {name, f"{name}_kept", *_VARIABLES, *values}
     arguments.extend(parameter for parameter in function.parameters if parameter not in own)
     return f"{function.name}({', '.join(values.get(parameter, parameter) for parameter in function.parameters)})"
 
 
-_VARIABLES = ("scores", "i", "j", "ds", "head", "zeros", "program", "natural", "dead", "sums")
+_VARIABLES = ("scores", "i", "j", "ds", "head", "zeros", "program", "natural", "dead", "sums", "batch")
 """What the kernels call what they hand to modifiers."""

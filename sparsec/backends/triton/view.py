@@ -148,6 +148,8 @@ class ScoreView:
     lines: tuple[str, ...]
     gradient: tuple[str, ...]
     arguments: tuple[str, ...]
+    sizes: tuple[str, ...] = ()
+    """Of what keys add to their scores; where there are some, `lines` set `kept`: which keys are seen at all."""
 
 
 @dataclass(frozen=True, slots=True)
