@@ -23,7 +23,6 @@ from sparsec.plan.build import CLASS_LIMIT, TOGETHER_LIMIT, TooManyClasses
 from sparsec.plan.kv.cached import NoCache
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.sema.arguments import Given
-from sparsec.sema.checks.support import unsupported_by_kernels
 from sparsec.sema.model import Documents, ResolvedPattern
 from sparsec.syntax import parser
 from sparsec.syntax.lexer import MAX_DIAGNOSTICS
@@ -71,7 +70,7 @@ def _check(source: SourceFile, lowered: _LoweredPatterns) -> tuple[sema.CheckedF
     checked, diagnostics = sema.check(file)
     if _has_error(diagnostics):
         return checked, _shown(source, diagnostics)
-    return checked, (*diagnostics, *_band_problems(checked, lowered), *_cannot_run(checked))
+    return checked, (*diagnostics, *_band_problems(checked, lowered))
 
 
 def _shown(source: SourceFile, found: tuple[Diagnostic, ...]) -> tuple[Diagnostic, ...]:
@@ -97,7 +96,7 @@ def _band_problems(checked: sema.CheckedFile, lowered: _LoweredPatterns) -> Iter
         binding = sema.Binding(name)
         try:
             heads = sema.declared_counts(checked, binding)[0]
-            if heads is None or heads > CHECKED_HEADS or unsupported_by_kernels(checked, name):
+            if heads is None or heads > CHECKED_HEADS:
                 continue
             if (settled := sema.settled_heads(checked, binding)) is not None:
                 lowered[binding] = Lowered(settled, Effort(within=effort)).within_limits()
@@ -105,13 +104,6 @@ def _band_problems(checked: sema.CheckedFile, lowered: _LoweredPatterns) -> Iter
             return
         except (TooManyBands, TooManyClasses) as error:
             yield _refusal(checked, name, error)
-
-
-def _cannot_run(checked: sema.CheckedFile) -> Iterator[Diagnostic]:
-    """A warning for each pattern that the kernels do not take."""
-    for name in checked.pattern_names:
-        if reasons := unsupported_by_kernels(checked, name):
-            yield codes.CANNOT_RUN.at(checked.source, checked.patterns[name].span, name=name, why=reasons[0].message)
 
 
 def _refusal(checked: sema.CheckedFile, name: str, error: TooManyBands | TooManyClasses) -> Diagnostic:
@@ -241,10 +233,6 @@ class Pattern:
             codes.CACHE_GROWS.at(self.source, span, name=self.name, term=growth.origin, why=growth.reason)
             for growth in self.cache_layout(heads, kv_heads).growth
         )
-
-    def unsupported(self) -> tuple[Diagnostic, ...]:
-        """One error for each construct of this pattern that the kernels do not take."""
-        return unsupported_by_kernels(self._checked, self.name)
 
     def mask(
         self,

@@ -123,15 +123,10 @@ def complete(pattern: Pattern, heads: int | None, kv_heads: int | None) -> Resol
 
 
 def resolved(pattern: Pattern, heads: int | None, kv_heads: int | None) -> ResolvedPattern:
-    """The pattern for the counts of the options, the file, or DEFAULT_HEADS.
-
-    Raises DiagnosticError for what the kernels do not take.
-    """
+    """The pattern for the counts of the options, the file, or DEFAULT_HEADS. Raises DiagnosticError."""
     if heads is None and pattern.heads is None:
         heads = DEFAULT_HEADS if kv_heads is None else max(DEFAULT_HEADS // kv_heads, 1) * kv_heads
     found = pattern.resolve(heads, kv_heads)
-    if problems := pattern.unsupported():
-        raise DiagnosticError(problems)
     with pattern.refusals():
         pattern.lowered(heads, kv_heads).within_limits()
     return found

@@ -319,13 +319,6 @@ TOO_MANY_TOGETHER = Code(
 )
 
 # What the language has and the kernels do not take
-INPUT_UNSUPPORTED = Code(
-    "E501",
-    "an input that the kernels do not take",
-    "the kernels do not take `input {name} : {kind}`",
-    "leave `key_bias` out",
-)
-
 NO_CACHE = Code(
     "E502",
     "a KV cache for a pattern that has none",
@@ -365,13 +358,6 @@ CACHE_GROWS = Code(
     "the KV cache of pattern `{name}` keeps every key for `{term}`: {why}",
     "bound how far back the term reaches, such as `& window(4k)`, if the cache has to stay small",
 )
-CANNOT_RUN = Code(
-    "W606",
-    "a pattern that nothing can run",
-    "pattern `{name}` has no errors, but nothing can run it: {why}",
-    "leave that out to run it",
-)
-
 UNUSED_INPUT = Code(
     "W607",
     "an input that nothing uses",

@@ -14,7 +14,7 @@ from typing import Any, assert_never
 import torch
 from torch import Tensor
 
-from sparsec.diagnostics.model import CallError, InternalError, SparsecError
+from sparsec.diagnostics.model import CallError, SparsecError
 from sparsec.ir.bands.draws import split_mix
 from sparsec.sema import model
 from sparsec.sema.model import Documents, ResolvedPattern, Term
@@ -109,7 +109,7 @@ def _bend(modifier: Modifier, heads: int, q_offset: int, device: torch.device) -
             slopes = torch.tensor(modifier.of_heads(heads), dtype=torch.float32, device=device)
             return lambda score, b, h, q, kv: score - slopes[h] * (q + q_offset - kv).abs()
         case KeyBias():
-            raise InternalError("patterns with run-time inputs are refused before they are lowered")
+            raise CallError("expected a score without `key_bias` for FlexAttention, got one that has it")
         case LearnedSink():  # of a row, not of a pair: FlexAttention runs without
             return None
         case _:

@@ -16,7 +16,7 @@ import torch
 from sparsec.backends import registry
 from sparsec.backends.base import Backend, BackwardKernel, CachedKernel, Kernels, MassKernel, Unavailable
 from sparsec.diagnostics.arguments import instance, integer
-from sparsec.diagnostics.model import CallError, DiagnosticError, InternalError
+from sparsec.diagnostics.model import CallError, InternalError
 from sparsec.pipeline import Compilation
 from sparsec.plan.launch import LaunchPlan
 from sparsec.program import Pattern, Program, load, parse
@@ -67,7 +67,7 @@ def compile(
     check_device(backend, where)
     if dtype not in DTYPES and not (registry.BACKENDS[backend].float64 and dtype == torch.float64):
         raise CallError(f"expected dtype float32, bfloat16 or float16, got {dtype}")
-    dims = check_supported(chosen, head_dim, value_dim)
+    dims = checked_dims(head_dim, value_dim)
     with chosen.refusals():
         return _module(request_for(chosen, *dims, dtype, heads, kv_heads), backend, where, anyhow=target is None)
 
@@ -79,14 +79,8 @@ def request_for(
     return Request(pattern.lowered(heads, kv_heads), head_dim, value_dim, dtype, layout, pattern.refusals)
 
 
-def check_supported(pattern: Pattern, head_dim: int, value_dim: int | None) -> tuple[int, int]:
-    """The dimensions of keys and of values.
-
-    Raises DiagnosticError for what no kernel takes, CallError for a bad dimension.
-    """
-    problems = pattern.unsupported()
-    if problems:
-        raise DiagnosticError(problems)
+def checked_dims(head_dim: int, value_dim: int | None) -> tuple[int, int]:
+    """The dimensions of keys and of values. Raises CallError."""
     head_dim = integer("head_dim", head_dim, 1, HEAD_DIM_LIMIT)
     return head_dim, head_dim if value_dim is None else integer("value_dim", value_dim, 1, HEAD_DIM_LIMIT)
 

@@ -71,12 +71,10 @@ class SparseAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.sink = nn.Parameter(torch.zeros(heads)) if score.learned else None
-        self.documents, self.inputs = documents, inputs
         self.heads, self.kv_heads, self.dtype = heads, kv_heads, dtype
-        self.head_dim, self.value_dim = head_dim, value_dim
+        self.head_dim, self.value_dim, self.documents, self.inputs = head_dim, value_dim, documents, inputs
         self.target, self.scale, self._kernel, self._bias = target, score.scale, kernel, score.bias
-        self._request = request
-        self._device = device or torch.device("cpu")
+        self._request, self._device = request, device or torch.device("cpu")
         self._tensors = self._made_for()
 
     def _made_for(self) -> CallTensors:

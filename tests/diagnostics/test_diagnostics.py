@@ -14,7 +14,6 @@ from sparsec.diagnostics import codes_text
 from sparsec.diagnostics.codes_meaning import MEANING_CODES
 from sparsec.diagnostics.model import Diagnostic, DiagnosticError, Severity
 from sparsec.diagnostics.render import render_text
-from sparsec.sema.checks.support import unsupported_by_kernels
 from sparsec.syntax.parser import read_source
 
 HERE = Path(__file__).parent
@@ -38,7 +37,6 @@ def problems(name: str, data: bytes) -> tuple[Diagnostic, ...]:
     checked, found = program.check(source)
     if checked is None or any(diagnostic.severity is Severity.ERROR for diagnostic in found):
         return found
-    found += tuple(d for pattern in checked.pattern_names for d in unsupported_by_kernels(checked, pattern))
     return found + (cache_problems(name, data) if name[:4] in ("E502", "W605") else ())
 
 

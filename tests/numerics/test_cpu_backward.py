@@ -50,7 +50,7 @@ def run(pair: Pair, grad_out: Tensor, grad_lse: Tensor | None, qkv: list[Tensor]
     forward, backward = pair
     lists = draw_tables(forward.plan.lists, qkv[0].shape[2], q0, qkv[0].device)
     out, lse = forward.forward(*qkv, q_offset=q0, scale=None, lists=lists)
-    *grads, dsink = backward.backward(grad_out, grad_lse, *qkv, out, lse, q_offset=q0, scale=None, lists=lists)
+    *grads, dsink, _ = backward.backward(grad_out, grad_lse, *qkv, out, lse, q_offset=q0, scale=None, lists=lists)
     assert dsink is None
     return [out, lse, *grads]
 

@@ -73,7 +73,7 @@ def run(
     q, k, v, g, grad_lse = tensors
     tables = draw_tables(kernel.plan.lists, q.shape[2], start, q.device)
     out, lse = kernel.forward(q, k, v, q_offset=start, scale=scale, lists=tables)
-    *grads, dsink = kernel.backward(g, grad_lse, q, k, v, out, lse, q_offset=start, scale=scale, lists=tables)
+    *grads, dsink, _ = kernel.backward(g, grad_lse, q, k, v, out, lse, q_offset=start, scale=scale, lists=tables)
     assert dsink is None
     dq, dk, dv = grads
     return dq, dk, dv

@@ -31,8 +31,6 @@ for path in sorted(Path("examples").glob("*.sparse")):
     program = sparsec.load(path)
     for name in program.patterns:
         pattern = program.pattern(name)
-        if pattern.unsupported():
-            continue
         lowered = pattern.lowered(*((None, None) if pattern.heads else (8, 4)))
         cpu, gpu = (Compilation(lowered, 64, 64, "bfloat16", target) for target in ("cpu", "cuda:90"))
         assert "sparsec_forward" in builder("cpu").sources(cpu, ("forward", "backward"))["forward"], name

@@ -83,7 +83,8 @@ class CpuBackward:
         """(dq, dk, dv, dsink, dbias) from the gradients of out and of the LSE (float32 [B, H, Nq]; None for zeros).
 
         The rest is what `CpuKernel.forward` took and gave, any strides. dq, dk, dv are contiguous, like q,
-        k and v; dsink, float32 [H], is None without a learned sink, dbias, float32 [B, H, Nk], without `of_bias`. Raises CallError, BuildError.
+        k and v; dsink, float32 [H], is None without a learned sink, and dbias, float32 [B, H, Nk], without `of_bias`.
+        Raises CallError, BuildError.
         """
         plan = self.plan.forward
         check_call(plan, q, k, v, q_offset, sink, cu_seqlens)

@@ -205,7 +205,9 @@ def _compile(kernel: Any, request: _Request) -> KernelArtefact:
     element = _ELEMENTS[plan.dtype]
     pointers = dict.fromkeys(("q", "k", "v", "g", "out", "grad_q"), element)
     pointers |= dict.fromkeys(("grad_k", "grad_v"), "fp32" if request.wide else element)
-    pointers |= dict.fromkeys(("lse", "log_sum", "delta", "grad_lse", "sink", "sink_parts", "mass", "bias", "grad_bias"), "fp32")
+    pointers |= dict.fromkeys(
+        ("lse", "log_sum", "delta", "grad_lse", "sink", "sink_parts", "mass", "bias", "grad_bias"), "fp32"
+    )
     pointers |= dict.fromkeys(("keys", "values"), element) | dict.fromkeys(("parts", "part_logs"), "fp32")
     pointers |= dict.fromkeys(("table", "spans", "document_tiles", "members", "head_splits"), "i32")
     pointers |= dict.fromkeys(("visits", "listing", "starts"), "i32")

@@ -24,7 +24,7 @@ from sparsec.sema.modifiers import Alibi, KeyBias, LearnedSink, Modifier, Softca
 
 _KEY_BIAS = "key_bias"
 BIAS_SIZES = ("bias_batch", "bias_heads", "bias_head", "bias_key", "bias_keys")
-"""Of `bias`, what keys add: the strides from one batch, head and key to the next, and how many heads and keys it has."""
+"""Of `bias`, what keys add: its strides, how many heads it has and how many keys."""
 _FACTOR = "scale_log2"
 """What makes exponents of 2 of the products."""
 

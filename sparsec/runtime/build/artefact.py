@@ -43,7 +43,7 @@ from sparsec.runtime.build.manifest import (
     layout_data,
     layout_of,
 )
-from sparsec.runtime.compile import check_supported, module_of
+from sparsec.runtime.compile import checked_dims, module_of
 from sparsec.runtime.devices import default_device
 from sparsec.runtime.kernel import LoadedKernel
 from sparsec.runtime.module import SparseAttention
@@ -78,7 +78,7 @@ def compile_to_directory(
         raise CallError(f"expected dtype {', '.join(names)}, got {dtype!r}")
     if directory.exists() and any(directory.iterdir()) and not (directory / MANIFEST).is_file():
         raise CallError(f"expected a new folder or one that sparsec wrote, got {directory}, which holds other files")
-    dims = check_supported(pattern, head_dim, value_dim)
+    dims = checked_dims(head_dim, value_dim)
     progress("lowering")
     backend = registry.builder(target)
     with pattern.refusals():

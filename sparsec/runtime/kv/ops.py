@@ -216,7 +216,8 @@ def refuse_derivatives(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, inp
 
 
 def _without_derivatives(keyset: torch._C.DispatchKeySet, *arguments: Any) -> Any:
-    refuse_derivatives(*arguments[:4], arguments[12] or ())
+    q, k, v, sink, *_ = arguments
+    refuse_derivatives(q, k, v, sink, arguments[12] or ())
     with torch._C._AutoDispatchBelowAutograd():
         return attend_cached.default.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
 

@@ -88,8 +88,8 @@ void run_tile(Work& w, const sparsec_backward_call& call, const OwnGradients& ow
   }
   const int64_t group = b * KV_HEADS + g, row = w.j0 + part.k_row, first = group * call.n_k + row;
   if constexpr (Modifiers::KEYS)
-    for (int64_t h = g * (HEADS / KV_HEADS); call.dbias && h < (g + 1) * (HEADS / KV_HEADS); ++h)
-      own.add_bias(group, row, w.j1 - w.j0 + 1, h % (HEADS / KV_HEADS), call.dbias + (b * HEADS + h) * call.n_k + row);
+    for (int64_t n = 0; call.dbias && n < HEADS / KV_HEADS; ++n)
+      own.add_bias(group, row, w.j1 - w.j0 + 1, n, call.dbias + (group * (HEADS / KV_HEADS) + n) * call.n_k + row);
   store_keys(w, own, group, row, call.scale, (element*)call.dk + first * D, (element*)call.dv + first * DV);
 }
 

@@ -96,8 +96,7 @@ __attribute__((noinline)) void weigh(Panel& panel, const Queries& queries, Modif
       const int c = m * VECS + v;
       gradient[c] = p[c] * (load(t + m * KEY_TILE + v * LANES) - queries.delta[n + m]);
     }
-    if constexpr (Modifiers::KEYS)
-      EACH(m, 2) EACH(v, VECS) {
+    if constexpr (Modifiers::KEYS) EACH(m, 2) EACH(v, VECS) {
         const vec of_score = gradient[m * VECS + v];
         dbias[v] += MASKED ? (mask[n + m][v] ? of_score : vec{}) : of_score;
       }

@@ -124,8 +124,7 @@ __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live
 }
 
 void attend_full(Work& w, int tile) {
-  if (!keeps_all(w.modifiers, w.j0, w.j1 + 1))
-    return attend_masked(w, tile, [](ivec, int) { return splat(-1); });
+  if (!keeps_all(w.modifiers, w.j0, w.j1 + 1)) return attend_masked(w, tile, [](ivec, int) { return splat(-1); });
   open_tile(w, tile);
   for (int p = w.first_panel(); p <= w.last_panel(); ++p)
     add_weights<false>(w.panel[p], w.tile, w.modifiers, w.mask, w.s[0]);

@@ -15,13 +15,12 @@ struct Alibi : Unchanged {
   float slope;  // times log2(e)
 
   template <class Call>
-  Alibi(const Call&, int64_t head) : slope(SLOPES[head]) {}
+  Alibi(const Call&, int64_t, int64_t head, int64_t) : slope(SLOPES[head]) {}
 
   template <int N, int V>
   void forward(vec (&x)[N], Kept<N>&, const ivec (&lane)[V], const int* other) const {
     EACH(n, N) x[n] -= distance(lane[n % V], other[n / V]) * slope;
   }
-... -2
 };
 
 typedef Alibi Modifiers;

@@ -6,7 +6,7 @@ struct LearnedSink : Unchanged {
   float logit;  // in base 2
 
   template <class Call>
-  LearnedSink(const Call& call, int64_t head) : logit(call.sink[head] * LOG2E) {}
+  LearnedSink(const Call& call, int64_t, int64_t head, int64_t) : logit(call.sink[head] * LOG2E) {}
 
   void start(float& peak, float& total) const { peak = logit, total = 1.0f; }
 
@@ -19,7 +19,7 @@ struct LearnedSink : Unchanged {
         if (lse[n] != INF) sum -= double(std::exp2(call.sink[head] * LOG2E - lse[n])) * delta[n];
     call.dsink[head] = float(sum);
   }
-... -2
+... -3
 };
 
 typedef LearnedSink Modifiers;

@@ -45,7 +45,12 @@ struct sparsec_backward_call {  // strides in elements; shapes as in the forward
   const sparsec_list* lists;
   const sparsec_lookup* inputs;  // two for each test of an input
   const float* sink;  // [H], for a learned sink
+  const float* key_bias;  // [b, x, keys], for a key bias; of b = 1 the stride is 0
+  int64_t bias_heads;
+  int64_t bias_keys;
+  int64_t bias_stride[3];
   float* dsink;  // [H], likewise
+  float* dbias;  // [B, H, Nk], likewise; null: not asked for
   const int32_t* cu_seqlens;  // [documents + 1], for documents
   int64_t documents;
   float scale;
@@ -79,6 +84,7 @@ struct OwnGradients {
   }
   template <class Keys, class Values>
   void add(int64_t, int64_t, int, Keys, Values) const {}
+  void add_bias(int64_t, int64_t, int, int64_t, float*) const {}
 };
 
 ...
@@ -131,6 +137,7 @@ struct Panel {
   float k[D][PANEL];  // times the score's scale
   float v[DV][PANEL], dk[D][PANEL], dv[DV][PANEL];
   ivec at[VECS];  // positions
+  vec dbias[VECS];  // of what the keys add to the scores of one query head
 };
 
 // to[r][d] += sum over the keys of t[r][lane] * row[d], for V vectors of head dims from d on.
@@ -183,21 +190,27 @@ __attribute__((noinline, cold)) void gather_seen(const Keys& keys, const float* 
 // Turns the products q.k in s into weights, and the products grad.v in t into the gradients of q.k, both 0 where the
 // mask is 0. The number of queries is even.
 template <bool MASKED>
-__attribute__((noinline)) void weigh(const Panel& panel, const Queries& queries, Modifiers modifiers,
+__attribute__((noinline)) void weigh(Panel& panel, const Queries& queries, Modifiers modifiers,
                                      const ivec (*mask)[VECS], float* s, float* t) {
   const vec lowest = splat(LOWEST_EXPONENT);
+  vec more[VECS], dbias[VECS] = {};
+  EACH(v, VECS) more[v] = of_keys(modifiers, panel.at[v]);
   for (int n = 0; n < queries.count; n += 2, s += 2 * KEY_TILE, t += 2 * KEY_TILE) {
     vec p[2 * VECS];
     EACH(m, 2) EACH(v, VECS) p[m * VECS + v] = load(s + m * KEY_TILE + v * LANES);
     Modifiers::Kept<2 * VECS> kept;
     modifiers.forward(p, kept, panel.at, queries.at + n);
-    EACH(m, 2) EACH(v, VECS) p[m * VECS + v] -= queries.lse[n + m];
+    EACH(m, 2) EACH(v, VECS) p[m * VECS + v] = added(p[m * VECS + v], more[v]) - queries.lse[n + m];
     exp2(p, lowest);
     vec gradient[2 * VECS];
     EACH(m, 2) EACH(v, VECS) {
       const int c = m * VECS + v;
       gradient[c] = p[c] * (load(t + m * KEY_TILE + v * LANES) - queries.delta[n + m]);
     }
+    if constexpr (Modifiers::KEYS) EACH(m, 2) EACH(v, VECS) {
+        const vec of_score = gradient[m * VECS + v];
+        dbias[v] += MASKED ? (mask[n + m][v] ? of_score : vec{}) : of_score;
+      }
     modifiers.backward(gradient, kept);
     EACH(m, 2) EACH(v, VECS) {
       const int c = m * VECS + v;
@@ -209,6 +222,7 @@ __attribute__((noinline)) void weigh(const Panel& panel, const Queries& queries,
       store(t + m * KEY_TILE + v * LANES, gradient[c]);
     }
   }
+  if constexpr (Modifiers::KEYS) EACH(v, VECS) panel.dbias[v] += dbias[v];
 }
 
 // All of it but dq. `s` and `t` are scratch; t keeps the gradients of q.k.
@@ -309,7 +323,7 @@ inline int live_queries(Work& w, int p, const Live& live) {
   ivec j[VECS], present[VECS], seen[VECS] = {};
   EACH(v, VECS) {
     j[v] = w.lane[v] + (w.first_row + p * PANEL);
-    present[v] = (j[v] >= w.j0) & (j[v] <= w.j1);
+    present[v] = (j[v] >= w.j0) & (j[v] <= w.j1) & keeps(w.modifiers, j[v]);
   }
   int count = 0;
   for (int n = 0; n < w.tile.count; ++n) {
@@ -362,7 +376,8 @@ inline void attend_masked(Work& w, int tile, const Live& live) {
 
 void attend_full(Work& w, int tile) {
   open_tile(w, tile);
-  if (w.tile.silent) return attend_seen(w, [](ivec, int) { return splat(-1); });
+  if (w.tile.silent || !keeps_all(w.modifiers, w.j0, w.j1 + 1))
+    return attend_seen(w, [](ivec, int) { return splat(-1); });
   for (int p = w.first_panel(); p <= w.last_panel(); ++p)
     differentiate<false>(w.panel[p], w.tile, w.modifiers, w.mask, w.s[0] + p * PANEL, w.t[0] + p * PANEL);
   gather(w.present, w.t[0], w.tile);
@@ -450,6 +465,23 @@ void store_keys(Work& w, const OwnGradients& own, int64_t group, int64_t row, fl
   }
 }
 
+// What the keys add to the scores of query head h: the sums of its gradient before the queries, and after them.
+void start_bias(Work& w) {
+  if constexpr (Modifiers::KEYS)
+    for (int p = w.first_panel(); p <= w.last_panel(); ++p) EACH(v, VECS) w.panel[p].dbias[v] = vec{};
+}
+
+void store_bias(const Work& w, const sparsec_backward_call& call, int64_t b, int64_t h, int64_t k_row) {
+  if constexpr (Modifiers::KEYS) {
+    if (!call.dbias) return;
+    float* to = call.dbias + (b * HEADS + h) * call.n_k + k_row;
+    for (int j = w.j0; j <= w.j1; ++j) {
+      const int n = j - w.first_row;
+      to[j] = w.panel[n / PANEL].dbias[n % PANEL / LANES][n % LANES];
+    }
+  }
+}
+
 // `lse`, `delta`: [B, H, Nq].
 void run_tile(Work& w, const sparsec_backward_call& call, const OwnGradients& own, float* lse, float* delta,
               const Shares& shares, int64_t share, int64_t b, int64_t g, const Tile& tile) {
@@ -469,10 +501,15 @@ void run_tile(Work& w, const sparsec_backward_call& call, const OwnGradients& ow
     w.grads = matrix(call.grad_out, call.grad_out_stride, b, h, part.q_row);
     w.lse = lse + row, w.delta = delta + row, w.dq = shares.dq(share) + row * WIDE;
     w.touched = shares.touched + share * shares.chunks + (b * HEADS + h) * (shares.chunks / (call.batch * HEADS));
-    w.modifiers = Modifiers(call, h);
+    w.modifiers = Modifiers(call, b, h, part.k_row);
+    start_bias(w);
     visit(w, call.lists, int(h));
+    store_bias(w, call, b, h, part.k_row);
   }
   const int64_t group = b * KV_HEADS + g, row = w.j0 + part.k_row, first = group * call.n_k + row;
+  if constexpr (Modifiers::KEYS)
+    for (int64_t n = 0; call.dbias && n < HEADS / KV_HEADS; ++n)
+      own.add_bias(group, row, w.j1 - w.j0 + 1, n, call.dbias + (group * (HEADS / KV_HEADS) + n) * call.n_k + row);
   store_keys(w, own, group, row, call.scale, (element*)call.dk + first * D, (element*)call.dv + first * DV);
 }
 
@@ -513,7 +550,7 @@ int backward(const sparsec_backward_call& call) {
     }
     if constexpr (Modifiers::ROW_GRADIENTS) {
 #pragma omp for
-      for (int64_t h = 0; h < HEADS; ++h) Modifiers(call, h).of_rows(call, h, lse, delta);
+      for (int64_t h = 0; h < HEADS; ++h) Modifiers(call, 0, h, 0).of_rows(call, h, lse, delta);
     }
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < gathered.tasks; ++task)

@@ -62,6 +62,10 @@ struct sparsec_cached_call {  // strides in elements; q [B, H, N, D], k [B, G, N
   const sparsec_list* lists;
   const sparsec_lookup* inputs;  // two for each test of an input
   const float* sink;  // [H], for a learned sink
+  const float* key_bias;  // [b, x, keys], for a key bias; of b = 1 the stride is 0
+  int64_t bias_heads;
+  int64_t bias_keys;
+  int64_t bias_stride[3];
   float scale;
   int32_t threads;
 };
@@ -188,10 +192,10 @@ void run_task(Work& w, const sparsec_cached_call& call, int64_t b, int64_t head,
   w.begin = 0, w.end = stop, w.n_k = stop;
   w.source = source_of(call, b, head, first);
   w.inputs = Inputs(call, b, first, 0, stop);
-  gather_rows(w, call, b, head, first);
+  gather_rows(w, call, b, head, first, 0);
   for (int64_t h = head; h < head + TOGETHER; ++h) {
     w.source = source_of(call, b, h, first);
-    w.modifiers = Modifiers(call, h);
+    w.modifiers = Modifiers(call, b, h, 0);
     load_queries(w, matrix(call.q, call.q_stride, b, h, first), call.scale);
     resume(w, h - head);
     visit(w, call.lists, int(h));
@@ -540,6 +544,14 @@ inline bool takes(Row& w) {
   return mine;
 }
 
+// The mask of those keys that some head of the pack keeps.
+template <class Row>
+inline ivec kept_by_some(const Row& w, ivec keys) {
+  ivec found = keeps(w.modifiers[0], keys);
+  for (int r = 1; r < w.pack; ++r) found |= keeps(w.modifiers[r], keys);
+  return found;
+}
+
 // Lets those of LANES keys wait that are seen.
 inline void add_seen(Waiting& w, ivec keys, ivec seen) {
   if (!any(~seen)) {
@@ -562,9 +574,9 @@ struct Row : Waiting {  // one thread's scratch
   Modifiers modifiers[SHARE];  // of the heads' scores
 };
 
-// Row `row` of q, before it has seen a key.
+// Row `row` of q, before it has seen a key; the key at position 0 is row `k_row`.
 template <class Call>
-void load_query(Row& w, const Call& call, int64_t b, int64_t row) {
+void load_query(Row& w, const Call& call, int64_t b, int64_t row, int64_t k_row) {
   const float factor = call.scale * Modifiers::UNIT;
   for (int r = 0; r < w.pack; ++r) {
     const Matrix q = matrix(call.q, call.q_stride, b, w.heads[r], row);
@@ -572,7 +584,7 @@ void load_query(Row& w, const Call& call, int64_t b, int64_t row) {
     for (int d = 0; d < D; ++d) w.q[r][place(d)] = widen(q.data[d * q.dim]) * factor;
     std::fill(w.o[r], w.o[r] + ValueSteps::WIDE, 0.0f);
     w.peak[r] = -INF, w.total[r] = 0.0f;
-    w.modifiers[r] = Modifiers(call, w.heads[r]);
+    w.modifiers[r] = Modifiers(call, b, w.heads[r], k_row);
   }
   w.waiting = 0;
 }
@@ -589,6 +601,7 @@ inline void weigh(Row& w, int r) {
     EACH(v, VECS) std::memcpy(&at[v], w.at + n + v * LANES, sizeof at[v]);
     Modifiers::Kept<VECS> kept;
     w.modifiers[r].forward(x, kept, at, &w.i0);
+    if constexpr (Modifiers::KEYS) EACH(v, VECS) x[v] = added(x[v], of_keys(w.modifiers[r], at[v]));
     EACH(v, VECS) {
       ivec there = w.lane[v] + n < w.waiting;
       x[v] = there ? x[v] : splat(-INF);
@@ -633,6 +646,13 @@ void visit(Work& w, const sparsec_list* lists, int head);
 inline void attend_full(Row& w, int tile) {
   if (!takes(w)) return;
   const int count = minimum(tile * KEY_TILE + KEY_TILE, w.end) - tile * KEY_TILE;
+  if constexpr (Modifiers::KEYS) {
+    for (int n = 0; n < count; n += LANES) {
+      const ivec j = w.lane[0] + (tile * KEY_TILE + n);
+      add_seen(w, j, kept_by_some(w, j) & (j < w.end));
+    }
+    return;
+  }
   for (int n = 0; n < count; ++n) w.at[w.waiting + n] = tile * KEY_TILE + n;
   w.waiting += count;
 }
@@ -643,7 +663,7 @@ inline void attend_masked(Row& w, int tile, const Live& live) {
   if (!takes(w)) return;
   for (int first = tile * KEY_TILE; first < minimum(tile * KEY_TILE + KEY_TILE, w.end); first += PANEL) EACH(v, VECS) {
       const ivec j = w.lane[v] + first;
-      add_seen(w, j, live(j, w.i0) & (j < w.end));
+      add_seen(w, j, live(j, w.i0) & kept_by_some(w, j) & (j < w.end));
     }
 }
 
@@ -675,7 +695,7 @@ void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& p
     w.heads = pack.heads + n, w.pack = alone ? 1 : pack.size;
     w.source = source_of(call, b, w.heads[0], call.n - w.n_k);
     w.inputs = Inputs(call, b, call.n - w.n_k, 0, w.n_k);
-    load_query(w, call, b, row);
+    load_query(w, call, b, row, 0);
     w.turn = w.first = w.stop = 0;
     if (tasks > 1) visit(w, call.lists, w.heads[0]);  // only counts the tiles
     const int64_t tiles = tasks > 1 ? w.turn : INT32_MAX;
@@ -693,7 +713,7 @@ void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& p
 // Adds up the `count` sums of a row of head h, and stores it; padding, which has none, becomes 0 and -inf.
 void merge(const sparsec_cached_call& call, int64_t h, const Sum* sums, int count, element* out, float* lse) {
   float peak = -INF, total = 0.0f, o[ValueSteps::WIDE] = {};
-  if (count > 0) Modifiers(call, h).start(peak, total);
+  if (count > 0) Modifiers(call, 0, h, 0).start(peak, total);
   for (int n = 0; n < count; ++n) {
     if (sums[n].total == 0.0f) continue;  // it saw no key
     const float larger = sums[n].peak > peak ? sums[n].peak : peak;

@@ -55,6 +55,10 @@ struct sparsec_call {  // strides in elements; q [B, H, Nq, D], k [B, G, Nk, D];
   const sparsec_list* lists;
   const sparsec_lookup* inputs;  // two for each test of an input
   const float* sink;  // [H], for a learned sink
+  const float* key_bias;  // [b, x, keys], for a key bias; of b = 1 the stride is 0
+  int64_t bias_heads;
+  int64_t bias_keys;
+  int64_t bias_stride[3];
   const int32_t* cu_seqlens;  // [documents + 1], for documents
   int64_t documents;
   float scale;
@@ -71,7 +75,7 @@ constexpr int TOGETHER = 1;
 struct Gathered {};
 
 template <class Work, class Call>
-void gather_rows(Work&, const Call&, int64_t, int64_t, int64_t) {}
+void gather_rows(Work&, const Call&, int64_t, int64_t, int64_t, int64_t) {}
 
 template <class Work>
 void resume(Work&, int64_t) {}
@@ -307,6 +311,7 @@ __attribute__((noinline, cold)) void accumulate_seen(const float* const* row, in
 struct Unchanged {
   static constexpr float UNIT = LOG2E;  // a score times this is what it takes; it gives scores times LOG2E
   static constexpr bool POSITIONS = false;  // whether `forward` reads positions
+  static constexpr bool KEYS = false;  // whether keys add numbers of their own, as `of_key` has them
   static constexpr bool ROW_GRADIENTS = false;  // whether the head has numbers that `of_rows` differentiates
 
   template <int N>
@@ -314,7 +319,7 @@ struct Unchanged {
 
   Unchanged() = default;
   template <class Call>
-  Unchanged(const Call&, int64_t) {}  // of one query head
+  Unchanged(const Call&, int64_t, int64_t, int64_t) {}  // of a sequence and a query head; position 0 is this row of k
 
   // Changes the scores x of V vectors of queries (or keys) with each of N / V keys (or queries): those of x[n] are at
   // positions lane[n % V] and other[n / V].
@@ -325,6 +330,9 @@ struct Unchanged {
   template <int N>
   void backward(vec (&)[N], const Kept<N>&) const {}
 
+  // What the key at a position adds to the scores that `forward` gave; -inf: no query sees the key.
+  float of_key(int) const { return 0.0f; }
+
   // Changes the maximum and the sum with which the soft-max of each row starts.
   void start(float&, float&) const {}
 
@@ -332,6 +340,38 @@ struct Unchanged {
   template <class Call>
   void of_rows(const Call&, int64_t, const float*, const float*) const {}
 };
+
+// What each of these keys adds.
+template <class Modifiers>
+inline vec of_keys(const Modifiers& modifiers, ivec key) {
+  vec found = {};
+  if constexpr (Modifiers::KEYS)
+    for (int n = 0; n < LANES; ++n) found[n] = modifiers.of_key(key[n]);
+  return found;
+}
+
+// The score x of a key that adds `more`; what a key that is not seen holds may be NaN.
+inline vec added(vec x, vec more) { return more == splat(-INF) ? more : x + more; }
+
+// Whether a key is seen, as far as it is for the modifiers to say; and the mask of several.
+template <class Modifiers>
+inline bool keeps(const Modifiers& modifiers, int key) {
+  return !Modifiers::KEYS || modifiers.of_key(key) != -INF;
+}
+template <class Modifiers>
+inline ivec keeps(const Modifiers& modifiers, ivec key) {
+  if constexpr (Modifiers::KEYS) return of_keys(modifiers, key) != splat(-INF);
+  else return splat(-1);
+}
+
+// Whether all of the keys first .. stop - 1 are.
+template <class Modifiers>
+inline bool keeps_all(const Modifiers& modifiers, int first, int stop) {
+  if constexpr (Modifiers::KEYS)
+    for (int key = first; key < stop; ++key)
+      if (!keeps(modifiers, key)) return false;
+  return true;
+}
 
 typedef Unchanged Modifiers;
 
@@ -369,6 +409,10 @@ __attribute__((noinline)) void score(const float (*q)[PANEL], const float* const
   EACH(r, R) {
     Modifiers::Kept<VECS> kept;
     modifiers.forward(sum[r], kept, lane, at + r);
+    if constexpr (Modifiers::KEYS) {
+      const float more = modifiers.of_key(at[r]);
+      EACH(v, VECS) sum[r][v] += more;
+    }
   }
   EACH(r, R) EACH(v, VECS) {
     if (MASKED) sum[r][v] = mask[r][v] ? sum[r][v] : splat(-INF);
@@ -459,13 +503,8 @@ __attribute__((noinline)) void open_tile(Work& w, int tile) {
   w.first_key = maximum(tile * KEY_TILE, w.begin);
   w.tile.count = minimum(tile * KEY_TILE + KEY_TILE, w.end) - w.first_key;
   point_tile(w.source, w.n_k, w.first_key, w.tile.count, w.key, w.value, w.tile.key, w.tile.value);
-  if constexpr (Modifiers::POSITIONS)
+  if constexpr (Modifiers::POSITIONS || Modifiers::KEYS)
     for (int n = 0; n < w.tile.count; ++n) w.tile.at[n] = w.first_key + n;
-}
-
-void attend_full(Work& w, int tile) {
-  open_tile(w, tile);
-  for (int p = w.first_panel(); p <= w.last_panel(); ++p) attend<false>(w.panel[p], w.tile, w.modifiers, w.mask, w.s);
 }
 
 // Fills w.live and w.mask with the tile's keys that some row of panel p sees; returns how many they are.
@@ -478,6 +517,7 @@ inline int live_keys(Work& w, int p, const Live& live) {
   }
   int count = 0;
   for (int n = 0; n < w.tile.count; ++n) {
+    if (!keeps(w.modifiers, w.first_key + n)) continue;
     ivec seen = {};
     EACH(v, VECS) {
       const ivec mask = present[v] & live(i[v], w.first_key + n);
@@ -486,7 +526,7 @@ inline int live_keys(Work& w, int p, const Live& live) {
     }
     w.live.key[count] = w.tile.key[n];
     w.live.value[count] = w.tile.value[n];
-    if constexpr (Modifiers::POSITIONS) w.live.at[count] = w.tile.at[n];
+    if constexpr (Modifiers::POSITIONS || Modifiers::KEYS) w.live.at[count] = w.tile.at[n];
     count += any(seen);
   }
   return count;
@@ -505,12 +545,19 @@ __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live
     for (int n = count; n < count + ROWS; ++n) {  // whole blocks: the last key again, seen by nobody
       w.live.key[n] = w.live.key[count - 1];
       w.live.value[n] = w.live.value[count - 1];
-      if constexpr (Modifiers::POSITIONS) w.live.at[n] = w.live.at[count - 1];
+      if constexpr (Modifiers::POSITIONS || Modifiers::KEYS) w.live.at[n] = w.live.at[count - 1];
       EACH(v, VECS) w.mask[n][v] = ivec{};
     }
     w.live.count = count + count % 2;
     attend<true>(w.panel[p], w.live, w.modifiers, w.mask, w.s);
   }
+}
+
+void attend_full(Work& w, int tile) {
+  open_tile(w, tile);
+  if (!keeps_all(w.modifiers, w.first_key, w.first_key + w.tile.count))
+    return attend_masked(w, tile, [](ivec, int) { return splat(-1); });
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) attend<false>(w.panel[p], w.tile, w.modifiers, w.mask, w.s);
 }
 
 // ---- Between rows and panels: LANES x LANES numbers are transposed in registers, head dims that are left one by one.
@@ -660,9 +707,9 @@ void run_task(Work& w, const sparsec_call& call, int64_t b, int64_t head, const 
   w.begin = part.begin, w.end = part.end, w.n_k = part.n_k;
   w.source = source_of(call, b, head, part.k_row);
   w.inputs = Inputs(call, b, part.q_row, part.k_row, part.n_k);
-  gather_rows(w, call, b, head, part.q_row);
+  gather_rows(w, call, b, head, part.q_row, part.k_row);
   for (int64_t h = head; h < head + TOGETHER; ++h) {
-    w.modifiers = Modifiers(call, h);
+    w.modifiers = Modifiers(call, b, h, part.k_row);
     load_queries(w, matrix(call.q, call.q_stride, b, h, part.q_row), call.scale);
     resume(w, h - head);
     visit(w, call.lists, int(h));

@@ -91,8 +91,8 @@ struct OwnGradients {
 
   // The same of what the keys add to the scores of the group's query head `h`.
   void add_bias(int64_t group, int64_t first, int count, int64_t h, float* dbias) const {
-    for (int64_t share = 0; share < shares; ++share) {
-      const float* from = of(group * shares + share) + first * OWN_WIDE + BOTH_WIDE + h;
+    for (int64_t task = group * shares; task < (group + 1) * shares; ++task) {
+      const float* from = of(task) + first * OWN_WIDE + BOTH_WIDE + h;
       for (int n = 0; n < count; ++n) dbias[n] += from[n * OWN_WIDE];
     }
   }

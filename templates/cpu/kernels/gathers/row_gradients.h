@@ -60,7 +60,8 @@ inline void weigh(Row& w, int r) {
     EACH(v, VECS) gradient[v] = p[v] * (load(w.t[r] + n + v * LANES) - w.delta[r]);
     if constexpr (Modifiers::KEYS)
       for (int m = n; m < std::min(n + PANEL, w.waiting); ++m)
-        w.sums[int64_t(w.at[m]) * OWN_WIDE + BOTH_WIDE + w.heads[r] % SHARE] += gradient[(m - n) / LANES][(m - n) % LANES];
+        w.sums[int64_t(w.at[m]) * OWN_WIDE + BOTH_WIDE + w.heads[r] % SHARE] +=
+            gradient[(m - n) / LANES][(m - n) % LANES];
     w.modifiers[r].backward(gradient, kept);
     EACH(v, VECS) store(w.s[r] + n + v * LANES, p[v]);
     EACH(v, VECS) store(w.t[r] + n + v * LANES, gradient[v]);

@@ -65,6 +65,10 @@ struct sparsec_call {  // strides in elements; q [B, H, Nq, D], k [B, G, Nk, D];
   const sparsec_list* lists;
   const sparsec_lookup* inputs;  // two for each test of an input
   const float* sink;  // [H], for a learned sink
+  const float* key_bias;  // [b, x, keys], for a key bias; of b = 1 the stride is 0
+  int64_t bias_heads;
+  int64_t bias_keys;
+  int64_t bias_stride[3];
   const int32_t* cu_seqlens;  // [documents + 1], for documents
   int64_t documents;
   float scale;
@@ -99,7 +103,12 @@ struct sparsec_backward_call {  // strides in elements; shapes as in the forward
   const sparsec_list* lists;
   const sparsec_lookup* inputs;  // two for each test of an input
   const float* sink;  // [H], for a learned sink
+  const float* key_bias;  // [b, x, keys], for a key bias; of b = 1 the stride is 0
+  int64_t bias_heads;
+  int64_t bias_keys;
+  int64_t bias_stride[3];
   float* dsink;  // [H], likewise
+  float* dbias;  // [B, H, Nk], likewise; null: not asked for
   const int32_t* cu_seqlens;  // [documents + 1], for documents
   int64_t documents;
   float scale;
@@ -124,6 +133,10 @@ struct sparsec_mass_call {  // strides in elements; shapes as in the forward cal
   const sparsec_list* lists;
   const sparsec_lookup* inputs;  // two for each test of an input
   const float* sink;  // [H], for a learned sink
+  const float* key_bias;  // [b, x, keys], for a key bias; of b = 1 the stride is 0
+  int64_t bias_heads;
+  int64_t bias_keys;
+  int64_t bias_stride[3];
   const int32_t* cu_seqlens;  // [documents + 1], for documents
   int64_t documents;
   float scale;
@@ -156,6 +169,10 @@ struct sparsec_cached_call {  // strides in elements; q [B, H, N, D], k [B, G, N
   const sparsec_list* lists;
   const sparsec_lookup* inputs;  // two for each test of an input
   const float* sink;  // [H], for a learned sink
+  const float* key_bias;  // [b, x, keys], for a key bias; of b = 1 the stride is 0
+  int64_t bias_heads;
+  int64_t bias_keys;
+  int64_t bias_stride[3];
   float scale;
   int32_t threads;
 };
