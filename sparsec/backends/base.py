@@ -202,6 +202,7 @@ class Cached:
     places: int32 [kv_heads, regions, 2]: base and capacity of each region, 0 and 0 where a group has fewer.
     marks: what the cache remembers of inputs, as of `runtime.inputs.remembered`. kept: lists of marked keys, and what a
     call says of its own keys; `attend` adds those that are marked, and sees them there.
+    reach: with inputs, the most tokens that a sequence can have after the call, as far as the host knows.
     state, max_len: as of `runtime.kv.cache.KVCache`, for a kernel that `advances`: storing then counts the tokens in
     state and lengths, and raises CallError before anything is written if a sequence would have more than max_len.
     """
@@ -215,6 +216,7 @@ class Cached:
     max_len: int = POSITION_LIMIT
     marks: tuple[Tensor, ...] = ()
     kept: KeptLists | None = None
+    reach: int = POSITION_LIMIT
     checked: bool = False
     """Set by a kernel that has found the tensors, counts aside, to be what it takes."""
     made: object = None

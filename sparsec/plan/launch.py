@@ -197,9 +197,9 @@ class CachedLaunch:
         plan = self.chunks
         return cached_shape(target, plan.widest, plan.dtype, of.query_tile, of.key_tile)
 
-    def decode_packs(self, of: LaunchClass, target: str, rows: int) -> PackTable:
-        """The packs of a class of `few`, where each head has so many query rows."""
-        most = decode_rows(target, self.few.widest, self.few.dtype) // rows
+    def decode_packs(self, of: LaunchClass, target: str, rows: int, *, apart: bool = False) -> PackTable:
+        """The packs of a class, where each head has so many query rows; `apart`: each head is one."""
+        most = 1 if apart else decode_rows(target, self.few.widest, self.few.dtype) // rows
         return pack_table(of.table, self.few.share, max(1, most))
 
     def decode_shape(self, of: LaunchClass, target: str, rows: int) -> LaunchShape:

@@ -53,6 +53,7 @@ TERMS: dict[str, m.Term] = {
     "run-time ranges": m.Union((m.Columns(LENGTH, m.Edge(-3, True), False), m.Rows(None, LENGTH, False))),
     "two lists": causal(m.Union((named("rows"), named("pages"), m.Stride(3, 1, True)))),
     "one list less another": causal(m.Difference(named("pages"), named("rows"))),
+    "pages alone": causal(named("pages")),
     "lists of a window": causal(named("rows"), m.Window(40, 0, False)),
     "vertical and slash": causal(m.Union((named("columns"), named("slash_tiles")))),
     "both": m.Intersection((named("tokens"), named("cells"))),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 import torch
 from cached_walk import Arena
@@ -51,19 +54,24 @@ def lookups(kernel: CachedKernel, given: Tensors, stop: int) -> tuple[Lookup, ..
 @pytest.mark.parametrize("name", tuple(filter(has_cache, TERMS)))
 @pytest.mark.parametrize("per_head", [False, True], ids=["by group", "by head"])
 def test_calls_are_dense_attention(name: str, target: str, per_head: bool) -> None:
-    kernel, lengths = kernel_of(name, target), [0, APART]
+    walk(kernel_of(name, target), name, STEPS, per_head=per_head)
+
+
+def walk(kernel: CachedKernel, name: str, steps: Sequence[tuple[int, int]], *, per_head: bool) -> None:
+    """Takes two sequences through a cache full of NaN, call by call."""
+    lengths = [0, APART]
     torch.manual_seed(5)
     q, k, v = (torch.randn(BATCH, heads, MAX_LEN, DIM) for heads in (HEADS, KV_HEADS, KV_HEADS))
     arena = Arena(kernel, BATCH, MAX_LEN, DIM, torch.float32)
     tables = draw_tables(kernel.plan.chunks.lists, MAX_LEN, 0, torch.device("cpu"))
     kernel.store(k[:, :, :APART], v[:, :, :APART], arena.seen([0, 0], [0, APART]))
-    for rows, seed in STEPS:
+    for rows, seed in steps:
         stops = [length + rows for length in lengths]
         given = Call(rows, stops[1], stops[1] - rows, seed).tensors(heads=HEADS if per_head else KV_HEADS)
         new = [torch.stack([t[b, :, length : length + rows] for b, length in enumerate(lengths)]) for t in (q, k, v)]
         found = kernel.attend(
             *new,
-            arena.seen(lengths, [rows] * BATCH),
+            replace(arena.seen(lengths, [rows] * BATCH), reach=stops[1]),
             scale=None,
             lists=tables,
             store=True,

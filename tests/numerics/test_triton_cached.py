@@ -16,7 +16,7 @@ from triton_harness import in_interpreter, passes_in_the_interpreter
 
 from sparsec.backends.base import Cached, CachedKernel
 from sparsec.backends.torch.cached import TorchCached
-from sparsec.backends.triton import cached as triton_cached
+from sparsec.backends.triton import cached_entries
 from sparsec.backends.triton.cached import TritonCached
 from sparsec.backends.triton.kernel import interpreted
 from sparsec.pipeline import Lowered
@@ -249,8 +249,8 @@ def test_rows_of_other_lengths_and_padding(score: m.Score) -> None:
 @pytest.mark.parametrize("score", [m.Score(), m.Score(None, (LearnedSink(),))])
 def test_any_number_of_splits(splits: int, merged: int, score: m.Score, monkeypatch: pytest.MonkeyPatch) -> None:
     """`merged`: how many are merged at a time; those that come later may have the largest scores."""
-    monkeypatch.setattr(triton_cached, "decode_splits", lambda *_: splits)
-    monkeypatch.setattr(triton_cached, "MERGED", merged)
+    monkeypatch.setattr(cached_entries, "decode_splits", lambda *_: splits)
+    monkeypatch.setattr(cached_entries, "MERGED", merged)
     kernel_of.cache_clear()  # kernels keep both
     walk = Walk(pattern(sink_window, 2, 1, score), batch=2)
     walk.tensors[1] *= torch.linspace(0.1, 16.0, MAX_LEN)[:, None]

@@ -12,11 +12,8 @@ from torch import Tensor
 from triton_harness import in_interpreter, interpreted, kernel_of, passes_in_the_interpreter
 
 from sparsec.backends.base import Lookup
-from sparsec.backends.triton.emit_cached import emit_triton_cached
 from sparsec.backends.triton.kernel import TritonKernel
 from sparsec.backends.triton.lookups import listing_of, within_documents
-from sparsec.pipeline import Lowered
-from sparsec.plan.kv.cached import NoCache
 from sparsec.runtime.draws import draw_tables
 from sparsec.runtime.inputs.prepare import CallShape, by_input, prepared
 
@@ -124,10 +121,3 @@ def test_entries_of_documents_become_numbers_of_their_tiles() -> None:
     assert restart[0, 0, [0, 11]].tolist() == [[0, 1, -1, -1], [2, 3, -1, -1]]
     separate = within_documents(entries, 4, bounds, restart=False)
     assert separate[0, 0, [0, 11]].tolist() == [[0, 1, -1, -1], [-1, 2, 3, -1]]
-
-
-@in_interpreter
-def test_no_kernel_over_a_cache_looks_inputs_up() -> None:
-    plans = Lowered(pattern("causal cells")).plan_cached(head_dim=DIM, dtype="float32", query_tile=16, key_tile=16)
-    with pytest.raises(NoCache, match="look up no inputs"):
-        emit_triton_cached(plans, plans)

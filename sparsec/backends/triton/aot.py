@@ -128,22 +128,32 @@ def compile_ahead_cached(
     for n, launched in enumerate(launch.chunks.classes):
         tiles, shape = (launched.query_tile, launched.key_tile), launch.chunk_shape(launched, target)
         request = _Request(launch.chunks, target, gpu, shape, tiles, allow_tf32)
-        built.append(_compile(getattr(module, f"attend_{n}"), request))
+        built += _of_class(module, f"attend_{n}", launched, request, _members(launch, launched, target))
     for n, launched in enumerate(launch.few.classes):
         tiles, shape = (launched.query_tile, launched.key_tile), launch.decode_shape(launched, target, rows)
         request = _Request(launch.few, target, gpu, shape, tiles, allow_tf32, rows=rows)
-        built.append(_compile(getattr(module, f"decode_{n}"), request))
+        built += _of_class(module, f"decode_{n}", launched, request, _members(launch, launched, target))
     for kernel in (module.merge, module.store):
         request = _Request(launch.chunks, target, gpu, PLAIN, (0, 0), allow_tf32, rows=STORE_ROWS)
         built.append(_compile(kernel, request))
     return tuple(built)
 
 
-def _of_class(module: Any, name: str, launched: LaunchClass, request: _Request) -> list[KernelArtefact]:
-    """The tile kernel `name` of a class, and those that inputs alone call for, as far as the module has them."""
+def _members(launch: CachedLaunch, launched: LaunchClass, target: str) -> int:
+    """The query heads of a pack, for one row."""
+    return len(launch.decode_packs(launched, target, 1).members[0])
+
+
+def _of_class(
+    module: Any, name: str, launched: LaunchClass, request: _Request, members: int | None = None
+) -> list[KernelArtefact]:
+    """The tile kernel `name` of a class, and those that inputs alone call for, as far as the module has them.
+
+    `members`: the query heads of a program that takes lists of rows; None for those of a KV group.
+    """
     plan = request.plan
     shape, keys = gather_shape(request.target, plan.head_dim, plan.dtype)
-    rows = gather_rows(max(count for _, _, count in plan.spans(launched)))
+    rows = gather_rows(members or max(count for _, _, count in plan.spans(launched)))
     found = [(f"list_{name}", replace(request, shape=PLAIN)), (name, request)]
     found.append((f"gather_{name}", replace(request, shape=shape, rows=rows, keys=keys, wide=True)))
     for g, test in enumerate(plan.inputs):

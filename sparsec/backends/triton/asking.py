@@ -87,12 +87,8 @@ class Asking:
 
     def find_visits(self, places: int, tiles: int, given: dict[str, object]) -> None:
         """Has the tiles found that each of the `places` visits, of `tiles` at most, and adds them to what is given."""
-        if self.visits is None:
-            return
-        programs, row = places * self.heads, tiles + 2
-        given["visits"] = torch.empty((programs, row), dtype=torch.int32, device=self.visits.device)
-        given["visits_row"] = row
-        launch(self.visits, programs, given)
+        if self.visits is not None:
+            find_visits(self.visits, places * self.heads, tiles, given)
 
     def take_rows(self, rows: int, kv_heads: int, given: Mapping[str, object]) -> None:
         """Takes the lists of `rows` rows, of all sequences together."""
@@ -102,3 +98,11 @@ class Asking:
         apart = any(int(given[name]) > kv_heads for name in names)  # type: ignore[call-overload]  # a number of heads
         spans = self.alone if apart else self.together
         launch(self.gather, rows * len(spans), {**given, "spans": spans, "slots_a_row": len(spans)})
+
+
+def find_visits(entry: KernelEntry, programs: int, tiles: int, given: dict[str, object]) -> None:
+    """Has the tiles found that each program visits, of `tiles` at most, and adds them to what is given."""
+    row = tiles + 2
+    given["visits"] = torch.empty((programs, row), dtype=torch.int32, device=entry.device)
+    given["visits_row"] = row
+    launch(entry, programs, given)

@@ -18,7 +18,7 @@ from sparsec.backends.triton.view import KernelView, ModuleView
 from sparsec.ir.expr.fold import names_in
 from sparsec.ir.expr.nodes import Expr, Int
 from sparsec.plan.heads import group_table
-from sparsec.plan.kv.cached import CachedPlan, NoCache
+from sparsec.plan.kv.cached import CachedPlan
 
 _WIDTH = 80
 """Arguments wider than this, with commas, stand one a line."""
@@ -65,12 +65,7 @@ class CachedView:
 
 
 def emit_triton_cached(chunks: CachedPlan, decode: CachedPlan) -> str:
-    """The module of two plans of one pattern: chunks of queries by `chunks`, a few queries by `decode`.
-
-    Raises NoCache for a pattern that asks inputs, of which kernels over a cache look up none.
-    """
-    if chunks.attend.inputs:
-        raise NoCache("Triton's kernels over a cache look up no inputs")
+    """The module of two plans of one pattern: chunks of queries by `chunks`, a few queries by `decode`."""
     return with_functions(render("templates/triton/cached.py.jinja", cached_view(chunks, decode)))
 
 

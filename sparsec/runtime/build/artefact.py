@@ -23,7 +23,7 @@ from typing import Any
 
 from sparsec import __version__
 from sparsec.backends import registry
-from sparsec.backends.base import PARTS, BackwardKernel, Builder, CachedKernel, Kernels, no_mass
+from sparsec.backends.base import PARTS, BackwardKernel, CachedKernel, Kernels, no_mass
 from sparsec.diagnostics.arguments import path
 from sparsec.diagnostics.model import CallError, SparsecError
 from sparsec.ir.bands.normalise import TooManyBands
@@ -84,7 +84,7 @@ def compile_to_directory(
     with pattern.refusals():
         request = Request(pattern.lowered(heads, kv_heads), *dims, names[dtype])
         compilation = request.compilation(target)
-        launches, layout = _launches(backend, compilation, gradients)
+        launches, layout = _launches(compilation, gradients)
     proof = None
     if prove is not None:
         progress("proving")
@@ -165,13 +165,11 @@ def _layout(layout: CacheLayout | str) -> CacheLayout:
     return layout
 
 
-def _launches(backend: Builder, compilation: Compilation, gradients: bool) -> tuple[Launches, CacheLayout | str]:
+def _launches(compilation: Compilation, gradients: bool) -> tuple[Launches, CacheLayout | str]:
     """What a folder's kernels are called by; the layout of the cache, or why there is none. Raises TooManyBands."""
     forward, backward = compilation.forward, compilation.backward if gradients else None
     try:
         cached = compilation.cached
-        if forward.inputs:  # a backend need not look them up over a cache
-            backend.sources(compilation, ("cached",))
     except (NoCache, TooManyBands) as error:  # the heads of a KV group may have more bands together than each has
         return Launches.of(forward, backward, None), str(error)
     return Launches.of(forward, backward, cached), cached[0].layout

@@ -102,6 +102,7 @@ def attend_now(
     if inputs and (kernel.plan.chunks.of_inputs or any(mark.shape[-1] > 1 for mark in cache.marks)):
         # As many keys as any sequence can have by then; a replay of a graph may have more than the host knows of.
         reach = cache.max_len if recorded else min(int(state[0].max()) + new, max(cache.max_len, new))
+        cache = replace(cache, reach=reach)
         if cache.marks:
             remember(declared, inputs, cache.marks, cache.lengths, cache.counted(new))
             said = recalled(declared, inputs, cache.marks, reach)

@@ -1,0 +1,207 @@
+"""A pattern's cached launch plan and the module of its kernels -> what is launched on one device, class by class.
+
+Invariant: in how many parts keys are taken follows from shapes and the device alone, never from lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsec.backends.triton.launches import KernelEntry
+from sparsec.ir.bands.liveness import Region
+from sparsec.plan.heads import PackTable
+from sparsec.plan.launch import CachedLaunch, LaunchClass
+from sparsec.plan.target import (
+    DECODE_ROWS,
+    MERGED,
+    PLAIN,
+    STORE_ROWS,
+    WALKED_TILES,
+    LaunchShape,
+    decode_program_rows,
+    decode_splits,
+    gather_rows,
+    gather_shape,
+)
+from sparsec.runtime.devices import device_tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ClassKernels:
+    """Of one class, for a chunk or for so many query rows; None for a kernel that it lacks.
+
+    `visits` finds the tiles that inputs add, `tiles` attends to these and to all others, `gather` takes lists of rows.
+    """
+
+    visits: KernelEntry | None
+    tiles: KernelEntry | None
+    gather: KernelEntry | None
+    slots: int
+    """Programs of `tiles` for one query tile: one a head of a chunk, or one a pack."""
+    packs: int
+    """Programs of `gather` for one row."""
+    heads: Tensor
+    """int64, the heads of the class."""
+    listed: tuple[int, ...]
+    """The tests of the plan whose lists `gather` takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """In how many parts a class takes its keys: those of tiles, and behind them those that rows list."""
+
+    tiles: int
+    listed: int
+
+    @property
+    def merged(self) -> int:
+        """How many `merge` puts together; 0 where one kernel has written the result."""
+        return self.tiles + self.listed if self.listed or self.tiles > 1 else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """All kernels of a pattern over a cache on one device.
+
+    `chunk[apart]` and, of n + 1 query rows, `decode[apart][n]` have the classes; `apart`: inputs tell the query heads
+    of a KV group apart, so that these share no program. `parts`: of a decoding call's classes, for its batch, query
+    rows, slots of the arena, `apart`, and of each test how many keys a row lists.
+    """
+
+    chunk: tuple[tuple[ClassKernels, ...], ...]
+    decode: tuple[tuple[tuple[ClassKernels, ...], ...], ...]
+    merge: KernelEntry
+    store: KernelEntry
+    parts: Callable[[int, int, int, bool, tuple[int, ...]], tuple[Parts, ...]]
+
+    @classmethod
+    def of(
+        cls, plan: CachedLaunch, module: Any, device: torch.device, target: str, fixed: Mapping[str, object]
+    ) -> Entries:
+        on, classes = _On(plan, module, device, target, fixed), range(len(plan.chunks.classes))
+        apart = (False, True) if plan.chunks.inputs else (False,)
+        decode = tuple(
+            tuple(tuple(on.decode(n, rows, each) for n in classes) for rows in range(1, DECODE_ROWS + 1))
+            for each in apart
+        )
+        store = {"table": device_tensor(plan.store, device), "ROWS": STORE_ROWS}
+        return cls(
+            tuple(tuple(on.chunk(n, each) for n in classes) for each in apart),
+            decode,
+            KernelEntry(module.merge, device, PLAIN, {"PARTS": MERGED}),
+            KernelEntry(module.store, device, PLAIN, store),
+            lru_cache(maxsize=64)(partial(_parts, plan, decode, target, _processors(device))),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _On:
+    """What the entries of a device have in common; a table is copied there once."""
+
+    plan: CachedLaunch
+    module: Any
+    device: torch.device
+    target: str
+    fixed: Mapping[str, object]
+    _tables: dict[PackTable, dict[str, object]] = field(default_factory=dict)
+
+    def chunk(self, n: int, apart: bool) -> ClassKernels:
+        launched = self.plan.chunks.classes[n]
+        given = {"table": device_tensor(launched.table, self.device)}
+        shape = self.plan.chunk_shape(launched, self.target)
+        return self._kernels(f"attend_{n}", launched, shape, given, len(launched.table), apart)
+
+    def decode(self, n: int, rows: int, apart: bool) -> ClassKernels:
+        launched = self.plan.few.classes[n]
+        packs = self.plan.decode_packs(launched, self.target, rows, apart=apart)
+        most = decode_program_rows(len(packs.members[0]) * rows)
+        shape = self.plan.decode_shape(launched, self.target, most)
+        given = {**self._packed(packs), "ROWS": most}
+        return self._kernels(f"decode_{n}", launched, shape, given, len(packs.members), apart)
+
+    def _kernels(
+        self, name: str, launched: LaunchClass, shape: LaunchShape, given: Mapping[str, object], slots: int, apart: bool
+    ) -> ClassKernels:
+        def entry(kernel: str, shape: LaunchShape, given: Mapping[str, object]) -> KernelEntry | None:
+            function = getattr(self.module, kernel, None)
+            return None if function is None else KernelEntry(function, self.device, shape, {**self.fixed, **given})
+
+        plan, packs = self.plan.few, self.plan.decode_packs(launched, self.target, 1, apart=apart)
+        of_lists, keys = gather_shape(self.target, plan.head_dim, plan.dtype)
+        of_rows = {"ROWS": gather_rows(len(packs.members[0])), "KEYS": keys}
+        gather = entry(f"gather_{name}", of_lists, {**self._packed(packs), **of_rows})
+        names = () if gather is None else tuple(gather.function.arg_names)
+        return ClassKernels(
+            entry(f"list_{name}", PLAIN, {**given, "WALK": WALKED_TILES}),
+            entry(name, shape, given),
+            gather,
+            slots,
+            len(packs.members),
+            device_tensor(launched.heads, self.device, torch.int64),
+            tuple(g for g in range(len(plan.inputs)) if f"entries_{g}" in names),
+        )
+
+    def _packed(self, packs: PackTable) -> dict[str, object]:
+        if packs not in self._tables:
+            self._tables[packs] = {
+                "table": device_tensor(packs.table, self.device),
+                "members": device_tensor(packs.members, self.device),
+                "packs": len(packs.members),
+                "width": len(packs.members[0]),
+            }
+        return self._tables[packs]
+
+
+def _parts(
+    plan: CachedLaunch,
+    decode: tuple[tuple[tuple[ClassKernels, ...], ...], ...],
+    target: str,
+    processors: int,
+    batch: int,
+    rows: int,
+    slots: int,
+    apart: bool,
+    listed: tuple[int, ...],
+) -> tuple[Parts, ...]:
+    few, groups = plan.few, plan.layout.groups
+    _, keys = gather_shape(target, few.head_dim, few.dtype)
+    found = []
+    for launched, of in zip(few.classes, decode[apart][rows - 1], strict=True):
+        tiles, own = 0, 0
+        if of.tiles is not None:
+            kept = max(_iterations(groups[head // few.share], slots, launched.key_tile) for head in launched.heads)
+            programs = batch * of.slots * -(-rows // launched.query_tile)
+            iterations = kept + most_tiles(rows, launched.key_tile)
+            tiles = decode_splits(target, processors, programs, iterations)
+        if of.gather is not None:
+            longest = max(-(-listed[g] // keys) for g in of.listed)
+            own = decode_splits(target, processors, batch * rows * of.packs, longest)
+        found.append(Parts(tiles, own))
+    return tuple(found)
+
+
+def most_tiles(rows: int, size: int) -> int:
+    """The most tiles of an absolute grid that `rows` rows may touch."""
+    return -(-(rows - 1) // size) + 1
+
+
+def _iterations(group: tuple[Region, ...], slots: int, key_tile: int) -> int:
+    """At least as many key tiles as one query may need of the group's arena."""
+    tiles = 0
+    for region in group:
+        keys = region.reach
+        if region.stop is not None:
+            keys = min(keys or region.stop, region.stop - region.start)
+        tiles += most_tiles(min(slots, slots if keys is None else keys) + 1, key_tile)
+    return tiles
+
+
+def _processors(device: torch.device) -> int:
+    """Multiprocessors."""
+    return 1 if device.type == "cpu" else torch.cuda.get_device_properties(device).multi_processor_count
