@@ -13,7 +13,7 @@ from sparsec.backends.triton.aot import KernelArtefact, compile_ahead_cached
 from sparsec.backends.triton.cached import TritonCached
 from sparsec.backends.triton.emit_cached import emit_triton_cached
 from sparsec.diagnostics.model import CallError
-from sparsec.pipeline import Lowered
+from sparsec.pipeline import Compilation, Lowered
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.target import cached_tile_sizes, decode_tile_sizes
 from sparsec.sema import model as m
@@ -74,3 +74,23 @@ def test_tensors_on_the_cpu_are_refused() -> None:
         kernel.attend(q, k, k, cache, scale=None)
     with pytest.raises(CallError, match="TRITON_INTERPRET"):
         kernel.store(k, k, cache)
+
+
+PAGES = m.InputDecl("pages", m.InputKind.ROWS, 1, 1, m.InputUnit.BLOCKS)
+LABELS = m.InputDecl("labels", m.InputKind.LABELS, 1, 1)
+
+
+@pytest.mark.parametrize("target", ["cuda:80", "cuda:90", "cuda:100", "hip:gfx942"])
+@pytest.mark.parametrize("declared", [PAGES, LABELS], ids=lambda each: each.name)
+def test_kernels_of_inputs(target: str, declared: m.InputDecl) -> None:
+    term = m.Intersection((m.Causal(), m.Input(0)))
+    pattern = m.ResolvedPattern(8, 2, (term,) * 8, 64, (declared,), m.Documents.NONE, m.Score())
+    chunks, decode = Compilation(Lowered(pattern), 128, 128, "bfloat16", target).cached
+    artefacts = compile_ahead_cached(emit_triton_cached(chunks, decode), chunks, decode, target)
+    gathers = ["gather_attend_0", "gather_decode_0"]
+    of_tiles = ["list_attend_0", "attend_0", "list_decode_0", "decode_0"]
+    of_inputs = gathers if declared is PAGES else of_tiles
+    assert [artefact.name for artefact in artefacts] == [*of_inputs, "merge", "store"]
+    for artefact in artefacts:
+        assert_fit(artefact)
+        assert artefact.tensor_core > 0 or artefact.name.startswith(("list_", "merge", "store"))
