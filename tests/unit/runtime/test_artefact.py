@@ -340,3 +340,38 @@ def test_a_folder_for_a_gpu_lists_its_kernels_and_runs_in_the_interpreter(tmp_pa
         check=False,
     )
     assert run.stdout == "agree\n", run.stderr
+
+
+LISTS_TEXT = "pattern p { heads 4 kv 2  block 16  input pages : rows(blocks)  causal  attend pages }"
+LISTS_IN_THE_INTERPRETER = """
+import sys
+import torch, sparsec
+generator = torch.Generator().manual_seed(0)
+q, k, v = (torch.randn((1, heads, 60, 16), generator=generator).half() for heads in (4, 2, 2))
+pages = torch.rand((1, 2, 60, 4), generator=generator).argsort(-1)[..., :2].int()
+
+def used(attn):
+    cache = attn.new_cache(1, 60, device="cpu")
+    chunks = (slice(0, 30), slice(30, 57), slice(57, 60))
+    return [attn(*(t[:, :, at] for t in (q, k, v)), cache=cache, inputs={"pages": pages[:, :, at]}) for at in chunks]
+
+exact = sparsec.compile(sys.argv[2], head_dim=16, dtype=torch.float16, target="torch")
+for ours, theirs in zip(used(sparsec.load_compiled(sys.argv[1])), used(exact), strict=True):
+    torch.testing.assert_close(ours, theirs, atol=4e-3, rtol=0.0)
+print("agree")
+"""
+
+
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing")
+def test_a_folder_for_a_gpu_takes_inputs_over_a_cache(tmp_path: Path) -> None:
+    folder = written(tmp_path / "gpu", LISTS_TEXT, target="cuda:80", dtype="float16", gradients=False)
+    kernels = {kernel["name"] for kernel in json.loads((folder / "manifest.json").read_text())["kernels"]}
+    assert kernels == {"gather_forward_0", "gather_attend_0", "gather_decode_0", "merge", "store"}
+    run = subprocess.run(
+        [sys.executable, "-c", LISTS_IN_THE_INTERPRETER, str(folder), LISTS_TEXT],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout == "agree\n", run.stderr
