@@ -175,6 +175,32 @@ OURS = {"table", "spans", "members", "head_splits", "counts", "draws_0", "docume
 """Arguments that no caller gives."""
 
 
+INPUTS = """pattern p {
+    block 16  causal  input marks : tokens  input pages : rows(blocks)
+    attend sink(4) | window(24) | marks | pages
+}"""
+
+
+@torch.no_grad()
+def test_inputs_over_a_cache_are_neither_copied_nor_waited_for(machine: Machine) -> None:
+    calls = Calls(machine, INPUTS)
+
+    def steps() -> None:
+        for n in (20, 1):
+            marks, pages = torch.ones(2, n, dtype=torch.bool), torch.zeros(2, KV_HEADS, n, 3, dtype=torch.int32)
+            given = {"marks": machine.put(marks), "pages": machine.put(pages)}
+            calls.attn(*calls.tensors(n), cache=calls.cache, inputs=given)
+
+    steps()
+    machine.forget()
+    steps()
+    with machine.captured():
+        steps()
+    assert (machine.copies, machine.waits) == ([], [])
+    kernels = ("list_attend_0", "attend_0", "gather_attend_0", "list_decode_0", "decode_0", "gather_decode_0", "merge")
+    assert {launch.name for launch in machine.launches} >= set(kernels)
+
+
 def test_a_capture_before_any_call(machine: Machine, source: str) -> None:
     calls = Calls(machine, source)
     with machine.captured():
