@@ -70,4 +70,10 @@ INPUTS = _of(
      "low = (row + number) * 0 + 1"),
 )  # fmt: skip
 
-OPERATORS = (*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *UNSEEN, *INPUTS)
+CACHED_INPUTS = _of(
+    "Triton cached inputs",
+    ("listed keys over a tile's part", "cached_gather.py.jinja", "(before + split).to", "split.to"),
+    ("listed keys of the cache from the call", "cached_gather.py.jinja", "old = key < length", "old = key < 0"),
+)  # fmt: skip
+
+OPERATORS = (*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *UNSEEN, *INPUTS, *CACHED_INPUTS)
