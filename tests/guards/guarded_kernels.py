@@ -118,7 +118,7 @@ def _cpu(part: Sequence[Request], settings: Settings) -> Iterator[Makers]:
     masses = build_masses([request.compilation("cpu").backward for request in part], optimise=level)
     for n, request in enumerate(part):
         of_cache = partial(cached.__getitem__, held.index(request)) if request in held else None
-        of_mass = None if plans[n].gathers else partial(masses.__getitem__, n)
+        of_mass = partial(masses.__getitem__, n)
         yield plans[n], partial(_nth, forward, n), partial(_nth, backward, n), of_cache, of_mass
 
 

@@ -14,7 +14,6 @@ import sparsec
 
 WITHOUT_CACHE = {"bigbird", "longformer", "packed_window", "packed_s2", "drawn_beside_dilated"}
 INPUTS_WITHOUT_CACHE = ("run-time ranges", "pages")
-INPUTS_WITHOUT_MASS = ("two lists", "pages", "draws")
 PASSES = ("forward", "backward", "mass")
 NIGHTLY = os.environ.get("SPARSEC_PROFILE") == "nightly"
 
@@ -32,7 +31,7 @@ def check(reports: Iterable[Report], *, all_of: tuple[str, ...] = KERNELS) -> No
         names = {name for name, ran_kernel in ran if ran_kernel == kernel}
         with_inputs = {name for name in names if name.startswith(BESIDE)}
         assert names - with_inputs == having
-        without = INPUTS_WITHOUT_MASS if kernel == "mass" else () if kernel in PASSES else INPUTS_WITHOUT_CACHE
+        without = () if kernel in PASSES else INPUTS_WITHOUT_CACHE
         assert len(with_inputs) in (0, len(INPUTS) - len(without))
     print("; ".join(f"{len(report.kernels)} kernels, {report.calls} calls" for report in reports))
 

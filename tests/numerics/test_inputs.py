@@ -30,6 +30,12 @@ def dense(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> tuple[Tensor, Tensor
     return weights @ v.double().repeat_interleave(share, 1), lse
 
 
+def dense_mass(q: Tensor, k: Tensor, seen: Tensor) -> Tensor:
+    """Of weights that are the output where values are units."""
+    units = torch.eye(k.shape[2]).expand(BATCH, KV_HEADS, -1, -1)
+    return dense(q, k, units, seen)[0].detach().sum(2)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", TERMS)
 def test_outputs_and_gradients(name: str, target: str) -> None:
@@ -42,10 +48,11 @@ def test_outputs_and_gradients(name: str, target: str) -> None:
             torch.randn(BATCH, heads, n, DIM, requires_grad=True)
             for heads, n in ((HEADS, call.n_q), (KV_HEADS, call.n_k), (KV_HEADS, call.n_k))
         )
-        out, lse = attn(*leaves, q_offset=call.q_offset, return_lse=True, inputs=given)
+        out, lse, mass = attn(*leaves, q_offset=call.q_offset, return_lse=True, return_mass=True, inputs=given)
         expected, expected_lse = dense(*leaves, seen)
         torch.testing.assert_close(out.double(), expected, atol=2e-5, rtol=1e-5)
         torch.testing.assert_close(lse.double(), expected_lse, atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(mass.double(), dense_mass(*leaves[:2], seen), atol=2e-5, rtol=1e-5)
         grad = torch.randn_like(out)
         found = torch.autograd.grad(out, leaves, grad)
         wanted = torch.autograd.grad(expected, leaves, grad.double())
@@ -53,9 +60,10 @@ def test_outputs_and_gradients(name: str, target: str) -> None:
             torch.testing.assert_close(mine, theirs, atol=5e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", ["rows", "causal pages", "two lists", "one list less another"])
-def test_lists_of_queries_without_entries(name: str) -> None:
-    attn = compiled(name, "torch")
+def test_lists_of_queries_without_entries(name: str, target: str) -> None:
+    attn = compiled(name, target)
     for call in CALLS:
         given = call.tensors()
         given |= {key: given[key][..., :0] for key in ("rows", "pages")}
@@ -63,9 +71,10 @@ def test_lists_of_queries_without_entries(name: str) -> None:
             torch.randn(BATCH, heads, n, DIM, requires_grad=True)
             for heads, n in ((HEADS, call.n_q), (KV_HEADS, call.n_k), (KV_HEADS, call.n_k))
         )
-        out = attn(q, k, v, q_offset=call.q_offset, inputs=given)
-        expected, _ = dense(q, k, v, visible(name, call, given))
-        torch.testing.assert_close(out.double(), expected, atol=2e-5, rtol=1e-5)
+        out, mass = attn(q, k, v, q_offset=call.q_offset, inputs=given, return_mass=True)
+        seen = visible(name, call, given)
+        torch.testing.assert_close(out.double(), dense(q, k, v, seen)[0], atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(mass.double(), dense_mass(q, k, seen), atol=2e-5, rtol=1e-5)
         out.sum().backward()
 
 

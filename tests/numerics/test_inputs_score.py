@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -49,6 +50,13 @@ def outcome(attn: SparseAttention, leaves: list[Tensor], grad: Tensor, given: Te
     return [out.detach(), lse.detach(), *torch.autograd.grad(out, wanted, grad)]
 
 
+def mass_of(attn: SparseAttention, qkv: list[Tensor], given: Tensors, **call: object) -> Tensor:
+    if attn.sink is not None:
+        attn.sink.data = torch.linspace(-1, 1, HEADS)
+    found: Tensor = attn(*qkv, return_mass=True, inputs=given, **call)[1]  # type: ignore[call-overload]
+    return found
+
+
 @pytest.mark.parametrize("heads", [1, KV_HEADS, HEADS])
 @pytest.mark.parametrize(
     ("name", "dtype", "dim"),
@@ -66,6 +74,22 @@ def test_dtypes_and_scores(name: str, dtype: torch.dtype, dim: int, heads: int) 
     assert_close(got, formula, qkv, (grad, None), attn.sink.detach())
 
 
+@pytest.mark.parametrize("heads", [1, KV_HEADS, HEADS])
+@pytest.mark.parametrize("name", ["two lists", "causal rows", "draws"])
+def test_masses_of_any_scores_strides_and_threads(name: str, heads: int) -> None:
+    given, qkv = CALL.tensors(heads=heads), leaves_of(CALL, 24, torch.bfloat16)[:3]
+    qkv = [t.mT.contiguous().mT for t in qkv]
+    calls = [partial(mass_of, compiled(name, each, score=SCORE, dtype=torch.bfloat16)) for each in ("cpu", "torch")]
+    found, wanted = (call(qkv, given, q_offset=CALL.q_offset) for call in calls)
+    torch.testing.assert_close(found, wanted, atol=5e-6, rtol=1e-5)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads % 3 + 1)
+        assert torch.equal(calls[0](qkv, given, q_offset=CALL.q_offset), found)
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("documents", [m.Documents.SEPARATE, m.Documents.RESTART], ids=str)
 @pytest.mark.parametrize("name", ["two lists", "vertical and slash", "causal cells", "draws", "labels", "causal tree"])
 def test_documents_are_those_of_the_torch_target(name: str, documents: m.Documents) -> None:
@@ -76,9 +100,10 @@ def test_documents_are_those_of_the_torch_target(name: str, documents: m.Documen
     }
     *qkv, grad = leaves_of(call, 24, torch.float32, 1)
     cu_seqlens = torch.tensor([0, 20, 20, 27, 93], dtype=torch.int32)
+    modules = [compiled(name, target, documents=documents) for target in ("cpu", "torch")]
     found, wanted = (
-        outcome(compiled(name, target, documents=documents), qkv, grad, given, cu_seqlens=cu_seqlens)
-        for target in ("cpu", "torch")
+        [*outcome(attn, qkv, grad, given, cu_seqlens=cu_seqlens), mass_of(attn, qkv, given, cu_seqlens=cu_seqlens)]
+        for attn in modules
     )
     for mine, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(mine, theirs, atol=5e-5, rtol=1e-4)
@@ -95,9 +120,13 @@ def test_what_a_row_does_not_see_has_no_effect(name: str, target: str) -> None:
     assert unaffected.any() and not unaffected.all()
     grad = grad * unaffected[..., None]
     before = outcome(attn, [q, k, v], grad, given, q_offset=CALL.q_offset)
+    mass = mass_of(attn, [q, k, v], given, q_offset=CALL.q_offset)
+    kept = ~(seen & ~unaffected[..., None]).any(2)  # keys of no row that sees a bad one
+    spoilt = mass_of(attn, [q, k.index_fill(2, bad, math.nan), v], given, q_offset=CALL.q_offset)
+    assert torch.equal(spoilt[kept], mass[kept]) and kept.any() and spoilt[~kept].isnan().any()
     for of_keys in (False, True):
-        spoilt = (k.index_fill(2, bad, math.nan), v) if of_keys else (k, v.index_fill(2, bad, math.nan))
-        after = outcome(attn, [q, *spoilt], grad, given, q_offset=CALL.q_offset)
+        keys = (k.index_fill(2, bad, math.nan), v) if of_keys else (k, v.index_fill(2, bad, math.nan))
+        after = outcome(attn, [q, *keys], grad, given, q_offset=CALL.q_offset)
         for mine, theirs in zip(after[:3], before[:3], strict=True):
             assert torch.equal(mine[unaffected], theirs[unaffected])
         for mine, theirs in zip(after[3:], before[3:], strict=True) if not of_keys else ():

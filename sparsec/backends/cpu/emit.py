@@ -50,8 +50,7 @@ def emit_cpp_backward(plan: BackwardPlan, *, symbol: str = "sparsec") -> str:
 
     Its tables of draws are those of the forward kernel, in the same order. It may be joined with other sources.
     """
-    view = _transposed_view(plan, symbol)
-    return print_kernel(BACKWARD, _gathering(view, plan.forward, _classes(plan.forward, "i")))
+    return print_kernel(BACKWARD, _transposed_view(plan, symbol))
 
 
 def emit_cpp_mass(plan: BackwardPlan, *, symbol: str = "sparsec") -> str:
@@ -62,7 +61,8 @@ def emit_cpp_mass(plan: BackwardPlan, *, symbol: str = "sparsec") -> str:
 def _transposed_view(plan: BackwardPlan, symbol: str) -> CppView:
     tables = _tables(plan.forward)
     classes = tuple(_transposed_class(c, plan.forward, tables) for c in plan.transposed)
-    return _view(plan.forward, plan.transposed, classes, symbol, transposed=True)
+    view = _view(plan.forward, plan.transposed, classes, symbol, transposed=True)
+    return _gathering(view, plan.forward, _classes(plan.forward, "i"))
 
 
 def forward_view(plan: KernelPlan, symbol: str, lane: str = "i") -> CppView:

@@ -70,12 +70,11 @@ def headers_of(tests: tuple[InputTest, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(view_of(test).header for test in tests)) or ("none",)
 
 
-def with_whole_rows(plan: LaunchPlan, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values whose rows are contiguous, where the kernels of the plan read single rows."""
+def with_whole_rows(plan: LaunchPlan, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Keys or values whose rows are contiguous, where the kernels of the plan read single rows."""
     if all(test.asks is not Asks.ROW for test in plan.inputs):
-        return k, v
-    k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (k, v))
-    return k, v
+        return tensors
+    return tuple(t if t.stride(3) == 1 else t.contiguous() for t in tensors)
 
 
 def lookup_table(

@@ -13,10 +13,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from sparsec.backends.base import Lookup, refuse_mass_of_lists
+from sparsec.backends.base import Lookup
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit import emit_cpp_mass
-from sparsec.backends.cpu.inputs import bias_arguments, lookup_table
+from sparsec.backends.cpu.inputs import bias_arguments, lookup_table, with_whole_rows
 from sparsec.backends.cpu.kernel import address, check_keys, compile_shared, draw_lists, open_library, table_address
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.kernel import BackwardPlan
@@ -32,8 +32,6 @@ class CpuMass:
 
     plan: LaunchPlan
     entry: Callable[[], Entry]
-    gathers: bool = False
-    """Whether rows list keys of their own."""
 
     @staticmethod
     def of(plan: BackwardPlan) -> CpuMass:
@@ -58,9 +56,8 @@ class CpuMass:
         key_bias: Tensor | None = None,
     ) -> Tensor:
         plan = self.plan
-        if self.gathers:
-            refuse_mass_of_lists()
         check_keys(plan, q, k, q_offset, sink, cu_seqlens)
+        (k,) = with_whole_rows(plan, k)
         if lse.shape != q.shape[:3] or lse.dtype != torch.float32 or lse.device != q.device:
             raise CallError(f"expected lse float32 {list(q.shape[:3])}, got {lse.dtype} {list(lse.shape)}")
         mass = torch.empty((*q.shape[:2], k.shape[2]), dtype=torch.float32)
@@ -93,6 +90,6 @@ def build_masses(plans: Sequence[BackwardPlan], *, optimise: int = 3) -> tuple[C
         return open_library(compile_shared("\n".join(texts), optimise=optimise))
 
     return tuple(
-        CpuMass(LaunchPlan.of(plan.forward), lambda symbol=symbol: library()[f"{symbol}_mass"], plan.forward.gathers)  # type: ignore[misc]  # of a lambda's default
+        CpuMass(LaunchPlan.of(plan.forward), lambda symbol=symbol: library()[f"{symbol}_mass"])  # type: ignore[misc]  # of a lambda's default
         for plan, symbol in zip(plans, symbols, strict=True)
     )

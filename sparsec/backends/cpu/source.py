@@ -137,6 +137,7 @@ def printed_headers(kernel: Kernel, view: CppView) -> dict[str, str]:
         "printed/keys.h": _including(kernel.keys),
         "printed/modifiers.h": render("templates/cpu/modifiers.h.jinja", view),
         "printed/own_gradients.h": _including(f"gathers/{gathers}backward.h"),
+        "printed/own_mass.h": _including(f"gathers/{gathers}mass.h"),
         "printed/packs.h": render("templates/cpu/packs.h.jinja", view),
         "printed/tuned_decode.h": _tuned(KEYS_A_TASK=target.CPU_KEYS_A_TASK, MOST_TASKS=target.CPU_MOST_TASKS),
         "printed/tuned_dot_products.h": _tuned(AHEAD=target.CPU_KEYS_AHEAD),

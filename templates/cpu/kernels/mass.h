@@ -7,6 +7,7 @@
 #include "printed/calls.h"
 #include "printed/inputs.h"
 #include "printed/modifiers.h"
+#include "printed/own_mass.h"
 #include "products.h"
 #include "transpose.h"
 
@@ -141,7 +142,7 @@ void load_keys(Work& w, const Matrix& k, float scale) {
   }
 }
 
-void run_tile(Work& w, const sparsec_mass_call& call, int64_t b, int64_t h, const Tile& tile) {
+void run_tile(Work& w, const sparsec_mass_call& call, const OwnMass& own, int64_t b, int64_t h, const Tile& tile) {
   const Part& part = tile.part;
   w.first_row = tile.base;
   w.j0 = maximum(w.first_row, part.begin);
@@ -158,25 +159,28 @@ void run_tile(Work& w, const sparsec_mass_call& call, int64_t b, int64_t h, cons
   float* to = call.mass + (b * HEADS + h) * call.n_k + part.k_row;
   for (int j = w.j0; j <= w.j1; ++j) {
     const int n = j - w.first_row;
-    to[j] = w.panel[n / PANEL].sum[n % PANEL / LANES][n % LANES];
+    to[j] = w.panel[n / PANEL].sum[n % PANEL / LANES][n % LANES] + own.at(b, h, j + part.k_row);
   }
 }
 
 // Tasks: every key tile of every query head; each is computed whole by one thread.
 int mass(const sparsec_mass_call& call) {
   const Tiling<sparsec_mass_call> tiling(call, KEY_TILE, true);
-  if (!tiling.before) return 1;
+  const OwnMass gathered(call);
+  if (!tiling.before || !gathered.ready()) return 1;
   const int64_t tiles = tiling.count(), tasks = call.batch * HEADS * tiles;
   if (tasks == 0) return 0;
   int failed = 0;
-#pragma omp parallel num_threads(int(std::min<int64_t>(call.threads, tasks))) reduction(| : failed)
+#pragma omp parallel num_threads(int(std::min<int64_t>(call.threads, tasks + gathered.tasks))) reduction(| : failed)
   {
     Work* w = static_cast<Work*>(std::aligned_alloc(64, (sizeof(Work) + 63) / 64 * 64));
     failed = w == nullptr;
     for (int n = 0; n < PANEL && w; ++n) w->lane[n / LANES][n % LANES] = n;
 #pragma omp for schedule(dynamic, 1)
+    for (int64_t task = 0; task < gathered.tasks; ++task) failed |= gathered.run(call, task);
+#pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < tasks; ++task)  // the first keys first: causal, most queries see them
-      if (w) run_tile(*w, call, task / tiles / HEADS, task / tiles % HEADS, tiling[task % tiles]);
+      if (w) run_tile(*w, call, gathered, task / tiles / HEADS, task / tiles % HEADS, tiling[task % tiles]);
     std::free(w);
   }
   return failed;

@@ -1,0 +1,2 @@
+#pragma once
+#include "../gathers/no_mass.h"
