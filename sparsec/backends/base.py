@@ -299,11 +299,6 @@ class CachedKernel(Protocol):
         ...
 
 
-def refuse_mass_of_lists() -> None:
-    """Raises CallError: a backend that adds up a mass by key tiles has none of the keys that rows list themselves."""
-    raise CallError("expected no return_mass of a pattern with lists of rows, which target 'torch' has")
-
-
 @dataclass(frozen=True, slots=True)
 class Kernels:
     """The kernels of one compilation; those of the gradients, of a cache and of the mass are made when first needed."""

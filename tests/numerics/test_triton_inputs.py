@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from input_patterns import BATCH, BLOCK, HEADS, KV_HEADS, TERMS, Call, pattern, visible
-from test_inputs import dense
+from test_inputs import dense, dense_mass
 from torch import Tensor
 from triton_harness import in_interpreter, interpreted, kernel_of, passes_in_the_interpreter
 
@@ -36,15 +36,16 @@ def looked_up(kernel: TritonKernel, call: Call) -> tuple[Lookup, ...]:
     return prepared(plan.inputs, tensors, CallShape(call.n_q, call.n_k, call.q_offset), plan.looked_up)
 
 
-Run = tuple[Tensor, Tensor, tuple[Tensor, ...]]
+Run = tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]
 
 
 def run(kernel: TritonKernel, call: Call, leaves: tuple[Tensor, ...], grad: Tensor) -> Run:
-    """Outputs, LSE and gradients."""
+    """Outputs, LSE, mass and gradients."""
     given = {"q_offset": call.q_offset, "inputs": looked_up(kernel, call)}
     lists = draw_tables(kernel.plan.lists, call.n_q, call.q_offset, grad.device)
     out, lse = kernel.forward(*leaves, lists=lists, **given)
-    return out, lse, kernel.backward(grad, None, *leaves, out, lse, lists=lists, **given)[:3]
+    mass = kernel.mass(*leaves[:2], lse, lists=lists, **given)
+    return out, lse, mass, kernel.backward(grad, None, *leaves, out, lse, lists=lists, **given)[:3]
 
 
 def random(call: Call) -> tuple[Tensor, ...]:
@@ -58,12 +59,14 @@ def random(call: Call) -> tuple[Tensor, ...]:
 def test_outputs_and_gradients(name: str) -> None:
     call, kernel = (CALL if name in LONG else SHORT), kernel_of(pattern(name), DIM)
     leaves = tuple(each.requires_grad_() for each in random(call))
-    expected, expected_lse = dense(*leaves, visible(name, call, call.tensors()))
+    seen = visible(name, call, call.tensors())
+    expected, expected_lse = dense(*leaves, seen)
     grad = torch.randn(expected.shape)
     wanted = torch.autograd.grad(expected, leaves, grad.double())
-    out, lse, found = run(kernel, call, tuple(each.detach() for each in leaves), grad)
+    out, lse, mass, found = run(kernel, call, tuple(each.detach() for each in leaves), grad)
     torch.testing.assert_close(out.double(), expected.detach(), atol=2e-5, rtol=1e-5)
     torch.testing.assert_close(lse.double(), expected_lse.detach(), atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(mass.double(), dense_mass(*leaves[:2], seen), atol=2e-5, rtol=1e-5)
     for mine, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(mine, theirs, atol=5e-5, rtol=1e-4)
 
@@ -73,16 +76,19 @@ def test_outputs_and_gradients(name: str) -> None:
 def test_nan_reaches_no_row_that_does_not_see_it(name: str) -> None:
     kernel, (q, k, v) = kernel_of(pattern(name), DIM), random(SHORT)
     grad, seen = torch.randn(q.shape), visible(name, SHORT, SHORT.tensors())
-    out, lse, (dq, *_) = run(kernel, SHORT, (q, k, v), grad)
+    out, lse, mass, (dq, *_) = run(kernel, SHORT, (q, k, v), grad)
     of_keys = seen.flatten(end_dim=-2)
     key = int((of_keys.any(0) & ~of_keys.all(0)).nonzero()[0])
     k[:, :, key] = v[:, :, key] = torch.nan
     hit = seen[..., key]
-    again, lse_again, (dq_again, *_) = run(kernel, SHORT, (q, k, v), grad * ~hit[..., None])
+    again, lse_again, mass_again, (dq_again, *_) = run(kernel, SHORT, (q, k, v), grad * ~hit[..., None])
     torch.testing.assert_close(again[~hit], out[~hit], atol=0, rtol=0)
     torch.testing.assert_close(lse_again[~hit], lse[~hit], atol=0, rtol=0)
     torch.testing.assert_close(dq_again[~hit], dq[~hit], atol=1e-6, rtol=1e-6)
     assert again[hit].isnan().all()
+    apart = ~(seen & hit[..., None]).any(2)  # keys of no row that sees the bad one
+    torch.testing.assert_close(mass_again[apart], mass[apart], atol=0, rtol=0)
+    assert mass_again[~apart].isnan().any()
 
 
 @in_interpreter

@@ -80,6 +80,29 @@ def test_of_packed_documents(documents: str) -> None:
     torch.testing.assert_close(mass(text, q, k, sink, cu_seqlens=cu_seqlens), expected, rtol=0.0, atol=1e-5)
 
 
+LISTS = {
+    "keys and pages": "block 16 alibi softcap 5.0 learned_sink causal attend near | picks | pages",
+    "documents": "documents block 16 attend (picks | pages) & causal",
+    "documents restart": "documents restart block 16 attend near | picks | (pages - picks)",
+}
+
+
+@in_interpreter
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("heads", [1, KV_HEADS, HEADS])
+def test_of_lists_of_rows(name: str, heads: int) -> None:
+    n, (q, k, sink) = 37, inputs(37, 37)
+    declared = "input picks : rows input pages : rows(blocks) let near = window(5)"
+    text, generator = f"pattern p {{ {declared} {LISTS[name]} }}", torch.Generator().manual_seed(heads)
+    picks = torch.rand(1, heads, n, n + 4, generator=generator).argsort(-1)[..., :7].int() - 2
+    pages = torch.rand(1, 1, n, 4, generator=generator).argsort(-1)[..., :2].int() - 1
+    given: dict[str, Any] = {"inputs": {"picks": picks, "pages": pages}}
+    if "documents" in name:
+        given["cu_seqlens"] = torch.tensor([0, 11, 11, n], dtype=torch.int32)
+    expected = weights(text, q, k, sink, **given).sum(2)
+    torch.testing.assert_close(mass(text, q, k, sink, **given), expected, rtol=0.0, atol=1e-5)
+
+
 @in_interpreter
 def test_no_query_gives_no_mass() -> None:
     q, k, sink = inputs(0, 5)

@@ -21,13 +21,13 @@ from sparsec.runtime.devices import device_tensor
 
 @dataclass(frozen=True, slots=True)
 class KeyGather:
-    """The gradients of keys and values from one list of rows, test `test` of the plan, of `width` keys an entry."""
+    """What keys get from one list of rows, test `test` of the plan, of `width` keys an entry: gradients, or a mass."""
 
     entry: KernelEntry
     test: int
     width: int
     parts: int
-    """Programs that share the keys of an entry, for each KV group of `spans`."""
+    """Programs that share the keys of an entry, for each of the `spans`: KV groups or, for a mass, heads."""
     spans: int
 
 
@@ -63,15 +63,15 @@ class Asking:
         spans = plan.spans(launched)
         alone = tuple((head // plan.share, n, 1) for n, head in enumerate(launched.heads))
         heads_differ = len(launched.table[0]) > 1
-        of_keys = []
+        of_keys, places = [], alone if name.startswith("key_mass") else spans
         for g, test in enumerate(plan.inputs):
             if test.asks is Asks.ROW:
                 most = min(keys, gather_rows(test.width))
                 found = entry(
-                    f"gather_{name}_{g}", shape=shape, ROWS=keys, KEYS=most, spans=device_tensor(spans, device)
+                    f"gather_{name}_{g}", shape=shape, ROWS=keys, KEYS=most, spans=device_tensor(places, device)
                 )
                 if found is not None:
-                    of_keys.append(KeyGather(found, g, test.width, -(-test.width // most), len(spans)))
+                    of_keys.append(KeyGather(found, g, test.width, -(-test.width // most), len(places)))
         return cls(
             len(launched.table),
             entry(f"list_{name.replace('key_mass', 'grad_keys')}", WALK=WALKED_TILES),

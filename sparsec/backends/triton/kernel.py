@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sparsec.backends.base import Lookup, refuse_mass_of_lists
+from sparsec.backends.base import Lookup
 from sparsec.backends.triton.call import (
     ClassEntry,
     LaunchCall,
@@ -295,8 +295,6 @@ class TritonKernel:
         strided = {"q": q, "k": k}
         scale_log2 = self.plan.scale(scale) * LOG2_E
         call = LaunchCall.of(made.plan.forward, strided, q_offset, cu_seqlens, scale_log2, inputs, key_bias)
-        if any(entry.asking.gathers for entry in made.entries.on(q.device).keys):
-            refuse_mass_of_lists()
         log_sum = (lse * LOG2_E).masked_fill_(lse == -math.inf, math.inf).contiguous()  # such a row gives no weight
         tensors: dict[str, Tensor | None] = {**strided, "log_sum": log_sum, "mass": mass}
         lists = made.draws.tables(q.shape[2], q_offset, q.device)
