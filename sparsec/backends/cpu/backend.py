@@ -22,7 +22,7 @@ from sparsec.backends.base import (
     MassKernel,
 )
 from sparsec.backends.cpu import processor
-from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward
+from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward, emit_cpp_mass
 from sparsec.backends.cpu.emit_cached import emit_cpp_cached
 from sparsec.pipeline import Compilation
 from sparsec.plan.launch import Launches
@@ -75,14 +75,19 @@ class CpuBackend:
         from sparsec.backends.cpu import kernel
         from sparsec.backends.cpu.cached import NAMES
 
-        entries = {"forward": ("forward",), "cached": NAMES, "backward": ("backward",)}
         level = compilation.target.partition(":")[2] or kernel.NATIVE
         files: dict[str, bytes] = {}
+        names: list[str] = []
         for part, source in self.sources(compilation, parts).items():
             progress(part)
-            library = kernel.compile_shared(source, processor=level)
-            files |= {f"{part}.cpp": source.encode(), f"{part}.so": library.read_bytes()}
-        records = tuple(KernelRecord(f"sparsec_{name}") for part in parts for name in entries[part])
+            texts = {part: source}
+            if part == "backward":
+                texts["mass"] = emit_cpp_mass(compilation.backward)
+            for name, text in texts.items():
+                library = kernel.compile_shared(text, processor=level)
+                files |= {f"{name}.cpp": text.encode(), f"{name}.so": library.read_bytes()}
+                names += NAMES if name == "cached" else (name,)
+        records = tuple(KernelRecord(f"sparsec_{name}") for name in names)
         return Built(records, files, asdict(kernel.processor_of(level)))
 
     def check_needs(self, needs: Any) -> None:
@@ -94,14 +99,15 @@ class CpuBackend:
         from sparsec.backends.cpu.backward import CpuBackward
         from sparsec.backends.cpu.cached import CpuCached
         from sparsec.backends.cpu.kernel import CpuKernel
+        from sparsec.backends.cpu.mass import CpuMass
 
-        library = {part: folder / name for part in PARTS if (name := f"{part}.so") in files}
+        library = {part: folder / name for part in (*PARTS, "mass") if (name := f"{part}.so") in files}
         backward, cached = launches.backward, launches.cached
         return (
             CpuKernel.load(launches.forward, files["forward.cpp"].decode(), library["forward"]),
             None if backward is None else CpuBackward.load(backward, library["backward"]),
             None if cached is None else CpuCached.load(cached, files["cached.cpp"].decode(), library["cached"]),
-            None,
+            None if backward is None else CpuMass.load(backward.forward, library["mass"]),
         )
 
 

@@ -9,6 +9,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -37,6 +38,12 @@ class CpuMass:
     def of(plan: BackwardPlan) -> CpuMass:
         """The kernel of a plan of gradients, neither printed nor built before its first call."""
         return build_masses([plan])[0]
+
+    @staticmethod
+    def load(plan: LaunchPlan, library: Path) -> CpuMass:
+        """The kernel from a library that `compile_shared` made of what `plan` launches."""
+        found: Entry = open_library(library).sparsec_mass
+        return CpuMass(plan, lambda: found)
 
     def build(self) -> None:
         self.entry()

@@ -57,12 +57,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def used(attn: SparseAttention) -> list[Tensor]:
-    """Output, LSE, gradients, and what a cache in chunks gives."""
+    """Output, LSE, mass, gradients, and what a cache in chunks gives."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn((2, heads, TOKENS, 16), generator=generator).requires_grad_() for heads in (4, 2, 2))
     assert attn.sink is not None
     attn.sink.data.copy_(torch.tensor([0.5, -1.0, 2.0, 0.0]))
-    out, lse = attn(q, k, v, return_lse=True)
+    out, lse, mass = attn(q, k, v, return_lse=True, return_mass=True)
     gradients = torch.autograd.grad(out.sin().sum() + lse.cos().sum(), (q, k, v, attn.sink))
     chunks = []
     with torch.no_grad(), pytest.warns(UserWarning, match="a later query may draw any block"):
@@ -70,7 +70,7 @@ def used(attn: SparseAttention) -> list[Tensor]:
     for first, last in pairwise((0, 37, 38, 41, 90, TOKENS)):
         chunks.append(attn(*(t.detach()[:, :, first:last] for t in (q, k, v)), cache=cache, return_lse=True))
     cached_out, cached_lse = (torch.cat(parts, 2) for parts in zip(*chunks, strict=True))
-    return [out.detach(), lse.detach(), *gradients, cached_out, cached_lse]
+    return [out.detach(), lse.detach(), mass, *gradients, cached_out, cached_lse]
 
 
 def flops(attn: SparseAttention) -> int:
@@ -121,17 +121,17 @@ def test_layouts_survive_json(example: str) -> None:
 def test_the_manifest_lists_every_kernel_and_file(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     assert [kernel["name"] for kernel in manifest["kernels"]] == [
-        f"sparsec_{name}" for name in ("forward", "attend_chunk", "attend_rows", "store", "backward")
+        f"sparsec_{name}" for name in ("forward", "attend_chunk", "attend_rows", "store", "backward", "mass")
     ]
     assert {path.name for path in folder.iterdir()} == {"manifest.json", *manifest["files"]}
-    names = {f"{part}.{kind}" for part in ("forward", "cached", "backward") for kind in ("cpp", "so")}
+    names = {f"{part}.{kind}" for part in ("forward", "cached", "backward", "mass") for kind in ("cpp", "so")}
     assert set(manifest["files"]) == {"layout.json", *names}
 
 
 def test_a_folder_for_inference_has_no_gradients(folder: Path, tmp_path: Path) -> None:
     steps: list[str] = []
     lean = load_compiled(written(tmp_path / "lean", gradients=False, progress=steps.append))
-    assert not (tmp_path / "lean" / "backward.so").exists()
+    assert not (tmp_path / "lean" / "backward.so").exists() and not (tmp_path / "lean" / "mass.so").exists()
     assert steps == ["lowering", "compiling the forward pass for cpu", "compiling the KV cache for cpu", "writing"]
     q, k, v = (torch.ones((1, heads, 8, 16), requires_grad=True) for heads in (4, 2, 2))
     with pytest.raises(SparsecError, match="--inference"):
@@ -180,6 +180,7 @@ def _told(change: Callable[[dict[str, object]], object]) -> Callable[[Path], Non
         (lambda folder: (folder / "cached.cpp").unlink(), "cached.cpp"),
         (lambda folder: (folder / "manifest.json").unlink(), "manifest.json"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "expected a folder that sparsec compile wrote"),
+        (_told(lambda manifest: manifest["files"].pop("mass.so")), "mass"),  # type: ignore[attr-defined]
         (_told(lambda manifest: manifest["files"].pop("backward.so")), "backward"),  # type: ignore[attr-defined]
         (_told(lambda manifest: manifest.update(format=3)), "expected artefacts of format 5, got 3"),
         (_told(lambda manifest: manifest["launch"].pop("cached")), "cached"),  # type: ignore[attr-defined]
@@ -262,7 +263,7 @@ generator = torch.Generator().manual_seed(0)
 q, k, v = (torch.randn((1, heads, 60, 16), generator=generator).half().requires_grad_() for heads in (4, 2, 2))
 
 def used(attn):
-    out, lse = attn(q, k, v, return_lse=True)
+    out, lse, mass = attn(q, k, v, return_lse=True, return_mass=True)
     gradients = torch.autograd.grad(out.sin().sum() + lse.cos().sum(), (q, k, v, attn.sink))
     cache = attn.new_cache(1, 60, device="cpu")
     chunks = [attn(*(t.detach()[:, :, a:b] for t in (q, k, v)), cache=cache) for a, b in ((0, 30), (30, 57), (57, 60))]
