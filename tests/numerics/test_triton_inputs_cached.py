@@ -40,7 +40,8 @@ TEXT = """
 pattern p {
     input marks : tokens
     input pages : rows(blocks)
-    heads 4 kv 2  block 16  causal  softcap 3  learned_sink
+    input merged : weights
+    heads 4 kv 2  block 16  causal  softcap 3  learned_sink  key_bias merged
     where g in [0] attend sink(4) | window(20) | marks | pages
     otherwise attend pages & window(40)
 }
@@ -61,7 +62,8 @@ def results(attn: SparseAttention) -> list[Tensor]:
         )
         marks = torch.rand((2, 2, rows), generator=generator) < 0.3
         pages = torch.rand((2, 2, rows, -(-stop // 16) + 1), generator=generator).argsort(-1)[..., :2] - 1
-        inputs = {"marks": marks, "pages": pages.to(torch.int32)}
+        merged = torch.rand((2, 2, rows), generator=generator)
+        inputs = {"marks": marks, "pages": pages.to(torch.int32), "merged": merged}
         found.extend(attn(q, k, v, cache=cache, lengths=lengths, inputs=inputs, check_inputs=True, return_lse=True))
 
     step(20, 20, [20, 13])
