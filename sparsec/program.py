@@ -24,6 +24,7 @@ from sparsec.plan.kv.cached import NoCache
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.sema.arguments import Given
 from sparsec.sema.model import Documents, ResolvedPattern
+from sparsec.sema.resolution.values import Value
 from sparsec.syntax import parser
 from sparsec.syntax.lexer import MAX_DIAGNOSTICS
 
@@ -153,6 +154,13 @@ class Program:
         """The model called `name`, which may be left out if the file has one; `params` as for `pattern`."""
         picked = _pick("model", name, self.models)
         return Model(self._checked, picked, sema.layers(self._checked, picked, params), self._lowered)
+
+    def parameters(self, params: Mapping[str, Given] | None = None) -> dict[str, Value]:
+        """The file's own parameters by name, with those among `params` in place of defaults; ranges are RangeValues.
+
+        Raises CallError for a value of another type.
+        """
+        return sema.file_values(self._checked, params or {})
 
     def __repr__(self) -> str:
         return f"Program({self.source.name!r}, patterns={self.patterns}, models={self.models})"

@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 
 import click
 
-from sparsec.cli.options import FILE
-from sparsec.cli.output import write_whole
-from sparsec.diagnostics.model import CallError
+from sparsec.cli.options import FILE, output_options
+from sparsec.cli.output import check_writable, write_whole
 from sparsec.imports.duo import Streaming, duo_model
 from sparsec.imports.minference import minference_model
 from sparsec.imports.table import read_table
@@ -36,20 +35,7 @@ def imports() -> None:
 
 def _table(command: _Command) -> _Command:
     """TABLE, -o OUT, --force."""
-    for option in (
-        click.option("--force", is_flag=True, help="Replace OUT if it exists."),
-        click.option(
-            "-o",
-            "--output",
-            required=True,
-            metavar="OUT",
-            type=click.Path(dir_okay=False, path_type=Path),
-            help="The `.sparse` file to write.",
-        ),
-        click.argument("table", type=FILE),
-    ):
-        command = option(command)
-    return command
+    return output_options(click.argument("table", type=FILE)(command))
 
 
 def _exactly(_context: click.Context, _option: click.Parameter, given: float) -> Fraction:
@@ -82,7 +68,7 @@ def duo(table: Path, output: Path, force: bool, sparsity: Fraction, sink: int, r
 
     Example: sparsec import duo full_attention_heads.tsv --sparsity 0.5 --sink 128 --recent 256 -o duo.sparse
     """
-    _writable(output, force)
+    check_writable(output, force)
     source = read_table(table, click.format_filename(table))
     text, said = duo_model(source, sparsity, Streaming(sink, recent), heads)
     _write(output, text, said)
@@ -97,14 +83,9 @@ def minference(table: Path, output: Path, force: bool) -> None:
 
     Example: sparsec import minference Llama_3_8B.json -o minference.sparse
     """
-    _writable(output, force)
+    check_writable(output, force)
     text, said = minference_model(read_table(table, click.format_filename(table)))
     _write(output, text, said)
-
-
-def _writable(output: Path, force: bool) -> None:
-    if output.exists() and not force:
-        raise CallError(f"{click.format_filename(output)} exists: --force replaces it")
 
 
 def _write(output: Path, text: str, said: str) -> None:

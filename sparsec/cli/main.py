@@ -21,6 +21,7 @@ from sparsec.cli.explain import explain
 from sparsec.cli.fmt import fmt
 from sparsec.cli.imports import imports
 from sparsec.cli.lower import lower
+from sparsec.cli.profile import profile
 from sparsec.cli.run import run
 from sparsec.cli.show import show
 from sparsec.cli.verify import verify
@@ -59,7 +60,7 @@ def commands() -> None:
     """
 
 
-for _command in (check, fmt, show, explain, lower, compile_pattern, run, verify, bench, imports):
+for _command in (check, fmt, show, explain, lower, compile_pattern, run, verify, bench, imports, profile):
     commands.add_command(_command)
 
 

@@ -64,6 +64,23 @@ def pattern_options(command: _Command) -> _Command:
     return command
 
 
+def output_options(command: _Command) -> _Command:
+    """-o OUT, --force."""
+    for option in (
+        click.option("--force", is_flag=True, help="Replace OUT if it exists."),
+        click.option(
+            "-o",
+            "--output",
+            required=True,
+            metavar="OUT",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="The `.sparse` file to write.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def value_dim_option(command: _Command) -> _Command:
     """--value-dim."""
     return click.option("--value-dim", type=click.IntRange(1, 1024), help="Of values; --head-dim if left out.")(command)

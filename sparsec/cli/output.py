@@ -5,9 +5,22 @@ Invariant: a file that is replaced keeps its mode; a new one gets the mode that 
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from pathlib import Path
+
+import click
+
+from sparsec.diagnostics.model import CallError
+
+
+def check_writable(path: Path, force: bool) -> None:
+    """Before long work. Raises CallError for a file that exists and no `force`, OSError for a folder that does not."""
+    if path.exists() and not force:
+        raise CallError(f"{click.format_filename(path)} exists: --force replaces it")
+    if not path.resolve().parent.is_dir():
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -17,7 +17,8 @@ from sparsec.diagnostics import codes_tables as codes
 from sparsec.diagnostics.codes_text import quoted
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.diagnostics.source import SourceFile, Span
-from sparsec.imports.table import alike, base_name, layer_arms, standard_text
+from sparsec.imports.table import base_name, standard_text
+from sparsec.sema.arms import alike, layer_arms
 from sparsec.sema.node import MAX_HEADS, MAX_LAYERS
 from sparsec.sema.printer import head_ranges
 from sparsec.syntax.lexer import ProblemReport

@@ -12,7 +12,8 @@ from collections import Counter
 from sparsec.diagnostics.source import SourceFile
 from sparsec.diagnostics.tables import count
 from sparsec.imports.minference_table import Head, HeadType, Layer, read_heads
-from sparsec.imports.table import alike, among, base_name, layer_arms, standard_text
+from sparsec.imports.table import base_name, standard_text
+from sparsec.sema.arms import alike, among, layer_arms
 
 _SIZES = 5  # pairs of sizes that the comment lists
 _INPUTS = {

@@ -5,21 +5,16 @@ Invariant: of a file no more is read than tells that it is too large, and what i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
 
 from sparsec import program
 from sparsec.diagnostics import codes_tables as codes
 from sparsec.diagnostics.model import DiagnosticError, Severity
 from sparsec.diagnostics.source import SourceFile, Span
-from sparsec.sema.printer import head_ranges
 from sparsec.syntax.parser import decode, parse
 from sparsec.syntax.printer import print_file
 
 MAX_TABLE_BYTES = 3 << 19
-
-K = TypeVar("K")
 
 
 def read_table(path: Path, name: str) -> SourceFile:
@@ -37,26 +32,6 @@ def read_table(path: Path, name: str) -> SourceFile:
 def base_name(source: SourceFile) -> str:
     """The file's name without its folder, as a comment may hold it."""
     return "".join(char if char.isprintable() else "?" for char in Path(source.name).name)
-
-
-def layer_arms(uses: Mapping[str, Iterable[int]]) -> list[str]:
-    """The arms of a model: what layers use -> these layers."""
-    if len(uses) == 1:
-        return [f"use {each}" for each in uses]
-    return [f"where {among('l', tuple(layers))} use {each}" for each, layers in uses.items()]
-
-
-def among(name: str, numbers: tuple[int, ...]) -> str:
-    """The condition that a name is one of ascending numbers."""
-    return f"{name} == {numbers[0]}" if len(numbers) == 1 else f"{name} in [{head_ranges(numbers)}]"
-
-
-def alike(values: Iterable[K]) -> dict[K, tuple[int, ...]]:
-    """Each distinct value, in the order of its first place, and its places."""
-    places: dict[K, list[int]] = {}
-    for place, value in enumerate(values):
-        places.setdefault(value, []).append(place)
-    return {value: tuple(found) for value, found in places.items()}
 
 
 def standard_text(table: SourceFile, text: str) -> str:

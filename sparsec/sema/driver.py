@@ -202,6 +202,17 @@ def layers(checked: CheckedFile, name: str, params: Mapping[str, Given]) -> tupl
     return found
 
 
+def file_values(checked: CheckedFile, params: Mapping[str, Given]) -> dict[str, Value]:
+    """The parameters of a file without errors, those of its own among `params` in place of the defaults.
+
+    Raises CallError for a value of another type.
+    """
+    own = {name: value for name, value in params.items() if name in checked.parameters}
+    given = split_arguments(own, (), checked, "the file")[1]
+    found = begin(checked, given, Findings(checked)).run.file_parameters
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def _layers(
     checked: CheckedFile,
     model: CheckedModel,

@@ -8,7 +8,8 @@
     model.save_pretrained("out")                               # the pattern goes into config.json
     model = restore(AutoModelForCausalLM.from_pretrained("out"))
 
-`generate()` then keeps only the keys that the pattern can still need; `new_cache` makes such a cache by hand.
+`generate()` then keeps only the keys that the pattern can still need; `new_cache` makes such a cache by hand. `profile`
+makes a program of a model and a prompt: of each KV group the cheapest policy that recovers enough of its attention.
 Invariant: what a model or a call asks for and the pattern cannot give is a CallError, and never left out in silence.
 """
 
@@ -16,5 +17,6 @@ from __future__ import annotations
 
 from sparsec.integrations.transformers.cache import SparseCache
 from sparsec.integrations.transformers.patch import apply, new_cache, remove, restore
+from sparsec.integrations.transformers.profiling import profile, profile_streaming
 
-__all__ = ["SparseCache", "apply", "new_cache", "remove", "restore"]
+__all__ = ["SparseCache", "apply", "new_cache", "profile", "profile_streaming", "remove", "restore"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,10 @@ from transformers.masking_utils import sdpa_mask
 from sparsec.diagnostics.model import CallError
 from sparsec.integrations.transformers.cache import SparseCache
 from sparsec.integrations.transformers.lists import LISTS, MASKED, Fed, Selector, from_first_token, given_lists
+from sparsec.integrations.transformers.marks import CallMarks
 from sparsec.integrations.transformers.modifiers import check_options
 from sparsec.integrations.transformers.padding import Spans
-from sparsec.integrations.transformers.trial import NoCall, Trial
+from sparsec.integrations.transformers.trial import NoCall
 from sparsec.program import Pattern
 from sparsec.runtime.compile import compile
 from sparsec.runtime.inputs.checks import InputTensors
@@ -47,6 +48,8 @@ class LayerKernels:
     target: str | None
     fed: Fed | None = None
     """How the lists that the layers choose reach the pattern."""
+    made: tuple[str, ...] = ()
+    """The inputs whose marks the file says how to make."""
     compiled: dict[tuple[torch.dtype, torch.device, float | None], SparseAttention] = field(default_factory=dict)
 
     def of(self, dtype: torch.dtype, device: torch.device, scaling: float | None) -> SparseAttention:
@@ -60,8 +63,8 @@ class LayerKernels:
 
     @property
     def declares(self) -> bool:
-        """Whether the pattern has inputs beside the lists that the model gives."""
-        return len(self.pattern.resolve(self.heads, self.kv_heads).inputs) > (self.fed is not None)
+        """Whether the pattern has inputs beside the lists that the model gives, and the marks that are made."""
+        return len(self.pattern.resolve(self.heads, self.kv_heads).inputs) > (self.fed is not None) + len(self.made)
 
     def __getstate__(self) -> dict[str, Any]:
         return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "compiled"}
@@ -101,7 +104,8 @@ class ModelCall:
     [rows] on the CPU, the tokens of each row among the new columns (None: all). spans: without a cache, the tokens of
     each row (None: all, or padding that nobody sees). replace_window: whether the patterns stand for the model's own
     windows. attended: how often each layer has attended so far, with a cache. selector: what gives the inputs that the
-    model does not. padding: with a cache, int [rows], the columns before each row's first token (None: none).
+    model does not. padding: with a cache, int [rows], the columns before each row's first token (None: none). marks:
+    those that the file says how to make.
     """
 
     kernels: tuple[LayerKernels, ...]
@@ -113,6 +117,22 @@ class ModelCall:
     attended: list[int]
     selector: Selector | None = None
     padding: Tensor | None = None
+    marks: CallMarks | None = None
+
+
+class Witness(Protocol):
+    """Stands where a `ModelCall` does, and sees what each layer asks of its attention."""
+
+    def attend(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Any,
+        scaling: float | None,
+        options: dict[str, Any],
+    ) -> tuple[Tensor, None]: ...
 
 
 def attend(
@@ -123,17 +143,17 @@ def attend(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    sparsec_call: ModelCall | Trial | None = None,
+    sparsec_call: ModelCall | Witness | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """An attention function of transformers: query [B, H, N, D]; key, value [B, G, N, D]; returns [B, N, H, D]."""
-    if isinstance(sparsec_call, Trial):
-        return sparsec_call.attend(module, query, key, value, attention_mask, scaling, kwargs)
     if sparsec_call is None:
         raise NoCall(
             "expected a model that a pattern was applied to, and that hands keyword arguments down to its attention; "
             "got neither, or one whose config alone names sparsec: call apply, or restore, on this model itself"
         )
+    if not isinstance(sparsec_call, ModelCall):
+        return sparsec_call.attend(module, query, key, value, attention_mask, scaling, kwargs)
     call, index = sparsec_call, module.layer_idx
     assert isinstance(index, int)
     kernels = call.kernels[index]
@@ -148,7 +168,7 @@ def attend(
     attn = kernels.of(dtype, device, scaling)
     if kernels.score.learned and attn.sink is not module.sinks:
         attn.sink = module.sinks  # type: ignore[assignment]  # the model's parameter, which it may have replaced
-    fewer = call.new - query.shape[2]
+    asked, fewer = query, call.new - query.shape[2]
     if key.shape[2] != call.new or fewer < 0:
         raise CallError(f"expected {call.new} queries and keys, got {query.shape[2]} and {key.shape[2]}")
     if fewer:  # the last ones alone, where a model needs no others
@@ -158,7 +178,10 @@ def attend(
         nth = call.attended[index]
         call.attended[index] = nth + 1
         inputs = _inputs(call, kernels, index, query, key, lists, call.padding)
-        out = call.cache.layers[index].attend(attn, nth, query, key, value, call.counts, inputs)
+        layer = call.cache.layers[index]
+        out = layer.attend(attn, nth, query, key, value, call.counts, inputs)
+        if call.marks is not None and call.marks.everything and kernels.made:
+            call.marks.end_prompt(kernels.made, attn, layer.kvs[nth], asked, key, value)
     elif call.spans is None:
         out = attn(query, key, value, inputs=_inputs(call, kernels, index, query, key, lists, None))
     else:
@@ -177,6 +200,8 @@ def _inputs(
 ) -> dict[str, InputTensors] | None:
     """The tensors of the pattern's inputs for one call of a layer's attention; `padding`: see `ModelCall`."""
     found = dict(call.selector(layer, q, k)) if call.selector is not None and kernels.declares else {}
+    if call.marks is not None:
+        found |= call.marks.of_keys(kernels.made, k)
     if lists is not None and kernels.fed is not None:
         found[kernels.fed.name] = lists if padding is None else from_first_token(kernels.fed, lists, padding)
     return found or None

@@ -14,6 +14,7 @@ from torch import nn
 from sparsec.diagnostics.model import CallError
 from sparsec.integrations.transformers.attention import LayerKernels, check_asked
 from sparsec.integrations.transformers.lists import fed
+from sparsec.integrations.transformers.marks import Marks
 from sparsec.integrations.transformers.modifiers import check_own_score
 from sparsec.integrations.transformers.trial import Asked
 from sparsec.program import Pattern
@@ -43,12 +44,13 @@ def fit(
     replace_window: bool,
     target: str | None,
     selected: bool = False,
+    marks: Marks | None = None,
 ) -> tuple[LayerKernels, ...]:
     """The kernels of each layer: layers[l] is what layer l asks of its attention in a forward, patterns[l] its pattern.
 
     Layers of one pattern and shape share theirs, but those with a learned sink, for their sinks differ. `selected`: a
-    selector gives inputs that the layers do not. Raises CallError, and DiagnosticError for a pattern that is not
-    causal.
+    selector gives inputs that the layers do not. marks: those that the file says how to make. Raises CallError, and
+    DiagnosticError for a pattern that is not causal.
     """
     made: list[LayerKernels] = []
     shared: dict[tuple[object, ...], LayerKernels] = {}
@@ -57,12 +59,13 @@ def fit(
         if any((each.query, each.key) != (calls[0].query, calls[0].key) for each in calls):
             raise CallError(f"expected attention of one shape in layer {layer}, got {[each.query for each in calls]}")
         resolved = pattern.resolve(heads, kv_heads)
-        lists = fed(resolved, calls[0].module, calls[0].options, selected=selected)
+        marked = () if marks is None else marks.made(resolved.inputs)
+        lists = fed(resolved, calls[0].module, calls[0].options, selected=selected, made=marked)
         key = (id(pattern), heads, kv_heads, head_dim, value_dim, lists)
         kernels = shared.get(key)
         if kernels is None:
             pattern.cache_layout(heads, kv_heads)  # says what is wrong where it is not causal, or packs documents
-            kernels = LayerKernels(pattern, heads, kv_heads, head_dim, value_dim, resolved.score, target, lists)
+            kernels = LayerKernels(pattern, heads, kv_heads, head_dim, value_dim, resolved.score, target, lists, marked)
             if not kernels.score.learned:
                 shared[key] = kernels
         for each in calls:

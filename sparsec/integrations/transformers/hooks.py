@@ -21,8 +21,8 @@ from sparsec.diagnostics.progress import progress
 from sparsec.integrations.transformers.attention import LayerKernels, ModelCall
 from sparsec.integrations.transformers.cache import SPARE, SparseCache
 from sparsec.integrations.transformers.lists import Selector
+from sparsec.integrations.transformers.marks import CallMarks, Marks
 from sparsec.integrations.transformers.padding import new_tokens, token_spans
-from sparsec.integrations.transformers.trial import Trial
 from sparsec.runtime.build.ahead import build_ahead, side_by_side
 from sparsec.runtime.module import SparseAttention
 
@@ -36,8 +36,8 @@ class Patch:
 
     modules: the attention of each layer. attends: how often each attends in a forward. scalings: the scale of its
     scores. arguments: the names of the decoder's arguments, in order. cache_name: that of its cache. ends: whether a
-    pattern has a bound that counts from the end. selector: what gives inputs that the model does not. before: the
-    attention implementation that the decoder had.
+    pattern has a bound that counts from the end. selector: what gives inputs that the model does not. marks: those that
+    the file says how to make. before: the attention implementation that the decoder had.
     """
 
     kernels: tuple[LayerKernels, ...]
@@ -50,6 +50,7 @@ class Patch:
     replace_window: bool
     rollback: int
     selector: Selector | None = None
+    marks: Marks | None = None
     before: str = ""
     handles: tuple[RemovableHandle, ...] = ()
     ahead: dict[str, bool] = field(default_factory=lambda: {"cache": False, "gradients": False})
@@ -118,7 +119,7 @@ class BeforeDecoder:
     patch: Patch
 
     def __call__(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        if isinstance(kwargs.get("sparsec_call"), Trial):
+        if kwargs.get("sparsec_call") is not None:  # of somebody who watches
             return args, kwargs
         named = {**dict(zip(self.patch.arguments, args, strict=False)), **kwargs}
         tokens = named["input_ids"] if named.get("input_ids") is not None else named.get("inputs_embeds")
@@ -151,8 +152,15 @@ class BeforeDecoder:
             attended,
             self.patch.selector,
             padding,
+            self._marks(named, cache),
         )
         return (), named
+
+    def _marks(self, named: dict[str, Any], cache: SparseCache | None) -> CallMarks | None:
+        if self.patch.marks is None:
+            return None
+        prompt = cache is None or cache.get_seq_length() == 0
+        return self.patch.marks.of_call(named.get("input_ids"), prompt=prompt, cached=cache is not None)
 
     def _cache(self, named: dict[str, Any], tokens: Tensor) -> SparseCache | None:
         """The cache among the arguments, by whatever name it comes; a new one, put among them, if one is asked for."""
@@ -186,7 +194,7 @@ class AfterDecoder:
 
     def __call__(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         call = kwargs["sparsec_call"]
-        if isinstance(call, Trial) or call.cache is None:
+        if not isinstance(call, ModelCall) or call.cache is None:
             return
         if not call.cache.reached:
             raise CallError(f"expected a decoder that hands its cache to its layers, got {type(decoder).__name__}")

@@ -37,15 +37,23 @@ class Fed:
         return LISTS[self.argument] is InputUnit.BLOCKS
 
 
-def fed(pattern: ResolvedPattern, module: nn.Module, options: Mapping[str, Any], *, selected: bool) -> Fed | None:
+def fed(
+    pattern: ResolvedPattern,
+    module: nn.Module,
+    options: Mapping[str, Any],
+    *,
+    selected: bool,
+    made: tuple[str, ...] = (),
+) -> Fed | None:
     """How the lists among `options` of a layer's attention reach the pattern. `selected`: a selector gives the inputs
-    that are left. Raises CallError where either lacks what the other has."""
+    that are left, or there are none but those `made`. Raises CallError where either lacks what the other has."""
     given = [name for name in LISTS if options.get(name) is not None]
-    rows = [each for each in pattern.inputs if each.kind is InputKind.ROWS]
+    wanting = [each for each in pattern.inputs if each.name not in made]
+    rows = [each for each in wanting if each.kind is InputKind.ROWS]
     if not given:
-        if pattern.inputs and not selected:
+        if wanting and not selected:
             raise CallError(
-                f"expected inputs=, a function that gives {_names(pattern.inputs)} of the pattern, for the layer "
+                f"expected inputs=, a function that gives {_names(wanting)} of the pattern, for the layer "
                 f"({type(module).__name__}) chooses no keys itself; got none"
             )
         return None
@@ -60,13 +68,13 @@ def fed(pattern: ResolvedPattern, module: nn.Module, options: Mapping[str, Any],
     size = getattr(getattr(module, "indexer", None), "block_size", pattern.block)
     if unit is InputUnit.BLOCKS and size != pattern.block:
         raise CallError(f"expected a pattern with block {size}, as the model's lists count, got block {pattern.block}")
-    if len(pattern.inputs) > 1 and not selected:
-        others = tuple(each for each in pattern.inputs if each is not fitting[0])
+    if len(wanting) > 1 and not selected:
+        others = [each for each in wanting if each is not fitting[0]]
         raise CallError(f"expected inputs=, a function that gives {_names(others)} of the pattern, got none")
     return Fed(fitting[0].name, argument)
 
 
-def _names(inputs: tuple[InputDecl, ...] | list[InputDecl]) -> str:
+def _names(inputs: list[InputDecl]) -> str:
     return ", ".join(repr(each.name) for each in inputs)
 
 

@@ -26,6 +26,7 @@ from sparsec.integrations.transformers.hooks import (
     compile_layers,
 )
 from sparsec.integrations.transformers.lists import Selector
+from sparsec.integrations.transformers.marks import marks_of
 from sparsec.integrations.transformers.trial import cache_argument, try_out
 from sparsec.program import Pattern, Program, load, parse
 from sparsec.sema.arguments import Given
@@ -56,7 +57,10 @@ def apply(
     for `sparsec.compile`. inputs: a function (layer, q, k) -> the tensors of the pattern's inputs by name, called with
     the queries [B, H, N, D] and keys [B, G, N, D] of each call of a layer's attention, those of its new tokens with a
     cache. An input of kind `rows` is given the lists of a model that chooses keys itself (DeepSeek V3.2 and models like
-    it: `rows`; MiniMax M3: `rows(blocks)` of its block size).
+    it: `rows`; MiniMax M3: `rows(blocks)` of its block size). Without `inputs`, an input `x` of kind `tokens` marks the
+    tokens of the ids in the file's parameter `x_ids`, or as many keys of the prompt as `x_keys` says, those with the
+    most attention. These marks say what a cache keeps: a prompt, the first call on an empty cache, marks every key, and
+    when it ends the marks are those of the file; so does each new token's. Without a cache every key is marked.
 
     Returns `model`, changed in place; `remove` undoes it. The pattern goes into the model's config, as `sparsec`, which
     `save_pretrained` saves; `restore` applies it again to a model that was loaded. The model keeps its parameters and
@@ -79,7 +83,16 @@ def apply(
     decoder: Any = decoder_of(model)
     layers = try_out(model, decoder, IMPLEMENTATION)
     patterns = _patterns(chosen, name, given, len(layers))
-    kernels = fit(decoder, layers, patterns, replace_window=replace_window, target=target, selected=inputs is not None)
+    marks = marks_of(chosen, given) if inputs is None else None
+    kernels = fit(
+        decoder,
+        layers,
+        patterns,
+        replace_window=replace_window,
+        target=target,
+        selected=inputs is not None,
+        marks=marks,
+    )
     cache_name = cache_argument(decoder.forward)
     assert cache_name is not None
     patch = Patch(
@@ -93,6 +106,7 @@ def apply(
         replace_window=replace_window,
         rollback=rollback,
         selector=inputs,
+        marks=marks if any(each.made for each in kernels) else None,
     )
     compile_layers(patch, decoder.dtype)
     if _patch_of(decoder) is not None:

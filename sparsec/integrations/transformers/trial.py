@@ -38,12 +38,12 @@ class Asked:
 
 
 class NoCall(CallError):
-    """Attention that was handed neither a `Call` nor a `Trial`."""
+    """Attention that was handed neither a `ModelCall` nor a `Witness`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Stands where a `Call` does, and notes what is asked; each layer's calls in order."""
+    """Stands where a `ModelCall` does, and notes what is asked; each layer's calls in order."""
 
     layers: dict[int, list[Asked]] = field(default_factory=dict)
 
@@ -89,7 +89,7 @@ def try_out(model: Any, decoder: Any, implementation: str) -> tuple[tuple[Asked,
         raise CallError(f"expected a model that takes a cache, got {type(model).__name__}")
     cache = SparseCache(count, TOKENS + 1)
     cache.end(TOKENS)  # claims to hold them
-    with _attending_by(decoder, implementation), _evaluated(model), torch.no_grad():
+    with attending_by(decoder, implementation), evaluated(model), torch.no_grad():
         ids = _ids(decoder)
         alone = _forward(model, decoder, input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
         if sorted(alone) != list(range(count)) or not alone:
@@ -109,10 +109,10 @@ def try_out(model: Any, decoder: Any, implementation: str) -> tuple[tuple[Asked,
 
 
 @dataclass(frozen=True, slots=True)
-class _BeforeDecoder:
-    """Hands a trial down in place of a `Call`."""
+class HandedDown:
+    """Before a decoder's forward: hands a witness down in place of a `ModelCall`."""
 
-    trial: Trial
+    witness: object
 
     def __call__(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         mask = kwargs.get("attention_mask")
@@ -124,12 +124,12 @@ class _BeforeDecoder:
         for each in (*args, *kwargs.values()):
             if isinstance(each, SparseCache):
                 each.taken = True
-        return args, {**kwargs, "sparsec_call": self.trial}
+        return args, {**kwargs, "sparsec_call": self.witness}
 
 
 def _forward(model: Any, decoder: Any, **arguments: Any) -> dict[int, list[Asked]]:
     trial, kind = Trial(), type(decoder).__name__
-    handle = decoder.register_forward_pre_hook(_BeforeDecoder(trial), prepend=True, with_kwargs=True)
+    handle = decoder.register_forward_pre_hook(HandedDown(trial), prepend=True, with_kwargs=True)
     try:
         model(**arguments)
     except NoCall as error:
@@ -190,7 +190,7 @@ def _ids(decoder: Any) -> Tensor:
 
 
 @contextmanager
-def _attending_by(decoder: Any, implementation: str) -> Iterator[None]:
+def attending_by(decoder: Any, implementation: str) -> Iterator[None]:
     """With another attention implementation; raises CallError if there is no way to set it."""
     before = decoder.config._attn_implementation
     missing = CallError(f"expected a model that uses transformers' AttentionInterface, got {type(decoder).__name__}")
@@ -207,7 +207,7 @@ def _attending_by(decoder: Any, implementation: str) -> Iterator[None]:
 
 
 @contextmanager
-def _evaluated(decoder: nn.Module) -> Iterator[None]:
+def evaluated(decoder: nn.Module) -> Iterator[None]:
     """In eval mode, module by module."""
     training = [module for module in decoder.modules() if module.training]
     for module in training:
