@@ -59,8 +59,9 @@ def apply(
     cache. An input of kind `rows` is given the lists of a model that chooses keys itself (DeepSeek V3.2 and models like
     it: `rows`; MiniMax M3: `rows(blocks)` of its block size). Without `inputs`, an input `x` of kind `tokens` marks the
     tokens of the ids in the file's parameter `x_ids`, or as many keys of the prompt as `x_keys` says, those with the
-    most attention. These marks say what a cache keeps: a prompt, the first call on an empty cache, marks every key, and
-    when it ends the marks are those of the file; so does each new token's. Without a cache every key is marked.
+    most attention. These marks say what is seen of a cache: a prompt, the first call on an empty cache, marks every
+    key, and when it ends its marks are those of the file, as those of each new token are. Without a cache every key is
+    marked.
 
     Returns `model`, changed in place; `remove` undoes it. The pattern goes into the model's config, as `sparsec`, which
     `save_pretrained` saves; `restore` applies it again to a model that was loaded. The model keeps its parameters and

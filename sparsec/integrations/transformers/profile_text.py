@@ -21,7 +21,7 @@ INPUTS = ("special", "punctuation", "frequent")
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The policy of a KV group, the mass that it recovers, and the bytes that a cache keeps of the prompts."""
+    """The policy of a KV group, the mass that it recovers, and the bytes that it holds of the prompts' keys and values."""
 
     policy: Policy
     recovered: float
@@ -30,8 +30,8 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Of a prompt of `length` tokens. layers: what is chosen for each KV group. dense_bytes: of a cache that keeps
-    everything of the prompts."""
+    """Of a prompt of `length` tokens. layers: what is chosen for each KV group. dense_bytes: of all that is
+    in the prompts."""
 
     method: FastGen | StreamingHeads
     recovery: float
@@ -49,7 +49,9 @@ class Profile:
         chosen = [each for groups in self.layers for each in groups]
         full = sum(each.policy is FULL for each in chosen)
         share = self.nbytes / self.dense_bytes
-        return f"{full} of the {len(chosen)} KV groups see everything; a cache holds {share:.1%} of the prompt"
+        return (
+            f"{full} of the {len(chosen)} KV groups see everything; all together hold {share:.1%} of the prompt's keys"
+        )
 
     @property
     def text(self) -> str:
