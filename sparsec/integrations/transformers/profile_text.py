@@ -21,7 +21,7 @@ INPUTS = ("special", "punctuation", "frequent")
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The policy of a KV group, the mass that it recovers, and the bytes that it holds of the prompts' keys and values."""
+    """The policy of a KV group, the mass that it recovers, the bytes of the prompts' keys and values that it holds."""
 
     policy: Policy
     recovered: float
