@@ -112,9 +112,11 @@ def holds(decl: InputDecl, tensors: tuple[Tensor, ...], at: Positions) -> Tensor
         case InputKind.SLASHES:
             return _slashes(decl.unit, _entries(first), at)
         case InputKind.ROWS:
-            keys = at.kb if decl.unit is InputUnit.BLOCKS else at.j
-            rows = [torch.isin(keys, _entries(row)) for row in first[at.queries]]
-            return torch.cat(rows) if rows else torch.zeros((0, at.n_k), dtype=torch.bool)
+            blocks = decl.unit is InputUnit.BLOCKS
+            count, lists = (at.key_blocks if blocks else at.n_k), first[at.queries].to(torch.int64)
+            listed = torch.zeros((lists.shape[0], count + 1), dtype=torch.bool)
+            listed.scatter_(1, torch.where((lists >= 0) & (lists < count), lists, count), True)
+            return listed[:, (at.kb if blocks else at.j).flatten()]
         case InputKind.BLOCKS:
             return _tiles(tile_of(decl), tensors, at)
         case InputKind.LABELS:

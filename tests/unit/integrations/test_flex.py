@@ -10,9 +10,10 @@ import torch
 
 import sparsec
 from sparsec.diagnostics.model import CallError
-from sparsec.integrations.flex import mask_mod, score_mod
+from sparsec.integrations.flex import FlexUnavailable, mask_mod, score_mod
 from sparsec.reference import attention, mask
 from sparsec.sema.model import Documents, ResolvedPattern
+from sparsec.testing.inputs import drawn_inputs
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 TERMS = [
@@ -34,6 +35,23 @@ TERMS = [
 ]
 
 
+INPUTS = {
+    "length": "window(x) | columns(3 .. x) | columns(x ..)",
+    "tokens": "x",
+    "columns": "x",
+    "columns(blocks)": "x",
+    "slashes": "x",
+    "slashes(blocks)": "x - window(20)",
+    "slashes(tiles)": "x",
+    "rows": "x",
+    "rows(blocks)": "x | sink(5 + h)",
+    "blocks": "x",
+    "blocks(16, 48)": "x",
+    "labels": "x",
+    "tree": "x",
+}
+
+
 def flex_mask(pattern: ResolvedPattern, n_q: int, n_k: int, cu_seqlens: Sequence[int] | None = None) -> torch.Tensor:
     test = mask_mod(pattern, n_q, n_k, torch.device("cpu"), cu_seqlens=cu_seqlens)
     head = torch.arange(pattern.heads)[:, None, None]
@@ -46,6 +64,26 @@ def flex_mask(pattern: ResolvedPattern, n_q: int, n_k: int, cu_seqlens: Sequence
 def test_each_term_is_the_reference_formula(term: str, n_q: int, n_k: int) -> None:
     pattern = sparsec.parse(f"pattern p {{ block 32 attend {term} }}").pattern().resolve(4, 2)
     assert torch.equal(flex_mask(pattern, n_q, n_k), mask(pattern, n_q, n_k))
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+@pytest.mark.parametrize(("n_q", "n_k"), [(100, 100), (37, 93)])
+@pytest.mark.parametrize("seed", range(6))
+def test_inputs(kind: str, n_q: int, n_k: int, seed: int) -> None:
+    text = f"pattern p {{ block 32 input x : {kind} where h == 1 attend none otherwise attend {INPUTS[kind]} }}"
+    pattern = sparsec.parse(text).pattern().resolve(4, 2)
+    given = drawn_inputs(pattern, batch=2, n_q=n_q, n_k=n_k, q_offset=n_k - n_q, seed=seed)
+    test = mask_mod(pattern, n_q, n_k, torch.device("cpu"), inputs=given)
+    axes = [torch.arange(n).view(-1, *[1] * (3 - axis)) for axis, n in enumerate((2, 4, n_q, n_k))]
+    assert torch.equal(test(*axes).expand(2, 4, n_q, n_k), mask(pattern, n_q, n_k, inputs=given).expand(2, -1, -1, -1))
+
+
+def test_inputs_that_are_not_given_or_of_documents_that_restart() -> None:
+    pattern = sparsec.parse("pattern p { input x : tokens documents restart attend x }").pattern().resolve(2, 2)
+    marks, at = {"x": torch.ones(1, 9, dtype=torch.bool)}, torch.device("cpu")
+    for inputs, bounds in ((None, (0, 9)), (marks, (0, 5, 9))):
+        with pytest.raises(FlexUnavailable, match="a set with inputs"):
+            mask_mod(pattern, 9, 9, at, cu_seqlens=bounds, inputs=inputs)
 
 
 def test_heads_of_different_shapes_keep_their_own_sets() -> None:
@@ -87,6 +125,16 @@ def test_score(modifiers: str) -> None:
         scores.masked_fill(~live, -torch.inf).logsumexp(-1).double(), expected, rtol=1e-5, atol=1e-6
     )
     assert (bend is None) == (not modifiers)
+
+
+def test_weights_of_keys() -> None:
+    pattern = sparsec.parse("pattern p { input w : weights key_bias w softcap 2 attend full }").pattern().resolve(4, 2)
+    w, scores = torch.randn(1, 2, 9), torch.randn(1, 4, 5, 9)
+    bend = score_mod(pattern, 4, torch.device("cpu"), inputs={"w": w})
+    assert bend is not None
+    bent = bend(scores, *torch.meshgrid(*map(torch.arange, scores.shape), indexing="ij"))
+    expected = 2 * torch.tanh(scores / 2) + w.repeat_interleave(2, 1)[:, :, None]
+    torch.testing.assert_close(bent, expected)
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.sparse")), ids=lambda path: path.stem)
