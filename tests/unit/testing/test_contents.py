@@ -8,6 +8,7 @@ import torch
 import sparsec
 from sparsec.diagnostics.model import CallError
 from sparsec.reference.mask import mask
+from sparsec.reference.parts import InputTensors
 from sparsec.runtime.inputs.checks import flat_inputs
 from sparsec.sema.inputs import settled
 from sparsec.sema.model import ResolvedPattern
