@@ -96,7 +96,7 @@ def _head(
     full, partial, tiles = (np.zeros(shape, np.int64) for _ in range(3))
     column_sizes = np.bincount(np.arange(columns_of_tiles) // per_cell[1], minlength=shape[1])
     rows = []
-    for tile in _spread(rows_of_tiles, QUERY_TILE_LIMIT):
+    for tile in spread(rows_of_tiles, QUERY_TILE_LIMIT):
         row = _visited(program, constants, tile, length)
         rows.append(row)
         cell = tile // per_cell[0]
@@ -122,7 +122,7 @@ def _head(
     )
 
 
-def _spread(count: int, limit: int) -> list[int]:
+def spread(count: int, limit: int) -> list[int]:
     """All of range(count), or `limit` of them, one at a varying place of each equal part: no stride can hide."""
     if count <= limit:
         return list(range(count))
@@ -134,7 +134,7 @@ def _sample(rows: list[_Row], program: TileProgram) -> list[_Row]:
     pairs = sum(len(row.partial) for row in rows) * program.query_tile * program.key_tile
     if pairs <= PAIR_LIMIT:
         return rows
-    return [rows[n] for n in _spread(len(rows), max(len(rows) * PAIR_LIMIT // pairs, 16))]
+    return [rows[n] for n in spread(len(rows), max(len(rows) * PAIR_LIMIT // pairs, 16))]
 
 
 def _visited(program: TileProgram, constants: Mapping[str, int], tile: int, length: int) -> _Row:

@@ -6,8 +6,12 @@ BASELINES = {
     "cudnn": "SDPA dense, cuDNN",
     "flex": "FlexAttention",
     "flex64": "FlexAttention, blocks of 64",
+    "masked": "SDPA masked",
+    "gather": "gathered by hand",
 }
 USUAL = ("sdpa", "flex")
 """Those that run if none is named; on a GPU SDPA runs as `flash` and `cudnn`."""
+USUAL_WITH_INPUTS = ("sdpa", "masked", "flex", "gather")
+"""The same of a pattern with inputs."""
 DENSE = ("sdpa", "flash", "cudnn")
 """Those that compute every pair."""

@@ -6,19 +6,22 @@ Invariant: nothing of size Nq x Nk is built but by `eager`; the sampled rows are
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sparsec.bench.baseline_names import DENSE
+from sparsec.bench.live import live_mask, shared
 from sparsec.diagnostics.model import CallError, SparsecError
 from sparsec.integrations.flex import Flex, FlexUnavailable, compile_flex, in_one_line
 from sparsec.reference import attention, mask
+from sparsec.reference.parts import InputTensors, inputs_of_part
 from sparsec.reference.tolerance import allowed_errors
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema.model import Documents, ResolvedPattern
@@ -62,7 +65,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class BenchCase:
-    """What is measured: `length` queries on as many keys; `dtype` as torch calls it."""
+    """What is measured: `length` queries on as many keys; `dtype` as torch calls it; `given`: the pattern's inputs."""
 
     pattern: ResolvedPattern
     batch: int
@@ -70,12 +73,14 @@ class BenchCase:
     head_dim: int
     dtype: torch.dtype
     device: torch.device
+    given: Mapping[str, InputTensors] = field(default_factory=dict)
 
     def call(self, attn: SparseAttention) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-        """`attn` on q, k and v; where the pattern has `documents`, on one that fills the sequence."""
-        if not attn.documents:
-            return attn
-        return partial(attn, cu_seqlens=torch.tensor([0, self.length], dtype=torch.int32, device=self.device))
+        """`attn` on q, k and v, with the inputs; where the pattern has `documents`, on one that fills the sequence."""
+        more: dict[str, Any] = {"inputs": self.given} if self.given else {}
+        if attn.documents:
+            more["cu_seqlens"] = torch.tensor([0, self.length], dtype=torch.int32, device=self.device)
+        return partial(attn, **more) if more else attn
 
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
         """Normal q [batch, heads, length, head_dim] and k, v [batch, kv_heads, length, head_dim], always the same."""
@@ -116,7 +121,14 @@ def simplifications(pattern: ResolvedPattern, against: Collection[str]) -> tuple
     return tuple(found)
 
 
-def compare(pattern: ResolvedPattern, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> Comparison:
+def compare(
+    pattern: ResolvedPattern,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    given: Mapping[str, InputTensors] | None = None,
+) -> Comparison:
     """The error of `out` [B, H, N, D] on up to 4 runs of 32 rows, the first and the last among them.
 
     A learned sink is taken to be 0, and `documents` to be one document.
@@ -130,7 +142,7 @@ def compare(pattern: ResolvedPattern, q: Tensor, k: Tensor, v: Tensor, out: Tens
     starts = sorted({n * (length - size) // max(SAMPLE_BLOCKS - 1, 1) for n in range(SAMPLE_BLOCKS)})
     ours, plain = [], []
     for start in starts:
-        live = mask(plainly, size, length, q_offset=start).to(q.device)
+        live = _sampled(plainly, given or {}, start, size, length).to(q.device)
         for heads, groups in parts:
             attend = partial(
                 attention,
@@ -146,6 +158,14 @@ def compare(pattern: ResolvedPattern, q: Tensor, k: Tensor, v: Tensor, out: Tens
             ours.append((out.detach()[:1, heads, start : start + size].double() - exact).abs())
             plain.append((plain_out.double() - exact).abs())
     return Comparison(_error(ours), _error(plain), len(starts) * size, q.dtype)
+
+
+def _sampled(pattern: ResolvedPattern, given: Mapping[str, InputTensors], start: int, size: int, length: int) -> Tensor:
+    """bool [H, size, length]: the mask of the queries from `start` on, in sequence 0."""
+    if not pattern.inputs:
+        return mask(pattern, size, length, q_offset=start)
+    part = inputs_of_part(pattern, given, queries=(start, start + size), keys=(0, length))
+    return mask(pattern, size, length, q_offset=start, inputs=part)[0]
 
 
 def _error(differences: list[Tensor]) -> Error:
@@ -167,6 +187,13 @@ def dense(
     Backends: "sdpa" (PyTorch's choice), "flash", "cudnn". Raises BaselineAbsent where that one does not run.
     """
     return _scaled_dot_product(q, k, v, None, causal, scale, backend)
+
+
+def masked(live: Tensor, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None) -> Callable[[], Tensor]:
+    """The same with the pattern's mask, made beforehand: bool [B or 1, X, Nq, Nk], X being 1, the KV heads or all."""
+    if 1 < live.shape[1] < q.shape[1]:
+        live = live.repeat_interleave(q.shape[1] // live.shape[1], dim=1)
+    return _scaled_dot_product(q, k, v, live.to(q.device), False, scale, "sdpa")
 
 
 def over_dense_cache(
@@ -210,6 +237,20 @@ def copying(tensor: Tensor) -> Callable[[], Tensor]:
     return lambda: target.copy_(source)
 
 
+MASKED_LIMIT = 1 << 30
+"""Pairs of distinct heads up to which a mask is made for the baselines that take one."""
+
+
+def baseline_mask(
+    pattern: ResolvedPattern, given: Mapping[str, InputTensors], n_q: int, n_k: int, start: int
+) -> Tensor:
+    """`live_mask`. Raises BaselineAbsent where it is too large."""
+    pairs = shared(pattern, given).heads * n_q * n_k
+    if pairs > MASKED_LIMIT:
+        raise BaselineAbsent(f"its mask has {pairs:.2g} pairs at {n_k} tokens, more than {MASKED_LIMIT:.2g}")
+    return live_mask(pattern, given, n_q, n_k, start)
+
+
 def eager(pattern: ResolvedPattern, q: Tensor, k: Tensor, v: Tensor) -> Callable[[], Tensor]:
     """Plain PyTorch with all scores and a mask, made beforehand. Raises BaselineAbsent where they are too many."""
     scores = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
@@ -222,11 +263,19 @@ def eager(pattern: ResolvedPattern, q: Tensor, k: Tensor, v: Tensor) -> Callable
     return lambda: attend()[0]
 
 
-def flex_with_gradients(pattern: ResolvedPattern, q: Tensor, k: Tensor, v: Tensor, *, block: int = 128) -> Flex:
+def flex_with_gradients(
+    pattern: ResolvedPattern,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    block: int = 128,
+    inputs: Mapping[str, InputTensors] | None = None,
+) -> Flex:
     """`compile_flex` after a first backward pass. Raises FlexUnavailable, on a CPU always: it has no backward there."""
     if q.device.type == "cpu":
         raise FlexUnavailable("it has no backward pass on a CPU")
-    flex = compile_flex(pattern, q, k, v, block=block)
+    flex = compile_flex(pattern, q, k, v, block=block, inputs=inputs)
     started = time.perf_counter()
     try:
         torch.autograd.grad(flex.call().sum(), (q, k, v))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparsec.bench.baseline_names import BASELINES
 from sparsec.bench.forward import launched_lines
@@ -81,7 +81,7 @@ def measure_cached(
     from sparsec.bench.baseline_calls import Passes, baseline_calls
     from sparsec.bench.baselines import copying
     from sparsec.bench.clock import CALLS_BESIDE_ROUNDS, median_seconds
-    from sparsec.reference import mask
+    from sparsec.bench.live import live_mask
 
     pattern, length = case.pattern, case.length
     report("filling the cache")
@@ -92,14 +92,20 @@ def measure_cached(
     cache.values.normal_()
     cache.lengths_tensor.fill_(length - new)
     cache.refresh()
-    calls: dict[str, Callable[[], object]] = {"sparsec": lambda: attn(*few, cache=cache)}
-    found = baseline_calls(pattern, (few[0], k, v), against, passes=Passes.CACHED, causal=True, report=report)
+    more: dict[str, Any] = {"inputs": case.given} if case.given else {}
+    calls: dict[str, Callable[[], object]] = {"sparsec": lambda: attn(*few, cache=cache, **more)}
+    found = baseline_calls(
+        pattern, (few[0], k, v), against, passes=Passes.CACHED, causal=True, report=report, given=case.given
+    )
     calls |= found.calls
     calls["copy"] = copying(k)
     report(f"timing {', '.join(calls)} at {length} tokens, {repeats} rounds")
     times = median_seconds(calls, repeats=repeats, device=case.device)
     per_group = pattern.heads // pattern.kv_heads
-    seen = mask(pattern, 1, length)[:, 0].view(pattern.kv_heads, per_group, length).any(dim=1)
+    last = live_mask(pattern, case.given, new, length, length - new)[0, :, -1]
+    seen = (
+        last.repeat_interleave(pattern.heads // len(last), dim=0).view(pattern.kv_heads, per_group, length).any(dim=1)
+    )
     live, dense_keys = case.batch * int(seen.sum()), case.batch * pattern.kv_heads * length
     key_bytes = 2 * case.head_dim * k.element_size()
     return CachedFigures(

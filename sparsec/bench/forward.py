@@ -34,6 +34,7 @@ class Measurement:
     absent: dict[str, str]
     launched: tuple[str, ...]
     flex_compile_seconds: float | None
+    flex_mask_seconds: float | None
     live_pairs: float
     dense_pairs: float
     causal: bool
@@ -63,6 +64,7 @@ class Measurement:
             "absent": self.absent,
             "host_time_in": self.launched,
             "flex_compile_s": self.flex_compile_seconds,
+            "flex_block_mask_s": self.flex_mask_seconds,
             "live_fraction": self.live_pairs / self.dense_pairs,
             "live_exact": self.exact,
             "causal": self.causal,
@@ -78,6 +80,15 @@ def launched_lines(measured: Sequence[Measurement | GradientFigures | CachedFigu
     """In words, whose times have the host's launches in them."""
     names = dict.fromkeys(name for each in measured for name in each.launched)
     return [f"the host's time to launch is in that of: {', '.join(names)}"] if names else []
+
+
+def coverage_of(case: BenchCase, cells: tuple[int, int] = (1, 1)) -> tuple[HeadCoverage, ...]:
+    """What is live, with the inputs that the case has."""
+    from sparsec.bench.live import given_coverage
+
+    if case.given:
+        return given_coverage(case.pattern, case.given, case.length, cells)
+    return pattern_coverage(Lowered(case.pattern), case.length, cells)
 
 
 def measure(
@@ -97,15 +108,17 @@ def measure(
 
     pattern = case.pattern
     report("counting live pairs")
-    found = pattern_coverage(Lowered(pattern), case.length) if found is None else found
+    found = coverage_of(case) if found is None else found
     causal = all(head.causal for head in found)
     (q, k, v), attend = case.inputs(), case.call(attn)
     comparison = None
     if check:
         report("comparing with float64")
-        comparison = compare(pattern, q, k, v, attend(q, k, v))
+        comparison = compare(pattern, q, k, v, attend(q, k, v), case.given)
     calls: dict[str, Callable[[], object]] = {"sparsec": lambda: attend(q, k, v)}
-    baselines = baseline_calls(pattern, (q, k, v), against, passes=Passes.FORWARD, causal=causal, report=report)
+    baselines = baseline_calls(
+        pattern, (q, k, v), against, passes=Passes.FORWARD, causal=causal, report=report, given=case.given
+    )
     calls |= baselines.calls
     calls["sgemm"], product_flops = matrix_product(case.dtype, case.device)
     report(f"timing {', '.join(calls)} at {case.length} tokens, {repeats} rounds")
@@ -119,6 +132,7 @@ def measure(
         absent=baselines.absent,
         launched=tuple(name for name, taken in times.items() if taken.host),
         flex_compile_seconds=baselines.flex_compile_seconds,
+        flex_mask_seconds=baselines.flex_mask_seconds,
         live_pairs=live,
         dense_pairs=case.batch * pattern.heads * pairs,
         causal=causal,

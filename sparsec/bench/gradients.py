@@ -9,11 +9,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sparsec.analysis.coverage import pattern_coverage
 from sparsec.bench.baseline_names import BASELINES
-from sparsec.bench.forward import launched_lines
+from sparsec.bench.forward import coverage_of, launched_lines
 from sparsec.diagnostics.tables import table
-from sparsec.pipeline import Lowered
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,14 +59,16 @@ def measure_gradients(
     from sparsec.bench.clock import median_seconds
 
     report("counting live pairs")
-    found = pattern_coverage(Lowered(case.pattern), case.length)
+    found = coverage_of(case)
     causal = all(head.causal for head in found)
     live = sum(len(head.heads) * head.live_pairs for head in found)
     pairs = case.length * (case.length + 1) / 2 if causal else case.length**2
     q, k, v = leaves = tuple(each.requires_grad_() for each in case.inputs())
     attend = case.call(attn)
     forwards: dict[str, Callable[[], Tensor]] = {"sparsec": lambda: attend(q, k, v)}
-    baselines = baseline_calls(case.pattern, (q, k, v), against, passes=Passes.GRADIENTS, causal=causal, report=report)
+    baselines = baseline_calls(
+        case.pattern, (q, k, v), against, passes=Passes.GRADIENTS, causal=causal, report=report, given=case.given
+    )
     forwards |= baselines.calls
     calls: dict[str, Callable[[], object]] = {}
     for name, forward in forwards.items():

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from sparsec.bench.baseline_names import BASELINES, DENSE, USUAL
+from sparsec.bench.baseline_names import BASELINES, DENSE, USUAL, USUAL_WITH_INPUTS
 from sparsec.bench.cached import CachedFigures, cached_table, measure_cached
 from sparsec.bench.forward import Measurement, launched_lines, measure
 from sparsec.bench.gradients import GRADIENT_BASELINES, GradientFigures, gradients_table, measure_gradients
-from sparsec.cli.options import choose, complete, file_argument, kernel_options, open_program, pattern_options
+from sparsec.cli.inputs import InputSources, inputs_option
+from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolved
 from sparsec.cli.show import LENGTH_LIMIT
 from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.tables import duration, percent, table
+from sparsec.sema.model import InputKind
+from sparsec.sema.shapes import Sizes
+
+if TYPE_CHECKING:
+    from sparsec.bench.baselines import BenchCase
 
 
 @click.command()
@@ -34,6 +42,7 @@ from sparsec.diagnostics.tables import duration, percent, table
 )
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--device", help="cpu, cuda or cuda:1; the GPU if left out and there is one.")
+@inputs_option
 @click.option(
     "--against",
     help=f"Any of {', '.join(BASELINES)}, with --backward eager too, with commas; or none. On a GPU sdpa stands for "
@@ -57,6 +66,7 @@ def bench(
     lengths: tuple[int, ...],
     batch: int,
     device: str | None,
+    sources: InputSources,
     against: str | None,
     backward: bool,
     decode: bool,
@@ -78,16 +88,22 @@ def bench(
     new = 1 if decode else prefill_chunk
     if new is not None and new > min(lengths):
         raise click.UsageError(f"expected a chunk of at most --seq-len {min(lengths)} tokens, got {new}")
-    known, usual = (GRADIENT_BASELINES, (*USUAL, "eager")) if backward else (BASELINES, USUAL)
-    named = _named_baselines(against, known, usual)
     pattern = choose(open_program(file), name, settings, or_first=True)
-    found = complete(pattern, heads, kv_heads)
+    found = resolved(pattern, heads, kv_heads)
+    sources.check(found)
+    usual = USUAL_WITH_INPUTS if found.inputs else (*USUAL, "eager") if backward else USUAL
+    named = _named_baselines(against, GRADIENT_BASELINES if backward else BASELINES, usual)
+    if new is not None and any(input_.kind in OF_KEYS for input_ in found.inputs):
+        raise click.UsageError("expected no inputs that speak of keys with --decode or --prefill-chunk, got some")
     with progress() as report:
         report("importing torch")
         import sparsec
         from sparsec.bench.baselines import baselines_on, make_case, simplifications
 
         cases = [make_case(found, batch, length, head_dim, dtype, device) for length in lengths]
+        if found.inputs:
+            report("drawing the inputs")
+            cases = [replace(case, given=sources.tensors(found, _sizes(case, new), case.device)) for case in cases]
         baselines = baselines_on(cases[0].device, named)
         report(f"compiling {pattern.name}")
         attn = sparsec.compile(
@@ -118,6 +134,7 @@ def bench(
         "kv_heads": found.kv_heads,
         "head_dim": head_dim,
         "repeats": repeats,
+        **({"inputs": sources.described(found).removeprefix("inputs ")} if found.inputs else {}),
     }
     simpler = simplifications(found, baselines)
     if form == "json":
@@ -129,6 +146,17 @@ def bench(
         click.echo(cached_table(cached, baselines))
     else:
         click.echo(gradients_table(gradients, baselines) if backward else _table(measured, baselines))
+
+
+OF_KEYS = (InputKind.TOKENS, InputKind.LABELS, InputKind.WEIGHTS)
+"""Inputs that a cache remembers of earlier keys."""
+
+
+def _sizes(case: BenchCase, new: int | None) -> Sizes:
+    """Those of the timed call."""
+    heads, kv_heads = case.pattern.heads, case.pattern.kv_heads
+    n_q = case.length if new is None else new
+    return Sizes(case.batch, heads, kv_heads, n_q, n_q, case.length, case.length - n_q)
 
 
 def _named_baselines(text: str | None, known: Collection[str], usual: tuple[str, ...]) -> tuple[str, ...]:
@@ -171,6 +199,9 @@ def _table(measured: list[Measurement], baselines: tuple[str, ...]) -> str:
     compiled = [each.flex_compile_seconds for each in measured if each.flex_compile_seconds is not None]
     if compiled:
         lines.append(f"compiling FlexAttention, not counted: {', '.join(map(duration, compiled))}")
+    masks = [each.flex_mask_seconds for each in measured if each.flex_mask_seconds is not None]
+    if masks:
+        lines.append(f"making FlexAttention's BlockMask, at each call, not counted: {', '.join(map(duration, masks))}")
     lines += dict.fromkeys(
         f"{BASELINES[name]} did not run: {why}" for each in measured for name, why in each.absent.items()
     )

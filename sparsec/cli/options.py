@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from sparsec.backends import registry
-from sparsec.diagnostics.model import CallError, DiagnosticError
+from sparsec.diagnostics.model import DiagnosticError
 from sparsec.diagnostics.source import SourceFile
 from sparsec.program import Pattern, Program, parse
 from sparsec.sema.model import ResolvedPattern
@@ -128,15 +128,6 @@ def parsed(settings: tuple[str, ...]) -> dict[str, str]:
             raise click.BadParameter(f"expected each name once, got {key.strip()!r} twice", param_hint="'--set'")
         params[key.strip()] = text.strip()
     return params
-
-
-def complete(pattern: Pattern, heads: int | None, kv_heads: int | None) -> ResolvedPattern:
-    """As `resolved`. Raises CallError besides for a pattern with inputs, whose set a call completes."""
-    found = resolved(pattern, heads, kv_heads)
-    if found.inputs:
-        names = ", ".join(input_.name for input_ in found.inputs)
-        raise CallError(f"expected a pattern that no call completes, got {pattern.name!r} with the inputs {names}")
-    return found
 
 
 def resolved(pattern: Pattern, heads: int | None, kv_heads: int | None) -> ResolvedPattern:

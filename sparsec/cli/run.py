@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sparsec.analysis.coverage import pattern_coverage
-from sparsec.bench.baseline_names import BASELINES, DENSE, USUAL
-from sparsec.bench.forward import Measurement, measure
+from sparsec.bench.baseline_names import BASELINES, DENSE, USUAL, USUAL_WITH_INPUTS
+from sparsec.bench.forward import Measurement, coverage_of, measure
+from sparsec.cli.inputs import InputSources, inputs_option
 from sparsec.cli.options import (
     choose,
-    complete,
     file_argument,
     kernel_options,
     open_program,
     pattern_options,
+    resolved,
 )
-from sparsec.cli.show import LENGTH_LIMIT, pictures
+from sparsec.cli.show import LENGTH_LIMIT, cells_for, pictures
 from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.tables import count, duration, percent, table
+from sparsec.sema.shapes import Sizes
 
 if TYPE_CHECKING:
     from sparsec.bench.baselines import Comparison
@@ -36,6 +38,7 @@ PICTURES = 2
 @kernel_options
 @click.option("--seq-len", type=click.IntRange(1, LENGTH_LIMIT), default=8192, show_default=True, metavar="N")
 @click.option("--device", help="cpu, cuda or cuda:1; the GPU if left out and there is one.")
+@inputs_option
 @click.option("--no-flex", is_flag=True, help="Leave FlexAttention out: its compilation takes 10 to 30 seconds.")
 def run(
     file: Path,
@@ -47,6 +50,7 @@ def run(
     dtype: str,
     seq_len: int,
     device: str | None,
+    sources: InputSources,
     no_flex: bool,
 ) -> None:
     """Compile a pattern for this machine and run it on N random tokens.
@@ -57,14 +61,18 @@ def run(
     Example: sparsec run examples/s2.sparse --seq-len 8192 --set every=8b
     """
     pattern = choose(open_program(file), name, settings, or_first=True)
-    found = complete(pattern, heads, kv_heads)
-    lowered = pattern.lowered(found.heads, found.kv_heads)
+    found = resolved(pattern, heads, kv_heads)
+    sources.check(found)
     with progress() as report:
         report("importing torch")
         import sparsec
         from sparsec.bench.baselines import make_case, simplifications
 
         case = make_case(found, 1, seq_len, head_dim, dtype, device)
+        if found.inputs:
+            report("drawing the inputs")
+            sizes = Sizes(1, found.heads, found.kv_heads, seq_len, seq_len, seq_len, 0)
+            case = replace(case, given=sources.tensors(found, sizes, case.device))
         report(f"compiling {pattern.name}")
         started = time.perf_counter()
         attn = sparsec.compile(
@@ -76,14 +84,18 @@ def run(
         f"{count(found.kv_heads, 'KV head')}, head dim {head_dim}, {dtype} on {case.device}; "
         f"target {attn.target}, compiled in {duration(compiled)}\n"
     )
-    against = [name for name in USUAL if name != "flex" or not no_flex]
+    usual = USUAL_WITH_INPUTS if found.inputs else USUAL
+    if found.inputs:
+        click.echo(f"{sources.described(found)}\n")
+    against = [name for name in usual if name != "flex" or not no_flex]
     for line in simplifications(found, against):
         click.echo(f"{line}\n")
-    click.echo(pictures(lowered, seq_len, limit=PICTURES))
     with progress() as report:
-        measured = measure(
-            attn, case, against, repeats=REPEATS, report=report, check=True, found=pattern_coverage(lowered, seq_len)
-        )
+        report("counting live pairs")
+        covered = coverage_of(case, cells_for(found))
+    click.echo(pictures(covered, seq_len, limit=PICTURES))
+    with progress() as report:
+        measured = measure(attn, case, against, repeats=REPEATS, report=report, check=True, found=covered)
     assert measured.comparison is not None, "the comparison was asked for"
     click.echo(f"\n{_verdict(measured.comparison)}\n")
     click.echo(_times(measured))
@@ -112,6 +124,8 @@ def _times(measured: Measurement) -> str:
         )
     if measured.flex_compile_seconds is not None:
         lines.append(f"compiling FlexAttention took {duration(measured.flex_compile_seconds)}, not counted above")
+    if measured.flex_mask_seconds is not None:
+        lines.append(f"making its BlockMask, at each call, takes {duration(measured.flex_mask_seconds)} more")
     for name, reason in measured.absent.items():
         lines.append(f"{BASELINES[name]} did not run: {reason}")
     return "\n".join(lines)

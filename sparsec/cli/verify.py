@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sparsec.backends import registry
+from sparsec.cli.inputs import InputSources, inputs_option
 from sparsec.cli.options import (
     choose,
-    complete,
     file_argument,
     kernel_options,
     open_program,
     pattern_options,
+    resolved,
     value_dim_option,
 )
 from sparsec.cli.proofs import check_prover, claims_about, claims_text, extras
@@ -62,6 +63,7 @@ class Verdict:
 @pattern_options
 @kernel_options
 @value_dim_option
+@inputs_option
 @click.option("--device", help="cpu, cuda or cuda:1; the GPU if left out and there is one.")
 @click.option("--target", type=click.Choice(registry.compared()), help="What runs it; the device's best if left out.")
 @click.option(
@@ -92,6 +94,7 @@ def verify(
     head_dim: int,
     value_dim: int | None,
     dtype: str,
+    sources: InputSources,
     device: str | None,
     target: str | None,
     examples: int,
@@ -117,12 +120,14 @@ def verify(
     patterns = [choose(program, each, settings) for each in ((name,) if name is not None else program.patterns)]
     if case_text is not None and len(patterns) > 1:
         raise click.UsageError(f"expected --pattern with --case, one of: {', '.join(program.patterns)}")
-    found = [(pattern, complete(pattern, heads, kv_heads)) for pattern in patterns]
+    found = [(pattern, resolved(pattern, heads, kv_heads)) for pattern in patterns]
+    for _, meaning in found:
+        sources.check(meaning)
     again = _command(ctx, file)
     verdicts = []
     for pattern, meaning in found:
         with progress() as report:
-            tested = _Tested(pattern, meaning, head_dim, value_dim or head_dim, dtype, device, target, report)
+            tested = _Tested(pattern, meaning, head_dim, value_dim or head_dim, dtype, sources, device, target, report)
             results, notes = tested.results(examples, seed, case_text) if examples or case_text else ((), ())
             claims = tested.proved() if prove else ()
         verdicts.append(Verdict(pattern.name, results, claims, notes))
@@ -145,6 +150,7 @@ class _Tested:
     head_dim: int
     value_dim: int
     dtype: str
+    sources: InputSources
     device: str | None
     target: str | None
     report: Callable[[str], None]
@@ -175,6 +181,7 @@ class _Tested:
         from sparsec.runtime.positions import check_positions
 
         meaning, name, where = self.meaning, self.pattern.name, self.where
+        contents = self.sources.contents(meaning) if self.sources.given else {}
         case = None if case_text is None else cases.parse_case(case_text)
         if case is not None:
             check_positions(case.offset, case.queries, case.keys)
@@ -191,7 +198,7 @@ class _Tested:
             target=self.target,
         )
         self.title = f"target {attn.target} on {where.device}"
-        subject = verify.Subject.of(meaning, attn, where.device)
+        subject = verify.Subject.of(meaning, attn, where.device, contents)
         if case is not None:
             return (verify.run_case(subject, case),), ()
         results = verify.verify(
@@ -223,6 +230,8 @@ def _command(ctx: click.Context, file: Path) -> Callable[[str, Failure], str]:
     for key in ("heads", "kv_heads", "head_dim", "value_dim", "dtype", "device", "target"):
         if ctx.get_parameter_source(key) is click.core.ParameterSource.COMMANDLINE:
             words += ["--" + key.replace("_", "-"), str(given[key])]
+    for text in given["sources"].texts:
+        words += ["--inputs", text]
     for setting in given["settings"]:
         words += ["--set", setting]
     return lambda pattern, failure: shlex.join([*words, "--pattern", pattern, "--case", str(failure.case)])

@@ -17,13 +17,13 @@ from torch import Tensor
 from sparsec.diagnostics.model import CallError, SparsecError
 from sparsec.integrations.flex_inputs import CallPlace, input_test, length_number
 from sparsec.ir.bands.draws import split_mix
+from sparsec.reference.parts import InputTensors
 from sparsec.sema import model
 from sparsec.sema.inputs import settled
 from sparsec.sema.model import Documents, ResolvedPattern, Term
 from sparsec.sema.modifiers import Alibi, KeyBias, LearnedSink, Modifier, Softcap
 from sparsec.sema.terms import parts_of
 
-InputTensors = Tensor | tuple[Tensor, Tensor]
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 _Number = int | Tensor
@@ -68,9 +68,11 @@ def compile_flex(
         alike = len(set(pattern.terms)) == 1 and all(t.dim() < 3 or t.shape[1] == 1 for t in tensors)
         bounds = None if pattern.documents is Documents.NONE else (0, k.shape[2])
 
+        live = mask_mod(pattern, q.shape[2], k.shape[2], q.device, cu_seqlens=bounds, inputs=inputs)
+
         def build() -> BlockMask:
             return create_block_mask(
-                mask_mod(pattern, q.shape[2], k.shape[2], q.device, cu_seqlens=bounds, inputs=inputs),
+                live,
                 max((len(t) for t in tensors), default=1) if tensors else None,
                 None if alike else pattern.heads,
                 q.shape[2],

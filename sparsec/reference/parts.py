@@ -16,7 +16,7 @@ from sparsec.sema.shapes import tile_of
 InputTensors = Tensor | tuple[Tensor, Tensor]
 
 
-def part_of(
+def inputs_of_part(
     pattern: ResolvedPattern,
     given: Mapping[str, InputTensors],
     *,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -18,9 +18,13 @@ from torch.func import functional_call
 from sparsec.backends import registry
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.reference.mask import mask
+from sparsec.reference.parts import InputTensors, inputs_of_part
 from sparsec.runtime.module import SparseAttention
-from sparsec.sema.model import ResolvedPattern
+from sparsec.sema.inputs import settled
+from sparsec.sema.model import InputKind, ResolvedPattern
+from sparsec.sema.shapes import Sizes
 from sparsec.testing.cases import CHECKS, PAIRS, Case, cases
+from sparsec.testing.contents import Contents
 from sparsec.testing.gradients import check_gradients
 from sparsec.testing.probes import Attend, check_forward
 from sparsec.testing.search import Report, Search
@@ -39,17 +43,49 @@ class Subject:
     device: torch.device
     sink: Tensor | None = None
     """The learned sink that every call has, on the CPU; None if the pattern has none."""
+    contents: Mapping[str, Contents] = field(default_factory=dict)
+    """What inputs hold, by name; drawn as `Case.given` does where nothing is said."""
 
     @classmethod
-    def of(cls, pattern: ResolvedPattern, attn: SparseAttention, device: torch.device) -> Subject:
+    def of(
+        cls,
+        pattern: ResolvedPattern,
+        attn: SparseAttention,
+        device: torch.device,
+        contents: Mapping[str, Contents] | None = None,
+    ) -> Subject:
         """With a learned sink, if there is one, that differs from head to head. Raises as `check_runs` does."""
         check_runs(attn.target, device)
         sink = torch.linspace(-1.0, 1.5, pattern.heads).requires_grad_() if pattern.score.learned else None
-        return cls(pattern, attn, device, sink)
+        return cls(pattern, attn, device, sink, contents or {})
 
     def visible(self, case: Case) -> Tensor:
         """The reference's mask, bool [heads, queries, keys]."""
-        return mask(self.pattern, case.queries, case.keys, case.offset, cu_seqlens=case.cu_seqlens)
+        given = self.given(case)
+        return mask(self.pattern, case.queries, case.keys, case.offset, cu_seqlens=case.cu_seqlens, inputs=given)
+
+    def given(self, case: Case) -> dict[str, InputTensors] | None:
+        """The inputs of a case, on the CPU; None for a pattern without."""
+        pattern = self.pattern
+        if not pattern.inputs:
+            return None
+        if not self.contents:
+            return case.given(pattern)
+        sizes = Sizes(case.batch, pattern.heads, pattern.kv_heads, case.queries, case.keys, case.keys, case.offset)
+        drawn: dict[str, InputTensors] = {}
+        for decl in settled(pattern.inputs, pattern.block):
+            of = self.contents[decl.name]
+            drawn[decl.name] = replace(of, seed=of.seed + case.seed).drawn(decl, sizes, pattern.block)
+        return drawn
+
+    def moved(self, given: Mapping[str, InputTensors]) -> dict[str, InputTensors]:
+        """The inputs on the device."""
+        return {
+            name: value.to(self.device)
+            if isinstance(value, Tensor)
+            else (value[0].to(self.device), value[1].to(self.device))
+            for name, value in given.items()
+        }
 
     def inputs(self, case: Case) -> Inputs:
         attn = self.attn
@@ -57,9 +93,12 @@ class Subject:
 
     def attend(self, case: Case) -> Attend:
         """A call of the module as a function of tensors on the CPU, differentiable."""
-        offset, more = (None if case.bounds else case.offset), {}
+        more: dict[str, object] = {}
+        offset = None if case.bounds else case.offset
         if case.bounds:
             more["cu_seqlens"] = torch.tensor(case.bounds, dtype=torch.int32, device=self.device)
+        if (given := self.given(case)) is not None:
+            more["inputs"] = self.moved(given)
 
         def call(*qkv: Tensor) -> tuple[Tensor, Tensor]:
             out, lse = self.call(*qkv, q_offset=offset, **more)
@@ -163,7 +202,10 @@ def _absent(subject: Subject, check: str) -> str:
 
 
 def _sees_a_part(subject: Subject, case: Case) -> bool:
-    visible = mask(subject.pattern, case.chunks[-1], case.keys) if case.chunks else subject.visible(case)
+    if case.chunks and not subject.pattern.inputs:
+        visible = mask(subject.pattern, case.chunks[-1], case.keys)
+    else:
+        visible = subject.visible(case)
     seen = visible.sum(dim=-1)
     return bool(((seen > 0) & (seen < case.keys)).any())
 
@@ -196,7 +238,7 @@ def _probes(subject: Subject, case: Case) -> None:
         *(drawn.q, drawn.k, drawn.v, subject.visible(case), subject.pattern.score),
         sink=subject.sink,
         q_offset=case.offset,
-        apart=bool(case.bounds),
+        apart=bool(case.bounds or subject.pattern.inputs),
         within_tolerance=False,
     )
 
@@ -214,7 +256,7 @@ def _gradients(subject: Subject, case: Case) -> None:
 def _cache(subject: Subject, case: Case) -> None:
     """Each call's rows against the whole sequence so far; of a long first chunk the last rows alone."""
     pattern, attn = subject.pattern, subject.attn
-    drawn = subject.inputs(case)
+    drawn, given = subject.inputs(case), subject.given(case)
     held = attn.new_cache(case.batch, case.keys, device=subject.device)
     for arena in (held.keys, held.values):
         arena.fill_(float("nan"))
@@ -226,15 +268,29 @@ def _cache(subject: Subject, case: Case) -> None:
         for count in case.chunks:
             now, length = slice(length, length + count), length + count
             q, k, v = (t[:, :, now] for t in (drawn.q, drawn.k, drawn.v))
-            out, lse = subject.call(q, k, v, cache=held)
-            rows = min(count, max(1, PAIRS // (pattern.heads * case.batch * length)))
+            more: dict[str, object] = {}
+            rows, last = min(count, max(1, PAIRS // (pattern.heads * case.batch * length))), None
+            if given is not None:
+                new = inputs_of_part(pattern, given, queries=(length - count, length), keys=(length - count, length))
+                more["inputs"] = subject.moved(_for_cache(pattern, new))
+                last = inputs_of_part(pattern, given, queries=(length - rows, length), keys=(0, length))
+            out, lse = subject.call(q, k, v, cache=held, **more)
             found.append((out[:, :, -rows:], lse[:, :, -rows:]))
-            so_far = q[:, :, -rows:], drawn.k[:, :, :length], drawn.v[:, :, :length], mask(pattern, rows, length)
+            visible = mask(pattern, rows, length, inputs=last)
+            so_far = q[:, :, -rows:], drawn.k[:, :, :length], drawn.v[:, :, :length], visible
             wanted.append(expected_attention(*so_far, pattern.score, sink=sink, q_offset=length - rows))
     if held.length != length:
         raise AssertionError(f"the cache says that it holds {held.length} tokens of {length}")
     out, lse = (torch.cat(parts, dim=2) for parts in zip(*found, strict=True))
     assert_close(out, lse, _joined(wanted))
+
+
+def _for_cache(pattern: ResolvedPattern, given: Mapping[str, InputTensors]) -> dict[str, InputTensors]:
+    """The inputs with labels of int32, as a cache keeps them."""
+    labels = [decl.name for decl in pattern.inputs if decl.kind is InputKind.LABELS]
+    of_queries_and_keys = {name: given[name] for name in labels}
+    narrow = {name: (pair[0].to(torch.int32), pair[1].to(torch.int32)) for name, pair in of_queries_and_keys.items()}
+    return {**given, **narrow}
 
 
 def _joined(parts: list[Expected]) -> Expected:

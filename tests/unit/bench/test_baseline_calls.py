@@ -36,7 +36,7 @@ def test_a_backend_that_does_not_run_here_says_why() -> None:
 def test_what_runs_and_what_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = []
 
-    def refuse(*_: object, block: int) -> None:
+    def refuse(*_: object, block: int, inputs: object) -> None:
         blocks.append(block)
         raise FlexUnavailable("no compiler")
 

@@ -28,8 +28,8 @@ def test_run_fails_when_the_error_is_too_large(good: Path, monkeypatch: pytest.M
     honest = baselines.compare
 
     def spoiled(*arguments: object) -> baselines.Comparison:
-        pattern, q, k, v, out = arguments
-        return honest(pattern, q, k, v, out + 1e-3)  # type: ignore[arg-type, operator]
+        pattern, q, k, v, out, given = arguments
+        return honest(pattern, q, k, v, out + 1e-3, given)  # type: ignore[arg-type, operator]
 
     monkeypatch.setattr(baselines, "compare", spoiled)
     result = invoke("run", good, "--seq-len", "200", "--head-dim", "16", "--no-flex")

@@ -225,13 +225,9 @@ def test_one_is_one(good: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["show", "run", "verify", "bench"])
-def test_errors_in_the_file_and_sets_known_at_run_time(bad: Path, name: str) -> None:
+def test_errors_in_the_file(bad: Path, name: str) -> None:
     assert "error[E101]" in (result := invoke(name, bad)).stderr
     assert result.exit_code == 1
-    bad.write_text("pattern p { input x : columns  attend x }")
-    result = invoke(name, bad)
-    assert result.exit_code == 2
-    assert "expected a pattern that no call completes, got 'p' with the inputs x" in result.stderr
 
 
 def test_run_on_a_device_that_is_not_there(good: Path) -> None:
@@ -263,11 +259,3 @@ def test_an_interrupt_is_clean_and_a_broken_invariant_is_not_hidden(monkeypatch:
     assert (result.exit_code, result.stderr) == (130, "\ninterrupted\n")
     monkeypatch.setitem(commands.commands, "probe", raising(InternalError("tiles overlap")))
     assert isinstance(CliRunner().invoke(commands, ["probe"]).exception, InternalError)
-
-
-def test_no_picture_of_a_pattern_with_inputs(tmp_path: Path) -> None:
-    file = tmp_path / "p.sparse"
-    file.write_text("pattern p { heads 2  input picks : rows  causal  attend picks }")
-    result = invoke("show", file)
-    assert result.exit_code == 2
-    assert "got 'p' with the inputs picks" in result.output

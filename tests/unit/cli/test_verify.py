@@ -242,3 +242,23 @@ def test_a_proof_that_takes_too_long_is_none(file: Path, monkeypatch: pytest.Mon
     (found,) = json.loads(verify(file, *SMALL, "--examples", "0", "--prove", "--format", "json").stdout)
     assert not found["held"]
     assert {each["status"] for each in found["claims"] if each["name"] in ("coverage", "storage")} == {"not proved"}
+
+
+@pytest.mark.parametrize("kind", ["rows", "blocks", "tokens", "labels"])
+def test_inputs_are_drawn_or_given(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "p.sparse"
+    file.write_text(f"pattern p {{ block 16 input x : {kind} causal attend x | window(3) }}")
+    assert verify(file, *SMALL, "--examples", "4").exit_code == 0
+    result = verify(file, *SMALL, "--examples", "2", "--inputs", "random:density=0.3,seed=2")
+    assert result.exit_code == 0, result.output
+    torch.save(torch.zeros(1), given := tmp_path / "x.pt")
+    result = verify(file, *SMALL, "--inputs", f"x={given}")
+    assert result.exit_code == 2 and "expected random contents, since lengths are drawn" in result.stderr
+
+
+def test_a_failure_with_inputs_runs_again_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "p.sparse"
+    file.write_text("pattern p(w = 12) { block 16 input x : rows causal attend x | window(w) }")
+    off_by_one(monkeypatch, file)
+    result = verify(file, *SMALL, "--inputs", "x=random:count=2")
+    assert result.exit_code == 1 and " --inputs x=random:count=2 " in result.stdout

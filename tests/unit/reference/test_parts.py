@@ -7,7 +7,7 @@ import torch
 
 import sparsec
 from sparsec.reference.mask import mask
-from sparsec.reference.parts import part_of
+from sparsec.reference.parts import inputs_of_part
 from sparsec.testing.inputs import drawn_inputs
 
 N = 90
@@ -24,11 +24,11 @@ def test_rows_and_keys(kind: str, seed: int, start: int) -> None:
     given = drawn_inputs(pattern, batch=2, n_q=N, n_k=N, q_offset=start, seed=seed)
     whole = mask(pattern, N, N, start, inputs=given)
     for first, last, end in ((0, 1, 1), (5, 33, 33), (31, 48, 90), (89, 90, 90), (0, 90, 64)):
-        part = part_of(pattern, given, queries=(first, last), keys=(0, end), start=start)
+        part = inputs_of_part(pattern, given, queries=(first, last), keys=(0, end), start=start)
         assert torch.equal(mask(pattern, last - first, end, start + first, inputs=part), whole[:, :, first:last, :end])
 
 
 def test_drafts_are_the_last_of_the_keys() -> None:
     pattern = sparsec.parse("pattern p { input x : tree attend x }").pattern().resolve(1, 1)
-    part = part_of(pattern, {"x": torch.tensor([[-1, 0, 0]])}, queries=(0, 2), keys=(0, 2))
+    part = inputs_of_part(pattern, {"x": torch.tensor([[-1, 0, 0]])}, queries=(0, 2), keys=(0, 2))
     assert mask(pattern, 2, 2, inputs=part)[0, 0].tolist() == [[True, False], [True, True]]
