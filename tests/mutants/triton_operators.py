@@ -63,11 +63,16 @@ UNSEEN = _of(
 
 INPUTS = _of(
     "Triton inputs",
-    ("the last number never picked", f"{KERNELS}/inputs.py", "number < columns - 1)", "number < columns - 2)"),
-    ("a cell of the row before", f"{KERNELS}/inputs.py", "tl.where(inside, row, 0).to(tl.int64) * columns + tl",
-     "tl.where(inside, row - 1, 0).to(tl.int64) * columns + tl"),
-    ("lists halved without the first entry", f"{KERNELS}/inputs.py", "low = (row + number) * 0",
-     "low = (row + number) * 0 + 1"),
+    ("numbers of a word's second half never picked", f"{KERNELS}/inputs.py",
+     "number & 31)) & 1)", "number & 15)) & 1)"),
+    ("a run of columns without its second word", f"{KERNELS}/inputs.py",
+     "<< 1) << (31 - shift)", "<< 1) << (30 - shift)"),
+    ("every word of a run the first", f"{KERNELS}/inputs.py",
+     "tl.where(column >> 5 == n, bits", "tl.where(column < 0, bits"),
+    ("a cell of the row before", f"{KERNELS}/inputs.py", "cells + tl.where(of_row, row, 0)",
+     "cells + tl.where(of_row, row - 1, 0)"),
+    ("lists halved without the first entry", f"{KERNELS}/inputs.py", "    low = zeros\n", "    low = zeros + 1\n"),
+    ("the last of a tile's entries left out", f"{KERNELS}/inputs.py", "most + 1, row * 0", "most, row * 0"),
 )  # fmt: skip
 
 CACHED_INPUTS = _of(

@@ -17,7 +17,7 @@ from sparsec.backends.triton.lookups import listing_of, within_documents
 from sparsec.runtime.draws import draw_tables
 from sparsec.runtime.inputs.prepare import CallShape, by_input, prepared
 
-CALL, SHORT = Call(20, 42, 22), Call(6, 23, 14, 3)
+CALL, SHORT, WIDE = Call(20, 42, 22), Call(6, 23, 14, 3), Call(70, 106, 29)
 LONG = ("causal cells", "causal columns", "causal slash_tiles", "causal labels", "run-time window")
 DIM = 8
 
@@ -57,7 +57,18 @@ def random(call: Call) -> tuple[Tensor, ...]:
 @in_interpreter
 @pytest.mark.parametrize("name", TERMS)
 def test_outputs_and_gradients(name: str) -> None:
-    call, kernel = (CALL if name in LONG else SHORT), kernel_of(pattern(name), DIM)
+    equals_dense(name, CALL if name in LONG else SHORT, (16, 16))
+
+
+@in_interpreter
+@pytest.mark.parametrize("tiles", [(64, 64), (32, 64), (64, 32)], ids=str)
+@pytest.mark.parametrize("name", ["slashes", "slash_blocks", "slash_tiles", "tree", "all but rows", "cells"])
+def test_tiles_wider_than_a_word_and_than_blocks(name: str, tiles: tuple[int, int]) -> None:
+    equals_dense(name, WIDE, tiles)
+
+
+def equals_dense(name: str, call: Call, tiles: tuple[int, int]) -> None:
+    kernel = kernel_of(pattern(name), DIM, tiles=tiles)
     leaves = tuple(each.requires_grad_() for each in random(call))
     seen = visible(name, call, call.tensors())
     expected, expected_lse = dense(*leaves, seen)

@@ -94,7 +94,8 @@ def compile_ahead(
     built = []
     for n, launched in enumerate(launch.classes):
         tiles, shape = (launched.query_tile, launched.key_tile), launch.shape(launched, target)
-        built += _of_class(module, f"forward_{n}", launched, _Request(launch, target, gpu, shape, tiles, allow_tf32))
+        request = _Request(launch, target, gpu, shape, tiles, allow_tf32, gathers=plan.gathers)
+        built += _of_class(module, f"forward_{n}", launched, request)
     return tuple(built)
 
 
@@ -110,7 +111,8 @@ def compile_ahead_backward(
         for n, launched in enumerate(classes):
             tiles = launched.query_tile, launched.key_tile
             shape = launch.shape(launched, target, of_keys=kind != "grad_queries")
-            request = _Request(launch.forward, target, gpu, shape, tiles, allow_tf32, launch.adds_up)
+            sums = {"wide": launch.adds_up, "gathers": plan.forward.gathers}
+            request = _Request(launch.forward, target, gpu, shape, tiles, allow_tf32, **sums)
             built += _of_class(module, f"{kind}_{n}", launched, request)
     return tuple(built)
 
@@ -155,11 +157,11 @@ def _of_class(
     shape, keys = gather_shape(request.target, plan.head_dim, plan.dtype)
     rows = gather_rows(members or max(count for _, _, count in plan.spans(launched)))
     found = [(f"list_{name}", replace(request, shape=PLAIN)), (name, request)]
-    found.append((f"gather_{name}", replace(request, shape=shape, rows=rows, keys=keys, wide=True)))
+    found.append((f"gather_{name}", replace(request, shape=shape, rows=rows, keys=keys)))
     for g, test in enumerate(plan.inputs):
         if test.asks is Asks.ROW:
             most = min(keys, gather_rows(test.width))
-            of_keys = replace(request, shape=shape, rows=keys, keys=most, wide=True)
+            of_keys = replace(request, shape=shape, rows=keys, keys=most)
             found.append((f"gather_{name}_{g}", of_keys))
     return [_compile(getattr(module, kernel), each) for kernel, each in found if hasattr(module, kernel)]
 
@@ -195,8 +197,8 @@ def _gpu_target(target: str) -> GPUTarget:
 class _Request:
     """How to compile a kernel.
 
-    `tiles`: query and key tile; `wide`: gradients of keys and values are added up; `rows` of one program, where the
-    launch decides it.
+    `tiles`: query and key tile; `wide`: gradients of keys and values are added up; `gathers`: kernels of lists add to
+    what others leave; `rows` of one program, where the launch decides it.
     """
 
     plan: LaunchPlan
@@ -206,6 +208,7 @@ class _Request:
     tiles: tuple[int, int]
     tf32: bool
     wide: bool = False
+    gathers: bool = False
     rows: int = SUM_ROWS
     keys: int = 0
 
@@ -213,8 +216,9 @@ class _Request:
 def _compile(kernel: Any, request: _Request) -> KernelArtefact:
     plan, target, gpu, shape = request.plan, request.target, request.gpu, request.shape
     element = _ELEMENTS[plan.dtype]
-    pointers = dict.fromkeys(("q", "k", "v", "g", "out", "grad_q"), element)
-    pointers |= dict.fromkeys(("grad_k", "grad_v"), "fp32" if request.wide else element)
+    pointers = dict.fromkeys(("q", "k", "v", "g"), element)
+    pointers |= dict.fromkeys(("out", "grad_q"), "fp32" if request.gathers else element)
+    pointers |= dict.fromkeys(("grad_k", "grad_v"), "fp32" if request.wide or request.gathers else element)
     pointers |= dict.fromkeys(
         ("lse", "log_sum", "delta", "grad_lse", "sink", "sink_parts", "mass", "bias", "grad_bias"), "fp32"
     )

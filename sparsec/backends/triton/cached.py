@@ -111,7 +111,7 @@ class TritonCached:
         inputs: tuple[Lookup, ...],
     ) -> None:
         plan, (batch, _, rows, _) = self.plan.chunks, q.shape
-        given |= input_arguments(plan.inputs, inputs)
+        given |= input_arguments(plan, inputs)
         kernels = entries.chunk[_apart(inputs, plan.kv_heads)]
         for of, launched, tables in zip(kernels, plan.classes, with_lists(plan.classes, lists), strict=True):
             tiles = most_tiles(rows, launched.query_tile)
@@ -138,7 +138,7 @@ class TritonCached:
         if most:
             part_logs = torch.empty((most, batch, heads, rows), dtype=torch.float32, device=q.device)
             sums = part_logs.new_empty((*part_logs.shape, plan.value_dim))
-        given |= {"parts": sums, "part_logs": part_logs, **input_arguments(plan.inputs, inputs)}
+        given |= {"parts": sums, "part_logs": part_logs, **input_arguments(plan, inputs)}
         of_classes = zip(kernels, plan.classes, parts, with_lists(plan.classes, lists), strict=True)
         for of, launched, part, tables in of_classes:
             tiles = most_tiles(rows, launched.query_tile)

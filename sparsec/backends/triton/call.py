@@ -110,7 +110,7 @@ class LaunchCall:
             "batches": batch,
             "scale_log2": scale_log2,
         }
-        numbers |= strides(strided) | input_arguments(plan.inputs, inputs) | bias_arguments(key_bias)
+        numbers |= strides(strided) | input_arguments(plan, inputs) | bias_arguments(key_bias)
         return cls(plan.documents, batch, n_queries, n_keys, plan.kv_heads, q_offset, cu_seqlens, numbers)
 
     def query_tiles(
@@ -245,11 +245,11 @@ def strides(tensors: Mapping[str, Tensor], *beside: Tensor) -> dict[str, object]
 
 
 def _vector(*tensors: Tensor) -> int:
+    vector = _VECTOR_BYTES // tensors[0].element_size()
     for tensor in tensors:
-        size = tensor.element_size()
-        if tensor.data_ptr() % _VECTOR_BYTES or any(stride * size % _VECTOR_BYTES for stride in tensor.stride()[:-1]):
+        if tensor.data_ptr() % _VECTOR_BYTES or any(stride % vector for stride in tensor.stride()[:-1]):
             return 1
-    return _VECTOR_BYTES // tensors[0].element_size()
+    return vector
 
 
 def _fits_descriptor(tensor: Tensor) -> bool:

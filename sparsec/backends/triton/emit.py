@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from sparsec.backends.environment import render
-from sparsec.backends.triton.emit_inputs import KernelFrame, asked_view, gathers_view, inputs_view, is_asked, pair_lines
+from sparsec.backends.triton.emit_inputs import asked_view, gathers_view, inputs_view, is_asked
+from sparsec.backends.triton.emit_pairs import KernelFrame, pair_lines
 from sparsec.backends.triton.expr import assignment
 from sparsec.backends.triton.modifiers import rows_view, score_view, start_view
 from sparsec.backends.triton.sources import with_functions
@@ -151,7 +152,7 @@ def _kernel(
     contiguous = heads == tuple(range(heads[0], heads[0] + len(heads)))
     lists = tuple(_list(n, spec, program.key_tile, names) for n, spec in enumerate(program.lists))
     of_inputs, keeps = (plan.inputs, frame, plan.heads), plan.score.bias is not None
-    tests = tuple(pair_lines(picks_in(program.live), program, plan.inputs, frame))
+    tests = tuple(pair_lines(picks_in(program.live), program, plan.inputs, frame, of_tile=True))
     return KernelView(
         name=name,
         origins=tuple(_checked_origin(origin) for origin in head_class.origins if origin),
@@ -169,7 +170,7 @@ def _kernel(
         piece=piece,
         attempts=3 * -(-summed // piece),
         number=int(name.rpartition("_")[2]),
-        inputs=inputs_view(picks_in(program.live), program, plan.inputs, plan.heads),
+        inputs=inputs_view(picks_in(program.live), program, *of_inputs),
         asked=asked_view(program, names, lists, *of_inputs),
         gathers=gathers_view(program, names, lists, *of_inputs, keeps=keeps),
     )

@@ -6,129 +6,20 @@ Invariant: an argument of input test g is named by g, its place among the tests 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import assert_never
 
+from sparsec.backends.triton.emit_pairs import SLASHES, KernelFrame, over, pair_lines, stem_of, times
 from sparsec.backends.triton.expr import assignment
 from sparsec.backends.triton.view import AskedView, GathersView, GatherView, InputsView, ListView
-from sparsec.diagnostics.model import InternalError
 from sparsec.ir.bands.band import Asks, InputTest
 from sparsec.ir.expr.fold import lists_in, picks_in
 from sparsec.ir.expr.nodes import TRUE, Bool, Extent, Picked
 from sparsec.ir.tiles.program import Segment, TileProgram
-from sparsec.sema.model import Documents
 
-STEMS = {
-    **dict.fromkeys((Asks.MARKED, Asks.COLUMN, Asks.SLASH, Asks.SLASH_TILE), "marks"),
-    Asks.ROW: "ordered",
-    Asks.CELL: "cells",
-    Asks.LABEL: "labels",
-    Asks.ANCESTOR: "ancestors",
-    **dict.fromkeys((Asks.KEY_BELOW, Asks.QUERY_BELOW, Asks.NEAR), "length"),
-}
-"""What the tensor of a test is called, before `_<g>`."""
+BITS = ("picked", "ancestors", "descendants")
+"""Tensors of 32 bits a number."""
 NUMBERS = ("batches", "heads", "rows", "columns")
 """The numbers of a tensor, after `input_<g>_`; those of the keys' labels come after `keys_<g>_`."""
-_SLASHES = (Asks.SLASH, Asks.SLASH_TILE)
-
-
-@dataclass(frozen=True, slots=True)
-class KernelFrame:
-    """Where pairs (i, j) and tiles lie in a kernel: `row` and `key` in the call's tensors, and names beside."""
-
-    row: str
-    key: str
-    first_query: str
-    n_keys: str
-    query_tile: int
-    key_tile: int
-    of_keys: bool
-    ends: tuple[str, str]
-    """The first key and one past the last of a query tile's keys."""
-
-    @classmethod
-    def of(cls, documents: Documents, program: TileProgram, *, of_keys: bool) -> KernelFrame:
-        tiles = program.query_tile, program.key_tile
-        match documents:
-            case Documents.NONE:
-                return cls("{} - q0", "{}", "q0", "nk", *tiles, of_keys, ("0", "nk"))
-            case Documents.SEPARATE:
-                return cls("{}", "{}", "0", "nk", *tiles, of_keys, ("begin", "end"))
-            case Documents.RESTART:
-                return cls("begin + {}", "begin + {}", "0", "length", *tiles, of_keys, ("0", "length"))
-        assert_never(documents)
-
-    def tile_lines(self) -> tuple[str, ...]:
-        """The first and last query and key of the tiles `tile`."""
-        if self.of_keys:
-            size = self.query_tile
-            return (
-                f"i_from = base + tl.maximum(tile * {size}, query_begin)",
-                f"i_to = base + tl.minimum(tile * {size} + {size}, query_end) - 1",
-                "j_from, j_to = j0 + tile * 0, j1 + tile * 0",
-            )
-        size, (begin, end) = self.key_tile, self.ends
-        return (
-            "i_from, i_to = i0 + tile * 0, i1 + tile * 0",
-            f"j_from = tl.maximum(tile * {size}, {begin})",
-            f"j_to = tl.minimum(tile * {size} + {size}, {end}) - 1",
-        )
-
-
-def _over(name: str, size: int) -> str:
-    """name // size, toward minus infinity."""
-    if size == 1:
-        return name
-    return f"({name} >> {size.bit_length() - 1})" if size & (size - 1) == 0 else f"floor_div({name}, {size})"
-
-
-def _times(text: str, size: int) -> str:
-    return text if size == 1 else f"{text} * {size}"
-
-
-def pair_lines(
-    asked: Iterable[Picked], program: TileProgram, tests: tuple[InputTest, ...], at: KernelFrame
-) -> list[str]:
-    """Set `pair_<n>` for those that ask of pairs: whether the pairs (i, j) pass."""
-    found = []
-    for n in sorted(each.ordinal for each in asked if each.scope is Extent.PAIR):
-        test = program.inputs[n]
-        found.append(f"pair_{n} = {_pair(test, tests.index(test), at)}")
-    return found
-
-
-def _pair(test: InputTest, g: int, at: KernelFrame) -> str:
-    row, key, rows, columns = at.row.format("i"), at.key.format("j"), f"input_{g}_rows", f"input_{g}_columns"
-    i, j = _over("i", test.height), _over("j", test.width)
-    data = f"{STEMS[test.asks]}_{g}_at"
-    match test.asks:
-        case Asks.MARKED:
-            return f"counted({data}, {key}, {columns})"
-        case Asks.COLUMN:
-            return f"counted({data}, {j}, {columns})"
-        case Asks.SLASH:
-            return f"counted({data}, {i} - {j} - input_{g}_first, {columns})"
-        case Asks.SLASH_TILE:
-            return f"counted({data}, {_times(i, test.height)} - j - input_{g}_first, {columns})"
-        case Asks.ROW:
-            return f"row_lists({data}, {row}, {j}, {rows}, {columns})"
-        case Asks.CELL:
-            return f"cell({data}, {i} - {_over(at.first_query, test.height)}, {j}, {rows}, {columns})"
-        case Asks.LABEL:
-            return f"same_label({data}, key_labels_{g}_at, {row}, {key}, {columns}, keys_{g}_columns)"
-        case Asks.ANCESTOR:
-            first = f"({at.n_keys} - {rows})"
-            return f"(j < {first}) | cell({data}, i - {first}, j - {first}, {rows}, {columns})"
-        case Asks.KEY_BELOW:
-            return f"j < tl.load({data})"
-        case Asks.QUERY_BELOW:
-            return f"i < tl.load({data})"
-        case Asks.NEAR:
-            return f"(i - j < tl.load({data})) & (i - i < tl.load({data}))"
-        case Asks.KEPT | Asks.KEPT_MARK:
-            raise InternalError("there is no Triton kernel over lists of kept keys")
-        case _:
-            assert_never(test.asks)
 
 
 def _tile_lines(
@@ -146,12 +37,12 @@ def _tile_lines(
 
 def _cell_lines(test: InputTest, g: int, at: KernelFrame) -> list[str]:
     """Set `set_<g>` and `area_<g>`: how many cells of a tile are set, and how many it touches."""
-    first = _over(at.first_query, test.height)
+    first = over(at.first_query, test.height)
     high, wide = _touched(at.query_tile, test.height), _touched(at.key_tile, test.width)
     ends = f"row_{g}, last_row_{g}, column_{g}, last_column_{g}"
     return [
-        f"row_{g}, last_row_{g} = {_over('i_from', test.height)} - {first}, {_over('i_to', test.height)} - {first}",
-        f"column_{g}, last_column_{g} = {_over('j_from', test.width)}, {_over('j_to', test.width)}",
+        f"row_{g}, last_row_{g} = {over('i_from', test.height)} - {first}, {over('i_to', test.height)} - {first}",
+        f"column_{g}, last_column_{g} = {over('j_from', test.width)}, {over('j_to', test.width)}",
         f"area_{g} = (last_row_{g} - row_{g} + 1) * (last_column_{g} - column_{g} + 1)",
         f"set_{g} = cells_set(cells_{g}_at, {ends}, input_{g}_rows, input_{g}_columns, {high}, {wide})",
     ]
@@ -159,7 +50,7 @@ def _cell_lines(test: InputTest, g: int, at: KernelFrame) -> list[str]:
 
 def _tile(test: InputTest, scope: Extent, g: int, at: KernelFrame) -> str:
     some = scope is Extent.SOME
-    data, columns = f"{STEMS[test.asks]}_{g}_at", f"input_{g}_columns"
+    data, columns = f"{stem_of(test, scope, at)}_{g}_at", f"input_{g}_columns"
     height, width = test.height, test.width
 
     def among(low: str, high: str) -> str:
@@ -168,14 +59,14 @@ def _tile(test: InputTest, scope: Extent, g: int, at: KernelFrame) -> str:
 
     def slashes(i: str, j: str) -> str:
         if test.asks is Asks.SLASH_TILE:
-            return f"{_times(_over(i, height), height)} - {j} - input_{g}_first"
-        return f"{_over(i, height)} - {_over(j, width)} - input_{g}_first"
+            return f"{times(over(i, height), height)} - {j} - input_{g}_first"
+        return f"{over(i, height)} - {over(j, width)} - input_{g}_first"
 
     match test.asks:
         case Asks.MARKED:
             return among(at.key.format("j_from"), at.key.format("j_to"))
         case Asks.COLUMN:
-            return among(_over("j_from", width), _over("j_to", width))
+            return among(over("j_from", width), over("j_to", width))
         case Asks.SLASH | Asks.SLASH_TILE:
             return among(slashes("i_from", "j_to"), slashes("i_to", "j_from"))
         case Asks.CELL:
@@ -203,22 +94,28 @@ def _touched(tile: int, cell: int) -> int:
 
 
 def inputs_view(
-    asked: Iterable[Picked], program: TileProgram, tests: tuple[InputTest, ...], heads: int, head: str = "head"
+    asked: Iterable[Picked],
+    program: TileProgram,
+    tests: tuple[InputTest, ...],
+    at: KernelFrame,
+    heads: int,
 ) -> InputsView:
     """What a kernel that asks so is given."""
+    asked = tuple(asked)
     tensors: list[str] = []
     sizes: list[str] = []
     lines: list[str] = []
     for test in dict.fromkeys(program.inputs[n] for n in sorted({each.ordinal for each in asked})):
-        g, stem = tests.index(test), STEMS[test.asks]
-        pairs = [(f"{stem}_{g}", f"input_{g}")]
-        pairs += [(f"key_labels_{g}", f"keys_{g}")] if test.asks is Asks.LABEL else []
-        for tensor, numbers in pairs:
-            tensors.append(tensor)
-            names = [f"{numbers}_{name}" for name in NUMBERS]
-            lines.append(f"{tensor}_at = own({tensor}, {', '.join(names)}, batch, {head}, {heads})")
-            sizes += names
-        sizes += [f"input_{g}_first"] if test.asks in _SLASHES else []
+        g, scopes = tests.index(test), [each.scope for each in asked if program.inputs[each.ordinal] == test]
+        pairs = [(stem, f"input_{g}") for stem in sorted({stem_of(test, scope, at) for scope in scopes})]
+        pairs += [("key_labels", f"keys_{g}")] if test.asks is Asks.LABEL else []
+        for stem, numbers in pairs:
+            tensors.append(f"{stem}_{g}")
+            *names, columns = [f"{numbers}_{name}" for name in NUMBERS]
+            each = f"({columns} + 31) >> 5" if stem in BITS else columns
+            lines.append(f"{stem}_{g}_at = own({stem}_{g}, {', '.join(names)}, {each}, batch, head, {heads})")
+            sizes += [name for name in (*names, columns) if name not in sizes]
+        sizes += [f"input_{g}_first"] if test.asks in SLASHES else []
     return InputsView(tuple(tensors), tuple(sizes), tuple(lines))
 
 
@@ -254,7 +151,7 @@ def asked_view(
         (*lookups, *at.tile_lines(), *_tile_lines(picks, program, tests, at)),
         tuple(line for each in full for line in assignment("wanted", each.when, names)),
         assignment("wanted", segment.when, names),
-        inputs_view(picks, program, tests, heads),
+        inputs_view(picks, program, tests, at, heads),
     )
 
 
@@ -305,7 +202,7 @@ def gathers_view(
         lines.append(f"live = {'allowed & ' if gather.live != TRUE else ''}known{' & kept' if keeps else ''}")
         views.append(GatherView(gather.origin, f"entries_{g}", f"input_{g}", test.width, tuple(lines)))
     picks = frozenset[Picked]().union(*(picks_in(gather.live) for gather in program.gathers))
-    inputs = inputs_view(picks, program, tests, heads)
+    inputs = inputs_view(picks, program, tests, at, heads)
     sizes = [f"{view.number}_{name}" for view in views for name in NUMBERS]
     return GathersView(
         tuple(views), InputsView(inputs.tensors, tuple(dict.fromkeys((*inputs.sizes, *sizes))), inputs.lines)

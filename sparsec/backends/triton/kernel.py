@@ -199,7 +199,9 @@ class TritonKernel:
         """
         check_runs_triton(q)
         scale, packed = self.plan.scale(scale), cu_seqlens is not None
-        out = new_like(q, zero=packed, columns=v.shape[3])
+        entries = self.entries.on(q.device)
+        # What tiles give and what lists give meet in it, so it is rounded once, at the end.
+        out = new_like(q, zero=packed, wide=any(each.asking.gathers for each in entries), columns=v.shape[3])
         lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
         if packed:  # a row may be in no document
             lse.fill_(-math.inf)
@@ -217,7 +219,7 @@ class TritonKernel:
             "lse": lse,
             "sink": None if sink is None else aligned_tensor(sink),
         }
-        for entry, tables in zip(self.entries.on(q.device), with_lists(self.plan.classes, lists), strict=True):
+        for entry, tables in zip(entries, with_lists(self.plan.classes, lists), strict=True):
             call.query_tiles(entry, tables, tensors, {"keys": k, "values": v})
         return out.to(q.dtype), lse
 

@@ -5,32 +5,65 @@ Invariant: all of it is made on the device, and nothing is read back.
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import torch
 from torch import Tensor
 
 from sparsec.backends.base import Lookup
-from sparsec.backends.triton.emit_inputs import NUMBERS, STEMS
+from sparsec.backends.triton.emit_inputs import BITS, NUMBERS
 from sparsec.backends.triton.packed import document_grid
-from sparsec.ir.bands.band import Asks, InputTest
+from sparsec.diagnostics.model import InternalError
+from sparsec.ir.bands.band import Asks
+from sparsec.plan.launch import LaunchPlan
 
-ELEMENTS = {**dict.fromkeys(STEMS.values(), torch.int32), "cells": torch.uint8, "ancestors": torch.uint8}
-ELEMENTS |= {"entries": torch.int32, "key_labels": torch.int32}
+ELEMENTS = {"cells": torch.uint8}
+ELEMENTS |= dict.fromkeys(("marks", "ordered", "entries", "labels", "key_labels", "length", *BITS), torch.int32)
 """By what a tensor is called, before `_<g>`."""
 
 
-def input_arguments(tests: tuple[InputTest, ...], lookups: tuple[Lookup, ...]) -> dict[str, object]:
+def input_arguments(plan: LaunchPlan, lookups: tuple[Lookup, ...]) -> dict[str, object]:
     """The arguments of the tests of a plan, whatever the order of the lookups."""
     given: dict[str, object] = {}
-    for g, test in enumerate(tests):
+    for g, test in enumerate(plan.inputs):
         (lookup,) = (each for each in lookups if each.test == test)
-        given |= _numbers(f"input_{g}", lookup.data)
-        given[f"input_{g}_first"] = lookup.first
-        given[f"{STEMS[test.asks]}_{g}"] = lookup.data
-        if test.asks is Asks.ROW:
-            given |= {f"entries_{g}": lookup.data, f"ordered_{g}": lookup.ordered}
+        given |= {**_numbers(f"input_{g}", lookup.data), f"input_{g}_first": lookup.first}
+        given |= {f"{name}_{g}": tensor for name, tensor in _tensors(lookup, of_pairs=test in plan.looked_up).items()}
         if lookup.keys is not None:
-            given |= {**_numbers(f"keys_{g}", lookup.keys), f"key_labels_{g}": lookup.keys}
+            given |= _numbers(f"keys_{g}", lookup.keys)
     return given
+
+
+def _tensors(lookup: Lookup, *, of_pairs: bool) -> dict[str, Tensor | None]:
+    """By what they are called, before `_<g>`."""
+    data = lookup.data
+    match lookup.test.asks:
+        case Asks.MARKED | Asks.COLUMN | Asks.SLASH | Asks.SLASH_TILE:
+            after = torch.nn.functional.pad(data[..., 1:], (0, 1))  # as long as the counts: the last number is none
+            return {"marks": data, **({"picked": _bits(after > data)} if of_pairs else {})}
+        case Asks.ROW:
+            return {"entries": data, "ordered": lookup.ordered}
+        case Asks.CELL:
+            return {"cells": data}
+        case Asks.LABEL:
+            return {"labels": data, "key_labels": lookup.keys}
+        case Asks.ANCESTOR:
+            return {"ancestors": _bits(data), "descendants": _bits(data.transpose(-1, -2))}
+        case Asks.KEY_BELOW | Asks.QUERY_BELOW | Asks.NEAR:
+            return {"length": data}
+        case Asks.KEPT | Asks.KEPT_MARK:
+            raise InternalError("there is no Triton kernel over lists of kept keys")
+        case _:
+            assert_never(lookup.test.asks)
+
+
+def _bits(flags: Tensor) -> Tensor:
+    """int32 [..., ceil(n / 32)]: bit m % 32 of number m // 32 is flag m of [..., n]."""
+    words = -(-flags.shape[-1] // 32)
+    padded = torch.nn.functional.pad(flags, (0, words * 32 - flags.shape[-1]))
+    places = torch.arange(32, dtype=torch.int32, device=flags.device)
+    of_each = padded.reshape(*flags.shape[:-1], words, 32).to(torch.int32) << places
+    return of_each.sum(-1, dtype=torch.int32)
 
 
 def _numbers(name: str, data: Tensor) -> dict[str, object]:

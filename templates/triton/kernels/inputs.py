@@ -16,11 +16,36 @@ def own(tensor, batches, heads, rows, columns, batch, head, HEADS: tl.constexpr)
 
 
 @triton.jit
-def counted(counts, number, columns):
-    """Whether a number is picked; `counts`: how many are picked before each of the `columns` places."""
-    inside = (number >= 0) & (number < columns - 1)
-    at = counts + tl.where(inside, number, 0)
-    return tl.load(at + 1, mask=inside, other=0) > tl.load(at, mask=inside, other=0)
+def is_picked(picked, number, columns):
+    """Whether a number is picked; `picked` has a bit for each of the numbers 0 .. columns - 1."""
+    inside = (number >= 0) & (number < columns)
+    word = tl.load(picked + (tl.where(inside, number, 0) >> 5), mask=inside, other=0)
+    return ((word >> (number & 31)) & 1) != 0
+
+
+@triton.jit
+def picked_run(picked, number, columns, WIDTH: tl.constexpr, DOWN: tl.constexpr):
+    """Which of the numbers from `number` on, up or (if DOWN) down, are picked: WIDTH of them, a column each."""
+    column = tl.arange(0, WIDTH)[None, :]
+    found = bits_from(picked, number - 31 if DOWN else number, columns)
+    for n in tl.static_range(1, WIDTH // 32):
+        bits = bits_from(picked, number - 31 - 32 * n if DOWN else number + 32 * n, columns)
+        found = tl.where(column >> 5 == n, bits, found)
+    place = column & 31
+    place = (31 - place if DOWN else place).to(tl.uint32)
+    return ((found >> place) & 1) != 0
+
+
+@triton.jit
+def bits_from(picked, number, columns):
+    """The bits of the 32 numbers from `number` on, the first one least."""
+    words = (columns + 31) >> 5
+    first = number >> 5
+    shift = (number & 31).to(tl.uint32)
+    low = tl.load(picked + tl.maximum(first, 0), mask=(first >= 0) & (first < words), other=0)
+    high = tl.load(picked + tl.maximum(first + 1, 0), mask=(first >= -1) & (first + 1 < words), other=0)
+    low = low.to(tl.uint32, bitcast=True) >> shift
+    return low | ((high.to(tl.uint32, bitcast=True) << 1) << (31 - shift))
 
 
 @triton.jit
@@ -35,9 +60,26 @@ def picked_among(counts, low, high, columns):
 @triton.jit
 def cell(cells, row, column, rows, columns):
     """Whether a cell is set."""
-    inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
-    place = tl.where(inside, row, 0).to(tl.int64) * columns + tl.where(inside, column, 0)
-    return tl.load(cells + place, mask=inside, other=0) != 0
+    of_row, of_column = (row >= 0) & (row < rows), (column >= 0) & (column < columns)
+    # An address of 64 bits a row, and 32 bits a column: the former a pair would fill the registers.
+    at = cells + tl.where(of_row, row, 0).to(tl.int64) * columns
+    return tl.load(at + tl.where(of_column, column, 0), mask=of_row & of_column, other=0) != 0
+
+
+@triton.jit
+def cell_bit(cells, row, column, size):
+    """Whether a cell of `size` rows and columns, a bit each, is set."""
+    inside = (row >= 0) & (row < size)
+    at = cells + tl.where(inside, row, 0).to(tl.int64) * ((size + 31) >> 5)
+    return is_picked(at, column, tl.where(inside, size, 0))
+
+
+@triton.jit
+def cell_run(cells, row, column, size, WIDTH: tl.constexpr):
+    """The same of WIDTH columns from `column` on, the same for all rows."""
+    inside = (row >= 0) & (row < size)
+    at = cells + tl.where(inside, row, 0).to(tl.int64) * ((size + 31) >> 5)
+    return picked_run(at, column + row * 0, tl.where(inside, size, 0), WIDTH, False)
 
 
 @triton.jit
@@ -63,21 +105,42 @@ def same_label(queries, keys, row, column, n_queries, n_keys):
 
 
 @triton.jit
-def row_lists(ordered, row, number, rows, columns):
-    """Whether a number is in a row's list of `columns` entries in ascending order: by halves."""
-    inside = (row >= 0) & (row < rows) & (number >= 0)
-    start = tl.where(inside, row, 0).to(tl.int64) * columns
-    low = (row + number) * 0
-    high = low + columns
+def less_than(entries, number, zeros, columns):
+    """How many of the `columns` entries, in ascending order, are less than a number: by halves."""
+    low = zeros
+    high = zeros + columns
     left = columns
     while left > 0:
         middle = (low + high) >> 1
-        before = tl.load(ordered + start + middle, mask=inside & (middle < high), other=0) < number
+        before = tl.load(entries + middle, mask=middle < high, other=0) < number
         low = tl.where((middle < high) & before, middle + 1, low)
         high = tl.where((middle < high) & (before == 0), middle, high)
         left = left >> 1
-    inside = inside & (low < columns)
-    return inside & (tl.load(ordered + start + low, mask=inside, other=-1) == number)
+    return low
+
+
+@triton.jit
+def is_listed(ordered, row, number, rows, columns):
+    """Whether a number is in a row's list of `columns` entries in ascending order."""
+    inside = (row >= 0) & (row < rows) & (number >= 0)
+    entries = ordered + tl.where(inside, row, 0).to(tl.int64) * columns
+    place = less_than(entries, number, (row + number) * 0, columns)
+    inside = inside & (place < columns)
+    return inside & (tl.load(entries + place, mask=inside, other=-1) == number)
+
+
+@triton.jit
+def row_lists(ordered, row, number, least, most, rows, columns):
+    """The same of numbers least .. most: of each list what lies between them is looked at once for all numbers."""
+    inside = (row >= 0) & (row < rows)
+    entries = ordered + tl.where(inside, row, 0).to(tl.int64) * columns
+    place = less_than(entries, least, row * 0, columns)
+    past = tl.where(inside, less_than(entries, most + 1, row * 0, columns), 0)
+    found = (row + number) * 0 > 0
+    for n in tl.range(0, tl.max(past - place)):
+        entry = tl.load(entries + place + n, mask=place + n < past, other=-1)
+        found = found | (entry == number)
+    return found
 
 
 @triton.jit
