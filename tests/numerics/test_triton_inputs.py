@@ -123,6 +123,24 @@ def test_numbers_far_outside_name_nothing() -> None:
 
 
 @in_interpreter
+def test_what_tiles_leave_for_lists_is_not_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, where results are written in the queries' dtype, tiles and lists meet in float32."""
+    kernel, leaves = kernel_of(pattern("causal rows"), DIM, torch.bfloat16), random(SHORT)
+    written = list[torch.dtype]()
+
+    def new_like(tensor: Tensor, *, zero: bool, wide: bool = False, columns: int | None = None) -> Tensor:
+        written.append(torch.float32 if wide else tensor.dtype)
+        return torch.zeros((*tensor.shape[:-1], columns or tensor.shape[-1]))
+
+    monkeypatch.setattr("sparsec.backends.triton.kernel.new_like", new_like)
+    q, k, v = (each.bfloat16() for each in leaves)
+    out, _ = kernel.forward(q, k, v, q_offset=SHORT.q_offset, inputs=looked_up(kernel, SHORT))
+    expected, _ = dense(q, k, v, visible("causal rows", SHORT, SHORT.tensors()))
+    assert written == [torch.float32] and out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.double(), expected, atol=3e-2, rtol=1e-2)
+
+
+@in_interpreter
 def test_rows_of_each_entry_are_listed_in_order() -> None:
     entries = torch.tensor([[[[2, 0], [0, -1], [5, 2], [2, 2**31 - 1]]]], dtype=torch.int32)
     rows, starts = listing_of(entries, 3)
