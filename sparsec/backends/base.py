@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sparsec.backends.built import Built
 from sparsec.diagnostics.model import CallError, SparsecError
 from sparsec.ir.bands.band import InputTest
 from sparsec.ir.bands.bounds import POSITION_LIMIT
@@ -308,36 +309,6 @@ class Kernels:
     make_cached: Callable[[], CachedKernel]
     make_mass: Callable[[], MassKernel] = no_mass
     make_kept: Callable[[], CachedKernel] = no_kept
-
-
-@dataclass(frozen=True, slots=True)
-class KernelRecord:
-    """One built kernel. Registers per thread, bytes per thread or program; None where a target has no such figure.
-
-    `problems` holds what makes it unfit: too much shared memory, no tensor-core instruction. `warnings` tell of spills.
-    """
-
-    name: str
-    registers: int | None = None
-    spills: int | None = None
-    stack_bytes: int | None = None
-    shared_bytes: int | None = None
-    tensor_core_instructions: int | None = None
-    tma_instructions: int | None = None
-    problems: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """What a folder holds of kernels: their figures, and the content of each file by its name.
-
-    `needs`: what they ask of the machine that runs them, as plain data; None for nothing.
-    """
-
-    kernels: tuple[KernelRecord, ...]
-    files: Mapping[str, bytes]
-    needs: Mapping[str, Any] | None = None
 
 
 PARTS = ("forward", "cached", "backward")

@@ -358,9 +358,7 @@ class SparseAttention(nn.Module):
         if not torch.compiler.is_compiling() and not is_in_torch_dispatch_mode() and type(q) is Tensor:
             batched = torch._C._functorch.is_batchedtensor
             if torch._C._are_functorch_transforms_active() and any(map(batched, (q, k, v))):
-                raise CallError(
-                    "expected no vmap over a call with a cache, got one; a cache has a batch_size of its own"
-                )
+                raise CallError("expected no vmap over a call with a cache, got one; a cache has its own batch_size")
             # Nobody watches operators; on a CPU, dispatch would take as long as a third of a step's kernel.
             cache.make_room(new)
             loaded, now = registered(self._kernel, q.device), cache.seen(counts)

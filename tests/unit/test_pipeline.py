@@ -16,7 +16,8 @@ from click.testing import CliRunner
 
 import sparsec
 from sparsec.backends import registry
-from sparsec.backends.base import PARTS, Built
+from sparsec.backends.base import PARTS
+from sparsec.backends.built import Built
 from sparsec.backends.cpu.backend import CpuBackend
 from sparsec.backends.torch.backend import TorchBackend
 from sparsec.backends.triton.backend import TritonBackend

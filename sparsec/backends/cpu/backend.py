@@ -10,17 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparsec.backends.base import (
-    PARTS,
-    BackwardKernel,
-    Builder,
-    Built,
-    CachedKernel,
-    ForwardKernel,
-    KernelRecord,
-    Kernels,
-    MassKernel,
-)
+from sparsec.backends.base import PARTS, BackwardKernel, Builder, CachedKernel, ForwardKernel, Kernels, MassKernel
+from sparsec.backends.built import Built, KernelRecord
 from sparsec.backends.cpu import processor
 from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward, emit_cpp_mass
 from sparsec.backends.cpu.emit_cached import emit_cpp_cached

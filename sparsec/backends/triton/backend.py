@@ -10,16 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparsec.backends.base import (
-    BackwardKernel,
-    Builder,
-    Built,
-    CachedKernel,
-    ForwardKernel,
-    KernelRecord,
-    Kernels,
-    MassKernel,
-)
+from sparsec.backends.base import BackwardKernel, Builder, CachedKernel, ForwardKernel, Kernels, MassKernel
+from sparsec.backends.built import Built, KernelRecord
 from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
 from sparsec.backends.triton.emit_cached import emit_triton_cached
 from sparsec.pipeline import Compilation

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sparsec.backends.base import KernelRecord
+from sparsec.backends.built import KernelRecord
 from sparsec.ir.bands.band import Asks, Congruence, InputTest
 from sparsec.ir.bands.liveness import Growth, Region
 from sparsec.ir.tiles.program import ListSpec

@@ -16,7 +16,7 @@ import torch
 from click.testing import CliRunner, Result
 
 import sparsec
-from sparsec.backends.base import Built
+from sparsec.backends.built import Built
 from sparsec.backends.cpu import kernel as cpu
 from sparsec.backends.cpu.backend import CpuBackend
 from sparsec.backends.triton.backend import TritonBackend
