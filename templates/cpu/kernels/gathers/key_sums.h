@@ -33,9 +33,9 @@ struct KeySums {
   bool ready() const { return tiling.before && sums; }
   float* of(int64_t task) const { return sums.get() + task * keys * NUMBERS; }
 
-  // Calls `row(w, b, row, k_row, sums)` for every row of one share and every pack of heads, which w then has; `sums` are
-  // those of the key at position 0, which is row `k_row`. `source(b, g, first)`: where the keys of a group lie, row `first` at position 0.
-  // Returns 1 when memory ran out.
+  // Calls `row(w, b, row, k_row, sums)` for every row of one share and every pack of heads, which w then has; `sums`
+  // are those of the key at position 0, which is row `k_row`. `source(b, g, first)`: where the keys of a group lie, row
+  // `first` at position 0. Returns 1 when memory ran out.
   template <class Row, class SourceOf, class Each>
   int by_rows(int64_t task, const SourceOf& source, const Each& row) const {
     Row* w = static_cast<Row*>(std::aligned_alloc(64, (sizeof(Row) + 63) / 64 * 64));
