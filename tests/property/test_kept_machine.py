@@ -38,6 +38,7 @@ CHOSEN = (
     "input kept : tokens input picks : rows attend (window(2) | picks | kept) & causal",
     "input kept : tokens input like : labels where h == 1 attend (like | kept & like) & causal "
     "otherwise attend (window(4) | kept) & causal",
+    "input kept : tokens input counts : weights key_bias counts attend (window(6) | kept) & causal alibi",
 )
 
 
@@ -116,7 +117,9 @@ class KeptMachine(RuleBasedStateMachine):
         labels = {
             name: (3 * self.random(HEADS // shared, n)).to(torch.int32) for name in self.of_kinds(InputKind.LABELS)
         }
-        return Tokens(k, v, {name: each.repeat_interleave(shared, 0) for name, each in {**marks, **labels}.items()})
+        weights = {name: self.random(HEADS // shared, n) for name in self.of_kinds(InputKind.WEIGHTS)}
+        said = {**marks, **labels, **weights}
+        return Tokens(k, v, {name: each.repeat_interleave(shared, 0) for name, each in said.items()})
 
     def inputs(self, n: int, new: list[Tokens], shared: int, stop: int) -> dict[str, Any]:
         """Those of a call."""

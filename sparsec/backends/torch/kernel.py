@@ -220,7 +220,7 @@ class Scores:
         """
         if self.bias is None:
             return None
-        found = self.bias[at[0]][:, at[1]][:, :, block.columns]
+        found = self.bias[at[0]][:, at[1]][:, :, block.j[0] if block.kept else block.columns]
         return found if block.own else found[:, :, None]
 
     def of_block(
