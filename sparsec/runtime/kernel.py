@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sparsec.backends.base import BackwardKernel, CachedKernel, ForwardKernel, Kernels, Lookup, MassKernel
+from sparsec.backends.base import BackwardKernel, CachedKernel, ForwardKernel, Kernels, Lookup, MassKernel, no_kept
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.launch import LaunchPlan
 from sparsec.runtime.draws import DrawTables
@@ -58,6 +58,11 @@ class LoadedKernel:
     @cached_property
     def cached(self) -> CachedKernel:
         return self.kernels.make_cached()
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there are kernels over a cache that has marked keys in lists."""
+        return self.kernels.make_kept is not no_kept
 
     @cached_property
     def kept(self) -> CachedKernel:

@@ -67,7 +67,7 @@ class CallMarks:
     def end_prompt(
         self, names: tuple[str, ...], attn: SparseAttention, kv: KVCache, q: Tensor, k: Tensor, v: Tensor
     ) -> None:
-        """Takes the marks of the prompt in `kv` away where the file's are none.
+        """Takes the marks of the prompt in `kv` away where the file's are none; where the backend can, with the keys.
 
         q, k and v are of the prompt, whose last kv.lengths[b] columns are row b's tokens; q may have the last ones
         alone.
@@ -82,9 +82,13 @@ class CallMarks:
             mass = _mass(attn, names, q, k, v, lengths)
         for name in names:
             if name in ids:
-                _keep(kv, attn, name, ids[name][:, None])
+                marks = ids[name][:, None]
             else:
-                _keep(kv, attn, name, most_attended(mass, listed, k.shape[1], self.marks.most[name]))
+                marks = most_attended(mass, listed, k.shape[1], self.marks.most[name])
+            if kv.keeps:
+                kv.keep(name, marks)
+            else:
+                _unmark(kv, attn, name, marks)
 
 
 def marks_of(program: Program, params: Mapping[str, Given]) -> Marks:
@@ -149,8 +153,8 @@ def _mass(
     return mass
 
 
-def _keep(kv: KVCache, attn: SparseAttention, name: str, marks: Tensor) -> None:
-    """Marks bool [B, 1 or groups, length] of an input stay of those that the cache remembers."""
+def _unmark(kv: KVCache, attn: SparseAttention, name: str, marks: Tensor) -> None:
+    """Of the marks that the cache remembers of an input those in `marks` stay, bool [B, 1 or groups, length]."""
     kinds = (InputKind.TOKENS, InputKind.LABELS, InputKind.WEIGHTS)
     remembered = kv.marks[[each.name for each in attn.inputs if each.kind in kinds].index(name)]
     of_heads = marks.repeat_interleave(remembered.shape[1] // marks.shape[1], dim=1)

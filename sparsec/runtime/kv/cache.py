@@ -17,6 +17,7 @@ from sparsec.diagnostics.arguments import integer
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.plan.kv.layout import CacheLayout
+from sparsec.runtime.kernel import registered
 from sparsec.runtime.kv.arena import arena, places_table
 from sparsec.runtime.kv.keep import keep, keep_nothing, make_room
 from sparsec.runtime.kv.lists import DROPPED_AT, KEPT_AT, NEWEST, KeptLists, check_within, names, reordered, truncated
@@ -95,6 +96,11 @@ class KVCache:
     def nbytes(self) -> int:
         """Bytes of the keys and values that the cache has room for, and of what says which these are."""
         return self.keys.nbytes + self.values.nbytes + (0 if self.kept is None else self.kept.nbytes)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there are kernels for `keep`."""
+        return registered(self.kernel, self.keys.device).keeps
 
     def keep(self, name: str, marks: Tensor, *, room: int | None = None) -> None:
         """Takes marks of an input of kind tokens away, and drops the keys that nothing needs any more.

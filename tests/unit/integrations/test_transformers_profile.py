@@ -302,6 +302,22 @@ def test_new_tokens_are_marked_by_their_ids() -> None:
     torch.testing.assert_close(logits, masked, atol=2e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("target", ["torch", pytest.param("cpu", marks=pytest.mark.kernels)])
+def test_the_memory_of_keys_that_policies_drop_is_given_back(target: str) -> None:
+    model, ids = llama(), prompt()
+    program = mixed(model, ids)
+    apply(model, program, target=target)
+    cache = new_cache(model, 3 * LENGTH)
+    with torch.no_grad():
+        model(ids, past_key_values=cache, use_cache=True)
+    held = [sum(kv.nbytes for kv in layer.kvs) for layer in cache.layers]
+    every_key = 3 * LENGTH * 2 * model.config.num_key_value_heads * model.config.head_dim * 4
+    policies = [program.model().layer(layer).resolve().inputs for layer in range(LAYERS)]
+    assert any(policies)
+    for given_back, inputs in zip((nbytes < every_key / 2 for nbytes in held), policies, strict=True):
+        assert given_back or not inputs, (held, every_key)
+
+
 def test_without_a_cache_the_model_is_dense_and_ids_of_a_call_are_needed_with_one() -> None:
     model, ids = llama(), prompt()
     with torch.no_grad():
