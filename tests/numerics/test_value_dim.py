@@ -103,6 +103,6 @@ def test_it_works_under_torch_compile_and_passes_opcheck(target: str) -> None:
     assert [t.shape for t in found] == [(2, 4, 60, 40), (2, 4, 60), (2, 4, 60)]
     assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
     assert attn.sink is not None and isinstance(attn._kernel, str)
-    shared = attn.sink.detach(), None, None, attn._kernel, 0, None
+    shared = attn.sink.detach(), None, None, None, attn._kernel, 0, None
     torch.library.opcheck(torch.ops.sparsec.forward, (*(t.requires_grad_() for t in (q, k, v)), *shared))
     torch.library.opcheck(torch.ops.sparsec.mass, (q.detach(), k.detach(), wanted[1].detach(), *shared))

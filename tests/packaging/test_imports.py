@@ -82,7 +82,8 @@ def test_the_registry_imports_no_backend() -> None:
         "import sys, sparsec.backends.registry\n"
         "print(sorted(n for n in sys.modules if n in ('torch', 'jinja2') or n.startswith('sparsec.backends.')))"
     )
-    assert python(code).stdout.strip() == "['sparsec.backends.base', 'sparsec.backends.registry']"
+    found = python(code).stdout.strip()
+    assert found == "['sparsec.backends.base', 'sparsec.backends.built', 'sparsec.backends.registry']"
 
 
 def test_the_contracts_of_imports_name_every_backend() -> None:

@@ -133,4 +133,4 @@ def told(**changed: Any) -> str:
 )
 def test_what_is_no_name_is_one_clear_error(name: str, message: str) -> None:
     with pytest.raises(sparsec.CallError, match=f"(?s)expected the name of a kernel of sparsec, got .*{message}"):
-        torch.ops.sparsec.forward(*tensors(), None, None, None, name, 0, None)
+        torch.ops.sparsec.forward(*tensors(), None, None, None, None, name, 0, None)
