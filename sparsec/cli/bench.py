@@ -19,7 +19,7 @@ from sparsec.cli.options import choose, file_argument, kernel_options, open_prog
 from sparsec.cli.show import LENGTH_LIMIT
 from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.tables import duration, percent, table
-from sparsec.sema.model import InputKind
+from sparsec.sema.inputs import OF_KEYS
 from sparsec.sema.shapes import Sizes
 
 if TYPE_CHECKING:
@@ -146,10 +146,6 @@ def bench(
         click.echo(cached_table(cached, baselines))
     else:
         click.echo(gradients_table(gradients, baselines) if backward else _table(measured, baselines))
-
-
-OF_KEYS = (InputKind.TOKENS, InputKind.LABELS, InputKind.WEIGHTS)
-"""Inputs that a cache remembers of earlier keys."""
 
 
 def _sizes(case: BenchCase, new: int | None) -> Sizes:

@@ -18,6 +18,8 @@ UNITS: dict[InputKind, tuple[InputUnit, ...]] = {
 """What the entries of a list may count instead of tokens: the word in parentheses."""
 TERM_KINDS = tuple(kind for kind in InputKind if kind not in (InputKind.LENGTH, InputKind.WEIGHTS))
 """The kinds whose inputs are terms."""
+OF_KEYS = (InputKind.TOKENS, InputKind.LABELS, InputKind.WEIGHTS)
+"""The kinds that speak of keys, which a cache remembers."""
 TILE = ("m", "n")
 """The sides of a tile of `blocks(m, n)`."""
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsec.sema.inputs import settled
+from sparsec.sema.inputs import OF_KEYS, settled
 from sparsec.sema.model import InputKind, ResolvedPattern
 from sparsec.testing.inputs import InputTensors, drawn_inputs
 
 Marks = dict[str, Tensor]
 """[heads, keys]: what inputs say of the keys of a sequence."""
-OF_KEYS = (InputKind.TOKENS, InputKind.LABELS, InputKind.WEIGHTS)
 
 
 def new_inputs(pattern: ResolvedPattern, new: int, stops: list[int], seed: int) -> dict[str, InputTensors]:

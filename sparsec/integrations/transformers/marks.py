@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
 from sparsec.program import Program
+from sparsec.runtime.inputs.remembered import positions_kept
 from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema.arguments import Given
@@ -155,7 +156,7 @@ def _mass(
 
 def _unmark(kv: KVCache, attn: SparseAttention, name: str, marks: Tensor) -> None:
     """Of the marks that the cache remembers of an input those in `marks` stay, bool [B, 1 or groups, length]."""
-    kinds = (InputKind.TOKENS, InputKind.LABELS, InputKind.WEIGHTS)
-    remembered = kv.marks[[each.name for each in attn.inputs if each.kind in kinds].index(name)]
+    number = [each.name for each in attn.inputs].index(name)
+    remembered = positions_kept(attn.inputs, kv.marks)[number]
     of_heads = marks.repeat_interleave(remembered.shape[1] // marks.shape[1], dim=1)
     remembered[..., : marks.shape[2]] &= of_heads
