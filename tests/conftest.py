@@ -11,10 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from quick_interpreter import make_quick
 
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # threads that wait for each other's cores spin there
     assert "torch" not in sys.modules, "the number of threads is read when torch is loaded"
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    make_quick()
 
 HERE = Path(__file__).parent
 TIER = {
