@@ -193,6 +193,15 @@ class BackwardKernel(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class KeyMass:
+    """What `CachedKernel.attend` adds the mass of keys to, as of a MassKernel: sums, float32 [B, H, keys], contiguous,
+    by position; `groups`: bool [kv_heads] on the CPU, the KV groups whose heads get it (None: all)."""
+
+    sums: Tensor
+    groups: Tensor | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Cached:
     """A cache as kernels see it, B sequences.
@@ -203,6 +212,7 @@ class Cached:
     places: int32 [kv_heads, regions, 2]: base and capacity of each region, 0 and 0 where a group has fewer.
     marks: what the cache remembers of inputs, as of `runtime.inputs.remembered`. kept: lists of marked keys, and what a
     call says of its own keys; `attend` adds those that are marked, and sees them there.
+    mass: where the mass of keys is asked for, of a kernel that `weighs`; it has a place for each key of each sequence.
     reach: with inputs, the most tokens that a sequence can have after the call, as far as the host knows.
     state, max_len: as of `runtime.kv.cache.KVCache`, for a kernel that `advances`: storing then counts the tokens in
     state and lengths, and raises CallError before anything is written if a sequence would have more than max_len.
@@ -217,6 +227,7 @@ class Cached:
     max_len: int = POSITION_LIMIT
     marks: tuple[Tensor, ...] = ()
     kept: KeptLists | None = None
+    mass: KeyMass | None = None
     reach: int = POSITION_LIMIT
     checked: bool = False
     """Set by a kernel that has found the tensors, counts aside, to be what it takes."""
@@ -258,6 +269,11 @@ class CachedKernel(Protocol):
     @property
     def advances(self) -> bool:
         """Whether storing counts the tokens where a cache's `state` is given."""
+        ...
+
+    @property
+    def weighs(self) -> bool:
+        """Whether it gives the mass of keys."""
         ...
 
     def build(self) -> None:

@@ -29,6 +29,7 @@ from sparsec.runtime.inputs.prepare import bias_apart
 from sparsec.runtime.inputs.remembered import blank
 from sparsec.runtime.kernel import registered
 from sparsec.runtime.kv.cache import KVCache
+from sparsec.runtime.kv.mass import Asked, room_for_mass
 from sparsec.runtime.kv.ops import attend_cached, attend_now, cache_tables, refuse_derivatives
 from sparsec.runtime.positions import check_positions, position
 from sparsec.runtime.request import Request, request_of
@@ -130,7 +131,7 @@ class SparseAttention(nn.Module):
         *,
         q_offset: int | None = None,
         return_lse: Literal[False] = False,
-        return_mass: Literal[True],
+        return_mass: Literal[True] | Sequence[int],
         cu_seqlens: Tensor | None = None,
         cache: KVCache | None = None,
         lengths: Tensor | Sequence[int] | None = None,
@@ -147,7 +148,7 @@ class SparseAttention(nn.Module):
         *,
         q_offset: int | None = None,
         return_lse: Literal[True],
-        return_mass: Literal[True],
+        return_mass: Literal[True] | Sequence[int],
         cu_seqlens: Tensor | None = None,
         cache: KVCache | None = None,
         lengths: Tensor | Sequence[int] | None = None,
@@ -163,7 +164,7 @@ class SparseAttention(nn.Module):
         *,
         q_offset: int | None = None,
         return_lse: bool = False,
-        return_mass: bool = False,
+        return_mass: Asked = False,
         cu_seqlens: Tensor | None = None,
         cache: KVCache | None = None,
         lengths: Tensor | Sequence[int] | None = None,
@@ -193,8 +194,10 @@ class SparseAttention(nn.Module):
         check_inputs: whether the numbers are read and checked: no list names an entry twice, counts lie within their
         lists, a parent comes before its child, lengths are not negative, weights are not NaN. It waits for the device.
         Returns out, [B, heads, Nq, value_dim]; with `return_lse` then the natural-log LSE, float32 [B, heads, Nq]; with
-        `return_mass` then, without a cache, the mass of keys, float32 [B, heads, Nk]: each key's attention
-        probabilities, added up over the queries. The mass has no gradient. A query that may attend to nothing has
+        `return_mass` then the mass of keys, float32 [B, heads, Nk]: each key's attention probabilities, added up over
+        the call's queries. It has no gradient. With a cache Nk is the tokens of the longest sequence after the call: a
+        key stands at its position whether it is held or not, and `return_mass` may list the KV groups whose heads get
+        a mass, in place of True; the others have 0. A query that may attend to nothing has
         output 0 and LSE -inf (the sink, where there is one); a key that no query sees has mass 0. Raises CallError.
         """
         if not (isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)):
@@ -207,10 +210,11 @@ class SparseAttention(nn.Module):
         if not self._tensors.fit(q, k, v):
             self._tensors.check(q, k, v)
         if cache is not None:
-            if return_mass:
-                raise CallError("expected no return_mass with a cache, got it with one")
-            found = self._attend_cached(q, k, v, cache, lengths, q_offset, cu_seqlens, (inputs, check_inputs))
-            return found if return_lse else found[0]
+            if q_offset is not None or cu_seqlens is not None:
+                raise CallError("expected neither q_offset nor cu_seqlens with a cache, got one")
+            return self._attend_cached(q, k, v, cache, lengths, (inputs, check_inputs), return_lse, return_mass)
+        if not isinstance(return_mass, bool):
+            raise CallError(f"expected return_mass True or False without a cache, got {return_mass}")
         if lengths is not None:
             raise CallError("expected lengths with a cache alone, got them without one")
         check_documents(q, k, q_offset, cu_seqlens, wanted=self.documents)
@@ -332,57 +336,40 @@ class SparseAttention(nn.Module):
         v: Tensor,
         cache: KVCache,
         lengths: Tensor | Sequence[int] | None,
-        q_offset: int | None,
-        cu_seqlens: Tensor | None,
         inputs: _Given,
-    ) -> tuple[Tensor, Tensor]:
-        if q_offset is not None or cu_seqlens is not None:
-            raise CallError("expected neither q_offset nor cu_seqlens with a cache, got one")
-        instance("cache", cache, KVCache)
-        batch, _, new, _ = q.shape
-        if k.shape[2] != new or new < 1:
-            raise CallError(f"expected as many queries as keys with a cache, got {new} and {k.shape[2]}")
-        if cache.kernel != self._kernel:  # a digest, where to compare layouts would have a graph trace their making
-            raise CallError("expected a cache that this module's new_cache made, got one of another pattern or dtype")
-        if cache.batch_size != batch or cache.keys.device != q.device:
-            raise CallError(
-                f"expected a cache for {batch} sequences on {q.device}, "
-                f"got one for {cache.batch_size} on {cache.keys.device}"
-            )
-        counts = None if lengths is None else counts_of(lengths, batch, q.device)
+        return_lse: bool,
+        return_mass: Asked,
+    ) -> Tensor | tuple[Tensor, ...]:
+        new = q.shape[2]
+        instance("cache", cache, KVCache).check_call(self._kernel, q, k)
+        counts = None if lengths is None else counts_of(lengths, cache.batch_size, q.device)
         sink = None if self.sink is None else self.sink.detach().float()
         total = cache.length + new if self.inputs and inputs[1] else None
         flat = self._input_tensors(q, k, inputs, total, None) or None
         refuse_derivatives(q, k, v, self.sink, flat or ())
         assert isinstance(self._kernel, str)
+        mass = None
+        if return_mass is not False:
+            mass = room_for_mass(return_mass, cache, self.heads, self.kv_heads, new, counts)
         if not torch.compiler.is_compiling() and not is_in_torch_dispatch_mode() and type(q) is Tensor:
             batched = torch._C._functorch.is_batchedtensor
             if torch._C._are_functorch_transforms_active() and any(map(batched, (q, k, v))):
                 raise CallError("expected no vmap over a call with a cache, got one; a cache has its own batch_size")
             # Nobody watches operators; on a CPU, dispatch would take as long as a third of a step's kernel.
             cache.make_room(new)
-            loaded, now = registered(self._kernel, q.device), cache.seen(counts)
-            return attend_now(loaded, q, k, v, sink, now, cache.lists, flat, self.scale, checked=True)
-        out, lse = attend_cached(
-            q,
-            k,
-            v,
-            sink,
-            cache.keys,
-            cache.values,
-            cache.lengths_tensor,
-            cache.state,
-            counts,
-            cache.places,
-            cache.lists,
-            list(cache.marks),
-            [] if cache.kept is None else list(cache.kept.tensors.values()),
-            flat,
-            cache.max_len,
-            self._kernel,
-            self.scale,
-        )
-        return out, lse
+            loaded, now = registered(self._kernel, q.device), cache.seen(counts, mass)
+            out, lse = attend_now(loaded, q, k, v, sink, now, cache.lists, flat, self.scale, checked=True)
+        else:
+            held = cache.keys, cache.values, cache.lengths_tensor, cache.state, counts, cache.places, cache.lists
+            kept = [] if cache.kept is None else list(cache.kept.tensors.values())
+            of_mass = (None, None) if mass is None else (mass.sums, mass.groups)
+            out, lse = attend_cached(
+                *(q, k, v, sink, *held, list(cache.marks), kept, flat),
+                *(cache.max_len, self._kernel, self.scale, *of_mass),
+            )
+        if mass is None:
+            return (out, lse) if return_lse else out
+        return (out, lse, mass.sums) if return_lse else (out, mass.sums)
 
     def _input_tensors(
         self, q: Tensor, k: Tensor, inputs: _Given, n_keys: int | None, offset: int | None

@@ -118,9 +118,3 @@ def test_its_flops_are_those_of_one_product() -> None:
             attn(*qkv, return_mass=asked)
         counts.append(counter.get_total_flops())
     assert counts[1] * 32 == counts[0] * 52
-
-
-def test_it_is_refused_with_a_cache() -> None:
-    attn, (qkv, _) = attention("cpu", SETS["window and sink"], torch.float32), call("", (9, 9, 0), torch.float32)
-    with pytest.raises(sparsec.CallError, match="expected no return_mass with a cache"):
-        attn(*qkv, cache=attn.new_cache(2, 20), return_mass=True)

@@ -15,9 +15,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from sparsec.backends.base import Cached, Lookup, check_room
+from sparsec.backends.base import Cached, KeyMass, Lookup, check_room
 from sparsec.backends.cpu import calls
-from sparsec.backends.cpu.emit_cached import emit_cpp_cached
+from sparsec.backends.cpu.emit_cached import emit_cpp_cached, emit_cpp_cached_mass
 from sparsec.backends.cpu.inputs import bias_arguments, lookup_table, with_whole_rows
 from sparsec.backends.cpu.kept import list_call
 from sparsec.backends.cpu.kernel import (
@@ -32,7 +32,7 @@ from sparsec.backends.cpu.kernel import (
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.plan.kv.cached import CachedPlan
-from sparsec.plan.launch import CachedLaunch
+from sparsec.plan.launch import CachedLaunch, LaunchPlan
 from sparsec.plan.target import CPU_FEW_ROWS
 from sparsec.runtime.kv.lists import check_append
 
@@ -60,14 +60,20 @@ NAMES = ("attend_chunk", "attend_rows", "store")
 class CpuCached:
     """See `backends.base.CachedKernel`; `entries` loads the library, building it the first time (BuildError).
 
-    `few`: the most queries of a call for the kernel of single rows (`plan.target.CPU_FEW_ROWS`).
+    `few`: the most queries of a call for the kernel of single rows (`plan.target.CPU_FEW_ROWS`). `add_mass` loads the
+    entry point of a library of its own, which adds the mass of keys row by row; without it there is none.
     """
 
     plan: CachedLaunch
     source: str
     entries: Callable[[], Entries]
     few: int
+    add_mass: Callable[[], Entry] | None = None
     advances: ClassVar[bool] = True
+
+    @property
+    def weighs(self) -> bool:
+        return self.add_mass is not None
 
     @staticmethod
     def of(chunks: CachedPlan, rows: CachedPlan) -> CpuCached:
@@ -103,7 +109,7 @@ class CpuCached:
             check_call(plan, q, k, v, 0, sink, None)
             self._check_new(k, v, cache)
         few = q.shape[2] <= self.few
-        if few:
+        if few or cache.mass is not None:
             k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (k, v))
         else:
             k, v = with_whole_rows(plan, k, v)
@@ -125,7 +131,11 @@ class CpuCached:
         attend = entries.attend_rows if few else entries.attend_chunk
         before = () if entries.append is None else (entries.append,)
         assert store or not before, "marked keys are seen in the lists"
-        self._run((*before, attend, entries.store) if store else (attend,), (q, k, v), cache, longest, of_attend)
+        after: tuple[Entry, ...] = (entries.store,) if store else ()
+        if cache.mass is not None:
+            assert self.add_mass is not None, "asked of kernels that weigh"
+            after = self.add_mass(), *after
+        self._run((*before, attend, *after), (q, k, v), cache, longest, of_attend)
         return out, lse
 
     def store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
@@ -169,11 +179,12 @@ class CpuCached:
         longest = min(longest, cache.max_len)
         state = 0 if cache.state is None else cache.state.data_ptr()
         kept = 0 if cache.kept is None else list_call(self.plan.chunks, cache).with_marks()
+        mass = (0, 0, 0) if cache.mass is None else _mass_arguments(cache.mass, batch, self.plan.chunks)
         call = _CALL.pack(
             *(q.data_ptr(), k.data_ptr(), v.data_ptr(), keys.data_ptr(), values.data_ptr(), out, lse),
             *(*q.stride(), *k.stride(), *v.stride()),
             *(batch, new, slots, longest),
-            *(lengths.data_ptr(), counts, state, places.data_ptr(), kept),
+            *(lengths.data_ptr(), counts, state, places.data_ptr(), kept, *mass),
             *(lists, inputs, sink, *bias),
             *(scale, torch.get_num_threads()),
         )
@@ -221,24 +232,45 @@ def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torc
         )
 
 
+def _mass_arguments(mass: KeyMass, batch: int, plan: LaunchPlan) -> tuple[int, int, int]:
+    keys, groups = mass.sums.shape[-1], mass.groups
+    _check_tensor("mass", mass.sums, (batch, plan.heads, keys), torch.float32)
+    if groups is not None:
+        _check_tensor("mass groups", groups, (plan.kv_heads,), torch.bool)
+    return mass.sums.data_ptr(), keys, 0 if groups is None else groups.data_ptr()
+
+
 def build_cached(plans: Sequence[tuple[CachedPlan, CachedPlan]], *, optimise: int = 3) -> tuple[CpuCached, ...]:
     """The kernels of several patterns' two plans, built as one library when one of them is first called."""
     symbols = ["sparsec"] if len(plans) == 1 else [f"sparsec_{n}" for n in range(len(plans))]
-    source = "\n".join(emit_cpp_cached(*pair, symbol=symbol) for pair, symbol in zip(plans, symbols, strict=True))
+    named = tuple(zip(plans, symbols, strict=True))
+    source = "\n".join(emit_cpp_cached(*pair, symbol=symbol) for pair, symbol in named)
 
     @cache
     def library() -> ctypes.CDLL:
         return open_library(compile_shared(source, optimise=optimise))
 
+    @cache
+    def of_mass() -> ctypes.CDLL:
+        texts = (emit_cpp_cached_mass(*pair, symbol=symbol) for pair, symbol in named)
+        return open_library(compile_shared("\n".join(texts), optimise=optimise))
+
     return tuple(
-        _kernel(CachedLaunch.of(*pair), source, library, symbol) for pair, symbol in zip(plans, symbols, strict=True)
+        _kernel(CachedLaunch.of(*pair), source, library, symbol, lambda symbol=symbol: of_mass()[f"{symbol}_add_mass"])  # type: ignore[misc]  # of a lambda's default
+        for pair, symbol in named
     )
 
 
-def _kernel(plan: CachedLaunch, source: str, library: Callable[[], ctypes.CDLL], symbol: str) -> CpuCached:
+def _kernel(
+    plan: CachedLaunch,
+    source: str,
+    library: Callable[[], ctypes.CDLL],
+    symbol: str,
+    add_mass: Callable[[], Entry] | None = None,
+) -> CpuCached:
     @cache
     def entries() -> Entries:
         names = NAMES if plan.kept is None else Entries._fields
         return Entries(*(library()[f"{symbol}_{name}"] for name in names))
 
-    return CpuCached(plan, source, entries, CPU_FEW_ROWS * plan.chunks.heads // plan.packs)
+    return CpuCached(plan, source, entries, CPU_FEW_ROWS * plan.chunks.heads // plan.packs, add_mass)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from sparsec.backends.cpu.emit import forward_view, of_members, pack_views, with_own_keys
 from sparsec.backends.cpu.expr import scalar
-from sparsec.backends.cpu.source import CHUNK, ROWS, print_kernel
+from sparsec.backends.cpu.source import CHUNK, ROW_MASS, ROWS, print_kernel
 from sparsec.backends.cpu.view import CppView, KeptView, SlotClassView, SlotsView, initialiser
 from sparsec.ir.bands.band import InputTest
 from sparsec.ir.bands.kept import KeptMarks
@@ -28,6 +28,12 @@ def emit_cpp_cached(chunks: CachedPlan, rows: CachedPlan, *, symbol: str = "spar
     """
     of_chunks, of_rows = views(chunks, rows, symbol)
     return f"{print_kernel(CHUNK, of_chunks)}\n{print_kernel(ROWS, of_rows)}"
+
+
+def emit_cpp_cached_mass(chunks: CachedPlan, rows: CachedPlan, *, symbol: str = "sparsec") -> str:
+    """Of the same plans the source of the mass of keys, entry point `int <symbol>_add_mass(const
+    sparsec_cached_call*)`. It may be joined with other sources."""
+    return print_kernel(ROW_MASS, views(chunks, rows, symbol)[1])
 
 
 def views(chunks: CachedPlan, rows: CachedPlan, symbol: str) -> tuple[CppView, CppView]:

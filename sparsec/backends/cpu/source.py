@@ -104,6 +104,7 @@ CHUNK = Kernel(
     "cached_rows.h",
 )
 ROWS = Kernel("decode", ("decode.h",), CHUNK.structs, rows="cached_rows.h", by_row=True)
+ROW_MASS = replace(ROWS, template="decode_mass", headers=("cached_mass.h",))
 
 
 def print_kernel(kernel: Kernel, view: CppView) -> str:

@@ -6,7 +6,7 @@ Invariant: memory stays within a chunk of columns for one tile of rows, beside t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import ClassVar
@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparsec.backends.base import Cached, Lookup
+from sparsec.backends.base import Cached, KeyMass, Lookup
 from sparsec.backends.torch.kernel import Scores, State, kept, wide_type
 from sparsec.backends.torch.tiles import Block, HeadGroup, Sequence, asked_apart, head_groups, query_blocks
 from sparsec.ir.expr.evaluate import evaluate
@@ -31,6 +31,7 @@ class TorchCached:
     planned: CachedPlan
     source: str = ""
     advances: ClassVar[bool] = False
+    weighs: ClassVar[bool] = True
 
     @property
     def plan(self) -> CachedLaunch:
@@ -59,7 +60,10 @@ class TorchCached:
         assert store or cache.kept is None, "marked keys are seen in the lists"
         self._append(k, v, cache)
         for b, (length, count) in enumerate(zip(*cache.numbers(k.shape[2]), strict=True)):
-            self._attend_one(_Sources(q, k, v, cache, b, length, count), out[b], lse[b], scale, sink, inputs, key_bias)
+            of = _Sources(q, k, v, cache, b, length, count)
+            self._attend_one(of, out[b], lse[b], scale, sink, inputs, key_bias)
+            if cache.mass is not None:
+                self._weigh_one(of, lse[b], cache.mass, scale, inputs, key_bias)
         if store:
             self._store(k, v, cache)
         return out, lse
@@ -74,8 +78,54 @@ class TorchCached:
         inputs: tuple[Lookup, ...],
         key_bias: Tensor | None,
     ) -> None:
+        score = Scores.of(self.planned.attend, of.q, scale, key_bias)
+        for slot, heads, rows, blocks in self._tiles(of, inputs):
+            at = (slice(of.b, of.b + 1), heads.heads, rows)
+            queries = of.q[at].to(score.wide)
+            state = State.start(queries, of.v.shape[-1], None if sink is None else sink[heads.heads])
+            for block in blocks:
+                keys, values = of.columns(slot, heads, block, score.wide)
+                bias = score.bias_of(at, block)
+                keys, values = kept(keys, bias), kept(values, bias)
+                scores, _ = score.of_block(queries, keys, block, heads, bias)
+                state = state.step(scores, values, block.live)
+            out[heads.heads, rows] = state.output()[0].to(out.dtype)
+            lse[heads.heads, rows] = state.log_sum_exp()[0]
+
+    def _weigh_one(
+        self,
+        of: _Sources,
+        lse: Tensor,
+        mass: KeyMass,
+        scale: float | None,
+        inputs: tuple[Lookup, ...],
+        key_bias: Tensor | None,
+    ) -> None:
+        """Adds what the queries of one sequence give its keys."""
+        score = Scores.of(self.planned.attend, of.q, scale, key_bias)
+        log_sum = lse.to(score.wide).masked_fill(lse == -math.inf, math.inf)  # weights of an empty row are 0
+        for slot, heads, rows, blocks in self._tiles(of, inputs):
+            if mass.groups is not None and not any(mass.groups[group] for group in heads.groups):
+                continue
+            at = (slice(of.b, of.b + 1), heads.heads, rows)
+            queries, sums = of.q[at].to(score.wide), log_sum[at[1:]][None, ..., None]
+            for block in blocks:
+                bias = score.bias_of(at, block)
+                keys = kept(of.columns(slot, heads, block, score.wide)[0], bias)
+                scores, _ = score.of_block(queries, keys, block, heads, bias)
+                weights = torch.exp(scores - sums)[0]
+                if block.live is not None:  # a pair that is not live may have met a NaN
+                    weights = weights.where(block.live, 0)
+                if not block.own:
+                    weights = weights.sum(dim=-2)
+                position = (block.j if block.own else block.j[0]).clamp(0, of.length + of.count - 1)
+                for head, group, weight in zip(heads.heads, heads.groups, weights, strict=True):
+                    if mass.groups is None or mass.groups[group]:
+                        mass.sums[of.b, head].index_put_((position,), weight.to(torch.float32), accumulate=True)
+
+    def _tiles(self, of: _Sources, inputs: tuple[Lookup, ...]) -> Iterator[tuple[Expr, HeadGroup, slice, list[Block]]]:
+        """Of each class the slots of its keys, and the tiles of its heads' rows."""
         plan, stop = self.planned.attend, of.length + of.count
-        score = Scores.of(plan, of.q, scale, key_bias)
         first = stop - of.q.shape[2]
         whole = Sequence((of.length, stop), (0, stop), first, 0, stop, first, False, of.q.device)
         for n, head_class in enumerate(plan.classes):
@@ -85,17 +135,7 @@ class TorchCached:
             )
             for heads, sequence in chain.from_iterable(apart):
                 for rows, blocks in query_blocks(heads, sequence):
-                    at = (slice(of.b, of.b + 1), heads.heads, rows)
-                    queries = of.q[at].to(score.wide)
-                    state = State.start(queries, of.v.shape[-1], None if sink is None else sink[heads.heads])
-                    for block in blocks:
-                        keys, values = of.columns(self.planned.slots[n].slot, heads, block, score.wide)
-                        bias = score.bias_of(at, block)
-                        keys, values = kept(keys, bias), kept(values, bias)
-                        scores, _ = score.of_block(queries, keys, block, heads, bias)
-                        state = state.step(scores, values, block.live)
-                    out[heads.heads, rows] = state.output()[0].to(out.dtype)
-                    lse[heads.heads, rows] = state.log_sum_exp()[0]
+                    yield self.planned.slots[n].slot, heads, rows, blocks
 
     def store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
         self._append(k, v, cache)

@@ -47,6 +47,7 @@ class TritonCached:
     allow_tf32: bool = False
     entries: PerDevice[Entries] = field(init=False, repr=False, compare=False)
     advances: ClassVar[bool] = False
+    weighs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "entries", PerDevice(self._entries_on))

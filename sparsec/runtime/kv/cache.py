@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sparsec.backends.base import Cached
+from sparsec.backends.base import Cached, KeyMass
 from sparsec.diagnostics.arguments import integer
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.bounds import POSITION_LIMIT
@@ -71,15 +71,29 @@ class KVCache:
         self.spare = 0
         self._seen: Cached | None = None
 
-    def seen(self, counts: Tensor | None) -> Cached:
-        """What kernels take, for a call with `counts` tokens of each sequence (None: with all that it has)."""
+    def check_call(self, kernel: object, q: Tensor, k: Tensor) -> None:
+        """Raises CallError unless the module with that kernel may attend with q and k over this cache."""
+        batch, _, new, _ = q.shape
+        if k.shape[2] != new or new < 1:
+            raise CallError(f"expected as many queries as keys with a cache, got {new} and {k.shape[2]}")
+        if self.kernel != kernel:  # a digest, where to compare layouts would have a graph trace their making
+            raise CallError("expected a cache that this module's new_cache made, got one of another pattern or dtype")
+        if self.batch_size != batch or self.keys.device != q.device:
+            raise CallError(
+                f"expected a cache for {batch} sequences on {q.device}, "
+                f"got one for {self.batch_size} on {self.keys.device}"
+            )
+
+    def seen(self, counts: Tensor | None, mass: KeyMass | None = None) -> Cached:
+        """What kernels take, for a call with `counts` tokens of each sequence (None: with all that it has), whose keys'
+        mass goes to `mass`."""
         last, lengths, state = self._seen, self.lengths_tensor, self.state
         same = last is not None and last.keys is self.keys and last.values is self.values and last.marks is self.marks
         if last is None or not (same and last.lengths is lengths and last.state is state and last.kept is self.kept):
             held = self.places, state, self.max_len, self.marks, self.kept
             last = Cached(self.keys, self.values, lengths, None, *held)
             self._seen = last
-        return last if counts is None else replace(last, counts=counts)
+        return last if counts is None and mass is None else replace(last, counts=counts, mass=mass)
 
     @property
     def lengths(self) -> tuple[int, ...]:

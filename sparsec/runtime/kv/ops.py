@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsec.backends.base import Cached, check_room
+from sparsec.backends.base import Cached, KeyMass, check_room
 from sparsec.diagnostics.model import CallError
 from sparsec.runtime.devices import captured, current
 from sparsec.runtime.draws import draw_tables
@@ -28,7 +28,7 @@ torch.library.define(
     "sparsec::attend_cached",
     "(Tensor q, Tensor k, Tensor v, Tensor? sink, Tensor(a!) keys, Tensor(b!) values, Tensor(c!) lengths,"
     " Tensor(d!) state, Tensor? counts, Tensor places, Tensor[] lists, Tensor(e!)[] marks, Tensor(f!)[] kept,"
-    " Tensor[]? inputs, SymInt max_len, str kernel, float? scale)"
+    " Tensor[]? inputs, SymInt max_len, str kernel, float? scale, Tensor(g!)? mass=None, Tensor? mass_groups=None)"
     " -> (Tensor, Tensor)",
 )
 
@@ -52,11 +52,13 @@ def _attend_cached(
     max_len: int,
     kernel: str,
     scale: float | None,
+    mass: Tensor | None = None,
+    mass_groups: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attends as `backends.base.CachedKernel.attend` does, stores k and v, and counts them.
 
     `counts`: int32 [B] on the CPU or on q's device, the tokens of each sequence among the N (None: all of them).
-    `state`: see KVCache.
+    `state`: see KVCache. `mass`, `mass_groups`: as of `backends.base.KeyMass`.
     """
     loaded, lists_of_kept = registered(kernel, q.device), None
     if kept:
@@ -64,6 +66,8 @@ def _attend_cached(
         assert of is not None, "kernels over lists say what these have"
         lists_of_kept = KeptLists(of, *kept)
     cache = Cached(keys, values, lengths, counts, places, state, max_len, tuple(marks), lists_of_kept)
+    if mass is not None:
+        cache = replace(cache, mass=KeyMass(mass, mass_groups))
     return attend_now(loaded, q, k, v, sink, cache, tuple(lists), inputs, scale)
 
 
@@ -84,6 +88,8 @@ def attend_now(
     kernel = loaded.cached if cache.kept is None else loaded.kept
     batch, new, counts, state = q.shape[0], q.shape[2], cache.counts, cache.state
     assert state is not None
+    if cache.mass is not None and not kernel.weighs:
+        raise CallError("expected no return_mass with a cache for these kernels, which do not give it, got it")
     told = counts is None or counts.is_cpu
     given = [new] * batch if counts is None or not told else counts.tolist()
     if len(given) != batch or min(given) < 0 or max(given) > new:
@@ -108,7 +114,7 @@ def attend_now(
             said = recalled(declared, inputs, cache.marks, reach)
     if new > 1 and told and min(given) == new and not state[0].any() and not recorded:
         # Empty sequences, and all tokens theirs: the forward kernel serves, which is faster.
-        out, lse = _first(loaded, q, k, v, sink, inputs, scale)
+        out, lse = _first(loaded, q, k, v, sink, inputs, scale, cache.mass)
         kernel.store(k, v, cache)
     else:
         found = lookups(kernel.plan.chunks, said, CallShape(new, reach, reach - new)) if reach else ()
@@ -172,13 +178,23 @@ def _first(
     sink: Tensor | None,
     inputs: list[Tensor] | None,
     scale: float | None,
+    mass: KeyMass | None,
 ) -> tuple[Tensor, Tensor]:
     lists = loaded.draws.tables(q.shape[2], 0, q.device)
     lookups = loaded.lookups(inputs or (), q.shape[2], k.shape[2], 0)
     bias = loaded.key_bias(inputs or ())
-    return loaded.forward.forward(
+    out, lse = loaded.forward.forward(
         q, k, v, q_offset=0, scale=scale, lists=lists, sink=sink, inputs=lookups, key_bias=bias
     )
+    if mass is not None:
+        found = loaded.mass.mass(
+            q, k, lse, q_offset=0, scale=scale, lists=lists, sink=sink, inputs=lookups, key_bias=bias
+        )
+        if mass.groups is not None:
+            of_heads = mass.groups.to(q.device).repeat_interleave(q.shape[1] // k.shape[1])
+            found = found.where(of_heads[:, None], 0)
+        mass.sums[..., : found.shape[-1]] += found
+    return out, lse
 
 
 @torch.library.register_fake("sparsec::attend_cached")  # type: ignore[untyped-decorator]  # torch leaves it untyped
@@ -200,6 +216,8 @@ def _(
     max_len: int,
     kernel: str,
     scale: float | None,
+    mass: Tensor | None = None,
+    mass_groups: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     return q.new_empty((*q.shape[:3], v.shape[3])), q.new_empty(q.shape[:3], dtype=wide)

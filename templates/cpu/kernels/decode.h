@@ -3,52 +3,30 @@
 #include <cmath>
 #include <cstdlib>
 
-#include "cache.h"
-#include "printed/packs.h"
-#include "printed/tuned_decode.h"
-#include "row_tiles.h"
+#include "row.h"
+#include "row_shares.h"
 
-// ---- Tasks: shares of the tiles of every row of every pack, and after all of them the merging of each row's sums.
-// A task has KEYS_A_TASK keys at least, but where a row has MOST_TASKS of them more, and in a short row.
+// ---- Shares of every row of every pack, and after all of them the merging of each row's sums.
+typedef Row Work;
+
+// Printed for the pattern: visits the tiles that the row sees, and the keys that it lists itself.
+void visit(Work& w, const sparsec_list* lists, int head);
 
 struct Sum {  // what one task leaves of a row of one head
   float o[ValueSteps::WIDE], peak, total;
 };
 
-// How many tasks share a row of a group: by the keys that there can be, never by the number of threads.
-int tasks_of(const sparsec_cached_call& call, int64_t b, int64_t g) {
-  int64_t kept = count_of(call, b);
-  for (int n = 0; n < REGIONS; ++n) kept += places_of(call, g)[2 * n + 1];
-  if (call.kept) kept += call.kept->lists[(b * KV_HEADS + g) * 3 + 2];
-  const int64_t keys = std::min<int64_t>(kept, call.lengths[b] + count_of(call, b));
-  return int(std::min<int64_t>(std::max<int64_t>(keys / KEYS_A_TASK, 1), MOST_TASKS));
-}
-
 // Leaves the sums of one share of row `row` at sums[head * call.n * most].
 void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& pack, int64_t row, int task, int most,
               Sum* sums) {
-  w.n_k = w.end = call.lengths[b] + int(count_of(call, b));
-  w.begin = 0, w.i0 = w.i1 = int(row - call.n) + w.n_k;
-  const int tasks = tasks_of(call, b, pack.group);
-  if (w.i0 < call.lengths[b] || task >= tasks) return;
-  const bool alone = tells_heads_apart(call);
-  for (int n = 0; n < pack.size; n += w.pack) {
-    w.heads = pack.heads + n, w.pack = alone ? 1 : pack.size;
-    w.source = source_of(call, b, w.heads[0], call.n - w.n_k);
-    w.inputs = Inputs(call, b, call.n - w.n_k, 0, w.n_k);
-    load_query(w, call, b, row, 0);
-    w.turn = w.first = w.stop = 0;
-    if (tasks > 1) visit(w, call.lists, w.heads[0]);  // only counts the tiles
-    const int64_t tiles = tasks > 1 ? w.turn : INT32_MAX;
-    w.turn = 0, w.first = int(tiles * task / tasks), w.stop = int(tiles * (task + 1) / tasks);
-    visit(w, call.lists, w.heads[0]);
-    attend(w);
+  const auto end = [&] {
     for (int r = 0; r < w.pack; ++r) {
       Sum& sum = sums[w.heads[r] * call.n * most];
       std::copy(w.o[r], w.o[r] + ValueSteps::WIDE, sum.o);
       sum.peak = w.peak[r], sum.total = w.total[r];
     }
-  }
+  };
+  attend_share(w, call, b, pack, row, task, [&] { load_query(w, call, b, row, 0); }, end);
 }
 
 // Adds up the `count` sums of a row of head h, and stores it; padding, which has none, becomes 0 and -inf.
@@ -70,9 +48,7 @@ void merge(const sparsec_cached_call& call, int64_t h, const Sum* sums, int coun
 
 int attend_rows(const sparsec_cached_call& call) {
   if (!sound(call)) return 2;
-  int most = 1;
-  for (int64_t b = 0; b < call.batch; ++b)
-    for (int64_t g = 0; g < KV_HEADS; ++g) most = maximum(most, tasks_of(call, b, g));
+  const int most = most_tasks(call);
   const int64_t rows = call.batch * call.n, tasks = rows * PACK_COUNT * most;
   if (tasks == 0) return 0;
   Sum* sums = static_cast<Sum*>(std::malloc(rows * HEADS * most * sizeof(Sum)));  // [batch, heads, n, most]

@@ -1,12 +1,8 @@
 #pragma once
-#include "row.h"
+#include "waiting.h"
 
 // ---- Tiles of a row's keys.
-typedef Row Work;
-
-// Printed for the pattern: visits the tiles that the row sees, and the keys that it lists itself.
-void visit(Work& w, const sparsec_list* lists, int head);
-
+template <class Row>
 inline void attend_full(Row& w, int tile) {
   if (!takes(w)) return;
   const int count = minimum(tile * KEY_TILE + KEY_TILE, w.end) - tile * KEY_TILE;
@@ -22,7 +18,7 @@ inline void attend_full(Row& w, int tile) {
 }
 
 // `live(j, i)` is the mask of keys j for row i.
-template <class Live>
+template <class Row, class Live>
 inline void attend_masked(Row& w, int tile, const Live& live) {
   if (!takes(w)) return;
   for (int first = tile * KEY_TILE; first < minimum(tile * KEY_TILE + KEY_TILE, w.end); first += PANEL) EACH(v, VECS) {

@@ -166,6 +166,9 @@ struct sparsec_cached_call {  // strides in elements; q [B, H, N, D], k [B, G, N
   int64_t* state;  // [2, B], or null: once stored, tokens are counted here and in lengths
   const int32_t* places;  // [G, regions, 2]: base and capacity of a group's regions
   const sparsec_kept* kept;  // null for a cache without lists of kept keys
+  float* mass;  // [B, H, mass_keys], to which the mass of keys is added; null: not asked for
+  int64_t mass_keys;
+  const uint8_t* mass_groups;  // [G], which groups get it; null: all
   const sparsec_list* lists;
   const sparsec_lookup* inputs;  // two for each test of an input
   const float* sink;  // [H], for a learned sink

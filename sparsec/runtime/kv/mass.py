@@ -1,0 +1,28 @@
+"""What `return_mass` asks of a call with a cache -> the tensors that the mass of keys is added to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sparsec.backends.base import KeyMass
+from sparsec.diagnostics.arguments import integer
+from sparsec.runtime.kv.cache import KVCache
+
+Asked = bool | Sequence[int]
+"""Whether the mass of keys is asked for, or of which KV groups' heads."""
+
+
+@torch.compiler.disable(reason="lengths are read on the host")  # type: ignore[no-untyped-call, untyped-decorator]
+def room_for_mass(asked: Asked, cache: KVCache, heads: int, kv_heads: int, new: int, counts: Tensor | None) -> KeyMass:
+    """Zeros for each key of the longest sequence after a call of `new` tokens, `counts` of them its own."""
+    more = [new] * cache.batch_size if counts is None or not counts.is_cpu else counts.tolist()
+    keys = max(have + own for have, own in zip(cache.lengths, more, strict=True))
+    sums = torch.zeros((cache.batch_size, heads, max(keys, 0)), device=cache.keys.device)
+    if isinstance(asked, bool):
+        return KeyMass(sums)
+    groups = torch.zeros(kv_heads, dtype=torch.bool)
+    groups[[integer("a KV group of return_mass", group, 0, kv_heads - 1) for group in asked]] = True
+    return KeyMass(sums, groups)
