@@ -39,8 +39,10 @@ def _tensors(lookup: Lookup, *, of_pairs: bool) -> dict[str, Tensor | None]:
     data = lookup.data
     match lookup.test.asks:
         case Asks.MARKED | Asks.COLUMN | Asks.SLASH | Asks.SLASH_TILE:
+            if not of_pairs:
+                return {"marks": data}
             after = torch.nn.functional.pad(data[..., 1:], (0, 1))  # as long as the counts: the last number is none
-            return {"marks": data, **({"picked": _bits(after > data)} if of_pairs else {})}
+            return {"marks": data, "picked": _bits(after > data)}
         case Asks.ROW:
             return {"entries": data, "ordered": lookup.ordered}
         case Asks.CELL:

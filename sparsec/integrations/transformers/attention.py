@@ -177,11 +177,14 @@ def attend(
     if call.cache is not None:
         nth = call.attended[index]
         call.attended[index] = nth + 1
-        inputs = _inputs(call, kernels, index, query, key, lists, call.padding)
         layer = call.cache.layers[index]
+        renewed = nth in layer.renewals
+        inputs = _inputs(call, kernels, index, query, key, lists, call.padding, renewed=renewed)
         out = layer.attend(attn, nth, query, key, value, call.counts, inputs)
         if call.marks is not None and call.marks.everything and kernels.made:
-            call.marks.end_prompt(kernels.made, attn, layer.kvs[nth], asked, key, value)
+            renewal = call.marks.end_prompt(kernels.made, attn, layer.kvs[nth], asked, key, value)
+            if renewal is not None:
+                layer.renewals[nth] = renewal
     elif call.spans is None:
         out = attn(query, key, value, inputs=_inputs(call, kernels, index, query, key, lists, None))
     else:
@@ -197,11 +200,14 @@ def _inputs(
     k: Tensor,
     lists: Tensor | None,
     padding: Tensor | None,
+    *,
+    renewed: bool = False,
 ) -> dict[str, InputTensors] | None:
-    """The tensors of the pattern's inputs for one call of a layer's attention; `padding`: see `ModelCall`."""
+    """The tensors of the pattern's inputs for one call of a layer's attention; `padding`: see `ModelCall`, `renewed`:
+    `CallMarks.of_keys`."""
     found = dict(call.selector(layer, q, k)) if call.selector is not None and kernels.declares else {}
     if call.marks is not None:
-        found |= call.marks.of_keys(kernels.made, k)
+        found |= call.marks.of_keys(kernels.made, k, renewed=renewed)
     if lists is not None and kernels.fed is not None:
         found[kernels.fed.name] = lists if padding is None else from_first_token(kernels.fed, lists, padding)
     return found or None

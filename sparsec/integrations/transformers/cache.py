@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from sparsec.diagnostics.model import CallError
+from sparsec.integrations.transformers.renewal import Renewal
 from sparsec.runtime.inputs.checks import InputTensors
 from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.kv.growth import grown
@@ -39,6 +40,8 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
         self.reached = False
         self.chosen_by: Tensor | None = None
         """The keys by which the layer chooses what it attends to: [batch, columns, D] or [batch, heads, columns, D]."""
+        self.renewals: dict[int, Renewal] = {}
+        """Of some of `kvs`, by their places, what finds the keys with the most attention anew after each call."""
 
     @property
     def kv(self) -> KVCache | None:
@@ -49,6 +52,7 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
     def prepare(self, attn: SparseAttention, nth: int, batch: int, device: torch.device) -> None:
         """Makes the empty cache of the nth call in a forward, unless there is a fitting one."""
         if not self._fits(attn, nth, batch, device):
+            self.renewals.pop(nth, None)
             self.kvs[nth : nth + 1] = [attn.new_cache(batch, self.max_len, rollback=self.rollback, device=device)]
 
     def _fits(self, attn: SparseAttention, nth: int, batch: int, device: torch.device) -> bool:
@@ -79,7 +83,12 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
         and `counts` for `lengths`, as for `SparseAttention.forward`."""
         if self.columns == 0 and not self._fits(attn, nth, q.shape[0], q.device):
             self.prepare(attn, nth, q.shape[0], q.device)
-        out: Tensor = attn(q, k, v, cache=self.kvs[nth], lengths=counts, inputs=inputs)
+        renewal = self.renewals.get(nth)
+        if renewal is None:
+            out: Tensor = attn(q, k, v, cache=self.kvs[nth], lengths=counts, inputs=inputs)
+            return out
+        out, mass = attn(q, k, v, cache=self.kvs[nth], lengths=counts, inputs=inputs, return_mass=renewal.groups)
+        renewal.renew(self.kvs[nth], mass, inputs or {})
         return out
 
     @property
@@ -119,6 +128,7 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
     def reset(self) -> None:
         self.columns = 0
         self.chosen_by = None
+        self.renewals.clear()
         self._each(KVCache.reset)
 
     def crop(self, tokens: int) -> None:
@@ -128,6 +138,8 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
             return
         self._each(lambda kv: kv.truncate([max(0, length - removed) for length in kv.lengths]))
         self.columns = max(0, self.columns - removed)
+        for nth, renewal in self.renewals.items():
+            renewal.crop(self.kvs[nth].lengths)
         if self.chosen_by is not None:
             self.chosen_by = self.chosen_by[..., : self.columns, :]
 
@@ -142,6 +154,8 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
 
     def _reorder(self, rows: Callable[[int], Tensor]) -> None:
         """Makes row n a copy of row rows(batch)[n]."""
+        for nth, renewal in self.renewals.items():
+            renewal.reorder(rows(self.kvs[nth].batch_size))
         self._each(lambda kv: kv.reorder(rows(kv.batch_size)))
         if self.chosen_by is not None:
             self.chosen_by = self.chosen_by[rows(len(self.chosen_by)).to(self.chosen_by.device)]

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
+from sparsec.integrations.transformers.renewal import Renewal, begun
 from sparsec.program import Program
-from sparsec.runtime.inputs.remembered import positions_kept
+from sparsec.runtime.inputs.remembered import count_marks, marked, positions_kept
 from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema.arguments import Given
@@ -56,19 +57,25 @@ class CallMarks:
     by_ids: Mapping[str, Tensor]
     everything: bool
 
-    def of_keys(self, names: tuple[str, ...], k: Tensor) -> dict[str, Tensor]:
-        """The marks of the keys [B, G, N, D] of the call, bool [B or 1, N] each."""
+    def of_keys(self, names: tuple[str, ...], k: Tensor, *, renewed: bool = False) -> dict[str, Tensor]:
+        """The marks of the keys [B, G, N, D] of the call, bool [B or 1, N] each. `renewed`: whether those with the most
+        attention are found anew after each call; then each key that no ids mark may be one of them."""
         new = k.shape[2]
         if self.everything:
             return {name: torch.ones((1, new), dtype=torch.bool, device=k.device) for name in names}
-        nothing = torch.zeros((1, new), dtype=torch.bool, device=k.device)
-        return {name: self.by_ids[name].to(k.device) if name in self.by_ids else nothing for name in names}
+        listed = torch.zeros((1, new), dtype=torch.bool, device=k.device)
+        ids = {name: mark.to(k.device) for name, mark in self.by_ids.items()}
+        if renewed:
+            for each in ids.values():
+                listed = listed | each
+        return {name: ids.get(name, ~listed if renewed else listed) for name in names}
 
     @torch.compiler.disable(reason="lengths are read on the host")  # type: ignore[no-untyped-call, untyped-decorator]
     def end_prompt(
         self, names: tuple[str, ...], attn: SparseAttention, kv: KVCache, q: Tensor, k: Tensor, v: Tensor
-    ) -> None:
+    ) -> Renewal | None:
         """Takes the marks of the prompt in `kv` away where the file's are none; where the backend can, with the keys.
+        Returns what finds those with the most attention anew, where there are such and the backend can.
 
         q, k and v are of the prompt, whose last kv.lengths[b] columns are row b's tokens; q may have the last ones
         alone.
@@ -81,15 +88,14 @@ class CallMarks:
             for each in ids.values():
                 listed |= each
             mass = _mass(attn, names, q, k, v, lengths)
+        marks = {name: ids[name][:, None] for name in names if name in ids}
+        marks |= {name: most_attended(mass, listed, k.shape[1], self.marks.most[name]) for name in most}
         for name in names:
-            if name in ids:
-                marks = ids[name][:, None]
-            else:
-                marks = most_attended(mass, listed, k.shape[1], self.marks.most[name])
             if kv.keeps:
-                kv.keep(name, marks)
+                kv.keep(name, marks[name])
             else:
-                _unmark(kv, attn, name, marks)
+                _unmark(kv, attn, name, marks[name])
+        return begun(kv, {name: self.marks.most[name] for name in most}, mass, marks) if most else None
 
 
 def marks_of(program: Program, params: Mapping[str, Given]) -> Marks:
@@ -157,6 +163,6 @@ def _mass(
 def _unmark(kv: KVCache, attn: SparseAttention, name: str, marks: Tensor) -> None:
     """Of the marks that the cache remembers of an input those in `marks` stay, bool [B, 1 or groups, length]."""
     number = [each.name for each in attn.inputs].index(name)
-    remembered = positions_kept(attn.inputs, kv.marks)[number]
-    of_heads = marks.repeat_interleave(remembered.shape[1] // marks.shape[1], dim=1)
-    remembered[..., : marks.shape[2]] &= of_heads
+    counts = positions_kept(attn.inputs, kv.marks)[number]
+    of_heads = marks.repeat_interleave(counts.shape[1] // marks.shape[1], dim=1)
+    count_marks(counts, marked(counts, marks.shape[2]) & of_heads)

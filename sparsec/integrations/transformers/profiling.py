@@ -64,9 +64,12 @@ def profile(
 
     The program's text is a model with a pattern for each kind of layer; `apply(model, program)` runs it. A prompt, the
     first call on an empty cache, attends to everything, and its frequent keys, as many as in the prompt of the profile,
-    are found when it ends. After it new special and punctuation tokens stay, the latest keys slide, and the frequent
-    keys stay those of the prompt, for kernels over a cache give no mass of keys. Keys that a policy drops are seen no
-    more; on targets `cpu` and `torch` their memory is given back. Without a cache the model is dense.
+    are found when it ends. After it new special and punctuation tokens stay and the latest keys slide. A new token that
+    is neither may be frequent: after each call the frequent keys of a group are those with the most attention of its
+    queries since the prompt began, of the keys that were frequent before and the new ones; one that is still among the
+    latest keys stays in the choice. On targets whose kernels give no mass of keys over a cache they stay those of the
+    prompt. Keys that a policy drops are seen no more; on targets `cpu` and `torch` their memory is given back. Without
+    a cache the model is dense.
 
     Layer by layer the kernels give log-sum-exps and the mass of keys: memory is that of one layer's attention, and no
     matrix of queries and keys is made. Raises CallError, and BuildError if the compiler fails.

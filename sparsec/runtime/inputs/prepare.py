@@ -76,7 +76,8 @@ def _lookup(test: InputTest, given: Given, call: CallShape, looked_up: bool) -> 
     first, keys = 0, _blocks(call.n_keys, test.width)
     match test.asks:
         case Asks.MARKED:
-            return Lookup(test, _counts(_with_heads(given[0], 3)))
+            marks = _with_heads(given[0], 3)
+            return Lookup(test, _counts(marks) if marks.dtype == torch.bool else marks)  # or counts, of a cache
         case Asks.COLUMN:
             return Lookup(test, _counts(_marks(given[0], 0, keys)))
         case Asks.SLASH:

@@ -20,7 +20,7 @@ from sparsec.ir.expr.evaluate import evaluate
 from sparsec.plan.kv.cached import store_classes
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.plan.launch import CachedLaunch
-from sparsec.runtime.inputs.remembered import positions_kept
+from sparsec.runtime.inputs.remembered import count_marks, marked, positions_kept
 from sparsec.runtime.kernel import registered
 from sparsec.runtime.kv.arena import arena, places_table
 from sparsec.runtime.kv.lists import (
@@ -130,12 +130,14 @@ def _marks_there(cache: KVCache, of: KeptMarks, declared: tuple[InputDecl, ...],
     found = []
     words = None if cache.kept is None else dense_words(cache.kept, length)[0]
     for n, ordinal in enumerate(of.ordinals):
-        marks = by_position.get(ordinal)
-        if marks is None or marks.shape[-1] <= length:
+        counts = by_position[ordinal]
+        if counts.shape[-1] > 1:
+            marks = marked(counts, length)
+        else:
             assert words is not None
             bits = torch.arange(n * of.share, (n + 1) * of.share, device=device)
             marks = (words[..., bits // WORD] >> bits % WORD & 1).bool().movedim(-1, 2).flatten(1, 2)
-        found.append(_Marks(ordinal, marks[..., :length] & present))
+        found.append(_Marks(ordinal, marks & present))
     return tuple(found)
 
 
@@ -263,5 +265,5 @@ def _forget(
             kept[n] = cache.marks[n][..., :1].clone()
         else:
             kept[n] = cache.marks[n].clone()
-            kept[n][..., : marks.shape[-1]] = marks
+            count_marks(kept[n], marks)
     cache.marks = tuple(kept)

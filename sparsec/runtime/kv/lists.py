@@ -113,6 +113,19 @@ def append(kept: KeptLists, k: Tensor, v: Tensor, lengths: Tensor, counts: Tenso
     kept.lists[..., COUNT] += wanted.sum(-1).to(torch.int32)
 
 
+def unmark(kept: KeptLists, n: int, taken: Tensor) -> None:
+    """Takes marks of the input `kept.of.ordinals[n]` away where `taken`, bool [B, G, positions], for all heads of a
+    group; the keys stay in their lists."""
+    owner, entry = _owners(kept.lists), _entries(kept.lists)
+    position = kept.entries[0, entry].to(torch.int64)
+    of_entry = taken.flatten(0, 1)[owner, position.clamp(max=taken.shape[-1] - 1)]
+    gone = entry[of_entry & (position < taken.shape[-1])]
+    bits = (1 << kept.of.share) - 1 << n * kept.of.share
+    for word in range(kept.of.words):
+        left = ~(bits >> WORD * word) & (1 << WORD) - 1
+        kept.entries[1 + word, gone] &= signed(torch.tensor(left)).to(kept.entries.device)
+
+
 def check_append(kept: KeptLists, new: int, counts: Tensor) -> None:
     """Raises CallError unless every list has room for the marked ones of the last counts[b] keys. It waits for the
     device."""
