@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -110,6 +111,35 @@ def test_what_keys_hold_that_are_not_seen_changes_nothing(target: str) -> None:
     k[:, :, 33] = v[:, :, 33] = weights[..., :20] = math.nan
     for mine, before in zip(outcome(attn, [q, k, v, grad], {"lean": weights}, torch.float32), usual, strict=True):
         torch.testing.assert_close(mine, before, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_keys_that_one_head_of_a_group_does_not_see(target: str) -> None:
+    """What they hold never reaches that head, from a list or from a tile, in one call and over a cache."""
+    body = "causal input lean : weights key_bias lean input picks : rows attend window(3) | picks"
+    text = f"pattern p {{ heads 2 kv 1 block 16 {body} }}"
+    attn, n, hidden = sparsec.compile(text, head_dim=DIM, target=target, device="cpu"), 12, [5, 9]
+    q, k, v, grad = (torch.randn(1, heads, n, DIM) for heads in (2, 1, 1, 2))
+    weights = torch.randn(1, 2, n)
+    weights[:, 1, hidden] = -math.inf
+    inputs = {"lean": weights, "picks": torch.tensor([1, 2, 5]).expand(1, 1, n, 3)}
+
+    def of_head(head: int, k: Tensor, v: Tensor) -> list[Tensor]:
+        leaf = q.clone().requires_grad_()
+        out, lse = attn(leaf, k, v, return_lse=True, inputs=inputs)
+        found = [out, lse, *torch.autograd.grad(out[:, head], leaf, grad[:, head])]
+        found.append(attn(q, k, v, return_mass=True, inputs=inputs)[1])
+        with warnings.catch_warnings(action="ignore"):  # a cache of `picks` keeps every key
+            cache = attn.new_cache(1, n)
+        for start, stop in ((0, 8), (8, 9), (9, n)):
+            now = {"lean": weights[..., start:stop], "picks": inputs["picks"][:, :, start:stop]}
+            found.append(attn(*(t[:, :, start:stop] for t in (q, k, v)), cache=cache, inputs=now))
+        return [each[:, head].detach() for each in found]
+
+    k_bad, v_bad = (t.index_fill(2, torch.tensor(hidden), math.nan) for t in (k, v))
+    for mine, usual in zip(of_head(1, k_bad, v_bad), of_head(1, k, v), strict=True):
+        assert torch.equal(mine, usual)
+    assert any(each.isnan().any() for each in of_head(0, k_bad, v_bad))
 
 
 @pytest.mark.parametrize("target", TARGETS)

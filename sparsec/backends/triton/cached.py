@@ -97,7 +97,8 @@ class TritonCached:
         given |= bias_arguments(key_bias)
         given["sink"] = None if sink is None else aligned_tensor(sink)
         entries = self.entries.on(q.device)
-        (self._decode if q.shape[2] <= DECODE_ROWS else self._chunk)(entries, given, q, cache, lists, inputs)
+        apart = _apart(inputs, key_bias, self.plan.chunks.kv_heads)
+        (self._decode if q.shape[2] <= DECODE_ROWS else self._chunk)(entries, given, q, cache, lists, inputs, apart)
         if store:
             _store(entries, given, k)
         return out.to(q.dtype), lse
@@ -110,10 +111,11 @@ class TritonCached:
         cache: Cached,
         lists: Sequence[Tensor],
         inputs: tuple[Lookup, ...],
+        apart: bool,
     ) -> None:
         plan, (batch, _, rows, _) = self.plan.chunks, q.shape
         given |= input_arguments(plan, inputs)
-        kernels = entries.chunk[_apart(inputs, plan.kv_heads)]
+        kernels = entries.chunk[apart]
         for of, launched, tables in zip(kernels, plan.classes, with_lists(plan.classes, lists), strict=True):
             tiles = most_tiles(rows, launched.query_tile)
             own = {**given, "tiles": tiles, **_draws(tables)}
@@ -129,9 +131,9 @@ class TritonCached:
         cache: Cached,
         lists: Sequence[Tensor],
         inputs: tuple[Lookup, ...],
+        apart: bool,
     ) -> None:
         plan, (batch, heads, rows, _) = self.plan.few, q.shape
-        apart = _apart(inputs, plan.kv_heads)
         kernels = entries.decode[apart][rows - 1]
         parts = entries.parts(batch, rows, cache.keys.shape[1], apart, _listed(plan.inputs, inputs))
         most = max(each.merged for each in parts)
@@ -177,9 +179,10 @@ def _attend_tiles(
         launch(of.tiles, programs * splits, given)
 
 
-def _apart(inputs: tuple[Lookup, ...], kv_heads: int) -> bool:
-    """Whether inputs tell the query heads of a KV group apart."""
-    return any(data is not None and data.shape[1] > kv_heads for each in inputs for data in (each.data, each.keys))
+def _apart(inputs: tuple[Lookup, ...], key_bias: Tensor | None, kv_heads: int) -> bool:
+    """Whether the query heads of a KV group may list other keys, or lists have keys that a bias hides from some."""
+    tensors = [data for each in inputs for data in (each.data, each.keys)] + [key_bias] * bool(inputs)
+    return any(data is not None and data.shape[1] > kv_heads for data in tensors)
 
 
 def _listed(tests: tuple[InputTest, ...], inputs: tuple[Lookup, ...]) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ inline void attend_own(Row& w, const Lists<WIDTH>& lists, const Live& live) {
     if (!takes(w)) continue;
     for (int64_t n = first; n < std::min<int64_t>(first + KEY_TILE, stop); n += LANES) {
       const ivec j = own_keys<WIDTH>(own, n, w.n_k);
-      add_seen(w, j, live(w.i0, j) & (j >= w.begin) & (j < w.end) & kept_by_some(w, j));
+      add_seen(w, j, live(w.i0, j) & (j >= w.begin) & (j < w.end) & keeps(w.modifiers[0], j));
     }
   }
 }

@@ -35,7 +35,7 @@ void attend_share(Work& w, const sparsec_cached_call& call, int64_t b, const Pac
   w.begin = 0, w.i0 = w.i1 = int(row - call.n) + w.n_k;
   const int tasks = tasks_of(call, b, pack.group);
   if (w.i0 < call.lengths[b] || task >= tasks) return;
-  const bool alone = tells_heads_apart(call);
+  const bool alone = each_alone(call);
   for (int n = 0; n < pack.size; n += w.pack) {
     w.heads = pack.heads + n, w.pack = alone ? 1 : pack.size;
     w.source = source_of(call, b, w.heads[0], call.n - w.n_k);

@@ -9,7 +9,7 @@ inline void attend_full(Row& w, int tile) {
   if constexpr (Modifiers::KEYS) {
     for (int n = 0; n < count; n += LANES) {
       const ivec j = w.lane[0] + (tile * KEY_TILE + n);
-      add_seen(w, j, kept_by_some(w, j) & (j < w.end));
+      add_seen(w, j, keeps(w.modifiers[0], j) & (j < w.end));
     }
     return;
   }
@@ -23,6 +23,6 @@ inline void attend_masked(Row& w, int tile, const Live& live) {
   if (!takes(w)) return;
   for (int first = tile * KEY_TILE; first < minimum(tile * KEY_TILE + KEY_TILE, w.end); first += PANEL) EACH(v, VECS) {
       const ivec j = w.lane[v] + first;
-      add_seen(w, j, live(j, w.i0) & kept_by_some(w, j) & (j < w.end));
+      add_seen(w, j, live(j, w.i0) & keeps(w.modifiers[0], j) & (j < w.end));
     }
 }

@@ -34,6 +34,14 @@ inline void by_heads(int pack, const Of& of) {
   for (; r < pack; ++r) of(std::integral_constant<int, 1>(), r);
 }
 
+// Whether heads of a KV group may see other keys, by an input or a key's bias: each is then a pack of its own.
+template <class Call>
+inline bool each_alone(const Call& call) {
+  if constexpr (Modifiers::KEYS)
+    if (call.bias_heads > KV_HEADS) return true;
+  return tells_heads_apart(call);
+}
+
 // Points at the keys that wait, and once more at the last of them.
 inline void point_waiting(Waiting& w) {
   const int count = w.waiting;
@@ -48,14 +56,6 @@ inline bool takes(Row& w) {
   const bool mine = (turn >= w.first) & (turn < w.stop);
   if (mine && w.waiting > BATCH - KEY_TILE) attend(w);
   return mine;
-}
-
-// The mask of those keys that some head of the pack keeps.
-template <class Row>
-inline ivec kept_by_some(const Row& w, ivec keys) {
-  ivec found = keeps(w.modifiers[0], keys);
-  for (int r = 1; r < w.pack; ++r) found |= keeps(w.modifiers[r], keys);
-  return found;
 }
 
 // Lets those of LANES keys wait that are seen.

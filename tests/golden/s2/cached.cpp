@@ -528,6 +528,14 @@ inline void by_heads(int pack, const Of& of) {
   for (; r < pack; ++r) of(std::integral_constant<int, 1>(), r);
 }
 
+// Whether heads of a KV group may see other keys, by an input or a key's bias: each is then a pack of its own.
+template <class Call>
+inline bool each_alone(const Call& call) {
+  if constexpr (Modifiers::KEYS)
+    if (call.bias_heads > KV_HEADS) return true;
+  return tells_heads_apart(call);
+}
+
 // Points at the keys that wait, and once more at the last of them.
 inline void point_waiting(Waiting& w) {
   const int count = w.waiting;
@@ -542,14 +550,6 @@ inline bool takes(Row& w) {
   const bool mine = (turn >= w.first) & (turn < w.stop);
   if (mine && w.waiting > BATCH - KEY_TILE) attend(w);
   return mine;
-}
-
-// The mask of those keys that some head of the pack keeps.
-template <class Row>
-inline ivec kept_by_some(const Row& w, ivec keys) {
-  ivec found = keeps(w.modifiers[0], keys);
-  for (int r = 1; r < w.pack; ++r) found |= keeps(w.modifiers[r], keys);
-  return found;
 }
 
 // Lets those of LANES keys wait that are seen.
@@ -649,7 +649,7 @@ inline void attend_full(Row& w, int tile) {
   if constexpr (Modifiers::KEYS) {
     for (int n = 0; n < count; n += LANES) {
       const ivec j = w.lane[0] + (tile * KEY_TILE + n);
-      add_seen(w, j, kept_by_some(w, j) & (j < w.end));
+      add_seen(w, j, keeps(w.modifiers[0], j) & (j < w.end));
     }
     return;
   }
@@ -663,7 +663,7 @@ inline void attend_masked(Row& w, int tile, const Live& live) {
   if (!takes(w)) return;
   for (int first = tile * KEY_TILE; first < minimum(tile * KEY_TILE + KEY_TILE, w.end); first += PANEL) EACH(v, VECS) {
       const ivec j = w.lane[v] + first;
-      add_seen(w, j, live(j, w.i0) & kept_by_some(w, j) & (j < w.end));
+      add_seen(w, j, live(j, w.i0) & keeps(w.modifiers[0], j) & (j < w.end));
     }
 }
 
@@ -690,7 +690,7 @@ void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& p
   w.begin = 0, w.i0 = w.i1 = int(row - call.n) + w.n_k;
   const int tasks = tasks_of(call, b, pack.group);
   if (w.i0 < call.lengths[b] || task >= tasks) return;
-  const bool alone = tells_heads_apart(call);
+  const bool alone = each_alone(call);
   for (int n = 0; n < pack.size; n += w.pack) {
     w.heads = pack.heads + n, w.pack = alone ? 1 : pack.size;
     w.source = source_of(call, b, w.heads[0], call.n - w.n_k);

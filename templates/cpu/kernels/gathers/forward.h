@@ -23,7 +23,7 @@ void gather_rows(Work& w, const Call& call, int64_t b, int64_t head, int64_t q_r
   row.begin = w.begin, row.end = w.end, row.n_k = w.n_k;
   row.turn = 0, row.first = 0, row.stop = INT32_MAX;
   for (int n = 0; n < PANEL; ++n) row.lane[n / LANES][n % LANES] = n;
-  const bool alone = tells_heads_apart(call);
+  const bool alone = each_alone(call);
   for (const Pack& pack : PACKS)
     for (int n = 0; n < pack.size && pack.group == head / SHARE; n += row.pack) {
       row.heads = pack.heads + n, row.pack = alone ? 1 : pack.size;

@@ -58,7 +58,7 @@ struct KeySums {
     w.inputs = Inputs(tiling.call, b, part.q_row, part.k_row, part.n_k);
     w.begin = part.begin, w.end = part.end, w.n_k = part.n_k;
     w.turn = 0, w.first = 0, w.stop = INT32_MAX;
-    const bool alone = tells_heads_apart(tiling.call);
+    const bool alone = each_alone(tiling.call);
     for (const Pack& pack : PACKS)
       for (int n = 0; n < pack.size && pack.group == g; n += w.pack) {
         w.heads = pack.heads + n, w.pack = alone ? 1 : pack.size;
