@@ -15,6 +15,7 @@ from sparsec.backends.built import Built, KernelRecord
 from sparsec.backends.cpu import processor
 from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward, emit_cpp_mass
 from sparsec.backends.cpu.emit_cached import emit_cpp_cached
+from sparsec.backends.cpu.header import HEADER, header
 from sparsec.pipeline import Compilation
 from sparsec.plan.launch import Launches
 
@@ -68,7 +69,7 @@ class CpuBackend:
 
         level = compilation.target.partition(":")[2] or kernel.NATIVE
         files: dict[str, bytes] = {}
-        names: list[str] = []
+        names: dict[str, Sequence[str]] = {}
         for part, source in self.sources(compilation, parts).items():
             progress(part)
             texts = {part: source}
@@ -77,8 +78,9 @@ class CpuBackend:
             for name, text in texts.items():
                 library = kernel.compile_shared(text, processor=level)
                 files |= {f"{name}.cpp": text.encode(), f"{name}.so": library.read_bytes()}
-                names += NAMES if name == "cached" else (name,)
-        records = tuple(KernelRecord(f"sparsec_{name}") for name in names)
+                names[f"{name}.so"] = NAMES if name == "cached" else (name,)
+        records = tuple(KernelRecord(f"sparsec_{name}") for entries in names.values() for name in entries)
+        files[HEADER] = header(compilation, names.items()).encode()
         return Built(records, files, asdict(kernel.processor_of(level)))
 
     def check_needs(self, needs: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,21 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from sparsec.backends.built import Launch
+from sparsec.backends.triton.geometry import (
+    Geometry,
+    of_caches,
+    of_chunks,
+    of_few,
+    of_keys,
+    of_queries,
+    of_rows,
+)
 from sparsec.backends.triton.kernel import load_module
 from sparsec.backends.triton.launches import FP_FUSION
 from sparsec.backends.triton.lookups import ELEMENTS
 from sparsec.backends.triton.modifiers import modifiers_of
+from sparsec.backends.triton.record import launch_of
 from sparsec.diagnostics.model import SparsecError
 from sparsec.ir.bands.band import Asks
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
@@ -45,6 +57,11 @@ _ELEMENTS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 _TENSOR_CORES = re.compile(r"\b(HGMMA|HMMA|UTCHMMA|UTCQMMA|IMMA|v_s?mfma_\w+)")
 _MOVERS = ("row_sums", "merge", "store", "list_")
 """Kernels without a product of matrices."""
+_ABSENT = ("grad_lse",)
+"""Tensors that most calls do without: kernels are built for None."""
+_CONSTANTS_NAMED = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 7)
+"""Whether launches name every constant among what they know of arguments, or those that are strings alone: with the
+same names Triton's cache takes what is built here for what a launch would build."""
 _TMA = re.compile(r"\b(UTMALDG|UTMASTG)")
 
 
@@ -53,7 +70,8 @@ class KernelArtefact:
     """One kernel for one target.
 
     `registers` per thread; `spill_bytes` and `stack_bytes` per thread; `shared_bytes` per program; `tensor_core` and
-    `tma` count instructions in the machine code; `files` are (name, content): PTX and cubin, or assembly and hsaco.
+    `tma` count instructions in the machine code; `files` are (name, content): PTX and cubin, or assembly and hsaco, and
+    Triton's description of them. `launch`: see `backends.built.Launch`.
     """
 
     name: str
@@ -68,6 +86,7 @@ class KernelArtefact:
     tensor_core: int
     tma: int
     files: tuple[tuple[str, bytes], ...]
+    launch: Launch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +114,7 @@ def compile_ahead(
     for n, launched in enumerate(launch.classes):
         tiles, shape = (launched.query_tile, launched.key_tile), launch.shape(launched, target)
         request = _Request(launch, target, gpu, shape, tiles, allow_tf32, gathers=plan.gathers)
-        built += _of_class(module, f"forward_{n}", launched, request)
+        built += _of_class(module, f"forward_{n}", launched, request, of_queries(f"forward_{n}", launch, launched))
     return tuple(built)
 
 
@@ -105,15 +124,19 @@ def compile_ahead_backward(
     """Builds every kernel of `source`, which `emit_triton_backward(plan)` gave; raises as `compile_ahead` does."""
     gpu = _gpu_target(target)
     module, launch = load_module(source), BackwardLaunch.of(plan)
-    built = [_compile(module.row_sums, _Request(launch.forward, target, gpu, PLAIN, (0, 0), allow_tf32))]
-    of_queries, of_keys = launch.forward.classes, launch.transposed
-    for kind, classes in (("grad_queries", of_queries), ("grad_keys", of_keys), ("key_mass", of_keys)):
+    rows = _Request(launch.forward, target, gpu, PLAIN, (0, 0), allow_tf32)
+    built = [_compile(module.row_sums, rows, of_rows(launch.forward.heads))]
+    key_classes = launch.transposed
+    kinds = ("grad_queries", launch.forward.classes), ("grad_keys", key_classes), ("key_mass", key_classes)
+    for kind, classes in kinds:
         for n, launched in enumerate(classes):
             tiles = launched.query_tile, launched.key_tile
             shape = launch.shape(launched, target, of_keys=kind != "grad_queries")
             sums = {"wide": launch.adds_up, "gathers": plan.forward.gathers}
             request = _Request(launch.forward, target, gpu, shape, tiles, allow_tf32, **sums)
-            built += _of_class(module, f"{kind}_{n}", launched, request)
+            on = f"{kind}_{n}", launch.forward, launched
+            geometry = of_queries(*on) if kind == "grad_queries" else of_keys(*on, target)
+            built += _of_class(module, f"{kind}_{n}", launched, request, geometry)
     return tuple(built)
 
 
@@ -130,14 +153,16 @@ def compile_ahead_cached(
     for n, launched in enumerate(launch.chunks.classes):
         tiles, shape = (launched.query_tile, launched.key_tile), launch.chunk_shape(launched, target)
         request = _Request(launch.chunks, target, gpu, shape, tiles, allow_tf32)
-        built += _of_class(module, f"attend_{n}", launched, request, _members(launch, launched, target))
+        geometry = of_chunks(f"attend_{n}", launch, launched, target)
+        built += _of_class(module, f"attend_{n}", launched, request, geometry, _members(launch, launched, target))
     for n, launched in enumerate(launch.few.classes):
         tiles, shape = (launched.query_tile, launched.key_tile), launch.decode_shape(launched, target, rows)
         request = _Request(launch.few, target, gpu, shape, tiles, allow_tf32, rows=rows)
-        built += _of_class(module, f"decode_{n}", launched, request, _members(launch, launched, target))
-    for kernel in (module.merge, module.store):
+        geometry = of_few(f"decode_{n}", launch, launched, target)
+        built += _of_class(module, f"decode_{n}", launched, request, geometry, _members(launch, launched, target))
+    for name, each in of_caches(launch).items():
         request = _Request(launch.chunks, target, gpu, PLAIN, (0, 0), allow_tf32, rows=STORE_ROWS)
-        built.append(_compile(kernel, request))
+        built.append(_compile(getattr(module, name), request, each))
     return tuple(built)
 
 
@@ -147,7 +172,12 @@ def _members(launch: CachedLaunch, launched: LaunchClass, target: str) -> int:
 
 
 def _of_class(
-    module: Any, name: str, launched: LaunchClass, request: _Request, members: int | None = None
+    module: Any,
+    name: str,
+    launched: LaunchClass,
+    request: _Request,
+    geometry: Mapping[str, Geometry],
+    members: int | None = None,
 ) -> list[KernelArtefact]:
     """The tile kernel `name` of a class, and those that inputs alone call for, as far as the module has them.
 
@@ -163,7 +193,9 @@ def _of_class(
             most = min(keys, gather_rows(test.width))
             of_keys = replace(request, shape=shape, rows=keys, keys=most)
             found.append((f"gather_{name}_{g}", of_keys))
-    return [_compile(getattr(module, kernel), each) for kernel, each in found if hasattr(module, kernel)]
+    return [
+        _compile(getattr(module, kernel), each, geometry[kernel]) for kernel, each in found if hasattr(module, kernel)
+    ]
 
 
 def findings_of(artefact: KernelArtefact) -> KernelFindings:
@@ -213,15 +245,13 @@ class _Request:
     keys: int = 0
 
 
-def _compile(kernel: Any, request: _Request) -> KernelArtefact:
+def _compile(kernel: Any, request: _Request, geometry: Geometry) -> KernelArtefact:
     plan, target, gpu, shape = request.plan, request.target, request.gpu, request.shape
     element = _ELEMENTS[plan.dtype]
     pointers = dict.fromkeys(("q", "k", "v", "g"), element)
     pointers |= dict.fromkeys(("out", "grad_q"), "fp32" if request.gathers else element)
     pointers |= dict.fromkeys(("grad_k", "grad_v"), "fp32" if request.wide or request.gathers else element)
-    pointers |= dict.fromkeys(
-        ("lse", "log_sum", "delta", "grad_lse", "sink", "sink_parts", "mass", "bias", "grad_bias"), "fp32"
-    )
+    pointers |= dict.fromkeys(("lse", "log_sum", "delta", "sink", "sink_parts", "mass", "bias", "grad_bias"), "fp32")
     pointers |= dict.fromkeys(("keys", "values"), element) | dict.fromkeys(("parts", "part_logs"), "fp32")
     pointers |= dict.fromkeys(("table", "spans", "document_tiles", "members", "head_splits"), "i32")
     pointers |= dict.fromkeys(("visits", "listing", "starts"), "i32")
@@ -233,11 +263,10 @@ def _compile(kernel: Any, request: _Request) -> KernelArtefact:
         ("queries", "gradients"), request.tiles[0]
     )
     signature: dict[str, str] = {}
-    attributes: dict[tuple[int], list[list[object]]] = {}
     for n, name in enumerate(kernel.arg_names):
         parameter = kernel.params[n]
         stem, _, chunk = name.rpartition("_")
-        if parameter.is_constexpr:
+        if parameter.is_constexpr or name in _ABSENT:
             signature[name] = "constexpr"
         elif parameter.annotation_type:
             signature[name] = parameter.annotation_type
@@ -248,7 +277,6 @@ def _compile(kernel: Any, request: _Request) -> KernelArtefact:
         else:
             pointee = element if stem in sources else pointers.get(name) or _LOOKUPS[stem]
             signature[name] = f"*{pointee}"
-            attributes[(n,)] = [["tt.divisibility", 16]]
     constants = {
         "VECTOR": 16 // {"fp32": 4}.get(element, 2),
         "TMA": shape.tma,
@@ -258,8 +286,15 @@ def _compile(kernel: Any, request: _Request) -> KernelArtefact:
         "PARTS": MERGED,
         "KEYS": request.keys,
         "WALK": WALKED_TILES,
+        **dict.fromkeys(_ABSENT),
     }
     constants = {name: value for name, value in constants.items() if name in signature}
+    attributes: dict[tuple[int], list[list[object]]] = {}
+    for n, (name, kind) in enumerate(signature.items()):
+        if kind.startswith("*"):
+            attributes[(n,)] = [["tt.divisibility", 16]]
+        elif kind == "constexpr" and (_CONSTANTS_NAMED or isinstance(constants[name], str)):
+            attributes[(n,)] = []
     options = {"num_warps": shape.warps, "num_stages": shape.stages, "enable_fp_fusion": FP_FUSION}
     if shape.maxnreg is not None:
         options["maxnreg"] = shape.maxnreg
@@ -268,7 +303,10 @@ def _compile(kernel: Any, request: _Request) -> KernelArtefact:
     except Exception as error:
         raise AheadOfTimeError(f"triton cannot compile {kernel.__name__} for {target}: {error}") from error
     code, listing, usage = (_amd if gpu.backend == "hip" else _nvidia)(built)
-    files = tuple((f"{kernel.__name__}.{ending}", data) for ending, data in code)
+    described = Path(built.metadata_group[f"{kernel.__name__}.json"]).read_bytes()
+    files = tuple((f"{kernel.__name__}.{ending}", data) for ending, data in (*code, ("json", described)))
+    given = {name: value for name, value in constants.items() if value is not None}
+    launch = launch_of(kernel.__name__, plan, geometry, signature, given, built.metadata, dict(code))
     return KernelArtefact(
         kernel.__name__,
         target,
@@ -282,6 +320,7 @@ def _compile(kernel: Any, request: _Request) -> KernelArtefact:
         len(_TENSOR_CORES.findall(listing)),
         len(_TMA.findall(listing)),
         files,
+        launch,
     )
 
 

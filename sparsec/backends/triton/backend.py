@@ -14,6 +14,7 @@ from sparsec.backends.base import BackwardKernel, Builder, CachedKernel, Forward
 from sparsec.backends.built import Built, KernelRecord
 from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
 from sparsec.backends.triton.emit_cached import emit_triton_cached
+from sparsec.backends.triton.header import HEADER, header
 from sparsec.pipeline import Compilation
 from sparsec.plan.launch import Launches
 
@@ -76,17 +77,20 @@ class TritonBackend:
             for artefact in builders[part](source):
                 files.update(artefact.files)
                 records.append(_record(artefact))
+        files[HEADER] = header(compilation, records).encode()
         return Built(tuple(records), files)
 
     def check_needs(self, needs: Any) -> None:
-        """The source is built for the GPU that is there."""
+        """Where the machine code does not fit, the source is built for the GPU that is there."""
 
     def load(
         self, launches: Launches, folder: Path, files: Mapping[str, bytes]
     ) -> tuple[ForwardKernel, BackwardKernel | None, CachedKernel | None, MassKernel | None]:
         from sparsec.backends.triton.cached import TritonCached
         from sparsec.backends.triton.kernel import TritonKernel
+        from sparsec.backends.triton.stored import store_code
 
+        store_code(files)
         backward, cached = launches.backward, launches.cached
         gradients = None if backward is None else (backward, files["backward.py"].decode())
         kernel = TritonKernel.load(launches.forward, files["forward.py"].decode(), gradients)
@@ -109,6 +113,7 @@ def _record(artefact: KernelArtefact) -> KernelRecord:
         artefact.tma,
         found.problems,
         found.warnings,
+        artefact.launch,
     )
 
 

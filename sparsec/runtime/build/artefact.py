@@ -114,8 +114,9 @@ def compile_to_directory(
 def load_compiled(directory: Path | str) -> SparseAttention:
     """The module that `compile_to_directory` (`sparsec compile`) wrote. Raises CallError for anything else.
 
-    A library for the CPU is run as it is; a GPU's kernels go from their source through Triton, which keeps what it has
-    built in a cache of its own.
+    A library for the CPU is run as it is, and so is a GPU's machine code where this machine has such a GPU and the
+    Triton that compiled it. Else, and for calls of another kind than those that it was compiled for, a GPU's kernels go
+    from their source through Triton, which keeps what it has built in a cache of its own.
     """
     folder = path(directory)
     try:

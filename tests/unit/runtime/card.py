@@ -38,14 +38,14 @@ class OnCard(Tensor):
     it in Python for a GPU's."""
 
     inside: Tensor
-    where: torch.device
+    place: torch.device
     stream: int | None
     graph: int | None
     whole: OnCard | None
     machine: Machine
     __torch_function__: ClassVar[Any] = torch._C._disabled_torch_function_impl
 
-    device = property(lambda self: self.where)
+    device = property(lambda self: self.place)
     is_cuda = property(lambda self: True)
     is_cpu = property(lambda self: False)
 
@@ -108,6 +108,7 @@ class Machine(TorchDispatchMode):
         changed = {
             "_lazy_init": lambda: None,
             "is_available": lambda: True,
+            "device_count": lambda: len(self.capabilities),
             "current_device": lambda: self.device,
             "device": self._on_device,
             "current_stream": lambda device: SimpleNamespace(cuda_stream=self.streams[device.index]),
@@ -256,7 +257,7 @@ class Machine(TorchDispatchMode):
         made: OnCard = Tensor._make_wrapper_subclass(
             OnCard, inside.shape, strides=inside.stride(), dtype=inside.dtype, device="cpu"
         )
-        made.inside, made.where, made.machine = inside, device, self
+        made.inside, made.place, made.machine = inside, device, self
         made.stream, made.graph, made.whole = stream, graph, whole
         return made
 

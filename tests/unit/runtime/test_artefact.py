@@ -125,7 +125,7 @@ def test_the_manifest_lists_every_kernel_and_file(folder: Path) -> None:
     ]
     assert {path.name for path in folder.iterdir()} == {"manifest.json", *manifest["files"]}
     names = {f"{part}.{kind}" for part in ("forward", "cached", "backward", "mass") for kind in ("cpp", "so")}
-    assert set(manifest["files"]) == {"layout.json", *names}
+    assert set(manifest["files"]) == {"layout.json", "kernels.h", *names}
 
 
 def test_a_folder_for_inference_has_no_gradients(folder: Path, tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_a_folder_for_a_gpu_lists_its_kernels_and_runs_in_the_interpreter(tmp_pa
     assert set(kernels) == {*products, "merge", "store", "row_sums", "key_mass_0"}
     assert all(kernels[name]["tensor_core_instructions"] > 0 for name in products)
     for name, kernel in kernels.items():
-        assert {f"{name}.ptx", f"{name}.cubin"} <= manifest["files"].keys()
+        assert {f"{name}.ptx", f"{name}.cubin", f"{name}.json"} <= manifest["files"].keys()
         assert kernel["registers"] > 0 and kernel["shared_bytes"] >= 0
         assert kernel["problems"] == []
         assert max(kernel["spills"], kernel["stack_bytes"]) <= MOST
