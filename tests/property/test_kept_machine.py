@@ -1,5 +1,5 @@
 """A KV cache that drops keys (`keep`) against attention to a plain list of every key, with the marks of the moment:
-append, decode, keep, truncate, fork, reorder, save and load, in any order."""
+append, decode, keep, merge, truncate, fork, reorder, save and load, in any order."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ CHOSEN = (
     "input kept : tokens input like : labels where h == 1 attend (like | kept & like) & causal "
     "otherwise attend (window(4) | kept) & causal",
     "input kept : tokens input counts : weights key_bias counts attend (window(6) | kept) & causal alibi",
+    "input counts : weights input kept : tokens key_bias counts attend kept & causal",
 )
+WINDOW = 6
+"""Of the patterns with weights, at most."""
 
 
 @dataclass(slots=True)
@@ -80,6 +83,20 @@ def modules(which: int, target: str) -> tuple[SparseAttention, SparseAttention]:
         for module in (of, oracle):
             torch.nn.init.constant_(module.sink, 0.5)  # type: ignore[arg-type]  # there is one
     return of, oracle
+
+
+def merged(row: Tokens, labels: Tensor) -> Tokens:
+    """The sequence with one marked key in place of those of a label: [kv_heads, length], below 0 for none."""
+    k, v = row.k.clone(), row.v.clone()
+    marks = {name: each.clone().view(KV_HEADS, HEADS // KV_HEADS, -1) for name, each in row.marks.items()}
+    for g, own in enumerate(labels):
+        for label in set(own[own >= 0].tolist()):
+            of = (own == label).nonzero()[:, 0]
+            weights = marks["counts"][g, 0, of]
+            k[g, of[-1]], v[g, of[-1]] = ((weights.softmax(0)[:, None] * each[g, of]).sum(0) for each in (row.k, row.v))
+            marks["counts"][g, :, of[-1]] = weights.logsumexp(0)
+            marks["kept"][g, :, of[:-1]] = False
+    return Tokens(k, v, {name: each.view(HEADS, -1) for name, each in marks.items()})
 
 
 class KeptMachine(RuleBasedStateMachine):
@@ -202,6 +219,22 @@ class KeptMachine(RuleBasedStateMachine):
     @rule(shared=st.sampled_from([1, 2, 4]), room=st.sampled_from([None, None, 0, 20]), data=st.data())
     def drop_keys(self, shared: int, room: int | None, data: Any) -> None:
         self.keep(data.draw(st.sampled_from(self.of_kinds(InputKind.TOKENS))), self.random, shared, room)
+
+    @rule(most=st.integers(0, 4))
+    @precondition(lambda self: self.of_kinds(InputKind.WEIGHTS) == ["counts"])
+    def merge(self, most: int) -> None:
+        """Makes up to `most` keys of those in each sequence and KV group that later queries see for their marks."""
+        labels = torch.full((len(self.pair.rows), KV_HEADS, self.length), -1)
+        rows = []
+        for b, row in enumerate(self.pair.rows):
+            length, shared = row.k.shape[1], (KV_HEADS, HEADS // KV_HEADS, -1)
+            counts, kept = row.marks["counts"].view(shared), row.marks["kept"].view(shared)
+            alike = kept.all(1) & (counts == counts[:, :1]).all(1) & (torch.arange(length) + WINDOW <= length)
+            own = torch.where(alike, (self.random(KV_HEADS, length) * (most + 1)).long() - 1, -1)
+            labels[b, :, :length] = own
+            rows.append(merged(row, own))
+        self.pair.cache.merge("kept", labels)
+        self.pair.rows = rows
 
     @rule()
     @precondition(lambda self: len(self.pairs) < 3)

@@ -31,12 +31,14 @@ class KeptMarks:
     """What the lists of kept keys say of marks.
 
     An entry has the bit `bit(n, head)` iff its key is marked for the head by the input `ordinals[n]`, one of those of
-    kind tokens. `needs`: of each KV group, for which marks keys are listed.
+    kind tokens. `needs`: of each KV group, for which marks keys are listed. `apart`: the terms, as in `origin` of a
+    band, that see some marked keys and not others, and not for the region of a need.
     """
 
     ordinals: tuple[int, ...]
     share: int
     needs: tuple[tuple[Need, ...], ...]
+    apart: tuple[str, ...] = ()
 
     @property
     def bits(self) -> int:
@@ -93,7 +95,16 @@ def kept_marks(bands: HeadBands, inputs: tuple[InputDecl, ...], kv_heads: int) -
                     bit = 1 << marks.bit(ordinals.index(test.ordinal), head)
                     of_group, region = needs[head // share], replace(region, origin="")
                     of_group[region] = of_group.get(region, 0) | bit
-    return replace(marks, needs=tuple(tuple(Need(*each) for each in group.items()) for group in needs))
+    apart = dict.fromkeys(band.origin for own in bands for band in own if lists_keys(band) and _apart(band))
+    return replace(
+        marks, needs=tuple(tuple(Need(*each) for each in group.items()) for group in needs), apart=tuple(apart)
+    )
+
+
+def _apart(band: Band) -> bool:
+    """Whether the band asks more of a key than its marks and the region of the band say."""
+    asked = any(test.asks is not Asks.MARKED for test in band.inputs)
+    return asked or bool(band.lists) or len(band.congruences) > 1 or any(each.moving for each in band.congruences)
 
 
 def token_ordinals(inputs: tuple[InputDecl, ...]) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from sparsec.runtime.kernel import registered
 from sparsec.runtime.kv.arena import arena, places_table
 from sparsec.runtime.kv.keep import keep, keep_nothing, make_room
 from sparsec.runtime.kv.lists import DROPPED_AT, KEPT_AT, NEWEST, KeptLists, check_within, names, reordered, truncated
+from sparsec.runtime.kv.merge import merge
 
 
 class KVCache:
@@ -128,6 +129,21 @@ class KVCache:
         """
         keep(self, name, marks, room)
 
+    def merge(self, name: str, groups: Tensor, *, room: int | None = None) -> None:
+        """Makes one key of each group of marked keys, for patterns with `key_bias`.
+
+        name: of an input of kind tokens. groups: int [batch, x, length], x 1 or the KV heads, or [batch, length]; keys
+        of one sequence and KV group with the same label become one, a label below 0 leaves a key as it is. The key and
+        the value are the means over the tokens that the keys stand for, and the weight, as of `key_bias`, is the
+        logarithm of the sum of exp(weight), so that merged keys may be merged again. The key stands where the last of
+        its group stood: `causal`, windows and `alibi` see it there. The memory of the others is given back as by
+        `keep`. room: see there.
+        Raises CallError, and changes nothing, unless the terms see the keys of a group alike: for their marks alone,
+        which are the same, and where windows of marked keys see all of them or none; and with weights that the heads
+        of a KV group have in common. After it `truncate` takes no older tokens back.
+        """
+        merge(self, name, groups, room)
+
     def make_room(self, new: int) -> None:
         """Before a call of `new` tokens on a cache of kept keys."""
         if self.kept is not None:
@@ -169,7 +185,7 @@ class KVCache:
         if want < record[DROPPED_AT]:
             raise CallError(
                 f"expected a length of at least {record[DROPPED_AT]} for sequence {row}, at which `keep` dropped "
-                f"marked keys that lay too far back, got {want}"
+                f"marked keys that lay too far back or `merge` made some of them one, got {want}"
             )
         if lost is None and want < record[KEPT_AT]:
             return self.whole.first_lost(want, record[NEWEST], self.max_len, self.rollback)

@@ -46,7 +46,7 @@ GROWTH_SHARE = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _Marks:
+class TokenMarks:
     """Of an input of kind tokens, of the keys that a cache has: bool [B, H, length]."""
 
     ordinal: int
@@ -56,19 +56,29 @@ class _Marks:
 def keep(cache: KVCache, name: str, marks: Tensor, room: int | None) -> None:
     loaded = registered(cache.kernel, cache.keys.device)
     declared = loaded.launch.declared
-    number = _number(declared, instance("name", name, str))
+    number = token_input(declared, instance("name", name, str))
     room = None if room is None else integer("room", room, 0)
-    plan = loaded.kept.plan
-    of = plan.kept
+    of = loaded.kept.plan.kept
     assert of is not None, "kernels over lists say what these have"
     lengths = torch.tensor(cache.lengths)
     marks = _checked(cache, marks, loaded.launch.heads, loaded.launch.kv_heads, int(lengths.max()))
-    there = _marks_there(cache, of, declared, lengths)
+    there = marks_there(cache, of, declared, lengths)
     left = [each.there & marks if each.ordinal == number else each.there for each in there]
     _check_new(cache, of, number, marks, there, lengths)
-    share, groups = of.share, marks.shape[1] // of.share
+    leave_marks(cache, there, left, lengths, room)
+
+
+def leave_marks(
+    cache: KVCache, there: tuple[TokenMarks, ...], left: list[Tensor], lengths: Tensor, room: int | None
+) -> None:
+    """Has a cache whose marks are `there` have those that are `left`, and no key that nothing needs any more."""
+    loaded = registered(cache.kernel, cache.keys.device)
+    declared, plan = loaded.launch.declared, loaded.kept.plan
+    of = plan.kept
+    assert of is not None, "kernels over lists say what these have"
+    share, groups = of.share, left[0].shape[1] // of.share
     words = words_of(tuple(left), share, groups)
-    needed = _needed(of, words, lengths.to(words.device))
+    needed = needed_for(of, words, lengths.to(words.device))
     record = _record(cache, of, lengths)
     apart = any(bool((each.view(len(each), groups, share, -1) != each[:, ::share, None]).any()) for each in left)
     record[3] = record[3] | int(apart)
@@ -102,7 +112,7 @@ def make_room(cache: KVCache, new: int) -> None:
     cache.spare = spare - new
 
 
-def _number(declared: tuple[InputDecl, ...], name: str) -> int:
+def token_input(declared: tuple[InputDecl, ...], name: str) -> int:
     known = ", ".join(input_.name for input_ in declared if input_.kind is InputKind.TOKENS)
     for n, input_ in enumerate(declared):
         if input_.name == name and input_.kind is InputKind.TOKENS:
@@ -123,7 +133,9 @@ def _checked(cache: KVCache, marks: Tensor, heads: int, kv_heads: int, length: i
     return of_heads.repeat_interleave(heads // shape[1], 1).expand(cache.batch_size, heads, length)
 
 
-def _marks_there(cache: KVCache, of: KeptMarks, declared: tuple[InputDecl, ...], lengths: Tensor) -> tuple[_Marks, ...]:
+def marks_there(
+    cache: KVCache, of: KeptMarks, declared: tuple[InputDecl, ...], lengths: Tensor
+) -> tuple[TokenMarks, ...]:
     length, device = int(lengths.max()), cache.keys.device
     present = (torch.arange(length) < lengths[:, None])[:, None].to(device)
     by_position = positions_kept(declared, cache.marks)
@@ -137,12 +149,12 @@ def _marks_there(cache: KVCache, of: KeptMarks, declared: tuple[InputDecl, ...],
             assert words is not None
             bits = torch.arange(n * of.share, (n + 1) * of.share, device=device)
             marks = (words[..., bits // WORD] >> bits % WORD & 1).bool().movedim(-1, 2).flatten(1, 2)
-        found.append(_Marks(ordinal, marks & present))
+        found.append(TokenMarks(ordinal, marks & present))
     return tuple(found)
 
 
 def _check_new(
-    cache: KVCache, of: KeptMarks, number: int, marks: Tensor, there: tuple[_Marks, ...], lengths: Tensor
+    cache: KVCache, of: KeptMarks, number: int, marks: Tensor, there: tuple[TokenMarks, ...], lengths: Tensor
 ) -> None:
     """Raises CallError for a mark that was not there, of a key that has not been dropped."""
     n = of.ordinals.index(number)
@@ -153,7 +165,7 @@ def _check_new(
             bit, needed = 1 << of.bit(n, head), torch.zeros_like(new[:, head])
             for need in of.needs[head // of.share]:
                 if need.marks & bit:
-                    needed |= _seen(need.region, position, lengths.to(marks.device)[:, None])
+                    needed |= seen_from(need.region, position, lengths.to(marks.device)[:, None])
             new[:, head] &= needed | (position >= lengths.to(marks.device)[:, None])
     if bool(new.any()):
         b, h, j = new.nonzero()[0].tolist()
@@ -163,17 +175,17 @@ def _check_new(
         )
 
 
-def _needed(of: KeptMarks, words: Tensor, lengths: Tensor) -> Tensor:
+def needed_for(of: KeptMarks, words: Tensor, lengths: Tensor) -> Tensor:
     """bool [B, G, length]: the keys that a later query may see for their marks."""
     position = torch.arange(words.shape[2], device=words.device)
     found = torch.zeros(words.shape[:3], dtype=torch.bool, device=words.device)
     for g, needs in enumerate(of.needs):
         for need in needs:
-            found[:, g] |= has_any(words[:, g], need.marks) & _seen(need.region, position, lengths[:, None])
+            found[:, g] |= has_any(words[:, g], need.marks) & seen_from(need.region, position, lengths[:, None])
     return found
 
 
-def _seen(region: Region, position: Tensor, lengths: Tensor) -> Tensor:
+def seen_from(region: Region, position: Tensor, lengths: Tensor) -> Tensor:
     """Whether a query from `lengths` on may see the positions in the region."""
     inside = position >= region.start
     if region.stop is not None:
@@ -205,15 +217,19 @@ def _compacted(
     b, g, j = needed.nonzero(as_tuple=True)
     nth = needed.cumsum(-1)[b, g, j] - 1
     target = base.to(b.device)[b, g] + nth
-    if cache.kept is None:
-        slot = _slots(cache.layout, cache.places, needed.shape[2], stored=True)[g, j]
-        found.keys[target], found.values[target] = cache.keys[b, slot], cache.values[b, slot]
-    else:
-        entry = dense_words(cache.kept, needed.shape[2])[1][b, g, j]
-        found.keys[target], found.values[target] = cache.kept.keys[entry], cache.kept.values[entry]
+    found.keys[target], found.values[target] = held_at(cache, b, g, j, needed.shape[2])
     found.entries[0, target] = j.to(torch.int32)
     found.entries[1:, target] = signed(words[b, g, j]).T
     return found
+
+
+def held_at(cache: KVCache, b: Tensor, g: Tensor, j: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """The keys and values of positions j, below `length`, in groups g of sequences b; it has them all."""
+    if cache.kept is None:
+        slot = _slots(cache.layout, cache.places, length, stored=True)[g, j]
+        return cache.keys[b, slot], cache.values[b, slot]
+    entry = dense_words(cache.kept, length)[1][b, g, j]
+    return cache.kept.keys[entry], cache.kept.values[entry]
 
 
 def _lay_out_anew(cache: KVCache, plan: CachedLaunch, lengths: Tensor) -> None:
@@ -253,7 +269,7 @@ def _forget(
     cache: KVCache,
     plan: CachedLaunch,
     declared: tuple[InputDecl, ...],
-    there: tuple[_Marks, ...],
+    there: tuple[TokenMarks, ...],
     left: list[Tensor],
 ) -> None:
     """Leaves of the marks by position those that kernels look up."""

@@ -31,7 +31,8 @@ class KeptLists:
     position, then its marks (see `of`). lists: int32 [B, G, 3], of each list its first entry, the entries that it has
     room for, and those that it has. record: int64 [4, B] on the CPU, of each sequence: the most tokens that it had had
     before keys were dropped for the first time, the tokens that it had then (or since, after truncation), those that it
-    had when keys were last dropped for being too far back; and whether heads of a group differ in their marks.
+    had when keys were last merged, or dropped for being too far back; and whether heads of a group differ in their
+    marks.
     `new`: of the call at hand, what the inputs of `of.ordinals` say of its keys, bool [b, x, N].
     """
 
