@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -172,9 +173,12 @@ class Pattern:
     `heads` and `kv_heads` are what the file gives, None where the caller has to; `block` is the block size in tokens.
     """
 
-    def __init__(self, checked: sema.CheckedFile, binding: sema.Binding, lowered: Lowered | None) -> None:
+    def __init__(
+        self, checked: sema.CheckedFile, binding: sema.Binding, lowered: Lowered | None, marked: str | None = None
+    ) -> None:
         self._checked = checked
         self._binding = binding
+        self._marked = marked
         self._resolved: dict[tuple[int | None, int | None], sema.Resolved] = {}
         self._lowered = {} if lowered is None else {(lowered.pattern.heads, lowered.pattern.kv_heads): lowered}
         self.name = binding.pattern
@@ -192,6 +196,20 @@ class Pattern:
         KV head for each query head. Raises CallError for the counts, DiagnosticError for values that they make wrong.
         """
         return self._resolve(heads, kv_heads).heads
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the inputs that a call gives, in the order of the file."""
+        declared = tuple(each.name for each in self._checked.patterns[self.name].inputs)
+        return declared if self._marked is None else (*declared, self._marked)
+
+    def among(self, name: str) -> Pattern:
+        """This pattern within the keys that a new input `name`, of kind tokens, marks. Raises CallError."""
+        if name in self.inputs or self._marked is not None:
+            raise CallError(
+                f"expected a pattern as its file has it, and a new name, got inputs {self.inputs}, {name!r}"
+            )
+        return Pattern(self._checked, self._binding, None, name)
 
     def lowered(self, heads: int | None = None, kv_heads: int | None = None) -> Lowered:
         """The resolved pattern on its way down, one for equal counts; raises as `resolve` does."""
@@ -265,7 +283,10 @@ class Pattern:
     def _resolve(self, heads: int | None, kv_heads: int | None) -> sema.Resolved:
         key = (heads, kv_heads)
         if key not in self._resolved:
-            self._resolved[key] = sema.resolve(self._checked, self._binding, heads, kv_heads)
+            found = sema.resolve(self._checked, self._binding, heads, kv_heads)
+            if self._marked is not None:
+                found = replace(found, heads=sema.among(found.heads, self._marked))
+            self._resolved[key] = found
         return self._resolved[key]
 
     def __repr__(self) -> str:

@@ -1,5 +1,6 @@
 """The meaning of a file: `check` finds its problems, `instantiate` gives a pattern's terms head by head."""
 
+from sparsec.sema.among import among
 from sparsec.sema.checked import CheckedFile, CheckedModel, CheckedPattern
 from sparsec.sema.driver import (
     Binding,
@@ -21,6 +22,7 @@ __all__ = [
     "CheckedModel",
     "CheckedPattern",
     "Resolved",
+    "among",
     "bind",
     "check",
     "check_damaged",

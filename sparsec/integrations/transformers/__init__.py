@@ -10,13 +10,27 @@
 
 `generate()` then keeps only the keys that the pattern can still need; `new_cache` makes such a cache by hand. `profile`
 makes a program of a model and a prompt: of each KV group the cheapest policy that recovers enough of its attention.
+`compress` lets a score choose which keys of a prompt stay in the cache when it ends.
 Invariant: what a model or a call asks for and the pattern cannot give is a CallError, and never left out in silence.
 """
 
 from __future__ import annotations
 
+from sparsec.integrations.transformers.budgets import adaptive
 from sparsec.integrations.transformers.cache import SparseCache
-from sparsec.integrations.transformers.patch import apply, new_cache, remove, restore
+from sparsec.integrations.transformers.patch import apply, compress, new_cache, remove, restore
 from sparsec.integrations.transformers.profiling import profile, profile_streaming
+from sparsec.integrations.transformers.prompts import Prompt
 
-__all__ = ["SparseCache", "apply", "new_cache", "profile", "profile_streaming", "remove", "restore"]
+__all__ = [
+    "Prompt",
+    "SparseCache",
+    "adaptive",
+    "apply",
+    "compress",
+    "new_cache",
+    "profile",
+    "profile_streaming",
+    "remove",
+    "restore",
+]

@@ -21,6 +21,7 @@ from sparsec.integrations.transformers.lists import LISTS, MASKED, Fed, Selector
 from sparsec.integrations.transformers.marks import CallMarks
 from sparsec.integrations.transformers.modifiers import check_options
 from sparsec.integrations.transformers.padding import Spans
+from sparsec.integrations.transformers.selection import Selecting
 from sparsec.integrations.transformers.trial import NoCall
 from sparsec.program import Pattern
 from sparsec.runtime.compile import compile
@@ -49,7 +50,7 @@ class LayerKernels:
     fed: Fed | None = None
     """How the lists that the layers choose reach the pattern."""
     made: tuple[str, ...] = ()
-    """The inputs whose marks the file says how to make."""
+    """The inputs whose marks are made here, and taken away when a prompt ends."""
     compiled: dict[tuple[torch.dtype, torch.device, float | None], SparseAttention] = field(default_factory=dict)
 
     def of(self, dtype: torch.dtype, device: torch.device, scaling: float | None) -> SparseAttention:
@@ -105,7 +106,7 @@ class ModelCall:
     each row (None: all, or padding that nobody sees). replace_window: whether the patterns stand for the model's own
     windows. attended: how often each layer has attended so far, with a cache. selector: what gives the inputs that the
     model does not. padding: with a cache, int [rows], the columns before each row's first token (None: none). marks:
-    those that the file says how to make.
+    those that the file says how to make. selecting: which keys of a prompt stay, of a model that `compress` changed.
     """
 
     kernels: tuple[LayerKernels, ...]
@@ -118,6 +119,7 @@ class ModelCall:
     selector: Selector | None = None
     padding: Tensor | None = None
     marks: CallMarks | None = None
+    selecting: Selecting | None = None
 
 
 class Witness(Protocol):
@@ -180,11 +182,13 @@ def attend(
         layer = call.cache.layers[index]
         renewed = nth in layer.renewals
         inputs = _inputs(call, kernels, index, query, key, lists, call.padding, renewed=renewed)
-        out = layer.attend(attn, nth, query, key, value, call.counts, inputs)
+        out = layer.attend(attn, nth, query, key, value, call.counts, inputs, drops=bool(kernels.made))
         if call.marks is not None and call.marks.everything and kernels.made:
             renewal = call.marks.end_prompt(kernels.made, attn, layer.kvs[nth], asked, key, value)
             if renewal is not None:
                 layer.renewals[nth] = renewal
+        if call.selecting is not None and call.selecting.reads:
+            call.selecting.after(layer, index, module, attn, asked, key, value)
     elif call.spans is None:
         out = attn(query, key, value, inputs=_inputs(call, kernels, index, query, key, lists, None))
     else:
@@ -208,6 +212,8 @@ def _inputs(
     found = dict(call.selector(layer, q, k)) if call.selector is not None and kernels.declares else {}
     if call.marks is not None:
         found |= call.marks.of_keys(kernels.made, k, renewed=renewed)
+    if call.selecting is not None:
+        found |= call.selecting.every_key(k)
     if lists is not None and kernels.fed is not None:
         found[kernels.fed.name] = lists if padding is None else from_first_token(kernels.fed, lists, padding)
     return found or None

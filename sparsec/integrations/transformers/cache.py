@@ -5,7 +5,9 @@ Invariant: `columns` counts what the model was fed, padding included; every `KVC
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from sparsec.diagnostics.model import CallError
+from sparsec.integrations.transformers.prompts import Part
 from sparsec.integrations.transformers.renewal import Renewal
 from sparsec.runtime.inputs.checks import InputTensors
 from sparsec.runtime.kv.cache import KVCache
@@ -42,6 +45,8 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
         """The keys by which the layer chooses what it attends to: [batch, columns, D] or [batch, heads, columns, D]."""
         self.renewals: dict[int, Renewal] = {}
         """Of some of `kvs`, by their places, what finds the keys with the most attention anew after each call."""
+        self.chunks: list[Part] = []
+        """Of a prompt that has not ended, for `compress`."""
 
     @property
     def kv(self) -> KVCache | None:
@@ -49,11 +54,16 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
         return self.kvs[0] if self.kvs else None
 
     @torch.compiler.disable(reason="a cache is made at the first call")  # type: ignore[no-untyped-call, untyped-decorator]
-    def prepare(self, attn: SparseAttention, nth: int, batch: int, device: torch.device) -> None:
-        """Makes the empty cache of the nth call in a forward, unless there is a fitting one."""
+    def prepare(self, attn: SparseAttention, nth: int, batch: int, device: torch.device, *, drops: bool) -> None:
+        """Makes the empty cache of the nth call in a forward, unless there is a fitting one.
+
+        drops: whether keys go when the prompt ends, so that nobody need be warned of a cache that keeps every key.
+        """
         if not self._fits(attn, nth, batch, device):
             self.renewals.pop(nth, None)
-            self.kvs[nth : nth + 1] = [attn.new_cache(batch, self.max_len, rollback=self.rollback, device=device)]
+            with warnings.catch_warnings(action="ignore", category=UserWarning) if drops else nullcontext():
+                made = attn.new_cache(batch, self.max_len, rollback=self.rollback, device=device)
+            self.kvs[nth : nth + 1] = [made]
 
     def _fits(self, attn: SparseAttention, nth: int, batch: int, device: torch.device) -> bool:
         if nth >= len(self.kvs):
@@ -78,11 +88,13 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
         v: Tensor,
         counts: Tensor | None,
         inputs: Mapping[str, InputTensors] | None,
+        *,
+        drops: bool,
     ) -> Tensor:
         """Attention, the nth of a forward, of q to what is held and to k, v, which are then held too; shapes, inputs,
-        and `counts` for `lengths`, as for `SparseAttention.forward`."""
+        and `counts` for `lengths`, as for `SparseAttention.forward`; drops: as for `prepare`."""
         if self.columns == 0 and not self._fits(attn, nth, q.shape[0], q.device):
-            self.prepare(attn, nth, q.shape[0], q.device)
+            self.prepare(attn, nth, q.shape[0], q.device, drops=drops)
         renewal = self.renewals.get(nth)
         if renewal is None:
             out: Tensor = attn(q, k, v, cache=self.kvs[nth], lengths=counts, inputs=inputs)
@@ -129,6 +141,7 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
         self.columns = 0
         self.chosen_by = None
         self.renewals.clear()
+        self.chunks.clear()
         self._each(KVCache.reset)
 
     def crop(self, tokens: int) -> None:
@@ -173,13 +186,16 @@ class SparseCache(Cache):  # type: ignore[misc]  # likewise
 
     `max_len`: columns that each sequence may have, padding included; a cache that `grows` gets more when it has to.
     `nbytes`: bytes of all keys and values held. `taken`: whether a decoder got it since that was last set to False.
+    `prompt`: the columns of a prompt that comes in chunks; None for one that is the first call.
     """
 
-    def __init__(self, layers: int, max_len: int, rollback: int = 0, *, grows: bool = False) -> None:
-        for name, value, least in (("max_len", max_len, 1), ("rollback", rollback, 0)):
-            if value < least:
+    def __init__(
+        self, layers: int, max_len: int, rollback: int = 0, *, grows: bool = False, prompt: int | None = None
+    ) -> None:
+        for name, value, least in (("max_len", max_len, 1), ("rollback", rollback, 0), ("prompt", prompt, 1)):
+            if value is not None and value < least:
                 raise CallError(f"expected {name} of at least {least}, got {value}")
-        self.max_len, self.grows, self.taken = max_len, grows, False
+        self.max_len, self.grows, self.taken, self.prompt = max_len, grows, False, prompt
         super().__init__(layers=[SparseCacheLayer(max_len, rollback) for _ in range(layers)])
 
     @property

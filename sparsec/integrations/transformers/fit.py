@@ -16,6 +16,7 @@ from sparsec.integrations.transformers.attention import LayerKernels, check_aske
 from sparsec.integrations.transformers.lists import fed
 from sparsec.integrations.transformers.marks import Marks
 from sparsec.integrations.transformers.modifiers import check_own_score
+from sparsec.integrations.transformers.selection import KEPT
 from sparsec.integrations.transformers.trial import Asked
 from sparsec.program import Pattern
 from sparsec.sema.model import Edge
@@ -45,12 +46,13 @@ def fit(
     target: str | None,
     selected: bool = False,
     marks: Marks | None = None,
+    among: tuple[str, ...] = (),
 ) -> tuple[LayerKernels, ...]:
     """The kernels of each layer: layers[l] is what layer l asks of its attention in a forward, patterns[l] its pattern.
 
     Layers of one pattern and shape share theirs, but those with a learned sink, for their sinks differ. `selected`: a
-    selector gives inputs that the layers do not. marks: those that the file says how to make. Raises CallError, and
-    DiagnosticError for a pattern that is not causal.
+    selector gives inputs that the layers do not. marks: those that the file says how to make. among: the inputs that
+    mark the keys that stay. Raises CallError, and DiagnosticError for a pattern that is not causal.
     """
     made: list[LayerKernels] = []
     shared: dict[tuple[object, ...], LayerKernels] = {}
@@ -59,7 +61,7 @@ def fit(
         if any((each.query, each.key) != (calls[0].query, calls[0].key) for each in calls):
             raise CallError(f"expected attention of one shape in layer {layer}, got {[each.query for each in calls]}")
         resolved = pattern.resolve(heads, kv_heads)
-        marked = () if marks is None else marks.made(resolved.inputs)
+        marked = among if marks is None else marks.made(resolved.inputs)
         lists = fed(resolved, calls[0].module, calls[0].options, selected=selected, made=marked)
         key = (id(pattern), heads, kv_heads, head_dim, value_dim, lists)
         kernels = shared.get(key)
@@ -72,6 +74,22 @@ def fit(
             _check_layer(each, decoder.config, kernels, layer, replace_window)
         made.append(kernels)
     return tuple(made)
+
+
+def among_kept(patterns: Sequence[Pattern], layers: Sequence[Sequence[Asked]]) -> list[Pattern]:
+    """The patterns within the keys that `KEPT` marks; equal ones stay one object. Raises CallError."""
+    found: dict[int, Pattern] = {}
+    for layer, (pattern, calls) in enumerate(zip(patterns, layers, strict=True)):
+        if len(calls) != 1:
+            raise CallError(f"expected layers that attend once in a forward, got {len(calls)} times in layer {layer}")
+        if pattern.inputs:
+            raise CallError(
+                f"expected patterns without inputs, for a score says which keys stay, got {pattern.name!r} with "
+                f"{', '.join(pattern.inputs)}"
+            )
+        if id(pattern) not in found:
+            found[id(pattern)] = pattern.among(KEPT)
+    return [found[id(pattern)] for pattern in patterns]
 
 
 def counts_from_end(kernels: LayerKernels) -> bool:

@@ -23,6 +23,8 @@ from sparsec.integrations.transformers.cache import SPARE, SparseCache
 from sparsec.integrations.transformers.lists import Selector
 from sparsec.integrations.transformers.marks import CallMarks, Marks
 from sparsec.integrations.transformers.padding import new_tokens, token_spans
+from sparsec.integrations.transformers.prompts import given
+from sparsec.integrations.transformers.selection import Selection
 from sparsec.runtime.build.ahead import build_ahead, side_by_side
 from sparsec.runtime.module import SparseAttention
 
@@ -37,7 +39,8 @@ class Patch:
     modules: the attention of each layer. attends: how often each attends in a forward. scalings: the scale of its
     scores. arguments: the names of the decoder's arguments, in order. cache_name: that of its cache. ends: whether a
     pattern has a bound that counts from the end. selector: what gives inputs that the model does not. marks: those that
-    the file says how to make. before: the attention implementation that the decoder had.
+    the file says how to make. selection: which keys of a prompt stay. before: the attention implementation that the
+    decoder had.
     """
 
     kernels: tuple[LayerKernels, ...]
@@ -51,6 +54,7 @@ class Patch:
     rollback: int
     selector: Selector | None = None
     marks: Marks | None = None
+    selection: Selection | None = None
     before: str = ""
     handles: tuple[RemovableHandle, ...] = ()
     ahead: dict[str, bool] = field(default_factory=lambda: {"cache": False, "gradients": False})
@@ -142,6 +146,7 @@ class BeforeDecoder:
             if spans is not None and not self.patch.ends and all(first == 0 for first, _ in spans):
                 spans = None  # padding that follows the tokens is seen by nobody
         kernels, attended = self.patch.kernels, [0] * len(self.patch.kernels)
+        selection = self.patch.selection
         named["sparsec_call"] = ModelCall(
             kernels,
             tokens.shape[1],
@@ -153,6 +158,7 @@ class BeforeDecoder:
             self.patch.selector,
             padding,
             self._marks(named, cache),
+            None if selection is None else selection.of_call(cache, tokens.shape[1]),
         )
         return (), named
 
@@ -187,6 +193,17 @@ class BeforeDecoder:
 
 
 @dataclass(frozen=True, slots=True)
+class BeforeAttention:
+    """Before an attention module's forward: notes what it is given of a prompt that is to be scored."""
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        call = kwargs.get("sparsec_call")
+        if isinstance(call, ModelCall) and call.selecting is not None and call.selecting.reads:
+            assert isinstance(module.layer_idx, int)
+            call.selecting.seen[module.layer_idx] = given(args, kwargs)
+
+
+@dataclass(frozen=True, slots=True)
 class AfterDecoder:
     """After a decoder's forward: checks that its cache was used, and counts what it holds now."""
 
@@ -217,13 +234,13 @@ def _begin(patch: Patch, cache: SparseCache, tokens: Tensor, mask: Any) -> Tenso
             patch.modules, patch.kernels, cache.layers, patch.attends, patch.scalings, strict=True
         ):
             weight = next(each for each in module.parameters() if each.is_floating_point())
-            if weight.device.type == "meta":
-                continue  # weights that come for the forward alone: the first call makes the cache
+            if weight.device.type == "meta" or patch.selection is not None:
+                continue  # weights that come for the forward alone, or layers that drop keys one after the other
             autocast = torch.is_autocast_enabled(weight.device.type)
             dtype = torch.get_autocast_dtype(weight.device.type) if autocast else weight.dtype
             attn = kernels.of(dtype, weight.device, scaling)
             for nth in range(attends):
-                layer.prepare(attn, nth, batch, weight.device)
+                layer.prepare(attn, nth, batch, weight.device, drops=bool(kernels.made))
     counts = new_tokens(mask, cache.lengths if columns else (0,) * batch, columns, new)
     return None if counts is None else torch.tensor(counts, dtype=torch.int32)
 

@@ -91,11 +91,17 @@ class CallMarks:
         marks = {name: ids[name][:, None] for name in names if name in ids}
         marks |= {name: most_attended(mass, listed, k.shape[1], self.marks.most[name]) for name in most}
         for name in names:
-            if kv.keeps:
-                kv.keep(name, marks[name])
-            else:
-                _unmark(kv, attn, name, marks[name])
+            leave(kv, attn, name, marks[name])
         return begun(kv, {name: self.marks.most[name] for name in most}, mass, marks) if most else None
+
+
+def leave(kv: KVCache, attn: SparseAttention, name: str, marks: Tensor) -> None:
+    """Leaves of the marks of an input in a cache those in `marks`, bool [B, 1 or groups, length]; where the backend
+    can, keys that nothing needs any more go too."""
+    if kv.keeps:
+        kv.keep(name, marks)
+    else:
+        _unmark(kv, attn, name, marks)
 
 
 def marks_of(program: Program, params: Mapping[str, Given]) -> Marks:
@@ -161,7 +167,7 @@ def _mass(
 
 
 def _unmark(kv: KVCache, attn: SparseAttention, name: str, marks: Tensor) -> None:
-    """Of the marks that the cache remembers of an input those in `marks` stay, bool [B, 1 or groups, length]."""
+    """Of the marks that the cache remembers of an input those in `marks` stay."""
     number = [each.name for each in attn.inputs].index(name)
     counts = positions_kept(attn.inputs, kv.marks)[number]
     of_heads = marks.repeat_interleave(counts.shape[1] // marks.shape[1], dim=1)

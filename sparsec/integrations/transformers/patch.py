@@ -6,20 +6,23 @@ Invariant: parameters and module tree stay the model's own, so that state dicts,
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from sparsec.diagnostics.model import CallError
 from sparsec.integrations.transformers.attention import IMPLEMENTATION
+from sparsec.integrations.transformers.budgets import Amount, Budget, budget_of
 from sparsec.integrations.transformers.cache import SparseCache
-from sparsec.integrations.transformers.fit import counts_from_end, decoder_of, fit
+from sparsec.integrations.transformers.fit import among_kept, counts_from_end, decoder_of, fit
 from sparsec.integrations.transformers.hooks import (
     AfterDecoder,
     AfterModel,
+    BeforeAttention,
     BeforeDecoder,
     BeforeModel,
     Patch,
@@ -27,6 +30,9 @@ from sparsec.integrations.transformers.hooks import (
 )
 from sparsec.integrations.transformers.lists import Selector
 from sparsec.integrations.transformers.marks import marks_of
+from sparsec.integrations.transformers.presses import Score, score_of
+from sparsec.integrations.transformers.recovery import DENSE
+from sparsec.integrations.transformers.selection import KEPT, Selection
 from sparsec.integrations.transformers.trial import cache_argument, try_out
 from sparsec.program import Pattern, Program, load, parse
 from sparsec.sema.arguments import Given
@@ -77,14 +83,93 @@ def apply(
     Raises CallError for what the model asks and the pattern does not give, here or at a call; DiagnosticError for a
     pattern that is not causal, packs documents or is beyond the kernels; BuildError if the compiler fails.
     """
-    chosen = _program(program)
-    given = dict(params or {})
+    return _apply(
+        model,
+        _program(program),
+        name,
+        params=dict(params or {}),
+        replace_window=replace_window,
+        rollback=rollback,
+        target=target,
+        inputs=inputs,
+        select=None,
+    )
+
+
+def compress(
+    model: AnyModel,
+    score: Score | object,
+    keep: Amount | Budget,
+    *,
+    rollback: int | None = None,
+    target: str | None = None,
+) -> AnyModel:
+    """Makes a Hugging Face causal LM drop the keys of a prompt that score low, when the prompt ends.
+
+    score: a function of a `Prompt` (a layer's queries, keys and values) that gives scores [B, G, N] of the keys of each
+    KV group; or a press of kvpress, any object with `score(module, hidden_states, keys, values, attentions, kwargs)`,
+    whose `attentions` are None and whose own ratio is not read. keep: how many of a prompt's keys stay in each KV
+    group, those with the highest scores: a share (0.2), a number (512), one of these for each layer, or `adaptive` of
+    any of these; or a function (scores [B, G, N], layer) -> bool [B, G, N]. rollback, target: as for `apply`.
+
+    A prompt, the first call on an empty cache, attends as before: densely or, in a model that `apply` gave a pattern,
+    by its pattern. Its chunks too, where `generate()` reads it by `prefill_chunk_size`, or `new_cache` knows its
+    length; all that the layers attend with is then held until it ends. Then layer by layer the keys are scored, and
+    those that do not stay are dropped: their memory is given back, by sequence and KV group, where the target can.
+    New tokens see the keys that stay and one another, within the pattern, at their own positions. Without a cache
+    the model attends as before.
+
+    Rows of a batch are scored by length, without their padding. Returns `model`, changed in place; `remove` undoes
+    it, pattern and all. What is saved is the pattern alone. Raises CallError for what `apply` refuses, for a pattern
+    with inputs, and in `generate()` with an assistant.
+    """
+    decoder = decoder_of(model)
+    before = _patch_of(decoder)
+    chosen = score_of(score, model, decoder)
+
+    def select(layers: int) -> Selection:
+        return Selection(chosen, budget_of(keep, layers))
+
+    if before is None:
+        try:
+            return _apply(model, parse(DENSE), rollback=rollback or 0, target=target, select=select)
+        except CallError as error:
+            raise CallError(f"{error}; apply(model, ...) gives it a pattern of its own first") from error
+    saved: Any = model.config.sparsec  # type: ignore[union-attr]  # set by `apply`
+    return _apply(
+        model,
+        parse(saved["text"], filename=saved["filename"]),
+        saved["name"],
+        params=saved["params"],
+        replace_window=saved["replace_window"],
+        rollback=saved["rollback"] if rollback is None else rollback,
+        target=target if target is not None else before.kernels[0].target,
+        select=select,
+    )
+
+
+def _apply(
+    model: AnyModel,
+    chosen: Program,
+    name: str | None = None,
+    *,
+    params: Mapping[str, Given] = MappingProxyType({}),
+    replace_window: bool = False,
+    rollback: int,
+    target: str | None,
+    inputs: Selector | None = None,
+    select: Callable[[int], Selection] | None,
+) -> AnyModel:
+    """`apply`, or `compress` if there is a `select`, which gets the number of layers."""
     if rollback < 0:
         raise CallError(f"expected rollback of at least 0, got {rollback}")
     decoder: Any = decoder_of(model)
     layers = try_out(model, decoder, IMPLEMENTATION)
-    patterns = _patterns(chosen, name, given, len(layers))
-    marks = marks_of(chosen, given) if inputs is None else None
+    patterns = _patterns(chosen, name, params, len(layers))
+    marks = marks_of(chosen, params) if inputs is None and select is None else None
+    selection = None
+    if select is not None:
+        selection, patterns = select(len(layers)), among_kept(patterns, layers)
     kernels = fit(
         decoder,
         layers,
@@ -93,6 +178,7 @@ def apply(
         target=target,
         selected=inputs is not None,
         marks=marks,
+        among=() if select is None else (KEPT,),
     )
     cache_name = cache_argument(decoder.forward)
     assert cache_name is not None
@@ -108,6 +194,7 @@ def apply(
         rollback=rollback,
         selector=inputs,
         marks=marks if any(each.made for each in kernels) else None,
+        selection=selection,
     )
     compile_layers(patch, decoder.dtype)
     if _patch_of(decoder) is not None:
@@ -123,14 +210,20 @@ def apply(
             model.register_forward_pre_hook(BeforeModel(), with_kwargs=True),
             model.register_forward_hook(AfterModel(), with_kwargs=True),
         )
+    if selection is not None:
+        patch.handles += tuple(
+            module.register_forward_pre_hook(BeforeAttention(), with_kwargs=True) for module in patch.modules
+        )
     decoder._sparsec = patch
     if hasattr(model, "_prepare_cache_for_generation"):
         model._prepare_cache_for_generation = _PrepareCache(model)  # type: ignore[assignment]  # a method
+        if selection is not None:
+            model._prefill = _Prefill(model)  # type: ignore[assignment]  # a method
     model.config.sparsec = {  # type: ignore[union-attr]  # a config takes any attribute
         "text": chosen.source.text,
         "filename": Path(chosen.source.name).name,
         "name": name,
-        "params": {key: _plain(value) for key, value in given.items()},
+        "params": {key: _plain(value) for key, value in params.items()},
         "replace_window": replace_window,
         "rollback": rollback,
     }
@@ -166,20 +259,22 @@ def remove(model: AnyModel) -> AnyModel:
     for handle in patch.handles:
         handle.remove()
     del decoder._sparsec
-    model.__dict__.pop("_prepare_cache_for_generation", None)
+    for method in ("_prepare_cache_for_generation", "_prefill"):
+        model.__dict__.pop(method, None)
     decoder.set_attn_implementation(patch.before)  # type: ignore[operator]  # a method that torch's __getattr__ hides
     del model.config.sparsec  # type: ignore[union-attr]  # set by `apply`
     return model
 
 
-def new_cache(model: nn.Module, max_len: int, *, rollback: int | None = None) -> SparseCache:
+def new_cache(model: nn.Module, max_len: int, *, rollback: int | None = None, prompt: int | None = None) -> SparseCache:
     """An empty cache for a model's calls (its argument is `cache`, before transformers 5.24 `past_key_values`): prefill
     in one call or in chunks, then token by token.
 
     max_len: columns that each sequence may have, padding included. rollback: see `apply`, whose value is the default.
+    prompt: the columns of a prompt that comes in chunks, for `compress`; left out, the first call is the prompt.
     """
     patch = _applied(decoder_of(model))
-    return SparseCache(len(patch.kernels), max_len, patch.rollback if rollback is None else rollback)
+    return SparseCache(len(patch.kernels), max_len, patch.rollback if rollback is None else rollback, prompt=prompt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +299,31 @@ class _PrepareCache:
             return original(model, generation_config, model_kwargs, *args, **kwargs)
         rollback, room = patch.rollback, call["max_cache_length"]
         mode = getattr(call.get("generation_mode"), "value", None)
+        if mode == "assisted_generation" and patch.selection is not None:
+            raise CallError(
+                "expected generate() without an assistant for a model that `compress` changed, for the first call of "
+                "an assisted one brings the prompt and drafts after it, got one with"
+            )
         if mode == "assisted_generation" or getattr(generation_config, "is_assistant", False):
             rollback = max(rollback, ASSISTED_ROLLBACK)
             room += rollback  # a draft may go on past the end
         # It grows for a host that feeds more than it says: virtual tokens before the prompt, for one.
         model_kwargs[name] = SparseCache(len(patch.kernels), room, rollback, grows=True)
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Prefill:
+    """`transformers.GenerationMixin._prefill` of a model, which tells an empty cache how long a prompt in chunks is."""
+
+    model: Any
+
+    def __call__(self, input_ids: Tensor, generation_config: Any, model_kwargs: dict[str, Any], **kwargs: Any) -> Any:
+        if getattr(generation_config, "prefill_chunk_size", None) is not None and input_ids.shape[1]:
+            for each in model_kwargs.values():
+                if isinstance(each, SparseCache) and each.get_seq_length() == 0:
+                    each.prompt = input_ids.shape[1]
+        return type(self.model)._prefill(self.model, input_ids, generation_config, model_kwargs, **kwargs)
 
 
 def _patch_of(decoder: nn.Module) -> Patch | None:
