@@ -141,3 +141,49 @@ def moba(q: Sequence[float], k: Rows, position: int, top: int, chunk: int) -> se
     gate = {b: dot(q, mean(k[b * chunk : (b + 1) * chunk])) for b in range(own)}
     gate[own] = math.inf
     return set(sorted(gate, key=lambda b: -gate[b])[:top])
+
+
+def snapkv(heads: Sequence[Rows], k: Rows, keys: int, window: int, kernel: int) -> set[int]:
+    """The keys that a KV group keeps, for the queries of its heads."""
+    n, half = len(k), kernel // 2
+    votes = dict.fromkeys(range(n - window), 0.0)
+    for q in heads:
+        pairs = attention_of_last(q, k, window)
+        mean = [math.fsum(pairs.get((i, j), 0.0) for i in range(n - window, n)) / window for j in votes]
+        for j in votes:
+            votes[j] += math.fsum(mean[max(0, j - half) : j + half + 1]) / kernel / len(heads)
+    voted = sorted(votes, key=lambda j: -votes[j])[: keys - window]
+    return {*voted, *range(n - window, n)}
+
+
+def h2o(heads: Sequence[Rows], k: Rows, keys: int, recent: int) -> set[int]:
+    """The keys that a KV group keeps, likewise."""
+    n = len(k)
+    mass = dict.fromkeys(range(n - recent), 0.0)
+    for q in heads:
+        for (_, j), p in attention_of_last(q, k, len(q)).items():
+            if j in mass:
+                mass[j] += p
+    heavy = sorted(mass, key=lambda j: -mass[j])[: keys - recent]
+    return {*heavy, *range(n - recent, n)}
+
+
+def adakv(scores: Sequence[Sequence[float]], each: int, floor: float) -> list[set[int]]:
+    """The keys of each KV group of a layer, whose even part is `each`: those that it keeps in any case, and then the
+    best of all groups."""
+    sure = max(1, int(floor * each)) if floor else 0
+    kept = [set(sorted(range(len(row)), key=lambda j: -row[j])[:sure]) for row in scores]
+    ranked = sorted(((s, g, j) for g, row in enumerate(scores) for j, s in enumerate(row)), reverse=True)
+    for _, g, j in ranked:
+        if sum(map(len, kept)) < each * len(scores):
+            kept[g].add(j)
+    return kept
+
+
+def pyramidkv(keys: float, layers: int, longest: float, beta: float) -> list[float]:
+    """The keys of each layer, of `longest` there are, for a mean of `keys`."""
+    least = keys / beta
+    most = keys * 2 - least
+    if most > longest:
+        most, least = longest, keys * 2 - longest
+    return [most - layer * (most - least) / (layers - 1) for layer in range(layers)]
