@@ -165,7 +165,7 @@ class BackwardLaunch:
 @dataclass(frozen=True)
 class CachedLaunch:
     """Attention over a cache: of `chunks` of queries, and of `few`. `store`: the table of KV groups. `kept`: as of a
-    CachedPlan; a folder has no kernels with lists."""
+    CachedPlan."""
 
     chunks: LaunchPlan
     few: LaunchPlan

@@ -3,6 +3,9 @@ append, decode, keep, merge, truncate, fork, reorder, save and load, in any orde
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +26,10 @@ from sparsec.runtime.module import SparseAttention
 from sparsec.sema.model import InputKind
 
 RUNS, STEPS = wanted(200, at_night=2_000), 50
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+compiled = pytest.mark.skipif(INTERPRETED, reason="this process tests interpreted Triton alone")
+INTERPRETED_RUNS, INTERPRETED_STEPS = wanted(3, at_night=100), 8
+"""A step takes half a second there."""
 HEADS, KV_HEADS, HEAD_DIM, VALUE_DIM, MAX_LEN = 4, 2, 8, 5, 100
 TOLERANCE = 2e-5
 """As of test_cache_machine.py."""
@@ -289,11 +296,35 @@ class CpuMachine(KeptMachine):
     target = "cpu"
 
 
-@pytest.mark.filterwarnings("ignore:the cache keeps every key")
-@pytest.mark.parametrize(("machine", "runs"), [(CpuMachine, RUNS), (TorchMachine, RUNS // 5)])
-def test_kept_keys(machine: type[KeptMachine], runs: int) -> None:
+class TritonMachine(KeptMachine):
+    target = "triton"
+
+
+def run(machine: type[KeptMachine], runs: int, steps: int) -> None:
     slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis leaves it untyped
         machine,
-        settings=settings(max_examples=runs, stateful_step_count=STEPS, deadline=None, suppress_health_check=slow),
+        settings=settings(max_examples=runs, stateful_step_count=steps, deadline=None, suppress_health_check=slow),
     )
+
+
+@compiled
+@pytest.mark.filterwarnings("ignore:the cache keeps every key")
+@pytest.mark.parametrize(("machine", "runs"), [(CpuMachine, RUNS), (TorchMachine, RUNS // 5)])
+def test_kept_keys(machine: type[KeptMachine], runs: int) -> None:
+    run(machine, runs, STEPS)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="run in a process of its own by test_interpreted_triton")
+@pytest.mark.filterwarnings("ignore:the cache keeps every key")
+def test_triton() -> None:
+    run(TritonMachine, INTERPRETED_RUNS, INTERPRETED_STEPS)
+
+
+@compiled
+def test_interpreted_triton() -> None:
+    """Triton reads TRITON_INTERPRET when it is imported, so its interpreter has a process of its own."""
+    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-k", "test_triton", __file__]
+    done = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout

@@ -46,16 +46,22 @@ from sparsec.plan.target import (
     SUM_ROWS,
     WALKED_TILES,
     LaunchShape,
+    decode_rows,
     gather_rows,
     gather_shape,
+    kept_shape,
     shared_memory_bytes,
 )
 
-_LOOKUPS = {"draws": "i32", **{stem: "u8" if dtype == torch.uint8 else "i32" for stem, dtype in ELEMENTS.items()}}
+_LOOKUPS = {
+    "draws": "i32",
+    "said": "u8",
+    **{stem: "u8" if dtype == torch.uint8 else "i32" for stem, dtype in ELEMENTS.items()},
+}
 """Tensors of integers, by their names before `_<n>`."""
 _ELEMENTS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 _TENSOR_CORES = re.compile(r"\b(HGMMA|HMMA|UTCHMMA|UTCQMMA|IMMA|v_s?mfma_\w+)")
-_MOVERS = ("row_sums", "merge", "store", "list_")
+_MOVERS = ("row_sums", "merge", "store", "append", "list_")
 """Kernels without a product of matrices."""
 _ABSENT = ("grad_lse",)
 """Tensors that most calls do without: kernels are built for None."""
@@ -152,14 +158,18 @@ def compile_ahead_cached(
     built = []
     for n, launched in enumerate(launch.chunks.classes):
         tiles, shape = (launched.query_tile, launched.key_tile), launch.chunk_shape(launched, target)
-        request = _Request(launch.chunks, target, gpu, shape, tiles, allow_tf32)
+        of_lists = hasattr(module, f"kept_attend_{n}")
+        request = _Request(launch.chunks, target, gpu, shape, tiles, allow_tf32, gathers=of_lists)
         geometry = of_chunks(f"attend_{n}", launch, launched, target)
         built += _of_class(module, f"attend_{n}", launched, request, geometry, _members(launch, launched, target))
+        most = decode_rows(target, launch.few.widest, launch.few.dtype)
+        built += _of_lists(module, f"kept_attend_{n}", replace(request, rows=most, gathers=False), geometry)
     for n, launched in enumerate(launch.few.classes):
         tiles, shape = (launched.query_tile, launched.key_tile), launch.decode_shape(launched, target, rows)
         request = _Request(launch.few, target, gpu, shape, tiles, allow_tf32, rows=rows)
         geometry = of_few(f"decode_{n}", launch, launched, target)
         built += _of_class(module, f"decode_{n}", launched, request, geometry, _members(launch, launched, target))
+        built += _of_lists(module, f"kept_decode_{n}", request, geometry)
     for name, each in of_caches(launch).items():
         request = _Request(launch.chunks, target, gpu, PLAIN, (0, 0), allow_tf32, rows=STORE_ROWS)
         built.append(_compile(getattr(module, name), request, each))
@@ -196,6 +206,14 @@ def _of_class(
     return [
         _compile(getattr(module, kernel), each, geometry[kernel]) for kernel, each in found if hasattr(module, kernel)
     ]
+
+
+def _of_lists(module: Any, name: str, request: _Request, geometry: Mapping[str, Geometry]) -> list[KernelArtefact]:
+    """The kernel `name` over lists of kept keys, if the module has it."""
+    if not hasattr(module, name):
+        return []
+    shape, keys = kept_shape(request.target, request.plan.widest, request.plan.dtype, request.rows)
+    return [_compile(getattr(module, name), replace(request, shape=shape, keys=keys), geometry[name])]
 
 
 def findings_of(artefact: KernelArtefact) -> KernelFindings:
@@ -255,7 +273,8 @@ def _compile(kernel: Any, request: _Request, geometry: Geometry) -> KernelArtefa
     pointers |= dict.fromkeys(("keys", "values"), element) | dict.fromkeys(("parts", "part_logs"), "fp32")
     pointers |= dict.fromkeys(("table", "spans", "document_tiles", "members", "head_splits"), "i32")
     pointers |= dict.fromkeys(("visits", "listing", "starts"), "i32")
-    pointers |= dict.fromkeys(("lengths", "counts", "places"), "i32")
+    pointers |= dict.fromkeys(("lengths", "counts", "places", "kept_entries", "kept_lists", "wanted"), "i32")
+    pointers |= dict.fromkeys(("kept_keys", "kept_values"), element) | dict.fromkeys(("tiles_out", "tiles_lse"), "fp32")
     for modifier in modifiers_of(plan):
         pointers |= dict.fromkeys(dict(modifier.tables), "fp32")
     numbers = {"scale_log2", *(name for modifier in modifiers_of(plan) for name, _ in modifier.numbers)}

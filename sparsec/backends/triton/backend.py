@@ -50,7 +50,13 @@ class TritonBackend:
         from sparsec.backends.triton.kernel import TritonKernel
 
         built = TritonKernel.of(compilation.forward, plan_backward=lambda: compilation.backward)
-        return Kernels(built, lambda: built, lambda: TritonCached.of(*compilation.cached), lambda: built)
+        return Kernels(
+            built,
+            lambda: built,
+            lambda: TritonCached.of(*compilation.cached),
+            lambda: built,
+            lambda: TritonCached.of(*compilation.kept),
+        )
 
     def sources(self, compilation: Compilation, parts: Sequence[str]) -> dict[str, str]:
         emitters = {

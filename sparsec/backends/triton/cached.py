@@ -35,7 +35,8 @@ from sparsec.ir.bands.band import Asks, InputTest
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.launch import CachedLaunch, LaunchClass
 from sparsec.plan.target import DECODE_ROWS, STORE_ROWS
-from sparsec.runtime.devices import PerDevice
+from sparsec.runtime.devices import PerDevice, captured
+from sparsec.runtime.kv.lists import check_append
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class TritonCached:
         lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
         if q.numel() == 0:
             return out.to(q.dtype), lse
+        assert store or cache.kept is None, "marked keys are seen in the lists"
         q, positive = with_positive_scale(q, plan.scale(scale))
         given = _shared(with_rows(q), with_rows(k), with_rows(v), cache)
         given |= {"scale_log2": positive * LOG2_E, "out": out, "lse": lse}
@@ -98,6 +100,7 @@ class TritonCached:
         given["sink"] = None if sink is None else aligned_tensor(sink)
         entries = self.entries.on(q.device)
         apart = _apart(inputs, key_bias, self.plan.chunks.kv_heads)
+        _append(entries, given, k, cache)
         (self._decode if q.shape[2] <= DECODE_ROWS else self._chunk)(entries, given, q, cache, lists, inputs, apart)
         if store:
             _store(entries, given, k)
@@ -116,12 +119,18 @@ class TritonCached:
         plan, (batch, _, rows, _) = self.plan.chunks, q.shape
         given |= input_arguments(plan, inputs)
         kernels = entries.chunk[apart]
+        if any(of.kept is not None for of in kernels):
+            given["tiles_out"] = new_like(q, zero=False, wide=True, columns=plan.value_dim)
+            given["tiles_lse"] = torch.empty_like(given["lse"])  # type: ignore[arg-type]  # a tensor
         for of, launched, tables in zip(kernels, plan.classes, with_lists(plan.classes, lists), strict=True):
             tiles = most_tiles(rows, launched.query_tile)
-            own = {**given, "tiles": tiles, **_draws(tables)}
-            _attend_tiles(of, launched, batch * tiles * of.slots, 1, cache, own)
+            own = {**given, "tiles": tiles, "stretch": of.stretch, **_draws(tables)}
+            before = own if of.kept is None else {**own, "out": own["tiles_out"], "lse": own["tiles_lse"]}
+            _attend_tiles(of, launched, batch * tiles * of.slots, 1, cache, before)
             if of.gather is not None:
-                launch(of.gather, batch * rows * of.packs, own)
+                launch(of.gather, batch * rows * of.packs, before)
+            if of.kept is not None:
+                launch(of.kept, batch * of.kept_packs * -(-rows // of.stretch), own)
 
     def _decode(
         self,
@@ -135,7 +144,8 @@ class TritonCached:
     ) -> None:
         plan, (batch, heads, rows, _) = self.plan.few, q.shape
         kernels = entries.decode[apart][rows - 1]
-        parts = entries.parts(batch, rows, cache.keys.shape[1], apart, _listed(plan.inputs, inputs))
+        room = 0 if cache.kept is None else len(cache.kept.keys)
+        parts = entries.parts(batch, rows, cache.keys.shape[1], apart, _listed(plan.inputs, inputs), room)
         most = max(each.merged for each in parts)
         sums = part_logs = given["lse"]
         if most:
@@ -145,11 +155,14 @@ class TritonCached:
         of_classes = zip(kernels, plan.classes, parts, with_lists(plan.classes, lists), strict=True)
         for of, launched, part, tables in of_classes:
             tiles = most_tiles(rows, launched.query_tile)
-            own = {**given, "tiles": tiles, "splits": part.tiles, **_draws(tables)}
+            own = {**given, "tiles": tiles, "splits": part.tiles, "stretch": rows, **_draws(tables)}
             _attend_tiles(of, launched, batch * tiles * of.slots, part.tiles, cache, own)
             if of.gather is not None:
                 own |= {"splits": part.listed, "before": part.tiles}
                 launch(of.gather, batch * rows * of.packs * part.listed, own)
+            if of.kept is not None:
+                own |= {"splits": part.kept, "before": part.tiles + part.listed}
+                launch(of.kept, batch * of.kept_packs * part.kept, own)
         if most:
             by_head = torch.full((heads,), parts[0].merged, dtype=torch.int32, device=q.device)
             for of, part in zip(kernels, parts, strict=True):
@@ -162,7 +175,9 @@ class TritonCached:
         if k.numel() == 0:
             return
         k, v = with_rows(k), with_rows(v)
-        _store(self.entries.on(k.device), _shared(k, k, v, cache), k)
+        entries, given = self.entries.on(k.device), _shared(k, k, v, cache)
+        _append(entries, given, k, cache)
+        _store(entries, given, k)
 
     def _entries_on(self, device: torch.device) -> Entries:
         fixed = constants(self.plan.chunks, self.allow_tf32, device)
@@ -197,12 +212,35 @@ def _store(entries: Entries, given: Mapping[str, object], k: Tensor) -> None:
     launch(entries.store, batch * groups * tiles, {**given, "tiles": tiles})
 
 
+def _append(entries: Entries, given: Mapping[str, object], k: Tensor, cache: Cached) -> None:
+    """Adds the marked keys of a call to the lists. Raises CallError where one has too little room for them, unless the
+    call is captured: a replay leaves out what has no room."""
+    kept = cache.kept
+    if kept is None:
+        return
+    assert entries.append is not None, "kernels over lists add to them"
+    batch, groups, new, _ = k.shape
+    if not kept.sure and not captured(k.device):
+        check_append(kept, new, cache.counted(new))
+    said = {f"said_{n}": mark.contiguous().view(torch.uint8) for n, mark in enumerate(kept.new)}
+    sizes = {f"said_{n}_{name}": size for n, mark in enumerate(kept.new) for name, size in _sizes(mark)}
+    launch(entries.append, batch * groups, {**given, **said, **sizes})
+
+
+def _sizes(mark: Tensor) -> tuple[tuple[str, int], ...]:
+    return ("batches", mark.shape[0]), ("heads", mark.shape[1])
+
+
 def _shared(q: Tensor, k: Tensor, v: Tensor, cache: Cached) -> dict[str, object]:
     """Arguments of every kernel."""
-    strided = {"q": q, "k": k, "v": v}
+    strided, kept = {"q": q, "k": k, "v": v}, cache.kept
+    beside = () if kept is None else (kept.keys, kept.values)
+    lists = {} if kept is None else {f"kept_{name}": each for name, each in kept.tensors.items() if name != "record"}
     return {
         **strided,
-        **strides(strided, cache.keys, cache.values),
+        **lists,
+        **strides(strided, cache.keys, cache.values, *beside),
+        "entries": 0 if kept is None else len(kept.keys),
         "keys": cache.keys,
         "values": cache.values,
         "lengths": cache.lengths,

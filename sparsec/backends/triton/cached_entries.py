@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsec.backends.triton.geometry import wanted
 from sparsec.backends.triton.launches import KernelEntry
+from sparsec.ir.bands.kept import KeptMarks
 from sparsec.ir.bands.liveness import Region
 from sparsec.plan.heads import PackTable
 from sparsec.plan.launch import CachedLaunch, LaunchClass
@@ -25,9 +27,11 @@ from sparsec.plan.target import (
     WALKED_TILES,
     LaunchShape,
     decode_program_rows,
+    decode_rows,
     decode_splits,
     gather_rows,
     gather_shape,
+    kept_shape,
 )
 from sparsec.runtime.devices import device_tensor
 
@@ -36,16 +40,22 @@ from sparsec.runtime.devices import device_tensor
 class ClassKernels:
     """Of one class, for a chunk or for so many query rows; None for a kernel that it lacks.
 
-    `visits` finds the tiles that inputs add, `tiles` attends to these and to all others, `gather` takes lists of rows.
+    `visits` finds the tiles that inputs add, `tiles` attends to these and to all others, `gather` takes lists of rows,
+    `kept` lists of kept keys.
     """
 
     visits: KernelEntry | None
     tiles: KernelEntry | None
     gather: KernelEntry | None
+    kept: KernelEntry | None
     slots: int
     """Programs of `tiles` for one query tile: one a head of a chunk, or one a pack."""
     packs: int
     """Programs of `gather` for one row."""
+    kept_packs: int
+    """Programs of `kept` for the rows that it takes at a time."""
+    stretch: int
+    """How many these are, of a chunk."""
     heads: Tensor
     """int64, the heads of the class."""
     listed: tuple[int, ...]
@@ -54,15 +64,17 @@ class ClassKernels:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """In how many parts a class takes its keys: those of tiles, and behind them those that rows list."""
+    """In how many parts a class takes its keys: those of tiles, behind them those that rows list, then kept ones."""
 
     tiles: int
     listed: int
+    kept: int
 
     @property
     def merged(self) -> int:
         """How many `merge` puts together; 0 where one kernel has written the result."""
-        return self.tiles + self.listed if self.listed or self.tiles > 1 else 0
+        beside = self.listed + self.kept
+        return self.tiles + beside if beside or self.tiles > 1 else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +82,17 @@ class Entries:
     """All kernels of a pattern over a cache on one device.
 
     `chunk[apart]` and, of n + 1 query rows, `decode[apart][n]` have the classes; `apart`: inputs tell the query heads
-    of a KV group apart, so that these share no program. `parts`: of a decoding call's classes, for its batch, query
-    rows, slots of the arena, `apart`, and of each test how many keys a row lists.
+    of a KV group apart, so that these share no program. `append` adds to lists of kept keys. `parts`: of a decoding
+    call's classes, for its batch, query rows, slots of the arena, `apart`, of each test how many keys a row lists, and
+    the entries that all lists of kept keys have room for.
     """
 
     chunk: tuple[tuple[ClassKernels, ...], ...]
     decode: tuple[tuple[tuple[ClassKernels, ...], ...], ...]
     merge: KernelEntry
     store: KernelEntry
-    parts: Callable[[int, int, int, bool, tuple[int, ...]], tuple[Parts, ...]]
+    append: KernelEntry | None
+    parts: Callable[[int, int, int, bool, tuple[int, ...], int], tuple[Parts, ...]]
 
     @classmethod
     def of(
@@ -96,6 +110,7 @@ class Entries:
             decode,
             KernelEntry(module.merge, device, PLAIN, {"PARTS": MERGED}),
             KernelEntry(module.store, device, PLAIN, store),
+            None if plan.kept is None else _append(plan.kept, module, device),
             lru_cache(maxsize=64)(partial(_parts, plan, decode, target, _processors(device))),
         )
 
@@ -115,7 +130,9 @@ class _On:
         launched = self.plan.chunks.classes[n]
         given = {"table": device_tensor(launched.table, self.device)}
         shape = self.plan.chunk_shape(launched, self.target)
-        return self._kernels(f"attend_{n}", launched, shape, given, len(launched.table), apart)
+        packs = self.plan.decode_packs(launched, self.target, 1, apart=apart)
+        most = decode_rows(self.target, self.plan.few.widest, self.plan.few.dtype)
+        return self._kernels(f"attend_{n}", launched, shape, given, len(launched.table), apart, packs, most)
 
     def decode(self, n: int, rows: int, apart: bool) -> ClassKernels:
         launched = self.plan.few.classes[n]
@@ -123,11 +140,21 @@ class _On:
         most = decode_program_rows(len(packs.members[0]) * rows)
         shape = self.plan.decode_shape(launched, self.target, most)
         given = {**self._packed(packs), "ROWS": most}
-        return self._kernels(f"decode_{n}", launched, shape, given, len(packs.members), apart)
+        return self._kernels(f"decode_{n}", launched, shape, given, len(packs.members), apart, packs, most)
 
     def _kernels(
-        self, name: str, launched: LaunchClass, shape: LaunchShape, given: Mapping[str, object], slots: int, apart: bool
+        self,
+        name: str,
+        launched: LaunchClass,
+        shape: LaunchShape,
+        given: Mapping[str, object],
+        slots: int,
+        apart: bool,
+        kept_packs: PackTable,
+        kept_rows: int,
     ) -> ClassKernels:
+        """`kept_packs`, `kept_rows`: of programs that take lists of kept keys."""
+
         def entry(kernel: str, shape: LaunchShape, given: Mapping[str, object]) -> KernelEntry | None:
             function = getattr(self.module, kernel, None)
             return None if function is None else KernelEntry(function, self.device, shape, {**self.fixed, **given})
@@ -136,13 +163,18 @@ class _On:
         of_lists, keys = gather_shape(self.target, plan.head_dim, plan.dtype)
         of_rows = {"ROWS": gather_rows(len(packs.members[0])), "KEYS": keys}
         gather = entry(f"gather_{name}", of_lists, {**self._packed(packs), **of_rows})
+        of_kept, kept_keys = kept_shape(self.target, plan.widest, plan.dtype, kept_rows)
+        kept = {**self._packed(kept_packs), "ROWS": kept_rows, "KEYS": kept_keys}
         names = () if gather is None else tuple(gather.function.arg_names)
         return ClassKernels(
             entry(f"list_{name}", PLAIN, {**given, "WALK": WALKED_TILES}),
             entry(name, shape, given),
             gather,
+            entry(f"kept_{name}", of_kept, kept),
             slots,
             len(packs.members),
+            len(kept_packs.members),
+            kept_rows // len(kept_packs.members[0]),
             device_tensor(launched.heads, self.device, torch.int64),
             tuple(g for g in range(len(plan.inputs)) if f"entries_{g}" in names),
         )
@@ -168,12 +200,13 @@ def _parts(
     slots: int,
     apart: bool,
     listed: tuple[int, ...],
+    entries: int,
 ) -> tuple[Parts, ...]:
     few, groups = plan.few, plan.layout.groups
     _, keys = gather_shape(target, few.head_dim, few.dtype)
     found = []
     for launched, of in zip(few.classes, decode[apart][rows - 1], strict=True):
-        tiles, own = 0, 0
+        tiles, own, of_kept = 0, 0, 0
         if of.tiles is not None:
             kept = max(_iterations(groups[head // few.share], slots, launched.key_tile) for head in launched.heads)
             programs = batch * of.slots * -(-rows // launched.query_tile)
@@ -182,8 +215,18 @@ def _parts(
         if of.gather is not None:
             longest = max(-(-listed[g] // keys) for g in of.listed)
             own = decode_splits(target, processors, batch * rows * of.packs, longest)
-        found.append(Parts(tiles, own))
+        if of.kept is not None:
+            size = of.kept.fixed["KEYS"]
+            assert isinstance(size, int)
+            # One list may have most of the entries.
+            of_kept = decode_splits(target, processors, batch * of.kept_packs, -(-entries // size))
+        found.append(Parts(tiles, own, of_kept))
     return tuple(found)
+
+
+def _append(kept: KeptMarks, module: Any, device: torch.device) -> KernelEntry:
+    given = {"wanted": device_tensor(wanted(kept), device), "ROWS": STORE_ROWS}
+    return KernelEntry(module.append, device, PLAIN, given)
 
 
 def most_tiles(rows: int, size: int) -> int:

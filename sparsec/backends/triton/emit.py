@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from sparsec.backends.environment import render
-from sparsec.backends.triton.emit_inputs import asked_view, gathers_view, inputs_view, is_asked
+from sparsec.backends.triton.emit_inputs import asked_view, gathers_view, inputs_view, is_asked, kept_view
 from sparsec.backends.triton.emit_pairs import KernelFrame, pair_lines
 from sparsec.backends.triton.expr import assignment
 from sparsec.backends.triton.modifiers import rows_view, score_view, start_view
@@ -141,7 +141,7 @@ def _kernel(
     summed: int,
 ) -> KernelView:
     program = head_class.program
-    frame = KernelFrame.of(plan.documents, program, of_keys=groups is not None)
+    frame = KernelFrame.of(plan, program, of_keys=groups is not None)
     names = side.names | {name: checked_name(name) for name, _ in head_class.constants}
     let_lines: list[str] = []
     for let in program.lets:
@@ -153,6 +153,7 @@ def _kernel(
     lists = tuple(_list(n, spec, program.key_tile, names) for n, spec in enumerate(program.lists))
     of_inputs, keeps = (plan.inputs, frame, plan.heads), plan.score.bias is not None
     tests = tuple(pair_lines(picks_in(program.live), program, plan.inputs, frame, of_tile=True))
+    attempts = 3 * -(-summed // piece)
     return KernelView(
         name=name,
         origins=tuple(_checked_origin(origin) for origin in head_class.origins if origin),
@@ -168,11 +169,12 @@ def _kernel(
         full=loop_view("full", program.full, program, names, lists, side, keeps=keeps),
         masked=loop_view("masked", program.masked, program, names, lists, side, tests, keeps=keeps),
         piece=piece,
-        attempts=3 * -(-summed // piece),
+        attempts=attempts,
         number=int(name.rpartition("_")[2]),
         inputs=inputs_view(picks_in(program.live), program, *of_inputs),
         asked=asked_view(program, names, lists, *of_inputs),
         gathers=gathers_view(program, names, lists, *of_inputs, keeps=keeps),
+        kept=kept_view(name, piece, attempts, program, names, lists, *of_inputs, keeps=keeps),
     )
 
 

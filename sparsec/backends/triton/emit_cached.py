@@ -14,7 +14,8 @@ from sparsec.backends.environment import render
 from sparsec.backends.triton.emit import checked_name, module_view
 from sparsec.backends.triton.expr import assignment
 from sparsec.backends.triton.sources import with_functions
-from sparsec.backends.triton.view import KernelView, ModuleView
+from sparsec.backends.triton.view import InputsView, KernelView, ModuleView
+from sparsec.ir.bands.kept import WORD, KeptMarks
 from sparsec.ir.expr.fold import names_in
 from sparsec.ir.expr.nodes import Expr, Int
 from sparsec.plan.heads import group_table
@@ -62,6 +63,10 @@ class CachedView:
     store: tuple[SlotView, ...]
     regions: int
     store_columns: int
+    words: int
+    """Of the marks of an entry of a list of kept keys; 0 without lists."""
+    said: InputsView
+    """What a call says of its keys, and lines that set `word_<n>`, the words of its rows' marks."""
 
 
 def emit_triton_cached(chunks: CachedPlan, decode: CachedPlan) -> str:
@@ -91,7 +96,22 @@ def cached_view(chunks: CachedPlan, decode: CachedPlan) -> CachedView:
         ),
         regions=chunks.regions,
         store_columns=len(group_table(chunks.store)[0]),
+        words=0 if chunks.kept is None else chunks.kept.words,
+        said=InputsView() if chunks.kept is None else _said(chunks.kept, chunks.attend.heads),
     )
+
+
+def _said(kept: KeptMarks, heads: int) -> InputsView:
+    tensors, sizes = [], []
+    lines = [f"word_{word} = tl.zeros([ROWS], tl.int32)" for word in range(kept.words)]
+    for n in range(len(kept.ordinals)):
+        numbers = [f"said_{n}_batches", f"said_{n}_heads"]
+        tensors.append(f"said_{n}")
+        sizes += numbers
+        given, first = f"said_{n}, {', '.join(numbers)}, nq, batch, group, row, there", kept.bit(n, 0)
+        for word in range(first // WORD, (first + kept.share - 1) // WORD + 1):
+            lines.append(f"word_{word} = word_of(word_{word}, {given}, {word}, {first}, {kept.share}, {heads})")
+    return InputsView(tuple(tensors), tuple(sizes), tuple(lines))
 
 
 def _kernel_view(kernel: KernelView, slot: SlotView) -> CachedKernelView:

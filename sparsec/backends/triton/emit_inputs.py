@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import assert_never
 
-from sparsec.backends.triton.emit_pairs import SLASHES, KernelFrame, over, pair_lines, stem_of, times
+from sparsec.backends.triton.emit_pairs import OF_LISTS, SLASHES, KernelFrame, over, pair_lines, stem_of, times
 from sparsec.backends.triton.expr import assignment
-from sparsec.backends.triton.view import AskedView, GathersView, GatherView, InputsView, ListView
+from sparsec.backends.triton.view import AskedView, GathersView, GatherView, InputsView, KeptView, ListView
 from sparsec.ir.bands.band import Asks, InputTest
 from sparsec.ir.expr.fold import lists_in, picks_in
 from sparsec.ir.expr.nodes import TRUE, Bool, Extent, Picked
-from sparsec.ir.tiles.program import Segment, TileProgram
+from sparsec.ir.tiles.program import Gather, Segment, TileProgram
 
 BITS = ("picked", "ancestors", "descendants")
 """Tensors of 32 bits a number."""
@@ -106,6 +106,8 @@ def inputs_view(
     sizes: list[str] = []
     lines: list[str] = []
     for test in dict.fromkeys(program.inputs[n] for n in sorted({each.ordinal for each in asked})):
+        if test.asks in OF_LISTS:
+            continue
         g, scopes = tests.index(test), [each.scope for each in asked if program.inputs[each.ordinal] == test]
         pairs = [(stem, f"input_{g}") for stem in sorted({stem_of(test, scope, at) for scope in scopes})]
         pairs += [("key_labels", f"keys_{g}")] if test.asks is Asks.LABEL else []
@@ -183,27 +185,64 @@ def gathers_view(
     keeps: bool,
 ) -> GathersView | None:
     """The kernels that take the lists of rows; None where there are none. `keeps`: as of `emit.loop_view`."""
-    if not program.gathers:
+    gathers = [gather for gather in program.gathers if program.inputs[gather.test].asks is not Asks.KEPT]
+    if not gathers:
         return None
-    names = {**names, "i": "i", "j": "j"}
     views = []
-    for gather in program.gathers:
+    for gather in gathers:
         g, test = tests.index(program.inputs[gather.test]), program.inputs[gather.test]
-        lines = [
-            line
-            for n in _lists((gather.live,))
-            for line in (
-                f"row_{n} = ((i >> {lists[n].shift}) - block_from_{n}).to(tl.int64) * {lists[n].width}",
-                f"listed_{n} = drawn(draws_at_{n} + row_{n}, j >> {lists[n].shift}, {lists[n].width})",
-            )
-        ]
-        lines += pair_lines(picks_in(gather.live), program, tests, at)
-        lines += assignment("allowed", gather.live, names) if gather.live != TRUE else ()
-        lines.append(f"live = {'allowed & ' if gather.live != TRUE else ''}known{' & kept' if keeps else ''}")
-        views.append(GatherView(gather.origin, f"entries_{g}", f"input_{g}", test.width, tuple(lines)))
-    picks = frozenset[Picked]().union(*(picks_in(gather.live) for gather in program.gathers))
+        lines = _test_lines(gather, program, names, lists, tests, at, keeps=keeps)
+        views.append(GatherView(gather.origin, f"entries_{g}", f"input_{g}", test.width, lines))
+    picks = frozenset[Picked]().union(*(picks_in(gather.live) for gather in gathers))
     inputs = inputs_view(picks, program, tests, at, heads)
     sizes = [f"{view.number}_{name}" for view in views for name in NUMBERS]
     return GathersView(
         tuple(views), InputsView(inputs.tensors, tuple(dict.fromkeys((*inputs.sizes, *sizes))), inputs.lines)
     )
+
+
+def kept_view(
+    name: str,
+    piece: int,
+    attempts: int,
+    program: TileProgram,
+    names: Mapping[str, str],
+    lists: tuple[ListView, ...],
+    tests: tuple[InputTest, ...],
+    at: KernelFrame,
+    heads: int,
+    *,
+    keeps: bool,
+) -> KeptView | None:
+    """The kernel that takes the lists of kept keys; None where the class asks for none."""
+    for gather in program.gathers:
+        if program.inputs[gather.test].asks is Asks.KEPT:
+            lines = _test_lines(gather, program, names, lists, tests, at, keeps=keeps)
+            inputs = inputs_view(picks_in(gather.live), program, tests, at, heads)
+            return KeptView(f"kept_{name}", piece, attempts, gather.origin, lines, inputs)
+    return None
+
+
+def _test_lines(
+    gather: Gather,
+    program: TileProgram,
+    names: Mapping[str, str],
+    lists: tuple[ListView, ...],
+    tests: tuple[InputTest, ...],
+    at: KernelFrame,
+    *,
+    keeps: bool,
+) -> tuple[str, ...]:
+    """Set `live` of the keys that are `known`."""
+    lines = [
+        line
+        for n in _lists((gather.live,))
+        for line in (
+            f"row_{n} = ((i >> {lists[n].shift}) - block_from_{n}).to(tl.int64) * {lists[n].width}",
+            f"listed_{n} = drawn(draws_at_{n} + row_{n}, j >> {lists[n].shift}, {lists[n].width})",
+        )
+    ]
+    lines += pair_lines(picks_in(gather.live), program, tests, at)
+    lines += assignment("allowed", gather.live, {**names, "i": "i", "j": "j"}) if gather.live != TRUE else ()
+    lines.append(f"live = {'allowed & ' if gather.live != TRUE else ''}known{' & kept' if keeps else ''}")
+    return tuple(lines)

@@ -11,13 +11,17 @@ from typing import assert_never
 
 from sparsec.diagnostics.model import InternalError
 from sparsec.ir.bands.band import Asks, InputTest
+from sparsec.ir.bands.kept import WORD, KeptMarks, token_ordinals
 from sparsec.ir.expr.nodes import Extent, Picked
 from sparsec.ir.tiles.program import TileProgram
+from sparsec.plan.kernel import KernelPlan
 from sparsec.sema.model import Documents
 
 COUNTED = (Asks.MARKED, Asks.COLUMN, Asks.SLASH, Asks.SLASH_TILE)
 """Tiles ask them for `marks`, counts of the numbers that are picked, and pairs for `picked`, a bit for each number."""
 SLASHES = (Asks.SLASH, Asks.SLASH_TILE)
+OF_LISTS = (Asks.KEPT, Asks.KEPT_MARK)
+"""What lists of kept keys answer, and no tensor of a call."""
 
 
 def stem_of(test: InputTest, scope: Extent, at: KernelFrame) -> str:
@@ -36,14 +40,17 @@ def stem_of(test: InputTest, scope: Extent, at: KernelFrame) -> str:
         case Asks.KEY_BELOW | Asks.QUERY_BELOW | Asks.NEAR:
             return "length"
         case Asks.KEPT | Asks.KEPT_MARK:
-            raise InternalError("there is no Triton kernel over lists of kept keys")
+            raise InternalError("no tensor of a call says what lists of kept keys do")
         case _:
             assert_never(test.asks)
 
 
 @dataclass(frozen=True, slots=True)
 class KernelFrame:
-    """Where pairs (i, j) and tiles lie in a kernel: `row` and `key` in the call's tensors, and names beside."""
+    """Where pairs (i, j) and tiles lie in a kernel: `row` and `key` in the call's tensors, and names beside.
+
+    `marks`: what entries of lists of kept keys say.
+    """
 
     row: str
     key: str
@@ -52,6 +59,7 @@ class KernelFrame:
     query_tile: int
     key_tile: int
     of_keys: bool
+    marks: KeptMarks
     ends: tuple[str, str]
     """The first key and one past the last of a query tile's keys."""
 
@@ -61,16 +69,17 @@ class KernelFrame:
         return self.query_tile if self.of_keys else self.key_tile
 
     @classmethod
-    def of(cls, documents: Documents, program: TileProgram, *, of_keys: bool) -> KernelFrame:
-        tiles = program.query_tile, program.key_tile
-        match documents:
+    def of(cls, plan: KernelPlan, program: TileProgram, *, of_keys: bool) -> KernelFrame:
+        marks = KeptMarks(token_ordinals(plan.declared), plan.share, ())
+        sizes = program.query_tile, program.key_tile, of_keys, marks
+        match plan.documents:
             case Documents.NONE:
-                return cls("{} - q0", "{}", "q0", "nk", *tiles, of_keys, ("0", "nk"))
+                return cls("{} - q0", "{}", "q0", "nk", *sizes, ("0", "nk"))
             case Documents.SEPARATE:
-                return cls("{}", "{}", "0", "nk", *tiles, of_keys, ("begin", "end"))
+                return cls("{}", "{}", "0", "nk", *sizes, ("begin", "end"))
             case Documents.RESTART:
-                return cls("begin + {}", "begin + {}", "0", "length", *tiles, of_keys, ("0", "length"))
-        assert_never(documents)
+                return cls("begin + {}", "begin + {}", "0", "length", *sizes, ("0", "length"))
+        assert_never(plan.documents)
 
     def tile_lines(self) -> tuple[str, ...]:
         """The first and last query and key of the tiles `tile`."""
@@ -165,6 +174,8 @@ def _number(test: InputTest, g: int, i: str, j: str) -> str:
 def _pair(test: InputTest, g: int, at: KernelFrame, some_i: str = "i", some_j: str = "j") -> str:
     """`some_i`, `some_j`: a query and a key of the pair's cell."""
     row, key, rows, columns = at.row.format("i"), at.key.format("j"), f"input_{g}_rows", f"input_{g}_columns"
+    if test.asks is Asks.KEPT_MARK:
+        return _entry_marked(test, at.marks)
     i, j = over(some_i, test.height), over(some_j, test.width)
     data = f"{stem_of(test, Extent.PAIR, at)}_{g}_at"
     match test.asks:
@@ -191,6 +202,14 @@ def _pair(test: InputTest, g: int, at: KernelFrame, some_i: str = "i", some_j: s
         case Asks.NEAR:
             return f"(i - j < tl.load({data})) & (i - i < tl.load({data}))"
         case Asks.KEPT | Asks.KEPT_MARK:
-            raise InternalError("there is no Triton kernel over lists of kept keys")
+            raise InternalError("of a list of kept keys its entries are asked, and these for their marks")
         case _:
             assert_never(test.asks)
+
+
+def _entry_marked(test: InputTest, marks: KeptMarks) -> str:
+    """Whether entries of a list of kept keys are marked for the heads of the rows."""
+    first = marks.bit(marks.ordinals.index(test.ordinal), 0)
+    bit = f"head[:, None] % {marks.share}" + (f" + {first}" if first else "")
+    words = f"{first // WORD}, {(first + marks.share - 1) // WORD}"
+    return f"entry_marked(marks_of_kept, entry[None, :], known, columns, {bit}, {words})"

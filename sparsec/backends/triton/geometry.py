@@ -9,15 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sparsec.ir.bands.band import Asks
+from sparsec.ir.bands.kept import KeptMarks
 from sparsec.plan.heads import Table
 from sparsec.plan.launch import CachedLaunch, LaunchClass, LaunchPlan
-from sparsec.plan.target import STORE_ROWS, SUM_ROWS, gather_rows, gather_shape
+from sparsec.plan.target import STORE_ROWS, SUM_ROWS, decode_rows, gather_rows, gather_shape
 from sparsec.sema.model import Documents
 
 LISTED = "list_{}"
 """The kernel that finds the tiles of another one."""
 GATHERED = "gather_{}"
 """The kernel that takes the lists of rows beside another one."""
+KEPT = "kept_{}"
+"""The kernel that takes the lists of kept keys beside another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,14 @@ def of_chunks(name: str, launch: CachedLaunch, of: LaunchClass, target: str) -> 
     numbers, packed = {"tiles": tiles, "visits_row": _visited(of)}, _packed(launch, of, target)
     each = Geometry(f"batch * ({tiles}) * {len(of.table)}", numbers, {"table": of.table})
     rows = Geometry(f"batch * nq * {packed.numbers['packs']}", packed.numbers, packed.tables)
-    return {name: each, LISTED.format(name): each, GATHERED.format(name): rows}
+    most = decode_rows(target, launch.few.widest, launch.few.dtype) // int(packed.numbers["width"])
+    kept = {**packed.numbers, "stretch": str(most)}
+    return {
+        name: each,
+        LISTED.format(name): each,
+        GATHERED.format(name): rows,
+        KEPT.format(name): Geometry(f"batch * {kept['packs']} * {_up('nq', most)}", kept, packed.tables),
+    }
 
 
 def of_few(name: str, launch: CachedLaunch, of: LaunchClass, target: str) -> dict[str, Geometry]:
@@ -85,20 +95,31 @@ def of_few(name: str, launch: CachedLaunch, of: LaunchClass, target: str) -> dic
     packs = packed.numbers["packs"]
     numbers = {**packed.numbers, "tiles": tiles, "visits_row": _visited(of)}
     listed = {**packed.numbers, "splits": "listed", "before": "splits"}
+    kept = {**packed.numbers, "splits": "kept", "before": "splits + listed", "stretch": "nq"}
     return {
         name: Geometry(f"batch * ({tiles}) * {packs} * splits", numbers, packed.tables),
         LISTED.format(name): Geometry(f"batch * ({tiles}) * {packs}", numbers, packed.tables),
         GATHERED.format(name): Geometry(f"batch * nq * {packs} * listed", listed, packed.tables),
+        KEPT.format(name): Geometry(f"batch * {packs} * kept", kept, packed.tables),
     }
 
 
 def of_caches(launch: CachedLaunch) -> dict[str, Geometry]:
     """The kernels over a cache that all classes share."""
     plan, tiles = launch.chunks, _up("nq", STORE_ROWS)
-    return {
+    found = {
         "merge": Geometry(f"batch * nq * {plan.heads}"),
         "store": Geometry(f"batch * {tiles} * {plan.kv_heads}", {"tiles": tiles}, {"table": launch.store}),
     }
+    if launch.kept is not None:
+        found["append"] = Geometry(f"batch * {plan.kv_heads}", tables={"wanted": wanted(launch.kept)})
+    return found
+
+
+def wanted(kept: KeptMarks) -> Table:
+    """Of each KV group the words of marks that its lists take, as int32."""
+    words = (kept.wanted_words(group) for group in range(len(kept.needs)))
+    return tuple(tuple((word + 2**31) % 2**32 - 2**31 for word in each) for each in words)
 
 
 def _packed(launch: CachedLaunch, of: LaunchClass, target: str) -> Geometry:

@@ -26,6 +26,8 @@ def input_arguments(plan: LaunchPlan, lookups: tuple[Lookup, ...]) -> dict[str, 
     """The arguments of the tests of a plan, whatever the order of the lookups."""
     given: dict[str, object] = {}
     for g, test in enumerate(plan.inputs):
+        if test not in plan.of_inputs:
+            continue
         (lookup,) = (each for each in lookups if each.test == test)
         given |= {**_numbers(f"input_{g}", lookup.data), f"input_{g}_first": lookup.first}
         given |= {f"{name}_{g}": tensor for name, tensor in _tensors(lookup, of_pairs=test in plan.looked_up).items()}
@@ -54,7 +56,7 @@ def _tensors(lookup: Lookup, *, of_pairs: bool) -> dict[str, Tensor | None]:
         case Asks.KEY_BELOW | Asks.QUERY_BELOW | Asks.NEAR:
             return {"length": data}
         case Asks.KEPT | Asks.KEPT_MARK:
-            raise InternalError("there is no Triton kernel over lists of kept keys")
+            raise InternalError("no tensor of a call says what lists of kept keys do")
         case _:
             assert_never(lookup.test.asks)
 

@@ -23,7 +23,7 @@ _TYPES = {"i32": "int32_t", "i64": "int64_t", "fp32": "float"}
 _SCRATCH = ("global_scratch", "profile_scratch")
 """What Triton adds to the arguments, in its order; a version may have the first alone."""
 _NUMBERS = {"batches": "batch", "scale_log2": "scale * 1.4426950408889634f"}
-_NUMBERS |= {name: name for name in ("nq", "nk", "q0", "slots", "splits")}
+_NUMBERS |= {name: name for name in ("nq", "nk", "q0", "slots", "splits", "entries")}
 _DESCRIBED = {
     "q": "the queries [batch, heads, nq, D]",
     "k": "the keys [batch, kv_heads, nk, D]",
@@ -45,6 +45,12 @@ _DESCRIBED = {
     "values": "the cache's values [batch, slots, DV]",
     "lengths": "int32 [batch]: the tokens in the cache",
     "counts": "int32 [batch]: how many of the nq tokens, the last ones, are the sequence's own",
+    "kept_keys": "the lists' keys [entries, D]",
+    "kept_values": "the lists' values [entries, DV]",
+    "kept_entries": "int32 [1 + words, entries]: of each key its position, then its marks",
+    "kept_lists": "int32 [batch, kv_heads, 3]: of each list its first entry, how many it has room for, how many it has",
+    "tiles_out": "float [batch, heads, nq, DV]: the output of the other keys",
+    "tiles_lse": "float [batch, heads, nq]: the log-sum-exp of the other keys",
     "places": "int32 [kv_heads, regions, 2]: base and capacity of each region of layout.json",
     "parts": "float [splits, batch, heads, nq, DV]; not written for one split",
     "part_logs": "float [splits, batch, heads, nq]; not written for one split",
@@ -128,7 +134,9 @@ def _described(argument: str) -> str:
         return _DESCRIBED[SOURCES[stem]]
     if stem == "draws":
         return "int32: a table of draws"
-    return "the table of its name" if argument in ("table", "spans", "members", "head_slopes") else "see Lookup"
+    return (
+        "the table of its name" if argument in ("table", "spans", "members", "wanted", "head_slopes") else "see Lookup"
+    )
 
 
 def _stride(argument: str, vector: int) -> str:

@@ -101,6 +101,18 @@ class GathersView:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptView:
+    """The kernel `name` that takes a class's lists of kept keys; `test_lines` as of a GatherView."""
+
+    name: str
+    piece: int
+    attempts: int
+    origin: str
+    test_lines: tuple[str, ...]
+    inputs: InputsView
+
+
+@dataclass(frozen=True, slots=True)
 class KernelView:
     """One class's kernel, for query tiles or (then it has `groups`) for key tiles."""
 
@@ -128,11 +140,22 @@ class KernelView:
     inputs: InputsView = InputsView()
     asked: AskedView | None = None
     gathers: GathersView | None = None
+    kept: KeptView | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other kernel of the class takes keys of lists."""
+        return self.gathers is None and self.kept is None
+
+    @property
+    def kept_alone(self) -> bool:
+        """Whether lists of kept keys are all that the class has."""
+        return self.kept is not None and self.gathers is None and not self.has_tiles
 
     @property
     def has_tiles(self) -> bool:
         """Whether it has any loop, or else nothing beside."""
-        return bool(self.full.segments or self.masked.segments) or self.gathers is None
+        return bool(self.full.segments or self.masked.segments) or self.alone
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,17 @@ from sparsec.plan.kv.layout import CacheLayout
 from sparsec.runtime.kernel import registered
 from sparsec.runtime.kv.arena import arena, places_table
 from sparsec.runtime.kv.keep import keep, keep_nothing, make_room
-from sparsec.runtime.kv.lists import DROPPED_AT, KEPT_AT, NEWEST, KeptLists, check_within, names, reordered, truncated
+from sparsec.runtime.kv.lists import (
+    DROPPED_AT,
+    KEPT_AT,
+    NEWEST,
+    KeptLists,
+    check_within,
+    names,
+    reordered,
+    settle,
+    truncated,
+)
 from sparsec.runtime.kv.merge import merge
 
 
@@ -33,8 +43,7 @@ class KVCache:
     `lengths_tensor` (int32 [batch], on the cache's device), `state` (int64 [2, batch] on the CPU: tokens of each
     sequence, and the most that it has had since it was last empty; after calls with `lengths` on a device the first is
     the most that it may be, above the second, until somebody asks for it), and after `keep` `kept` (the marked keys in
-    lists, which `layout` is then beside; `whole` is that before), `room` (see there) and `spare` (the keys for which
-    each list surely has room).
+    lists, which `layout` is then beside; `whole` is that before) and `room` (see there).
     """
 
     def __init__(
@@ -69,7 +78,6 @@ class KVCache:
         self.whole = layout
         self.kept: KeptLists | None = None
         self.room: int | None = None
-        self.spare = 0
         self._seen: Cached | None = None
 
     def check_call(self, kernel: object, q: Tensor, k: Tensor) -> None:
@@ -215,9 +223,14 @@ class KVCache:
         self.batch_size = len(rows)
 
     def refresh(self) -> None:
-        """Reads the lengths back from the device, after replays of a CUDA graph."""
+        """Reads the lengths back from the device, after replays of a CUDA graph.
+
+        Raises CallError where they had more marked keys than `keep` made room for.
+        """
         self.state[0] = self.lengths_tensor.to("cpu", torch.int64)
         self.state[1] = torch.maximum(self.state[0], self.state[1])
+        if self.kept is not None:
+            settle(self.kept)
 
     def _settle(self) -> None:
         """Reads the lengths back if the host was not told them."""
@@ -275,7 +288,7 @@ class KVCache:
         self.state = state["state"].to("cpu", copy=True)
         if self.kept is not None:
             kept = {name: state[f"kept {name}"].to(device, copy=True).contiguous() for name in names}
-            self.kept, self.spare = self.kept.having({**kept, "record": kept["record"].cpu()}), 0
+            self.kept = self.kept.having({**kept, "record": kept["record"].cpu()})
         self.refresh()
 
     def _with(self, tensors: Mapping[str, Tensor]) -> KVCache:

@@ -20,6 +20,7 @@ from sparsec.ir.expr.evaluate import evaluate
 from sparsec.plan.kv.cached import store_classes
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.plan.launch import CachedLaunch
+from sparsec.runtime.devices import captured
 from sparsec.runtime.inputs.remembered import count_marks, marked, positions_kept
 from sparsec.runtime.kernel import registered
 from sparsec.runtime.kv.arena import arena, places_table
@@ -86,7 +87,7 @@ def leave_marks(
     if cache.kept is None:
         _lay_out_anew(cache, plan, lengths)
     _forget(cache, plan, declared, there, left)
-    cache.kept, cache.room, cache.spare = lists, room, 0
+    cache.kept, cache.room, lists.spare = lists, room, room or 0
 
 
 def keep_nothing(cache: KVCache) -> None:
@@ -97,19 +98,29 @@ def keep_nothing(cache: KVCache) -> None:
 
 
 def make_room(cache: KVCache, new: int) -> None:
-    """Lets the lists of a cache that grow have room for `new` more keys each."""
+    """Before a call of `new` keys: the lists of a cache that grow get room for as many more each.
+
+    Where the cache does not grow, the kernels see to it that there is room, and a captured call changes nothing of what
+    the host knows. Raises CallError for a captured call on a cache that grows.
+    """
     kept = cache.kept
     assert kept is not None
-    if cache.room is not None or cache.spare >= new:
-        cache.spare -= new
+    if captured(kept.keys.device):
+        if cache.room is None:
+            raise CallError(
+                "expected a cache whose lists do not grow in a CUDA graph capture, got one after keep() without room=n"
+            )
         return
-    lists = kept.lists.to("cpu", torch.int64)
-    count = lists[..., COUNT]
-    spare = int((lists[..., CAPACITY] - count).min())
-    if spare < new:
-        cache.kept = relaid(kept, count + count // GROWTH_SHARE + new + ROOM_LEAST)
-        spare = new + ROOM_LEAST
-    cache.spare = spare - new
+    if kept.spare < new and cache.room is None:
+        lists = kept.lists.to("cpu", torch.int64)
+        count = lists[..., COUNT]
+        kept.spare = int((lists[..., CAPACITY] - count).min())
+        if kept.spare < new:
+            cache.kept = kept = relaid(kept, count + count // GROWTH_SHARE + new + ROOM_LEAST)
+            kept.spare = new + ROOM_LEAST
+    kept.sure = kept.spare >= new
+    if kept.sure:
+        kept.spare -= new
 
 
 def token_input(declared: tuple[InputDecl, ...], name: str) -> int:

@@ -33,7 +33,9 @@ class KeptLists:
     before keys were dropped for the first time, the tokens that it had then (or since, after truncation), those that it
     had when keys were last merged, or dropped for being too far back; and whether heads of a group differ in their
     marks.
-    `new`: of the call at hand, what the inputs of `of.ordinals` say of its keys, bool [b, x, N].
+    `new`: of the call at hand, what the inputs of `of.ordinals` say of its keys, bool [b, x, N]; `sure`: whether each
+    list surely has room for those of them that are marked; `spare`: for how many keys of later calls each list surely
+    has room, as far as the host knows.
     """
 
     of: KeptMarks
@@ -43,6 +45,8 @@ class KeptLists:
     lists: Tensor
     record: Tensor
     new: tuple[Tensor, ...] = field(init=False, default=())
+    sure: bool = field(init=False, default=False)
+    spare: int = field(init=False, default=0)
     by_head: bool = field(init=False)
     """Whether heads of a group differ in their marks."""
 
@@ -130,21 +134,38 @@ def unmark(kept: KeptLists, n: int, taken: Tensor) -> None:
 def check_append(kept: KeptLists, new: int, counts: Tensor) -> None:
     """Raises CallError unless every list has room for the marked ones of the last counts[b] keys. It waits for the
     device."""
-    groups = kept.lists.shape[1]
+    groups, left = kept.lists.shape[1], []
     words = words_of(kept.new, kept.of.share, groups)
     live = torch.arange(new) >= new - counts.cpu()[:, None]
     for g in range(groups):
         more = (has_any(words[:, g], kept.of.wanted(g)).cpu() & live).sum(-1)
-        check_list_room(kept.lists[:, g].cpu(), more)
+        left.append(list_room(kept.lists[:, g].cpu(), more))
+    kept.spare = int(torch.stack(left).min())
 
 
-def check_list_room(lists: Tensor, more: Tensor) -> None:
+def list_room(lists: Tensor, more: Tensor) -> Tensor:
+    """What is left of the room of lists [B, 3] after `more` keys. Raises CallError where it is too little."""
     room = lists[:, CAPACITY] - lists[:, COUNT]
     if bool((more > room).any()):
         row = int((more > room).nonzero()[0])
         raise CallError(
             f"expected at most {int(room[row])} more marked keys in a list of kept ones, got {int(more[row])} in "
             f"sequence {row}; nothing was written; keep(room=n) makes room for n, keep() without it for any number"
+        )
+    return room - more
+
+
+def settle(kept: KeptLists) -> None:
+    """After replays of a CUDA graph. Raises CallError where marked keys found no room and are lost."""
+    lists = kept.lists.to("cpu", torch.int64)
+    room = lists[..., CAPACITY] - lists[..., COUNT]
+    kept.spare = max(int(room.min()), 0)
+    if bool((room < 0).any()):
+        kept.lists[..., COUNT] = torch.minimum(kept.lists[..., COUNT], kept.lists[..., CAPACITY])
+        row = int((room < 0).any(-1).nonzero()[0])
+        raise CallError(
+            f"expected at most as many more marked keys as keep(room=n) made room for, got {-int(room[row].min())} "
+            f"beyond them in sequence {row}; these were dropped"
         )
 
 
