@@ -24,7 +24,7 @@ from sparsec.plan.kv.layout import CacheLayout
 from sparsec.runtime.call_tensors import CallTensors, check_documents, counts_of
 from sparsec.runtime.derivatives import forward, mass
 from sparsec.runtime.devices import check_device, device_of
-from sparsec.runtime.inputs.checks import InputTensors, flat_inputs
+from sparsec.runtime.inputs.checks import InputTensors, LastFit, flat_inputs
 from sparsec.runtime.inputs.prepare import bias_apart
 from sparsec.runtime.inputs.remembered import blank
 from sparsec.runtime.kernel import registered
@@ -76,7 +76,7 @@ class SparseAttention(nn.Module):
         self.head_dim, self.value_dim, self.documents, self.inputs = head_dim, value_dim, documents, inputs
         self.target, self.scale, self._kernel, self._bias = target, score.scale, kernel, score.bias
         self._request, self._device = request, device or torch.device("cpu")
-        self._tensors = self._made_for()
+        self._tensors, self._last_fit = self._made_for(), LastFit()
 
     def _made_for(self) -> CallTensors:
         dims = self.heads, self.kv_heads, self.head_dim, self.value_dim
@@ -284,13 +284,14 @@ class SparseAttention(nn.Module):
         return self._request
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: value for name, value in self.__dict__.items() if name not in ("_request", "layout", "_tensors")}
+        own = ("_request", "layout", "_tensors", "_last_fit")
+        kept = {name: value for name, value in self.__dict__.items() if name not in own}
         return {**kept, "inputs": inputs_data(self.inputs)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = {"_request": None, **state, "inputs": inputs_of(state["inputs"])}
         super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        self._tensors = self._made_for()
+        self._tensors, self._last_fit = self._made_for(), LastFit()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SparseAttention:
         copied = self.__new__(type(self))
@@ -379,7 +380,11 @@ class SparseAttention(nn.Module):
         if not self.inputs and given is None:
             return []
         sizes = Sizes(q.shape[0], self.heads, self.kv_heads, q.shape[2], k.shape[2], n_keys, offset)
-        return flat_inputs(self.inputs, given, sizes, q, block=self._described().pattern.block if values else None)
+        if values:
+            return flat_inputs(self.inputs, given, sizes, q, block=self._described().pattern.block)
+        if torch.compiler.is_compiling():
+            return flat_inputs(self.inputs, given, sizes, q)
+        return self._last_fit.flat(self.inputs, given, sizes, q)
 
     def extra_repr(self) -> str:
         names = ("heads", "kv_heads", "head_dim", "value_dim", "dtype", "target")

@@ -211,6 +211,23 @@ def with_own_keys(c: HeadClass, view: ClassView, order: tuple[InputTest, ...]) -
     return replace(view, picks=_picks(c.program, order, asked))
 
 
+def with_kept_tiles(c: HeadClass, view: ClassView, order: tuple[InputTest, ...]) -> ClassView:
+    """The view of a class whose query tiles take the keys of the cache's list as they take tiles of keys, but where
+    draws say which."""
+    if view.own.draws:
+        return view
+    kept = [gather for gather in c.program.gathers if c.program.inputs[gather.test].asks is Asks.KEPT]
+    asked = _asked(_conditions(c.program)) | _asked([gather.live for gather in kept])
+    asked |= {gather.test for gather in kept}
+    own = tuple(gather for gather in view.own.gathers if not gather.kept)
+    return replace(
+        view,
+        picks=_picks(c.program, order, asked),
+        own=replace(view.own, gathers=own),
+        kept=tuple(GatherView(comment(each.origin), each.test, vector_mask(each.live), kept=True) for each in kept),
+    )
+
+
 def _picks(program: TileProgram, order: tuple[InputTest, ...], asked: frozenset[int]) -> tuple[PickView, ...]:
     return tuple(
         PickView(n, view_of(program.inputs[n]).type, LOOKUPS_A_TEST * order.index(program.inputs[n]))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sparsec.backends.cpu.emit import forward_view, of_members, pack_views, with_own_keys
+from sparsec.backends.cpu.emit import forward_view, of_members, pack_views, with_kept_tiles, with_own_keys
 from sparsec.backends.cpu.expr import scalar
 from sparsec.backends.cpu.source import CHUNK, ROW_MASS, ROWS, print_kernel
 from sparsec.backends.cpu.view import CppView, KeptView, SlotClassView, SlotsView, initialiser
@@ -51,8 +51,11 @@ def views(chunks: CachedPlan, rows: CachedPlan, symbol: str) -> tuple[CppView, C
         packs=pack_views(rows.attend),
     )
     of_chunks = _view(chunks, symbol, "i", order)
-    packs = pack_views(chunks.attend) if of_chunks.gathered else ()
-    return replace(of_chunks, stored=_stored(chunks), packs=packs), of_rows
+    of_classes = zip(chunks.attend.classes, of_chunks.classes, strict=True)
+    taken = tuple(with_kept_tiles(of, view, order) for of, view in of_classes)
+    gathered = taken if any(of.own.gathers for of in taken) else ()
+    packs = pack_views(chunks.attend) if gathered else ()
+    return replace(of_chunks, classes=taken, gathered=gathered, stored=_stored(chunks), packs=packs), of_rows
 
 
 def _view(plan: CachedPlan, symbol: str, lane: str, order: tuple[InputTest, ...]) -> CppView:

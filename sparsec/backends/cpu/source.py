@@ -113,6 +113,8 @@ def print_kernel(kernel: Kernel, view: CppView) -> str:
     own = [c.own for c in (view.classes if kernel.by_row else view.gathered)]
     lists = {gather.kept for each in own for gather in each.gathers}
     roots += (*(("own_keys.h",) if False in lists else ()), *(("kept/keys.h",) if True in lists else ()))
+    if any(each.kept for each in view.classes):
+        roots += ("kept/tiles.h",)
     if view.kept is not None and not kernel.by_row:
         roots += ("kept/append.h",)
     if any(each.draws for each in own):

@@ -94,7 +94,7 @@ class ConstantView:
 @dataclass(frozen=True, slots=True)
 class ClassView:
     """`live`: a mask of the masked segments, empty without one. `picks`: what it and the segments ask inputs. `own`:
-    the keys that rows list themselves."""
+    the keys that rows list themselves. `kept`: those of the cache's list that are taken for a whole query tile."""
 
     origins: tuple[str, ...]
     constants: tuple[ConstantView, ...]
@@ -105,6 +105,7 @@ class ClassView:
     live: str
     segments: tuple[SegmentView, ...]
     own: OwnKeysView
+    kept: tuple[GatherView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

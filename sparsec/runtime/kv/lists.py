@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.kept import WORD, KeptMarks
+from sparsec.runtime.kv.arena import arena
 
 PAD = 16
 """Entries past the last list: a kernel may read so far, and torch writes there what has no place."""
@@ -195,8 +196,8 @@ def room_for(of: KeptMarks, total: int, keys: Tensor, values: Tensor, lists: Ten
     rows = total + PAD
     return KeptLists(
         of,
-        keys.new_zeros((rows, keys.shape[-1])),
-        values.new_zeros((rows, values.shape[-1])),
+        arena((rows, keys.shape[-1]), keys.dtype, keys.device),
+        arena((rows, values.shape[-1]), values.dtype, values.device),
         torch.zeros((1 + of.words, rows), dtype=torch.int32, device=keys.device),
         lists,
         record,

@@ -59,6 +59,9 @@ struct sparsec_cached_call {  // strides in elements; q [B, H, N, D], k [B, G, N
   int64_t* state;  // [2, B], or null: once stored, tokens are counted here and in lengths
   const int32_t* places;  // [G, regions, 2]: base and capacity of a group's regions
   const sparsec_kept* kept;  // null for a cache without lists of kept keys
+  float* mass;  // [B, H, mass_keys], to which the mass of keys is added; null: not asked for
+  int64_t mass_keys;
+  const uint8_t* mass_groups;  // [G], which groups get it; null: all
   const sparsec_list* lists;
   const sparsec_lookup* inputs;  // two for each test of an input
   const float* sink;  // [H], for a learned sink
@@ -356,27 +359,6 @@ inline void wide(const float* from, vec (&to)[1]) { to[0] = load(from); }
 
 ...
 
-// ---- Packs: query heads of one KV group that see the same keys.
-struct Pack {
-  int group, size, heads[HEADS / KV_HEADS];
-};
-
-const Pack PACKS[] = {
-    {0, 2, {0, 1}},
-    {1, 2, {2, 3}},
-    {2, 2, {4, 5}},
-    {3, 2, {6, 7}},
-    {4, 2, {8, 9}},
-    {5, 2, {10, 11}},
-    {6, 2, {12, 13}},
-    {7, 2, {14, 15}},
-};
-constexpr int PACK_COUNT = sizeof PACKS / sizeof *PACKS;
-
-constexpr int KEYS_A_TASK = 512, MOST_TASKS = 16;
-
-...
-
 constexpr int AHEAD = 24;
 
 // ---- Dot products: lanes along the head dim, in steps of STEP elements; keys widen in registers.
@@ -637,12 +619,27 @@ void attend(Row& w) {
   w.waiting = 0;
 }
 
+// ---- Packs: query heads of one KV group that see the same keys.
+struct Pack {
+  int group, size, heads[HEADS / KV_HEADS];
+};
+
+const Pack PACKS[] = {
+    {0, 2, {0, 1}},
+    {1, 2, {2, 3}},
+    {2, 2, {4, 5}},
+    {3, 2, {6, 7}},
+    {4, 2, {8, 9}},
+    {5, 2, {10, 11}},
+    {6, 2, {12, 13}},
+    {7, 2, {14, 15}},
+};
+constexpr int PACK_COUNT = sizeof PACKS / sizeof *PACKS;
+
+constexpr int KEYS_A_TASK = 512, MOST_TASKS = 16;
+
 // ---- Tiles of a row's keys.
-typedef Row Work;
-
-// Printed for the pattern: visits the tiles that the row sees, and the keys that it lists itself.
-void visit(Work& w, const sparsec_list* lists, int head);
-
+template <class Row>
 inline void attend_full(Row& w, int tile) {
   if (!takes(w)) return;
   const int count = minimum(tile * KEY_TILE + KEY_TILE, w.end) - tile * KEY_TILE;
@@ -658,7 +655,7 @@ inline void attend_full(Row& w, int tile) {
 }
 
 // `live(j, i)` is the mask of keys j for row i.
-template <class Live>
+template <class Row, class Live>
 inline void attend_masked(Row& w, int tile, const Live& live) {
   if (!takes(w)) return;
   for (int first = tile * KEY_TILE; first < minimum(tile * KEY_TILE + KEY_TILE, w.end); first += PANEL) EACH(v, VECS) {
@@ -667,12 +664,8 @@ inline void attend_masked(Row& w, int tile, const Live& live) {
     }
 }
 
-// ---- Tasks: shares of the tiles of every row of every pack, and after all of them the merging of each row's sums.
+// ---- Tasks: shares of the tiles of a row of a pack.
 // A task has KEYS_A_TASK keys at least, but where a row has MOST_TASKS of them more, and in a short row.
-
-struct Sum {  // what one task leaves of a row of one head
-  float o[ValueSteps::WIDE], peak, total;
-};
 
 // How many tasks share a row of a group: by the keys that there can be, never by the number of threads.
 int tasks_of(const sparsec_cached_call& call, int64_t b, int64_t g) {
@@ -683,9 +676,19 @@ int tasks_of(const sparsec_cached_call& call, int64_t b, int64_t g) {
   return int(std::min<int64_t>(std::max<int64_t>(keys / KEYS_A_TASK, 1), MOST_TASKS));
 }
 
-// Leaves the sums of one share of row `row` at sums[head * call.n * most].
-void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& pack, int64_t row, int task, int most,
-              Sum* sums) {
+// The most of a row of the call.
+int most_tasks(const sparsec_cached_call& call) {
+  int most = 1;
+  for (int64_t b = 0; b < call.batch; ++b)
+    for (int64_t g = 0; g < KV_HEADS; ++g) most = maximum(most, tasks_of(call, b, g));
+  return most;
+}
+
+// Attends to one share of row `row`, by as many heads of the pack at a time as see the same keys: w has them between
+// `start()` and `end()`. Nothing of padding, and of a share that the row has not.
+template <class Work, class Start, class End>
+void attend_share(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& pack, int64_t row, int task,
+                  const Start& start, const End& end) {
   w.n_k = w.end = call.lengths[b] + int(count_of(call, b));
   w.begin = 0, w.i0 = w.i1 = int(row - call.n) + w.n_k;
   const int tasks = tasks_of(call, b, pack.group);
@@ -695,19 +698,38 @@ void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& p
     w.heads = pack.heads + n, w.pack = alone ? 1 : pack.size;
     w.source = source_of(call, b, w.heads[0], call.n - w.n_k);
     w.inputs = Inputs(call, b, call.n - w.n_k, 0, w.n_k);
-    load_query(w, call, b, row, 0);
+    start();
     w.turn = w.first = w.stop = 0;
     if (tasks > 1) visit(w, call.lists, w.heads[0]);  // only counts the tiles
     const int64_t tiles = tasks > 1 ? w.turn : INT32_MAX;
     w.turn = 0, w.first = int(tiles * task / tasks), w.stop = int(tiles * (task + 1) / tasks);
     visit(w, call.lists, w.heads[0]);
     attend(w);
+    end();
+  }
+}
+
+// ---- Shares of every row of every pack, and after all of them the merging of each row's sums.
+typedef Row Work;
+
+// Printed for the pattern: visits the tiles that the row sees, and the keys that it lists itself.
+void visit(Work& w, const sparsec_list* lists, int head);
+
+struct Sum {  // what one task leaves of a row of one head
+  float o[ValueSteps::WIDE], peak, total;
+};
+
+// Leaves the sums of one share of row `row` at sums[head * call.n * most].
+void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& pack, int64_t row, int task, int most,
+              Sum* sums) {
+  const auto end = [&] {
     for (int r = 0; r < w.pack; ++r) {
       Sum& sum = sums[w.heads[r] * call.n * most];
       std::copy(w.o[r], w.o[r] + ValueSteps::WIDE, sum.o);
       sum.peak = w.peak[r], sum.total = w.total[r];
     }
-  }
+  };
+  attend_share(w, call, b, pack, row, task, [&] { load_query(w, call, b, row, 0); }, end);
 }
 
 // Adds up the `count` sums of a row of head h, and stores it; padding, which has none, becomes 0 and -inf.
@@ -729,9 +751,7 @@ void merge(const sparsec_cached_call& call, int64_t h, const Sum* sums, int coun
 
 int attend_rows(const sparsec_cached_call& call) {
   if (!sound(call)) return 2;
-  int most = 1;
-  for (int64_t b = 0; b < call.batch; ++b)
-    for (int64_t g = 0; g < KV_HEADS; ++g) most = maximum(most, tasks_of(call, b, g));
+  const int most = most_tasks(call);
   const int64_t rows = call.batch * call.n, tasks = rows * PACK_COUNT * most;
   if (tasks == 0) return 0;
   Sum* sums = static_cast<Sum*>(std::malloc(rows * HEADS * most * sizeof(Sum)));  // [batch, heads, n, most]

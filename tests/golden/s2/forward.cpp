@@ -507,41 +507,50 @@ __attribute__((noinline)) void open_tile(Work& w, int tile) {
     for (int n = 0; n < w.tile.count; ++n) w.tile.at[n] = w.first_key + n;
 }
 
-// Fills w.live and w.mask with the tile's keys that some row of panel p sees; returns how many they are.
-template <class Live>
-inline int live_keys(Work& w, int p, const Live& live) {
+// Fills w.live and w.mask with the tile's keys that some row of panel p sees; returns how many they are. `whole`:
+// whether they are KEY_TILE and each row sees each. `at(n)` is the position of key n.
+template <class At, class Live>
+inline int live_keys(Work& w, int p, const At& at, const Live& live, bool& whole) {
   ivec i[VECS], present[VECS];
   EACH(v, VECS) {
     i[v] = w.lane[v] + (w.base + p * PANEL);
     present[v] = (i[v] >= w.i0) & (i[v] <= w.i1);
   }
   int count = 0;
+  ivec missed = {};
   for (int n = 0; n < w.tile.count; ++n) {
-    if (!keeps(w.modifiers, w.first_key + n)) continue;
+    const int j = at(n);
+    if (!keeps(w.modifiers, j)) continue;
     ivec seen = {};
     EACH(v, VECS) {
-      const ivec mask = present[v] & live(i[v], w.first_key + n);
+      const ivec mask = present[v] & live(i[v], j);
       w.mask[count][v] = mask;
       seen |= mask;
+      missed |= present[v] & ~mask;
     }
     w.live.key[count] = w.tile.key[n];
     w.live.value[count] = w.tile.value[n];
-    if constexpr (Modifiers::POSITIONS || Modifiers::KEYS) w.live.at[count] = w.tile.at[n];
+    if constexpr (Modifiers::POSITIONS || Modifiers::KEYS) w.live.at[count] = j;
     count += any(seen);
   }
+  whole = count == KEY_TILE && !any(missed);
   return count;
 }
 
-// `live(i, j)` is the mask of rows i for key j. What a key holds, NaN included, has no effect on a row that does not
-// see it. One that no row of a panel sees is not read for that panel, so that a diagonal tile costs little more than
-// half.
-template <class Live>
-__attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live) {
-  open_tile(w, tile);
+// The tile at hand; `live(i, j)` is the mask of rows i for key j, `at` as above. What a key holds, NaN included, has no
+// effect on a row that does not see it. One that no row of a panel sees is not read for that panel, so that a diagonal
+// tile costs little more than half.
+template <class At, class Live>
+inline void attend_seen(Work& w, const At& at, const Live& live) {
   w.live.finite = all_finite<DV>(w.tile.value, w.tile.count);
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
-    const int count = live_keys(w, p, live);
+    bool whole;
+    const int count = live_keys(w, p, at, live, whole);
     if (count == 0) continue;
+    if (whole) {
+      attend<false>(w.panel[p], w.tile, w.modifiers, w.mask, w.s);
+      continue;
+    }
     for (int n = count; n < count + ROWS; ++n) {  // whole blocks: the last key again, seen by nobody
       w.live.key[n] = w.live.key[count - 1];
       w.live.value[n] = w.live.value[count - 1];
@@ -551,6 +560,12 @@ __attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live
     w.live.count = count + count % 2;
     attend<true>(w.panel[p], w.live, w.modifiers, w.mask, w.s);
   }
+}
+
+template <class Live>
+__attribute__((noinline)) void attend_masked(Work& w, int tile, const Live& live) {
+  open_tile(w, tile);
+  attend_seen(w, [&w](int n) { return w.first_key + n; }, live);
 }
 
 void attend_full(Work& w, int tile) {

@@ -31,4 +31,5 @@ struct KeptMark {
     std::memcpy(&marks, word + inputs.entry, sizeof marks);
     return ((marks >> shift) & 1) != 0;
   }
+  ivec pair(ivec, int) const { return mask_of((word[inputs.entry] >> shift & 1) != 0); }
 };
