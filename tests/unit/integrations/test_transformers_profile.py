@@ -219,6 +219,12 @@ def mixed(model: PreTrainedModel, ids: Tensor) -> sparsec.Program:
     return program
 
 
+def generated(model: PreTrainedModel, ids: Tensor, new: int = NEW, **options: Any) -> Any:
+    return model.generate(
+        ids, max_new_tokens=new, do_sample=False, return_dict_in_generate=True, output_logits=True, **options
+    )
+
+
 @pytest.mark.parametrize("target", ["torch", pytest.param("cpu", marks=pytest.mark.kernels)])
 def test_the_memory_of_keys_that_policies_drop_is_given_back(target: str) -> None:
     model, ids = llama(), prompt()

@@ -11,18 +11,17 @@ from test_transformers_profile import (
     KV_HEADS,
     LAYERS,
     LENGTH,
-    NEW,
     PUNCTUATION,
     SPECIAL,
     Eager,
     among,
     frequent_by_hand,
+    generated,
     llama,
     mixed,
     prompt,
 )
 from torch import Tensor
-from transformers import PreTrainedModel
 
 import sparsec
 from sparsec.integrations.transformers import apply, new_cache
@@ -85,12 +84,6 @@ def check_steps(program: sparsec.Program, ids: Tensor, out: Any, row: int = 0) -
     dense = Eager().logits(plain, tokens[None, :-1])[0]
     assert (dense[-1] - masked[-1]).abs().max() > 1e-2, "the marks change what is computed"
     return changed
-
-
-def generated(model: PreTrainedModel, ids: Tensor, new: int = NEW, **options: Any) -> Any:
-    return model.generate(
-        ids, max_new_tokens=new, do_sample=False, return_dict_in_generate=True, output_logits=True, **options
-    )
 
 
 @pytest.mark.parametrize("target", ["cpu", "torch"])
