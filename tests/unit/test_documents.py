@@ -28,10 +28,10 @@ FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 QUOTED = re.compile(r"`([^`\n]+)`")
 LINKED = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 FILE = re.compile(
-    r"[\w./*-]*\w\.(?:py|md|toml|txt|sh|sparse|lark|jinja|svg|h)|(?=.*[a-z])[\w.*-]*/[\w./*-]*|\.[a-z]+-[\w.-]+"
+    r"[\w./*-]*\w\.(?:py|md|toml|txt|sh|sparse|lark|jinja|svg|cpp|h)|(?=.*[a-z])[\w.*-]*/[\w./*-]*|\.[a-z]+-[\w.-]+"
 )
 ALIASES = {"tl": "triton.language"}
-MADE = re.compile(r".*\.json|\.(?:venv|wheels)\b.*|build/gpu|i/n")
+MADE = re.compile(r".*\.json|kernels\.h|\.(?:venv|wheels)\b.*|build/gpu|i/n")
 """What commands write, and no checkout holds; a placeholder."""
 
 Names = Mapping[str, tuple[object, ...]]
