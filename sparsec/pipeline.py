@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from sparsec.ir.bands.classes import BlockMask, HeadBands, bands_of_heads
@@ -20,6 +20,7 @@ from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.kv.cached import CachedPlan, cache_layout, plan_cached
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.plan.target import (
+    Tiles,
     backward_tile_sizes,
     cached_tile_sizes,
     decode_tile_sizes,
@@ -231,6 +232,7 @@ class Compilation:
 
     The dtype is "float32", "bfloat16" or "float16".
     `refusals`: where plans are made; with the pattern of a file, what they refuse becomes the file's diagnostics.
+    `tiles`: chosen before what the target's table and rules say.
     """
 
     lowered: Lowered
@@ -239,6 +241,7 @@ class Compilation:
     dtype: str
     target: str
     refusals: Callable[[], AbstractContextManager[None]] = field(default=nullcontext, repr=False, compare=False)
+    tiles: Tiles = ()
 
     @property
     def pattern(self) -> ResolvedPattern:
@@ -252,39 +255,41 @@ class Compilation:
     @cached_property
     def forward(self) -> KernelPlan:
         """The plan of the forward pass. Raises TooManyBands, TooManyClasses."""
-        query_tile, key_tile, *_ = tile_sizes(self.target, self.widest, self.dtype)
+        query_tile, key_tile, *_ = tile_sizes(*self._sizes)
         with self.refusals():
-            return self.lowered.plan_forward(
+            plan = self.lowered.plan_forward(
                 head_dim=self.head_dim,
                 value_dim=self.value_dim,
                 dtype=self.dtype,
                 query_tile=query_tile,
                 key_tile=key_tile,
             )
+        return replace(plan, tiles=self.tiles)
 
     @cached_property
     def backward(self) -> BackwardPlan:
         """The plan of the gradients; raises as `forward` does."""
-        query_tile, key_tile = backward_tile_sizes(self.target, self.widest, self.dtype)
+        query_tile, key_tile = backward_tile_sizes(*self._sizes)
         with self.refusals():
-            return self.lowered.plan_backward(
+            plan = self.lowered.plan_backward(
                 head_dim=self.head_dim,
                 value_dim=self.value_dim,
                 dtype=self.dtype,
                 query_tile=query_tile,
                 key_tile=key_tile,
-                transposed_tiles=transposed_tile_sizes(self.target, self.widest, self.dtype),
+                transposed_tiles=transposed_tile_sizes(*self._sizes),
             )
+        return replace(plan, forward=replace(plan.forward, tiles=self.tiles))
 
     @cached_property
     def chunks(self) -> CachedPlan:
         """The plan over a cache for chunks of queries. Raises NoCache, TooManyBands, TooManyClasses."""
-        return self._cached(cached_tile_sizes(self.target, self.widest, self.dtype))
+        return self._cached(cached_tile_sizes(*self._sizes))
 
     @cached_property
     def rows(self) -> CachedPlan:
         """The plan over a cache for few queries; raises as `chunks` does."""
-        return self._cached(decode_tile_sizes(self.target, self.widest, self.dtype))
+        return self._cached(decode_tile_sizes(*self._sizes))
 
     @property
     def cached(self) -> tuple[CachedPlan, CachedPlan]:
@@ -294,15 +299,20 @@ class Compilation:
     @property
     def kept(self) -> tuple[CachedPlan, CachedPlan]:
         """Both, over a cache that has marked keys in lists."""
-        sizes = self.target, self.widest, self.dtype
         plan = self.lowered.plan_kept
-        return self._cached(cached_tile_sizes(*sizes), plan), self._cached(decode_tile_sizes(*sizes), plan)
+        return self._cached(cached_tile_sizes(*self._sizes), plan), self._cached(decode_tile_sizes(*self._sizes), plan)
+
+    @property
+    def _sizes(self) -> tuple[str, int, str, Tiles]:
+        """What tiles are chosen by."""
+        return self.target, self.widest, self.dtype, self.tiles
 
     def _cached(self, tiles: tuple[int, int], plan: Callable[..., CachedPlan] | None = None) -> CachedPlan:
-        return (plan or self.lowered.plan_cached)(
+        made = (plan or self.lowered.plan_cached)(
             head_dim=self.head_dim,
             value_dim=self.value_dim,
             dtype=self.dtype,
             query_tile=tiles[0],
             key_tile=tiles[1],
         )
+        return replace(made, attend=replace(made.attend, tiles=self.tiles))

@@ -11,10 +11,10 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Argument:
+class LaunchArgument:
     """What a launch passes next: `count` numbers of a C `type`; uint64_t is the address of what `points_to`.
 
-    `value`: a C expression of the call's quantities (`Launch`); empty where what the call's inputs hold decides it.
+    `value`: a C expression of the quantities of a LaunchRecord; empty where what the call's inputs hold decides it.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Argument:
 
 
 @dataclass(frozen=True, slots=True)
-class Descriptor:
+class LaunchDescriptor:
     """The tensor map that an argument is: of `tensor`, in boxes of these numbers of elements, its last dimension last.
 
     `swizzle` and `element` as `CUtensorMapSwizzle` and `CUtensorMapDataType` number them; what lies outside of the
@@ -40,7 +40,7 @@ class Descriptor:
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class LaunchRecord:
     """How machine code is launched without the compiler that built it: one-dimensional, `threads` a program.
 
     `programs` and the values of arguments are C expressions of these quantities: `batch`, `nq` and `nk`, the queries
@@ -57,8 +57,8 @@ class Launch:
     threads: int
     shared_bytes: int
     scratch_bytes: int
-    arguments: tuple[Argument, ...]
-    descriptors: tuple[Descriptor, ...]
+    arguments: tuple[LaunchArgument, ...]
+    descriptors: tuple[LaunchDescriptor, ...]
     constants: Mapping[str, Any]
     tables: Mapping[str, tuple[Any, ...]]
 
@@ -80,7 +80,7 @@ class KernelRecord:
     tma_instructions: int | None = None
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    launch: Launch | None = None
+    launch: LaunchRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)

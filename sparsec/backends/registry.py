@@ -22,7 +22,7 @@ class Entry:
     targets: what its target names begin with. devices: the kinds of device that it runs on, as torch calls them (None:
     any); if_named: others, where it is asked for. builds: the targets that `sparsec compile` takes; then it is a
     Builder. ahead: whether a compiler builds its kernels before they are first called. float64: whether it computes in
-    it. oracle: whether it is an Oracle.
+    it. oracle: whether it is an Oracle. tiles: whether its tiles may be chosen.
     """
 
     module: str
@@ -33,6 +33,7 @@ class Entry:
     ahead: bool = False
     float64: bool = False
     oracle: bool = False
+    tiles: bool = False
 
 
 BACKENDS: Mapping[str, Entry] = {
@@ -43,6 +44,7 @@ BACKENDS: Mapping[str, Entry] = {
         ("cuda",),
         if_named=("cpu",),
         builds=GPU_TARGETS,
+        tiles=True,
     ),
     "torch": Entry("sparsec.backends.torch.backend", ("torch",), float64=True),
     "reference": Entry("sparsec.backends.reference.backend", (), float64=True, oracle=True),

@@ -24,6 +24,7 @@ from sparsec.cli.lower import lower
 from sparsec.cli.profile import profile
 from sparsec.cli.run import run
 from sparsec.cli.show import show
+from sparsec.cli.tune import tune_tiles
 from sparsec.cli.verify import verify
 from sparsec.diagnostics.model import CallError, DiagnosticError, InternalError, SparsecError
 
@@ -60,7 +61,7 @@ def commands() -> None:
     """
 
 
-for _command in (check, fmt, show, explain, lower, compile_pattern, run, verify, bench, imports, profile):
+for _command in (check, fmt, show, explain, lower, compile_pattern, run, verify, bench, tune_tiles, imports, profile):
     commands.add_command(_command)
 
 

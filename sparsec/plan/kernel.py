@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sparsec.ir.bands.band import InputTest
 from sparsec.ir.expr.fold import picks_in
 from sparsec.ir.tiles.program import TileProgram
+from sparsec.plan.target import Tiles
 from sparsec.sema.model import Documents, InputDecl, Score
 
 
@@ -46,6 +47,8 @@ class KernelPlan:
     holds rows of one document. RESTART: the same, with i, j and nk counted within the document, so begin is 0."""
     declared: tuple[InputDecl, ...] = ()
     """The inputs of the pattern."""
+    tiles: Tiles = ()
+    """What its tiles, and how it is compiled for them, were chosen by before all tables."""
 
     @property
     def share(self) -> int:

@@ -30,6 +30,7 @@ from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.plan.target import (
     LaunchShape,
+    Tiles,
     backward_shape,
     cached_shape,
     decode_rows,
@@ -79,6 +80,8 @@ class LaunchPlan:
     inputs: tuple[InputTest, ...] = ()
     looked_up: tuple[InputTest, ...] = ()
     """Those of `inputs` that `KernelPlan.looks_up`."""
+    tiles: Tiles = ()
+    """As of a KernelPlan."""
 
     @classmethod
     def of(cls, plan: KernelPlan) -> LaunchPlan:
@@ -94,6 +97,7 @@ class LaunchPlan:
             plan.declared,
             plan.inputs,
             tuple(filter(plan.looks_up, plan.inputs)),
+            plan.tiles,
         )
 
     @cached_property
@@ -132,7 +136,9 @@ class LaunchPlan:
 
     def shape(self, of: LaunchClass, target: str) -> LaunchShape:
         """How the forward kernel of a class is compiled."""
-        return launch_shape(target, self.widest, self.dtype, of.query_tile, of.key_tile, light=of.light)
+        return launch_shape(
+            target, self.widest, self.dtype, of.query_tile, of.key_tile, light=of.light, tiles=self.tiles
+        )
 
 
 @dataclass(frozen=True)
@@ -159,7 +165,9 @@ class BackwardLaunch:
     def shape(self, of: LaunchClass, target: str, *, of_keys: bool) -> LaunchShape:
         """How the gradient kernel of a class, of `forward` or a transposed one, is compiled."""
         plan = self.forward
-        return backward_shape(target, plan.widest, plan.dtype, of.query_tile, of.key_tile, of_keys=of_keys)
+        return backward_shape(
+            target, plan.widest, plan.dtype, of.query_tile, of.key_tile, of_keys=of_keys, tiles=plan.tiles
+        )
 
 
 @dataclass(frozen=True)
@@ -195,7 +203,7 @@ class CachedLaunch:
 
     def chunk_shape(self, of: LaunchClass, target: str) -> LaunchShape:
         plan = self.chunks
-        return cached_shape(target, plan.widest, plan.dtype, of.query_tile, of.key_tile)
+        return cached_shape(target, plan.widest, plan.dtype, of.query_tile, of.key_tile, tiles=plan.tiles)
 
     def decode_packs(self, of: LaunchClass, target: str, rows: int, *, apart: bool = False) -> PackTable:
         """The packs of a class, where each head has so many query rows; `apart`: each head is one."""
@@ -204,7 +212,8 @@ class CachedLaunch:
 
     def decode_shape(self, of: LaunchClass, target: str, rows: int) -> LaunchShape:
         """How the kernel of a class of `few` is compiled for programs of so many rows."""
-        return decode_shape(target, self.few.widest, self.few.dtype, rows, of.key_tile)
+        few = self.few
+        return decode_shape(target, few.widest, few.dtype, rows, of.key_tile, tiles=few.tiles)
 
 
 @dataclass(frozen=True)

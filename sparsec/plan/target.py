@@ -100,12 +100,17 @@ class Pick:
     maxnreg: int | None = None
 
 
+Tiles = tuple[tuple[Kind, Pick], ...]
+"""What a compilation takes before what the table and the rules say: picks of some kinds, in the kinds' order."""
 PICKS: Mapping[tuple[Family, Kind, int, str], Pick] = {}
 """By family, kind, head dimension (64, 128, 256) and dtype: what `tests/gpu/picks.py` reads out of a card's sweep."""
 
 
-def pick_of(target: str, kind: Kind, head_dim: int, dtype: str) -> Pick | None:
-    """The pick that serves a head dimension: that of the nearest one of the table above it, if over half of that."""
+def pick_of(target: str, kind: Kind, head_dim: int, dtype: str, tiles: Tiles = ()) -> Pick | None:
+    """That of `tiles`, or the one that serves a head dimension: the nearest one's of the table above it, if over half
+    of that."""
+    if given := dict(tiles).get(kind):
+        return given
     above = next((dim for dim in (64, 128, 256) if dim // 2 < head_dim <= dim), 0)
     return PICKS.get((family(target), kind, above, dtype))
 
@@ -141,25 +146,24 @@ def shared_memory_bytes(target: str) -> int:
             return 1 << 30
 
 
-def tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, int, int, int]:
+def tile_sizes(target: str, head_dim: int, dtype: str, tiles: Tiles = ()) -> tuple[int, int, int, int]:
     """(query_tile, key_tile, warps, stages) to plan for; a pattern's blocks may make tiles smaller (`launch_shape`)."""
-    query_tile, key_tile = _picked_tiles(target, Kind.FORWARD, head_dim, dtype) or _tiles(
-        family(target), head_dim, dtype
-    )
-    shape = launch_shape(target, head_dim, dtype, query_tile, key_tile)
+    found = _picked_tiles(target, Kind.FORWARD, head_dim, dtype, tiles)
+    query_tile, key_tile = found or _tiles(family(target), head_dim, dtype)
+    shape = launch_shape(target, head_dim, dtype, query_tile, key_tile, tiles=tiles)
     return query_tile, key_tile, shape.warps, shape.stages
 
 
-def _picked_tiles(target: str, kind: Kind, head_dim: int, dtype: str) -> tuple[int, int] | None:
-    pick = pick_of(target, kind, head_dim, dtype)
+def _picked_tiles(target: str, kind: Kind, head_dim: int, dtype: str, tiles: Tiles) -> tuple[int, int] | None:
+    pick = pick_of(target, kind, head_dim, dtype, tiles)
     return None if pick is None else (pick.query_tile, pick.key_tile)
 
 
 def _picked_shape(
-    target: str, kind: Kind, head_dim: int, dtype: str, query_tile: int, key_tile: int
+    target: str, kind: Kind, head_dim: int, dtype: str, query_tile: int, key_tile: int, tiles: Tiles
 ) -> LaunchShape | None:
     """None for tiles of another size: a pattern's blocks made them smaller, and what was measured says nothing."""
-    pick = pick_of(target, kind, head_dim, dtype)
+    pick = pick_of(target, kind, head_dim, dtype, tiles)
     if pick is None or (pick.query_tile, pick.key_tile) != (query_tile, key_tile):
         return None
     tma = kind not in (Kind.CHUNK, Kind.DECODE) and _descriptors(family(target), dtype)
@@ -193,10 +197,17 @@ def _tiles(of: Family, head_dim: int, dtype: str) -> tuple[int, int]:
 
 
 def launch_shape(
-    target: str, head_dim: int, dtype: str, query_tile: int, key_tile: int, *, light: bool = False
+    target: str,
+    head_dim: int,
+    dtype: str,
+    query_tile: int,
+    key_tile: int,
+    *,
+    light: bool = False,
+    tiles: Tiles = (),
 ) -> LaunchShape:
     """Warps and stages for tiles of the given sizes; `light`: as `KernelPlan.light` says."""
-    if picked := _picked_shape(target, Kind.FORWARD, head_dim, dtype, query_tile, key_tile):
+    if picked := _picked_shape(target, Kind.FORWARD, head_dim, dtype, query_tile, key_tile, tiles):
         return picked
     shape = _shape(target, head_dim, dtype, query_tile, key_tile)
     # Two programs a multiprocessor where one of eight warps needs little more than half the registers: none spills.
@@ -225,12 +236,12 @@ def _shape(target: str, head_dim: int, dtype: str, query_tile: int, key_tile: in
     return LaunchShape(warps, stages, _descriptors(of, dtype))
 
 
-def backward_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, int]:
+def backward_tile_sizes(target: str, head_dim: int, dtype: str, tiles: Tiles = ()) -> tuple[int, int]:
     """(query_tile, key_tile) to plan the queries' gradients for.
 
     By the rule, the largest that spill no registers up to head dimension 128, as for the forward pass.
     """
-    if picked := _picked_tiles(target, Kind.GRAD_QUERIES, head_dim, dtype):
+    if picked := _picked_tiles(target, Kind.GRAD_QUERIES, head_dim, dtype, tiles):
         return picked
     match family(target):
         case (Family.CPU | Family.INTERPRETER) as of:
@@ -250,12 +261,12 @@ def backward_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, in
     raise AssertionError(f"no tiles for {target}")
 
 
-def transposed_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, int]:
+def transposed_tile_sizes(target: str, head_dim: int, dtype: str, tiles: Tiles = ()) -> tuple[int, int]:
     """(query_tile, key_tile) to plan the gradients of keys and values for, likewise.
 
     Their kernels hold two sums of a key tile's size, so their query tiles are small.
     """
-    if picked := _picked_tiles(target, Kind.GRAD_KEYS, head_dim, dtype):
+    if picked := _picked_tiles(target, Kind.GRAD_KEYS, head_dim, dtype, tiles):
         return picked
     match family(target):
         case (Family.CPU | Family.INTERPRETER) as of:
@@ -278,11 +289,11 @@ def transposed_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, 
 
 
 def backward_shape(
-    target: str, head_dim: int, dtype: str, query_tile: int, key_tile: int, *, of_keys: bool
+    target: str, head_dim: int, dtype: str, query_tile: int, key_tile: int, *, of_keys: bool, tiles: Tiles = ()
 ) -> LaunchShape:
     """Warps and stages of a gradient kernel: of queries, which goes over key tiles, or of keys and values."""
     kind = Kind.GRAD_KEYS if of_keys else Kind.GRAD_QUERIES
-    if picked := _picked_shape(target, kind, head_dim, dtype, query_tile, key_tile):
+    if picked := _picked_shape(target, kind, head_dim, dtype, query_tile, key_tile, tiles):
         return picked
     of = family(target)
     rows = key_tile if of_keys else query_tile
@@ -299,9 +310,9 @@ def backward_shape(
     return LaunchShape(warps, 2 if head_dim <= 128 else 1, _descriptors(of, dtype))
 
 
-def cached_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, int]:
+def cached_tile_sizes(target: str, head_dim: int, dtype: str, tiles: Tiles = ()) -> tuple[int, int]:
     """(query_tile, key_tile) to plan attention of a chunk of queries over a cache for, spilling nothing likewise."""
-    if picked := _picked_tiles(target, Kind.CHUNK, head_dim, dtype):
+    if picked := _picked_tiles(target, Kind.CHUNK, head_dim, dtype, tiles):
         return picked
     of = family(target)
     if of not in (Family.CPU, Family.INTERPRETER, Family.CDNA) and head_dim <= VAST:
@@ -312,16 +323,18 @@ def cached_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, int]
     return _tiles(of, head_dim, dtype)
 
 
-def cached_shape(target: str, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> LaunchShape:
+def cached_shape(
+    target: str, head_dim: int, dtype: str, query_tile: int, key_tile: int, *, tiles: Tiles = ()
+) -> LaunchShape:
     """Warps and stages of a chunk's kernel: keys lie in two places, so there is no descriptor of them."""
-    if picked := _picked_shape(target, Kind.CHUNK, head_dim, dtype, query_tile, key_tile):
+    if picked := _picked_shape(target, Kind.CHUNK, head_dim, dtype, query_tile, key_tile, tiles):
         return picked
     return replace(_shape(target, head_dim, dtype, query_tile, key_tile), tma=False)
 
 
-def decode_tile_sizes(target: str, head_dim: int, dtype: str) -> tuple[int, int]:
+def decode_tile_sizes(target: str, head_dim: int, dtype: str, tiles: Tiles = ()) -> tuple[int, int]:
     """(query_tile, key_tile) to plan attention of few queries over a cache for: at most DECODE_ROWS, on a CPU one."""
-    if picked := _picked_tiles(target, Kind.DECODE, head_dim, dtype):
+    if picked := _picked_tiles(target, Kind.DECODE, head_dim, dtype, tiles):
         return picked
     match family(target):
         case Family.CPU:
@@ -345,9 +358,9 @@ def decode_program_rows(rows: int) -> int:
     return max(16, 1 << (rows - 1).bit_length())
 
 
-def decode_shape(target: str, head_dim: int, dtype: str, rows: int, key_tile: int) -> LaunchShape:
+def decode_shape(target: str, head_dim: int, dtype: str, rows: int, key_tile: int, *, tiles: Tiles = ()) -> LaunchShape:
     """Warps and stages of a decode kernel, which waits for keys and values: two programs a multiprocessor find room."""
-    if picked := _picked_shape(target, Kind.DECODE, head_dim, dtype, rows, key_tile):
+    if picked := _picked_shape(target, Kind.DECODE, head_dim, dtype, rows, key_tile, tiles):
         return picked
     if family(target) is Family.CDNA:
         return LaunchShape(4, 1, False)

@@ -6,7 +6,7 @@ The way down: Program.pattern -> Pattern.lowered -> Compilation -> the kernels o
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
@@ -19,8 +19,11 @@ from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError, InternalError
 from sparsec.pipeline import Compilation
 from sparsec.plan.launch import LaunchPlan
+from sparsec.plan.target import Tiles
+from sparsec.plan.tiles import tiles_from
 from sparsec.program import Pattern, Program, load, parse
 from sparsec.runtime import flops as flops  # registers the formulas
+from sparsec.runtime.build.tuned import kept_tiles
 from sparsec.runtime.devices import check_device, default_device, device_of
 from sparsec.runtime.kernel import LoadedKernel, register
 from sparsec.runtime.module import SparseAttention
@@ -44,6 +47,7 @@ def compile(
     target: str | None = None,
     name: str | None = None,
     params: Mapping[str, Given] | None = None,
+    tiles: Mapping[str, Sequence[int | None]] | None = None,
 ) -> SparseAttention:
     """Compiles a pattern into a `torch.nn.Module`.
 
@@ -54,6 +58,9 @@ def compile(
     heads, kv_heads: needed where the file leaves them out.
     dtype: float32, bfloat16 or float16. device: where it will run; the GPU if there is one, else the CPU.
     target: "cpu" (generated C++), "triton", "torch" (plain PyTorch) or "reference"; the device's best if left out.
+    tiles: for "triton", the tiles of some kinds of kernels, as in {"forward": (128, 64, 8, 3)}: query tile, key tile,
+    warps, stages and, if given, the most registers of a thread; of the kinds "forward", "grad_queries", "grad_keys",
+    "chunk" and "decode". Left out: what `sparsec tune` has found best on this card, else what is best known.
     One module serves every batch size and every length. Raises DiagnosticError for a bad pattern, CallError for a bad
     argument, BuildError if the machine's compiler fails.
     """
@@ -69,7 +76,25 @@ def compile(
         raise CallError(f"expected dtype float32, bfloat16 or float16, got {dtype}")
     dims = checked_dims(head_dim, value_dim)
     with chosen.refusals():
-        return _module(request_for(chosen, *dims, dtype, heads, kv_heads), backend, where, anyhow=target is None)
+        request = request_for(chosen, *dims, dtype, heads, kv_heads)
+        request = request.with_tiles(_tiles(tiles, request, backend, where))
+        return _module(request, backend, where, anyhow=target is None)
+
+
+def _tiles(
+    given: Mapping[str, Sequence[int | None]] | None, request: Request, backend: str, device: torch.device
+) -> Tiles:
+    """Those that are given, else those that were found best. Raises CallError."""
+    chooses = registry.BACKENDS[backend].tiles
+    if given is None:
+        tuned = chooses and device.type == "cuda"
+        return kept_tiles(request, registry.backend(backend).target_of(device), device) if tuned else ()
+    if not chooses:
+        raise CallError(f"expected no tiles for target {backend!r}, which has none to choose, got {given!r:.80}")
+    try:
+        return tiles_from(given)
+    except ValueError as error:
+        raise CallError(str(error)) from error
 
 
 def request_for(

@@ -12,7 +12,7 @@ import json
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,7 +26,8 @@ from sparsec.ir.bands.normalise import TooManyBands
 from sparsec.pipeline import Compilation, Lowered
 from sparsec.plan.kv.cached import NoCache
 from sparsec.plan.kv.layout import CacheLayout
-from sparsec.plan.target import family
+from sparsec.plan.target import Tiles, family
+from sparsec.plan.tiles import tiles_data, tiles_from
 from sparsec.sema.model import ResolvedPattern
 from sparsec.sema.record import heads_data, heads_of
 
@@ -51,6 +52,8 @@ class Request:
     """The layout of its KV cache, with the file's diagnostics where there is none; None where the file is not there."""
     refusals: Callable[[], AbstractContextManager[None]] = nullcontext
     """Where plans are made: what they refuse becomes the file's diagnostics."""
+    tiles: Tiles = ()
+    """Chosen before what a target's table and rules say."""
 
     @property
     def pattern(self) -> ResolvedPattern:
@@ -59,7 +62,11 @@ class Request:
     def compilation(self, target: str) -> Compilation:
         """Its way down to the plans for a target name of `plan.target`; float64 is planned for as float32."""
         dtype = DTYPES.get(self.dtype, "float32")
-        return Compilation(self.lowered, self.head_dim, self.value_dim, dtype, target, self.refusals)
+        dims = self.head_dim, self.value_dim
+        return Compilation(self.lowered, *dims, dtype, target, self.refusals, self.tiles)
+
+    def with_tiles(self, tiles: Tiles) -> Request:
+        return replace(self, tiles=tiles)
 
     def layout(self) -> CacheLayout:
         """The layout of its KV cache. Raises DiagnosticError, or CallError without the file, where there is none."""
@@ -96,6 +103,7 @@ def kernel_name(request: Request, target: str, artefact: str = "") -> str:
         "dtype": str(request.dtype).removeprefix("torch."),
         "artefact": artefact,
         "pattern": heads_data(request.pattern),
+        **({"tiles": tiles_data(request.tiles)} if request.tiles else {}),
     }
     text = json.dumps(data, separators=(",", ":")).encode()
     return f"{hashlib.sha256(text).hexdigest()}{base64.b64encode(zlib.compress(text, 9)).decode()}"
@@ -129,7 +137,8 @@ def _read(data: Any) -> tuple[Request, str]:
     dtypes = {name: dtype for dtype, name in DTYPES.items()} | wide
     if data.get("dtype") not in dtypes:
         raise ValueError(f"expected dtype {', '.join(dtypes)}, got {data.get('dtype')!r:.40}")
-    return Request(Lowered(heads_of(data.get("pattern"))), head_dim, value_dim, dtypes[data["dtype"]]), target
+    lowered, tiles = Lowered(heads_of(data.get("pattern"))), tiles_from(data.get("tiles", {}))
+    return Request(lowered, head_dim, value_dim, dtypes[data["dtype"]], tiles=tiles), target
 
 
 def _dimension(data: Mapping[str, Any], name: str) -> int:

@@ -19,9 +19,13 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sparsec.backends.built import Launch
-from sparsec.backends.triton.geometry import (
-    Geometry,
+from sparsec.backends.built import LaunchRecord
+from sparsec.backends.triton.kernel import load_module
+from sparsec.backends.triton.launches import FP_FUSION
+from sparsec.backends.triton.lookups import ELEMENTS
+from sparsec.backends.triton.modifiers import modifiers_of
+from sparsec.backends.triton.programs import (
+    Programs,
     of_caches,
     of_chunks,
     of_few,
@@ -29,10 +33,6 @@ from sparsec.backends.triton.geometry import (
     of_queries,
     of_rows,
 )
-from sparsec.backends.triton.kernel import load_module
-from sparsec.backends.triton.launches import FP_FUSION
-from sparsec.backends.triton.lookups import ELEMENTS
-from sparsec.backends.triton.modifiers import modifiers_of
 from sparsec.backends.triton.record import launch_of
 from sparsec.diagnostics.model import SparsecError
 from sparsec.ir.bands.band import Asks
@@ -77,7 +77,7 @@ class KernelArtefact:
 
     `registers` per thread; `spill_bytes` and `stack_bytes` per thread; `shared_bytes` per program; `tensor_core` and
     `tma` count instructions in the machine code; `files` are (name, content): PTX and cubin, or assembly and hsaco, and
-    Triton's description of them. `launch`: see `backends.built.Launch`.
+    Triton's description of them. `launch`: see `backends.built.LaunchRecord`.
     """
 
     name: str
@@ -92,7 +92,7 @@ class KernelArtefact:
     tensor_core: int
     tma: int
     files: tuple[tuple[str, bytes], ...]
-    launch: Launch | None = None
+    launch: LaunchRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +141,8 @@ def compile_ahead_backward(
             sums = {"wide": launch.adds_up, "gathers": plan.forward.gathers}
             request = _Request(launch.forward, target, gpu, shape, tiles, allow_tf32, **sums)
             on = f"{kind}_{n}", launch.forward, launched
-            geometry = of_queries(*on) if kind == "grad_queries" else of_keys(*on, target)
-            built += _of_class(module, f"{kind}_{n}", launched, request, geometry)
+            programs = of_queries(*on) if kind == "grad_queries" else of_keys(*on, target)
+            built += _of_class(module, f"{kind}_{n}", launched, request, programs)
     return tuple(built)
 
 
@@ -160,16 +160,16 @@ def compile_ahead_cached(
         tiles, shape = (launched.query_tile, launched.key_tile), launch.chunk_shape(launched, target)
         of_lists = hasattr(module, f"kept_attend_{n}")
         request = _Request(launch.chunks, target, gpu, shape, tiles, allow_tf32, gathers=of_lists)
-        geometry = of_chunks(f"attend_{n}", launch, launched, target)
-        built += _of_class(module, f"attend_{n}", launched, request, geometry, _members(launch, launched, target))
+        programs = of_chunks(f"attend_{n}", launch, launched, target)
+        built += _of_class(module, f"attend_{n}", launched, request, programs, _members(launch, launched, target))
         most = decode_rows(target, launch.few.widest, launch.few.dtype)
-        built += _of_lists(module, f"kept_attend_{n}", replace(request, rows=most, gathers=False), geometry)
+        built += _of_lists(module, f"kept_attend_{n}", replace(request, rows=most, gathers=False), programs)
     for n, launched in enumerate(launch.few.classes):
         tiles, shape = (launched.query_tile, launched.key_tile), launch.decode_shape(launched, target, rows)
         request = _Request(launch.few, target, gpu, shape, tiles, allow_tf32, rows=rows)
-        geometry = of_few(f"decode_{n}", launch, launched, target)
-        built += _of_class(module, f"decode_{n}", launched, request, geometry, _members(launch, launched, target))
-        built += _of_lists(module, f"kept_decode_{n}", request, geometry)
+        programs = of_few(f"decode_{n}", launch, launched, target)
+        built += _of_class(module, f"decode_{n}", launched, request, programs, _members(launch, launched, target))
+        built += _of_lists(module, f"kept_decode_{n}", request, programs)
     for name, each in of_caches(launch).items():
         request = _Request(launch.chunks, target, gpu, PLAIN, (0, 0), allow_tf32, rows=STORE_ROWS)
         built.append(_compile(getattr(module, name), request, each))
@@ -186,7 +186,7 @@ def _of_class(
     name: str,
     launched: LaunchClass,
     request: _Request,
-    geometry: Mapping[str, Geometry],
+    programs: Mapping[str, Programs],
     members: int | None = None,
 ) -> list[KernelArtefact]:
     """The tile kernel `name` of a class, and those that inputs alone call for, as far as the module has them.
@@ -204,16 +204,16 @@ def _of_class(
             of_keys = replace(request, shape=shape, rows=keys, keys=most)
             found.append((f"gather_{name}_{g}", of_keys))
     return [
-        _compile(getattr(module, kernel), each, geometry[kernel]) for kernel, each in found if hasattr(module, kernel)
+        _compile(getattr(module, kernel), each, programs[kernel]) for kernel, each in found if hasattr(module, kernel)
     ]
 
 
-def _of_lists(module: Any, name: str, request: _Request, geometry: Mapping[str, Geometry]) -> list[KernelArtefact]:
+def _of_lists(module: Any, name: str, request: _Request, programs: Mapping[str, Programs]) -> list[KernelArtefact]:
     """The kernel `name` over lists of kept keys, if the module has it."""
     if not hasattr(module, name):
         return []
     shape, keys = kept_shape(request.target, request.plan.widest, request.plan.dtype, request.rows)
-    return [_compile(getattr(module, name), replace(request, shape=shape, keys=keys), geometry[name])]
+    return [_compile(getattr(module, name), replace(request, shape=shape, keys=keys), programs[name])]
 
 
 def findings_of(artefact: KernelArtefact) -> KernelFindings:
@@ -263,7 +263,7 @@ class _Request:
     keys: int = 0
 
 
-def _compile(kernel: Any, request: _Request, geometry: Geometry) -> KernelArtefact:
+def _compile(kernel: Any, request: _Request, programs: Programs) -> KernelArtefact:
     plan, target, gpu, shape = request.plan, request.target, request.gpu, request.shape
     element = _ELEMENTS[plan.dtype]
     pointers = dict.fromkeys(("q", "k", "v", "g"), element)
@@ -325,7 +325,7 @@ def _compile(kernel: Any, request: _Request, geometry: Geometry) -> KernelArtefa
     described = Path(built.metadata_group[f"{kernel.__name__}.json"]).read_bytes()
     files = tuple((f"{kernel.__name__}.{ending}", data) for ending, data in (*code, ("json", described)))
     given = {name: value for name, value in constants.items() if value is not None}
-    launch = launch_of(kernel.__name__, plan, geometry, signature, given, built.metadata, dict(code))
+    launch = launch_of(kernel.__name__, plan, programs, signature, given, built.metadata, dict(code))
     return KernelArtefact(
         kernel.__name__,
         target,

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsec.backends.triton.geometry import wanted
 from sparsec.backends.triton.launches import KernelEntry
+from sparsec.backends.triton.programs import wanted
 from sparsec.ir.bands.kept import KeptMarks
 from sparsec.ir.bands.liveness import Region
 from sparsec.plan.heads import PackTable

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from sparsec.backends.built import Argument, KernelRecord, Launch
+from sparsec.backends.built import KernelRecord, LaunchArgument, LaunchRecord
 from sparsec.pipeline import Compilation
 
 HEADER = "kernels.h"
@@ -53,7 +53,7 @@ def header(compilation: Compilation, kernels: Iterable[KernelRecord]) -> str:
     return "\n".join((*parts, "", "#endif", ""))
 
 
-def _of_kernel(name: str, launch: Launch) -> list[str]:
+def _of_kernel(name: str, launch: LaunchRecord) -> list[str]:
     own = f"sparsec_{name}"
     built = ", ".join(f"{key} = {value}" for key, value in launch.constants.items())
     lines = [
@@ -89,7 +89,7 @@ def _of_kernel(name: str, launch: Launch) -> list[str]:
     return lines
 
 
-def _parameters(arguments: Sequence[Argument]) -> list[str]:
+def _parameters(arguments: Sequence[LaunchArgument]) -> list[str]:
     names = (f"{each.name}[{n}]" if each.count > 1 else each.name for each in arguments for n in range(each.count))
     return [f"  to[{n}] = &of->{name};" for n, name in enumerate(names)]
 
@@ -99,13 +99,13 @@ def _scale(compilation: Compilation) -> float:
     return compilation.head_dim**-0.5 if given is None else given
 
 
-def _member(argument: Argument) -> str:
+def _member(argument: LaunchArgument) -> str:
     array = f"[{argument.count}]" if argument.count > 1 else ""
     said = f"  // {argument.points_to}" if argument.points_to else "" if argument.value else "  // of the call's inputs"
     return f"  {argument.type} {argument.name}{array};{said}"
 
 
-def _numbers(argument: Argument) -> list[str]:
+def _numbers(argument: LaunchArgument) -> list[str]:
     if not argument.value:
         return []
     if argument.count == 1:

@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sparsec.backends.built import Argument, Descriptor, Launch
-from sparsec.backends.triton.geometry import Geometry
+from sparsec.backends.built import LaunchArgument, LaunchDescriptor, LaunchRecord
 from sparsec.backends.triton.modifiers import modifiers_of
+from sparsec.backends.triton.programs import Programs
 from sparsec.diagnostics.model import InternalError
 from sparsec.plan.launch import LaunchPlan
 
@@ -67,18 +67,18 @@ _DESCRIBED = {
 def launch_of(
     name: str,
     plan: LaunchPlan,
-    geometry: Geometry,
+    programs: Programs,
     signature: Mapping[str, str],
     constants: Mapping[str, object],
     metadata: Any,
     code: Mapping[str, bytes],
-) -> Launch:
+) -> LaunchRecord:
     """The launch of kernel `name`, compiled for these; `code`: its files by their endings."""
-    arguments: list[Argument] = []
-    descriptors: list[Descriptor] = []
+    arguments: list[LaunchArgument] = []
+    descriptors: list[LaunchDescriptor] = []
     found = list(getattr(metadata, "tensordesc_meta", None) or ())
     fixed = {number: repr(value) for each in modifiers_of(plan) for number, value in each.numbers}
-    numbers = {**_NUMBERS, **geometry.numbers, **fixed}
+    numbers = {**_NUMBERS, **programs.numbers, **fixed}
     vector = constants.get("VECTOR", 1)
     for argument, kind in signature.items():
         if kind == "constexpr":
@@ -87,21 +87,23 @@ def launch_of(
             each = found.pop(0)
             source = SOURCES[argument.rpartition("_")[0]]
             box = tuple(each["block_size"])
-            descriptors.append(Descriptor(argument, source, box, each["swizzle"], _host_element(each["elem_type"])))
+            descriptors.append(
+                LaunchDescriptor(argument, source, box, each["swizzle"], _host_element(each["elem_type"]))
+            )
             arguments += _mapped(argument, source, plan)
         elif kind.startswith("*"):
-            arguments.append(Argument(argument, "uint64_t", points_to=_described(argument)))
+            arguments.append(LaunchArgument(argument, "uint64_t", points_to=_described(argument)))
         else:
             value = numbers.get(argument, _stride(argument, int(str(vector))))
-            arguments.append(Argument(argument, _TYPES[kind], value))
+            arguments.append(LaunchArgument(argument, _TYPES[kind], value))
     binary = "cubin" if "cubin" in code else "hsaco"
     behind = _behind(name, arguments, _parameters(code))
-    arguments += [Argument(each, "uint64_t", points_to=_DESCRIBED[each]) for each in behind]
-    tables: dict[str, tuple[Any, ...]] = {each: rows for each, rows in geometry.tables.items() if each in signature}
+    arguments += [LaunchArgument(each, "uint64_t", points_to=_DESCRIBED[each]) for each in behind]
+    tables: dict[str, tuple[Any, ...]] = {each: rows for each, rows in programs.tables.items() if each in signature}
     tables |= {each: values for of in modifiers_of(plan) for each, values in of.tables if each in signature}
-    return Launch(
+    return LaunchRecord(
         f"{name}.{binary}",
-        geometry.programs,
+        programs.programs,
         metadata.num_warps * getattr(metadata, "warp_size", 32),
         metadata.shared,
         getattr(metadata, "global_scratch_size", 0) or 0,
@@ -112,16 +114,16 @@ def launch_of(
     )
 
 
-def _mapped(argument: str, source: str, plan: LaunchPlan) -> list[Argument]:
+def _mapped(argument: str, source: str, plan: LaunchPlan) -> list[LaunchArgument]:
     """A tensor map, and what Triton passes behind it."""
     rows = "nq" if source in "qg" else "nk"
     heads = plan.heads if source in "qg" else plan.kv_heads
     columns = plan.head_dim if source in "qk" else plan.value_dim
     strides = ", ".join(f"{source}_stride[{n}]" for n in range(3))
     return [
-        Argument(argument, "CUtensorMap", points_to=_DESCRIBED[source]),
-        Argument(f"{argument}_shape", "int32_t", f"batch, {heads}, {rows}, {columns}", count=4),
-        Argument(f"{argument}_strides", "int64_t", f"{strides}, 1", count=4),
+        LaunchArgument(argument, "CUtensorMap", points_to=_DESCRIBED[source]),
+        LaunchArgument(f"{argument}_shape", "int32_t", f"batch, {heads}, {rows}, {columns}", count=4),
+        LaunchArgument(f"{argument}_strides", "int64_t", f"{strides}, 1", count=4),
     ]
 
 
@@ -163,7 +165,7 @@ def _parameters(code: Mapping[str, bytes]) -> list[int]:
     return [int(size) for size, kind in found if not kind.startswith("hidden")]
 
 
-def _behind(name: str, arguments: Sequence[Argument], parameters: list[int]) -> tuple[str, ...]:
+def _behind(name: str, arguments: Sequence[LaunchArgument], parameters: list[int]) -> tuple[str, ...]:
     """The names of what Triton adds to the arguments."""
     widths = [WIDTHS[each.type] for each in arguments for _ in range(each.count)]
     added = len(parameters) - len(widths)

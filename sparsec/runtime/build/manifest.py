@@ -16,6 +16,7 @@ from sparsec.ir.tiles.program import ListSpec
 from sparsec.plan.heads import Table
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.plan.launch import BackwardLaunch, CachedLaunch, LaunchClass, Launches, LaunchPlan
+from sparsec.plan.tiles import tiles_data, tiles_from
 from sparsec.sema.model import Documents
 from sparsec.sema.record import inputs_data, inputs_of, score_data, score_of
 
@@ -125,6 +126,7 @@ def _plan_data(plan: LaunchPlan) -> dict[str, Any]:
         "declared": inputs_data(plan.declared),
         "inputs": [{**asdict(test), "asks": test.asks.value} for test in plan.inputs],
         "looked_up": [plan.inputs.index(test) for test in plan.looked_up],
+        "tiles": tiles_data(plan.tiles),
     }
 
 
@@ -139,6 +141,7 @@ def _plan(data: Mapping[str, Any]) -> LaunchPlan:
         "score": score_of(data["score"], data["heads"], declared),
         "documents": Documents(data["documents"]),
         "classes": tuple(map(_class, data["classes"])),
+        "tiles": tiles_from(data.get("tiles", {})),
     }
     return LaunchPlan(**given)
 

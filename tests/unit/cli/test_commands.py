@@ -49,6 +49,7 @@ def test_version_and_help_of_every_command() -> None:
         "profile",
         "run",
         "show",
+        "tune",
         "verify",
     ]
     for name in commands.commands:

@@ -161,7 +161,7 @@ class Machine(TorchDispatchMode):
 
     def _properties(self, device: torch.device) -> SimpleNamespace:
         major, minor = self.capabilities[device.index]
-        return SimpleNamespace(major=major, minor=minor, multi_processor_count=132)
+        return SimpleNamespace(name=f"card {major}.{minor}", major=major, minor=minor, multi_processor_count=132)
 
     def _launched(self, kernel: Any, given: dict[str, Any]) -> None:
         if self.refuse is not None:

@@ -20,8 +20,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 import sparsec
-from sparsec.backends.triton import geometry, stored
-from sparsec.backends.triton.geometry import Geometry
+from sparsec.backends.triton import programs, stored
+from sparsec.backends.triton.programs import Programs
 from sparsec.plan.launch import Launches
 from sparsec.runtime.build.artefact import compile_to_directory, load_compiled
 from sparsec.runtime.compile import request_for
@@ -73,7 +73,7 @@ class Calls:
 
 
 def quantities(launch: Launch, batch: int = BATCH, documents: int = 0) -> dict[str, Any]:
-    """Of `backends.built.Launch`, from what a launch was given."""
+    """Of `backends.built.LaunchRecord`, from what a launch was given."""
     given = launch.given
     nk = given.get("nk", given["nq"])
     found = {"batch": batch, "nq": given["nq"], "nk": nk, "q0": given.get("q0", 0), "documents": documents}
@@ -94,7 +94,7 @@ def value(text: str, of: Mapping[str, Any]) -> Any:
     return eval(re.sub(r"(?<=\d)f\b", "", text).replace("/", "//"), {}, dict(of))
 
 
-def check_geometry(launch: Launch, expected: Geometry, of: Mapping[str, Any]) -> None:
+def check_programs(launch: Launch, expected: Programs, of: Mapping[str, Any]) -> None:
     assert launch.programs == value(expected.programs, of), launch.name
     for name, text in expected.numbers.items():
         if name in launch.given:
@@ -113,27 +113,27 @@ PATTERNS = {
 }
 
 
-def every_geometry(attn: SparseAttention, text: str, target: str) -> dict[str, Geometry]:
+def every_program(attn: SparseAttention, text: str, target: str) -> dict[str, Programs]:
     """Of all kernels of a pattern, by their names."""
     request = request_for(sparsec.parse(text).pattern(), 64, 64, torch.bfloat16, HEADS, KV_HEADS)
     of = request.compilation(target)
     documents = bool(attn.documents)
     launches = Launches.of(of.forward, of.backward, None if documents else of.cached)
-    found = {"row_sums": geometry.of_rows(HEADS)}
+    found = {"row_sums": programs.of_rows(HEADS)}
     for n, launched in enumerate(launches.forward.classes):
-        found |= geometry.of_queries(f"forward_{n}", launches.forward, launched)
+        found |= programs.of_queries(f"forward_{n}", launches.forward, launched)
     assert launches.backward is not None
     for n, launched in enumerate(launches.backward.forward.classes):
-        found |= geometry.of_queries(f"grad_queries_{n}", launches.backward.forward, launched)
+        found |= programs.of_queries(f"grad_queries_{n}", launches.backward.forward, launched)
     for n, launched in enumerate(launches.backward.transposed):
         for kind in ("grad_keys", "key_mass"):
-            found |= geometry.of_keys(f"{kind}_{n}", launches.backward.forward, launched, target)
+            found |= programs.of_keys(f"{kind}_{n}", launches.backward.forward, launched, target)
     if launches.cached is not None:
-        found |= geometry.of_caches(launches.cached)
+        found |= programs.of_caches(launches.cached)
         for n, launched in enumerate(launches.cached.chunks.classes):
-            found |= geometry.of_chunks(f"attend_{n}", launches.cached, launched, target)
+            found |= programs.of_chunks(f"attend_{n}", launches.cached, launched, target)
         for n, launched in enumerate(launches.cached.few.classes):
-            found |= geometry.of_few(f"decode_{n}", launches.cached, launched, target)
+            found |= programs.of_few(f"decode_{n}", launches.cached, launched, target)
     return found
 
 
@@ -144,7 +144,7 @@ def test_the_formulas_give_what_is_launched(text: str) -> None:
         attn = sparsec.compile(
             text, heads=HEADS, kv_heads=KV_HEADS, head_dim=64, dtype=torch.bfloat16, device="cuda:0", target="triton"
         )
-        calls, expected = Calls(machine, attn, torch.bfloat16), every_geometry(attn, text, "cuda:90")
+        calls, expected = Calls(machine, attn, torch.bfloat16), every_program(attn, text, "cuda:90")
         if attn.documents:
             calls.trained(cu_seqlens=machine.put(torch.tensor([0, 100, 100, N], dtype=torch.int32)))
         else:
@@ -155,7 +155,7 @@ def test_the_formulas_give_what_is_launched(text: str) -> None:
         }
         for launch in machine.launches:
             batch, documents = (1, 3) if attn.documents else (BATCH, 0)
-            check_geometry(launch, expected[launch.name], quantities(launch, batch, documents))
+            check_programs(launch, expected[launch.name], quantities(launch, batch, documents))
 
 
 LISTS = """pattern p {
@@ -169,7 +169,7 @@ def test_the_formulas_give_what_is_launched_for_inputs() -> None:
         attn = sparsec.compile(
             LISTS, heads=HEADS, kv_heads=KV_HEADS, head_dim=64, dtype=torch.bfloat16, device="cuda:0", target="triton"
         )
-        calls, expected = Calls(machine, attn, torch.bfloat16), every_geometry(attn, LISTS, "cuda:90")
+        calls, expected = Calls(machine, attn, torch.bfloat16), every_program(attn, LISTS, "cuda:90")
         blocks = -(-N // 16)
         given = {
             "pages": machine.put(torch.zeros(BATCH, KV_HEADS, N, 3, dtype=torch.int32)),
@@ -186,7 +186,7 @@ def test_the_formulas_give_what_is_launched_for_inputs() -> None:
         }
         assert wanted <= names
         for launch in machine.launches:
-            check_geometry(launch, expected[launch.name], quantities(launch))
+            check_programs(launch, expected[launch.name], quantities(launch))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """A head class -> how many programs each of its kernels has, as formulas, and the numbers and tables that they read.
 
-Invariant: the formulas give what `call`, `cached` and `asking` launch, of the quantities of `backends.built.Launch`.
+Invariant: the formulas give what `call`, `cached` and `asking` launch, of the quantities of a LaunchRecord.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KEPT = "kept_{}"
 
 
 @dataclass(frozen=True, slots=True)
-class Geometry:
+class Programs:
     """`numbers`: C expressions by the names of arguments."""
 
     programs: str
@@ -32,21 +32,21 @@ class Geometry:
     tables: Mapping[str, Table] = field(default_factory=dict)
 
 
-def of_queries(name: str, plan: LaunchPlan, of: LaunchClass) -> dict[str, Geometry]:
+def of_queries(name: str, plan: LaunchPlan, of: LaunchClass) -> dict[str, Programs]:
     """By its name each kernel whose programs have query tiles."""
     first, last = f"q0 / {of.query_tile}", f"(q0 + nq - 1) / {of.query_tile}"
     tiles = f"{last} + 1 - {first}"
     numbers = {"first_tile": first, "tiles": tiles, "visits_row": f"{_up('nk', of.key_tile)} + 2"}
     programs = f"{_places(plan, of.query_tile, f'({tiles})')} * {len(of.table)}"
     spans = _alone(plan, of) if len(of.table[0]) > 1 else plan.spans(of)
-    each = Geometry(programs, numbers, {"table": of.table})
-    rows = Geometry(
+    each = Programs(programs, numbers, {"table": of.table})
+    rows = Programs(
         f"{_places(plan, 1, 'nq')} * {len(spans)}", {"slots_a_row": str(len(spans))}, {**each.tables, "spans": spans}
     )
     return {name: each, LISTED.format(name): each, GATHERED.format(name): rows}
 
 
-def of_keys(name: str, plan: LaunchPlan, of: LaunchClass, target: str) -> dict[str, Geometry]:
+def of_keys(name: str, plan: LaunchPlan, of: LaunchClass, target: str) -> dict[str, Programs]:
     """By its name each kernel whose programs have key tiles, of KV groups or, for a mass, of heads."""
     of_heads = name.startswith("key_mass")
     spans = _alone(plan, of) if of_heads else plan.spans(of)
@@ -54,8 +54,8 @@ def of_keys(name: str, plan: LaunchPlan, of: LaunchClass, target: str) -> dict[s
     numbers = {"visits_row": f"{_up(f'nq + {of.query_tile}', of.query_tile)} + 2"}
     tables = {"table": of.table, "spans": spans}
     found = {
-        name: Geometry(f"{places} * {len(of.table) if of_heads else len(spans)}", numbers, tables),
-        LISTED.format(name): Geometry(f"{places} * {len(of.table)}", numbers, tables),
+        name: Programs(f"{places} * {len(of.table) if of_heads else len(spans)}", numbers, tables),
+        LISTED.format(name): Programs(f"{places} * {len(of.table)}", numbers, tables),
     }
     _, keys = gather_shape(target, plan.head_dim, plan.dtype)
     for g, test in enumerate(plan.inputs):
@@ -64,32 +64,32 @@ def of_keys(name: str, plan: LaunchPlan, of: LaunchClass, target: str) -> dict[s
             count = _up("nk", test.width) if plan.documents is Documents.NONE else _places(plan, test.width, "")
             programs = f"{_places(plan, test.width, _up('nk', test.width))} * {parts * len(spans)}"
             own = {"slots_a_tile": str(len(spans)), "places": count}
-            found[f"{GATHERED.format(name)}_{g}"] = Geometry(programs, own, tables)
+            found[f"{GATHERED.format(name)}_{g}"] = Programs(programs, own, tables)
     return found
 
 
-def of_rows(heads: int) -> Geometry:
+def of_rows(heads: int) -> Programs:
     """Of `row_sums`."""
-    return Geometry(f"batch * {heads} * {_up('nq', SUM_ROWS)}", {"tiles": _up("nq", SUM_ROWS)})
+    return Programs(f"batch * {heads} * {_up('nq', SUM_ROWS)}", {"tiles": _up("nq", SUM_ROWS)})
 
 
-def of_chunks(name: str, launch: CachedLaunch, of: LaunchClass, target: str) -> dict[str, Geometry]:
+def of_chunks(name: str, launch: CachedLaunch, of: LaunchClass, target: str) -> dict[str, Programs]:
     """Over a cache, those of chunks of queries."""
     tiles = _touched(of.query_tile)
     numbers, packed = {"tiles": tiles, "visits_row": _visited(of)}, _packed(launch, of, target)
-    each = Geometry(f"batch * ({tiles}) * {len(of.table)}", numbers, {"table": of.table})
-    rows = Geometry(f"batch * nq * {packed.numbers['packs']}", packed.numbers, packed.tables)
+    each = Programs(f"batch * ({tiles}) * {len(of.table)}", numbers, {"table": of.table})
+    rows = Programs(f"batch * nq * {packed.numbers['packs']}", packed.numbers, packed.tables)
     most = decode_rows(target, launch.few.widest, launch.few.dtype) // int(packed.numbers["width"])
     kept = {**packed.numbers, "stretch": str(most)}
     return {
         name: each,
         LISTED.format(name): each,
         GATHERED.format(name): rows,
-        KEPT.format(name): Geometry(f"batch * {kept['packs']} * {_up('nq', most)}", kept, packed.tables),
+        KEPT.format(name): Programs(f"batch * {kept['packs']} * {_up('nq', most)}", kept, packed.tables),
     }
 
 
-def of_few(name: str, launch: CachedLaunch, of: LaunchClass, target: str) -> dict[str, Geometry]:
+def of_few(name: str, launch: CachedLaunch, of: LaunchClass, target: str) -> dict[str, Programs]:
     """Over a cache, those of few queries."""
     packed, tiles = _packed(launch, of, target), _touched(of.query_tile)
     packs = packed.numbers["packs"]
@@ -97,22 +97,22 @@ def of_few(name: str, launch: CachedLaunch, of: LaunchClass, target: str) -> dic
     listed = {**packed.numbers, "splits": "listed", "before": "splits"}
     kept = {**packed.numbers, "splits": "kept", "before": "splits + listed", "stretch": "nq"}
     return {
-        name: Geometry(f"batch * ({tiles}) * {packs} * splits", numbers, packed.tables),
-        LISTED.format(name): Geometry(f"batch * ({tiles}) * {packs}", numbers, packed.tables),
-        GATHERED.format(name): Geometry(f"batch * nq * {packs} * listed", listed, packed.tables),
-        KEPT.format(name): Geometry(f"batch * {packs} * kept", kept, packed.tables),
+        name: Programs(f"batch * ({tiles}) * {packs} * splits", numbers, packed.tables),
+        LISTED.format(name): Programs(f"batch * ({tiles}) * {packs}", numbers, packed.tables),
+        GATHERED.format(name): Programs(f"batch * nq * {packs} * listed", listed, packed.tables),
+        KEPT.format(name): Programs(f"batch * {packs} * kept", kept, packed.tables),
     }
 
 
-def of_caches(launch: CachedLaunch) -> dict[str, Geometry]:
+def of_caches(launch: CachedLaunch) -> dict[str, Programs]:
     """The kernels over a cache that all classes share."""
     plan, tiles = launch.chunks, _up("nq", STORE_ROWS)
     found = {
-        "merge": Geometry(f"batch * nq * {plan.heads}"),
-        "store": Geometry(f"batch * {tiles} * {plan.kv_heads}", {"tiles": tiles}, {"table": launch.store}),
+        "merge": Programs(f"batch * nq * {plan.heads}"),
+        "store": Programs(f"batch * {tiles} * {plan.kv_heads}", {"tiles": tiles}, {"table": launch.store}),
     }
     if launch.kept is not None:
-        found["append"] = Geometry(f"batch * {plan.kv_heads}", tables={"wanted": wanted(launch.kept)})
+        found["append"] = Programs(f"batch * {plan.kv_heads}", tables={"wanted": wanted(launch.kept)})
     return found
 
 
@@ -122,10 +122,10 @@ def wanted(kept: KeptMarks) -> Table:
     return tuple(tuple((word + 2**31) % 2**32 - 2**31 for word in each) for each in words)
 
 
-def _packed(launch: CachedLaunch, of: LaunchClass, target: str) -> Geometry:
+def _packed(launch: CachedLaunch, of: LaunchClass, target: str) -> Programs:
     packs = launch.decode_packs(of, target, 1)
     numbers = {"packs": str(len(packs.members)), "width": str(len(packs.members[0]))}
-    return Geometry("", numbers, {"table": packs.table, "members": packs.members})
+    return Programs("", numbers, {"table": packs.table, "members": packs.members})
 
 
 def _alone(plan: LaunchPlan, of: LaunchClass) -> Table:
