@@ -24,6 +24,7 @@ from sparsec.plan.target import (
     backward_tile_sizes,
     cached_tile_sizes,
     decode_tile_sizes,
+    gathers_columns,
     tile_sizes,
     transposed_tile_sizes,
 )
@@ -151,11 +152,18 @@ class Lowered:
         return limited_mask(over_lists(self.bands, self.pattern.inputs), self.pattern.block)
 
     def plan_forward(
-        self, *, head_dim: int, value_dim: int | None = None, dtype: str, query_tile: int, key_tile: int
+        self,
+        *,
+        head_dim: int,
+        value_dim: int | None = None,
+        dtype: str,
+        query_tile: int,
+        key_tile: int,
+        gathers_columns: bool = False,
     ) -> KernelPlan:
         """The forward plan, with tiles of at most the given sizes (powers of two); raises as `mask` does.
 
-        value_dim, here and below: as head_dim, if left out.
+        value_dim, here and below: as head_dim, if left out; gathers_columns: as of `ir.tiles.project`.
         """
         plan = plan_kernels(
             self.pattern,
@@ -165,6 +173,7 @@ class Lowered:
             dtype=dtype,
             query_tile=query_tile,
             key_tile=key_tile,
+            gathers_columns=gathers_columns,
         )
         return verified(plan, self.mask)
 
@@ -177,6 +186,7 @@ class Lowered:
         query_tile: int,
         key_tile: int,
         transposed_tiles: tuple[int, int] | None = None,
+        gathers_columns: bool = False,
     ) -> BackwardPlan:
         """The plan of the gradients; `transposed_tiles`: of keys' and values', else the same. Raises likewise."""
         plan = plan_backward(
@@ -189,11 +199,19 @@ class Lowered:
             query_tile=query_tile,
             key_tile=key_tile,
             transposed_tiles=transposed_tiles,
+            gathers_columns=gathers_columns,
         )
         return verified(plan, self.mask, self.transposed)
 
     def plan_cached(
-        self, *, head_dim: int, value_dim: int | None = None, dtype: str, query_tile: int, key_tile: int
+        self,
+        *,
+        head_dim: int,
+        value_dim: int | None = None,
+        dtype: str,
+        query_tile: int,
+        key_tile: int,
+        gathers_columns: bool = False,
     ) -> CachedPlan:
         """The plan of attention over a cache; raises as `layout` and `mask` do."""
         plan = plan_cached(
@@ -205,11 +223,19 @@ class Lowered:
             dtype=dtype,
             query_tile=query_tile,
             key_tile=key_tile,
+            gathers_columns=gathers_columns,
         )
         return verified(plan, self.mask)
 
     def plan_kept(
-        self, *, head_dim: int, value_dim: int | None = None, dtype: str, query_tile: int, key_tile: int
+        self,
+        *,
+        head_dim: int,
+        value_dim: int | None = None,
+        dtype: str,
+        query_tile: int,
+        key_tile: int,
+        gathers_columns: bool = False,
     ) -> CachedPlan:
         """The plan of attention over a cache that has marked keys in lists; raises as `layout` and `mask` do."""
         plan = plan_cached(
@@ -221,6 +247,7 @@ class Lowered:
             dtype=dtype,
             query_tile=query_tile,
             key_tile=key_tile,
+            gathers_columns=gathers_columns,
             kept=kept_marks(self.bands, self.pattern.inputs, self.pattern.kv_heads),
         )
         return verified(plan, self.mask_over_lists)
@@ -263,6 +290,7 @@ class Compilation:
                 dtype=self.dtype,
                 query_tile=query_tile,
                 key_tile=key_tile,
+                gathers_columns=gathers_columns(self.target),
             )
         return replace(plan, tiles=self.tiles)
 
@@ -278,6 +306,7 @@ class Compilation:
                 query_tile=query_tile,
                 key_tile=key_tile,
                 transposed_tiles=transposed_tile_sizes(*self._sizes),
+                gathers_columns=gathers_columns(self.target),
             )
         return replace(plan, forward=replace(plan.forward, tiles=self.tiles))
 
@@ -314,5 +343,6 @@ class Compilation:
             dtype=self.dtype,
             query_tile=tiles[0],
             key_tile=tiles[1],
+            gathers_columns=gathers_columns(self.target),
         )
         return replace(made, attend=replace(made.attend, tiles=self.tiles))

@@ -46,10 +46,11 @@ class LaunchRecord:
     `programs` and the values of arguments are C expressions of these quantities: `batch`, `nq` and `nk`, the queries
     and keys of a sequence; `q0`, the position of the first query; `documents`; `slots` of a cache's sequence;
     `splits`, `listed` and `kept`, in how many parts few queries take the keys of tiles, those of lists, and kept
-    ones; `entries`, which all lists of kept keys have room for; `longest`, the most tokens of a sequence after the
-    call; `x_stride[3]`, the strides of tensor x over sequences, heads and rows in elements; `scale`, positive.
-    Divisions are of integers and round down. `constants`: what the code was built for, such as rows that start at
-    multiples of 16 bytes (VECTOR over 1). `tables`: int32, or float, what the addresses of their names point to.
+    ones; `entries`, which all lists of kept keys have room for; `columns`, of a list of columns the most entries;
+    `longest`, the most tokens of a sequence after the call; `x_stride[3]`, the strides of tensor x over sequences,
+    heads and rows in elements; `scale`, positive. Divisions are of integers and round down. `constants`: what the
+    code was built for, such as rows that start at multiples of 16 bytes (VECTOR over 1). `tables`: int32, or float,
+    what the addresses of their names point to.
     """
 
     file: str

@@ -52,9 +52,10 @@ def plan_kernels(
     dtype: str,
     query_tile: int,
     key_tile: int,
+    gathers_columns: bool = False,
 ) -> KernelPlan:
     """The forward plan of `pattern`, with tiles of at most the given sizes (powers of two); value_dim: as head_dim, if
-    left out."""
+    left out; gathers_columns, here and below: as of `ir.tiles.project`."""
     return KernelPlan(
         pattern.heads,
         pattern.kv_heads,
@@ -62,7 +63,13 @@ def plan_kernels(
         head_dim if value_dim is None else value_dim,
         dtype,
         pattern.score,
-        head_classes(mask, query_tile, key_tile, in_document=pattern.documents is Documents.SEPARATE),
+        head_classes(
+            mask,
+            query_tile,
+            key_tile,
+            in_document=pattern.documents is Documents.SEPARATE,
+            gathers_columns=gathers_columns,
+        ),
         pattern.documents,
         pattern.inputs,
     )
@@ -79,6 +86,7 @@ def plan_backward(
     query_tile: int,
     key_tile: int,
     transposed_tiles: tuple[int, int] | None = None,
+    gathers_columns: bool = False,
 ) -> BackwardPlan:
     """The plan of the gradients, with tiles of at most the given sizes.
 
@@ -92,22 +100,25 @@ def plan_backward(
         dtype=dtype,
         query_tile=query_tile,
         key_tile=key_tile,
+        gathers_columns=gathers_columns,
     )
     tiles = fitting_tiles(mask, *(transposed_tiles or (query_tile, key_tile)))
     return BackwardPlan(
         forward,
-        tuple(head_class_of(band_class, project_transposed(band_class, *tiles)) for band_class in transposed.classes),
+        tuple(
+            head_class_of(band_class, project_transposed(band_class, *tiles, gathers_columns=gathers_columns))
+            for band_class in transposed.classes
+        ),
     )
 
 
 def head_classes(
-    mask: BlockMask, query_tile: int, key_tile: int, *, in_document: bool = False
+    mask: BlockMask, query_tile: int, key_tile: int, *, in_document: bool = False, gathers_columns: bool = False
 ) -> tuple[HeadClass, ...]:
     """Each class of the mask with its tile program, of tiles of at most the given sizes."""
     tiles = fitting_tiles(mask, query_tile, key_tile)
-    return tuple(
-        head_class_of(band_class, project(band_class, *tiles, in_document=in_document)) for band_class in mask.classes
-    )
+    form = {"in_document": in_document, "gathers_columns": gathers_columns}
+    return tuple(head_class_of(band_class, project(band_class, *tiles, **form)) for band_class in mask.classes)
 
 
 def head_class_of(band_class: BandClass, program: TileProgram) -> HeadClass:

@@ -63,11 +63,25 @@ class KernelPlan:
     @property
     def gathers(self) -> bool:
         """Whether rows list keys of their own."""
-        return any(of.program.gathers for of in self.classes)
+        return any(gather.reach is None for of in self.classes for gather in of.program.gathers)
+
+    @property
+    def columns(self) -> tuple[InputTest, ...]:
+        """Those of `inputs` whose columns are gathered."""
+        gathered = {
+            of.program.inputs[gather.test]
+            for of in self.classes
+            for gather in of.program.gathers
+            if gather.reach is not None
+        }
+        return tuple(test for test in self.inputs if test in gathered)
 
     def looks_up(self, test: InputTest) -> bool:
-        """Whether a class asks of a pair whether it passes a test of lists of rows: else they are gathered alone."""
-        return any(
+        """Whether a class asks of a pair whether it passes a test of lists of rows: else they are gathered alone.
+
+        Where columns are gathered, gradients of keys ask it of these.
+        """
+        return test in self.columns or any(
             of.program.inputs[asked.ordinal] == test
             for of in self.classes
             for condition in (of.program.live, *(gather.live for gather in of.program.gathers))

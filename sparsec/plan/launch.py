@@ -82,6 +82,8 @@ class LaunchPlan:
     """Those of `inputs` that `KernelPlan.looks_up`."""
     tiles: Tiles = ()
     """As of a KernelPlan."""
+    columns: tuple[InputTest, ...] = ()
+    """Those of `inputs` whose columns are gathered."""
 
     @classmethod
     def of(cls, plan: KernelPlan) -> LaunchPlan:
@@ -98,7 +100,14 @@ class LaunchPlan:
             plan.inputs,
             tuple(filter(plan.looks_up, plan.inputs)),
             plan.tiles,
+            plan.columns,
         )
+
+    @cached_property
+    def ordered(self) -> tuple[InputTest, ...]:
+        """Those of `inputs` whose lists kernels need in order."""
+        rows = tuple(test for test in self.looked_up if test.asks is Asks.ROW)
+        return (*rows, *self.columns)
 
     @cached_property
     def of_inputs(self) -> tuple[InputTest, ...]:

@@ -133,6 +133,11 @@ def family(target: str) -> Family:
     raise ValueError(f"expected a target such as cpu, cuda:90 or hip:gfx942, got {target!r}")
 
 
+def gathers_columns(target: str) -> bool:
+    """Whether kernels gather the keys that an input lists for all queries."""
+    return family(target) is not Family.CPU
+
+
 def shared_memory_bytes(target: str) -> int:
     """Shared memory that one program may use."""
     match family(target):

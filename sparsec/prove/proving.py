@@ -11,7 +11,7 @@ from functools import partial
 
 from sparsec.diagnostics.model import InternalError
 from sparsec.ir.bands.bounds import POSITION_LIMIT
-from sparsec.ir.tiles.program import TileProgram
+from sparsec.ir.tiles.program import TileProgram, lets_for, names_read
 from sparsec.pipeline import Compilation, Lowered
 from sparsec.plan.kernel import HeadClass
 from sparsec.prove import meaning, tile_counterexample
@@ -23,7 +23,7 @@ from sparsec.prove.linear import Condition, Linear, Space, every, never, some
 from sparsec.prove.obligations import Obligation, Query
 from sparsec.prove.solve import Assignment, Solver
 from sparsec.prove.strided_lemmas import with_spans
-from sparsec.prove.tile_obligations import gathered, tile_obligations
+from sparsec.prove.tile_obligations import gathered, reach_obligations, tile_obligations
 from sparsec.prove.tile_setting import BoundProgram, ProgramKind, TileSetting, tile_setting
 from sparsec.sema.model import ResolvedPattern, Term
 from sparsec.sema.printer import head_ranges
@@ -84,8 +84,10 @@ def prove_tiles(
     bound: BoundProgram, about: str, pattern: ResolvedPattern, *, timeout_s: float = 10.0
 ) -> tuple[Claim, ...]:
     """The claims about one tile program, for heads of `pattern`."""
-    subject, obligations = obligations_of(bound, about, pattern)
-    return tuple(decide(subject, obligation, timeout_s) for obligation in obligations)
+    found = []
+    for subject, obligations in (obligations_of(bound, about, pattern), _of_reach(bound, about, pattern)):
+        found += [decide(subject, obligation, timeout_s) for obligation in obligations]
+    return tuple(found)
 
 
 def obligations_of(
@@ -95,14 +97,31 @@ def obligations_of(
     _check_form(at, pattern.block)
     solver = Solver(at.space)
     at = with_spans(at, solver)
-    subject = ProofSubject(
+    subject = _subject(at, solver, bound, about, pattern)
+    return subject, (*tile_obligations(at), Obligation("meaning", lambda: _misread(at, bound, pattern)))
+
+
+def _of_reach(bound: BoundProgram, about: str, pattern: ResolvedPattern) -> tuple[ProofSubject, tuple[Obligation, ...]]:
+    """What is claimed of lists of columns: a transposed program's rows are some of a list, wherever these lie."""
+    program = bound.program
+    gathers = tuple(gather for gather in program.gathers if gather.reach is not None)
+    lets = lets_for(program.lets, names_read((), gathers))
+    alone = replace(bound, program=replace(program, lets=lets, full=(), masked=(), gathers=gathers))
+    at = tile_setting(alone, apart=bound.kind is ProgramKind.TRANSPOSED)
+    subject = _subject(at, Solver(at.space), alone, f"{about}; listed columns", pattern)
+    return subject, reach_obligations(at) if gathers else ()
+
+
+def _subject(
+    at: TileSetting, solver: Solver, bound: BoundProgram, about: str, pattern: ResolvedPattern
+) -> ProofSubject:
+    return ProofSubject(
         about,
         solver,
         tuple(value for name, value in at.named.items() if name not in bound.names),
         lambda claim, found: _confirmed(at, bound, pattern, claim, found),
         lambda values: tile_counterexample.picture(bound, values),
     )
-    return subject, (*tile_obligations(at), Obligation("meaning", lambda: _misread(at, bound, pattern)))
 
 
 def _check_form(at: TileSetting, block: int) -> None:

@@ -16,7 +16,7 @@ from sparsec.prove.linear import YES, Condition, Linear, every, never, some
 from sparsec.prove.machine_integers import integers_in, unsigned_in
 from sparsec.prove.obligations import Obligation, Query
 from sparsec.prove.range_lemmas import Impossible, RangeLemmas
-from sparsec.prove.tile_setting import TileSetting
+from sparsec.prove.tile_setting import ProgramKind, TileSetting
 
 
 def tile_obligations(at: TileSetting) -> tuple[Obligation, ...]:
@@ -31,6 +31,15 @@ def tile_obligations(at: TileSetting) -> tuple[Obligation, ...]:
         Obligation("int32", lambda: _wide(at)),
         Obligation("signs", lambda: _negative_quotients(at)),
         *((Obligation("gathers", lambda: _gathered_twice(at)),) if at.program.gathers else ()),
+    )
+
+
+def reach_obligations(at: TileSetting) -> tuple[Obligation, ...]:
+    """What a program promises of the reach of its gathers, in a setting that has none of its loops."""
+    return (
+        Obligation("reach", lambda: _out_of_reach(at)),
+        Obligation("int32", lambda: _wide(at)),
+        Obligation("signs", lambda: _negative_quotients(at)),
     )
 
 
@@ -103,6 +112,17 @@ def _gathered_twice(at: TileSetting) -> Query:
     return Query((at.assumed, at.present), tuple(found))
 
 
+def _out_of_reach(at: TileSetting) -> Query:
+    """A pair of a gather lies outside its reach."""
+    place = at.tile if at.kind is ProgramKind.TRANSPOSED else at.column
+    found = []
+    for gather, condition in zip(at.program.gathers, gathered(at.program), strict=True):
+        if gather.reach is not None:
+            start, stop = (at.scope.value(end) for end in (gather.reach.start, gather.reach.stop))
+            found.append(every((at.present, at.scope.truth(condition), never(at.space.within(place, start, stop)))))
+    return Query((at.assumed,), tuple(found))
+
+
 def _negative(at: TileSetting) -> Query:
     """A segment's count is negative, or its list has no entry for an iteration."""
     found = []
@@ -164,6 +184,10 @@ def _computed(at: TileSetting, paired: Condition) -> Iterator[tuple[x.Tree, Line
         scope, reached = any_iteration(at, segment)
         for tree in (segment.tile, first_column(at.width), segment.when):
             yield tree, scope, reached
+    for gather in at.program.gathers:
+        if gather.reach is not None:
+            yield gather.reach.start, at.scope, YES
+            yield gather.reach.stop, at.scope, YES
     for test in (at.program.live, *gathered(at.program)):
         yield test, at.scope, paired
 

@@ -16,7 +16,7 @@ from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.ir.expr.fold import names_in
 from sparsec.ir.expr.nodes import Extent
 from sparsec.ir.expr.scalars import Interval
-from sparsec.ir.tiles.program import Segment, TileProgram
+from sparsec.ir.tiles.program import Segment, TileProgram, names_read
 from sparsec.prove.formulas import LinearScope
 from sparsec.prove.linear import YES, Condition, Linear, Space, every, some
 from sparsec.prove.meaning import input_says
@@ -80,12 +80,14 @@ class TileSetting:
         return self.scope.truth(self.program.live)
 
 
-def tile_setting(bound: BoundProgram) -> TileSetting:
+def tile_setting(bound: BoundProgram, *, apart: bool = False) -> TileSetting:
+    """`apart`: the rows, from the first to the last, need share no tile."""
     kind, program, space = bound.kind, bound.program, Space()
     transposed = kind is ProgramKind.TRANSPOSED
     rows, columns = program.query_tile, program.key_tile
     if transposed:
         rows, columns = columns, rows
+    rows = POSITION_LIMIT if apart else rows
     least = 0 if transposed or kind is ProgramKind.IN_DOCUMENT else -POSITION_LIMIT
     row_tile = space.unknown("row tile", least // rows, POSITION_LIMIT // rows - 1) * rows
     first, row, last = (row_tile + space.unknown(name, 0, rows - 1) for name in ("first", "row", "last"))
@@ -151,11 +153,7 @@ def freed(at: TileSetting, names: Iterable[str]) -> TileSetting:
 
 def _names(program: TileProgram) -> frozenset[str]:
     """The names that the program reads."""
-    parts = [let.value for let in program.lets] + [segment.count for segment in (*program.full, *program.masked)]
-    tests = [
-        program.live,
-        *(gather.live for gather in program.gathers),
-        *(segment.when for segment in (*program.full, *program.masked)),
-    ]
-    tiles = [segment.tile for segment in (*program.full, *program.masked)]
-    return frozenset().union(*map(names_in, (*parts, *tiles, *tests)))
+    lets = [let.value for let in program.lets]
+    tests = [program.live, *(gather.live for gather in program.gathers)]
+    read = names_read((*program.full, *program.masked), program.gathers)
+    return read.union(*map(names_in, (*lets, *tests)))

@@ -79,7 +79,7 @@ def lookups(launch: LaunchPlan, inputs: Sequence[Tensor], call: CallShape) -> tu
     if not launch.of_inputs:
         return ()
     given = by_input(launch.declared, inputs, Tensor.dim)
-    return prepared(launch.of_inputs, given, call, launch.looked_up)
+    return prepared(launch.of_inputs, given, call, launch.ordered)
 
 
 _KERNELS: dict[str, LoadedKernel] = {}

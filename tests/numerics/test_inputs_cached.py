@@ -47,7 +47,7 @@ def lookups(kernel: CachedKernel, given: Tensors, stop: int) -> tuple[Lookup, ..
     plan = kernel.plan.chunks
     flat = [each for value in given.values() for each in (value if isinstance(value, tuple) else (value,))]
     shapes = CallShape(stop, stop, 0)
-    return prepared(plan.inputs, by_input(plan.declared, flat, Tensor.dim), shapes, plan.looked_up)
+    return prepared(plan.inputs, by_input(plan.declared, flat, Tensor.dim), shapes, plan.ordered)
 
 
 @pytest.mark.parametrize("target", ["torch", pytest.param("cpu", marks=pytest.mark.kernels)])

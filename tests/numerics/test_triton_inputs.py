@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from input_patterns import BATCH, BLOCK, HEADS, KV_HEADS, TERMS, Call, pattern, visible
 from test_inputs import dense, dense_mass
 from torch import Tensor
+from triton.runtime.interpreter import InterpreterBuilder
 from triton_harness import in_interpreter, interpreted, kernel_of, passes_in_the_interpreter
 
 from sparsec.backends.base import Lookup
@@ -16,6 +18,7 @@ from sparsec.backends.triton.kernel import TritonKernel
 from sparsec.backends.triton.lookups import listing_of, within_documents
 from sparsec.runtime.draws import draw_tables
 from sparsec.runtime.inputs.prepare import CallShape, by_input, prepared
+from sparsec.sema import model as m
 
 CALL, SHORT, WIDE = Call(20, 42, 22), Call(6, 23, 14, 3), Call(70, 106, 29)
 LONG = ("causal cells", "causal columns", "causal slash_tiles", "causal labels", "run-time window")
@@ -33,7 +36,7 @@ def looked_up(kernel: TritonKernel, call: Call) -> tuple[Lookup, ...]:
         value = given[input_.name]
         flat += value if isinstance(value, tuple) else (value,)
     tensors = by_input(plan.declared, flat, Tensor.dim)
-    return prepared(plan.inputs, tensors, CallShape(call.n_q, call.n_k, call.q_offset), plan.looked_up)
+    return prepared(plan.inputs, tensors, CallShape(call.n_q, call.n_k, call.q_offset), plan.ordered)
 
 
 Run = tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]
@@ -138,6 +141,37 @@ def test_what_tiles_leave_for_lists_is_not_rounded(monkeypatch: pytest.MonkeyPat
     expected, _ = dense(q, k, v, visible("causal rows", SHORT, SHORT.tensors()))
     assert written == [torch.float32] and out.dtype == torch.bfloat16
     torch.testing.assert_close(out.double(), expected, atol=3e-2, rtol=1e-2)
+
+
+@in_interpreter
+@pytest.mark.parametrize("count", [3, 30])
+def test_work_is_proportional_to_the_columns_listed(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles have as many keys as they can of those listed, wherever these lie, and none that no row may see."""
+    products = list[int]()
+    of_tiles = InterpreterBuilder.create_dot
+
+    def create_dot(self: InterpreterBuilder, *given: Any) -> Any:
+        products.append(1)
+        return of_tiles(self, *given)
+
+    monkeypatch.setattr(InterpreterBuilder, "create_dot", create_dot)
+    declared = (m.InputDecl("columns", m.InputKind.COLUMNS, 1, 1),)
+    term = m.Intersection((m.Causal(), m.Input(0)))
+    kernel = kernel_of(m.ResolvedPattern(2, 1, (term, term), BLOCK, declared, m.Documents.NONE, m.Score()), DIM)
+    n = 96
+    q, (k, v) = torch.randn(1, 2, n, DIM), torch.randn(2, 1, 1, n, DIM)
+    lists = torch.randperm(n, generator=torch.Generator().manual_seed(count))[:count] + torch.tensor([[0], [1]])
+    given = lists[None].to(torch.int32)
+    lookups = prepared(kernel.plan.inputs, ((given,),), CallShape(n, n, 0), kernel.plan.ordered)
+    out, lse = kernel.forward(q, k, v, q_offset=0, inputs=lookups)
+    ends = range(16, n + 16, 16)
+    visited = sum(-(-sum(j < end for j in of_head) // 16) for of_head in lists.tolist() for end in ends)
+    assert len(products) == 2 * visited
+    products.clear()
+    kernel.backward(out, None, q, k, v, out, lse, q_offset=0, inputs=lookups)
+    both = [j for j in lists.unique().tolist() if j < n]
+    of_keys = sum(both[first] < end for first in range(0, len(both), 16) for end in ends)
+    assert len(products) == 3 * visited + 2 * 4 * of_keys
 
 
 @in_interpreter

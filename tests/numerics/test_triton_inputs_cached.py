@@ -11,12 +11,19 @@ from triton_harness import in_interpreter, interpreted, passes_in_the_interprete
 
 import sparsec
 from sparsec.backends.triton.cached import TritonCached
+from sparsec.backends.triton.kernel import new_like
 from sparsec.pipeline import Compilation, Lowered
 from sparsec.runtime.module import SparseAttention
 
 STEPS = ((17, 0), (1, 1), (3, 4))
 CASES = (
-    *(("causal tokens", False), ("causal columns", False), ("all but slashes", False), ("causal slash_tiles", False)),
+    *(
+        ("causal tokens", False),
+        ("causal columns", False),
+        ("vertical and slash", True),
+        ("all but slashes", False),
+        ("causal slash_tiles", False),
+    ),
     *(("causal rows", False), ("pages alone", False), ("pages alone", True)),
     *(("causal cells", False), ("causal labels", True), ("causal tree", False)),
     *(("run-time sink", True), ("two lists", True), ("draws", False)),
@@ -34,6 +41,21 @@ def test_in_the_interpreter() -> None:
 def test_calls_are_dense_attention(name: str, per_head: bool) -> None:
     plans = Compilation(Lowered(pattern(name)), DIM, DIM, "float32", "interpreter").cached
     walk(TritonCached.of(*plans), name, STEPS, per_head=per_head)
+
+
+@in_interpreter
+def test_what_tiles_leave_for_lists_is_not_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU results are written in the queries' dtype, but for a chunk's tiles and lists, which meet in float32."""
+    written = list[bool]()
+
+    def noted(tensor: Tensor, *, zero: bool, wide: bool = False, columns: int | None = None) -> Tensor:
+        written.append(wide)
+        return new_like(tensor, zero=zero, wide=wide, columns=columns)
+
+    monkeypatch.setattr("sparsec.backends.triton.cached.new_like", noted)
+    plans = Compilation(Lowered(pattern("pages alone")), DIM, DIM, "float32", "interpreter").cached
+    walk(TritonCached.of(*plans), "pages alone", STEPS[:2], per_head=False)
+    assert written == [True, False]
 
 
 TEXT = """

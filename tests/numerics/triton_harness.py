@@ -42,9 +42,11 @@ def kernel_of(
 ) -> TritonKernel:
     name = str(dtype).removeprefix("torch.")
     return TritonKernel.of(
-        Lowered(pattern).plan_forward(head_dim=head_dim, dtype=name, query_tile=tiles[0], key_tile=tiles[1]),
+        Lowered(pattern).plan_forward(
+            head_dim=head_dim, dtype=name, query_tile=tiles[0], key_tile=tiles[1], gathers_columns=True
+        ),
         plan_backward=lambda: Lowered(pattern).plan_backward(
-            head_dim=head_dim, dtype=name, query_tile=tiles[1], key_tile=tiles[0]
+            head_dim=head_dim, dtype=name, query_tile=tiles[1], key_tile=tiles[0], gathers_columns=True
         ),
     )
 

@@ -138,7 +138,8 @@ def compile_ahead_backward(
         for n, launched in enumerate(classes):
             tiles = launched.query_tile, launched.key_tile
             shape = launch.shape(launched, target, of_keys=kind != "grad_queries")
-            sums = {"wide": launch.adds_up, "gathers": plan.forward.gathers}
+            adds = launch.adds_up or bool(plan.forward.columns)
+            sums = {"wide": adds, "gathers": plan.forward.gathers}
             request = _Request(launch.forward, target, gpu, shape, tiles, allow_tf32, **sums)
             on = f"{kind}_{n}", launch.forward, launched
             programs = of_queries(*on) if kind == "grad_queries" else of_keys(*on, target)
@@ -158,12 +159,13 @@ def compile_ahead_cached(
     built = []
     for n, launched in enumerate(launch.chunks.classes):
         tiles, shape = (launched.query_tile, launched.key_tile), launch.chunk_shape(launched, target)
-        of_lists = hasattr(module, f"kept_attend_{n}")
+        rows = any(hasattr(module, f"gather_attend_{m}") for m in range(len(launch.chunks.classes)))
+        of_lists = rows or hasattr(module, f"kept_attend_{n}")
         request = _Request(launch.chunks, target, gpu, shape, tiles, allow_tf32, gathers=of_lists)
         programs = of_chunks(f"attend_{n}", launch, launched, target)
         built += _of_class(module, f"attend_{n}", launched, request, programs, _members(launch, launched, target))
         most = decode_rows(target, launch.few.widest, launch.few.dtype)
-        built += _of_lists(module, f"kept_attend_{n}", replace(request, rows=most, gathers=False), programs)
+        built += _of_lists(module, f"kept_attend_{n}", replace(request, rows=most, gathers=rows), programs)
     for n, launched in enumerate(launch.few.classes):
         tiles, shape = (launched.query_tile, launched.key_tile), launch.decode_shape(launched, target, rows)
         request = _Request(launch.few, target, gpu, shape, tiles, allow_tf32, rows=rows)
@@ -203,6 +205,8 @@ def _of_class(
             most = min(keys, gather_rows(test.width))
             of_keys = replace(request, shape=shape, rows=keys, keys=most)
             found.append((f"gather_{name}_{g}", of_keys))
+        if test in plan.columns:
+            found.append((f"gather_{name}_{g}", request))
     return [
         _compile(getattr(module, kernel), each, programs[kernel]) for kernel, each in found if hasattr(module, kernel)
     ]
@@ -272,7 +276,7 @@ def _compile(kernel: Any, request: _Request, programs: Programs) -> KernelArtefa
     pointers |= dict.fromkeys(("lse", "log_sum", "delta", "sink", "sink_parts", "mass", "bias", "grad_bias"), "fp32")
     pointers |= dict.fromkeys(("keys", "values"), element) | dict.fromkeys(("parts", "part_logs"), "fp32")
     pointers |= dict.fromkeys(("table", "spans", "document_tiles", "members", "head_splits"), "i32")
-    pointers |= dict.fromkeys(("visits", "listing", "starts"), "i32")
+    pointers |= dict.fromkeys(("visits", "listing", "starts", "listed"), "i32")
     pointers |= dict.fromkeys(("lengths", "counts", "places", "kept_entries", "kept_lists", "wanted"), "i32")
     pointers |= dict.fromkeys(("kept_keys", "kept_values"), element) | dict.fromkeys(("tiles_out", "tiles_lse"), "fp32")
     for modifier in modifiers_of(plan):

@@ -87,8 +87,10 @@ class TritonCached:
         key_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         check_runs_triton(q)
-        plan = self.plan.chunks
-        out = new_like(q, zero=False, columns=v.shape[3])
+        plan, entries, few = self.plan.chunks, self.entries.on(q.device), q.shape[2] <= DECODE_ROWS
+        # What tiles of a chunk give and what lists give meet in it, so it is rounded once, at the end.
+        wide = not few and any(of.gather is not None for kernels in entries.chunk for of in kernels)
+        out = new_like(q, zero=False, wide=wide, columns=v.shape[3])
         lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
         if q.numel() == 0:
             return out.to(q.dtype), lse
@@ -98,10 +100,9 @@ class TritonCached:
         given |= {"scale_log2": positive * LOG2_E, "out": out, "lse": lse}
         given |= bias_arguments(key_bias)
         given["sink"] = None if sink is None else aligned_tensor(sink)
-        entries = self.entries.on(q.device)
         apart = _apart(inputs, key_bias, self.plan.chunks.kv_heads)
         _append(entries, given, k, cache)
-        (self._decode if q.shape[2] <= DECODE_ROWS else self._chunk)(entries, given, q, cache, lists, inputs, apart)
+        (self._decode if few else self._chunk)(entries, given, q, cache, lists, inputs, apart)
         if store:
             _store(entries, given, k)
         return out.to(q.dtype), lse

@@ -17,9 +17,10 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from sparsec.backends.base import Lookup
 from sparsec.backends.triton.asking import Asking, KeyGather
 from sparsec.backends.triton.launches import KernelEntry, launch
-from sparsec.backends.triton.lookups import input_arguments, listing_of, within_documents
+from sparsec.backends.triton.lookups import columns_of_groups, input_arguments, listing_of, within_documents
 from sparsec.backends.triton.modifiers import BIAS_SIZES
 from sparsec.backends.triton.packed import document_tiles
+from sparsec.ir.bands.band import Asks
 from sparsec.plan.launch import LaunchClass, LaunchPlan
 from sparsec.plan.target import SUM_ROWS, LaunchShape
 from sparsec.runtime.devices import device_tensor
@@ -34,7 +35,8 @@ _ROW_REACH = 1 << 31
 class ClassEntry:
     """The kernels of a head class. `slots`: programs a tile; `chunks`: of each source the chunks' numbers and widths.
 
-    `entry`: None for a class without tiles.
+    `entry`: None for a class without tiles. `columns`: of key tiles, by the lists of columns (tests of the plan) whose
+    keys they take. `of_groups`: a program has a tile of a KV group, else of a head.
     """
 
     entry: KernelEntry | None
@@ -43,6 +45,13 @@ class ClassEntry:
     query_tile: int
     key_tile: int
     chunks: Mapping[str, tuple[tuple[int, int], ...]]
+    of_groups: bool
+    columns: tuple[tuple[int, ClassEntry], ...]
+
+    @property
+    def gathers(self) -> bool:
+        """Whether kernels of lists add to what those of tiles leave."""
+        return self.asking.gathers or bool(self.columns)
 
     @classmethod
     def of(
@@ -58,7 +67,6 @@ class ClassEntry:
         *,
         of_groups: bool = False,
     ) -> ClassEntry:
-        """`of_groups`: a program has a tile of a KV group, else of a head."""
         given = {**fixed, "table": device_tensor(launched.table, device)}
         slots = len(launched.table)
         asking = Asking.of(module, name, device, target, plan, launched, given)
@@ -68,7 +76,12 @@ class ClassEntry:
         function = getattr(module, name, None)
         entry = None if function is None else KernelEntry(function, device, shape, given)
         chunks = {name: tuple((each.index, each.width) for each in found) for name, found in plan.chunks.items()}
-        return cls(entry, asking, slots, launched.query_tile, launched.key_tile, chunks)
+        columns = tuple(
+            (g, cls.of(module, gather, device, target, shape, plan, launched, fixed, of_groups=of_groups))
+            for g, test in enumerate(plan.inputs)
+            if test.asks is Asks.COLUMN and hasattr(module, gather := f"gather_{name}_{g}")
+        )
+        return cls(entry, asking, slots, launched.query_tile, launched.key_tile, chunks, of_groups, columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +99,7 @@ class LaunchCall:
     _document_tiles: dict[int, Tensor] = field(default_factory=dict)
     """By the size of a tile."""
     _listings: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """By the test of a list of rows."""
+    """By the test of a list of rows, or of columns of KV groups."""
 
     @classmethod
     def of(
@@ -143,6 +156,29 @@ class LaunchCall:
         self._run(of, places, lists, given, sources, of.query_tile, self.n_queries + of.query_tile)
         for gather in of.asking.of_keys:
             self._list_keys(gather, given)
+        for test, each in of.columns:
+            self._columns(test, each, lists, given, sources)
+
+    def _columns(
+        self,
+        test: int,
+        of: ClassEntry,
+        lists: Sequence[Tensor],
+        given: Mapping[str, object],
+        sources: Mapping[str, Tensor],
+    ) -> None:
+        """One program some keys of a list, and KV group or head."""
+        counts, listed = given[f"marks_{test}"], given[f"columns_{test}"]
+        assert isinstance(counts, Tensor) and isinstance(listed, Tensor), "a list of columns"
+        if of.of_groups:
+            if test not in self._listings:
+                self._listings[test] = columns_of_groups(counts, listed, self.kv_heads)
+            counts, listed = self._listings[test]
+        own = {**given, "counts": counts, "listed": listed, "list_columns": counts.shape[2]}
+        own |= {"list_batches": counts.shape[0], "list_heads": counts.shape[1], "list_width": listed.shape[2]}
+        own["sequences"] = sequences = self._places(self.n_queries, 1, own)
+        parts = -(-listed.shape[2] // of.key_tile)
+        self._run(of, sequences * parts, lists, own, sources, of.query_tile, self.n_queries + of.query_tile)
 
     def _list_keys(self, of: KeyGather, given: dict[str, object]) -> None:
         """One program some keys of an entry and KV group."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from sparsec.backends.environment import render
-from sparsec.backends.triton.emit_inputs import asked_view, gathers_view, inputs_view, is_asked, kept_view
+from sparsec.backends.triton.emit_columns import column_loops, of_columns, program_of_list, tile_inputs, without_lists
+from sparsec.backends.triton.emit_inputs import asked_view, gathers_view, is_asked, kept_view
 from sparsec.backends.triton.emit_pairs import KernelFrame, pair_lines
 from sparsec.backends.triton.expr import assignment
 from sparsec.backends.triton.modifiers import rows_view, score_view, start_view
@@ -139,9 +140,12 @@ def _kernel(
     groups: GroupsView | None,
     piece: int,
     summed: int,
+    listed: str | None = None,
 ) -> KernelView:
-    program = head_class.program
-    frame = KernelFrame.of(plan, program, of_keys=groups is not None)
+    """`listed`: the list of columns whose keys are meant, by the number of its arguments."""
+    whole = head_class.program
+    program = whole if groups is None else without_lists(whole)
+    frame = KernelFrame.of(plan, program, of_keys=groups is not None, listed=listed is not None)
     names = side.names | {name: checked_name(name) for name, _ in head_class.constants}
     let_lines: list[str] = []
     for let in program.lets:
@@ -154,6 +158,11 @@ def _kernel(
     of_inputs, keeps = (plan.inputs, frame, plan.heads), plan.score.bias is not None
     tests = tuple(pair_lines(picks_in(program.live), program, plan.inputs, frame, of_tile=True))
     attempts = 3 * -(-summed // piece)
+    of_lists = []
+    for gather in of_columns(whole) if groups is not None else ():
+        alone = replace(head_class, program=program_of_list(whole, gather))
+        g = str(plan.inputs.index(whole.inputs[gather.test]))
+        of_lists.append(_kernel(plan, f"gather_{name}_{g}", alone, side, groups, piece, summed, g))
     return KernelView(
         name=name,
         origins=tuple(_checked_origin(origin) for origin in head_class.origins if origin),
@@ -171,10 +180,13 @@ def _kernel(
         piece=piece,
         attempts=attempts,
         number=int(name.rpartition("_")[2]),
-        inputs=inputs_view(picks_in(program.live), program, *of_inputs),
+        inputs=tile_inputs(program, *of_inputs),
         asked=asked_view(program, names, lists, *of_inputs),
-        gathers=gathers_view(program, names, lists, *of_inputs, keeps=keeps),
-        kept=kept_view(name, piece, attempts, program, names, lists, *of_inputs, keeps=keeps),
+        gathers=gathers_view(whole, names, lists, *of_inputs, keeps=keeps),
+        kept=kept_view(name, piece, attempts, whole, names, lists, *of_inputs, keeps=keeps),
+        column_loops=column_loops(program, names, lists, plan.inputs, replace(frame, listed=True), keeps=keeps),
+        column_kernels=tuple(of_lists),
+        listed=listed,
     )
 
 

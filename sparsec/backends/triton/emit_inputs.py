@@ -185,7 +185,9 @@ def gathers_view(
     keeps: bool,
 ) -> GathersView | None:
     """The kernels that take the lists of rows; None where there are none. `keeps`: as of `emit.loop_view`."""
-    gathers = [gather for gather in program.gathers if program.inputs[gather.test].asks is not Asks.KEPT]
+    gathers = [
+        each for each in program.gathers if each.reach is None and program.inputs[each.test].asks is not Asks.KEPT
+    ]
     if not gathers:
         return None
     views = []

@@ -22,6 +22,8 @@ COUNTED = (Asks.MARKED, Asks.COLUMN, Asks.SLASH, Asks.SLASH_TILE)
 SLASHES = (Asks.SLASH, Asks.SLASH_TILE)
 OF_LISTS = (Asks.KEPT, Asks.KEPT_MARK)
 """What lists of kept keys answer, and no tensor of a call."""
+ROW_CELLS = 8
+"""Cells of rows, at most, that a tile of listed keys looks up one by one: a look-up a pair would fill the registers."""
 
 
 def stem_of(test: InputTest, scope: Extent, at: KernelFrame) -> str:
@@ -62,6 +64,8 @@ class KernelFrame:
     marks: KeptMarks
     ends: tuple[str, str]
     """The first key and one past the last of a query tile's keys."""
+    listed: bool = False
+    """The keys are those of a list, which lie anywhere."""
 
     @property
     def across(self) -> int:
@@ -69,16 +73,16 @@ class KernelFrame:
         return self.query_tile if self.of_keys else self.key_tile
 
     @classmethod
-    def of(cls, plan: KernelPlan, program: TileProgram, *, of_keys: bool) -> KernelFrame:
+    def of(cls, plan: KernelPlan, program: TileProgram, *, of_keys: bool, listed: bool = False) -> KernelFrame:
         marks = KeptMarks(token_ordinals(plan.declared), plan.share, ())
         sizes = program.query_tile, program.key_tile, of_keys, marks
         match plan.documents:
             case Documents.NONE:
-                return cls("{} - q0", "{}", "q0", "nk", *sizes, ("0", "nk"))
+                return cls("{} - q0", "{}", "q0", "nk", *sizes, ("0", "nk"), listed)
             case Documents.SEPARATE:
-                return cls("{}", "{}", "0", "nk", *sizes, ("begin", "end"))
+                return cls("{}", "{}", "0", "nk", *sizes, ("begin", "end"), listed)
             case Documents.RESTART:
-                return cls("begin + {}", "begin + {}", "0", "length", *sizes, ("0", "length"))
+                return cls("begin + {}", "begin + {}", "0", "length", *sizes, ("0", "length"), listed)
         assert_never(plan.documents)
 
     def tile_lines(self) -> tuple[str, ...]:
@@ -133,7 +137,9 @@ def _of_tile(pair: str, test: InputTest, g: int, at: KernelFrame) -> list[str]:
     data, columns = f"{stem_of(test, Extent.PAIR, at)}_{g}_at", f"input_{g}_columns"
     width = 1 if test.asks is Asks.SLASH_TILE else test.width
     i = ("(base + start)" if at.of_keys else "i0") if test.height % at.query_tile == 0 else "i"
-    j = ("j0" if at.of_keys else "start") if width % at.key_tile == 0 else "j"
+    if at.listed and not at.of_keys:
+        return _of_listed(pair, test, g, at, i)
+    j = ("j0" if at.of_keys else "start") if width % at.key_tile == 0 and not at.listed else "j"
     cell = test.height if at.of_keys else width
     match test.asks:
         case Asks.SLASH | Asks.SLASH_TILE if cell == 1:
@@ -161,6 +167,20 @@ def _of_tile(pair: str, test: InputTest, g: int, at: KernelFrame) -> list[str]:
             return [f"{pair} = (j < {first}) | {run}"]
         case _:
             return [f"{pair} = {_pair(test, g, at, i, j)}"]
+
+
+def _of_listed(pair: str, test: InputTest, g: int, at: KernelFrame, some_i: str) -> list[str]:
+    """As `_of_tile`, of keys that lie anywhere, for a query tile."""
+    cells = at.query_tile // test.height
+    if test.asks not in SLASHES or at.query_tile % test.height or not 1 < cells <= ROW_CELLS:
+        return [f"{pair} = {_pair(test, g, at, some_i)}"]
+    lines = []
+    for n in range(cells):
+        data, number = f"picked_{g}_at", _number(test, g, f"(tile_start + {n * test.height})", "j")
+        found = f"is_picked({data}, {number}, input_{g}_columns)"
+        of_cell = f"{over('i', test.height)} - {over('tile_start', test.height)} == {n}"
+        lines.append(f"{pair} = {found}" if n == 0 else f"{pair} = tl.where({of_cell}, {found}, {pair})")
+    return lines
 
 
 def _number(test: InputTest, g: int, i: str, j: str) -> str:

@@ -201,7 +201,7 @@ class TritonKernel:
         scale, packed = self.plan.scale(scale), cu_seqlens is not None
         entries = self.entries.on(q.device)
         # What tiles give and what lists give meet in it, so it is rounded once, at the end.
-        out = new_like(q, zero=packed, wide=any(each.asking.gathers for each in entries), columns=v.shape[3])
+        out = new_like(q, zero=packed, wide=any(each.gathers for each in entries), columns=v.shape[3])
         lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
         if packed:  # a row may be in no document
             lse.fill_(-math.inf)
@@ -249,8 +249,8 @@ class TritonKernel:
         check_runs_triton(q)
         made = self._gradients()
         plan, packed, entries = made.plan, cu_seqlens is not None, made.entries.on(q.device)
-        gathers = any(entry.asking.gathers for entry in (*entries.queries, *entries.keys))
-        adds = plan.adds_up or gathers
+        gathers = any(entry.gathers for entry in entries.queries)
+        adds = plan.adds_up or any(entry.gathers for entry in entries.keys)
         dq = new_like(q, zero=packed or gathers, wide=gathers)
         dk, dv = (new_like(t, zero=packed or adds or q.numel() == 0, wide=adds) for t in (k, v))
         dbias = torch.zeros((*q.shape[:2], k.shape[2]), dtype=torch.float32, device=q.device) if of_bias else None

@@ -16,9 +16,11 @@ from sparsec.backends.triton.packed import document_grid
 from sparsec.diagnostics.model import InternalError
 from sparsec.ir.bands.band import Asks
 from sparsec.plan.launch import LaunchPlan
+from sparsec.runtime.inputs.prepare import counts_before, numbers_of
 
 ELEMENTS = {"cells": torch.uint8}
-ELEMENTS |= dict.fromkeys(("marks", "ordered", "entries", "labels", "key_labels", "length", *BITS), torch.int32)
+ELEMENTS |= dict.fromkeys(("marks", "columns", "ordered", "entries", "labels", "key_labels"), torch.int32)
+ELEMENTS |= dict.fromkeys(("length", *BITS), torch.int32)
 """By what a tensor is called, before `_<g>`."""
 
 
@@ -31,6 +33,8 @@ def input_arguments(plan: LaunchPlan, lookups: tuple[Lookup, ...]) -> dict[str, 
         (lookup,) = (each for each in lookups if each.test == test)
         given |= {**_numbers(f"input_{g}", lookup.data), f"input_{g}_first": lookup.first}
         given |= {f"{name}_{g}": tensor for name, tensor in _tensors(lookup, of_pairs=test in plan.looked_up).items()}
+        if lookup.ordered is not None:
+            given[f"input_{g}_listed"] = lookup.ordered.shape[-1]
         if lookup.keys is not None:
             given |= _numbers(f"keys_{g}", lookup.keys)
     return given
@@ -41,10 +45,11 @@ def _tensors(lookup: Lookup, *, of_pairs: bool) -> dict[str, Tensor | None]:
     data = lookup.data
     match lookup.test.asks:
         case Asks.MARKED | Asks.COLUMN | Asks.SLASH | Asks.SLASH_TILE:
+            columns = {} if lookup.ordered is None else {"columns": lookup.ordered}
             if not of_pairs:
-                return {"marks": data}
+                return {"marks": data, **columns}
             after = torch.nn.functional.pad(data[..., 1:], (0, 1))  # as long as the counts: the last number is none
-            return {"marks": data, "picked": _bits(after > data)}
+            return {"marks": data, "picked": _bits(after > data), **columns}
         case Asks.ROW:
             return {"entries": data, "ordered": lookup.ordered}
         case Asks.CELL:
@@ -74,6 +79,17 @@ def _numbers(name: str, data: Tensor) -> dict[str, object]:
     batches, heads = data.shape[:2]
     rows, columns = (1, 1, *data.shape[2:])[-2:]
     return dict(zip((f"{name}_{each}" for each in NUMBERS), (batches, heads, rows, columns), strict=True))
+
+
+def columns_of_groups(counts: Tensor, columns: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """`Lookup.data` and `Lookup.ordered` of lists [b, x, ...], of which those of one KV group become one."""
+    batch, heads, places = counts.shape
+    share = heads // groups
+    if share <= 1:
+        return counts, columns
+    marks = (counts[..., 1:] > counts[..., :-1]).view(batch, groups, share, places - 1).any(2)
+    together = counts_before(marks)
+    return together, numbers_of(together, columns.shape[-1] * share)
 
 
 def listing_of(entries: Tensor, count: int) -> tuple[Tensor, Tensor]:

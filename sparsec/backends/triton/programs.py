@@ -65,6 +65,12 @@ def of_keys(name: str, plan: LaunchPlan, of: LaunchClass, target: str) -> dict[s
             programs = f"{_places(plan, test.width, _up('nk', test.width))} * {parts * len(spans)}"
             own = {"slots_a_tile": str(len(spans)), "places": count}
             found[f"{GATHERED.format(name)}_{g}"] = Programs(programs, own, tables)
+        if test in plan.columns:
+            sequences = "batch" if plan.documents is Documents.NONE else "(1 + documents)"
+            slots = len(of.table) if of_heads else len(spans)
+            programs = f"{sequences} * {_up('columns', of.key_tile)} * {slots}"
+            own = {**numbers, "sequences": sequences, "list_width": "columns"}
+            found[f"{GATHERED.format(name)}_{g}"] = Programs(programs, own, tables)
     return found
 
 

@@ -23,7 +23,11 @@ class SegmentView:
 
 @dataclass(frozen=True, slots=True)
 class LoopView:
-    """All full or all masked tiles; `total` names the number of iterations; `skips`: some go past the last tile."""
+    """All full or all masked tiles; `total` names the number of iterations; `skips`: some go past the last tile.
+
+    `gathered`: the tiles are of listed keys instead, so many from one iteration to the next, from number `first` of the
+    list up to `total`; the lines of the segment set `j`, and which keys are `known`.
+    """
 
     segments: tuple[SegmentView, ...]
     total: str
@@ -33,6 +37,13 @@ class LoopView:
     """Lines that set `listed_<n>` for the tile at hand."""
     test_lines: tuple[str, ...]
     """Lines that set `live`; none in the loop of full tiles."""
+    first: str = "0"
+    gathered: int = 0
+
+    @property
+    def range(self) -> str:
+        """The iterations."""
+        return f"{self.first}, {self.total}{f', {self.gathered}' if self.gathered else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +163,21 @@ class KernelView:
         """Whether lists of kept keys are all that the class has."""
         return self.kept is not None and self.gathers is None and not self.has_tiles
 
+    column_loops: tuple[LoopView, ...] = ()
+    """Of a query tile, the loops over listed columns."""
+    column_kernels: tuple[KernelView, ...] = ()
+    """Of key tiles, the kernels whose program has some keys of a list of columns."""
+    listed: str | None = None
+    """Of such a kernel, the number of the list's arguments."""
+
+    @property
+    def loops(self) -> tuple[LoopView, ...]:
+        return tuple(each for each in (self.full, self.masked, *self.column_loops) if each.segments)
+
     @property
     def has_tiles(self) -> bool:
         """Whether it has any loop, or else nothing beside."""
-        return bool(self.full.segments or self.masked.segments) or self.alone
+        return bool(self.loops) or (self.alone and not self.column_kernels)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
-"""Bands of an input -> one loop over the tiles of their bounds that asks the inputs of each; and lists of rows and of
-caches.
+"""Bands of an input -> one loop over the tiles of their bounds that asks the inputs of each; and lists of rows, of
+columns and of caches.
 
 Invariant: a tile that a closed form visits, or a random term, is not visited again; a pair of a list is one that no
 tile holds and that comes in no earlier list.
@@ -7,14 +7,16 @@ tile holds and that comes in no earlier list.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 
 from sparsec.ir.bands.band import Asks, Band, Draws, InputTest, plain
+from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.ir.bands.classes import BandClass
 from sparsec.ir.expr import simplify as x
 from sparsec.ir.expr.nodes import FALSE, TRUE, ZERO, Bool, Extent, Picked, Var
-from sparsec.ir.expr.scalars import Interval, Scalars
-from sparsec.ir.tiles.band_rows import band_predicate, surely_live
+from sparsec.ir.expr.scalars import TRANSPOSED, Interval, Scalars
+from sparsec.ir.tiles.band_rows import band_predicate, maybe_live, surely_live
 from sparsec.ir.tiles.listed import reach
 from sparsec.ir.tiles.program import Gather, ListSpec, Segment
 from sparsec.ir.tiles.strided import Segments
@@ -30,10 +32,12 @@ def asks_inputs(band: Band) -> bool:
     return any(not test.negated for test in band.inputs)
 
 
-def source_of(band: Band) -> InputTest | None:
-    """The list whose entries hold all pairs of the band, if there is one: the cache's, or that of rows."""
-    lists = [test for test in band.inputs if test.asks in (Asks.KEPT, Asks.ROW) and not test.negated]
-    return next((test for test in lists if test.asks is Asks.KEPT), next(iter(lists), None))
+def source_of(band: Band, *, columns: bool) -> InputTest | None:
+    """The list whose entries hold all pairs of the band, if there is one: the cache's, or of rows, or of `columns`."""
+    kinds = (Asks.KEPT, Asks.ROW, Asks.COLUMN) if columns else (Asks.KEPT, Asks.ROW)
+    lists = [test for test in band.inputs if test.asks in kinds and not test.negated]
+    lists = [test for test in lists if test.asks is not Asks.COLUMN or test.width == 1]
+    return min(lists, key=lambda test: kinds.index(test.asks), default=None)
 
 
 def add_asked(
@@ -76,23 +80,43 @@ def gathers(
     lists: list[tuple[ListSpec, Draws]],
     inputs: tuple[InputTest, ...],
     live: Bool,
+    *,
+    columns: bool,
 ) -> tuple[Gather, ...]:
-    """The lists with their pairs; `live`: the predicate of the pairs that tiles hold."""
+    """The lists with their pairs, those of columns first; `live`: the predicate of the pairs that tiles hold."""
     found: list[Gather] = []
     draws = tuple(each for _, each in lists)
     taken = live
-    sources = dict.fromkeys(source for band in bands if (source := source_of(band)) is not None)
-    for source in sorted(sources, key=lambda each: each.asks is Asks.KEPT):  # its marks are asked of its entries alone
+    order = (Asks.COLUMN, Asks.ROW, Asks.KEPT)  # marks of kept keys are asked of their entries alone
+    sources = dict.fromkeys(source for band in bands if (source := source_of(band, columns=columns)) is not None)
+    for source in sorted(sources, key=lambda each: order.index(each.asks)):
         own: Bool = FALSE
-        ours = [band for band in bands if source_of(band) == source]
+        ours = [band for band in bands if source_of(band, columns=columns) == source]
         for band in ours:
             rest = replace(band, inputs=tuple(test for test in band.inputs if test != source))
             own = x.either(own, band_predicate(rest, draws, inputs, scalars.frame))
         origin = " | ".join(dict.fromkeys(band.origin for band in ours))
         ordinal = inputs.index(source)
-        found.append(Gather(ordinal, x.both(own, x.negate(taken)), origin))
+        reached = _reached(scalars, ours, lists) if source.asks is Asks.COLUMN else None
+        found.append(Gather(ordinal, x.both(own, x.negate(taken)), origin, reached))
         taken = x.either(taken, x.both(Picked(ordinal, Extent.PAIR), own))
     return tuple(found)
+
+
+def _reached(scalars: Scalars, bands: list[Band], lists: list[tuple[ListSpec, Draws]]) -> Interval:
+    """See `Gather.reach`."""
+    hull: Interval | None = None
+    for band in bands:
+        if scalars.frame is TRANSPOSED:
+            apart = copy(scalars)  # it names the same lets
+            apart.row_tile = POSITION_LIMIT
+            own, _ = reach(apart, band, lists, ())
+        else:
+            tokens, some = maybe_live(scalars, band)
+            own = replace(tokens, stop=x.select(some, tokens.stop, tokens.start))
+        hull = own if hull is None else _hull(scalars, hull, own)
+    assert hull is not None, "there is a band"
+    return hull
 
 
 def _all(band: Band, inputs: tuple[InputTest, ...], scope: Extent) -> Bool:

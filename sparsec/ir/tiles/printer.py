@@ -27,6 +27,8 @@ def print_program(program: TileProgram) -> str:
     lines.append(f"live(i, j) = {print_test(program.live)}")
     for gather in program.gathers:
         lines.append(f"gather {gather.test}{f'  # {gather.origin}' if gather.origin else ''}")
+        if gather.reach is not None:
+            lines.append(f"    reach {_interval(gather.reach)}")
         lines.append(f"    live(i, j) = {print_test(gather.live)}")
     for ordinal, test in enumerate(program.inputs):
         lines.append(f"picked {ordinal}: {print_input_test(test)}")

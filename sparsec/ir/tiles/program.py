@@ -9,7 +9,7 @@ A transposed program says the same of a key tile's query tiles (`plan.kernel.Bac
 then a query tile's number, no segment is listed, and a full tile holds query_tile queries that all see every key.
 
 Where a pattern asks inputs, `live` and `when` do too (`expr.nodes.Picked`), and its set is the pairs for which `live`
-holds and, beside them, those of its `gathers`.
+holds and, beside them, those of its `gathers`, whose `reach` has all of them.
 
 Invariant: whatever the inputs say, over all segments each visited tile comes exactly once; a tile of a full segment
 holds key_tile live keys for every row; every live pair of the query tile lies in a visited tile; `tile` is in [0,
@@ -18,9 +18,11 @@ ceil(nk / key_tile)); no pair of a gather is live, or comes in an earlier gather
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sparsec.ir.bands.band import InputTest
+from sparsec.ir.expr.fold import names_in
 from sparsec.ir.expr.nodes import Bool, Expr, Let
 from sparsec.ir.expr.scalars import Interval
 
@@ -78,12 +80,15 @@ class Gather:
     """The pairs of query i with the keys of its own list (`Asks.ROW`) in input test `test` for which `live` holds.
 
     An entry e of a list stands for the keys e * width .. (e + 1) * width - 1 of the test. Of `Asks.KEPT` the list is
-    the cache's, one for all queries.
+    the cache's, one for all queries. Of `Asks.COLUMN` too one serves all, in ascending order, and `reach` tells where a
+    tile's pairs lie: among which keys, or, of a transposed program, in which query tiles. There a tile's rows are some
+    keys of the list, from j0 to j1, that need share no key tile.
     """
 
     test: int
     live: Bool
     origin: str
+    reach: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +109,20 @@ class TileProgram:
     inputs: tuple[InputTest, ...] = ()
     """What the conditions ask inputs, by the ordinals of their `Picked`; none is negated."""
     gathers: tuple[Gather, ...] = ()
+
+
+def names_read(segments: Iterable[Segment], gathers: Iterable[Gather] = ()) -> frozenset[str]:
+    """The names that these read before they test a pair."""
+    parts = [part for each in segments for part in (each.count, each.tile, each.when)]
+    ends = [end for each in gathers if each.reach is not None for end in (each.reach.start, each.reach.stop)]
+    return frozenset[str]().union(*map(names_in, (*parts, *ends)))
+
+
+def lets_for(lets: Sequence[Let], names: Iterable[str]) -> tuple[Let, ...]:
+    """The lets of these names, and those that they read."""
+    read, kept = set(names), list[Let]()
+    for let in reversed(lets):
+        if let.name in read:
+            read |= names_in(let.value)
+            kept.append(let)
+    return tuple(reversed(kept))

@@ -8,8 +8,6 @@ Invariant: see `ir.tiles.program.TileProgram`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from sparsec.ir.bands.band import Band, Draws
 from sparsec.ir.bands.classes import BandClass
 from sparsec.ir.expr import simplify as x
@@ -20,7 +18,7 @@ from sparsec.ir.tiles.asked import add_asked, asks_inputs, gathers, input_tests,
 from sparsec.ir.tiles.band_rows import band_predicate, maybe_live
 from sparsec.ir.tiles.dense import disjoint, full_intervals, in_order, visited_ranges
 from sparsec.ir.tiles.listed import add_listed, add_scan, list_specs
-from sparsec.ir.tiles.program import ListSpec, Ranges, Segment, TileProgram
+from sparsec.ir.tiles.program import Gather, ListSpec, Ranges, Segment, TileProgram, lets_for, names_read
 from sparsec.ir.tiles.strided import (
     Segments,
     Strided,
@@ -38,23 +36,28 @@ CONDITION_LIMIT = 64
 """Conditions, at most, that keep the loops of strided and listed bands off each other's tiles and the dense ones'."""
 
 
-def project(mask: BandClass, query_tile: int, key_tile: int, *, in_document: bool = False) -> TileProgram:
+def project(
+    mask: BandClass, query_tile: int, key_tile: int, *, in_document: bool = False, gathers_columns: bool = False
+) -> TileProgram:
     """The key tiles of a query tile, for one head class. Tiles must divide the block size of every random term.
 
     `in_document`: only keys from `begin` to `end` (inputs of the program) are visited; a tile that straddles either end
-    runs masked, and the kernel leaves the keys outside them out, as it does those from nk on.
+    runs masked, and the kernel leaves the keys outside them out, as it does those from nk on. `gathers_columns`: single
+    keys that an input lists for all queries are gathered, else the tiles that hold one are visited.
     """
-    return _project(mask, Scalars(query_tile, key_tile, DOCUMENT if in_document else FORWARD))
+    return _project(mask, Scalars(query_tile, key_tile, DOCUMENT if in_document else FORWARD), gathers_columns)
 
 
-def project_transposed(mask: BandClass, query_tile: int, key_tile: int) -> TileProgram:
+def project_transposed(
+    mask: BandClass, query_tile: int, key_tile: int, *, gathers_columns: bool = False
+) -> TileProgram:
     """The query tiles of a key tile, for one class of transposed bands (`block_mask(..., transposed=True)`)."""
-    return _project(mask, Scalars(key_tile, query_tile, TRANSPOSED))
+    return _project(mask, Scalars(key_tile, query_tile, TRANSPOSED), gathers_columns)
 
 
-def _project(mask: BandClass, scalars: Scalars) -> TileProgram:
+def _project(mask: BandClass, scalars: Scalars, gathers_columns: bool) -> TileProgram:
     row_tile, column_tile, frame = scalars.row_tile, scalars.column_tile, scalars.frame
-    gathered = tuple(b for b in mask.bands if source_of(b) is not None)
+    gathered = tuple(b for b in mask.bands if source_of(b, columns=gathers_columns) is not None)
     of_tiles = tuple(b for b in mask.bands if b not in gathered)
     asked = tuple(filter(asks_inputs, of_tiles))
     closed_form = tuple(b for b in of_tiles if b not in asked)
@@ -84,17 +87,18 @@ def _project(mask: BandClass, scalars: Scalars) -> TileProgram:
     live: Bool = FALSE
     for band in of_tiles:
         live = x.either(live, band_predicate(band, tuple(draws for _, draws in lists), inputs, frame))
+    own = gathers(scalars, gathered, lists, inputs, live, columns=gathers_columns)
     return TileProgram(
         column_tile if frame is TRANSPOSED else row_tile,
         row_tile if frame is TRANSPOSED else column_tile,
-        _read_lets(scalars, segments),
+        _read_lets(scalars, segments, own),
         tuple(segments.full),
         tuple(segments.masked),
         live,
         tuple(spec for spec, _ in lists),
         ranges,
         inputs,
-        gathers(scalars, gathered, lists, inputs, live),
+        own,
     )
 
 
@@ -159,7 +163,7 @@ def _read_ranges(scalars: Scalars, segments: Segments, visited: list[Interval], 
     for segment in (*segments.full, *segments.masked):
         if segment.when == TRUE:
             read |= names_in(segment.count) | names_in(segment.tile)
-    read.update(let.name for let in _lets_for(scalars, read))
+    read.update(let.name for let in lets_for(scalars.items, read))
 
     def kept(ranges: list[Interval]) -> tuple[Interval, ...]:
         return tuple(each for each in ranges if names_in(each.start) | names_in(each.stop) <= read)
@@ -167,19 +171,6 @@ def _read_ranges(scalars: Scalars, segments: Segments, visited: list[Interval], 
     return Ranges(kept(visited), kept(full))
 
 
-def _read_lets(scalars: Scalars, segments: Segments) -> tuple[Let, ...]:
-    """The lets that a segment reads, by itself or through another."""
-    read: set[str] = set()
-    for segment in (*segments.full, *segments.masked):
-        read |= names_in(segment.count) | names_in(segment.tile) | names_in(segment.when)
-    return _lets_for(scalars, read)
-
-
-def _lets_for(scalars: Scalars, names: Iterable[str]) -> tuple[Let, ...]:
-    """The lets of these names, and those that they read."""
-    read, kept = set(names), []
-    for let in reversed(scalars.items):
-        if let.name in read:
-            read |= names_in(let.value)
-            kept.append(let)
-    return tuple(reversed(kept))
+def _read_lets(scalars: Scalars, segments: Segments, own: tuple[Gather, ...]) -> tuple[Let, ...]:
+    """The lets that a segment or a gather reads, by itself or through another."""
+    return lets_for(scalars.items, names_read((*segments.full, *segments.masked), own))

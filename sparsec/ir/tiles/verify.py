@@ -100,6 +100,12 @@ class SampleRows:
             own = picked[Picked(gather.test, Extent.PAIR)] & holds(gather.live, scope, answers)
             if (twice := np.argwhere(live & own)).size:
                 raise _broken("no pair of a gather comes twice", self, _pair(self, *twice[0].tolist()))
+            if gather.reach is not None:
+                near = _tiles_in(gather.reach, self.values)
+                places = (columns - self.base) // self.width if self.frame is TRANSPOSED else columns
+                outside = np.argwhere(own & ~((places >= near.start) & (places < near.stop)))
+                if outside.size:
+                    raise _broken("the reach of a gather has its pairs", self, _pair(self, *outside[0].tolist()))
             live |= own
         return live
 

@@ -91,6 +91,7 @@ def plan_cached(
     query_tile: int,
     key_tile: int,
     kept: KeptMarks | None = None,
+    gathers_columns: bool = False,
 ) -> CachedPlan:
     """The plan of attention over a cache, with tiles of at most the given sizes."""
     tiles = fitting_tiles(mask, query_tile, key_tile)
@@ -99,7 +100,7 @@ def plan_cached(
     for band_class in mask.classes:
         for part in _by_layout(band_class, layout, share):
             numbers, constants = shared_numbers(tuple(layout.groups[head // share] for head in part.heads))
-            head_class = head_class_of(part, project(part, *tiles))
+            head_class = head_class_of(part, project(part, *tiles, gathers_columns=gathers_columns))
             classes.append(replace(head_class, constants=(*head_class.constants, *constants)))
             slots.append(slot_map_of(numbers))
     attend = KernelPlan(

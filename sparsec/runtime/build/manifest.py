@@ -127,6 +127,7 @@ def _plan_data(plan: LaunchPlan) -> dict[str, Any]:
         "inputs": [{**asdict(test), "asks": test.asks.value} for test in plan.inputs],
         "looked_up": [plan.inputs.index(test) for test in plan.looked_up],
         "tiles": tiles_data(plan.tiles),
+        "columns": [plan.inputs.index(test) for test in plan.columns],
     }
 
 
@@ -138,6 +139,7 @@ def _plan(data: Mapping[str, Any]) -> LaunchPlan:
         "declared": declared,
         "inputs": inputs,
         "looked_up": tuple(inputs[n] for n in data["looked_up"]),
+        "columns": tuple(inputs[n] for n in data["columns"]),
         "score": score_of(data["score"], data["heads"], declared),
         "documents": Documents(data["documents"]),
         "classes": tuple(map(_class, data["classes"])),

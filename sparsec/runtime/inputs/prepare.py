@@ -66,35 +66,36 @@ def prepared(
     tests: tuple[InputTest, ...],
     given: tuple[Given, ...],
     call: CallShape,
-    looked_up: tuple[InputTest, ...] = (),
+    ordered: tuple[InputTest, ...] = (),
 ) -> tuple[Lookup, ...]:
-    """A lookup for each test; `given`: of each input of the pattern. `looked_up`: those that `KernelPlan.looks_up`."""
-    return tuple(_lookup(test, given[test.ordinal], call, test in looked_up) for test in tests)
+    """A lookup for each test; `given`: of each input of the pattern. `ordered`: those of `LaunchPlan.ordered`."""
+    return tuple(_lookup(test, given[test.ordinal], call, test in ordered) for test in tests)
 
 
-def _lookup(test: InputTest, given: Given, call: CallShape, looked_up: bool) -> Lookup:
+def _lookup(test: InputTest, given: Given, call: CallShape, in_order: bool) -> Lookup:
     first, keys = 0, _blocks(call.n_keys, test.width)
     match test.asks:
         case Asks.MARKED:
             marks = _with_heads(given[0], 3)
-            return Lookup(test, _counts(marks) if marks.dtype == torch.bool else marks)  # or counts, of a cache
+            return Lookup(test, counts_before(marks) if marks.dtype == torch.bool else marks)  # or counts, of a cache
         case Asks.COLUMN:
-            return Lookup(test, _counts(_marks(given[0], 0, keys)))
+            counts = counts_before(_marks(given[0], 0, keys))
+            return Lookup(test, counts, ordered=numbers_of(counts, given[0].shape[-1]) if in_order else None)
         case Asks.SLASH:
             last = (call.q_offset + call.n_queries - 1) // test.height
-            return Lookup(test, _counts(_marks(given[0], 0, last + 1)))
+            return Lookup(test, counts_before(_marks(given[0], 0, last + 1)))
         case Asks.SLASH_TILE:
             # The pair is in a tile iff one of the numbers t .. t + height - 1, t = i // height * height - j, is listed.
             first = 1 - test.height
             last = (call.q_offset + call.n_queries - 1) // test.height * test.height
             present = given[0].masked_fill(given[0] < 0, first - 1)
-            counts = _counts(_marks(present, first, last - first + test.height))
+            counts = counts_before(_marks(present, first, last - first + test.height))
             near = counts[..., test.height :] > counts[..., : -test.height]
-            return Lookup(test, _counts(near), first)
+            return Lookup(test, counts_before(near), first)
         case Asks.ROW:
             lists = given[0] if given[0].shape[-1] else given[0].new_full((*given[0].shape[:-1], 1), -1)
             data = _within(lists, keys)
-            ordered = data.masked_fill(data < 0, _ABSENT).sort(dim=-1).values if looked_up else None
+            ordered = data.masked_fill(data < 0, _ABSENT).sort(dim=-1).values if in_order else None
             return Lookup(test, data, ordered=ordered)
         case Asks.CELL:
             cells = given[0] if len(given) == 1 else _cells(given[0], given[1], keys)
@@ -146,11 +147,18 @@ def _marks(entries: Tensor, first: int, count: int) -> Tensor:
     return marks.scatter_(-1, place, True)[..., :count]
 
 
-def _counts(marks: Tensor) -> Tensor:
+def counts_before(marks: Tensor) -> Tensor:
     """int32 [..., n + 1]: how many are marked before each place."""
     counts = torch.zeros((*marks.shape[:-1], marks.shape[-1] + 1), dtype=torch.int32, device=marks.device)
     torch.cumsum(marks, dim=-1, dtype=torch.int32, out=counts[..., 1:])
     return counts
+
+
+def numbers_of(counts: Tensor, most: int) -> Tensor:
+    """int32 [..., m], m at most `most`: the marked places, in ascending order, and past them the number of places."""
+    most = min(most, counts.shape[-1] - 1)
+    each = torch.arange(1, most + 1, dtype=torch.int32, device=counts.device)
+    return torch.searchsorted(counts, each.expand(*counts.shape[:-1], -1).contiguous(), out_int32=True) - 1
 
 
 def _cells(counts: Tensor, indices: Tensor, columns: int) -> Tensor:

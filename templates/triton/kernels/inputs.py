@@ -58,6 +58,12 @@ def picked_among(counts, low, high, columns):
 
 
 @triton.jit
+def picked_before(counts, number, columns):
+    """How many of the numbers before `number` are picked."""
+    return tl.load(counts + tl.minimum(tl.maximum(number, 0), columns - 1))
+
+
+@triton.jit
 def cell(cells, row, column, rows, columns):
     """Whether a cell is set."""
     of_row = (row >= 0) & (row < rows)

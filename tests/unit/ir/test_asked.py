@@ -58,6 +58,11 @@ TERMS: dict[str, m.Term] = {
     "rows but for others": m.Difference(m.Causal(), named("rows")),
     "all that a list leaves": m.Difference(named("blocks"), named("rows")),
     "vertical and slash": causal(m.Union((named("columns"), named("slashes")))),
+    "columns from row 70 on": m.Difference(
+        m.Union((named("columns"), m.Sink(3, False))), m.Rows(None, m.Edge(70, False), False)
+    ),
+    "columns and rows": causal(m.Union((named("columns"), named("rows"), m.Window(100, 0, False)))),
+    "columns of a window": causal(m.Difference(named("columns"), m.Window(70, 0, False)), m.Window(2, 0, True)),
     "both at once": m.Intersection((named("columns"), named("slashes"), m.Stride(3, 1, True))),
     "beside strides": causal(m.Union((m.Stride(5, 2, True), m.Window(2, 0, True), named("blocks")))),
     "beside draws": causal(m.Union((m.Random(2, 3, 1), named("blocks")))),
@@ -81,19 +86,21 @@ def pattern(term: m.Term) -> m.ResolvedPattern:
 
 @pytest.mark.parametrize("name", TERMS)
 @pytest.mark.parametrize("tiles", [(64, 64), (32, 64), (64, 16)], ids=str)
-def test_a_program_visits_and_gathers_each_pair_once(name: str, tiles: tuple[int, int]) -> None:
-    lowered = Lowered(pattern(TERMS[name]))
+@pytest.mark.parametrize("gathers_columns", [False, True], ids=["visited", "gathered"])
+def test_a_program_visits_and_gathers_each_pair_once(name: str, tiles: tuple[int, int], gathers_columns: bool) -> None:
+    lowered, form = Lowered(pattern(TERMS[name])), {"gathers_columns": gathers_columns}
     (whole,), (transposed,) = lowered.mask.classes, lowered.transposed.classes
     constants = (*whole.constants, *lane_rows(whole))
-    verify_program(project(whole, *tiles), whole.bands, constants, FORWARD)
-    verify_program(project(whole, *tiles, in_document=True), whole.bands, constants, DOCUMENT)
-    program = project_transposed(transposed, *tiles)
+    verify_program(project(whole, *tiles, **form), whole.bands, constants, FORWARD)
+    verify_program(project(whole, *tiles, in_document=True, **form), whole.bands, constants, DOCUMENT)
+    program = project_transposed(transposed, *tiles, **form)
     verify_program(program, transposed.bands, (*transposed.constants, *lane_rows(transposed)), TRANSPOSED)
 
 
+@pytest.mark.parametrize("target", ["cpu", "cuda:90"])
 @pytest.mark.parametrize("name", sorted(TERMS.keys() - {"many bands"}))
-def test_the_claims_hold_whatever_the_inputs_say(name: str) -> None:
-    claims = prove(pattern(TERMS[name]), timeout_s=20)
+def test_the_claims_hold_whatever_the_inputs_say(name: str, target: str) -> None:
+    claims = prove(pattern(TERMS[name]), target=target, timeout_s=20)
     assert {claim.status for claim in claims} == {PROVED}, [str(claim) for claim in claims if claim.status != PROVED]
 
 
@@ -110,6 +117,15 @@ def test_lists_of_rows_are_gathered_and_not_visited() -> None:
     program = project(whole, 64, 64)
     assert not program.full and not program.masked
     assert [program.inputs[gather.test].ordinal for gather in program.gathers] == [ORDINALS["rows"]]
+
+
+def test_columns_are_gathered_beside_the_tiles_of_slashes() -> None:
+    (whole,) = Lowered(pattern(TERMS["vertical and slash"])).mask.classes
+    program = project(whole, 64, 64, gathers_columns=True)
+    (gather,), (masked,) = program.gathers, program.masked
+    assert program.inputs[gather.test].ordinal == ORDINALS["columns"] and gather.reach is not None
+    asked = {program.inputs[each.ordinal].ordinal for each in picks_in(masked.when)}
+    assert asked == {ORDINALS["slashes"]} == {program.inputs[each.ordinal].ordinal for each in picks_in(gather.live)}
 
 
 def test_a_list_that_is_only_left_out_is_asked_pair_by_pair() -> None:
