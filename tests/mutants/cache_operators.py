@@ -84,4 +84,15 @@ KEEP = (
     ),
 )  # fmt: skip
 
-OPERATORS = (*LIVENESS, *LAYOUT, *PLAN, *CACHE, *KEEP)
+MERGE = _of(
+    "merged keys",
+    "runtime/kv/merge",
+    ("a merged key weighs as one", "most.nan_to_num(neginf=0).to(wide) + sums.log()", "most.to(wide)"),
+    ("merged keys count as one each", "(weights - most.nan_to_num(neginf=0)[number]).exp().to(wide)",
+     "torch.ones_like(weights).to(wide)"),
+    ("where the first of a group stood", '"amax")\n    return _Groups', '"amin")\n    return _Groups'),
+    ("a merged key that is seen anyway", "beside |= of_group & ", "beside |= ~of_group & of_group & "),
+    ("merged keys come apart", "kept.record[DROPPED_AT, b.cpu()] = torch.tensor(cache.lengths)[b.cpu()]", "pass"),
+)  # fmt: skip
+
+OPERATORS = (*LIVENESS, *LAYOUT, *PLAN, *CACHE, *KEEP, *MERGE)

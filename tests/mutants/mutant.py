@@ -26,6 +26,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "cache": ("tests/unit/runtime/test_kv_cache.py", "tests/property/test_cache_machine.py::test_torch"),
     "kept keys": ("tests/unit/runtime/test_keep.py", "tests/property/test_kept_machine.py"),
+    "merged keys": ("tests/unit/runtime/test_merge.py", "tests/property/test_kept_machine.py"),
     "C++ forward": ("tests/numerics/test_cpu_kernel.py",),
     "C++ scores": ("tests/numerics/test_cpu_score.py",),
     "C++ documents": ("tests/numerics/test_cpu_documents.py",),
