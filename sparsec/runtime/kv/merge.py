@@ -18,7 +18,7 @@ from sparsec.ir.bands.kept import KeptMarks
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.runtime.inputs.remembered import positions_kept
 from sparsec.runtime.kernel import registered
-from sparsec.runtime.kv.keep import held_at, leave_marks, marks_there, seen_from, token_input
+from sparsec.runtime.kv.keep import held_at, leave_marks, marks_there, needed_for, seen_from, token_input
 from sparsec.runtime.kv.lists import DROPPED_AT, dense_words, has_any, words_of
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def _check_alike(
     are seen for these alone and by the same terms. layout: of what is seen anyway. words: [B, G, length, words]."""
     b, g, j = found.b, found.g, found.j
     named = (1 << of.share) - 1 << nth * of.share
-    marked = has_any(words[b, g, j], named)
-    _raise_at(~marked, found, f"expected groups of keys that `{name}` marks, got an unmarked one")
+    marked = has_any(words[b, g, j], named) & needed_for(of, words, lengths)[b, g, j]
+    _raise_at(~marked, found, f"expected groups of keys that `{name}` marks and a later query may see, got another")
     first = found.last[found.number]
     other = (words[b, g, j] != words[b[first], g[first], j[first]]).any(-1)
     apart, beside = torch.zeros_like(marked), torch.zeros_like(marked)
