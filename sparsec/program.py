@@ -285,7 +285,7 @@ class Pattern:
         if key not in self._resolved:
             found = sema.resolve(self._checked, self._binding, heads, kv_heads)
             if self._marked is not None:
-                found = replace(found, heads=sema.among(found.heads, self._marked))
+                found = replace(found, heads=sema.among_marked(found.heads, self._marked))
             self._resolved[key] = found
         return self._resolved[key]
 

@@ -1,6 +1,6 @@
 """The meaning of a file: `check` finds its problems, `instantiate` gives a pattern's terms head by head."""
 
-from sparsec.sema.among import among
+from sparsec.sema.among import among_marked
 from sparsec.sema.checked import CheckedFile, CheckedModel, CheckedPattern
 from sparsec.sema.driver import (
     Binding,
@@ -22,7 +22,7 @@ __all__ = [
     "CheckedModel",
     "CheckedPattern",
     "Resolved",
-    "among",
+    "among_marked",
     "bind",
     "check",
     "check_damaged",

@@ -10,7 +10,7 @@ from dataclasses import replace
 from sparsec.sema.model import Input, InputDecl, InputKind, Intersection, ResolvedPattern, Term
 
 
-def among(pattern: ResolvedPattern, name: str) -> ResolvedPattern:
+def among_marked(pattern: ResolvedPattern, name: str) -> ResolvedPattern:
     """Pairs of the pattern whose key is marked by input `name`, of kind tokens, which it does not declare yet."""
     marked = Input(len(pattern.inputs))
     found = {id(term): _both(term, marked) for term in pattern.terms}

@@ -26,7 +26,7 @@ class Even:
     amount: Amount
 
     def __call__(self, scores: Tensor, layer: int) -> Tensor:
-        best = scores.topk(count(self.amount, layer, scores.shape[2]), dim=2).indices
+        best = scores.topk(kept_count(self.amount, layer, scores.shape[2]), dim=2).indices
         return torch.zeros_like(scores, dtype=torch.bool).scatter_(2, best, True)
 
 
@@ -39,8 +39,10 @@ class Adaptive:
 
     def __call__(self, scores: Tensor, layer: int) -> Tensor:
         groups, length = scores.shape[1:]
-        each = count(self.amount, layer, length)
-        sure = Even(count(self.floor, layer, each))(scores, layer) if self.floor else torch.zeros_like(scores).bool()
+        each = kept_count(self.amount, layer, length)
+        sure = (
+            Even(kept_count(self.floor, layer, each))(scores, layer) if self.floor else torch.zeros_like(scores).bool()
+        )
         others = scores.masked_fill(sure, -torch.inf).flatten(1)
         best = others.topk(groups * each - int(sure[0].sum()), dim=1).indices
         return sure.flatten(1).scatter_(1, best, True).view_as(sure)
@@ -62,11 +64,11 @@ def budget_of(keep: Amount | Budget, layers: int) -> Budget:
         if isinstance(found.amount, Sequence) and len(found.amount) != layers:
             raise CallError(f"expected a budget for each of {layers} layers, got {len(found.amount)}")
         for layer in range(layers):
-            count(found.amount, layer, 1)
+            kept_count(found.amount, layer, 1)
     return found
 
 
-def count(amount: Amount, layer: int, length: int) -> int:
+def kept_count(amount: Amount, layer: int, length: int) -> int:
     """The keys of a KV group that stay of `length`: int(share * length) for a share. Raises CallError."""
     one = amount[layer] if isinstance(amount, Sequence) else amount
     if isinstance(one, float) and 0 < one <= 1:

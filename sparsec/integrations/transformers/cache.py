@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from sparsec.diagnostics.model import CallError
-from sparsec.integrations.transformers.prompts import Part
+from sparsec.integrations.transformers.prompts import PromptPart
 from sparsec.integrations.transformers.renewal import Renewal
 from sparsec.runtime.inputs.checks import InputTensors
 from sparsec.runtime.kv.cache import KVCache
@@ -45,7 +45,7 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
         """The keys by which the layer chooses what it attends to: [batch, columns, D] or [batch, heads, columns, D]."""
         self.renewals: dict[int, Renewal] = {}
         """Of some of `kvs`, by their places, what finds the keys with the most attention anew after each call."""
-        self.chunks: list[Part] = []
+        self.chunks: list[PromptPart] = []
         """Of a prompt that has not ended, for `compress`."""
 
     @property

@@ -23,7 +23,7 @@ from sparsec.integrations.transformers.cache import SPARE, SparseCache
 from sparsec.integrations.transformers.lists import Selector
 from sparsec.integrations.transformers.marks import CallMarks, Marks
 from sparsec.integrations.transformers.padding import new_tokens, token_spans
-from sparsec.integrations.transformers.prompts import given
+from sparsec.integrations.transformers.prompts import options_of
 from sparsec.integrations.transformers.selection import Selection
 from sparsec.runtime.build.ahead import build_ahead, side_by_side
 from sparsec.runtime.module import SparseAttention
@@ -200,7 +200,7 @@ class BeforeAttention:
         call = kwargs.get("sparsec_call")
         if isinstance(call, ModelCall) and call.selecting is not None and call.selecting.reads:
             assert isinstance(module.layer_idx, int)
-            call.selecting.seen[module.layer_idx] = given(args, kwargs)
+            call.selecting.seen[module.layer_idx] = options_of(args, kwargs)
 
 
 @dataclass(frozen=True, slots=True)

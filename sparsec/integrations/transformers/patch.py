@@ -30,7 +30,7 @@ from sparsec.integrations.transformers.hooks import (
 )
 from sparsec.integrations.transformers.lists import Selector
 from sparsec.integrations.transformers.marks import marks_of
-from sparsec.integrations.transformers.presses import Score, score_of
+from sparsec.integrations.transformers.presses import Score, scorer_of
 from sparsec.integrations.transformers.recovery import DENSE
 from sparsec.integrations.transformers.selection import KEPT, Selection
 from sparsec.integrations.transformers.trial import cache_argument, try_out
@@ -125,7 +125,7 @@ def compress(
     """
     decoder = decoder_of(model)
     before = _patch_of(decoder)
-    chosen = score_of(score, model, decoder)
+    chosen = scorer_of(score, model, decoder)
 
     def select(layers: int) -> Selection:
         return Selection(chosen, budget_of(keep, layers))

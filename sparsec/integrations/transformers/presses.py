@@ -32,7 +32,7 @@ class OfPress:
         if lent:
             module.add_module("rotary_emb", self.rotary)
         try:
-            options = {**prompt.options, "hidden_states": prompt.hidden_states}
+            options = dict(prompt.options)
             found: Tensor = self.press.score(module, prompt.hidden_states, prompt.k, prompt.v, None, options)
         except Exception as error:  # a press may raise any
             why = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
@@ -46,7 +46,7 @@ class OfPress:
         return found
 
 
-def score_of(given: Any, model: nn.Module, decoder: nn.Module) -> Score:
+def scorer_of(given: Any, model: nn.Module, decoder: nn.Module) -> Score:
     """Raises CallError for what is neither a function nor a press that scores."""
     if callable(getattr(given, "score", None)):
         prepare = getattr(given, "post_init_from_model", None)

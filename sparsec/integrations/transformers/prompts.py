@@ -16,17 +16,19 @@ from torch import Tensor, nn
 
 from sparsec.runtime.module import SparseAttention
 
-OF_TOKENS = ("position_embeddings", "position_ids")
+OF_TOKENS = ("hidden_states", "position_embeddings", "position_ids")
 """Arguments of attention modules that have a row for each token, in their second dimension."""
+Options = Mapping[str, Any]
+"""Those of `OF_TOKENS` that a module was given, by name: tensors, or tuples of them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prompt:
     """What a layer's attention has when a prompt ends, for B sequences of N tokens.
 
     q: [B, H, N, D]; of the last tokens alone where the model asks for no other queries. k: [B, G, N, D]. v: [B, G, N,
-    Dv]. scale: of the scores q.k. hidden_states: [B, N, width], what the attention module got; None where that is no
-    tensor for each token. options: those of its other arguments that have a row for each token, by name.
+    Dv]. scale: of the scores q.k. options: the arguments of the layer's attention module that have a row for each
+    token, by name: `hidden_states`, and the rotary embedding of their positions, in most models.
     """
 
     layer: int
@@ -35,9 +37,13 @@ class Prompt:
     k: Tensor
     v: Tensor
     scale: float
-    hidden_states: Tensor | None
-    options: Mapping[str, Any]
+    options: Options
     attn: SparseAttention = field(repr=False)
+
+    @property
+    def hidden_states(self) -> Tensor | None:
+        """[B, N, width], what the attention module got; None where that is no tensor with a row for each token."""
+        return self.options.get("hidden_states")
 
     @cached_property
     def mass(self) -> Tensor:
@@ -49,32 +55,23 @@ class Prompt:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
-    """Arguments of an attention module in a call: `hidden_states` and `options` as of `Prompt`, padding included."""
-
-    hidden_states: Tensor | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
+@dataclass(frozen=True, slots=True, eq=False)
+class PromptPart:
     """What a layer's attention was given in a call: of a prompt, or of a chunk of it."""
 
     q: Tensor
     k: Tensor
     v: Tensor
-    given: Given
+    options: Options
 
 
-def given(args: tuple[Any, ...], options: Mapping[str, Any]) -> Given:
-    """Of the arguments of an attention module those that `Prompt` has."""
-    hidden = options.get("hidden_states", args[0] if args else None)
+def options_of(args: tuple[Any, ...], named: Mapping[str, Any]) -> Options:
+    """Of the arguments of an attention module, the first of which are hidden states."""
+    found = {**dict(zip(OF_TOKENS, args[:1], strict=False)), **named}
+    hidden = found.get("hidden_states")
     if not isinstance(hidden, Tensor) or hidden.dim() != 3:
-        return Given()
-    tokens = hidden.shape[1]
-    kept = {name: options[name] for name in OF_TOKENS if _rows(options.get(name), tokens)}
-    return Given(hidden, kept)
+        return {}
+    return {name: found[name] for name in OF_TOKENS if _rows(found.get(name), hidden.shape[1])}
 
 
 def _rows(value: Any, tokens: int) -> bool:
@@ -83,7 +80,7 @@ def _rows(value: Any, tokens: int) -> bool:
     return isinstance(value, Tensor) and value.dim() > 1 and value.shape[1] == tokens
 
 
-def joined(parts: Sequence[Part]) -> Part:
+def whole_prompt(parts: Sequence[PromptPart]) -> PromptPart:
     """The chunks of a prompt as one; of queries those after the last that a chunk left out."""
     if len(parts) == 1:
         return parts[0]
@@ -92,16 +89,10 @@ def joined(parts: Sequence[Part]) -> Part:
         queries.insert(0, part.q)
         if part.q.shape[2] < part.k.shape[2]:
             break
-    all_given = [part.given for part in parts]
-    whole = Given()
-    if all(each.hidden_states is not None for each in all_given):
-        names = set.intersection(*(set(each.options) for each in all_given))
-        whole = Given(
-            torch.cat([each.hidden_states for each in all_given if each.hidden_states is not None], 1),
-            {name: _joined([each.options[name] for each in all_given]) for name in names},
-        )
     keys, values = (torch.cat([getattr(part, name) for part in parts], 2) for name in ("k", "v"))
-    return Part(torch.cat(queries, 2), keys, values, whole)
+    names = [name for name in OF_TOKENS if all(name in part.options for part in parts)]
+    options = {name: _joined([part.options[name] for part in parts]) for name in names}
+    return PromptPart(torch.cat(queries, 2), keys, values, options)
 
 
 def _joined(values: Sequence[Any]) -> Any:
@@ -111,17 +102,15 @@ def _joined(values: Sequence[Any]) -> Any:
 
 
 def prompts(
-    layer: int, module: nn.Module, attn: SparseAttention, part: Part, lengths: tuple[int, ...]
+    layer: int, module: nn.Module, attn: SparseAttention, part: PromptPart, lengths: tuple[int, ...]
 ) -> Iterator[tuple[list[int], Prompt]]:
     """The sequences of a batch by length, and a `Prompt` of each length; the last lengths[b] columns are row b's."""
     scale = part.q.shape[3] ** -0.5 if attn.scale is None else attn.scale
     for length in sorted(set(lengths) - {0}):
         rows = [row for row, each in enumerate(lengths) if each == length]
         q, k, v = (_cut(each, rows, min(length, each.shape[2]), 2) for each in (part.q, part.k, part.v))
-        hidden = part.given.hidden_states
-        hidden = None if hidden is None else _cut(hidden, rows, length, 1)
-        options = {name: _cut_any(value, rows, length) for name, value in part.given.options.items()}
-        yield rows, Prompt(layer, module, q, k, v, scale, hidden, options, attn)
+        options = {name: _cut_any(value, rows, length) for name, value in part.options.items()}
+        yield rows, Prompt(layer, module, q, k, v, scale, options, attn)
 
 
 def _cut(x: Tensor, rows: list[int], length: int, dim: int) -> Tensor:

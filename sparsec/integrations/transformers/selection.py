@@ -16,7 +16,7 @@ from sparsec.integrations.transformers.budgets import Budget
 from sparsec.integrations.transformers.cache import SparseCache, SparseCacheLayer
 from sparsec.integrations.transformers.marks import leave
 from sparsec.integrations.transformers.presses import Score
-from sparsec.integrations.transformers.prompts import Given, Part, joined, prompts
+from sparsec.integrations.transformers.prompts import Options, PromptPart, prompts, whole_prompt
 from sparsec.runtime.module import SparseAttention
 
 KEPT = "kept"
@@ -41,7 +41,7 @@ class Selection:
         return Selecting(self, reads=had < prompt, ends=columns == prompt, columns=columns)
 
     def marks(
-        self, layer: int, module: nn.Module, attn: SparseAttention, part: Part, lengths: tuple[int, ...]
+        self, layer: int, module: nn.Module, attn: SparseAttention, part: PromptPart, lengths: tuple[int, ...]
     ) -> Tensor:
         """bool [B, G, max(lengths)]: the keys that stay, by position. Raises CallError for other scores than wanted."""
         groups = part.k.shape[1]
@@ -68,7 +68,7 @@ class Selecting:
     reads: bool
     ends: bool
     columns: int
-    seen: dict[int, Given] = field(default_factory=dict)
+    seen: dict[int, Options] = field(default_factory=dict)
 
     def every_key(self, k: Tensor) -> dict[str, Tensor]:
         """The marks of the keys [B, G, N, D] of the call."""
@@ -86,10 +86,10 @@ class Selecting:
         v: Tensor,
     ) -> None:
         """After a layer's attention: notes a chunk, and drops keys where the prompt ends; q may have the last alone."""
-        layer.chunks.append(Part(q, k, v, self.seen.pop(number, Given())))
+        layer.chunks.append(PromptPart(q, k, v, self.seen.pop(number, {})))
         if not self.ends:
             return
-        whole, kv = joined(layer.chunks), layer.kv
+        whole, kv = whole_prompt(layer.chunks), layer.kv
         layer.chunks.clear()
         assert kv is not None
         if whole.k.shape[2] != self.columns:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import sparsec
 from sparsec.integrations.transformers import Prompt, adaptive
-from sparsec.integrations.transformers.budgets import Even, count
+from sparsec.integrations.transformers.budgets import Even, kept_count
 
 HEADS, GROUPS, LENGTH, DIM = 6, 2, 90, 8
 
@@ -24,7 +24,7 @@ def prompt(length: int = LENGTH, seed: int = 0) -> Prompt:
     attn = sparsec.compile(
         dense, heads=HEADS, kv_heads=GROUPS, head_dim=DIM, dtype=torch.float64, target="torch", device="cpu"
     )
-    return Prompt(0, nn.Identity(), 2 * q, k, v, DIM**-0.5, None, {}, attn)
+    return Prompt(0, nn.Identity(), 2 * q, k, v, DIM**-0.5, {}, attn)
 
 
 def kept(scores: Tensor, keys: int) -> list[list[set[int]]]:
@@ -78,7 +78,7 @@ def test_pyramidkv(share: float, layers: int) -> None:
     found = pyramidkv.shares(share, layers, beta=20)
     assert [1000 * each for each in found] == pytest.approx(published.pyramidkv(1000 * share, layers, 1000, 20))
     assert sum(found) / layers == pytest.approx(share)
-    assert all(0 < count(found, layer, 1000) <= 1000 for layer in range(layers))
+    assert all(0 < kept_count(found, layer, 1000) <= 1000 for layer in range(layers))
 
 
 def test_pyramidkv_of_one_layer() -> None:
