@@ -30,8 +30,8 @@ from sparsec.integrations.transformers.hooks import (
 )
 from sparsec.integrations.transformers.lists import Selector
 from sparsec.integrations.transformers.marks import marks_of
+from sparsec.integrations.transformers.own import own_program
 from sparsec.integrations.transformers.presses import Score, scorer_of
-from sparsec.integrations.transformers.recovery import DENSE
 from sparsec.integrations.transformers.selection import KEPT, Selection
 from sparsec.integrations.transformers.trial import cache_argument, try_out
 from sparsec.program import Pattern, Program, load, parse
@@ -112,12 +112,12 @@ def compress(
     group, those with the highest scores: a share (0.2), a number (512), one of these for each layer, or `adaptive` of
     any of these; or a function (scores [B, G, N], layer) -> bool [B, G, N]. rollback, target: as for `apply`.
 
-    A prompt, the first call on an empty cache, attends as before: densely or, in a model that `apply` gave a pattern,
-    by its pattern. Its chunks too, where `generate()` reads it by `prefill_chunk_size`, or `new_cache` knows its
-    length; all that the layers attend with is then held until it ends. Then layer by layer the keys are scored, and
-    those that do not stay are dropped: their memory is given back, by sequence and KV group, where the target can.
-    New tokens see the keys that stay and one another, within the pattern, at their own positions. Without a cache
-    the model attends as before.
+    A prompt, the first call on an empty cache, attends as before: as the model's own layers do, which see all keys, a
+    window or a chunk; or by the patterns that `apply` gave it. So do its chunks, where `generate()` reads it by
+    `prefill_chunk_size`, or `new_cache` knows its length; what the layers attend with is then held until it ends. Then
+    layer by layer the keys are scored, and those that do not stay are dropped: their memory is given back, by sequence
+    and KV group, where the target can. New tokens see the keys that stay and one another, within the pattern, at their
+    own positions. Without a cache the model attends as before.
 
     Rows of a batch are scored by length, without their padding. Returns `model`, changed in place; `remove` undoes
     it, pattern and all. What is saved is the pattern alone. Raises CallError for what `apply` refuses, for a pattern
@@ -131,10 +131,8 @@ def compress(
         return Selection(chosen, budget_of(keep, layers))
 
     if before is None:
-        try:
-            return _apply(model, parse(DENSE), rollback=rollback or 0, target=target, select=select)
-        except CallError as error:
-            raise CallError(f"{error}; apply(model, ...) gives it a pattern of its own first") from error
+        own, whole = own_program(decoder)
+        return _apply(model, own, replace_window=whole, rollback=rollback or 0, target=target, select=select)
     saved: Any = model.config.sparsec  # type: ignore[union-attr]  # set by `apply`
     return _apply(
         model,

@@ -11,6 +11,7 @@ import torch
 from test_transformers_compress import by_mass, held, run
 from test_transformers_profile import HEADS, KV_HEADS, LAYERS, LENGTH, NEW, generated, llama, prompt
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from sparsec.diagnostics.model import CallError
@@ -194,19 +195,40 @@ def test_what_else_is_refused() -> None:
         new_cache(model, 9, prompt=0)
 
 
-def test_a_model_that_needs_more_than_a_dense_pattern_is_given_one_first() -> None:
-    from transformers import MistralConfig, MistralForCausalLM
-
-    sizes = llama().config.to_dict()
-    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    config = {name: sizes[name] for name in (*names, "num_key_value_heads", "initializer_range")}
+def model_of(kind: str, **changes: Any) -> PreTrainedModel:
+    own = llama().config.to_dict()
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim")
+    sizes = {name: own[name] for name in (*names, "num_key_value_heads", "initializer_range", "eos_token_id")}
     torch.manual_seed(3)
-    model = MistralForCausalLM(MistralConfig(**config, sliding_window=20)).eval()
-    with pytest.raises(
-        CallError, match=r"sliding_window 20.*; apply\(model, ...\) gives it a pattern of its own first"
-    ):
+    config = AutoConfig.for_model(kind, **{**sizes, "pad_token_id": 0, **changes})
+    return AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+
+
+OWN: dict[str, tuple[str, dict[str, Any]]] = {
+    "windows": ("mistral", {"sliding_window": 9}),
+    "some windows": ("gemma3_text", {"sliding_window": 9, "layer_types": ["sliding_attention", "full_attention"] * 2}),
+    "a soft cap": ("gemma2", {"sliding_window": 9, "layer_types": ["full_attention", "sliding_attention"] * 2}),
+    "sinks": ("gpt_oss", {"sliding_window": 9, "layer_types": ["sliding_attention", "full_attention"] * 2}),
+    "chunks": ("llama4_text", {"attention_chunk_size": 8, "layer_types": ["chunked_attention", "full_attention"] * 2}),
+}
+
+
+@pytest.mark.parametrize("case", OWN)
+def test_a_model_keeps_what_its_own_attention_has(case: str) -> None:
+    kind, changes = OWN[case]
+    more = {"num_local_experts": 2, "num_experts_per_tok": 1} if kind in ("gpt_oss", "llama4_text") else {}
+    model, ids = model_of(kind, num_hidden_layers=4, **changes, **more), prompt()
+    wanted = generated(model, ids)
+    out = generated(compress(model, first_number, 1.0, target="torch"), ids)
+    assert torch.equal(out.sequences, wanted.sequences)
+    for logits, own in zip(out.logits, wanted.logits, strict=True):
+        torch.testing.assert_close(logits, own, atol=2e-4, rtol=1e-3)
+    less = generated(compress(model, first_number, 0.3), ids)
+    assert torch.equal(less.logits[0], out.logits[0]) and not torch.equal(less.logits[1], out.logits[1])
+
+
+def test_layers_of_another_kind_are_refused() -> None:
+    model = llama()
+    model.config.layer_types = ["full_attention", "other_attention", "full_attention"]
+    with pytest.raises(CallError, match="expected replace_window=True, for layer 1 of the model has its own other_att"):
         compress(model, by_mass, 0.3, target="torch")
-    wanted = model.generate(prompt(), max_new_tokens=NEW, do_sample=False, pad_token_id=0)
-    apply(model, "pattern p { causal attend window(20) }", replace_window=True, target="torch")
-    compress(model, by_mass, 1.0)
-    assert torch.equal(model.generate(prompt(), max_new_tokens=NEW, do_sample=False, pad_token_id=0), wanted)
