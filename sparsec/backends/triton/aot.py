@@ -39,6 +39,7 @@ from sparsec.ir.bands.band import Asks
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.launch import BackwardLaunch, CachedLaunch, LaunchClass, LaunchPlan
+from sparsec.plan.list_shapes import gather_rows, gather_shape, kept_shape
 from sparsec.plan.target import (
     MERGED,
     PLAIN,
@@ -47,9 +48,6 @@ from sparsec.plan.target import (
     WALKED_TILES,
     LaunchShape,
     decode_rows,
-    gather_rows,
-    gather_shape,
-    kept_shape,
     shared_memory_bytes,
 )
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from sparsec.backends.triton.launches import KernelEntry, launch
 from sparsec.ir.bands.band import Asks
 from sparsec.plan.launch import LaunchClass, LaunchPlan
-from sparsec.plan.target import PLAIN, WALKED_TILES, gather_rows, gather_shape
+from sparsec.plan.list_shapes import gather_rows, gather_shape
+from sparsec.plan.target import PLAIN, WALKED_TILES
 from sparsec.runtime.devices import device_tensor
 
 

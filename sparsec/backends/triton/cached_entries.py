@@ -19,6 +19,7 @@ from sparsec.ir.bands.kept import KeptMarks
 from sparsec.ir.bands.liveness import Region
 from sparsec.plan.heads import PackTable
 from sparsec.plan.launch import CachedLaunch, LaunchClass
+from sparsec.plan.list_shapes import gather_rows, gather_shape, kept_shape
 from sparsec.plan.target import (
     DECODE_ROWS,
     MERGED,
@@ -29,9 +30,6 @@ from sparsec.plan.target import (
     decode_program_rows,
     decode_rows,
     decode_splits,
-    gather_rows,
-    gather_shape,
-    kept_shape,
 )
 from sparsec.runtime.devices import device_tensor
 

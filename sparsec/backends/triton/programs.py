@@ -12,7 +12,8 @@ from sparsec.ir.bands.band import Asks
 from sparsec.ir.bands.kept import KeptMarks
 from sparsec.plan.heads import Table
 from sparsec.plan.launch import CachedLaunch, LaunchClass, LaunchPlan
-from sparsec.plan.target import STORE_ROWS, SUM_ROWS, decode_rows, gather_rows, gather_shape
+from sparsec.plan.list_shapes import gather_rows, gather_shape
+from sparsec.plan.target import STORE_ROWS, SUM_ROWS, decode_rows
 from sparsec.sema.model import Documents
 
 LISTED = "list_{}"
