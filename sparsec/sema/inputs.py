@@ -5,6 +5,7 @@ Invariant: `kind_text` of a declaration, read as a kind again, gives the same ki
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -52,3 +53,8 @@ def settled(inputs: Sequence[InputDecl], block: int) -> tuple[InputDecl, ...]:
 def input_names(inputs: Sequence[InputDecl]) -> tuple[str, ...]:
     """The names of inputs, in the order of their ordinals."""
     return tuple(decl.name for decl in inputs)
+
+
+def named(text: str, inputs: Sequence[InputDecl]) -> str:
+    """The canonical text of terms, which has the ordinals of inputs, with their names."""
+    return re.sub(r"\binput(\d+)\b", lambda found: inputs[int(found[1])].name, text)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sparsec.ir.bands.band import Band, Congruence
+from sparsec.ir.bands.band import Asks, Band, Congruence
 from sparsec.ir.bands.bounds import Base, Bound, never_above, query
 from sparsec.ir.bands.normalise import implies
 
@@ -112,8 +112,10 @@ def _reasons(band: Band) -> list[Growth]:
         reasons.append("every key is at the right distance from some later query")
     if band.lists:
         reasons.append("a later query may draw any block")
-    if any(not test.negated for test in band.inputs):
-        reasons.append("an input may name any key")
+    named = [test.asks for test in band.inputs if not test.negated]
+    if named:
+        drops = " until `KVCache.keep` takes its mark away" if Asks.MARKED in named else ""
+        reasons.append(f"an input may name any key{drops}")
     if any(bound.base is Base.END for bound in band.upper):
         reasons.append("a bound that counts back from the end reaches every key in time")
     return [Growth(band.origin, reason) for reason in reasons]

@@ -17,6 +17,7 @@ from sparsec.ir.tiles.project import project
 from sparsec.plan.build import fitting_tiles, head_class_of
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.kv.layout import CacheLayout, SlotMap, shape_of, shared_numbers, slot_map_of
+from sparsec.sema.inputs import named
 from sparsec.sema.model import Documents, ResolvedPattern
 
 
@@ -72,12 +73,14 @@ def cache_layout(pattern: ResolvedPattern, bands_of: HeadBands, effort: Effort) 
                 raise type(error)(f"{error} for the heads of KV group {group} together", group) from error
             for band in bands:
                 if not is_causal(band):
-                    raise NoCache(f"`{band.origin or 'its set'}` lets a query attend to a later key")
+                    origin = named(band.origin, pattern.inputs) or "its set"
+                    raise NoCache(f"`{origin}` lets a query attend to a later key")
             found[key] = regions(bands)
         groups.append(found[key][0])
         growth += found[key][1]
     first = {each.reason: each for each in reversed(growth)}  # one of each kind says enough
-    return CacheLayout(tuple(groups), tuple(reversed(first.values())))
+    said = (replace(each, origin=named(each.origin, pattern.inputs)) for each in reversed(first.values()))
+    return CacheLayout(tuple(groups), tuple(said))
 
 
 def plan_cached(

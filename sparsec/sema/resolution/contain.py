@@ -9,6 +9,7 @@ from sparsec.sema import model
 from sparsec.sema.builtins import End
 from sparsec.sema.model import RunTimeLength, Term
 from sparsec.sema.node import Node
+from sparsec.sema.printer import term_text
 from sparsec.sema.resolution.values import Evaluator
 from sparsec.sema.terms import Sized
 
@@ -32,8 +33,10 @@ def note_contained(node: Node, args: tuple[Node, ...], parts: list[Sized], block
             elif key not in run.contained and isinstance(inner.term, model.At) and isinstance(outer.term, model.At):
                 idle = (args[i], inner.term) if node.op == "|" else (args[k], outer.term)
                 operation = "union" if node.op == "|" else "intersection"
-                texts = (inner.term.origin.text, outer.term.origin.text, idle[1].origin.text, operation)
-                run.contained[key] = dict(zip(("inner", "outer", "redundant", "operation"), texts, strict=True))
+                names = tuple(run.input_ordinals)
+                texts = (term_text(each, names) for each in (inner.term, outer.term, idle[1]))
+                said = (*texts, operation)
+                run.contained[key] = dict(zip(("inner", "outer", "redundant", "operation"), said, strict=True))
                 run.idle[key] = idle[0]
 
 

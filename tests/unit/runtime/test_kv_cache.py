@@ -137,6 +137,18 @@ def test_growth_is_said() -> None:
         drawn.new_cache(1, 100)
 
 
+def test_growth_for_an_input_has_its_name() -> None:
+    text = "pattern p { input picks : rows input heard : tokens causal attend picks | (heard & window(9)) | heard }"
+    attn = sparsec.compile(text, heads=2, head_dim=16, target="torch")
+    with pytest.warns(UserWarning) as caught:
+        attn.new_cache(1, 100)
+    assert [str(each.message) for each in caught] == [
+        "the cache keeps every key for `line 1: picks & line 1: causal`: an input may name any key",
+        "the cache keeps every key for `line 1: heard & line 1: causal`: an input may name any key until "
+        "`KVCache.keep` takes its mark away",
+    ]
+
+
 @pytest.mark.parametrize(
     ("terms", "slots"),
     [
