@@ -14,12 +14,14 @@ from sparsec.bench.baseline_names import BASELINES, DENSE, USUAL, USUAL_WITH_INP
 from sparsec.bench.cached import CachedFigures, cached_table, measure_cached
 from sparsec.bench.forward import Measurement, launched_lines, measure
 from sparsec.bench.gradients import GRADIENT_BASELINES, GradientFigures, gradients_table, measure_gradients
+from sparsec.bench.kept import KeptFigures, kept_table, measure_kept
 from sparsec.cli.inputs import InputSources, inputs_option
 from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolved
 from sparsec.cli.show import LENGTH_LIMIT
 from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.tables import duration, percent, table
 from sparsec.sema.inputs import OF_KEYS
+from sparsec.sema.model import InputKind
 from sparsec.sema.shapes import Sizes
 
 if TYPE_CHECKING:
@@ -51,6 +53,13 @@ if TYPE_CHECKING:
 @click.option("--backward", is_flag=True, help="Time forward and backward together, and backward alone.")
 @click.option("--decode", is_flag=True, help="Time one token over the KV cache; baselines keep every key.")
 @click.option(
+    "--keep",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="With --decode, of a pattern with inputs of kind tokens: time a token over a cache that keeps this share of "
+    "all keys, beside one that keeps all, SDPA, and a window of as many keys.",
+)
+@click.option(
     "--prefill-chunk", type=click.IntRange(1), metavar="M", help="Time a chunk of M tokens over the KV cache, likewise."
 )
 @click.option("--repeats", type=click.IntRange(1), default=7, show_default=True, help="Rounds; the median counts.")
@@ -70,6 +79,7 @@ def bench(
     against: str | None,
     backward: bool,
     decode: bool,
+    keep: float | None,
     prefill_chunk: int | None,
     repeats: int,
     form: str,
@@ -88,12 +98,17 @@ def bench(
     new = 1 if decode else prefill_chunk
     if new is not None and new > min(lengths):
         raise click.UsageError(f"expected a chunk of at most --seq-len {min(lengths)} tokens, got {new}")
+    if keep is not None and (not decode or against is not None):
+        raise click.UsageError("expected --keep with --decode and without --against")
     pattern = choose(open_program(file), name, settings, or_first=True)
     found = resolved(pattern, heads, kv_heads)
-    sources.check(found)
+    if keep is not None and {each.kind for each in found.inputs} != {InputKind.TOKENS}:
+        raise click.UsageError("expected a pattern with inputs of kind tokens alone for --keep, got another")
+    if keep is None:
+        sources.check(found)
     usual = USUAL_WITH_INPUTS if found.inputs else (*USUAL, "eager") if backward else USUAL
     named = _named_baselines(against, GRADIENT_BASELINES if backward else BASELINES, usual)
-    if new is not None and any(input_.kind in OF_KEYS for input_ in found.inputs):
+    if keep is None and new is not None and any(input_.kind in OF_KEYS for input_ in found.inputs):
         raise click.UsageError("expected no inputs that speak of keys with --decode or --prefill-chunk, got some")
     with progress() as report:
         report("importing torch")
@@ -101,7 +116,7 @@ def bench(
         from sparsec.bench.baselines import baselines_on, make_case, simplifications
 
         cases = [make_case(found, batch, length, head_dim, dtype, device) for length in lengths]
-        if found.inputs:
+        if found.inputs and keep is None:
             report("drawing the inputs")
             cases = [replace(case, given=sources.tensors(found, _sizes(case, new), case.device)) for case in cases]
         baselines = baselines_on(cases[0].device, named)
@@ -117,8 +132,11 @@ def bench(
         measured: list[Measurement] = []
         gradients: list[GradientFigures] = []
         cached: list[CachedFigures] = []
+        kept: list[KeptFigures] = []
         for case in cases:
-            if new is not None:
+            if keep is not None:
+                kept.append(measure_kept(attn, case, keep, repeats=repeats, report=report))
+            elif new is not None:
                 cached.append(measure_cached(attn, case, new, baselines, repeats=repeats, report=report))
             elif backward:
                 gradients.append(measure_gradients(attn, case, baselines, repeats=repeats, report=report))
@@ -134,15 +152,17 @@ def bench(
         "kv_heads": found.kv_heads,
         "head_dim": head_dim,
         "repeats": repeats,
-        **({"inputs": sources.described(found).removeprefix("inputs ")} if found.inputs else {}),
+        **({"inputs": sources.described(found).removeprefix("inputs ")} if found.inputs and keep is None else {}),
     }
-    simpler = simplifications(found, baselines)
+    simpler = () if keep is not None else simplifications(found, baselines)
     if form == "json":
-        results = [each.as_dict() for each in measured or gradients or cached]
+        results = [each.as_dict() for each in measured or gradients or cached or kept]
         click.echo(json.dumps({**setting, "simplifications": simpler, "results": results}, indent=2))
         return
     click.echo("\n".join([", ".join(f"{key} {value}" for key, value in setting.items()), *simpler, ""]))
-    if cached:
+    if kept:
+        click.echo(kept_table(kept))
+    elif cached:
         click.echo(cached_table(cached, baselines))
     else:
         click.echo(gradients_table(gradients, baselines) if backward else _table(measured, baselines))

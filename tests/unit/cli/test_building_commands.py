@@ -90,6 +90,22 @@ def test_bench_of_the_gradients(good: Path) -> None:
     assert invoke("bench", good, "--against", "eager").exit_code == 2
 
 
+def test_bench_of_a_cache_that_drops_keys(good: Path) -> None:
+    arguments = "--seq-len", "256", "--head-dim", "16", "--repeats", "1", "--device", "cpu", "--decode"
+    assert invoke("bench", good, *arguments, "--keep", "0.25").exit_code == 2, "no input of kind tokens"
+    good.write_text("pattern p { heads 4 kv 2 input kept : tokens causal attend window(8) | kept }")
+    result = invoke("bench", good, *arguments, "--keep", "0.25", "--format", "json")
+    assert result.exit_code == 0, result.output
+    (found,) = json.loads(result.stdout)["results"]
+    names = ["dense", "masked", "kept", "window"]
+    assert list(found["ms"]) == list(found["bytes"]) == names and found["keep"] == 0.25
+    key = 2 * 16 * 4
+    assert found["bytes"]["dense"] == 256 * 2 * key and found["bytes"]["window"] * 2 < found["bytes"]["dense"]
+    assert found["kept_keys_bytes"] < found["bytes"]["kept"] < found["bytes"]["masked"]
+    assert invoke("bench", good, *arguments, "--keep", "0.25", "--against", "sdpa").exit_code == 2
+    assert invoke("bench", good, *arguments[:-1], "--keep", "0.25").exit_code == 2, "without --decode"
+
+
 def test_bench_as_a_table(good: Path) -> None:
     result = invoke("bench", good, "--seq-len", "128", "--head-dim", "16", "--against", "none", "--repeats", "1")
     assert result.exit_code == 0, result.output
