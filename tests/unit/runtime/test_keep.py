@@ -209,3 +209,20 @@ def test_copies_and_states(attn: SparseAttention) -> None:
 def test_kernels_without_lists_say_so() -> None:
     with pytest.raises(CallError, match="expected a module with kernels for `keep`"):
         no_kept()
+
+
+def test_inputs_are_checked_after_calls_that_were_right() -> None:
+    attn = sparsec.compile(
+        "pattern p { heads 2 kv 1 input kept : tokens causal attend kept }", head_dim=8, target="torch", device="cpu"
+    )
+    q, k = torch.randn(1, 2, 5, 8), torch.randn(1, 1, 5, 8)
+    right = torch.ones((1, 1, 5), dtype=torch.bool)
+    wanted = attn(q, k, k, inputs={"kept": right})
+    for wrong in (right[..., :4], right.to(torch.int32), right.expand(3, -1, -1), (right, right), None):
+        with pytest.raises(CallError, match="input"):
+            attn(q, k, k, inputs={"kept": wrong})
+        assert torch.equal(attn(q, k, k, inputs={"kept": right}), wanted)
+    with pytest.raises(CallError, match="input"):
+        attn(q, k, k, inputs={"keep": right})
+    with pytest.raises(CallError, match="input"):
+        attn(q[:, :, :4], k[:, :, :4], k[:, :, :4], inputs={"kept": right})
