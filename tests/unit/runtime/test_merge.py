@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import Tensor
 
 import sparsec
+from sparsec.backends.triton.kernel import interpreted
 from sparsec.diagnostics.model import CallError
 from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.module import SparseAttention
@@ -224,3 +228,18 @@ def test_copies_states_and_truncation(attn: SparseAttention) -> None:
     fork.reorder([1, 0])
     q, k, v = (each[[1, 0]] for each in call)
     assert torch.equal(attn(q, k, v, cache=fork, inputs=said(1)), wanted[[1, 0]])
+
+
+@pytest.mark.skipif(not interpreted(), reason="runs in a process of its own")
+def test_a_step_by_triton() -> None:
+    test_a_step_is_attention_to_centroids_that_weigh_as_many_keys(module(target="triton"))
+
+
+@pytest.mark.kernels
+@pytest.mark.skipif(interpreted(), reason="already there")
+def test_in_the_interpreter() -> None:
+    """Triton decides at import whether it interprets."""
+    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-k", "by_triton", __file__]
+    done = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
