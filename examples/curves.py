@@ -1,4 +1,4 @@
-"""Losses by step -> a table of numbers and a picture of curves, as text; the models keep their order in both."""
+"""Numbers of several models -> tables and pictures of them, as text; the models keep their order in both."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ import math
 import statistics
 from collections.abc import Sequence
 
-COLOURS = {"dense": "#444444", "s2": "#c2410c", "longgen": "#1d4ed8"}
+COLOURS = {
+    "dense": "#444444",
+    "s2": "#c2410c",
+    "longgen": "#1d4ed8",
+    "FastGen": "#c2410c",
+    "SnapKV": "#1d4ed8",
+    "AdaKV": "#15803d",
+    "streaming": "#a16207",
+}
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -57,4 +65,31 @@ def picture(ends: list[int], lines: dict[str, list[float]], title: str) -> str:
         colour = COLOURS[name]
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"{dashes}/>')
         parts.append(f'<text x="{width - right - 70}" y="{top + 18 * (n + 1)}" fill="{colour}">{name}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def trade(lines: dict[str, list[tuple[float, float]]], title: str) -> str:
+    """Values found (up) by bytes kept (to the right), both from 0 to 1, a line of points for each method; SVG text."""
+    width, height, left, top, right, bottom = 640, 360, 52, 36, 110, 40
+    wide, high = width - left - right, height - top - bottom
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="12">',
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+        f'<text x="{left}" y="20" font-size="13">{title}</text>',
+    ]
+    for n in range(6):
+        x, y, label = left + wide * n / 5, top + high * (5 - n) / 5, f"{20 * n}%"
+        parts.append(f'<path d="M{left} {y:.1f}H{left + wide}" stroke="#dddddd"/>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{height - bottom + 18}" text-anchor="middle">{label}</text>')
+    middle = left + wide / 2
+    parts.append(f'<text x="{middle:.0f}" y="{height - 6}" text-anchor="middle">of the dense cache\'s bytes</text>')
+    for n, (name, line) in enumerate(lines.items()):
+        colour, at = COLOURS[name], [(left + wide * x, top + high * (1 - y)) for x, y in line]
+        joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
+        parts.append(f'<polyline points="{joined}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>' for x, y in at]
+        parts.append(f'<circle cx="{left + wide + 22}" cy="{top + 14 + 18 * n}" r="4" fill="{colour}"/>')
+        parts.append(f'<text x="{left + wide + 32}" y="{top + 18 + 18 * n}" fill="{colour}">{name}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
