@@ -74,7 +74,7 @@ class KernelFrame:
 
     @classmethod
     def of(cls, plan: KernelPlan, program: TileProgram, *, of_keys: bool, listed: bool = False) -> KernelFrame:
-        marks = KeptMarks(token_ordinals(plan.declared), plan.share, ())
+        marks = KeptMarks(token_ordinals(plan.declared), plan.share, (), ())
         sizes = program.query_tile, program.key_tile, of_keys, marks
         match plan.documents:
             case Documents.NONE:

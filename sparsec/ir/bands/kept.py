@@ -38,7 +38,7 @@ class KeptMarks:
     ordinals: tuple[int, ...]
     share: int
     needs: tuple[tuple[Need, ...], ...]
-    apart: tuple[str, ...] = ()
+    apart: tuple[str, ...]
 
     @property
     def bits(self) -> int:
@@ -84,7 +84,7 @@ def beside_lists(bands: HeadBands) -> HeadBands:
 def kept_marks(bands: HeadBands, inputs: tuple[InputDecl, ...], kv_heads: int) -> KeptMarks:
     """Which keys the lists of each group have, by the bands of a cache without lists."""
     ordinals, share = token_ordinals(inputs), len(bands) // kv_heads
-    marks = KeptMarks(ordinals, share, ())
+    marks = KeptMarks(ordinals, share, (), ())
     needs: list[dict[Region, int]] = [{} for _ in range(kv_heads)]
     for head, own in enumerate(bands):
         for band in filter(lists_keys, own):
