@@ -157,13 +157,13 @@ def compile_ahead_cached(
     built = []
     for n, launched in enumerate(launch.chunks.classes):
         tiles, shape = (launched.query_tile, launched.key_tile), launch.chunk_shape(launched, target)
-        rows = any(hasattr(module, f"gather_attend_{m}") for m in range(len(launch.chunks.classes)))
-        of_lists = rows or hasattr(module, f"kept_attend_{n}")
+        gathers = any(hasattr(module, f"gather_attend_{m}") for m in range(len(launch.chunks.classes)))
+        of_lists = gathers or hasattr(module, f"kept_attend_{n}")
         request = _Request(launch.chunks, target, gpu, shape, tiles, allow_tf32, gathers=of_lists)
         programs = of_chunks(f"attend_{n}", launch, launched, target)
         built += _of_class(module, f"attend_{n}", launched, request, programs, _members(launch, launched, target))
         most = decode_rows(target, launch.few.widest, launch.few.dtype)
-        built += _of_lists(module, f"kept_attend_{n}", replace(request, rows=most, gathers=rows), programs)
+        built += _of_lists(module, f"kept_attend_{n}", replace(request, rows=most, gathers=gathers), programs)
     for n, launched in enumerate(launch.few.classes):
         tiles, shape = (launched.query_tile, launched.key_tile), launch.decode_shape(launched, target, rows)
         request = _Request(launch.few, target, gpu, shape, tiles, allow_tf32, rows=rows)
