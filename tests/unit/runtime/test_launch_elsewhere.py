@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from triton.runtime.jit import JITFunction
 
 import sparsec
 from sparsec.backends.triton import programs, stored
+from sparsec.backends.triton.backend import BACKEND
 from sparsec.backends.triton.programs import Programs
 from sparsec.plan.launch import Launches
 from sparsec.runtime.build.artefact import compile_to_directory, load_compiled
@@ -282,16 +284,13 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example, a driver for it, and the folder whose kernel it launches."""
     made = tmp_path_factory.mktemp("launcher")
     pattern = sparsec.load(EXAMPLES / "dense.sparse").pattern()
-    compile_to_directory(
-        pattern,
-        made / "dense",
-        target="cuda:90",
-        heads=HEADS,
-        kv_heads=KV_HEADS,
-        head_dim=32,
-        dtype="bfloat16",
-        gradients=False,
-    )
+    request = request_for(pattern, 32, 32, torch.bfloat16, HEADS, KV_HEADS)
+    built = BACKEND.build(request.compilation("cuda:90"), ["forward"], lambda _: None)  # the kernel that is launched
+    (kernel,) = built.kernels
+    files = {**built.files, "launch.json": json.dumps(asdict(kernel)["launch"]).encode()}
+    (made / "dense").mkdir()
+    for name, data in files.items():
+        (made / "dense" / name).write_bytes(data)
     options = ("-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-I", str(made / "dense"), "-isystem", str(INCLUDE))
     for source, output, more in (
         (EXAMPLES / "launch.cpp", "launch", ()),
@@ -310,11 +309,10 @@ def run(launcher: Path, **environment: str) -> subprocess.CompletedProcess[str]:
 
 @compiles
 @pytest.mark.kernels
-def test_the_example_launches_a_kernel_as_the_manifest_says(launcher: Path) -> None:
+def test_the_example_launches_a_kernel_as_its_record_says(launcher: Path) -> None:
     done = run(launcher, LD_LIBRARY_PATH=str(launcher))
     assert (done.returncode, done.stderr) == (0, "")
-    manifest = json.loads((launcher / "dense" / "manifest.json").read_text())
-    (said,) = (kernel["launch"] for kernel in manifest["kernels"] if kernel["name"] == "forward_0")
+    said = json.loads((launcher / "dense" / "launch.json").read_text())
     programs = value(said["programs"], {"batch": 1, "nq": 1000, "q0": 0})
     boxes = [
         f"map {each['element']} of 32 1000 {KV_HEADS} in {each['box'][3]} x {each['box'][2]}, swizzle {each['swizzle']}"
