@@ -17,7 +17,15 @@ from transformers.masking_utils import sdpa_mask
 
 from sparsec.diagnostics.model import CallError
 from sparsec.integrations.transformers.cache import SparseCache
-from sparsec.integrations.transformers.lists import LISTS, MASKED, Fed, Selector, from_first_token, given_lists
+from sparsec.integrations.transformers.lists import (
+    LISTS,
+    MASKED,
+    Fed,
+    Selector,
+    from_first_token,
+    given_lists,
+    selected,
+)
 from sparsec.integrations.transformers.marks import CallMarks
 from sparsec.integrations.transformers.modifiers import check_options
 from sparsec.integrations.transformers.padding import Spans
@@ -27,6 +35,7 @@ from sparsec.program import Pattern
 from sparsec.runtime.compile import compile
 from sparsec.runtime.inputs.checks import InputTensors
 from sparsec.runtime.module import SparseAttention
+from sparsec.sema.inputs import input_names
 from sparsec.sema.model import Score
 
 IMPLEMENTATION = "sparsec"
@@ -63,9 +72,11 @@ class LayerKernels:
         return found
 
     @property
-    def declares(self) -> bool:
-        """Whether the pattern has inputs beside the lists that the model gives, and the marks that are made."""
-        return len(self.pattern.resolve(self.heads, self.kv_heads).inputs) > (self.fed is not None) + len(self.made)
+    def selected(self) -> tuple[str, ...]:
+        """The pattern's inputs that a selector gives: all but the model's own lists, and the marks that are made."""
+        given = self.made if self.fed is None else (*self.made, self.fed.name)
+        inputs = self.pattern.resolve(self.heads, self.kv_heads).inputs
+        return tuple(name for name in input_names(inputs) if name not in given)
 
     def __getstate__(self) -> dict[str, Any]:
         return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "compiled"}
@@ -209,7 +220,8 @@ def _inputs(
 ) -> dict[str, InputTensors] | None:
     """The tensors of the pattern's inputs for one call of a layer's attention; `padding`: see `ModelCall`, `renewed`:
     `CallMarks.of_keys`."""
-    found = dict(call.selector(layer, q, k)) if call.selector is not None and kernels.declares else {}
+    wanted = kernels.selected if call.selector is not None else ()
+    found = selected(call.selector, wanted, layer, q, k) if call.selector is not None and wanted else {}
     if call.marks is not None:
         found |= call.marks.of_keys(kernels.made, k, renewed=renewed)
     if call.selecting is not None:

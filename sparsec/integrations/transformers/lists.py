@@ -78,6 +78,18 @@ def _names(inputs: list[InputDecl]) -> str:
     return ", ".join(repr(each.name) for each in inputs)
 
 
+def selected(selector: Selector, wanted: tuple[str, ...], layer: int, q: Tensor, k: Tensor) -> dict[str, InputTensors]:
+    """What a selector gives one call of a layer. Raises CallError unless it is a tensor, or a pair, for each name."""
+    found: object = selector(layer, q, k)
+    names = ", ".join(map(repr, wanted))
+    if not isinstance(found, Mapping):
+        raise CallError(f"expected inputs= to return a dict with {names} for layer {layer}, got {type(found).__name__}")
+    if set(found) != set(wanted):
+        given = ", ".join(map(repr, found)) or "none"
+        raise CallError(f"expected inputs= to return {names} for layer {layer}, got {given}")
+    return dict(found)
+
+
 def given_lists(of: Fed, options: Mapping[str, Any], before: int) -> Tensor:
     """int [B, X, N, c] of a call's queries; the first `before` of them, which the model left out, list nothing."""
     lists: Tensor = options[of.argument]

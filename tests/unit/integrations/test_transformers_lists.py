@@ -187,3 +187,21 @@ def test_what_a_model_and_a_pattern_lack(make: object, text: str, message: str) 
     assert callable(make)
     with pytest.raises(sparsec.SparsecError, match=message):
         apply(make(), sparsec.parse(text), target="torch")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"spots": None}, "expected inputs= to return 'marks' for layer 0, got 'spots'"),
+        ({"marks": None, "more": None}, "expected inputs= to return 'marks' for layer 0, got 'marks', 'more'"),
+        ({}, "expected inputs= to return 'marks' for layer 0, got none"),
+        (None, "expected inputs= to return a dict with 'marks' for layer 0, got NoneType"),
+    ],
+)
+def test_a_selector_that_gives_something_else(given: object, message: str) -> None:
+    """`picks` is given by the layers, and so it is not for the selector to give."""
+    text = "pattern p { input picks : rows input marks : tokens causal attend picks | marks }"
+    model = deepseek()
+    with pytest.raises(sparsec.SparsecError, match=message):
+        apply(model, sparsec.parse(text), target="torch", inputs=lambda layer, q, k: given)  # type: ignore[arg-type,return-value]  # what is wrong is what is tested
+        model(IDS, use_cache=False)
