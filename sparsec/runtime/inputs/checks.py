@@ -69,13 +69,17 @@ def flat_inputs(
     found: list[Tensor] = []
     for decl in declared:
         pair = _tensors(decl, named[decl.name], like)
-        shapes = [Given(_NAMES.get(each.dtype) or str(each.dtype), tuple(each.shape)) for each in pair]
+        shapes = [Given(_NAMES.get(each.dtype) or _name(each.dtype), tuple(each.shape)) for each in pair]
         if (problem := problem_of(decl, shapes, sizes)) is not None:
             raise CallError(problem)
         if block is not None:
             check_values(decl, pair, sizes, block)
         found += pair
     return found
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _names(declared: tuple[InputDecl, ...], given: Mapping[str, InputTensors]) -> str:
@@ -106,4 +110,6 @@ def _tensors(decl: InputDecl, given: object, like: Tensor) -> tuple[Tensor, ...]
     for each in found:
         if each.device != like.device:
             raise CallError(f"expected input {decl.name!r} on {like.device} like q, got {each.device}")
+        if each.layout is not torch.strided:
+            raise CallError(f"expected input {decl.name!r} as a dense tensor, got one of {each.layout}")
     return found

@@ -84,7 +84,7 @@ WRONG_SHAPES: list[tuple[InputDecl, Any, str]] = [
     (decl("columns"), ints(2, 3, 4), "X is 1 or 2 or 4; got int32 [2, 3, 4]"),
     (decl("columns"), ints(2, 4), "as int32 or int64 [B, X, c], where"),
     (decl("columns"), ints(2, 1, 4).float(), "got float32 [2, 1, 4]"),
-    (decl("columns"), ints(2, 1, 4).to(torch.int16), "got torch.int16 [2, 1, 4]"),
+    (decl("columns"), ints(2, 1, 4).to(torch.int16), "got int16 [2, 1, 4]"),
     (decl("columns"), (ints(2, 1, 4), ints(2, 1, 4)), "got int32 [2, 1, 4] and int32 [2, 1, 4]"),
     (decl("columns", "blocks"), marks(2, 1, 4), "'x' (columns(blocks)) as int32 or int64"),
     (decl("length"), ints(2, 2, 2), "as int32 or int64 [B], or int32 or int64 [B, X], where"),
@@ -114,6 +114,7 @@ WRONG_SHAPES: list[tuple[InputDecl, Any, str]] = [
     (decl("columns"), (), "as a tensor or a pair of tensors, got nothing"),
     (decl("labels"), (ints(2, 1, 5),) * 3, "as a tensor or a pair of tensors, got Tensor and Tensor and Tensor"),
     (decl("columns"), torch.zeros(1, 1, 3, dtype=I32, device="meta"), "'x' on cpu like q, got meta"),
+    (decl("tokens"), marks(1, 40).to_sparse(), "'x' as a dense tensor, got one of torch.sparse_coo"),
 ]
 
 
