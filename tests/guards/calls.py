@@ -93,6 +93,14 @@ class Place:
     def sink(self, plan: KernelPlan | LaunchPlan) -> Tensor | None:
         return self(torch.linspace(-1.0, 1.5, plan.heads)) if plan.score.learned else None
 
+    def key_bias(self, plan: LaunchPlan, batch: int, keys: int, seed: int) -> Tensor | None:
+        """For a plan whose keys have weights; some are -inf."""
+        if plan.score.bias is None:
+            return None
+        shape = (1, batch)[seed % 2], (1, plan.kv_heads, plan.heads)[seed % 3], keys
+        made = torch.randn(shape, generator=self.generator)
+        return self(torch.where(made < -1, -torch.inf, made))
+
 
 def _run(run: Run, side: str) -> None:
     with torch.no_grad(), guarding(side):
@@ -127,6 +135,7 @@ def _pass(built: Built, kernel: str, shape: tuple[int, int, int, int], layout: i
         "sink": place.sink(plan),
         "cu_seqlens": None if plan.documents is Documents.NONE else bounds,
         "inputs": any_lookups(LaunchPlan.of(plan), batch, n_q, n_k, layout + n_q, place),
+        "key_bias": place.key_bias(LaunchPlan.of(plan), batch, n_k, layout + n_q),
     }
     if kernel == "forward":
         built.forward().forward(q, k, v, **given)
@@ -139,7 +148,8 @@ def _pass(built: Built, kernel: str, shape: tuple[int, int, int, int], layout: i
         built.mass().mass(q, k, lse, **given)
         return
     grad_lse = place.random(*of_queries[:3]) if layout else None
-    built.backward().backward(grad_out, grad_lse, q, k, v, out, lse, **given)
+    of_bias = given["key_bias"] is not None
+    built.backward().backward(grad_out, grad_lse, q, k, v, out, lse, **given, of_bias=of_bias)
 
 
 def _cached(built: Built, kernel: str, settings: Settings) -> Iterator[tuple[str, Run]]:
@@ -179,4 +189,5 @@ def _call_cached(built: Built, kernel: str, tokens: Tokens, layout: int, place: 
     q = place.random(BATCH, plan.heads, new, plan.head_dim, dtype=dtype, layout=layout)
     lists = draw_tables(plan.lists, MAX_LEN, 0, q.device)
     inputs = any_lookups(plan, BATCH, new, MAX_LEN, layout + new, place)
-    cached.attend(q, k, v, held, scale=None, lists=lists, sink=place.sink(plan), inputs=inputs)
+    given = {"inputs": inputs, "key_bias": place.key_bias(plan, BATCH, MAX_LEN - layout, layout + new)}
+    cached.attend(q, k, v, held, scale=None, lists=lists, sink=place.sink(plan), **given)

@@ -6,7 +6,7 @@ Invariant: patterns, head dimensions and dtypes, and their order, follow from th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -24,13 +24,16 @@ from sparsec.pipeline import Lowered
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.kv.cached import NoCache
 from sparsec.runtime.request import DTYPES, Request
-from sparsec.sema.model import ResolvedPattern
+from sparsec.sema.model import InputDecl, InputKind, ResolvedPattern, Score
+from sparsec.sema.modifiers import KeyBias
 
 VARIANTS = tuple((dims, dtype) for dims in ((20, 20), (64, 64), (20, 36)) for dtype in DTYPES)
 """Of keys and values, and the dtype."""
 INPUTS = ("two lists", "vertical and slash", "causal cells", "causal labels", "causal tree", "draws", "all but rows")
 INPUTS += ("run-time ranges", "run-time sink", "causal tokens", "causal slash_blocks", "pages")
-"""Patterns of `input_patterns`, for the CPU."""
+BIASED = "biased "
+INPUTS += (f"{BIASED}two lists",)
+"""Patterns of `input_patterns`, for the CPU; behind BIASED with weights of keys."""
 BESIDE = "inputs "
 """What their names begin with, instead of a file."""
 AT_ONCE = 6
@@ -82,7 +85,13 @@ def _patterns(settings: Settings) -> Iterator[tuple[str, ResolvedPattern]]:
     for name in more.patterns:
         yield f"{MORE.name} {name}", more.pattern(name).resolve()
     for name in INPUTS if settings.target == "cpu" else ():
-        yield beside(name), with_inputs(name)
+        yield beside(name), _biased(with_inputs(name.removeprefix(BIASED))) if BIASED in name else with_inputs(name)
+
+
+def _biased(pattern: ResolvedPattern) -> ResolvedPattern:
+    weights = InputDecl("weights", InputKind.WEIGHTS, 1, 1)
+    score = Score(modifiers=(KeyBias(len(pattern.inputs)),))
+    return replace(pattern, inputs=(*pattern.inputs, weights), score=score)
 
 
 def beside(name: str) -> str:
