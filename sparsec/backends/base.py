@@ -133,7 +133,7 @@ def no_mass() -> MassKernel:
 
 def no_kept() -> CachedKernel:
     """In place of `Kernels.make_kept`. Raises CallError."""
-    raise CallError("expected a module with kernels for `keep`, which sparsec.compile gives for cpu and torch")
+    raise CallError("expected a module with kernels for `keep`, got one without")
 
 
 class OracleKernel(ForwardKernel, Protocol):
@@ -330,8 +330,21 @@ class Kernels:
     make_kept: Callable[[], CachedKernel] = no_kept
 
 
+@dataclass(frozen=True, slots=True)
+class FolderKernels:
+    """The kernels of a folder; None for those that it has not."""
+
+    forward: ForwardKernel
+    backward: BackwardKernel | None
+    cached: CachedKernel | None
+    mass: MassKernel | None
+    kept: CachedKernel | None
+
+
 PARTS = ("forward", "cached", "backward")
 """What a source is of: the forward pass, attention over a KV cache, the gradients."""
+KEPT = "kept"
+"""The same of attention over a cache that has marked keys in lists, for a pattern with inputs of kind tokens."""
 
 
 class Backend(Protocol):
@@ -372,11 +385,11 @@ class Builder(Backend, Protocol):
         ...
 
     def sources(self, compilation: Compilation, parts: Sequence[str]) -> dict[str, str]:
-        """The generated text of some PARTS, by part; needs neither torch nor a compiler. Raises NoCache."""
+        """The generated text of some PARTS or KEPT, by part; needs neither torch nor a compiler. Raises NoCache."""
         ...
 
     def build(self, compilation: Compilation, parts: Sequence[str], progress: Callable[[str], None]) -> Built:
-        """Builds some PARTS for the compilation's target, telling each to `progress`.
+        """Builds some PARTS or KEPT for the compilation's target, telling each to `progress`.
 
         Raises SparsecError if the compiler fails.
         """
@@ -386,11 +399,7 @@ class Builder(Backend, Protocol):
         """Raises CallError unless this machine has what `Built.needs` says; KeyError or TypeError for other data."""
         ...
 
-    def load(
-        self, launches: Launches, folder: Path, files: Mapping[str, bytes]
-    ) -> tuple[ForwardKernel, BackwardKernel | None, CachedKernel | None, MassKernel | None]:
-        """The kernels of the files that `build` gave, which lie in `folder`; None as of `launches`, or for no mass.
-
-        Raises KeyError for a file that is not there.
-        """
+    def load(self, launches: Launches, folder: Path, files: Mapping[str, bytes]) -> FolderKernels:
+        """The kernels of the files that `build` gave, which lie in `folder`. Raises KeyError for a file that is not
+        there."""
         ...

@@ -229,19 +229,26 @@ class CachedLaunch:
 class Launches:
     """The launch plans of all kernels of a pattern for one target.
 
-    `backward`: None where it is not trained. `cached`: None for a pattern without a cache.
+    `backward`: None where it is not trained. `cached`: None for a pattern without a cache. `kept`: of a cache that has
+    lists of marked keys; None where nothing marks any.
     """
 
     forward: LaunchPlan
     backward: BackwardLaunch | None
     cached: CachedLaunch | None
+    kept: CachedLaunch | None
 
     @classmethod
     def of(
-        cls, forward: KernelPlan, backward: BackwardPlan | None, cached: tuple[CachedPlan, CachedPlan] | None
+        cls,
+        forward: KernelPlan,
+        backward: BackwardPlan | None,
+        cached: tuple[CachedPlan, CachedPlan] | None,
+        kept: tuple[CachedPlan, CachedPlan] | None,
     ) -> Launches:
         return cls(
             LaunchPlan.of(forward),
             None if backward is None else BackwardLaunch.of(backward),
             None if cached is None else CachedLaunch.of(*cached),
+            None if kept is None else CachedLaunch.of(*kept),
         )

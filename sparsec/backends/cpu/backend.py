@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparsec.backends.base import PARTS, BackwardKernel, Builder, CachedKernel, ForwardKernel, Kernels, MassKernel
+from sparsec.backends.base import KEPT, PARTS, Builder, FolderKernels, Kernels
 from sparsec.backends.built import Built, KernelRecord
 from sparsec.backends.cpu import processor
 from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward, emit_cpp_mass
@@ -21,6 +21,9 @@ from sparsec.plan.launch import Launches
 
 if TYPE_CHECKING:
     import torch
+
+_OF_LISTS = f"sparsec_{KEPT}"
+"""What the entry points of a folder's kernels over lists of kept keys begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +62,19 @@ class CpuBackend:
         emitters = {
             "forward": lambda: emit_cpp(compilation.forward),
             "cached": lambda: emit_cpp_cached(*compilation.cached),
+            KEPT: lambda: emit_cpp_cached(*compilation.kept, symbol=_OF_LISTS),
             "backward": lambda: emit_cpp_backward(compilation.backward),
         }
         return {part: emitters[part]() for part in parts}
 
     def build(self, compilation: Compilation, parts: Sequence[str], progress: Callable[[str], None]) -> Built:
         from sparsec.backends.cpu import kernel
-        from sparsec.backends.cpu.cached import NAMES
+        from sparsec.backends.cpu.cached import NAMES, NAMES_WITH_LISTS
 
+        entries = {
+            "cached": NAMES,
+            KEPT: tuple(f"{KEPT}_{name}" for name in NAMES_WITH_LISTS),
+        }
         level = compilation.target.partition(":")[2] or kernel.NATIVE
         files: dict[str, bytes] = {}
         names: dict[str, Sequence[str]] = {}
@@ -78,29 +86,28 @@ class CpuBackend:
             for name, text in texts.items():
                 library = kernel.compile_shared(text, processor=level)
                 files |= {f"{name}.cpp": text.encode(), f"{name}.so": library.read_bytes()}
-                names[f"{name}.so"] = NAMES if name == "cached" else (name,)
-        records = tuple(KernelRecord(f"sparsec_{name}") for entries in names.values() for name in entries)
+                names[f"{name}.so"] = entries.get(name, (name,))
+        records = tuple(KernelRecord(f"sparsec_{name}") for found in names.values() for name in found)
         files[HEADER] = header(compilation, names.items()).encode()
         return Built(records, files, asdict(kernel.processor_of(level)))
 
     def check_needs(self, needs: Any) -> None:
         processor.check_processor(needs["machine"], needs["instructions"])
 
-    def load(
-        self, launches: Launches, folder: Path, files: Mapping[str, bytes]
-    ) -> tuple[ForwardKernel, BackwardKernel | None, CachedKernel | None, MassKernel | None]:
+    def load(self, launches: Launches, folder: Path, files: Mapping[str, bytes]) -> FolderKernels:
         from sparsec.backends.cpu.backward import CpuBackward
         from sparsec.backends.cpu.cached import CpuCached
         from sparsec.backends.cpu.kernel import CpuKernel
         from sparsec.backends.cpu.mass import CpuMass
 
-        library = {part: folder / name for part in (*PARTS, "mass") if (name := f"{part}.so") in files}
-        backward, cached = launches.backward, launches.cached
-        return (
+        library = {part: folder / name for part in (*PARTS, "mass", KEPT) if (name := f"{part}.so") in files}
+        backward, cached, kept = launches.backward, launches.cached, launches.kept
+        return FolderKernels(
             CpuKernel.load(launches.forward, files["forward.cpp"].decode(), library["forward"]),
             None if backward is None else CpuBackward.load(backward, library["backward"]),
             None if cached is None else CpuCached.load(cached, files["cached.cpp"].decode(), library["cached"]),
             None if backward is None else CpuMass.load(backward.forward, library["mass"]),
+            None if kept is None else CpuCached.load(kept, files[f"{KEPT}.cpp"].decode(), library[KEPT], _OF_LISTS),
         )
 
 

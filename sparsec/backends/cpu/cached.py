@@ -54,6 +54,7 @@ class Entries(NamedTuple):
 
 NAMES = ("attend_chunk", "attend_rows", "store")
 """The entry points of a library without lists."""
+NAMES_WITH_LISTS = Entries._fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +82,11 @@ class CpuCached:
         return build_cached(((chunks, rows),))[0]
 
     @staticmethod
-    def load(plan: CachedLaunch, source: str, library: Path) -> CpuCached:
-        """The kernels from a library that `compile_shared(source)` made, `source` being what `plan` launches."""
+    def load(plan: CachedLaunch, source: str, library: Path, symbol: str = "sparsec") -> CpuCached:
+        """The kernels from a library that `compile_shared(source)` made, `source` being what `plan` launches; its entry
+        points begin with `symbol`."""
         loaded = open_library(library)
-        return _kernel(plan, source, lambda: loaded, "sparsec")
+        return _kernel(plan, source, lambda: loaded, symbol)
 
     def build(self) -> None:
         self.entries()
@@ -270,7 +272,6 @@ def _kernel(
 ) -> CpuCached:
     @cache
     def entries() -> Entries:
-        names = NAMES if plan.kept is None else Entries._fields
-        return Entries(*(library()[f"{symbol}_{name}"] for name in names))
+        return Entries(*(library()[f"{symbol}_{name}"] for name in (NAMES if plan.kept is None else NAMES_WITH_LISTS)))
 
     return CpuCached(plan, source, entries, CPU_FEW_ROWS * plan.chunks.heads // plan.packs, add_mass)

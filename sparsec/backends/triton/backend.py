@@ -6,11 +6,11 @@ Invariant: printing sources imports neither torch nor Triton; what does is impor
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparsec.backends.base import BackwardKernel, Builder, CachedKernel, ForwardKernel, Kernels, MassKernel
+from sparsec.backends.base import KEPT, Builder, FolderKernels, Kernels
 from sparsec.backends.built import Built, KernelRecord
 from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
 from sparsec.backends.triton.emit_cached import emit_triton_cached
@@ -62,6 +62,7 @@ class TritonBackend:
         emitters = {
             "forward": lambda: emit_triton(compilation.forward),
             "cached": lambda: emit_triton_cached(*compilation.cached),
+            KEPT: lambda: emit_triton_cached(*compilation.kept),
             "backward": lambda: emit_triton_backward(compilation.backward),
         }
         return {part: emitters[part]() for part in parts}
@@ -73,6 +74,7 @@ class TritonBackend:
         builders: dict[str, Callable[[str], tuple[KernelArtefact, ...]]] = {
             "forward": lambda text: aot.compile_ahead(text, of.forward, target),
             "cached": lambda text: aot.compile_ahead_cached(text, *of.cached, target),
+            KEPT: lambda text: aot.compile_ahead_cached(text, *of.kept, target),
             "backward": lambda text: aot.compile_ahead_backward(text, of.backward, target),
         }
         files: dict[str, bytes] = {}
@@ -80,37 +82,39 @@ class TritonBackend:
         for part, source in self.sources(of, parts).items():
             progress(part)
             files[f"{part}.py"] = source.encode()
+            before = f"{KEPT}." if part == KEPT else ""  # the module's kernels are called as those without lists
             for artefact in builders[part](source):
-                files.update(artefact.files)
-                records.append(_record(artefact))
+                files |= {f"{before}{name}": data for name, data in artefact.files}
+                records.append(_record(artefact, before))
         files[HEADER] = header(compilation, records).encode()
         return Built(tuple(records), files)
 
     def check_needs(self, needs: Any) -> None:
         """Where the machine code does not fit, the source is built for the GPU that is there."""
 
-    def load(
-        self, launches: Launches, folder: Path, files: Mapping[str, bytes]
-    ) -> tuple[ForwardKernel, BackwardKernel | None, CachedKernel | None, MassKernel | None]:
+    def load(self, launches: Launches, folder: Path, files: Mapping[str, bytes]) -> FolderKernels:
         from sparsec.backends.triton.cached import TritonCached
         from sparsec.backends.triton.kernel import TritonKernel
         from sparsec.backends.triton.stored import store_code
 
         store_code(files)
-        backward, cached = launches.backward, launches.cached
+        backward, cached, kept = launches.backward, launches.cached, launches.kept
         gradients = None if backward is None else (backward, files["backward.py"].decode())
         kernel = TritonKernel.load(launches.forward, files["forward.py"].decode(), gradients)
         trained = None if backward is None else kernel
         over_cache = None if cached is None else TritonCached.load(cached, files["cached.py"].decode())
-        return kernel, trained, over_cache, trained
+        over_lists = None if kept is None else TritonCached.load(kept, files[f"{KEPT}.py"].decode())
+        return FolderKernels(kernel, trained, over_cache, trained, over_lists)
 
 
-def _record(artefact: KernelArtefact) -> KernelRecord:
+def _record(artefact: KernelArtefact, before: str) -> KernelRecord:
+    """`before`: what its files' names begin with."""
     from sparsec.backends.triton import aot
 
     found = aot.findings_of(artefact)
+    launch = artefact.launch
     return KernelRecord(
-        artefact.name,
+        f"{before}{artefact.name}",
         artefact.registers,
         artefact.spill_bytes,
         artefact.stack_bytes,
@@ -119,7 +123,7 @@ def _record(artefact: KernelArtefact) -> KernelRecord:
         artefact.tma,
         found.problems,
         found.warnings,
-        artefact.launch,
+        None if launch is None else replace(launch, file=f"{before}{launch.file}"),
     )
 
 

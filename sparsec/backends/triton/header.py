@@ -12,7 +12,20 @@ from sparsec.backends.built import KernelRecord, LaunchArgument, LaunchRecord
 from sparsec.pipeline import Compilation
 
 HEADER = "kernels.h"
-_QUANTITIES = ("batch", "nq", "nk", "q0", "documents", "slots", "splits", "listed", "longest")
+_QUANTITIES = (
+    "batch",
+    "nq",
+    "nk",
+    "q0",
+    "documents",
+    "slots",
+    "splits",
+    "listed",
+    "kept",
+    "entries",
+    "columns",
+    "longest",
+)
 _STRIDED = ("q", "k", "v", "out", "g")
 
 
@@ -41,7 +54,9 @@ def header(compilation: Compilation, kernels: Iterable[KernelRecord]) -> str:
         "",
         "// What a call is of: strides in elements, over sequences, heads and rows; rows are dense. q0 is the position",
         "// of the first query, longest the most tokens of a sequence after the call, slots those of a cache,",
-        "// splits and listed in how many parts few queries take the keys of tiles, and of lists; scale is positive.",
+        "// splits, listed and kept in how many parts few queries take the keys of tiles, of lists, and kept ones,",
+        "// entries those that all lists of kept keys have room for, columns the most of a list of columns; scale is",
+        "// positive.",
         "typedef struct {",
         f"  int64_t {', '.join(_QUANTITIES)};",
         f"  int64_t {', '.join(f'{name}_stride[3]' for name in _STRIDED)};",
@@ -54,7 +69,7 @@ def header(compilation: Compilation, kernels: Iterable[KernelRecord]) -> str:
 
 
 def _of_kernel(name: str, launch: LaunchRecord) -> list[str]:
-    own = f"sparsec_{name}"
+    own = f"sparsec_{name.replace('.', '_')}"
     built = ", ".join(f"{key} = {value}" for key, value in launch.constants.items())
     lines = [
         f"// {name}, of {launch.file}: {built}",

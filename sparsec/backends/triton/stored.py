@@ -29,12 +29,14 @@ def store_code(files: Mapping[str, bytes]) -> None:
         target = described["target"]
         if described["triton_version"] == triton.__version__ and (target["backend"], target["arch"]) in found:
             with suppress(OSError):
-                _store(described["hash"], stem, {each: files[each] for each in (name, f"{stem}.ptx", f"{stem}.cubin")})
+                kernel = stem.rpartition(".")[2]
+                endings = ("json", "ptx", "cubin")
+                _store(described["hash"], kernel, {f"{kernel}.{each}": files[f"{stem}.{each}"] for each in endings})
 
 
-def _store(compiled: str, stem: str, files: Mapping[str, bytes]) -> None:
+def _store(compiled: str, kernel: str, files: Mapping[str, bytes]) -> None:
     manager = get_cache_manager(compiled)
-    group = f"{stem}.json"
+    group = f"{kernel}.json"
     if group not in (manager.get_group(group) or {}):
         manager.put_group(group, {each: manager.put(data, each, binary=True) for each, data in files.items()})
 

@@ -19,13 +19,14 @@ from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sparsec import __version__
 from sparsec.backends import registry
-from sparsec.backends.base import PARTS, BackwardKernel, CachedKernel, Kernels, no_mass
+from sparsec.backends.base import KEPT, PARTS, BackwardKernel, CachedKernel, Kernels, MassKernel, no_kept, no_mass
 from sparsec.diagnostics.arguments import path
 from sparsec.diagnostics.model import CallError, SparsecError
+from sparsec.ir.bands.kept import token_ordinals
 from sparsec.ir.bands.normalise import TooManyBands
 from sparsec.pipeline import Compilation
 from sparsec.plan.kv.cached import NoCache
@@ -49,7 +50,8 @@ from sparsec.runtime.kernel import LoadedKernel
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import DTYPES, Request, kernel_name, request_of
 
-_SAID = {"forward": "the forward pass", "backward": "the gradients", "cached": "the KV cache"}
+_Kernel = TypeVar("_Kernel", BackwardKernel, CachedKernel, MassKernel)
+_SAID = {"forward": "the forward pass", "backward": "the gradients", "cached": "the KV cache", KEPT: "kept keys"}
 
 
 def compile_to_directory(
@@ -89,7 +91,7 @@ def compile_to_directory(
     if prove is not None:
         progress("proving")
         proof = prove(compilation)
-    parts = [part for part in PARTS if getattr(launches, part) is not None]
+    parts = [part for part in (*PARTS, KEPT) if getattr(launches, part) is not None]
     built = backend.build(compilation, parts, lambda part: progress(f"compiling {_SAID[part]} for {target}"))
     files = {**built.files, LAYOUT: _json(layout_data(layout))}
     manifest = Manifest(
@@ -131,17 +133,18 @@ def load_compiled(directory: Path | str) -> SparseAttention:
         target = str(manifest["target"])
         name, backend = registry.backend_name(target), registry.builder(target)
         backend.check_needs(manifest["processor"])
-        forward, backward, cached, mass = backend.load(launches, folder, files)
+        loaded = backend.load(launches, folder, files)
     except CallError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         said = f"{type(error).__name__}: {error}"
         raise CallError(f"expected a folder that sparsec compile wrote, got {folder} ({said})") from error
     kernels = Kernels(
-        forward,
-        (lambda: backward) if backward is not None else _no_gradient,
-        (lambda: cached) if cached is not None else _no_cache,
-        (lambda: mass) if mass is not None else no_mass,
+        loaded.forward,
+        _giving(loaded.backward, _no_gradient),
+        _giving(loaded.cached, _no_cache),
+        _giving(loaded.mass, no_mass),
+        _giving(loaded.kept, no_kept),
     )
     return module_of(
         name,
@@ -150,6 +153,10 @@ def load_compiled(directory: Path | str) -> SparseAttention:
         request,
         default_device(name),
     )
+
+
+def _giving(kernel: _Kernel | None, otherwise: Callable[[], _Kernel]) -> Callable[[], _Kernel]:
+    return otherwise if kernel is None else lambda: kernel
 
 
 def _no_gradient() -> BackwardKernel:
@@ -172,8 +179,9 @@ def _launches(compilation: Compilation, gradients: bool) -> tuple[Launches, Cach
     try:
         cached = compilation.cached
     except (NoCache, TooManyBands) as error:  # the heads of a KV group may have more bands together than each has
-        return Launches.of(forward, backward, None), str(error)
-    return Launches.of(forward, backward, cached), cached[0].layout
+        return Launches.of(forward, backward, None, None), str(error)
+    kept = compilation.kept if token_ordinals(compilation.pattern.inputs) else None
+    return Launches.of(forward, backward, cached, kept), cached[0].layout
 
 
 def _checked(folder: Path, digests: Mapping[str, str]) -> dict[str, bytes]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from sparsec.backends.built import KernelRecord
 from sparsec.ir.bands.band import Asks, Congruence, InputTest
+from sparsec.ir.bands.kept import KeptMarks, Need
 from sparsec.ir.bands.liveness import Growth, Region
 from sparsec.ir.tiles.program import ListSpec
 from sparsec.plan.heads import Table
@@ -20,7 +21,7 @@ from sparsec.plan.tiles import tiles_data, tiles_from
 from sparsec.sema.model import Documents
 from sparsec.sema.record import inputs_data, inputs_of, score_data, score_of
 
-FORMAT = 5
+FORMAT = 6
 MANIFEST, LAYOUT = "manifest.json", "layout.json"
 
 
@@ -95,27 +96,47 @@ def _region(data: Mapping[str, Any]) -> Region:
 
 
 def launch_data(launches: Launches) -> dict[str, Any]:
-    """The launch plans, but for the cache's layout, which is `layout.json`."""
-    backward, cached = launches.backward, launches.cached
+    """The launch plans, but for the layout of a cache without lists, which is `layout.json`."""
+    backward, cached, kept = launches.backward, launches.cached, launches.kept
     return {
         "forward": _plan_data(launches.forward),
         "backward": backward
         and {"forward": _plan_data(backward.forward), "transposed": [asdict(each) for each in backward.transposed]},
-        "cached": cached
-        and {"chunks": _plan_data(cached.chunks), "few": _plan_data(cached.few), "store": cached.store},
+        "cached": cached and _cached_data(cached),
+        "kept": kept and {**_cached_data(kept), "layout": layout_data(kept.layout), "marks": _marks_data(kept.kept)},
     }
 
 
 def launches_of(data: Mapping[str, Any], layout: CacheLayout | str) -> Launches:
     """What `launch_data` was made from. Raises KeyError, TypeError or ValueError for other data."""
-    backward, cached = data["backward"], data["cached"]
+    backward, cached, kept = data["backward"], data["cached"], data["kept"]
     return Launches(
         _plan(data["forward"]),
         backward and BackwardLaunch(_plan(backward["forward"]), tuple(map(_class, backward["transposed"]))),
-        None
-        if cached is None or isinstance(layout, str)
-        else CachedLaunch(_plan(cached["chunks"]), _plan(cached["few"]), _table(cached["store"]), layout),
+        cached and _cached(cached, layout),
+        kept and _cached(kept, layout_of(kept["layout"]), _marks(kept["marks"])),
     )
+
+
+def _cached_data(cached: CachedLaunch) -> dict[str, Any]:
+    return {"chunks": _plan_data(cached.chunks), "few": _plan_data(cached.few), "store": cached.store}
+
+
+def _cached(data: Mapping[str, Any], layout: CacheLayout | str, marks: KeptMarks | None = None) -> CachedLaunch:
+    if isinstance(layout, str):
+        raise TypeError(f"a cache without a layout: {layout}")
+    return CachedLaunch(_plan(data["chunks"]), _plan(data["few"]), _table(data["store"]), layout, marks)
+
+
+def _marks_data(marks: KeptMarks | None) -> dict[str, Any]:
+    assert marks is not None, "lists have marks"
+    needs = [[{"region": _region_data(need.region), "marks": need.marks} for need in group] for group in marks.needs]
+    return {"ordinals": marks.ordinals, "share": marks.share, "needs": needs, "apart": marks.apart}
+
+
+def _marks(data: Mapping[str, Any]) -> KeptMarks:
+    needs = (tuple(Need(_region(need["region"]), need["marks"]) for need in group) for group in data["needs"])
+    return KeptMarks(tuple(data["ordinals"]), data["share"], tuple(needs), tuple(data["apart"]))
 
 
 def _plan_data(plan: LaunchPlan) -> dict[str, Any]:

@@ -132,7 +132,8 @@ class KVCache:
         if it was and is so in `marks`. Their memory is given back, by sequence and KV group. The marked keys of calls
         to come are added; any input of kind tokens may be kept, any number of times.
         room: how many marked keys each sequence and KV group may get until the next `keep`, and more are an error
-        (None: any number, for which the cache grows from time to time).
+        (None: any number, for which the cache grows from time to time). A CUDA graph captures calls on a cache with a
+        room alone; a later `keep` has other tensors, so that they are captured anew.
         Raises CallError, and changes nothing, for a mark that was not there before.
         """
         keep(self, name, marks, room)

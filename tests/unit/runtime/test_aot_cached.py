@@ -78,6 +78,7 @@ def test_tensors_on_the_cpu_are_refused() -> None:
 
 PAGES = m.InputDecl("pages", m.InputKind.ROWS, 1, 1, m.InputUnit.BLOCKS)
 LABELS = m.InputDecl("labels", m.InputKind.LABELS, 1, 1)
+MARKS = m.InputDecl("marks", m.InputKind.TOKENS, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -96,3 +97,17 @@ def test_kernels_of_inputs(target: str, head_dim: int, declared: m.InputDecl) ->
     for artefact in artefacts:
         assert_fit(artefact)
         assert artefact.tensor_core > 0 or artefact.name.startswith(("list_", "merge", "store"))
+
+
+@pytest.mark.parametrize(
+    ("target", "head_dim"), [("cuda:80", 128), ("cuda:90", 128), ("cuda:100", 128), ("hip:gfx942", 64)]
+)
+def test_kernels_over_lists_of_kept_keys(target: str, head_dim: int) -> None:
+    term = m.Intersection((m.Causal(), m.Input(0)))
+    pattern = m.ResolvedPattern(8, 2, (term,) * 8, 64, (MARKS,), m.Documents.NONE, m.Score())
+    chunks, decode = Compilation(Lowered(pattern), head_dim, head_dim, "bfloat16", target).kept
+    artefacts = compile_ahead_cached(emit_triton_cached(chunks, decode), chunks, decode, target)
+    assert [artefact.name for artefact in artefacts] == ["kept_attend_0", "kept_decode_0", "merge", "store", "append"]
+    for artefact in artefacts:
+        assert_fit(artefact)
+        assert artefact.tensor_core > 0 or artefact.name in ("merge", "store", "append")

@@ -182,7 +182,7 @@ def _told(change: Callable[[dict[str, object]], object]) -> Callable[[Path], Non
         (lambda folder: (folder / "manifest.json").write_text("[]"), "expected a folder that sparsec compile wrote"),
         (_told(lambda manifest: manifest["files"].pop("mass.so")), "mass"),  # type: ignore[attr-defined]
         (_told(lambda manifest: manifest["files"].pop("backward.so")), "backward"),  # type: ignore[attr-defined]
-        (_told(lambda manifest: manifest.update(format=3)), "expected artefacts of format 5, got 3"),
+        (_told(lambda manifest: manifest.update(format=3)), "expected artefacts of format 6, got 3"),
         (_told(lambda manifest: manifest["launch"].pop("cached")), "cached"),  # type: ignore[attr-defined]
         (_told(lambda manifest: manifest.update(files={"../whole/forward.so": ""})), "another content"),
     ],
@@ -218,7 +218,7 @@ def test_a_manifest_without_what_newer_ones_add_is_read(folder: Path, tmp_path: 
 @pytest.mark.parametrize("target", ["cpu", "cuda:90"])
 def test_launch_plans_survive_json(target: str) -> None:
     plans = Request(sparsec.parse(TEXT).pattern().lowered(), 96, 96, torch.bfloat16).compilation(target)
-    launches = Launches.of(plans.forward, plans.backward, plans.cached)
+    launches = Launches.of(plans.forward, plans.backward, plans.cached, None)
     for each in (launches, replace(launches, backward=None), replace(launches, cached=None)):
         data = json.loads(json.dumps(launch_data(each)))
         assert launches_of(data, plans.chunks.layout) == each
@@ -228,7 +228,7 @@ def test_launch_plans_survive_json(target: str) -> None:
 def test_the_manifest_says_which_classes_are_light(terms: str, light: bool) -> None:
     pattern = sparsec.parse(f"pattern p {{ block 16 causal attend {terms} }}").pattern()
     plan = Request(pattern.lowered(2, 1), 64, 64, torch.bfloat16).compilation("cuda:90").forward
-    data = json.loads(json.dumps(launch_data(Launches.of(plan, None, None))))
+    data = json.loads(json.dumps(launch_data(Launches.of(plan, None, None, None))))
     loaded = launches_of(data, "no cache").forward
     assert plan.light(plan.classes[0]) == loaded.classes[0].light == light
 
