@@ -42,6 +42,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "Triton exact": ("tests/numerics/test_triton_functions.py",),
     "Triton inputs": ("tests/numerics/test_triton_inputs.py",),
     "Triton cached inputs": ("tests/numerics/test_triton_inputs_cached.py",),
+    "Triton kept": ("tests/numerics/test_triton_kept.py",),
 }
 """What pytest is given for an operator of each part; it stops at the first failure."""
 

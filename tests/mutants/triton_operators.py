@@ -81,4 +81,13 @@ CACHED_INPUTS = _of(
     ("listed keys of the cache from the call", "cached_gather.py.jinja", "old = key < length", "old = key < 0"),
 )  # fmt: skip
 
-OPERATORS = (*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *UNSEEN, *INPUTS, *CACHED_INPUTS)
+KEPT = _of(
+    "Triton kept",
+    ("new keys in the first sequence's lists", "cached_kept.py.jinja", "kept_lists + program * 3",
+     "kept_lists + group * 3"),
+    ("kept keys without the others' weight", f"{KERNELS}/kept.py", "weight * decay + share", "weight * decay"),
+    ("kept keys over the others' part", "cached_kept.py.jinja", "(before + split).to", "split.to"),
+    ("marks of the first word alone", f"{KERNELS}/kept.py", "tl.where(bit >> 5 == n, ", "tl.where(bit < 0, "),
+)  # fmt: skip
+
+OPERATORS = (*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *UNSEEN, *INPUTS, *CACHED_INPUTS, *KEPT)
