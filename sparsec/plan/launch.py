@@ -7,7 +7,7 @@ How a kernel is compiled for a target (warps, stages, descriptors) follows from 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sparsec.ir.bands.band import Asks, InputTest
@@ -29,6 +29,7 @@ from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.plan.target import (
+    LISTED_KEYS,
     LaunchShape,
     Tiles,
     backward_shape,
@@ -61,6 +62,11 @@ class LaunchClass:
     @cached_property
     def heads(self) -> tuple[int, ...]:
         return tuple(row[0] for row in self.table)
+
+    @property
+    def of_list(self) -> LaunchClass:
+        """What its keys of a list of columns are launched for, by as many warps."""
+        return replace(self, key_tile=min(self.key_tile, LISTED_KEYS))
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ MERGED = 16
 """Splits that one step of Triton's `merge` adds."""
 WALKED_TILES = 128
 """Tiles that Triton's kernels ask inputs of at a time."""
+LISTED_KEYS = 64
+"""Keys of a list of columns, at most, that one of Triton's programs computes gradients of: they take more registers."""
 CHAINED_SEGMENTS = 4
 """Contiguous segments of one of Triton's loops that a chain of comparisons tells apart; more go through a vector."""
 TORCH_COLUMNS, TORCH_ROWS = 4096, 16

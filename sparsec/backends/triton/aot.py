@@ -142,6 +142,11 @@ def compile_ahead_backward(
             on = f"{kind}_{n}", launch.forward, launched
             programs = of_queries(*on) if kind == "grad_queries" else of_keys(*on, target)
             built += _of_class(module, f"{kind}_{n}", launched, request, programs)
+            lists = [f"gather_{kind}_{n}_{plan.forward.inputs.index(test)}" for test in plan.forward.columns]
+            of_list = replace(request, tiles=(launched.query_tile, launched.of_list.key_tile))
+            built += [
+                _compile(getattr(module, each), of_list, programs[each]) for each in lists if hasattr(module, each)
+            ]
     return tuple(built)
 
 
@@ -203,8 +208,6 @@ def _of_class(
             most = min(keys, gather_rows(test.width))
             of_keys = replace(request, shape=shape, rows=keys, keys=most)
             found.append((f"gather_{name}_{g}", of_keys))
-        if test in plan.columns:
-            found.append((f"gather_{name}_{g}", request))
     return [
         _compile(getattr(module, kernel), each, programs[kernel]) for kernel, each in found if hasattr(module, kernel)
     ]

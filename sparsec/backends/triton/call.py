@@ -20,7 +20,6 @@ from sparsec.backends.triton.launches import KernelEntry, launch
 from sparsec.backends.triton.lookups import columns_of_groups, input_arguments, listing_of, within_documents
 from sparsec.backends.triton.modifiers import BIAS_SIZES
 from sparsec.backends.triton.packed import document_tiles
-from sparsec.ir.bands.band import Asks
 from sparsec.plan.launch import LaunchClass, LaunchPlan
 from sparsec.plan.target import SUM_ROWS, LaunchShape
 from sparsec.runtime.devices import device_tensor
@@ -46,7 +45,7 @@ class ClassEntry:
     key_tile: int
     chunks: Mapping[str, tuple[tuple[int, int], ...]]
     of_groups: bool
-    columns: tuple[tuple[int, ClassEntry], ...]
+    columns: tuple[tuple[int, ClassEntry], ...] = ()
 
     @property
     def gathers(self) -> bool:
@@ -76,12 +75,7 @@ class ClassEntry:
         function = getattr(module, name, None)
         entry = None if function is None else KernelEntry(function, device, shape, given)
         chunks = {name: tuple((each.index, each.width) for each in found) for name, found in plan.chunks.items()}
-        columns = tuple(
-            (g, cls.of(module, gather, device, target, shape, plan, launched, fixed, of_groups=of_groups))
-            for g, test in enumerate(plan.inputs)
-            if test.asks is Asks.COLUMN and hasattr(module, gather := f"gather_{name}_{g}")
-        )
-        return cls(entry, asking, slots, launched.query_tile, launched.key_tile, chunks, of_groups, columns)
+        return cls(entry, asking, slots, launched.query_tile, launched.key_tile, chunks, of_groups)
 
 
 @dataclass(frozen=True, slots=True)

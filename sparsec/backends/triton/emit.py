@@ -184,7 +184,9 @@ def _kernel(
         asked=asked_view(program, names, lists, *of_inputs),
         gathers=gathers_view(whole, names, lists, *of_inputs, keeps=keeps),
         kept=kept_view(name, piece, attempts, whole, names, lists, *of_inputs, keeps=keeps),
-        column_loops=column_loops(program, names, lists, plan.inputs, replace(frame, listed=True), keeps=keeps),
+        column_loops=column_loops(
+            program, names, lists, plan.inputs, replace(frame, listed=True), plan.heads, keeps=keeps
+        ),
         column_kernels=tuple(of_lists),
         listed=listed,
     )

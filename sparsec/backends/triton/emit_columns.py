@@ -17,6 +17,7 @@ from sparsec.ir.expr import simplify as x
 from sparsec.ir.expr.fold import lists_in, picks_in
 from sparsec.ir.expr.nodes import TRUE, ZERO, Extent, Picked, Var
 from sparsec.ir.tiles.program import Gather, Segment, TileProgram, lets_for, names_read
+from sparsec.plan.target import LISTED_KEYS
 
 
 def of_columns(program: TileProgram) -> tuple[Gather, ...]:
@@ -37,6 +38,7 @@ def program_of_list(program: TileProgram, gather: Gather) -> TileProgram:
     count, tile = x.maximum(x.sub(stop, start), ZERO), x.add(start, Var("n"))
     return replace(
         program,
+        key_tile=min(program.key_tile, LISTED_KEYS),
         lets=lets_for(program.lets, names_read((), (gather,))),
         full=(),
         masked=(Segment(count, tile, TRUE, True, None, gather.origin),),
@@ -51,14 +53,14 @@ def column_loops(
     lists: tuple[ListView, ...],
     tests: tuple[InputTest, ...],
     at: KernelFrame,
+    heads: int,
     *,
     keeps: bool,
 ) -> tuple[LoopView, ...]:
     """The loops of a query tile. `keeps`: as of `emit.loop_view`."""
-    return tuple(
-        _loop(n, gather, program, names, lists, tests, at, "known[None, :] & kept" if keeps else "known[None, :]")
-        for n, gather in enumerate(of_columns(program))
-    )
+    known = "known[None, :] & kept" if keeps else "known[None, :]"
+    gathers = enumerate(of_columns(program))
+    return tuple(_loop(n, gather, program, names, lists, tests, at, heads, known) for n, gather in gathers)
 
 
 def _loop(
@@ -69,11 +71,16 @@ def _loop(
     lists: tuple[ListView, ...],
     tests: tuple[InputTest, ...],
     at: KernelFrame,
+    heads: int,
     known: str,
 ) -> LoopView:
     assert gather.reach is not None
     g, first, past = tests.index(program.inputs[gather.test]), f"spots_from_{n}", f"spots_to_{n}"
-    counts: list[str] = []
+    # Found here and not before all loops, through which they would fill registers.
+    counts = [
+        f"{stem}_{g}_at = own({stem}_{g}, input_{g}_batches, input_{g}_heads, 1, {size}, batch, head, {heads})"
+        for stem, size in (("marks", f"input_{g}_columns"), ("columns", f"input_{g}_listed"))
+    ]
     for spots, name, end in ((first, f"near_from_{n}", gather.reach.start), (past, f"near_to_{n}", gather.reach.stop)):
         counts += assignment(name, end, names)
         counts.append(f"{spots} = picked_before(marks_{g}_at, {name}, input_{g}_columns)")
@@ -98,14 +105,11 @@ def tile_inputs(program: TileProgram, tests: tuple[InputTest, ...], at: KernelFr
     """What a kernel of tiles is given: of what its pairs are asked, and the columns that it gathers."""
     gathers = of_columns(program)
     asked = picks_in(program.live).union(*(picks_in(gather.live) for gather in gathers))
-    view = inputs_view(asked | {Picked(gather.test, Extent.SOME) for gather in gathers}, program, tests, at, heads)
-    numbers = dict.fromkeys(tests.index(program.inputs[gather.test]) for gather in gathers)
-    lines = []
-    for g in numbers:
-        sizes = f"input_{g}_batches, input_{g}_heads, 1, input_{g}_listed"
-        lines.append(f"columns_{g}_at = own(columns_{g}, {sizes}, batch, head, {heads})")
+    view = inputs_view(asked, program, tests, at, heads)
+    numbers = [tests.index(program.inputs[gather.test]) for gather in gathers]
+    sizes = [f"input_{g}_{name}" for g in numbers for name in ("batches", "heads", "columns", "listed")]
     return InputsView(
-        (*view.tensors, *(f"columns_{g}" for g in numbers)),
-        (*view.sizes, *(f"input_{g}_listed" for g in numbers)),
-        (*view.lines, *lines),
+        (*view.tensors, *(f"{stem}_{g}" for g in numbers for stem in ("marks", "columns"))),
+        tuple(dict.fromkeys((*view.sizes, *sizes))),
+        view.lines,
     )

@@ -10,7 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.machinery import SourceFileLoader
 from types import CodeType, ModuleType
@@ -36,7 +36,7 @@ from sparsec.backends.triton.modifiers import modifiers_of
 from sparsec.diagnostics.model import CallError, InternalError
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.launch import BackwardLaunch, LaunchClass, LaunchPlan
-from sparsec.plan.target import PLAIN, family
+from sparsec.plan.target import PLAIN, LaunchShape, family
 from sparsec.runtime.build.cache import build_key, lookup, publish
 from sparsec.runtime.devices import PerDevice, device_tensor
 from sparsec.runtime.draws import DrawTables
@@ -121,10 +121,17 @@ def _gradient_entries(plan: BackwardLaunch, source: str, allow_tf32: bool, devic
     target = target_of(device)
 
     def entries(name: str, classes: tuple[LaunchClass, ...]) -> Iterator[ClassEntry]:
+        tests = [g for g, test in enumerate(plan.forward.inputs) if test in plan.forward.columns]
         for n, launched in enumerate(classes):
             shape = plan.shape(launched, target, of_keys=name != "grad_queries")
-            on = module, f"{name}_{n}", device, target, shape
-            yield ClassEntry.of(*on, plan.forward, launched, fixed, of_groups=name == "grad_keys")
+
+            def entry(kernel: str, of: LaunchClass, shape: LaunchShape = shape) -> ClassEntry:
+                on = module, kernel, device, target, shape
+                return ClassEntry.of(*on, plan.forward, of, fixed, of_groups=name == "grad_keys")
+
+            lists = ((g, f"gather_{name}_{n}_{g}") for g in tests)
+            columns = tuple((g, entry(kernel, launched.of_list)) for g, kernel in lists if hasattr(module, kernel))
+            yield replace(entry(f"{name}_{n}", launched), columns=columns)
 
     return GradientEntries(
         KernelEntry(module.row_sums, device, PLAIN, {}),

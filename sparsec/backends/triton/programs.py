@@ -69,7 +69,7 @@ def of_keys(name: str, plan: LaunchPlan, of: LaunchClass, target: str) -> dict[s
         if test in plan.columns:
             sequences = "batch" if plan.documents is Documents.NONE else "(1 + documents)"
             slots = len(of.table) if of_heads else len(spans)
-            programs = f"{sequences} * {_up('columns', of.key_tile)} * {slots}"
+            programs = f"{sequences} * {_up('columns', of.of_list.key_tile)} * {slots}"
             own = {**numbers, "sequences": sequences, "list_width": "columns"}
             found[f"{GATHERED.format(name)}_{g}"] = Programs(programs, own, tables)
     return found
