@@ -32,7 +32,9 @@ def any_lookups(
     def lookup(test: InputTest) -> Lookup:
         match test.asks:
             case Asks.MARKED | Asks.COLUMN | Asks.SLASH | Asks.SLASH_TILE:
-                return Lookup(test, numbers(*first, (1, n_k, n_q + n_k)[seed % 3] + 1), -(seed * n_k) // 2)
+                counts = numbers(*first, (1, n_k, n_q + n_k)[seed % 3] + 1)
+                ordered = numbers(*first, (7, 0, 9)[seed % 3]) if test in plan.columns else None
+                return Lookup(test, counts, -(seed * n_k) // 2, ordered=ordered)
             case Asks.ROW:
                 shape = *first, n_q, (7, 0, 9)[seed % 3]
                 return Lookup(test, numbers(*shape, most=n_k // test.width), ordered=numbers(*shape))

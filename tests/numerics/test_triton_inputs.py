@@ -126,6 +126,25 @@ def test_numbers_far_outside_name_nothing() -> None:
 
 
 @in_interpreter
+def test_columns_far_outside_name_nothing() -> None:
+    kernel, (q, k, v) = kernel_of(pattern("causal columns"), DIM), random(SHORT)
+    lookups = looked_up(kernel, SHORT)
+    (ordered,) = (each.ordered for each in lookups if each.ordered is not None)
+    far = torch.tensor([2**31 - 1, -(2**31), 2**30, -1, SHORT.n_k, SHORT.n_k + 1], dtype=torch.int32)
+    wrong = far.expand(ordered.shape).contiguous()
+    of_counts = [torch.full_like(lookups[0].data, value) for value in (2**31 - 1, -(2**31))]
+    i, j = torch.arange(SHORT.q_offset, SHORT.q_offset + SHORT.n_q)[:, None], torch.arange(SHORT.n_k)
+    seen = ((j <= i) & ((j < 5) | (i - j < 20))).expand(BATCH, HEADS, -1, -1)
+    for counts in (lookups[0].data, *of_counts):
+        given = {"q_offset": SHORT.q_offset, "inputs": (replace(lookups[0], data=counts, ordered=wrong),)}
+        out, lse = kernel.forward(q, k, v, **given)
+        torch.testing.assert_close(out.double(), dense(q, k, v, seen)[0], atol=2e-5, rtol=1e-5)
+        mass = kernel.mass(q, k, lse, **given)
+        torch.testing.assert_close(mass.double(), dense_mass(q, k, seen), atol=2e-5, rtol=1e-5)
+        kernel.backward(out, None, q, k, v, out, lse, **given)
+
+
+@in_interpreter
 def test_what_tiles_leave_for_lists_is_not_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU, where results are written in the queries' dtype, tiles and lists meet in float32."""
     kernel, leaves = kernel_of(pattern("causal rows"), DIM, torch.bfloat16), random(SHORT)

@@ -83,11 +83,12 @@ def _loop(
     ]
     for spots, name, end in ((first, f"near_from_{n}", gather.reach.start), (past, f"near_to_{n}", gather.reach.stop)):
         counts += assignment(name, end, names)
-        counts.append(f"{spots} = picked_before(marks_{g}_at, {name}, input_{g}_columns)")
+        counts.append(f"{spots} = picked_before(marks_{g}_at, {name}, input_{g}_columns, input_{g}_listed)")
     tile = (
         f"spot = n + tl.arange(0, {program.key_tile})",
-        f"known = spot < {past}",
-        f"j = tl.load(columns_{g}_at + spot, mask=known, other=0)",
+        f"j = tl.load(columns_{g}_at + spot, mask=spot < {past}, other=-1)",
+        f"known = (j >= 0) & (j < {at.n_keys})",
+        "j = tl.where(known, j, 0)",
     )
     lookups = [
         f"listed_{each} = drawn(draws_at_{each}, j >> {lists[each].shift}, {lists[each].width})"

@@ -58,9 +58,10 @@ def picked_among(counts, low, high, columns):
 
 
 @triton.jit
-def picked_before(counts, number, columns):
-    """How many of the numbers before `number` are picked."""
-    return tl.load(counts + tl.minimum(tl.maximum(number, 0), columns - 1))
+def picked_before(counts, number, columns, most):
+    """How many of the numbers before `number` are picked, of `most` in all."""
+    found = tl.load(counts + tl.minimum(tl.maximum(number, 0), columns - 1))
+    return tl.minimum(tl.maximum(found, 0), most)
 
 
 @triton.jit
