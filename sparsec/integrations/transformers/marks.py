@@ -15,7 +15,6 @@ from torch import Tensor
 from sparsec.diagnostics.model import CallError
 from sparsec.integrations.transformers.renewal import Renewal, begun
 from sparsec.program import Program
-from sparsec.runtime.inputs.remembered import count_marks, marked, positions_kept
 from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema.arguments import Given
@@ -74,7 +73,7 @@ class CallMarks:
     def end_prompt(
         self, names: tuple[str, ...], attn: SparseAttention, kv: KVCache, q: Tensor, k: Tensor, v: Tensor
     ) -> Renewal | None:
-        """Takes the marks of the prompt in `kv` away where the file's are none; where the backend can, with the keys.
+        """Takes the marks of the prompt in `kv` away where the file's are none, and keys that nothing needs any more.
         Returns what finds those with the most attention anew, where there are such and the backend can.
 
         q, k and v are of the prompt, whose last kv.lengths[b] columns are row b's tokens; q may have the last ones
@@ -91,17 +90,8 @@ class CallMarks:
         marks = {name: ids[name][:, None] for name in names if name in ids}
         marks |= {name: most_attended(mass, listed, k.shape[1], self.marks.most[name]) for name in most}
         for name in names:
-            leave(kv, attn, name, marks[name])
+            kv.keep(name, marks[name])
         return begun(kv, {name: self.marks.most[name] for name in most}, mass, marks) if most else None
-
-
-def leave(kv: KVCache, attn: SparseAttention, name: str, marks: Tensor) -> None:
-    """Leaves of the marks of an input in a cache those in `marks`, bool [B, 1 or groups, length]; where the backend
-    can, keys that nothing needs any more go too."""
-    if kv.keeps:
-        kv.keep(name, marks)
-    else:
-        _unmark(kv, attn, name, marks)
 
 
 def marks_of(program: Program, params: Mapping[str, Given]) -> Marks:
@@ -164,11 +154,3 @@ def _mass(
         _, of_rows = attn(*parts, inputs=dict.fromkeys(names, everything), return_mass=True)
         mass[rows, :, :length] = of_rows
     return mass
-
-
-def _unmark(kv: KVCache, attn: SparseAttention, name: str, marks: Tensor) -> None:
-    """Of the marks that the cache remembers of an input those in `marks` stay."""
-    number = [each.name for each in attn.inputs].index(name)
-    counts = positions_kept(attn.inputs, kv.marks)[number]
-    of_heads = marks.repeat_interleave(counts.shape[1] // marks.shape[1], dim=1)
-    count_marks(counts, marked(counts, marks.shape[2]) & of_heads)

@@ -116,8 +116,8 @@ def compress(
     window or a chunk; or by the patterns that `apply` gave it. So do its chunks, where `generate()` reads it by
     `prefill_chunk_size`, or `new_cache` knows its length; what the layers attend with is then held until it ends. Then
     layer by layer the keys are scored, and those that do not stay are dropped: their memory is given back, by sequence
-    and KV group, where the target can. New tokens see the keys that stay and one another, within the pattern, at their
-    own positions. Without a cache the model attends as before.
+    and KV group. New tokens see the keys that stay and one another, within the pattern, at their own positions. Without
+    a cache the model attends as before.
 
     Rows of a batch are scored by length, without their padding. Returns `model`, changed in place; `remove` undoes
     it, pattern and all. What is saved is the pattern alone. Raises CallError for what `apply` refuses, for a pattern

@@ -68,8 +68,8 @@ def profile(
     is neither may be frequent: after each call the frequent keys of a group are those with the most attention of its
     queries since the prompt began, of the keys that were frequent before and the new ones; one that is still among the
     latest keys stays in the choice. On targets whose kernels give no mass of keys over a cache they stay those of the
-    prompt. Keys that a policy drops are seen no more; on targets `cpu` and `torch` their memory is given back. Without
-    a cache the model is dense.
+    prompt. Keys that a policy drops are seen no more, and their memory is given back. Without a cache the model is
+    dense.
 
     Layer by layer the kernels give log-sum-exps and the mass of keys: memory is that of one layer's attention, and no
     matrix of queries and keys is made. Raises CallError, and BuildError if the compiler fails.

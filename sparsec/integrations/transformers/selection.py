@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from sparsec.diagnostics.model import CallError
 from sparsec.integrations.transformers.budgets import Budget
 from sparsec.integrations.transformers.cache import SparseCache, SparseCacheLayer
-from sparsec.integrations.transformers.marks import leave
 from sparsec.integrations.transformers.presses import Score
 from sparsec.integrations.transformers.prompts import Options, PromptPart, prompts, whole_prompt
 from sparsec.runtime.module import SparseAttention
@@ -98,7 +97,7 @@ class Selecting:
                 f"{self.columns} columns"
             )
         with torch.no_grad():
-            leave(kv, attn, KEPT, self.selection.marks(number, module, attn, whole, kv.lengths))
+            kv.keep(KEPT, self.selection.marks(number, module, attn, whole, kv.lengths))
 
 
 def _checked(what: str, given: object, shape: tuple[int, ...], layer: int) -> Tensor:
