@@ -45,8 +45,9 @@ class Lookup:
     with a cache n may be more than the keys, and numbers of what is no key are any.
     Of COLUMN `ordered`, int32 [b, x, c], has those that are picked in ascending order, then n, where the plan gathers
     `columns`.
-    ROW: int32 [b, x, Nq, c], an entry outside 0 .. ceil(Nk / width) - 1 being absent. Row r is the call's query r.
-    `ordered`, the same in ascending order, absent ones last as 2**31 - 1, where the plan `looks_up` the test.
+    ROW: int32 or int64 [b, x, Nq, c], an entry outside 0 .. ceil(Nk / width) - 1 being absent. Row r is the call's
+    query r. `ordered`, int32, the same in ascending order, negative ones last as ABSENT, where the plan `looks_up` the
+    test.
     CELL: uint8 [b, x, rows, columns]: row r is that of the queries i with i // height = q0 // height + r, where q0 is
     the position of the call's first query (with documents 0).
     LABEL: int32 [b, x, Nq] of the call's queries, `keys` [b, x, Nk] of its keys, less than 0 for none.
@@ -59,6 +60,15 @@ class Lookup:
     first: int = 0
     keys: Tensor | None = None
     ordered: Tensor | None = None
+
+
+ABSENT = 2**31 - 1
+"""Above every number of an entry."""
+
+
+def int32_of(entries: Tensor) -> Tensor:
+    """Entries of lists as int32: those that are too large for it are ABSENT, and the least is -1 if they were int64."""
+    return entries if str(entries.dtype) == "torch.int32" else entries.clamp(-1, ABSENT).int()
 
 
 class ForwardKernel(Protocol):

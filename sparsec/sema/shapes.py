@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sparsec.sema.inputs import kind_text
 from sparsec.sema.model import InputDecl, InputKind
@@ -44,8 +45,7 @@ FORMS: dict[InputKind, tuple[tuple[TensorForm, ...], ...]] = {
 """By kind, the ways to give it: one tensor, or a pair."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
+class Sizes(NamedTuple):
     """Of a call, which gives `new_keys` of its `n_k` keys. What is None is not known, and everything will do."""
 
     batch: int | None
@@ -57,8 +57,7 @@ class Sizes:
     q_offset: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """A tensor of a call: the name of its dtype, and its shape."""
 
     dtype: str
@@ -70,8 +69,9 @@ class Given:
 
 def form_of(decl: InputDecl, given: Sequence[Given]) -> tuple[TensorForm, ...] | None:
     """The way in which the tensors are given, by their number and their axes."""
+    axes = [len(tensor.shape) for tensor in given]
     for form in FORMS[decl.kind]:
-        if [len(tensor.axes) for tensor in form] == [len(tensor.shape) for tensor in given]:
+        if [len(tensor.axes) for tensor in form] == axes:
             return form
     return None
 
@@ -79,12 +79,7 @@ def form_of(decl: InputDecl, given: Sequence[Given]) -> tuple[TensorForm, ...] |
 def problem_of(decl: InputDecl, given: Sequence[Given], sizes: Sizes) -> str | None:
     """Expected and got, if the tensors are not what the input, settled, takes."""
     form = form_of(decl, given)
-    fits = form is not None and all(
-        own.dtype in tensor.dtypes
-        and all(_fits(axis, size, decl, sizes) for axis, size in zip(tensor.axes, own.shape, strict=True))
-        for tensor, own in zip(form, given, strict=True)
-    )
-    if fits and (decl.kind is not InputKind.BLOCKS or len({own.shape[:3] for own in given}) == 1):
+    if form is not None and _fit(form, decl, given, sizes):
         return None
     shown = [form] if form is not None else FORMS[decl.kind]
     expected = ", or ".join(_written(each) for each in shown)
@@ -93,6 +88,17 @@ def problem_of(decl: InputDecl, given: Sequence[Given], sizes: Sizes) -> str | N
     got = " and ".join(map(str, given))
     kind = kind_text(decl.kind, decl.unit, decl.tile)
     return f"expected input {decl.name!r} ({kind}) as {expected}{f', where {facts}' if facts else ''}; got {got}"
+
+
+def _fit(form: tuple[TensorForm, ...], decl: InputDecl, given: Sequence[Given], sizes: Sizes) -> bool:
+    """In plain loops, for a step of decoding is short enough to feel a slow answer."""
+    for tensor, own in zip(form, given, strict=True):
+        if own.dtype not in tensor.dtypes:
+            return False
+        for axis, size in zip(tensor.axes, own.shape, strict=True):
+            if not _fits(axis, size, decl, sizes):
+                return False
+    return len(given) == 1 or decl.kind is not InputKind.BLOCKS or given[0].shape == given[1].shape[:3]
 
 
 def _written(form: tuple[TensorForm, ...]) -> str:

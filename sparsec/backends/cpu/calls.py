@@ -76,9 +76,9 @@ LOOKUP = CallStruct(
     "sparsec_lookup",
     "what an input says, contiguous [batch, heads, rows, columns]; batch and heads may be 1",
     (
-        Field("const void*", "data", comment="int32, or uint8 of cells and ancestors"),
+        Field("const void*", "data", comment="int32, or int64 of lists, or uint8 of cells and ancestors"),
         *_each("int64_t", "batch heads rows columns"),
-        Field("int64_t", "first", comment="of prefix counts, the first number"),
+        Field("int64_t", "first", comment="of prefix counts, the first number; of lists, whether they are int64"),
     ),
 )
 

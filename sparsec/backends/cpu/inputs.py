@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from sparsec.plan.launch import LaunchPlan
     from sparsec.runtime.kv.lists import KeptLists
 
-_LOOKUP = calls.LOOKUP.structure()
+_LOOKUP = calls.LOOKUP.packer()
+_NO_LOOKUP = bytes(_LOOKUP.size)
 LOOKUPS_A_TEST = 2
 _OF_LISTS = (Asks.KEPT, Asks.KEPT_MARK)
 
@@ -79,37 +80,35 @@ def with_whole_rows(plan: LaunchPlan, *tensors: Tensor) -> tuple[Tensor, ...]:
 
 def lookup_table(
     plan: LaunchPlan, given: tuple[Lookup, ...], batch: int, kept: KeptLists | None = None
-) -> ctypes.Array[ctypes.Structure] | None:
+) -> ctypes.Array[ctypes.c_char] | None:
     """The lookups of the plan's tests in order, None without any; the tensors must outlive it. Raises CallError."""
     if not plan.inputs:
         return None
-    of_test = {lookup.test: lookup for lookup in given}
-    listed = () if kept is None else _list_rows(plan, kept)
-    if missing := [test for test in plan.inputs if test not in of_test and not (listed and test.asks in _OF_LISTS)]:
-        raise CallError(f"expected a lookup for each test of an input, got none for {missing}")
-    rows: list[ctypes.Structure] = []
+    of_kept = b"" if kept is None else _list_rows(plan, kept)
+    if [lookup.test for lookup in given] != [test for test in plan.inputs if not (of_kept and test.asks in _OF_LISTS)]:
+        raise CallError(f"expected a lookup for each test of an input, got {[lookup.test for lookup in given]}")
+    rows, rest = b"", iter(given)
     for test in plan.inputs:
-        if test.asks in _OF_LISTS:
-            rows += listed
+        if of_kept and test.asks in _OF_LISTS:
+            rows += of_kept
             continue
-        lookup = of_test[test]
-        rows.append(_row(plan, lookup, lookup.data, batch))
+        lookup = next(rest)
+        rows += _row(plan, lookup, lookup.data, batch)
         other = lookup.keys if lookup.keys is not None else lookup.ordered
-        rows.append(_LOOKUP() if other is None else _row(plan, lookup, other, batch))
+        rows += _NO_LOOKUP if other is None else _row(plan, lookup, other, batch)
         ordered = test.asks is Asks.ROW and test in plan.looked_up
         if other is None and (ordered or test.asks is Asks.LABEL):
             raise CallError(f"expected a second tensor for {test}, got none")
         if ordered and other is not None and other.shape != lookup.data.shape:
             raise CallError(f"expected ordered lists like the lists, got {list(other.shape)}")
-    return (_LOOKUP * len(rows))(*rows)
+    return ctypes.create_string_buffer(rows, len(rows))
 
 
-def _list_rows(plan: LaunchPlan, kept: KeptLists) -> tuple[ctypes.Structure, ctypes.Structure]:
+def _list_rows(plan: LaunchPlan, kept: KeptLists) -> bytes:
     """Both lookups of a test that lists of kept keys answer; heads are told apart where their marks differ."""
     heads = plan.heads if kept.by_head else plan.kv_heads
-    return (
-        _LOOKUP(kept.entries.data_ptr(), 1, heads, *kept.entries.shape, 0),
-        _LOOKUP(kept.lists.data_ptr(), kept.lists.shape[0], plan.kv_heads, 1, 3, 0),
+    return _LOOKUP.pack(kept.entries.data_ptr(), 1, heads, *kept.entries.shape, 0) + _LOOKUP.pack(
+        kept.lists.data_ptr(), kept.lists.shape[0], plan.kv_heads, 1, 3, 0
     )
 
 
@@ -130,13 +129,15 @@ def bias_arguments(plan: LaunchPlan, key_bias: Tensor | None, batch: int) -> tup
     return key_bias.data_ptr(), *key_bias.shape[1:], of_batch if key_bias.shape[0] > 1 else 0, *apart
 
 
-def _row(plan: LaunchPlan, lookup: Lookup, data: Tensor, batch: int) -> ctypes.Structure:
-    wanted = "uint8" if lookup.test.asks in (Asks.CELL, Asks.ANCESTOR) else "int32"
-    sizes = [1] * (4 - data.dim()) + list(data.shape[2:])
-    ready = str(data.dtype) == f"torch.{wanted}" and data.is_cpu and data.is_contiguous() and 2 <= data.dim() <= 4
-    if not ready or data.shape[0] not in (1, batch) or data.shape[1] not in (1, plan.kv_heads, plan.heads):
+def _row(plan: LaunchPlan, lookup: Lookup, data: Tensor, batch: int) -> bytes:
+    asks, found, first, shape = lookup.test.asks, str(data.dtype), lookup.first, tuple(data.shape)
+    wanted = "torch.uint8" if asks in (Asks.CELL, Asks.ANCESTOR) else "torch.int32"
+    if asks is Asks.ROW and found == "torch.int64" and data is lookup.data:
+        wanted, first = found, 1
+    ready = found == wanted and data.is_cpu and data.is_contiguous() and 2 <= len(shape) <= 4
+    if not ready or shape[0] not in (1, batch) or shape[1] not in (1, plan.kv_heads, plan.heads):
         raise CallError(
-            f"expected a contiguous {wanted} tensor of {batch} sequences and {plan.heads} or {plan.kv_heads} heads "
-            f"on the CPU, got {data.dtype} {list(data.shape)} on {data.device}"
+            f"expected a contiguous {wanted.removeprefix('torch.')} tensor of {batch} sequences and {plan.heads} or "
+            f"{plan.kv_heads} heads on the CPU, got {data.dtype} {list(shape)} on {data.device}"
         )
-    return _LOOKUP(data.data_ptr(), *data.shape[:2], *sizes, lookup.first)
+    return _LOOKUP.pack(data.data_ptr(), *shape[:2], *(1,) * (4 - len(shape)), *shape[2:], first)

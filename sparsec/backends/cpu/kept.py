@@ -25,7 +25,7 @@ class ListCall:
     by_head: bool
     struct: ctypes.Structure
     marks: ctypes.Array[ctypes.Structure]
-    lookups: ctypes.Array[ctypes.Structure] | None
+    lookups: ctypes.Array[ctypes.c_char] | None
 
     def with_marks(self) -> int:
         """The address of the struct, with the marks of the call at hand."""

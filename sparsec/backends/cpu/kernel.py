@@ -249,7 +249,7 @@ def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def table_address(table: ctypes.Array[ctypes.Structure] | None) -> int:
+def table_address(table: ctypes.Array[ctypes.Structure] | ctypes.Array[ctypes.c_char] | None) -> int:
     """Likewise of an array of structs."""
     return 0 if table is None else ctypes.addressof(table)
 

@@ -10,7 +10,7 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from sparsec.backends.base import Lookup
+from sparsec.backends.base import Lookup, int32_of
 from sparsec.backends.triton.emit_inputs import BITS, NUMBERS
 from sparsec.backends.triton.packed import document_grid
 from sparsec.diagnostics.model import InternalError
@@ -51,7 +51,7 @@ def _tensors(lookup: Lookup, *, of_pairs: bool) -> dict[str, Tensor | None]:
             after = torch.nn.functional.pad(data[..., 1:], (0, 1))  # as long as the counts: the last number is none
             return {"marks": data, "picked": _bits(after > data), **columns}
         case Asks.ROW:
-            return {"entries": data, "ordered": lookup.ordered}
+            return {"entries": int32_of(data), "ordered": lookup.ordered}
         case Asks.CELL:
             return {"cells": data}
         case Asks.LABEL:

@@ -64,10 +64,12 @@ def flat_inputs(
     if given is not None and not isinstance(given, Mapping):
         raise CallError(f"expected inputs as a mapping of names to tensors, got {type(given).__name__}")
     named = given or {}
-    if len(named) != len(declared) or not all(decl.name in named for decl in declared):
+    if len(named) != len(declared):
         raise CallError(_names(declared, named))
     found: list[Tensor] = []
     for decl in declared:
+        if decl.name not in named:
+            raise CallError(_names(declared, named))
         pair = _tensors(decl, named[decl.name], like)
         shapes = [Given(_NAMES.get(each.dtype) or _name(each.dtype), tuple(each.shape)) for each in pair]
         if (problem := problem_of(decl, shapes, sizes)) is not None:
@@ -102,6 +104,8 @@ def _listed(names: object) -> str:
 
 def _tensors(decl: InputDecl, given: object, like: Tensor) -> tuple[Tensor, ...]:
     """One tensor or two, on the device of `like`."""
+    if isinstance(given, Tensor) and given.device == like.device:
+        return (given,)
     pair = tuple(given) if isinstance(given, tuple | list) else (given,)
     found = tuple(each for each in pair if isinstance(each, Tensor))
     if len(found) != len(pair) or not 1 <= len(pair) <= 2:

@@ -6,26 +6,23 @@ Invariant: no number is read on the host, and whatever an input holds, every ent
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar, assert_never
+from typing import NamedTuple, TypeVar, assert_never
 
 import torch
 from torch import Tensor
 
-from sparsec.backends.base import Lookup
+from sparsec.backends.base import ABSENT, Lookup, int32_of
 from sparsec.diagnostics.model import InternalError
 from sparsec.ir.bands.band import Asks, InputTest
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.sema.model import InputDecl, InputKind
 
-_ABSENT = torch.iinfo(torch.int32).max
 _Tensor = TypeVar("_Tensor")
 Given = tuple[Tensor, ...]
 """The tensors of one input: one, or two for a pair."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallShape:
+class CallShape(NamedTuple):
     """What a call has: queries, keys, and the position of the first query."""
 
     n_queries: int
@@ -94,9 +91,8 @@ def _lookup(test: InputTest, given: Given, call: CallShape, in_order: bool) -> L
             return Lookup(test, counts_before(near), first)
         case Asks.ROW:
             lists = given[0] if given[0].shape[-1] else given[0].new_full((*given[0].shape[:-1], 1), -1)
-            data = _within(lists, keys)
-            ordered = data.masked_fill(data < 0, _ABSENT).sort(dim=-1).values if in_order else None
-            return Lookup(test, data, ordered=ordered)
+            data = lists.contiguous()
+            return Lookup(test, data, ordered=_ordered(int32_of(data)) if in_order else None)
         case Asks.CELL:
             cells = given[0] if len(given) == 1 else _cells(given[0], given[1], keys)
             return Lookup(test, _not_empty(cells.to(torch.uint8)))
@@ -131,11 +127,8 @@ def _with_heads(tensor: Tensor, dims: int) -> Tensor:
     return tensor if tensor.dim() == dims else tensor[:, None]
 
 
-def _within(entries: Tensor, count: int) -> Tensor:
-    """int32: the entries, of which those outside 0 .. count - 1 are absent for kernels."""
-    if entries.dtype == torch.int32:
-        return entries.contiguous()
-    return torch.where((entries >= 0) & (entries < count), entries, -1).to(torch.int32).contiguous()
+def _ordered(entries: Tensor) -> Tensor:
+    return entries.masked_fill(entries < 0, ABSENT).sort(dim=-1).values
 
 
 def _marks(entries: Tensor, first: int, count: int) -> Tensor:

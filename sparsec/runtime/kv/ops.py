@@ -107,8 +107,8 @@ def attend_now(
             cache.kept.take(tuple(of_each[n][0] for n in cache.kept.of.ordinals))
     if inputs and (kernel.plan.chunks.of_inputs or any(mark.shape[-1] > 1 for mark in cache.marks)):
         # As many keys as any sequence can have by then; a replay of a graph may have more than the host knows of.
-        reach = cache.max_len if recorded else min(int(state[0].max()) + new, max(cache.max_len, new))
-        cache = replace(cache, reach=reach)
+        reach = cache.max_len if recorded else min(max(state.tolist()[0]) + new, max(cache.max_len, new))
+        cache.reach = reach
         if cache.marks:
             remember(declared, inputs, cache.marks, cache.lengths, cache.counted(new))
             said = recalled(declared, inputs, cache.marks, reach)

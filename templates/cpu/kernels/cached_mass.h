@@ -18,7 +18,7 @@ void add_share(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& 
     w.apart = 1;
     load_query(w, call, b, row, 0, lse_stride);
   };
-  attend_share(w, call, b, pack, row, task, start, [] {});
+  attend_share(w, call, b, pack, row, task, start, [](bool) {});
 }
 
 int add_mass(const sparsec_cached_call& call) {

@@ -19,9 +19,11 @@ struct Sum {  // what one task leaves of a row of one head
 // Leaves the sums of one share of row `row` at sums[head * call.n * most].
 void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& pack, int64_t row, int task, int most,
               Sum* sums) {
-  const auto end = [&] {
+  const auto end = [&](bool idle) {
     for (int r = 0; r < w.pack; ++r) {
       Sum& sum = sums[w.heads[r] * call.n * most];
+      sum.total = 0.0f;
+      if (idle) continue;
       std::copy(w.o[r], w.o[r] + ValueSteps::WIDE, sum.o);
       sum.peak = w.peak[r], sum.total = w.total[r];
     }

@@ -667,13 +667,18 @@ inline void attend_masked(Row& w, int tile, const Live& live) {
 // ---- Tasks: shares of the tiles of a row of a pack.
 // A task has KEYS_A_TASK keys at least, but where a row has MOST_TASKS of them more, and in a short row.
 
-// How many tasks share a row of a group: by the keys that there can be, never by the number of threads.
+// How many of at most `most` tasks share so many keys, never by the number of threads.
+inline int64_t shares_of(int64_t keys, int64_t most) {
+  return std::min(std::max<int64_t>(keys / KEYS_A_TASK, 1), most);
+}
+
+// How many tasks share a row of a group at most: by the keys that there can be. Some may be left idle.
 int tasks_of(const sparsec_cached_call& call, int64_t b, int64_t g) {
   int64_t kept = count_of(call, b);
   for (int n = 0; n < REGIONS; ++n) kept += places_of(call, g)[2 * n + 1];
   if (call.kept) kept += call.kept->lists[(b * KV_HEADS + g) * 3 + 2];
   const int64_t keys = std::min<int64_t>(kept, call.lengths[b] + count_of(call, b));
-  return int(std::min<int64_t>(std::max<int64_t>(keys / KEYS_A_TASK, 1), MOST_TASKS));
+  return int(shares_of(keys, MOST_TASKS));
 }
 
 // The most of a row of the call.
@@ -685,7 +690,8 @@ int most_tasks(const sparsec_cached_call& call) {
 }
 
 // Attends to one share of row `row`, by as many heads of the pack at a time as see the same keys: w has them between
-// `start()` and `end()`. Nothing of padding, and of a share that the row has not.
+// `start()` and `end(false)`; of a share that is left idle `end(true)` alone. Nothing of padding, and of a share that the
+// row has not.
 template <class Work, class Start, class End>
 void attend_share(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& pack, int64_t row, int task,
                   const Start& start, const End& end) {
@@ -698,14 +704,16 @@ void attend_share(Work& w, const sparsec_cached_call& call, int64_t b, const Pac
     w.heads = pack.heads + n, w.pack = alone ? 1 : pack.size;
     w.source = source_of(call, b, w.heads[0], call.n - w.n_k);
     w.inputs = Inputs(call, b, call.n - w.n_k, 0, w.n_k);
-    start();
     w.turn = w.first = w.stop = 0;
     if (tasks > 1) visit(w, call.lists, w.heads[0]);  // only counts the tiles
-    const int64_t tiles = tasks > 1 ? w.turn : INT32_MAX;
-    w.turn = 0, w.first = int(tiles * task / tasks), w.stop = int(tiles * (task + 1) / tasks);
-    visit(w, call.lists, w.heads[0]);
-    attend(w);
-    end();
+    const int64_t tiles = tasks > 1 ? w.turn : INT32_MAX, shares = shares_of(tiles * KEY_TILE, tasks);
+    w.turn = 0, w.first = int(tiles * task / shares), w.stop = int(tiles * (task + 1) / shares);
+    if (task < shares) {
+      start();
+      visit(w, call.lists, w.heads[0]);
+      attend(w);
+    }
+    end(task >= shares);
   }
 }
 
@@ -722,9 +730,11 @@ struct Sum {  // what one task leaves of a row of one head
 // Leaves the sums of one share of row `row` at sums[head * call.n * most].
 void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& pack, int64_t row, int task, int most,
               Sum* sums) {
-  const auto end = [&] {
+  const auto end = [&](bool idle) {
     for (int r = 0; r < w.pack; ++r) {
       Sum& sum = sums[w.heads[r] * call.n * most];
+      sum.total = 0.0f;
+      if (idle) continue;
       std::copy(w.o[r], w.o[r] + ValueSteps::WIDE, sum.o);
       sum.peak = w.peak[r], sum.total = w.total[r];
     }

@@ -26,12 +26,12 @@ struct sparsec_list {  // a table of draws, int32 [rows, blocks, width]
 #ifndef SPARSEC_LOOKUP
 #define SPARSEC_LOOKUP
 struct sparsec_lookup {  // what an input says, contiguous [batch, heads, rows, columns]; batch and heads may be 1
-  const void* data;  // int32, or uint8 of cells and ancestors
+  const void* data;  // int32, or int64 of lists, or uint8 of cells and ancestors
   int64_t batch;
   int64_t heads;
   int64_t rows;
   int64_t columns;
-  int64_t first;  // of prefix counts, the first number
+  int64_t first;  // of prefix counts, the first number; of lists, whether they are int64
 };
 #endif
 
