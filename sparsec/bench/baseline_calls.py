@@ -91,6 +91,8 @@ def baseline_calls(
                 if inputs:
                     raise BaselineAbsent("masked stands for it where a pattern has inputs")
                 calls[name] = eager(pattern, *tensors)
+            elif name == "window":
+                raise BaselineAbsent("it is for a cache alone")
             elif name in DENSE and passes is Passes.CACHED:
                 calls[name] = over_dense_cache(*tensors, scale=pattern.score.scale, backend=name)
             elif name in DENSE:

@@ -8,10 +8,11 @@ BASELINES = {
     "flex64": "FlexAttention, blocks of 64",
     "masked": "SDPA masked",
     "gather": "gathered by hand",
+    "window": "sparsec with a window of as many keys",
 }
 USUAL = ("sdpa", "flex")
 """Those that run if none is named; on a GPU SDPA runs as `flash` and `cudnn`."""
 USUAL_WITH_INPUTS = ("sdpa", "masked", "flex", "gather")
-"""The same of a pattern with inputs."""
+"""The same of a pattern with inputs; over a cache beside `window`, which runs there alone."""
 DENSE = ("sdpa", "flash", "cudnn")
 """Those that compute every pair."""

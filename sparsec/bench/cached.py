@@ -1,12 +1,12 @@
 """A compiled pattern over its KV cache, timed beside baselines over a dense cache -> figures of decode or of one chunk.
 
-Invariant: as of `measure`. Each timed call attends and stores its tokens; the baselines attend alone. A cache is filled
-with normal numbers before, so that no prefill of its length is needed.
+Invariant: as of `measure`. Each timed call attends and stores its tokens; so does `window`, and the other baselines
+attend alone. A cache is filled with normal numbers before, so that no prefill of its length is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,10 @@ from sparsec.bench.forward import launched_lines
 from sparsec.diagnostics.tables import table
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sparsec.bench.baselines import BenchCase
+    from sparsec.reference.parts import InputTensors
     from sparsec.runtime.module import SparseAttention
 
 
@@ -24,9 +27,9 @@ class CachedFigures:
     """Seconds of one call of `new` tokens, the last of `length`, by sparsec and by each baseline that ran.
 
     `launched`: as of Measurement. `live_keys`: those that the last query attends to, over the KV heads, a key that
-    several heads of one share counted once; `dense_keys`: all of them. Bytes are of keys and values: `live_bytes` those
-    of the live keys of a batch, `cache_bytes` and `dense_bytes` what the caches hold; `copy_bytes_per_second` is what
-    `torch.Tensor.copy_` reads.
+    several heads of one share counted once; `dense_keys`: all of them; `window`: those of the window. Bytes are of keys
+    and values: `live_bytes` those of the live keys of a batch, `cache_bytes` and `dense_bytes` what the caches hold;
+    `copy_bytes_per_second` is what `torch.Tensor.copy_` reads.
     """
 
     length: int
@@ -36,6 +39,7 @@ class CachedFigures:
     launched: tuple[str, ...]
     live_keys: int
     dense_keys: int
+    window: int
     live_bytes: int
     cache_bytes: int
     dense_bytes: int
@@ -61,6 +65,7 @@ class CachedFigures:
             "absent": self.absent,
             "host_time_in": self.launched,
             "ideal_speed_up": self.ideal,
+            "window": self.window,
             "cache_bytes": self.cache_bytes,
             "dense_cache_bytes": self.dense_bytes,
             "live_bytes": self.live_bytes,
@@ -86,27 +91,27 @@ def measure_cached(
     pattern, length = case.pattern, case.length
     report("filling the cache")
     q, k, v = case.inputs()
-    few = [t[:, :, length - new :].contiguous() for t in (q, k, v)]
-    cache = attn.new_cache(case.batch, length + new * (repeats + CALLS_BESIDE_ROUNDS), device=case.device)
-    cache.keys.normal_()
-    cache.values.normal_()
-    cache.lengths_tensor.fill_(length - new)
-    cache.refresh()
-    more: dict[str, Any] = {"inputs": case.given} if case.given else {}
-    calls: dict[str, Callable[[], object]] = {"sparsec": lambda: attn(*few, cache=cache, **more)}
-    found = baseline_calls(
-        pattern, (few[0], k, v), against, passes=Passes.CACHED, causal=True, report=report, given=case.given
-    )
-    calls |= found.calls
-    calls["copy"] = copying(k)
-    report(f"timing {', '.join(calls)} at {length} tokens, {repeats} rounds")
-    times = median_seconds(calls, repeats=repeats, device=case.device)
+    few = tuple(t[:, :, length - new :].contiguous() for t in (q, k, v))
+    stored = length - new, new * (repeats + CALLS_BESIDE_ROUNDS)
+    calls: dict[str, Callable[[], object]] = {"sparsec": _step(attn, case, few, stored, case.given)}
     per_group = pattern.heads // pattern.kv_heads
     last = live_mask(pattern, case.given, new, length, length - new)[0, :, -1]
     seen = (
         last.repeat_interleave(pattern.heads // len(last), dim=0).view(pattern.kv_heads, per_group, length).any(dim=1)
     )
     live, dense_keys = case.batch * int(seen.sum()), case.batch * pattern.kv_heads * length
+    window = max(round(int(seen.sum()) / pattern.kv_heads), 1)
+    if "window" in against:
+        report(f"compiling a window of {window} keys")
+        calls["window"] = _step(_windowed(attn, case, window), case, few, stored)
+    others = [name for name in against if name != "window"]
+    found = baseline_calls(
+        pattern, (few[0], k, v), others, passes=Passes.CACHED, causal=True, report=report, given=case.given
+    )
+    calls |= found.calls
+    calls["copy"] = copying(k)
+    report(f"timing {', '.join(calls)} at {length} tokens, {repeats} rounds")
+    times = median_seconds(calls, repeats=repeats, device=case.device)
     key_bytes = 2 * case.head_dim * k.element_size()
     return CachedFigures(
         length=length,
@@ -116,10 +121,44 @@ def measure_cached(
         launched=tuple(name for name, taken in times.items() if taken.host),
         live_keys=live,
         dense_keys=dense_keys,
+        window=window,
         live_bytes=live * key_bytes,
         cache_bytes=case.batch * attn.layout.slots(length) * key_bytes,
         dense_bytes=dense_keys * key_bytes,
         copy_bytes_per_second=2 * k.nbytes / times["copy"].seconds,
+    )
+
+
+def _step(
+    attn: SparseAttention,
+    case: BenchCase,
+    few: tuple[Tensor, ...],
+    stored: tuple[int, int],
+    given: Mapping[str, InputTensors] | None = None,
+) -> Callable[[], object]:
+    """A call of `few` over a cache that holds stored[0] tokens, and has room for stored[1] more than one call's."""
+    cache = attn.new_cache(case.batch, sum(stored) + few[0].shape[2], device=case.device)
+    cache.keys.normal_()
+    cache.values.normal_()
+    cache.lengths_tensor.fill_(stored[0])
+    cache.refresh()
+    more: dict[str, Any] = {"inputs": given} if given else {}
+    return lambda: attn(*few, cache=cache, **more)
+
+
+def _windowed(attn: SparseAttention, case: BenchCase, keys: int) -> SparseAttention:
+    """The target's kernels of a window of so many keys."""
+    import sparsec
+
+    pattern = case.pattern
+    return sparsec.compile(
+        f"pattern latest {{ causal attend window({keys}) }}",
+        heads=pattern.heads,
+        kv_heads=pattern.kv_heads,
+        head_dim=case.head_dim,
+        dtype=case.dtype,
+        device=case.device,
+        target=attn.target,
     )
 
 
@@ -146,6 +185,9 @@ def cached_table(measured: list[CachedFigures], baselines: tuple[str, ...]) -> s
             )
         )
     lines = [table(head, rows), "", "baselines: over a dense cache, storing nothing; ideal: dense keys over live ones"]
+    if "window" in baselines:
+        sizes = dict.fromkeys(str(each.window) for each in measured)
+        lines.append(f"window: sparsec's kernel of the latest {', '.join(sizes)} keys, over its own cache, storing too")
     lines += launched_lines(measured)
     lines += dict.fromkeys(
         f"{BASELINES[name]} did not run: {why}" for each in measured for name, why in each.absent.items()

@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 @click.option(
     "--against",
     help=f"Any of {', '.join(BASELINES)}, with --backward eager too, with commas; or none. On a GPU sdpa stands for "
-    "flash and cudnn. If left out: sdpa, flex and, with --backward, eager.",
+    "flash and cudnn; window is sparsec's own, of as many keys, with --decode. If left out: sdpa, flex and, with "
+    "--backward, eager; of a pattern with inputs sdpa, masked, flex, gather and, with --decode, window.",
 )
 @click.option("--backward", is_flag=True, help="Time forward and backward together, and backward alone.")
 @click.option("--decode", is_flag=True, help="Time one token over the KV cache; baselines keep every key.")
@@ -106,7 +107,11 @@ def bench(
         raise click.UsageError("expected a pattern with inputs of kind tokens alone for --keep, got another")
     if keep is None:
         sources.check(found)
-    usual = USUAL_WITH_INPUTS if found.inputs else (*USUAL, "eager") if backward else USUAL
+    usual: tuple[str, ...] = USUAL_WITH_INPUTS if found.inputs else USUAL
+    if found.inputs and new is not None:
+        usual = (*usual, "window")
+    elif backward and not found.inputs:
+        usual = (*usual, "eager")
     named = _named_baselines(against, GRADIENT_BASELINES if backward else BASELINES, usual)
     if keep is None and new is not None and any(input_.kind in OF_KEYS for input_ in found.inputs):
         raise click.UsageError("expected no inputs that speak of keys with --decode or --prefill-chunk, got some")
