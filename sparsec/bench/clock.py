@@ -87,8 +87,9 @@ def timed(recorded: Mapping[str, Recorded], *, repeats: int, device: torch.devic
     """As `median_seconds`, of what is recorded already."""
     clock = gpu_clock(device) if device.type == "cuda" else _cpu_seconds
     times: dict[str, list[float]] = {name: [] for name in recorded}
+    order = list(recorded.items())
     for turn in range(repeats + 1):  # to and fro, for what a call leaves in the caches serves the next one
-        for name, each in reversed(recorded.items()) if turn % 2 else recorded.items():
+        for name, each in reversed(order) if turn % 2 else order:
             taken = clock(each.run)
             if turn:
                 times[name].append(taken / each.turns)

@@ -17,6 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 FORWARD, BACKWARD = ("--seq-len", "8192"), ("--seq-len", "4096", "--backward")
 CACHED = ("--seq-len", "32768", "--against", "sdpa")
+SHARED = ("--heads", "8", "--kv-heads", "2")
 RUNS: dict[str, tuple[str, ...]] = {
     "dense": ("dense", *FORWARD),
     "sink_window": ("sink_window", *FORWARD),
@@ -26,6 +27,12 @@ RUNS: dict[str, tuple[str, ...]] = {
     "s2_16_decode": ("s2_16", *CACHED, "--decode", "--repeats", "31"),
     "kept_decode": ("kept", "--seq-len", "32768", "--decode", "--keep", "0.1", "--repeats", "61"),
     "s2_16_prefill_chunk": ("s2_16", *CACHED, "--prefill-chunk", "512"),
+    "tiles": ("tiles", *FORWARD, *SHARED, "--inputs", "random:density=0.1", "--against", "sdpa,flex64"),
+    "keys": ("keys", *FORWARD, *SHARED, "--inputs", "random:count=512", "--against", "sdpa,masked"),
+    "pages_decode": (
+        *("pages", "--seq-len", "32768", *SHARED, "--inputs", "random:count=127", "--decode"),
+        *("--against", "sdpa,window", "--repeats", "201"),
+    ),
 }
 
 SHOWN = ("ms", "speed_up", "both_ms", "both_speed_up")
