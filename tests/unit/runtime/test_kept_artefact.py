@@ -38,9 +38,11 @@ def written(folder: Path, target: str, dtype: str) -> Path:
 
 @pytest.mark.parametrize("target", ["cpu", "cuda:90"])
 def test_launch_plans_survive_json(target: str) -> None:
-    plans = Request(sparsec.parse(MARKED_TEXT).pattern().lowered(), 96, 96, torch.bfloat16).compilation(target)
+    text = MARKED_TEXT.replace("stride(2)", "dilated(3)")
+    plans = Request(sparsec.parse(text).pattern().lowered(), 96, 96, torch.bfloat16).compilation(target)
     launches = Launches.of(plans.forward, None, plans.cached, plans.kept)
     assert launches.kept is not None and launches.kept.kept is not None
+    assert len(launches.kept.kept.apart) == 1, "a term that tells marked keys apart"
     assert launches_of(json.loads(json.dumps(launch_data(launches))), plans.chunks.layout) == launches
 
 
