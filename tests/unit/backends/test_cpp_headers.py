@@ -36,13 +36,12 @@ STRUCTS = (calls.LIST, calls.LOOKUP, calls.MARKS, calls.KEPT, calls.FORWARD, cal
 
 def with_every_modifier(heads: int) -> str:
     """The statements of a pattern that changes its scores in every way."""
-    given: dict[Takes, Given] = {Takes.NOTHING: None, Takes.NUMBER: 30.0, Takes.NUMBERS_OF_HEADS: (1.0,) * heads}
+    of_heads, lean = (1.0,) * heads, 0
+    given: dict[Takes, Given] = dict(zip(Takes, (None, 30.0, of_heads, lean), strict=True))
     modifiers = (
-        statement_text(name, None if entry.alone else given[entry.takes])
-        for name, entry in ENTRIES.items()
-        if entry.takes is not Takes.INPUT
+        statement_text(name, None if entry.alone else given[entry.takes], ("lean",)) for name, entry in ENTRIES.items()
     )
-    return f"causal {' '.join(modifiers)} attend window(70)"
+    return f"causal input lean : weights {' '.join(modifiers)} attend window(70)"
 
 
 def compilation(text: str, dtype: str, heads: int) -> Compilation:
@@ -114,6 +113,7 @@ def sources(text: str, dtype: str = "float32") -> tuple[str, str, str]:
         ("causal softcap 2 attend full", "float32", "modifiers/softcap.h"),
         ("causal alibi attend full", "float32", "modifiers/alibi.h"),
         ("causal learned_sink attend full", "float32", "modifiers/learned_sink.h"),
+        ("causal input lean : weights key_bias lean attend full", "float32", "modifiers/key_bias.h"),
         ("causal softcap 2 learned_sink attend full", "float32", "modifiers/both.h"),
         ("causal block 16 attend random(2b, seed = 3)", "float32", "draws.h"),
         ("documents causal attend full", "float32", "documents/separate.h"),

@@ -2,6 +2,7 @@
 #include "../modifiers/both.h"
 #include "../modifiers/softcap.h"
 #include "../modifiers/alibi.h"
+#include "../modifiers/key_bias.h"
 #include "../modifiers/learned_sink.h"
 
-typedef Both<Softcap, Both<Alibi, LearnedSink>> Modifiers;
+typedef Both<Softcap, Both<Alibi, Both<KeyBias, LearnedSink>>> Modifiers;
