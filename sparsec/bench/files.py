@@ -41,6 +41,8 @@ def loaded(path: Path) -> object:
 def moved(value: object, path: Path, where: torch.device | str) -> InputTensors:
     """The tensor or the pair that a file holds, on the device. Raises CallError."""
     pair = tuple(value) if isinstance(value, tuple | list) else (value,)
+    if any(isinstance(each, torch.Tensor) and each.is_meta for each in pair):
+        raise CallError(f"expected {path} to hold tensors with their numbers, got one on meta, which has none")
     found = tuple(each.to(where) for each in pair if isinstance(each, torch.Tensor))
     if len(found) != len(pair) or not 1 <= len(pair) <= 2:
         raise CallError(f"expected {path} to hold a tensor or a pair of tensors, got {type(value).__name__}")

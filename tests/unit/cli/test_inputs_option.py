@@ -52,6 +52,8 @@ def test_files_that_do_not_fit(file: Path) -> None:
     torch.save([1, 2], bad)
     assert "to hold a tensor or a pair of tensors, got list" in show(file, f"picks={bad}", exit_code=2)
     assert "to hold a dict of tensors by the inputs' names, got list" in show(file, str(bad), exit_code=2)
+    torch.save(torch.zeros(1, device="meta"), bad)
+    assert "to hold tensors with their numbers, got one on meta" in show(file, f"picks={bad}", exit_code=2)
     torch.save({"pick": torch.zeros(1)}, bad)
     assert "got one called 'pick': did you mean 'picks'?" in show(file, str(bad), exit_code=2)
     torch.save(torch.zeros(1, 1, 100, 1, dtype=torch.int64), bad)
