@@ -13,9 +13,9 @@ from sparsec.diagnostics.model import CallError
 from sparsec.program import Pattern
 from sparsec.reference.mask import mask
 from sparsec.sema.model import ResolvedPattern
-from sparsec.sema.modifiers import KeyBias
 from sparsec.sema.printer import sparse_text
 from sparsec.testing.cases import Case, aligned_cases, longest_term, past_longest
+from sparsec.testing.inputs import key_bias_in
 from sparsec.testing.probes import check_forward
 from sparsec.testing.search import Search
 from sparsec.testing.tolerance import assert_close, expected_attention, out_and_lse
@@ -107,9 +107,7 @@ def check_attention(
             return out.cpu(), lse.cpu()
 
         visible = mask(meaning, case.queries, case.keys, cu_seqlens=bounds, inputs=given)
-        biased = score.get(KeyBias)
-        bias = None if biased is None else given[meaning.inputs[biased.ordinal].name]
-        assert bias is None or isinstance(bias, Tensor), "weights are one tensor"
+        bias = key_bias_in(meaning, given)
         tensors = inputs.q, inputs.k, inputs.v
         if probes:
             check_forward(attend, *tensors, visible, score, sink=logits, key_bias=bias, apart=bool(more))

@@ -6,7 +6,7 @@ but for absent ones, which are of any size; lists may be empty, strides are any,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sparsec.sema.inputs import settled
 from sparsec.sema.model import InputDecl, InputKind, InputUnit, ResolvedPattern
+from sparsec.sema.modifiers import KeyBias
 from sparsec.sema.shapes import Sizes, tile_columns, tile_of, tile_rows
 
 InputTensors = Tensor | tuple[Tensor, Tensor]
@@ -39,6 +40,16 @@ def drawn_inputs(
     sizes = Sizes(batch, pattern.heads, pattern.kv_heads, n_q, brought, n_k, q_offset)
     draw = _Draw(torch.Generator().manual_seed(seed), sizes, pattern.block, wild)
     return {decl.name: draw.of(decl) for decl in settled(pattern.inputs, pattern.block)}
+
+
+def key_bias_in(pattern: ResolvedPattern, given: Mapping[str, InputTensors] | None) -> Tensor | None:
+    """The weights that the pattern's keys add to their scores; None if they add none."""
+    modifier = pattern.score.get(KeyBias)
+    if modifier is None or given is None:
+        return None
+    weights = given[pattern.inputs[modifier.ordinal].name]
+    assert isinstance(weights, Tensor), "weights are one tensor"
+    return weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Invariant: every probe compares integers or bits; outputs are allocated over NaN
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -36,13 +37,15 @@ def check_forward(
     """Holds one call within the tolerance policy (unless told not to) and to the exact probes; raises AssertionError.
 
     q [batch, heads, Nq, D]; k, v [batch, kv_heads, Nk, D and Dv]; mask bool [heads, Nq, Nk], or with a batch where
-    `apart`; sink [heads], the learned one. The probes ride along as one more batch row, or `apart` in a call of their
-    own, as documents and inputs ask for: with q = 0 the exponential of the LSE counts the visible keys (not where
-    scores depend on positions or keys, which would weigh them), and with v = bits of the key's index the output tells,
-    bit by bit, how many of them have it set. A second call has NaN in every key and value that no query may see, and
-    must give the same bits.
+    `apart`; sink [heads], the learned one; key_bias as of `attention`. The probes ride along as one more batch row, or
+    `apart` in a call of their own, as documents and inputs ask for: with q = 0 the exponential of the LSE counts the
+    visible keys (not where scores depend on positions or keys, which would weigh them), and with v = bits of the key's
+    index the output tells, bit by bit, how many of them have it set. A second call has NaN in every key and value that
+    no query may see, and must give the same bits.
     """
     batch, sink = q.shape[0], None if sink is None else sink.detach()
+    key_bias = None if key_bias is None else key_bias.detach()
+    mask = seen(mask, key_bias, q.shape[1])
     bits = _index_bits(v)
     more = torch.randn(k[:1].shape, generator=torch.Generator().manual_seed(0)).to(k.dtype)
     rows = batch if apart else 1
@@ -55,8 +58,8 @@ def check_forward(
         assert_close(out[:batch], lse[:batch], want, mask)
     if not score.needs_positions and key_bias is None:
         at_sink = torch.zeros(1) if sink is None else sink.exp()
-        for row, seen in enumerate(mask.expand(rows, *mask.shape[-3:]), batch):
-            _check_counts(out[row], lse[row], bits, seen, at_sink)
+        for row, visible in enumerate(mask.expand(rows, *mask.shape[-3:]), batch):
+            _check_counts(out[row], lse[row], bits, visible, at_sink)
     unseen = ~seen_by_group(mask, k.shape[1])[..., None]
     nan = float("nan")
     with uninitialised_as_nan():
@@ -114,6 +117,13 @@ def _check_counts(out: Tensor, lse: Tensor, bits: Tensor, mask: Tensor, at_sink:
 def _first_difference(counted: Tensor, visible: Tensor) -> str:
     head, row = (counted != visible).nonzero()[0].tolist()
     return f"by head {head} in row {row}: {int(counted[head, row])}, expected {int(visible[head, row])}"
+
+
+def seen(mask: Tensor, key_bias: Tensor | None, heads: int) -> Tensor:
+    """The mask without the keys whose bias [b, x, Nk] is -inf."""
+    if key_bias is None:
+        return mask
+    return mask & (key_bias != -math.inf).repeat_interleave(heads // key_bias.shape[1], dim=1)[..., None, :]
 
 
 def seen_by_group(mask: Tensor, kv_heads: int) -> Tensor:

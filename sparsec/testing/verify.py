@@ -26,6 +26,7 @@ from sparsec.sema.shapes import Sizes
 from sparsec.testing.cases import CHECKS, PAIRS, Case, cases
 from sparsec.testing.contents import Contents
 from sparsec.testing.gradients import check_gradients
+from sparsec.testing.inputs import key_bias_in
 from sparsec.testing.probes import Attend, check_forward
 from sparsec.testing.search import Report, Search
 from sparsec.testing.strategies import Inputs
@@ -91,13 +92,13 @@ class Subject:
         attn = self.attn
         return case.inputs(self.pattern, attn.head_dim, attn.value_dim, attn.dtype)
 
-    def attend(self, case: Case) -> Attend:
-        """A call of the module as a function of tensors on the CPU, differentiable."""
+    def attend(self, case: Case, given: Mapping[str, InputTensors] | None) -> Attend:
+        """A call of the module with these inputs as a function of tensors on the CPU, differentiable."""
         more: dict[str, object] = {}
         offset = None if case.bounds else case.offset
         if case.bounds:
             more["cu_seqlens"] = torch.tensor(case.bounds, dtype=torch.int32, device=self.device)
-        if (given := self.given(case)) is not None:
+        if given is not None:
             more["inputs"] = self.moved(given)
 
         def call(*qkv: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,21 +223,23 @@ def _message(error: Exception) -> str:
 
 
 def _forward(subject: Subject, case: Case) -> None:
-    drawn = subject.inputs(case)
+    drawn, given = subject.inputs(case), subject.given(case)
     qkv, visible = (drawn.q, drawn.k, drawn.v), subject.visible(case)
     with torch.no_grad():
-        out, lse = subject.attend(case)(*qkv)
+        out, lse = subject.attend(case, given)(*qkv)
         sink = None if subject.sink is None else subject.sink.detach()
-        want = expected_attention(*qkv, visible, subject.pattern.score, sink=sink, q_offset=case.offset)
+        bias = key_bias_in(subject.pattern, given)
+        want = expected_attention(*qkv, visible, subject.pattern.score, sink=sink, key_bias=bias, q_offset=case.offset)
     assert_close(out, lse, want, visible)
 
 
 def _probes(subject: Subject, case: Case) -> None:
-    drawn = subject.inputs(case)
+    drawn, given = subject.inputs(case), subject.given(case)
     check_forward(
-        subject.attend(case),
+        subject.attend(case, given),
         *(drawn.q, drawn.k, drawn.v, subject.visible(case), subject.pattern.score),
         sink=subject.sink,
+        key_bias=key_bias_in(subject.pattern, given),
         q_offset=case.offset,
         apart=bool(case.bounds or subject.pattern.inputs),
         within_tolerance=False,
@@ -244,11 +247,13 @@ def _probes(subject: Subject, case: Case) -> None:
 
 
 def _gradients(subject: Subject, case: Case) -> None:
-    drawn = subject.inputs(case)
+    drawn, given = subject.inputs(case), subject.given(case)
+    bias = key_bias_in(subject.pattern, given)
     check_gradients(
-        subject.attend(case),
+        subject.attend(case, given),
         *(drawn.q, drawn.k, drawn.v, subject.visible(case), subject.pattern.score),
         sink=subject.sink,
+        key_bias=None if bias is None else bias.requires_grad_(),
         q_offset=case.offset,
     )
 
@@ -276,9 +281,9 @@ def _cache(subject: Subject, case: Case) -> None:
                 last = inputs_of_part(pattern, given, queries=(length - rows, length), keys=(0, length))
             out, lse = subject.call(q, k, v, cache=held, **more)
             found.append((out[:, :, -rows:], lse[:, :, -rows:]))
-            visible = mask(pattern, rows, length, inputs=last)
+            visible, bias = mask(pattern, rows, length, inputs=last), key_bias_in(pattern, last)
             so_far = q[:, :, -rows:], drawn.k[:, :, :length], drawn.v[:, :, :length], visible
-            wanted.append(expected_attention(*so_far, pattern.score, sink=sink, q_offset=length - rows))
+            wanted.append(expected_attention(*so_far, pattern.score, sink=sink, key_bias=bias, q_offset=length - rows))
     if held.length != length:
         raise AssertionError(f"the cache says that it holds {held.length} tokens of {length}")
     out, lse = (torch.cat(parts, dim=2) for parts in zip(*found, strict=True))

@@ -27,7 +27,7 @@ from sparsec.sema.model import Documents, InputDecl, InputUnit, ResolvedPattern
 from sparsec.testing import attention_inputs, document_bounds, shapes
 from sparsec.testing.drawn import Source
 from sparsec.testing.gradients import check_gradients
-from sparsec.testing.inputs import InputTensors, drawn_inputs
+from sparsec.testing.inputs import InputTensors, drawn_inputs, key_bias_in
 from sparsec.testing.probes import Attend, check_forward
 from sparsec.testing.strategies import Inputs, Shape, sources_with_meaning
 
@@ -57,6 +57,12 @@ class Call:
         return mask(
             self.pattern, shape.n_q, shape.n_k, shape.q_offset, cu_seqlens=self.cu_seqlens, inputs=self.given or None
         )
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The weights of its keys, a leaf that takes gradients."""
+        weights = key_bias_in(self.pattern, self.given)
+        return None if weights is None else weights.requires_grad_()
 
     @property
     def apart(self) -> bool:
@@ -140,6 +146,7 @@ def check_forward_of(module: SparseAttention, call: Call) -> None:
         attend_of(module, call),
         *(call.inputs.q, call.inputs.k, call.inputs.v, call.visible, call.pattern.score),
         sink=module.sink,
+        key_bias=call.bias,
         q_offset=call.shape.q_offset,
         apart=call.apart,
     )
@@ -150,6 +157,7 @@ def check_gradients_of(module: SparseAttention, call: Call) -> None:
         attend_of(module, call),
         *(call.inputs.q, call.inputs.k, call.inputs.v, call.visible, call.pattern.score),
         sink=module.sink,
+        key_bias=call.bias,
         q_offset=call.shape.q_offset,
         through_lse=call.shape.n_q % 4 != 0,
     )

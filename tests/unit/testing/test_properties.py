@@ -23,6 +23,7 @@ CPU = torch.device("cpu")
 WINDOW = "pattern p { heads 2 kv 1  causal  attend window(20) }"
 SCORED = "pattern p { heads 4 kv 2  block 16  causal  softcap 2  alibi  learned_sink  attend window(2b) | sink(3) }"
 PACKED = "pattern p { heads 2 kv 1  causal  documents restart  attend window(20) | stride(7) }"
+BIASED = "pattern p { heads 4 kv 2  causal  softcap 2  input lean : weights  key_bias lean  attend window(20) }"
 FULL = "pattern p { heads 2 kv 1  attend full }"
 
 
@@ -49,8 +50,8 @@ class Spoiled(nn.Module):
         return self.attn(q, k, v, **more) if "cache" in more else self.spoil(self.attn, q, k, v, **more)
 
 
-def spoiled(spoil: Callable[..., tuple[Tensor, Tensor]]) -> Subject:
-    honest = subject(WINDOW)
+def spoiled(spoil: Callable[..., tuple[Tensor, Tensor]], text: str = WINDOW) -> Subject:
+    honest = subject(text)
     return replace(honest, attn=Spoiled(honest.attn, spoil))
 
 
@@ -60,7 +61,13 @@ def failed(of: Subject, examples: int = 12) -> set[str]:
 
 @pytest.mark.parametrize(
     ("text", "dtype"),
-    [(SCORED, torch.bfloat16), (SCORED, torch.float32), (PACKED, torch.float32), (FULL, torch.float32)],
+    [
+        (SCORED, torch.bfloat16),
+        (SCORED, torch.float32),
+        (BIASED, torch.float32),
+        (PACKED, torch.float32),
+        (FULL, torch.float32),
+    ],
 )
 def test_what_is_right_holds(text: str, dtype: torch.dtype) -> None:
     results = verify(subject(text, dtype=dtype), examples=8)
@@ -109,6 +116,17 @@ def one_row(attn: Any, q: Tensor, k: Tensor, v: Tensor, **more: Any) -> tuple[Te
 )
 def test_each_property_sees_its_own_mistake(spoil: Callable[..., tuple[Tensor, Tensor]], wrong: set[str]) -> None:
     assert failed(spoiled(spoil)) == wrong
+
+
+def test_the_gradient_of_weights_is_seen() -> None:
+    def slope_of_weights(attn: Any, *qkv: Tensor, inputs: dict[str, Tensor], **more: Any) -> tuple[Tensor, Tensor]:
+        weights = inputs["lean"].clone()
+        if weights.requires_grad:
+            weights.register_hook(lambda gradient: 1.5 * gradient)  # type: ignore[no-untyped-call]  # torch's own
+        return attn(*qkv, inputs={"lean": weights}, **more)
+
+    result = verify_one(spoiled(slope_of_weights, BIASED), "gradients", examples=8)
+    assert result.failure is not None and "of the dbias" in result.failure.message
 
 
 def test_the_cache_walk_sees_a_key_that_was_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
