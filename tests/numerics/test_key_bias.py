@@ -24,6 +24,8 @@ BATCH, HEADS, KV_HEADS, DIM = 2, 4, 2, 16
 WINDOW = "causal softcap 3.0 alibi key_bias lean input lean : weights attend window(20) | sink(3)"
 LISTED = "causal key_bias lean learned_sink input picks : rows input lean : weights attend window(10) | picks"
 
+DRAWN = "causal key_bias lean input lean : weights attend random(2, seed = 2)"
+
 
 @pytest.mark.skipif(interpreted(), reason="is that process")
 def test_interpreted_triton() -> None:
@@ -73,7 +75,9 @@ def assert_like(found: list[Tensor], wanted: list[Tensor], tolerance: float) -> 
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize(("body", "heads", "batch"), [(WINDOW, 1, 1), (WINDOW, KV_HEADS, 2), (LISTED, HEADS, 2)])
+@pytest.mark.parametrize(
+    ("body", "heads", "batch"), [(WINDOW, 1, 1), (WINDOW, KV_HEADS, 2), (LISTED, HEADS, 2), (DRAWN, 1, 1)]
+)
 def test_outputs_and_gradients(target: str, body: str, heads: int, batch: int) -> None:
     given = tensors(21, 37)
     inputs = {"lean": weights_of(37, batch, heads)}

@@ -232,7 +232,7 @@ def loop_view(
         views.append(view)
     skips = any(segment.when != TRUE for segment in segments)
     if kind == "full" and keeps:
-        return LoopView(tuple(views), end, True, skips, (), ("live = kept",))
+        return LoopView(tuple(views), end, True, skips, (), (f"live = kept{' & (start < nk)' if skips else ''}",))
     if kind == "full":
         return LoopView(tuple(views), end, False, skips, (), ())
     lookups = tuple(
