@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import assert_never
 
-from sparsec.backends.triton.emit_pairs import OF_LISTS, SLASHES, KernelFrame, over, pair_lines, stem_of, times
+from sparsec.backends.triton.emit_pairs import OF_LISTS, SLASHES, KernelFrame, over, pair_lines, stem_of, times, touched
 from sparsec.backends.triton.expr import assignment
 from sparsec.backends.triton.view import AskedView, GathersView, GatherView, InputsView, KeptView, ListView
 from sparsec.ir.bands.band import Asks, InputTest
@@ -38,7 +38,7 @@ def _tile_lines(
 def _cell_lines(test: InputTest, g: int, at: KernelFrame) -> list[str]:
     """Set `set_<g>` and `area_<g>`: how many cells of a tile are set, and how many it touches."""
     first = over(at.first_query, test.height)
-    high, wide = _touched(at.query_tile, test.height), _touched(at.key_tile, test.width)
+    high, wide = touched(at.query_tile, test.height), touched(at.key_tile, test.width)
     ends = f"row_{g}, last_row_{g}, column_{g}, last_column_{g}"
     return [
         f"row_{g}, last_row_{g} = {over('i_from', test.height)} - {first}, {over('i_to', test.height)} - {first}",
@@ -84,13 +84,6 @@ def _tile(test: InputTest, scope: Extent, g: int, at: KernelFrame) -> str:
             return "tile >= 0" if some else "tile < 0"  # of each tile
         case _:
             assert_never(test.asks)
-
-
-def _touched(tile: int, cell: int) -> int:
-    """The most cells of an absolute grid that a tile of another touches."""
-    if cell % tile == 0:
-        return 1
-    return tile // cell if tile % cell == 0 else (tile - 2) // cell + 2
 
 
 def inputs_view(

@@ -23,7 +23,7 @@ SLASHES = (Asks.SLASH, Asks.SLASH_TILE)
 OF_LISTS = (Asks.KEPT, Asks.KEPT_MARK)
 """What lists of kept keys answer, and no tensor of a call."""
 ROW_CELLS = 8
-"""Cells of rows, at most, that a tile of listed keys looks up one by one: a look-up a pair would fill the registers."""
+"""Cells of queries, at most, that a tile looks up one after another: a look-up a pair would fill the registers."""
 
 
 def stem_of(test: InputTest, scope: Extent, at: KernelFrame) -> str:
@@ -137,8 +137,10 @@ def _of_tile(pair: str, test: InputTest, g: int, at: KernelFrame) -> list[str]:
     data, columns = f"{stem_of(test, Extent.PAIR, at)}_{g}_at", f"input_{g}_columns"
     width = 1 if test.asks is Asks.SLASH_TILE else test.width
     i = ("(base + start)" if at.of_keys else "i0") if test.height % at.query_tile == 0 else "i"
+    few = 1 < touched(at.query_tile, test.height) <= ROW_CELLS
     if at.listed and not at.of_keys:
-        return _of_listed(pair, test, g, at, i)
+        by_cells = few and test.asks in (*SLASHES, Asks.CELL)
+        return _by_cells(pair, test, g, at, "i0", "j") if by_cells else [f"{pair} = {_pair(test, g, at, i)}"]
     j = ("j0" if at.of_keys else "start") if width % at.key_tile == 0 and not at.listed else "j"
     cell = test.height if at.of_keys else width
     match test.asks:
@@ -154,6 +156,8 @@ def _of_tile(pair: str, test: InputTest, g: int, at: KernelFrame) -> list[str]:
                 of_cell = f"tl.arange(0, {at.across})[None, :] // {cell} == {n}"
                 lines.append(f"{pair} = {found}" if n == 0 else f"{pair} = tl.where({of_cell}, {found}, {pair})")
             return lines
+        case Asks.CELL if few:
+            return _by_cells(pair, test, g, at, "(base + start)" if at.of_keys else "i0", j)
         case Asks.ROW:
             row = at.row.format("i")
             low, high = ("j0", "j1") if at.of_keys else ("start", f"start + {at.key_tile - 1}")
@@ -169,16 +173,19 @@ def _of_tile(pair: str, test: InputTest, g: int, at: KernelFrame) -> list[str]:
             return [f"{pair} = {_pair(test, g, at, i, j)}"]
 
 
-def _of_listed(pair: str, test: InputTest, g: int, at: KernelFrame, some_i: str) -> list[str]:
-    """As `_of_tile`, of keys that lie anywhere, for a query tile."""
-    cells = at.query_tile // test.height
-    if test.asks not in SLASHES or at.query_tile % test.height or not 1 < cells <= ROW_CELLS:
-        return [f"{pair} = {_pair(test, g, at, some_i)}"]
-    lines = []
-    for n in range(cells):
-        data, number = f"picked_{g}_at", _number(test, g, f"(tile_start + {n * test.height})", "j")
-        found = f"is_picked({data}, {number}, input_{g}_columns)"
-        of_cell = f"{over('i', test.height)} - {over('tile_start', test.height)} == {n}"
+def touched(tile: int, cell: int) -> int:
+    """The most cells of an absolute grid that a tile of another touches."""
+    if cell % tile == 0:
+        return 1
+    return tile // cell if tile % cell == 0 else (tile - 2) // cell + 2
+
+
+def _by_cells(pair: str, test: InputTest, g: int, at: KernelFrame, first: str, j: str) -> list[str]:
+    """As `_of_tile`, one cell of queries after another, of a tile whose first query is `first`."""
+    lines, cell = [], over(first, test.height)
+    for n in range(touched(at.query_tile, test.height)):
+        found = _pair(test, g, at, f"(({cell} + {n}) * {test.height})", j)
+        of_cell = f"{over('i', test.height)} == {cell} + {n}"
         lines.append(f"{pair} = {found}" if n == 0 else f"{pair} = tl.where({of_cell}, {found}, {pair})")
     return lines
 

@@ -67,8 +67,9 @@ def picked_before(counts, number, columns, most):
 @triton.jit
 def cell(cells, row, column, rows, columns):
     """Whether a cell is set."""
-    of_row = (row >= 0) & (row < rows)
-    of_column = tl.where(column >= 0, column < columns, False)  # a loop of the interpreter counts in Python's integers
+    # A loop of the interpreter counts in Python's integers.
+    of_row = tl.where(row >= 0, row < rows, False)
+    of_column = tl.where(column >= 0, column < columns, False)
     # An address of 64 bits a row, and 32 bits a column: the former a pair would fill the registers.
     at = cells + tl.where(of_row, row, 0).to(tl.int64) * columns
     return tl.load(at + tl.where(of_column, column, 0), mask=of_row & of_column, other=0) != 0
