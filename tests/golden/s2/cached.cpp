@@ -690,8 +690,8 @@ int most_tasks(const sparsec_cached_call& call) {
 }
 
 // Attends to one share of row `row`, by as many heads of the pack at a time as see the same keys: w has them between
-// `start()` and `end(false)`; of a share that is left idle `end(true)` alone. Nothing of padding, and of a share that the
-// row has not.
+// `start()` and `end(false)`; of a share that is left idle `end(true)` alone. Nothing of padding, and of a share that
+// the row has not.
 template <class Work, class Start, class End>
 void attend_share(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& pack, int64_t row, int task,
                   const Start& start, const End& end) {
