@@ -46,7 +46,7 @@ void attend_share(Work& w, const sparsec_cached_call& call, int64_t b, const Pac
     w.heads = pack.heads + n, w.pack = alone ? 1 : pack.size;
     w.source = source_of(call, b, w.heads[0], call.n - w.n_k);
     w.inputs = Inputs(call, b, call.n - w.n_k, 0, w.n_k);
-    w.turn = w.first = w.stop = 0;
+    w.turn = w.first = w.stop = w.waiting = 0;
     if (tasks > 1) visit(w, call.lists, w.heads[0]);  // only counts the tiles
     const int64_t tiles = tasks > 1 ? w.turn : INT32_MAX, shares = shares_of(tiles * KEY_TILE, tasks);
     w.turn = 0, w.first = int(tiles * task / shares), w.stop = int(tiles * (task + 1) / shares);
