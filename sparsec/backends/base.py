@@ -62,15 +62,6 @@ class Lookup:
     ordered: Tensor | None = None
 
 
-ABSENT = 2**31 - 1
-"""Above every number of an entry."""
-
-
-def int32_of(entries: Tensor) -> Tensor:
-    """Entries of lists as int32: those that are too large for it are ABSENT, and the least is -1 if they were int64."""
-    return entries if str(entries.dtype) == "torch.int32" else entries.clamp(-1, ABSENT).int()
-
-
 class ForwardKernel(Protocol):
     """Attention on tensors that `runtime.module` has checked.
 
@@ -254,16 +245,6 @@ class Cached:
     def counted(self, new: int) -> Tensor:
         """`counts` of a call of `new` tokens."""
         return self.lengths.new_full((len(self.lengths),), new) if self.counts is None else self.counts
-
-
-def check_room(lengths: Sequence[int], counts: Sequence[int], max_len: int) -> None:
-    """Raises CallError unless `counts` more tokens fit in each sequence."""
-    for row, (have, more) in enumerate(zip(lengths, counts, strict=True)):
-        if have + more > max_len:
-            raise CallError(
-                f"expected at most {max_len} tokens in the cache, got {have} + {more} in sequence {row}; "
-                "nothing was written"
-            )
 
 
 class CachedKernel(Protocol):

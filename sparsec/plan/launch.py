@@ -250,7 +250,7 @@ class Launches:
         forward: KernelPlan,
         backward: BackwardPlan | None,
         cached: tuple[CachedPlan, CachedPlan] | None,
-        kept: tuple[CachedPlan, CachedPlan] | None,
+        kept: tuple[CachedPlan, CachedPlan] | None = None,
     ) -> Launches:
         return cls(
             LaunchPlan.of(forward),

@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from sparsec.backends.base import Cached, KeyMass, Lookup, check_room
+from sparsec.backends.base import Cached, KeyMass, Lookup
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit_cached import emit_cpp_cached, emit_cpp_cached_mass
 from sparsec.backends.cpu.inputs import bias_arguments, lookup_table, with_whole_rows
@@ -29,6 +29,7 @@ from sparsec.backends.cpu.kernel import (
     open_library,
     table_address,
 )
+from sparsec.backends.room import check_room
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.plan.kv.cached import CachedPlan

@@ -10,7 +10,8 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from sparsec.backends.base import Lookup, int32_of
+from sparsec.backends.base import Lookup
+from sparsec.backends.entries import int32_of
 from sparsec.backends.triton.emit_inputs import BITS, NUMBERS
 from sparsec.backends.triton.packed import document_grid
 from sparsec.diagnostics.model import InternalError

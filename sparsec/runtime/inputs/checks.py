@@ -36,14 +36,15 @@ class LastFit:
         """As `flat_inputs`."""
         found: list[Tensor] = []
         known: list[object] = [sizes.batch, sizes.n_q, sizes.new_keys, sizes.n_k, sizes.q_offset, like.device]
-        if type(given) is dict and len(given) == len(declared):
+        plain = isinstance(given, dict) and len(given) == len(declared)
+        if isinstance(given, dict) and plain:
             for decl in declared:
                 each = given.get(decl.name)
                 if type(each) is not Tensor:
                     break
                 found.append(each)
-                known += (each.shape, each.dtype, each.device)
-        now = tuple(known) if len(found) == len(declared) else ()
+                known += (each.shape, each.dtype, each.device, each.layout)
+        now = tuple(known) if plain and len(found) == len(declared) else ()
         if not now or now != self.like:
             found, self.like = flat_inputs(declared, given, sizes, like), now
         return found
@@ -104,7 +105,7 @@ def _listed(names: object) -> str:
 
 def _tensors(decl: InputDecl, given: object, like: Tensor) -> tuple[Tensor, ...]:
     """One tensor or two, on the device of `like`."""
-    if isinstance(given, Tensor) and given.device == like.device:
+    if isinstance(given, Tensor) and given.device == like.device and given.layout is torch.strided:
         return (given,)
     pair = tuple(given) if isinstance(given, tuple | list) else (given,)
     found = tuple(each for each in pair if isinstance(each, Tensor))

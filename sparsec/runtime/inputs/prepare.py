@@ -11,7 +11,8 @@ from typing import NamedTuple, TypeVar, assert_never
 import torch
 from torch import Tensor
 
-from sparsec.backends.base import ABSENT, Lookup, int32_of
+from sparsec.backends.base import Lookup
+from sparsec.backends.entries import ABSENT, int32_of
 from sparsec.diagnostics.model import InternalError
 from sparsec.ir.bands.band import Asks, InputTest
 from sparsec.ir.bands.bounds import POSITION_LIMIT

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsec.backends.base import Cached, KeyMass, check_room
+from sparsec.backends.base import Cached, KeyMass
+from sparsec.backends.room import check_room
 from sparsec.diagnostics.model import CallError
 from sparsec.runtime.devices import captured, current
 from sparsec.runtime.draws import draw_tables
