@@ -135,9 +135,10 @@ def test_of_kernels_from_a_folder() -> None:
     files = {
         f"{part}.py": text.encode() for part, text in BACKEND.sources(compilation, ("forward", "backward")).items()
     }
-    forward, _, _, loaded = BACKEND.load(launches, Path(), files)
+    folder = BACKEND.load(launches, Path(), files)
+    forward, loaded = folder.forward, folder.mass
     _, lse = forward.forward(q, k, k, q_offset=0, scale=None, lists=())
     assert loaded is not None
     found = loaded.mass(q, k, lse, q_offset=0, scale=None, lists=())
     assert torch.equal(found, mass(text, q, k, sink))
-    assert BACKEND.load(replace(launches, backward=None), Path(), files)[3] is None
+    assert BACKEND.load(replace(launches, backward=None), Path(), files).mass is None
