@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.calls import CallStruct
 from sparsec.pipeline import Compilation
+from sparsec.plan.launch import LaunchPlan
 
 HEADER = "kernels.h"
 _BESIDE = (calls.LIST, calls.LOOKUP, calls.MARKS, calls.KEPT)
@@ -28,6 +29,7 @@ def header(compilation: Compilation, libraries: Iterable[tuple[str, Sequence[str
         "head_dim": compilation.head_dim,
         "value_dim": compilation.value_dim,
     }
+    scale = LaunchPlan.of(compilation.forward).scale(None)
     lines = [
         "// The kernels of this folder, for C and C++. H is heads, G kv_heads, D head_dim and DV value_dim;",
         f"// q, k, v and out are {compilation.dtype}, lse is float. layout.json has the regions of a cache.",
@@ -36,7 +38,7 @@ def header(compilation: Compilation, libraries: Iterable[tuple[str, Sequence[str
         "#include <stdint.h>",
         "",
         f"enum {{ {', '.join(f'sparsec_{name} = {value}' for name, value in shapes.items())} }};",
-        f"#define SPARSEC_SCALE {_scale(compilation)!r}f  // the pattern's; a call may have another",
+        f"#define SPARSEC_SCALE {scale!r}f  // the pattern's; a call may have another",
         "",
         *(f"typedef struct {struct.name} {struct.name};" for struct in (*_BESIDE, *structs)),
         "",
@@ -55,8 +57,3 @@ def header(compilation: Compilation, libraries: Iterable[tuple[str, Sequence[str
 def _declared(struct: CallStruct) -> str:
     """Without guards, which this file has once."""
     return "\n".join(line for line in struct.declaration().splitlines() if not line.startswith("#")) + "\n"
-
-
-def _scale(compilation: Compilation) -> float:
-    given = compilation.pattern.score.scale
-    return compilation.head_dim**-0.5 if given is None else given

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from sparsec.backends.built import KernelRecord, LaunchArgument, LaunchRecord
 from sparsec.pipeline import Compilation
+from sparsec.plan.launch import LaunchPlan
 
 HEADER = "kernels.h"
 _QUANTITIES = (
@@ -50,7 +51,7 @@ def header(compilation: Compilation, kernels: Iterable[KernelRecord]) -> str:
         *(["#include <cuda.h>", "#define SPARSEC_TENSOR_MAPS"] if mapped else []),
         "",
         f"enum {{ {', '.join(f'sparsec_{name} = {value}' for name, value in shapes.items())} }};",
-        f"#define SPARSEC_SCALE {_scale(of)!r}f  // the pattern's; a call may have another",
+        f"#define SPARSEC_SCALE {LaunchPlan.of(of.forward).scale(None)!r}f  // the pattern's; a call may have another",
         "",
         "// What a call is of: strides in elements, over sequences, heads and rows; rows are dense. q0 is the position",
         "// of the first query, longest the most tokens of a sequence after the call, slots those of a cache,",
@@ -107,11 +108,6 @@ def _of_kernel(name: str, launch: LaunchRecord) -> list[str]:
 def _parameters(arguments: Sequence[LaunchArgument]) -> list[str]:
     names = (f"{each.name}[{n}]" if each.count > 1 else each.name for each in arguments for n in range(each.count))
     return [f"  to[{n}] = &of->{name};" for n, name in enumerate(names)]
-
-
-def _scale(compilation: Compilation) -> float:
-    given = compilation.pattern.score.scale
-    return compilation.head_dim**-0.5 if given is None else given
 
 
 def _member(argument: LaunchArgument) -> str:

@@ -34,17 +34,17 @@ class LastFit:
         self, declared: tuple[InputDecl, ...], given: Mapping[str, InputTensors] | None, sizes: Sizes, like: Tensor
     ) -> list[Tensor]:
         """As `flat_inputs`."""
+        if not isinstance(given, dict) or len(given) != len(declared):
+            return flat_inputs(declared, given, sizes, like)
         found: list[Tensor] = []
         known: list[object] = [sizes.batch, sizes.n_q, sizes.new_keys, sizes.n_k, sizes.q_offset, like.device]
-        plain = isinstance(given, dict) and len(given) == len(declared)
-        if isinstance(given, dict) and plain:
-            for decl in declared:
-                each = given.get(decl.name)
-                if type(each) is not Tensor:
-                    break
-                found.append(each)
-                known += (each.shape, each.dtype, each.device, each.layout)
-        now = tuple(known) if plain and len(found) == len(declared) else ()
+        for decl in declared:
+            each = given.get(decl.name)
+            if type(each) is not Tensor:
+                break
+            found.append(each)
+            known += (each.shape, each.dtype, each.device, each.layout)
+        now = tuple(known) if len(found) == len(declared) else ()
         if not now or now != self.like:
             found, self.like = flat_inputs(declared, given, sizes, like), now
         return found
