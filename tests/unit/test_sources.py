@@ -1,4 +1,4 @@
-"""What holds for every source file: its length, and that a public name stands for one thing.
+"""What holds for every source file: its length, that a public name stands for one thing, and a module of tests for one file.
 
 Invariant: where two modules define one name, TWICE has the reason.
 """
@@ -6,6 +6,7 @@ Invariant: where two modules define one name, TWICE has the reason.
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,3 +71,9 @@ def test_a_public_name_stands_for_one_thing() -> None:
 def test_no_file_is_too_long() -> None:
     lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     assert {name: count for name, count in lengths.items() if count > LINES} == {}
+
+
+def test_a_module_of_tests_has_a_name_of_its_own() -> None:
+    """pytest imports it by that name alone: it cannot collect a second file of it."""
+    names = Counter(path.name for path in FILES if path.name.startswith("test_"))
+    assert [name for name, count in names.items() if count > 1] == []
