@@ -1,4 +1,4 @@
-"""What holds for every source file: its length, that a public name stands for one thing, a test module name for one file.
+"""What holds for every source file: its length, one thing for a public name, one file for the name of a test module.
 
 Invariant: where two modules define one name, TWICE has the reason.
 """
