@@ -137,7 +137,7 @@ def family(target: str) -> Family:
 
 def gathers_columns(target: str) -> bool:
     """Whether kernels gather the keys that an input lists for all queries."""
-    return family(target) is not Family.CPU
+    return target != "torch"
 
 
 def shared_memory_bytes(target: str) -> int:

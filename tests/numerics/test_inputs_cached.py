@@ -25,8 +25,8 @@ STEPS = ((37, 0), (1, 1), (70, 2), (1, 3), (2, 4), (1, 5))
 """(tokens of a call, seed of its inputs); the second sequence is APART tokens longer, so that cells start alike."""
 
 
-def cached(name: str) -> Compilation:
-    return Compilation(Lowered(pattern(name)), DIM, DIM, "float32", "cpu")
+def cached(name: str, target: str) -> Compilation:
+    return Compilation(Lowered(pattern(name)), DIM, DIM, "float32", target)
 
 
 def has_cache(name: str) -> bool:
@@ -38,7 +38,7 @@ def has_cache(name: str) -> bool:
 
 
 def kernel_of(name: str, target: str) -> CachedKernel:
-    of = cached(name)
+    of = cached(name, target)
     return TorchCached(of.chunks) if target == "torch" else build_cached([of.cached], optimise=1)[0]
 
 

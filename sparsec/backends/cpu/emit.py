@@ -6,6 +6,7 @@ Invariant: the text needs no file beside it, and holds only what the pattern use
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import accumulate
 
@@ -15,6 +16,7 @@ from sparsec.backends.cpu.modifiers import modifiers_view
 from sparsec.backends.cpu.source import BACKWARD, FORWARD, MASS, print_kernel
 from sparsec.backends.cpu.view import (
     ClassView,
+    ColumnsView,
     ConstantView,
     CppView,
     GatherView,
@@ -29,7 +31,7 @@ from sparsec.ir.bands.band import Asks, InputTest
 from sparsec.ir.expr import simplify as x
 from sparsec.ir.expr.fold import lists_in, picks_in
 from sparsec.ir.expr.nodes import TRUE, Bool, Int, Var
-from sparsec.ir.tiles.program import Segment, TileProgram
+from sparsec.ir.tiles.program import Gather, Segment, TileProgram, lets_for, names_read
 from sparsec.plan.heads import by_member, class_of_member, head_table, packs
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
 
@@ -156,40 +158,66 @@ def _transposed_class(
                 size=spec.block,
             )
         )
-    return _class(replace(c, constants=tuple(constants.items())), plan, tuple(lists), lane="j")
+    return _class(replace(c, constants=tuple(constants.items())), plan, tuple(lists), lane="j", transposed=True)
 
 
-def _class(c: HeadClass, plan: KernelPlan, lists: tuple[ListView, ...], lane: str = "i") -> ClassView:
+def _class(
+    c: HeadClass, plan: KernelPlan, lists: tuple[ListView, ...], lane: str = "i", *, transposed: bool = False
+) -> ClassView:
     """The view of a class whose lookups stand in the order of the plan's tests."""
     program = c.program
     tests = _conditions(program)
     tested = frozenset[int]().union(*(lists_in(test) for test in tests))
+    read = names_read((*program.full, *program.masked), () if transposed else program.gathers)
+    columns = tuple(gather for gather in program.gathers if gather.reach is not None)
     return ClassView(
         origins=tuple(comment(origin) for origin in c.origins),
         constants=tuple(of_members(name, c.heads, values, plan.heads) for name, values in c.constants),
-        lets=tuple(LetView(name_of(let.name), scalar(let.value)) for let in program.lets),
+        lets=_lets(program, read),
         lists=lists,
         tests=tuple(view for view in lists if view.ordinal in tested),
-        picks=_picks(program, plan.inputs, _asked(tests)),
+        picks=_picks(program, plan.inputs, _asked([*tests, *(each.live for each in columns if not transposed)])),
         live=vector_mask(program.live, lane) if program.masked else "",
         segments=(
             *(_segment(segment, program, "attend_full(w, tile)") for segment in program.full),
             *(_segment(segment, program, "attend_masked(w, tile, live)") for segment in program.masked),
         ),
         own=_own_keys(program, plan.inputs, lists),
+        columns=tuple(_columns(gather, program, plan.inputs, lists, lane) for gather in columns),
+    )
+
+
+def _lets(program: TileProgram, names: Iterable[str]) -> tuple[LetView, ...]:
+    return tuple(LetView(name_of(let.name), scalar(let.value)) for let in lets_for(program.lets, names))
+
+
+def _columns(
+    gather: Gather, program: TileProgram, order: tuple[InputTest, ...], lists: tuple[ListView, ...], lane: str
+) -> ColumnsView:
+    assert gather.reach is not None, "the list is one of columns"
+    return ColumnsView(
+        comment(gather.origin),
+        LOOKUPS_A_TEST * order.index(program.inputs[gather.test]),
+        scalar(gather.reach.start),
+        scalar(gather.reach.stop),
+        vector_mask(gather.live, lane, of_tile=lane == "i"),
+        _lets(program, names_read((), (gather,))),
+        _picks(program, order, _asked([gather.live])),
+        tuple(view for view in lists if view.ordinal in lists_in(gather.live)),
     )
 
 
 def _own_keys(program: TileProgram, order: tuple[InputTest, ...], lists: tuple[ListView, ...]) -> OwnKeysView:
-    tests = [gather.live for gather in program.gathers]
+    own = [gather for gather in program.gathers if gather.reach is None]
+    tests = [gather.live for gather in own]
     tested = frozenset[int]().union(*(lists_in(test) for test in tests))
     return OwnKeysView(
         tuple(
             GatherView(comment(gather.origin), gather.test, vector_mask(gather.live, "j", of_tile=False), kept)
-            for gather in program.gathers
+            for gather in own
             for kept in (program.inputs[gather.test].asks is Asks.KEPT,)
         ),
-        _picks(program, order, _asked(tests) | {gather.test for gather in program.gathers}),
+        _picks(program, order, _asked(tests) | {gather.test for gather in own}),
         tuple(view for view in lists if view.ordinal in tested),
     )
 
@@ -207,7 +235,7 @@ def _asked(conditions: list[Bool]) -> frozenset[int]:
 
 def with_own_keys(c: HeadClass, view: ClassView, order: tuple[InputTest, ...]) -> ClassView:
     """The view of a class whose tiles and whose rows' own keys are found by one function."""
-    asked = _asked(_conditions(c.program)) | {pick.ordinal for pick in view.own.picks}
+    asked = frozenset(pick.ordinal for pick in (*view.picks, *view.own.picks))
     return replace(view, picks=_picks(c.program, order, asked))
 
 
@@ -217,7 +245,7 @@ def with_kept_tiles(c: HeadClass, view: ClassView, order: tuple[InputTest, ...])
     if view.own.draws:
         return view
     kept = [gather for gather in c.program.gathers if c.program.inputs[gather.test].asks is Asks.KEPT]
-    asked = _asked(_conditions(c.program)) | _asked([gather.live for gather in kept])
+    asked = _asked([gather.live for gather in kept]) | {pick.ordinal for pick in view.picks}
     asked |= {gather.test for gather in kept}
     own = tuple(gather for gather in view.own.gathers if not gather.kept)
     return replace(

@@ -96,10 +96,10 @@ def lookup_table(
         rows += _row(plan, lookup, lookup.data, batch)
         other = lookup.keys if lookup.keys is not None else lookup.ordered
         rows += _NO_LOOKUP if other is None else _row(plan, lookup, other, batch)
-        ordered = test.asks is Asks.ROW and test in plan.looked_up
-        if other is None and (ordered or test.asks is Asks.LABEL):
+        if other is None and (test in plan.ordered or test.asks is Asks.LABEL):
             raise CallError(f"expected a second tensor for {test}, got none")
-        if ordered and other is not None and other.shape != lookup.data.shape:
+        rows_in_order = test.asks is Asks.ROW and test in plan.ordered
+        if rows_in_order and other is not None and other.shape != lookup.data.shape:
             raise CallError(f"expected ordered lists like the lists, got {list(other.shape)}")
     return ctypes.create_string_buffer(rows, len(rows))
 

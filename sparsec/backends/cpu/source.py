@@ -115,9 +115,11 @@ def print_kernel(kernel: Kernel, view: CppView) -> str:
     roots += (*(("own_keys.h",) if False in lists else ()), *(("kept/keys.h",) if True in lists else ()))
     if any(each.kept for each in view.classes):
         roots += ("kept/tiles.h",)
+    if view.columns and not view.transposed:
+        roots += (f"columns/{'keys' if kernel.by_row else 'tiles'}.h",)
     if view.kept is not None and not kernel.by_row:
         roots += ("kept/append.h",)
-    if any(each.draws for each in own):
+    if any(each.draws for each in own) or (view.lane == "j" and any(each.draws for each in view.columns)):
         roots += ("drawn_pairs.h",)
     parts = joined_headers(roots, {**printed_headers(kernel, view), _CALLS: "#include <cstdint>"})
     structs = tuple(struct.declaration() for struct in kernel.structs)  # outside the namespace of the rest
@@ -129,8 +131,11 @@ def printed_headers(kernel: Kernel, view: CppView) -> dict[str, str]:
     """Path within the kernels' folder -> what a pattern prints there; the files in that place are an example."""
     rows = (f"dtypes/{view.dtype}_rows.h",) if kernel.by_row or view.gathered else ()
     gathers = "" if view.gathered else "no_"
+    columns = "" if view.columns else "no_"
     return {
         _CALLS: "\n".join(("#pragma once\n#include <cstdint>\n", *(s.declaration() for s in kernel.structs))),
+        "printed/columns_gradients.h": _including(f"columns/{columns}backward.h"),
+        "printed/columns_mass.h": _including(f"columns/{columns}mass.h"),
         "printed/config.h": render("templates/cpu/config.h.jinja", view),
         "printed/documents.h": _including(f"documents/{view.documents}.h"),
         "printed/dtype.h": _including(f"dtypes/{view.dtype}.h", *rows),

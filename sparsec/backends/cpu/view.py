@@ -84,6 +84,22 @@ class OwnKeysView:
 
 
 @dataclass(frozen=True, slots=True)
+class ColumnsView:
+    """The keys that lookup `lookup` of the call and the next one list for all queries, as far as `live`, a mask, holds,
+    which reads `picks` and `draws`. They lie from `start` to `stop`, or these are the query tiles of some of them;
+    `lets` are what the two read."""
+
+    origin: str
+    lookup: int
+    start: str
+    stop: str
+    live: str
+    lets: tuple[LetView, ...]
+    picks: tuple[PickView, ...]
+    draws: tuple[ListView, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ConstantView:
     """`values`: an initialiser of one integer for each head or group."""
 
@@ -94,7 +110,8 @@ class ConstantView:
 @dataclass(frozen=True, slots=True)
 class ClassView:
     """`live`: a mask of the masked segments, empty without one. `picks`: what it and the segments ask inputs. `own`:
-    the keys that rows list themselves. `kept`: those of the cache's list that are taken for a whole query tile."""
+    the keys that rows list themselves. `columns`: those that an input lists for all of them. `kept`: those of the
+    cache's list that are taken for a whole query tile."""
 
     origins: tuple[str, ...]
     constants: tuple[ConstantView, ...]
@@ -105,6 +122,7 @@ class ClassView:
     live: str
     segments: tuple[SegmentView, ...]
     own: OwnKeysView
+    columns: tuple[ColumnsView, ...] = ()
     kept: tuple[GatherView, ...] = ()
 
 
@@ -179,3 +197,8 @@ class CppView:
     includes: tuple[str, ...] = ()
     structs: tuple[str, ...] = ()
     headers: str = ""
+
+    @property
+    def columns(self) -> tuple[ColumnsView, ...]:
+        """Those of all classes."""
+        return tuple(gather for each in self.classes for gather in each.columns)

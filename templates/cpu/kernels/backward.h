@@ -2,101 +2,72 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "parts.h"
+#include "key_tiles.h"
+#include "printed/columns_gradients.h"
 #include "printed/own_gradients.h"
 #include "rows.h"
-#include "transpose.h"
 
 // ---- Tasks: one share of the key tiles of one key head, computed whole by one thread.
 // Enough for the threads of a machine, each long beside what a share costs; fixed, for they decide the order of sums.
 constexpr int64_t TASKS = 32, TILES = 8, SHARES_BYTES = 256 << 20;
 
-void load_keys(Work& w, const Matrix& k, const Matrix& v, float scale) {
-  const int first = w.j0 - w.first_row, count = w.j1 - w.j0 + 1;
-  if (count < KEY_TILE) {
-    std::memset(w.key, 0, sizeof w.key);
-    std::memset(w.value, 0, sizeof w.value);
-  }
+void load_keys(Work& w, const Matrix& k, const Matrix& v, int base, float scale) {
+  const int first = w.j0 - base, count = w.j1 - w.j0 + 1;
+  if (count < KEY_TILE) clear_keys(w);
   load_rows<D>(k, w.j0, count, w.key[first], WIDE);
   load_rows<DV>(v, w.j0, count, w.value[first]);
-  w.present.count = count;
-  for (int n = 0; n < count; ++n) w.present.lane[n] = first + n, w.present.row[n] = w.key[first + n];
-  w.present.finite = all_finite<D>(w.present.row, count);
-  const float factor = scale * Modifiers::UNIT;
-  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
-    to_panel(w.key[p * PANEL], WIDE, factor, w.panel[p].k);
-    to_panel(w.value[p * PANEL], DV, 1.0f, w.panel[p].v);
-    std::memset(w.panel[p].dk, 0, sizeof w.panel[p].dk);
-    std::memset(w.panel[p].dv, 0, sizeof w.panel[p].dv);
-    EACH(v, VECS) w.panel[p].at[v] = w.lane[v] + (w.first_row + p * PANEL);
-  }
+  lay_keys(w, first, count, scale);
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p)
+    EACH(v, VECS) w.panel[p].at[v] = w.lane[v] + (base + p * PANEL);
 }
 
 // The first key is row `row` of all keys of the group.
-void store_keys(Work& w, const OwnGradients& own, int64_t group, int64_t row, float scale, element* dk, element* dv) {
-  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
-    from_panel(w.panel[p].dk, w.key[p * PANEL], WIDE);
-    from_panel(w.panel[p].dv, w.value[p * PANEL], DV);
-  }
-  own.add(group, row, w.j1 - w.j0 + 1, w.key + (w.j0 - w.first_row), w.value + (w.j0 - w.first_row));
-  for (int n = w.j0 - w.first_row; n <= w.j1 - w.first_row; ++n, dk += D, dv += DV) {
+void store_keys(Work& w, const OwnGradients& own, const ColumnGradients& listed, int64_t group, int64_t row,
+                float scale, element* dk, element* dv) {
+  const int first = w.first_lane, count = w.j1 - w.j0 + 1;
+  take_keys(w);
+  own.add(group, row, count, w.key + first, w.value + first);
+  listed.add(group, row, count, w.key + first, w.value + first);
+  for (int n = first; n < first + count; ++n, dk += D, dv += DV) {
     for (int d = 0; d < D; ++d) dk[d] = narrow(w.key[n][d] * scale);
     for (int d = 0; d < DV; ++d) dv[d] = narrow(w.value[n][d]);
   }
 }
 
-// What the keys add to the scores of query head h: the sums of its gradient before the queries, and after them.
-void start_bias(Work& w) {
-  if constexpr (Modifiers::KEYS)
-    for (int p = w.first_panel(); p <= w.last_panel(); ++p) EACH(v, VECS) w.panel[p].dbias[v] = vec{};
-}
-
-void store_bias(const Work& w, const sparsec_backward_call& call, int64_t b, int64_t h, int64_t k_row) {
+void add_bias(const Work& w, const sparsec_backward_call& call, int64_t b, int64_t h, int64_t k_row) {
   if constexpr (Modifiers::KEYS) {
     if (!call.dbias) return;
     float* to = call.dbias + (b * HEADS + h) * call.n_k + k_row;
-    for (int j = w.j0; j <= w.j1; ++j) {
-      const int n = j - w.first_row;
-      to[j] = w.panel[n / PANEL].dbias[n % PANEL / LANES][n % LANES];
-    }
+    for (int j = w.j0; j <= w.j1; ++j) to[j] += bias_at(w, w.first_lane + j - w.j0);
   }
 }
 
-// `lse`, `delta`: [B, H, Nq].
-void run_tile(Work& w, const sparsec_backward_call& call, const OwnGradients& own, float* lse, float* delta,
-              const Shares& shares, int64_t share, int64_t b, int64_t g, const Tile& tile) {
+void run_tile(Work& w, const sparsec_backward_call& call, const OwnGradients& own, const ColumnGradients& listed,
+              const Rows& rows, const Shares& shares, int64_t share, int64_t b, int64_t g, const Tile& tile) {
   const Part& part = tile.part;
-  w.first_row = tile.base;
-  w.j0 = maximum(w.first_row, part.begin);
-  w.j1 = minimum(w.first_row + KEY_TILE, part.end) - 1;
-  w.origin = floor_div(part.q0, QUERY_TILE) * QUERY_TILE;
-  w.begin = part.q0 - w.origin, w.end = part.q1 - w.origin, w.n_k = part.n_k;
-  w.q_row = part.q_row, w.n_q = call.n_q;
-  w.inputs = Inputs(call, b, part.q_row, part.k_row, part.n_k);
+  w.j0 = maximum(tile.base, part.begin);
+  w.j1 = minimum(tile.base + KEY_TILE, part.end) - 1;
+  open_part(w, call, b, part);
   load_keys(w, matrix(call.k, call.k_stride, b, g, part.k_row), matrix(call.v, call.v_stride, b, g, part.k_row),
-            call.scale);
+            tile.base, call.scale);
   for (int64_t h = g * (HEADS / KV_HEADS); h < (g + 1) * (HEADS / KV_HEADS) && w.begin < w.end; ++h) {
-    const int64_t row = (b * HEADS + h) * call.n_q;
-    w.queries = matrix(call.q, call.q_stride, b, h, part.q_row);
-    w.grads = matrix(call.grad_out, call.grad_out_stride, b, h, part.q_row);
-    w.lse = lse + row, w.delta = delta + row, w.dq = shares.dq(share) + row * WIDE;
-    w.touched = shares.touched + share * shares.chunks + (b * HEADS + h) * (shares.chunks / (call.batch * HEADS));
-    w.modifiers = Modifiers(call, b, h, part.k_row);
+    open_head(w, call, rows, shares, share, b, h, part);
     start_bias(w);
     visit(w, call.lists, int(h));
-    store_bias(w, call, b, h, part.k_row);
+    add_bias(w, call, b, h, part.k_row);
   }
   const int64_t group = b * KV_HEADS + g, row = w.j0 + part.k_row, first = group * call.n_k + row;
   if constexpr (Modifiers::KEYS)
     for (int64_t n = 0; call.dbias && n < HEADS / KV_HEADS; ++n)
       own.add_bias(group, row, w.j1 - w.j0 + 1, n, call.dbias + (group * (HEADS / KV_HEADS) + n) * call.n_k + row);
-  store_keys(w, own, group, row, call.scale, (element*)call.dk + first * D, (element*)call.dv + first * DV);
+  store_keys(w, own, listed, group, row, call.scale, (element*)call.dk + first * D, (element*)call.dv + first * DV);
 }
 
 int backward(const sparsec_backward_call& call) {
   const Tiling<sparsec_backward_call> tiling(call, KEY_TILE, true);
   const OwnGradients gathered(call);
-  if (!tiling.before || !gathered.ready()) return 1;
+  const ColumnGradients listed(call);
+  if (!tiling.before || !gathered.ready() || !listed.ready()) return 1;
   const int64_t heads = call.batch * HEADS, groups = call.batch * KV_HEADS, tiles = tiling.count();
   const int64_t chunks = (call.n_q + CHUNK - 1) / CHUNK, apart = heads * call.n_q * WIDE;
   int64_t count = std::min((TASKS + groups - 1) / std::max<int64_t>(groups, 1), tiles / TILES);
@@ -138,8 +109,11 @@ int backward(const sparsec_backward_call& call) {
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < groups * count; ++task) {  // the first keys first: causal, most queries see them
       const int64_t share = task / groups, group = task % groups;
-      for (int64_t n = tiles * share / count; n < tiles * (share + 1) / count && w; ++n)
-        run_tile(*w, call, gathered, lse, delta, shares, share, group / KV_HEADS, group % KV_HEADS, tiling[n]);
+      const int64_t first = tiles * share / count, stop = tiles * (share + 1) / count;
+      if (w) listed.run(*w, call, {lse, delta}, shares, share, group, tiling, first, stop);
+      for (int64_t n = first; n < stop && w; ++n)
+        run_tile(*w, call, gathered, listed, {lse, delta}, shares, share, group / KV_HEADS, group % KV_HEADS,
+                 tiling[n]);
     }
 #pragma omp for
     for (int64_t task = 0; task < heads * chunks; ++task) {

@@ -40,11 +40,12 @@ struct Work {  // one thread's scratch
   int64_t q_row, n_q;
   Inputs inputs;  // of the pattern
   Modifiers modifiers;  // of the head's scores
-  int j0, j1, first_row;  // keys j0 .. j1 are present; lane 0 of panel 0 is key `first_row`
+  int j0, j1;  // the first and the last key
+  int first_lane, last_lane;  // the lanes of keys, over all panels
   int origin, begin, end, n_k;  // queries origin + begin .. origin + end - 1; tile 0 starts at `origin`
 
-  int first_panel() const { return (j0 - first_row) / PANEL; }
-  int last_panel() const { return (j1 - first_row) / PANEL; }
+  int first_panel() const { return first_lane / PANEL; }
+  int last_panel() const { return last_lane / PANEL; }
 };
 
 // Printed for the pattern: visits the tiles of queries that see some key.
@@ -84,7 +85,7 @@ template <class Live>
 inline int live_queries(Work& w, int p, const Live& live) {
   ivec j[VECS], present[VECS], seen[VECS] = {};
   EACH(v, VECS) {
-    j[v] = w.lane[v] + (w.first_row + p * PANEL);
+    j[v] = w.panel[p].at[v];
     present[v] = (j[v] >= w.j0) & (j[v] <= w.j1) & keeps(w.modifiers, j[v]);
   }
   int count = 0;

@@ -69,26 +69,6 @@ constexpr int LANE_TILE = KEY_TILE;  // lies across vector lanes
 
 ...
 
-// Rows list no keys themselves.
-constexpr int OWN_SHARES = 0;
-
-struct OwnGradients {
-  static constexpr int64_t tasks = 0;
-
-  template <class Call>
-  explicit OwnGradients(const Call&) {}
-  bool ready() const { return true; }
-  template <class Call>
-  int run(const Call&, int64_t, const float*, const float*, float*) const {
-    return 0;
-  }
-  template <class Keys, class Values>
-  void add(int64_t, int64_t, int, Keys, Values) const {}
-  void add_bias(int64_t, int64_t, int, int64_t, float*) const {}
-};
-
-...
-
 // ---- Products of the rows of one tile with one panel.
 typedef Split<QUERY_TILE> QuerySplit;
 
@@ -278,11 +258,12 @@ struct Work {  // one thread's scratch
   int64_t q_row, n_q;
   Inputs inputs;  // of the pattern
   Modifiers modifiers;  // of the head's scores
-  int j0, j1, first_row;  // keys j0 .. j1 are present; lane 0 of panel 0 is key `first_row`
+  int j0, j1;  // the first and the last key
+  int first_lane, last_lane;  // the lanes of keys, over all panels
   int origin, begin, end, n_k;  // queries origin + begin .. origin + end - 1; tile 0 starts at `origin`
 
-  int first_panel() const { return (j0 - first_row) / PANEL; }
-  int last_panel() const { return (j1 - first_row) / PANEL; }
+  int first_panel() const { return first_lane / PANEL; }
+  int last_panel() const { return last_lane / PANEL; }
 };
 
 // Printed for the pattern: visits the tiles of queries that see some key.
@@ -322,7 +303,7 @@ template <class Live>
 inline int live_queries(Work& w, int p, const Live& live) {
   ivec j[VECS], present[VECS], seen[VECS] = {};
   EACH(v, VECS) {
-    j[v] = w.lane[v] + (w.first_row + p * PANEL);
+    j[v] = w.panel[p].at[v];
     present[v] = (j[v] >= w.j0) & (j[v] <= w.j1) & keeps(w.modifiers, j[v]);
   }
   int count = 0;
@@ -383,6 +364,95 @@ void attend_full(Work& w, int tile) {
   gather(w.present, w.t[0], w.tile);
 }
 
+...
+
+// ---- Key tiles: keys across the lanes of panels, and the queries of one head that they meet.
+struct Rows {  // of the queries, [B, H, Nq]
+  float *lse, *delta;
+};
+
+inline void clear_keys(Work& w) {
+  std::memset(w.key, 0, sizeof w.key);
+  std::memset(w.value, 0, sizeof w.value);
+}
+
+// Lays `count` keys from lane `first` on across the panels, whose rows w.key and w.value have.
+void lay_keys(Work& w, int first, int count, float scale) {
+  w.first_lane = first, w.last_lane = first + count - 1;
+  w.present.count = count;
+  for (int n = 0; n < count; ++n) w.present.lane[n] = first + n, w.present.row[n] = w.key[first + n];
+  w.present.finite = all_finite<D>(w.present.row, count);
+  const float factor = scale * Modifiers::UNIT;
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
+    to_panel(w.key[p * PANEL], WIDE, factor, w.panel[p].k);
+    to_panel(w.value[p * PANEL], DV, 1.0f, w.panel[p].v);
+    std::memset(w.panel[p].dk, 0, sizeof w.panel[p].dk);
+    std::memset(w.panel[p].dv, 0, sizeof w.panel[p].dv);
+  }
+}
+
+// Turns the sums of the panels into rows of w.key and w.value.
+void take_keys(Work& w) {
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
+    from_panel(w.panel[p].dk, w.key[p * PANEL], WIDE);
+    from_panel(w.panel[p].dv, w.value[p * PANEL], DV);
+  }
+}
+
+// What the keys add to the scores of one query head: the sums of its gradient before the queries, and after them.
+void start_bias(Work& w) {
+  if constexpr (Modifiers::KEYS)
+    for (int p = w.first_panel(); p <= w.last_panel(); ++p) EACH(v, VECS) w.panel[p].dbias[v] = vec{};
+}
+
+inline float bias_at(const Work& w, int lane) {
+  return w.panel[lane / PANEL].dbias[lane % PANEL / LANES][lane % LANES];
+}
+
+void open_part(Work& w, const sparsec_backward_call& call, int64_t b, const Part& part) {
+  w.origin = floor_div(part.q0, QUERY_TILE) * QUERY_TILE;
+  w.begin = part.q0 - w.origin, w.end = part.q1 - w.origin, w.n_k = part.n_k;
+  w.q_row = part.q_row, w.n_q = call.n_q;
+  w.inputs = Inputs(call, b, part.q_row, part.k_row, part.n_k);
+}
+
+void open_head(Work& w, const sparsec_backward_call& call, const Rows& rows, const Shares& shares, int64_t share,
+               int64_t b, int64_t h, const Part& part) {
+  const int64_t row = (b * HEADS + h) * call.n_q;
+  w.queries = matrix(call.q, call.q_stride, b, h, part.q_row);
+  w.grads = matrix(call.grad_out, call.grad_out_stride, b, h, part.q_row);
+  w.lse = rows.lse + row, w.delta = rows.delta + row, w.dq = shares.dq(share) + row * WIDE;
+  w.touched = shares.touched + share * shares.chunks + (b * HEADS + h) * (shares.chunks / (call.batch * HEADS));
+  w.modifiers = Modifiers(call, b, h, part.k_row);
+}
+
+// No keys are listed for all queries.
+struct ColumnGradients {
+  explicit ColumnGradients(const sparsec_backward_call&) {}
+  bool ready() const { return true; }
+  void run(Work&, const sparsec_backward_call&, const Rows&, const Shares&, int64_t, int64_t,
+           const Tiling<sparsec_backward_call>&, int64_t, int64_t) const {}
+  void add(int64_t, int64_t, int, float (*)[WIDE], float (*)[DV]) const {}
+};
+
+// Rows list no keys themselves.
+constexpr int OWN_SHARES = 0;
+
+struct OwnGradients {
+  static constexpr int64_t tasks = 0;
+
+  template <class Call>
+  explicit OwnGradients(const Call&) {}
+  bool ready() const { return true; }
+  template <class Call>
+  int run(const Call&, int64_t, const float*, const float*, float*) const {
+    return 0;
+  }
+  template <class Keys, class Values>
+  void add(int64_t, int64_t, int, Keys, Values) const {}
+  void add_bias(int64_t, int64_t, int, int64_t, float*) const {}
+};
+
 // ---- Rows: what each query needs beside its tile, before the key tiles, and its dq, after them.
 // Of rows first .. stop: the LSE in base 2 (+inf for an empty row, so that its weights are 0), and delta = grad_out.out
 // - grad_lse, what every gradient of a score has subtracted. Both are +inf for a silent row (see `is_silent`).
@@ -425,98 +495,67 @@ void sum_shares(const Shares& shares, int64_t chunk, int64_t first, int64_t stop
   }
 }
 
-...
-
 // ---- Tasks: one share of the key tiles of one key head, computed whole by one thread.
 // Enough for the threads of a machine, each long beside what a share costs; fixed, for they decide the order of sums.
 constexpr int64_t TASKS = 32, TILES = 8, SHARES_BYTES = 256 << 20;
 
-void load_keys(Work& w, const Matrix& k, const Matrix& v, float scale) {
-  const int first = w.j0 - w.first_row, count = w.j1 - w.j0 + 1;
-  if (count < KEY_TILE) {
-    std::memset(w.key, 0, sizeof w.key);
-    std::memset(w.value, 0, sizeof w.value);
-  }
+void load_keys(Work& w, const Matrix& k, const Matrix& v, int base, float scale) {
+  const int first = w.j0 - base, count = w.j1 - w.j0 + 1;
+  if (count < KEY_TILE) clear_keys(w);
   load_rows<D>(k, w.j0, count, w.key[first], WIDE);
   load_rows<DV>(v, w.j0, count, w.value[first]);
-  w.present.count = count;
-  for (int n = 0; n < count; ++n) w.present.lane[n] = first + n, w.present.row[n] = w.key[first + n];
-  w.present.finite = all_finite<D>(w.present.row, count);
-  const float factor = scale * Modifiers::UNIT;
-  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
-    to_panel(w.key[p * PANEL], WIDE, factor, w.panel[p].k);
-    to_panel(w.value[p * PANEL], DV, 1.0f, w.panel[p].v);
-    std::memset(w.panel[p].dk, 0, sizeof w.panel[p].dk);
-    std::memset(w.panel[p].dv, 0, sizeof w.panel[p].dv);
-    EACH(v, VECS) w.panel[p].at[v] = w.lane[v] + (w.first_row + p * PANEL);
-  }
+  lay_keys(w, first, count, scale);
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p)
+    EACH(v, VECS) w.panel[p].at[v] = w.lane[v] + (base + p * PANEL);
 }
 
 // The first key is row `row` of all keys of the group.
-void store_keys(Work& w, const OwnGradients& own, int64_t group, int64_t row, float scale, element* dk, element* dv) {
-  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
-    from_panel(w.panel[p].dk, w.key[p * PANEL], WIDE);
-    from_panel(w.panel[p].dv, w.value[p * PANEL], DV);
-  }
-  own.add(group, row, w.j1 - w.j0 + 1, w.key + (w.j0 - w.first_row), w.value + (w.j0 - w.first_row));
-  for (int n = w.j0 - w.first_row; n <= w.j1 - w.first_row; ++n, dk += D, dv += DV) {
+void store_keys(Work& w, const OwnGradients& own, const ColumnGradients& listed, int64_t group, int64_t row,
+                float scale, element* dk, element* dv) {
+  const int first = w.first_lane, count = w.j1 - w.j0 + 1;
+  take_keys(w);
+  own.add(group, row, count, w.key + first, w.value + first);
+  listed.add(group, row, count, w.key + first, w.value + first);
+  for (int n = first; n < first + count; ++n, dk += D, dv += DV) {
     for (int d = 0; d < D; ++d) dk[d] = narrow(w.key[n][d] * scale);
     for (int d = 0; d < DV; ++d) dv[d] = narrow(w.value[n][d]);
   }
 }
 
-// What the keys add to the scores of query head h: the sums of its gradient before the queries, and after them.
-void start_bias(Work& w) {
-  if constexpr (Modifiers::KEYS)
-    for (int p = w.first_panel(); p <= w.last_panel(); ++p) EACH(v, VECS) w.panel[p].dbias[v] = vec{};
-}
-
-void store_bias(const Work& w, const sparsec_backward_call& call, int64_t b, int64_t h, int64_t k_row) {
+void add_bias(const Work& w, const sparsec_backward_call& call, int64_t b, int64_t h, int64_t k_row) {
   if constexpr (Modifiers::KEYS) {
     if (!call.dbias) return;
     float* to = call.dbias + (b * HEADS + h) * call.n_k + k_row;
-    for (int j = w.j0; j <= w.j1; ++j) {
-      const int n = j - w.first_row;
-      to[j] = w.panel[n / PANEL].dbias[n % PANEL / LANES][n % LANES];
-    }
+    for (int j = w.j0; j <= w.j1; ++j) to[j] += bias_at(w, w.first_lane + j - w.j0);
   }
 }
 
-// `lse`, `delta`: [B, H, Nq].
-void run_tile(Work& w, const sparsec_backward_call& call, const OwnGradients& own, float* lse, float* delta,
-              const Shares& shares, int64_t share, int64_t b, int64_t g, const Tile& tile) {
+void run_tile(Work& w, const sparsec_backward_call& call, const OwnGradients& own, const ColumnGradients& listed,
+              const Rows& rows, const Shares& shares, int64_t share, int64_t b, int64_t g, const Tile& tile) {
   const Part& part = tile.part;
-  w.first_row = tile.base;
-  w.j0 = maximum(w.first_row, part.begin);
-  w.j1 = minimum(w.first_row + KEY_TILE, part.end) - 1;
-  w.origin = floor_div(part.q0, QUERY_TILE) * QUERY_TILE;
-  w.begin = part.q0 - w.origin, w.end = part.q1 - w.origin, w.n_k = part.n_k;
-  w.q_row = part.q_row, w.n_q = call.n_q;
-  w.inputs = Inputs(call, b, part.q_row, part.k_row, part.n_k);
+  w.j0 = maximum(tile.base, part.begin);
+  w.j1 = minimum(tile.base + KEY_TILE, part.end) - 1;
+  open_part(w, call, b, part);
   load_keys(w, matrix(call.k, call.k_stride, b, g, part.k_row), matrix(call.v, call.v_stride, b, g, part.k_row),
-            call.scale);
+            tile.base, call.scale);
   for (int64_t h = g * (HEADS / KV_HEADS); h < (g + 1) * (HEADS / KV_HEADS) && w.begin < w.end; ++h) {
-    const int64_t row = (b * HEADS + h) * call.n_q;
-    w.queries = matrix(call.q, call.q_stride, b, h, part.q_row);
-    w.grads = matrix(call.grad_out, call.grad_out_stride, b, h, part.q_row);
-    w.lse = lse + row, w.delta = delta + row, w.dq = shares.dq(share) + row * WIDE;
-    w.touched = shares.touched + share * shares.chunks + (b * HEADS + h) * (shares.chunks / (call.batch * HEADS));
-    w.modifiers = Modifiers(call, b, h, part.k_row);
+    open_head(w, call, rows, shares, share, b, h, part);
     start_bias(w);
     visit(w, call.lists, int(h));
-    store_bias(w, call, b, h, part.k_row);
+    add_bias(w, call, b, h, part.k_row);
   }
   const int64_t group = b * KV_HEADS + g, row = w.j0 + part.k_row, first = group * call.n_k + row;
   if constexpr (Modifiers::KEYS)
     for (int64_t n = 0; call.dbias && n < HEADS / KV_HEADS; ++n)
       own.add_bias(group, row, w.j1 - w.j0 + 1, n, call.dbias + (group * (HEADS / KV_HEADS) + n) * call.n_k + row);
-  store_keys(w, own, group, row, call.scale, (element*)call.dk + first * D, (element*)call.dv + first * DV);
+  store_keys(w, own, listed, group, row, call.scale, (element*)call.dk + first * D, (element*)call.dv + first * DV);
 }
 
 int backward(const sparsec_backward_call& call) {
   const Tiling<sparsec_backward_call> tiling(call, KEY_TILE, true);
   const OwnGradients gathered(call);
-  if (!tiling.before || !gathered.ready()) return 1;
+  const ColumnGradients listed(call);
+  if (!tiling.before || !gathered.ready() || !listed.ready()) return 1;
   const int64_t heads = call.batch * HEADS, groups = call.batch * KV_HEADS, tiles = tiling.count();
   const int64_t chunks = (call.n_q + CHUNK - 1) / CHUNK, apart = heads * call.n_q * WIDE;
   int64_t count = std::min((TASKS + groups - 1) / std::max<int64_t>(groups, 1), tiles / TILES);
@@ -558,8 +597,11 @@ int backward(const sparsec_backward_call& call) {
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < groups * count; ++task) {  // the first keys first: causal, most queries see them
       const int64_t share = task / groups, group = task % groups;
-      for (int64_t n = tiles * share / count; n < tiles * (share + 1) / count && w; ++n)
-        run_tile(*w, call, gathered, lse, delta, shares, share, group / KV_HEADS, group % KV_HEADS, tiling[n]);
+      const int64_t first = tiles * share / count, stop = tiles * (share + 1) / count;
+      if (w) listed.run(*w, call, {lse, delta}, shares, share, group, tiling, first, stop);
+      for (int64_t n = first; n < stop && w; ++n)
+        run_tile(*w, call, gathered, listed, {lse, delta}, shares, share, group / KV_HEADS, group % KV_HEADS,
+                 tiling[n]);
     }
 #pragma omp for
     for (int64_t task = 0; task < heads * chunks; ++task) {

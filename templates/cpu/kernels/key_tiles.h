@@ -1,0 +1,64 @@
+#pragma once
+#include "parts.h"
+#include "query_tiles.h"
+#include "transpose.h"
+
+// ---- Key tiles: keys across the lanes of panels, and the queries of one head that they meet.
+struct Rows {  // of the queries, [B, H, Nq]
+  float *lse, *delta;
+};
+
+inline void clear_keys(Work& w) {
+  std::memset(w.key, 0, sizeof w.key);
+  std::memset(w.value, 0, sizeof w.value);
+}
+
+// Lays `count` keys from lane `first` on across the panels, whose rows w.key and w.value have.
+void lay_keys(Work& w, int first, int count, float scale) {
+  w.first_lane = first, w.last_lane = first + count - 1;
+  w.present.count = count;
+  for (int n = 0; n < count; ++n) w.present.lane[n] = first + n, w.present.row[n] = w.key[first + n];
+  w.present.finite = all_finite<D>(w.present.row, count);
+  const float factor = scale * Modifiers::UNIT;
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
+    to_panel(w.key[p * PANEL], WIDE, factor, w.panel[p].k);
+    to_panel(w.value[p * PANEL], DV, 1.0f, w.panel[p].v);
+    std::memset(w.panel[p].dk, 0, sizeof w.panel[p].dk);
+    std::memset(w.panel[p].dv, 0, sizeof w.panel[p].dv);
+  }
+}
+
+// Turns the sums of the panels into rows of w.key and w.value.
+void take_keys(Work& w) {
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
+    from_panel(w.panel[p].dk, w.key[p * PANEL], WIDE);
+    from_panel(w.panel[p].dv, w.value[p * PANEL], DV);
+  }
+}
+
+// What the keys add to the scores of one query head: the sums of its gradient before the queries, and after them.
+void start_bias(Work& w) {
+  if constexpr (Modifiers::KEYS)
+    for (int p = w.first_panel(); p <= w.last_panel(); ++p) EACH(v, VECS) w.panel[p].dbias[v] = vec{};
+}
+
+inline float bias_at(const Work& w, int lane) {
+  return w.panel[lane / PANEL].dbias[lane % PANEL / LANES][lane % LANES];
+}
+
+void open_part(Work& w, const sparsec_backward_call& call, int64_t b, const Part& part) {
+  w.origin = floor_div(part.q0, QUERY_TILE) * QUERY_TILE;
+  w.begin = part.q0 - w.origin, w.end = part.q1 - w.origin, w.n_k = part.n_k;
+  w.q_row = part.q_row, w.n_q = call.n_q;
+  w.inputs = Inputs(call, b, part.q_row, part.k_row, part.n_k);
+}
+
+void open_head(Work& w, const sparsec_backward_call& call, const Rows& rows, const Shares& shares, int64_t share,
+               int64_t b, int64_t h, const Part& part) {
+  const int64_t row = (b * HEADS + h) * call.n_q;
+  w.queries = matrix(call.q, call.q_stride, b, h, part.q_row);
+  w.grads = matrix(call.grad_out, call.grad_out_stride, b, h, part.q_row);
+  w.lse = rows.lse + row, w.delta = rows.delta + row, w.dq = shares.dq(share) + row * WIDE;
+  w.touched = shares.touched + share * shares.chunks + (b * HEADS + h) * (shares.chunks / (call.batch * HEADS));
+  w.modifiers = Modifiers(call, b, h, part.k_row);
+}

@@ -1,0 +1,2 @@
+#pragma once
+#include "../columns/no_backward.h"
