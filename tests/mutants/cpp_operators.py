@@ -72,6 +72,10 @@ INPUTS = _of(
      "minimum(maximum(number, 0), count)"),
     ("a listed key that a tile has counted twice", "own_keys", "live(w.i0, j) & (j >= w.begin)", "(j >= w.begin)"),
     ("gradients of the first rows alone", "gathers/backward", "share < shares; ++share", "share < 1; ++share"),
+    ("a listed column between two tiles", "columns/tiles", "first += KEY_TILE", "first += KEY_TILE + 1"),
+    ("listed columns of the last head alone", "columns/backward", "to[WIDE + d] += w.value[n][d]",
+     "to[WIDE + d] = w.value[n][d]"),
+    ("listed columns of no later document", "columns/range", "first = past;", "first = stop;"),
 )  # fmt: skip
 
 KEPT = _of(

@@ -32,7 +32,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "C++ documents": ("tests/numerics/test_cpu_documents.py",),
     "C++ backward": ("tests/numerics/test_cpu_backward.py",),
     "C++ cached": ("tests/numerics/test_cpu_cached.py",),
-    "C++ inputs": ("tests/numerics/test_inputs_cached.py", "tests/numerics/test_inputs.py"),
+    "C++ inputs": tuple(f"tests/numerics/test_inputs{of}.py" for of in ("_cached", "", "_score")),
     "C++ guarded": ("tests/guards/test_guards.py::test_cpu_kernels_keep_off_guard_pages",),
     "Triton forward": ("tests/numerics/test_triton_kernel.py",),
     "Triton scores": ("tests/numerics/test_triton_score.py",),

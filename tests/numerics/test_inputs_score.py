@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -57,6 +59,24 @@ def mass_of(attn: SparseAttention, qkv: list[Tensor], given: Tensors, **call: ob
     return found
 
 
+def first_of(given: Tensors) -> Tensors:
+    """Inputs of the first sequence alone."""
+    return {
+        key: tuple(t[:1] for t in value) if isinstance(value, tuple) else value[:1]  # type: ignore[misc]
+        for key, value in given.items()
+    }
+
+
+@contextmanager
+def other_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads % 3 + 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("heads", [1, KV_HEADS, HEADS])
 @pytest.mark.parametrize(
     ("name", "dtype", "dim"),
@@ -82,25 +102,45 @@ def test_masses_of_any_scores_strides_and_threads(name: str, heads: int) -> None
     calls = [partial(mass_of, compiled(name, each, score=SCORE, dtype=torch.bfloat16)) for each in ("cpu", "torch")]
     found, wanted = (call(qkv, given, q_offset=CALL.q_offset) for call in calls)
     torch.testing.assert_close(found, wanted, atol=5e-6, rtol=1e-5)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(threads % 3 + 1)
+    with other_threads():
         assert torch.equal(calls[0](qkv, given, q_offset=CALL.q_offset), found)
-    finally:
-        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", ["two lists", "vertical and slash", "causal rows"])
+def test_other_threads_change_no_bit(name: str) -> None:
+    attn, given = compiled(name), CALL.tensors()
+    *qkv, grad = leaves_of(CALL, 24, torch.float32)
+    found = outcome(attn, qkv, grad, given, q_offset=CALL.q_offset)
+    with other_threads():
+        assert all(map(torch.equal, outcome(attn, qkv, grad, given, q_offset=CALL.q_offset), found))
 
 
 @pytest.mark.parametrize("documents", [m.Documents.SEPARATE, m.Documents.RESTART], ids=str)
 @pytest.mark.parametrize("name", ["two lists", "vertical and slash", "causal cells", "draws", "labels", "causal tree"])
 def test_documents_are_those_of_the_torch_target(name: str, documents: m.Documents) -> None:
     call = Call(93, 93, 0, 7)
-    given: Tensors = {
-        key: tuple(t[:1] for t in value) if isinstance(value, tuple) else value[:1]  # type: ignore[misc]
-        for key, value in call.tensors().items()
-    }
+    given = first_of(call.tensors())
     *qkv, grad = leaves_of(call, 24, torch.float32, 1)
     cu_seqlens = torch.tensor([0, 20, 20, 27, 93], dtype=torch.int32)
     modules = [compiled(name, target, documents=documents) for target in ("cpu", "torch")]
+    found, wanted = (
+        [*outcome(attn, qkv, grad, given, cu_seqlens=cu_seqlens), mass_of(attn, qkv, given, cu_seqlens=cu_seqlens)]
+        for attn in modules
+    )
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=5e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("documents", [m.Documents.NONE, m.Documents.SEPARATE], ids=str)
+def test_more_columns_than_a_tile_has(documents: m.Documents) -> None:
+    call = Call(n := 330, n, 0, 3)
+    *qkv, grad = leaves_of(call, 24, torch.float32)
+    given = {**call.tensors(), "columns": torch.randn(BATCH, HEADS, n).argsort(-1)[..., :150].to(torch.int32)}
+    cu_seqlens = None
+    if documents is not m.Documents.NONE:
+        qkv, grad, given = [t[:1] for t in qkv], grad[:1], first_of(given)
+        cu_seqlens = torch.tensor([0, 40, 200, 230, n], dtype=torch.int32)
+    modules = [compiled("columns", target, documents=documents) for target in ("cpu", "torch")]
     found, wanted = (
         [*outcome(attn, qkv, grad, given, cu_seqlens=cu_seqlens), mass_of(attn, qkv, given, cu_seqlens=cu_seqlens)]
         for attn in modules

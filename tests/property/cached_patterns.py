@@ -57,7 +57,7 @@ def cpu_modules(chosen: list[ResolvedPattern], head_dim: int) -> list[SparseAtte
     built = build_cached([request.compilation("cpu").cached for request in requests], optimise=1)
     modules = []
     for request, kernel in zip(requests, built, strict=True):
-        plan = request.compilation("cpu").forward
+        plan = request.compilation("torch").forward
         kernels = Kernels(TorchKernel(plan), _no_backward, lambda kernel=kernel: kernel)  # type: ignore[misc]
         modules.append(_module("cpu", kernel_name(request, "cpu", "forward on torch"), kernels, plan, request))
     return modules
