@@ -100,11 +100,11 @@ def modules(target: str) -> dict[tuple[str, str], SparseAttention]:
     kernels = (
         build_cached([request.compilation("cpu").cached for request in requests], optimise=1)
         if target == "cpu"
-        else [TorchCached(request.compilation("cpu").chunks) for request in requests]
+        else [TorchCached(request.compilation("torch").chunks) for request in requests]
     )
     found = {}
     for example, request, kernel in zip(CAUSAL, requests, kernels, strict=True):
-        plan = request.compilation("cpu").forward
+        plan = request.compilation("torch").forward
         kernels_of = Kernels(TorchKernel(plan), no_backward, lambda kernel=kernel: kernel)  # type: ignore[misc]
         found[example] = module_of(
             target,

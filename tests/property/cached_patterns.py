@@ -46,7 +46,7 @@ def torch_module(pattern: ResolvedPattern, head_dim: int) -> SparseAttention:
     lowered = Lowered(pattern)
     request = Request(lowered, head_dim, head_dim, float32, lambda: lowered.layout)
     plan = lowered.plan_forward(head_dim=head_dim, dtype="float32", query_tile=16, key_tile=16)
-    chunks = request.compilation("cpu").chunks
+    chunks = request.compilation("torch").chunks
     kernels = Kernels(TorchKernel(plan), _no_backward, lambda: TorchCached(chunks))
     return _module("torch", kernel_name(request, "torch", "small tiles"), kernels, plan, request)
 
