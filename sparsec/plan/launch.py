@@ -151,9 +151,8 @@ class LaunchPlan:
 
     def shape(self, of: LaunchClass, target: str) -> LaunchShape:
         """How the forward kernel of a class is compiled."""
-        return launch_shape(
-            target, self.widest, self.dtype, of.query_tile, of.key_tile, light=of.light, tiles=self.tiles
-        )
+        sizes = self.widest, self.dtype, of.query_tile, of.key_tile
+        return launch_shape(target, *sizes, light=of.light, asks=bool(self.inputs), tiles=self.tiles)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,12 @@ def kept_shape(target: str, head_dim: int, dtype: str, rows: int) -> tuple[Launc
     return (replace(shape, warps=8) if wide else shape), keys
 
 
+def column_stages(head_dim: int, dtype: str) -> int | None:
+    """Stages of a forward kernel's loop over a list of columns; None: the launch's. More keys on their way to wide
+    rows take registers that no thread has left."""
+    return 2 if dtype != "float32" and 64 < head_dim <= 128 else None
+
+
 def gather_rows(members: int) -> int:
     """The rows of a program that has one row of so many query heads: a power of two that tensor cores take."""
     return max(16, 1 << (members - 1).bit_length())

@@ -211,15 +211,20 @@ def launch_shape(
     key_tile: int,
     *,
     light: bool = False,
+    asks: bool = False,
     tiles: Tiles = (),
 ) -> LaunchShape:
-    """Warps and stages for tiles of the given sizes; `light`: as `KernelPlan.light` says."""
+    """Warps and stages for tiles of the given sizes; `light`: as `KernelPlan.light` says; `asks`: the kernel's pairs
+    depend on inputs."""
     if picked := _picked_shape(target, Kind.FORWARD, head_dim, dtype, query_tile, key_tile, tiles):
         return picked
     shape = _shape(target, head_dim, dtype, query_tile, key_tile)
     # Two programs a multiprocessor where one of eight warps needs little more than half the registers: none spills.
     if light and family(target) is Family.HOPPER and dtype != "float32" and head_dim <= 64 and shape.warps == 8:
         return replace(shape, maxnreg=128)
+    # With four warps the assembler holds itself to 168 registers here, for three programs a multiprocessor, and spills.
+    if asks and family(target) is Family.BLACKWELL and dtype != "float32" and head_dim <= 64:
+        return replace(shape, maxnreg=255)
     return shape
 
 

@@ -366,12 +366,10 @@ def _nvidia(built: Any) -> _Read:
 
 def _amd(built: Any) -> _Read:
     text: str = built.asm["amdgcn"]
-    usage = {
-        "registers": _number(r"\.vgpr_count:\s*(\d+)", text),
-        # Scalar registers spill into lanes of vector registers, which costs no memory traffic.
-        "spills": 4 * _number(r"\.vgpr_spill_count:\s*(\d+)", text),
-        "stack": _number(r"\.private_segment_fixed_size:\s*(\d+)", text),
-    }
+    stack = _number(r"\.private_segment_fixed_size:\s*(\d+)", text)
+    # Scalar registers spill into lanes of vector registers, and these into accumulators, without memory traffic.
+    spills = min(4 * _number(r"\.vgpr_spill_count:\s*(\d+)", text), stack)
+    usage = {"registers": _number(r"\.vgpr_count:\s*(\d+)", text), "spills": spills, "stack": stack}
     return (("amdgcn", text.encode()), ("hsaco", built.asm["hsaco"])), text, usage
 
 

@@ -24,6 +24,7 @@ from sparsec.ir.expr.nodes import TRUE, Add, Expr, Sub, Var
 from sparsec.ir.tiles.program import ListSpec, Segment, TileProgram
 from sparsec.plan.heads import ColumnChunk, group_spans, share_a_group, source_chunks
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
+from sparsec.plan.list_shapes import column_stages
 from sparsec.plan.target import CHAINED_SEGMENTS, exact_columns
 from sparsec.sema.model import Documents
 
@@ -185,7 +186,9 @@ def _kernel(
         gathers=gathers_view(whole, names, lists, *of_inputs, keeps=keeps),
         kept=kept_view(name, piece, attempts, whole, names, lists, *of_inputs, keeps=keeps),
         column_loops=column_loops(
-            program, names, lists, plan.inputs, replace(frame, listed=True), plan.heads, keeps=keeps
+            *(program, names, lists, plan.inputs, replace(frame, listed=True), plan.heads),
+            keeps=keeps,
+            stages=column_stages(max(plan.head_dim, plan.value_dim), plan.dtype),
         ),
         column_kernels=tuple(of_lists),
         listed=listed,

@@ -56,11 +56,13 @@ def column_loops(
     heads: int,
     *,
     keeps: bool,
+    stages: int | None,
 ) -> tuple[LoopView, ...]:
-    """The loops of a query tile. `keeps`: as of `emit.loop_view`."""
+    """The loops of a query tile. `keeps`: as of `emit.loop_view`; `stages`: as of a LoopView."""
     known = "known[None, :] & kept" if keeps else "known[None, :]"
     gathers = enumerate(of_columns(program))
-    return tuple(_loop(n, gather, program, names, lists, tests, at, heads, known) for n, gather in gathers)
+    loops = (_loop(n, gather, program, names, lists, tests, at, heads, known) for n, gather in gathers)
+    return tuple(replace(loop, stages=stages) for loop in loops)
 
 
 def _loop(

@@ -26,7 +26,8 @@ class LoopView:
     """All full or all masked tiles; `total` names the number of iterations; `skips`: some go past the last tile.
 
     `gathered`: the tiles are of listed keys instead, so many from one iteration to the next, from number `first` of the
-    list up to `total`; the lines of the segment set `j`, and which keys are `known`.
+    list up to `total`; the lines of the segment set `j`, and which keys are `known`. `stages`: in forward kernels, None
+    for the launch's.
     """
 
     segments: tuple[SegmentView, ...]
@@ -39,6 +40,7 @@ class LoopView:
     """Lines that set `live`; none in the loop of full tiles."""
     first: str = "0"
     gathered: int = 0
+    stages: int | None = None
 
     @property
     def range(self) -> str:

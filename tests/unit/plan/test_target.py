@@ -103,6 +103,22 @@ def test_registers_are_limited_for_light_programs_of_eight_warps_on_hopper(
     assert cached_shape(target, head_dim, dtype, query_tile, 64).maxnreg is None
 
 
+@pytest.mark.parametrize(
+    ("target", "head_dim", "dtype", "asks", "limit"),
+    [
+        ("cuda:100", 64, "bfloat16", True, 255),
+        ("cuda:100", 64, "bfloat16", False, None),
+        ("cuda:100", 128, "bfloat16", True, None),
+        ("cuda:100", 64, "float32", True, None),
+        ("cuda:90", 64, "bfloat16", True, None),
+    ],
+)
+def test_kernels_that_ask_inputs_may_have_all_registers_on_blackwell(
+    target: str, head_dim: int, dtype: str, asks: bool, limit: int | None
+) -> None:
+    assert launch_shape(target, head_dim, dtype, 64, 64, asks=asks).maxnreg == limit
+
+
 TILES = {
     Kind.FORWARD: lambda *given: tile_sizes(*given)[:2],
     Kind.GRAD_QUERIES: backward_tile_sizes,

@@ -14,7 +14,7 @@ MOST = 160
 """Bytes a thread, under any release."""
 SCARCE = 96 if triton.__version__.startswith("3.9.") else MOST
 """The same, of gradients and of decoding."""
-NONE_OR_FEW = 0 if triton.__version__.startswith("3.9.") else 16
+NONE_OR_FEW = 0 if triton.__version__.startswith(("3.6.", "3.9.")) else 16
 """The same, of the forward kernels of patterns with inputs."""
 OTHERS = 0 if triton.__version__.startswith("3.9.") else MOST
 

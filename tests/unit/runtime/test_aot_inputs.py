@@ -1,6 +1,7 @@
 """Kernels of patterns with inputs, compiled ahead of time: they find room, and take their products by tensor cores.
 
-Every kind of input for one target, and for the others those whose pairs are looked up each in another way.
+Every kind of input for one target, and for the others those whose pairs are looked up each in another way. Forward
+kernels spill nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from spilling import MOST, NONE_OR_FEW
 from sparsec.backends.triton.backend import BACKEND
 from sparsec.pipeline import Compilation, Lowered
 from sparsec.sema import model as m
+from sparsec.sema.modifiers import KeyBias
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytestmark = [pytest.mark.kernels, pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")]
@@ -33,27 +35,37 @@ KINDS = {
         m.InputDecl("labels", K.LABELS, 1, 1),
         m.InputDecl("tree", K.TREE, 1, 1),
         m.InputDecl("length", K.LENGTH, 1, 1),
+        m.InputDecl("weights", K.WEIGHTS, 1, 1),
     )
 }
-OTHERS = {
-    "cuda:80": ("tree", "rows"),
-    "cuda:100": ("slashes", "labels"),
-    "hip:gfx942": ("slashes_tiles", "rows_blocks"),
-}
-"""Of other targets, at the head dimension that takes more registers."""
+OTHERS = (
+    *(("cuda:80", 128, name) for name in ("tree", "rows", "columns")),
+    *(("cuda:100", 128, name) for name in ("slashes", "labels")),
+    *(("cuda:100", 64, name) for name in ("tokens", "rows")),
+    *(("hip:gfx942", 128, name) for name in ("slashes_tiles", "rows_blocks", "labels")),
+)
+"""Of other targets, those that take most registers among them."""
 GRADIENTS = (
     *(("cuda:90", 128, name) for name in ("slashes_tiles", "rows_blocks", "columns")),
     ("cuda:80", 64, "labels"),
     ("cuda:100", 64, "tree"),
+    ("cuda:80", 128, "weights"),
 )
 
 
 def built(target: str, head_dim: int, name: str, part: str) -> dict[str, int]:
     """Of each kernel what it spills; every one of them is fit, with tensor-core instructions where it has products."""
     length = m.RunTimeLength(0)
-    own = (m.Sink(length, False), m.Window(length, 0, False)) if name == "length" else (m.Input(0),)
+    match KINDS[name].kind:
+        case K.LENGTH:
+            own: tuple[m.Term, ...] = (m.Sink(length, False), m.Window(length, 0, False))
+        case K.WEIGHTS:
+            own = ()
+        case _:
+            own = (m.Input(0),)
+    score = m.Score(modifiers=(KeyBias(0),) if KINDS[name].kind is K.WEIGHTS else ())
     term = m.Intersection((m.Causal(), m.Union((m.Sink(5, False), m.Window(20, 0, False), *own))))
-    pattern = m.ResolvedPattern(8, 2, (term,) * 8, 64, (KINDS[name],), m.Documents.NONE, m.Score())
+    pattern = m.ResolvedPattern(8, 2, (term,) * 8, 64, (KINDS[name],), m.Documents.NONE, score)
     compilation = Compilation(Lowered(pattern), head_dim, head_dim, "bfloat16", target)
     records = BACKEND.build(compilation, (part,), lambda said: None).kernels
     assert all(record.problems == () for record in records)
@@ -65,13 +77,13 @@ def built(target: str, head_dim: int, name: str, part: str) -> dict[str, int]:
 def test_forward_of_every_kind(name: str, head_dim: int) -> None:
     found = built("cuda:90", head_dim, name, "forward")
     beside = "gather_forward_0" if name.startswith("rows") else "list_forward_0"
-    assert found.keys() == ({"forward_0"} if name == "columns" else {beside, "forward_0"})
+    assert found.keys() == ({"forward_0"} if name in ("columns", "weights") else {beside, "forward_0"})
     assert max(found.values()) <= NONE_OR_FEW
 
 
-@pytest.mark.parametrize(("target", "name"), [(target, name) for target, names in OTHERS.items() for name in names])
-def test_forward_on_other_targets(target: str, name: str) -> None:
-    assert max(built(target, 128, name, "forward").values()) <= NONE_OR_FEW
+@pytest.mark.parametrize(("target", "head_dim", "name"), OTHERS)
+def test_forward_on_other_targets(target: str, head_dim: int, name: str) -> None:
+    assert max(built(target, head_dim, name, "forward").values()) <= NONE_OR_FEW
 
 
 @pytest.mark.parametrize(("target", "head_dim", "name"), GRADIENTS)
