@@ -14,14 +14,16 @@ from sparsec.bench.baseline_names import BASELINES, DENSE, USUAL, USUAL_WITH_INP
 from sparsec.bench.cached import CachedFigures, cached_table, measure_cached
 from sparsec.bench.forward import Measurement, launched_lines, measure
 from sparsec.bench.gradients import GRADIENT_BASELINES, GradientFigures, gradients_table, measure_gradients
+from sparsec.bench.host import host_table, measure_host
 from sparsec.bench.kept import KeptFigures, kept_table, measure_kept
 from sparsec.cli.inputs import InputSources, inputs_option
 from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolved
 from sparsec.cli.show import LENGTH_LIMIT
 from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.tables import duration, percent, table
+from sparsec.program import Pattern
 from sparsec.sema.inputs import OF_KEYS
-from sparsec.sema.model import InputKind
+from sparsec.sema.model import InputKind, ResolvedPattern
 from sparsec.sema.shapes import Sizes
 
 if TYPE_CHECKING:
@@ -63,6 +65,12 @@ if TYPE_CHECKING:
 @click.option(
     "--prefill-chunk", type=click.IntRange(1), metavar="M", help="Time a chunk of M tokens over the KV cache, likewise."
 )
+@click.option(
+    "--host",
+    is_flag=True,
+    help="Time the host's part of calls to Triton kernels, on a few tokens, with launches that do nothing; no GPU is "
+    "needed.",
+)
 @click.option("--repeats", type=click.IntRange(1), default=7, show_default=True, help="Rounds; the median counts.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def bench(
@@ -82,6 +90,7 @@ def bench(
     decode: bool,
     keep: float | None,
     prefill_chunk: int | None,
+    host: bool,
     repeats: int,
     form: str,
 ) -> None:
@@ -96,13 +105,18 @@ def bench(
     """
     if backward + decode + (prefill_chunk is not None) > 1:
         raise click.UsageError("expected at most one of --backward, --decode and --prefill-chunk")
+    pattern = choose(open_program(file), name, settings, or_first=True)
+    found = resolved(pattern, heads, kv_heads)
+    if host:
+        if backward or decode or prefill_chunk is not None or keep is not None or against or device:
+            raise click.UsageError("expected --host without other kinds of calls, --against and --device")
+        _bench_host(pattern, found, head_dim, dtype, batch, repeats, form)
+        return
     new = 1 if decode else prefill_chunk
     if new is not None and new > min(lengths):
         raise click.UsageError(f"expected a chunk of at most --seq-len {min(lengths)} tokens, got {new}")
     if keep is not None and (not decode or against is not None):
         raise click.UsageError("expected --keep with --decode and without --against")
-    pattern = choose(open_program(file), name, settings, or_first=True)
-    found = resolved(pattern, heads, kv_heads)
     if keep is not None and {each.kind for each in found.inputs} != {InputKind.TOKENS}:
         raise click.UsageError("expected a pattern with inputs of kind tokens alone for --keep, got another")
     if keep is None:
@@ -171,6 +185,29 @@ def bench(
         click.echo(cached_table(cached, baselines))
     else:
         click.echo(gradients_table(gradients, baselines) if backward else _table(measured, baselines))
+
+
+def _bench_host(
+    pattern: Pattern, found: ResolvedPattern, head_dim: int, dtype: str, batch: int, repeats: int, form: str
+) -> None:
+    if found.inputs:
+        raise click.UsageError("expected a pattern without inputs for --host, got one with some")
+    with progress() as report:
+        report("importing torch")
+        measured = measure_host(pattern, found, head_dim, dtype, batch, repeats=repeats, report=report)
+    setting = {
+        "pattern": pattern.name,
+        "dtype": dtype,
+        "batch": batch,
+        "heads": found.heads,
+        "kv_heads": found.kv_heads,
+        "head_dim": head_dim,
+        "repeats": repeats,
+    }
+    if form == "json":
+        click.echo(json.dumps({**setting, "results": [each.as_dict() for each in measured]}, indent=2))
+        return
+    click.echo("\n".join([", ".join(f"{key} {value}" for key, value in setting.items()), "", host_table(measured)]))
 
 
 def _sizes(case: BenchCase, new: int | None) -> Sizes:
