@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from itertools import chain
 
 from sparsec.ir.bands.bounds import POSITION_LIMIT
-from sparsec.ir.expr.evaluate import evaluate
-from sparsec.ir.expr.nodes import Expr
-from sparsec.plan.kv.layout import CacheLayout, place_names
+from sparsec.ir.expr.evaluate import evaluate, holds
+from sparsec.ir.expr.nodes import Tree
+from sparsec.plan.kv.layout import CacheLayout, needed, place_names
+from sparsec.plan.kv.pages import dead
 from sparsec.prove.machine_integers import negative, wide
 from sparsec.prove.slot_groups import SlotGroups
 from sparsec.prove.tile_counterexample import is_meant
@@ -44,10 +45,11 @@ class SizedGroup:
     def slot(self, key: int) -> int:
         return evaluate(self.groups.slot, {**self.names, **dict(self.groups.read), "j": key})
 
-    def maps(self, key: int, stop: int) -> Iterator[tuple[Expr, Values]]:
-        """The expressions of `slot` and `kept`, and the values of the names that they read."""
+    def maps(self, key: int, stop: int) -> Iterator[tuple[Tree, Values]]:
+        """The expressions of `slot`, `kept` and `needed`, and the values of the names that they read."""
         for tree, numbers in ((self.groups.slot, self.groups.read), (self.groups.kept, self.groups.stored)):
             yield tree, {**self.names, **dict(numbers), "j": key, "stop": stop}
+        yield from ((needed(region), {"j": key, "stop": stop}) for region in self.groups.regions)
 
     def kept(self, key: int, stop: int) -> int:
         return evaluate(self.groups.kept, {**self.names, **dict(self.groups.stored), "j": key, "stop": stop})
@@ -75,6 +77,8 @@ def fails(layout: CacheLayout, groups: SlotGroups, claim: str, values: Values, b
             return told if sized.end <= POSITION_LIMIT and any(wide(*each) for each in sized.maps(j, stop)) else None
         case "signs":
             return told if any(negative(*each) for each in sized.maps(j, stop)) else None
+        case "pages":
+            return told if _freed(groups, values, block) else None
         case "regions":
             return told if _overlap(layout, values) else None
     raise AssertionError(f"no claim is called {claim}")
@@ -145,6 +149,16 @@ def _cut_short(layout: CacheLayout, sized: SizedGroup, values: dict[str, int], b
         missed = _asked(values) and _needed(sized.groups, values, block) and not _stored(sized, values)
         return values if missed else _overwritten(sized, values, block)
     return values if length <= newest <= max_len and _cut_a_little(values) else None
+
+
+def _freed(groups: SlotGroups, values: Values, block: int) -> bool:
+    """Whether a page that is dead has a key that a later query needs or that is loaded, or such a key is not loaded."""
+    if not values["first"] <= values["j"] < values["end"]:
+        return False
+    is_dead = all(holds(dead(region), values) for region in groups.regions)
+    is_loaded = any(holds(needed(region), values) for region in groups.regions)
+    asked = values["stop"] <= values["i"] + 1 <= values["nk"] and _needed(groups, values, block)
+    return (asked and (is_dead or not is_loaded)) or (is_dead and is_loaded)
 
 
 def _overlap(layout: CacheLayout, values: Values) -> bool:

@@ -6,6 +6,8 @@ query i asks for key j. Another key that was stored after j is `other`. A capaci
 rollback; how a ring's remainder by it is stated, `linear.Space.wrapped` says. Slots, capacities and what is lost are
 read from the trees that kernels and caches use. Invariant: whether a query needs a key is the language's formula of its
 term; the layout has no say in it.
+
+Of a server's pages, one has the keys first .. end - 1, and queries from position stop - 1 on are to come.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from itertools import chain, pairwise, product
 
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.ir.bands.liveness import Region
-from sparsec.ir.expr.nodes import Expr, Select
+from sparsec.ir.expr.nodes import Expr, Select, Tree
 from sparsec.plan.kv.cached import CachedPlan
-from sparsec.plan.kv.layout import CAPACITY, CacheLayout, capacity_expr, laid_out, oldest_needed, place_names
+from sparsec.plan.kv.layout import CAPACITY, CacheLayout, capacity_expr, laid_out, needed, oldest_needed, place_names
+from sparsec.plan.kv.pages import dead
 from sparsec.prove import cache_counterexample, meaning
 from sparsec.prove.decide import Claim, ProofSubject, decide
 from sparsec.prove.formulas import LinearScope
@@ -36,7 +39,7 @@ Choices = tuple[tuple[Condition, Linear], ...]
 _LIMITS = {
     **dict.fromkeys(("i", "j", "other", "length", "newest", "nk", "stop", "rollback"), (0, POSITION_LIMIT - 1)),
     "max_len": (1, POSITION_LIMIT - 1),
-    "base": (0, POSITION_LIMIT),
+    **dict.fromkeys(("base", "first", "end"), (0, POSITION_LIMIT)),
 }
 
 
@@ -62,6 +65,7 @@ def prove_cache(
         Obligation("truncation", lambda: _cut_short(at, found)),
         Obligation("slots", lambda: _outside(at, found)),
         Obligation("regions", lambda: _overlapping(at, layout)),
+        Obligation("pages", lambda: _freed(at, found)),
         Obligation("int32", lambda: _wide(at, found)),
         Obligation("signs", lambda: _negative_quotients(at, found)),
     )
@@ -99,10 +103,11 @@ class CacheSetting:
         """Where the key is stored by a call after which there are `stop` tokens."""
         return _choices(self.scope(groups.stored, **self.place_names(groups), j=self.named[key]), groups.kept)
 
-    def maps(self, groups: SlotGroups) -> Iterator[tuple[Expr, LinearScope]]:
-        """The expressions of both, and the names that they read."""
+    def maps(self, groups: SlotGroups) -> Iterator[tuple[Tree, LinearScope]]:
+        """The expressions of both, those by which kernels load keys of pages, and the names that they read."""
         for tree, numbers in ((groups.slot, groups.read), (groups.kept, groups.stored)):
             yield tree, self.scope(numbers, **self.place_names(groups))
+        yield from ((needed(region), self.scope(())) for region in groups.regions)
 
     def needed(self, groups: SlotGroups) -> Condition:
         """Whether query i of some head asks for key j."""
@@ -223,6 +228,20 @@ def _overlapping(at: CacheSetting, layout: CacheLayout) -> Query:
     starts = [*(base for base, _ in places), total]
     wrong = [at.space.less(start, end) for end, start in zip(ends, starts, strict=True)]
     return Query((), (*wrong, *(at.space.less(slots, Linear(0)) for _, slots in places)))
+
+
+def _freed(at: CacheSetting, found: tuple[SlotGroups, ...]) -> Query:
+    """A later query asks for a key of a dead page, or for one that kernels do not load; or they load one of such a page
+    for any query."""
+    wrong = []
+    for groups in found:
+        scope = at.scope(())
+        is_dead = every(scope.truth(dead(region)) for region in groups.regions)
+        is_loaded = some(scope.truth(needed(region)) for region in groups.regions)
+        asked = every((at.space.at_least(at.named["i"].plus(1), at.named["stop"]), at.needed(groups)))
+        wrong += [every((asked, is_dead)), every((asked, never(is_loaded))), every((is_dead, is_loaded))]
+    given = (at.at_most("first", "j"), at.ordered("j", "end"), at.ordered("i", "nk"))
+    return Query(given, tuple(wrong))
 
 
 def _wide(at: CacheSetting, found: tuple[SlotGroups, ...]) -> Query:

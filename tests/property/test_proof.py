@@ -26,7 +26,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 PATTERNS = [(path, name) for path in sorted(EXAMPLES.glob("*.sparse")) for name in sparsec.load(path).patterns]
 DRAWN = wanted(60, at_night=300)
 OF_TILES = {"coverage", "disjointness", "fullness", "bounds", "counts", "int32", "signs", "meaning"}
-OF_CACHES = {"causality", "storage", "injectivity", "truncation", "slots", "regions", "int32", "signs"}
+OF_CACHES = {"causality", "storage", "injectivity", "truncation", "slots", "regions", "pages", "int32", "signs"}
 
 
 @pytest.mark.parametrize(("path", "name"), PATTERNS, ids=[name for _, name in PATTERNS])

@@ -22,7 +22,7 @@ from sparsec.plan.kv.layout import CacheLayout, OldestNeeded, oldest_needed
 
 z3 = pytest.importorskip("z3")
 
-from sparsec.prove import Claim, prove, solve  # noqa: E402  # they import z3
+from sparsec.prove import Claim, cache_obligations, prove, solve  # noqa: E402  # they import z3
 from sparsec.prove.cache_obligations import prove_cache  # noqa: E402
 from sparsec.prove.decide import decide  # noqa: E402
 from sparsec.prove.launches import Launch, cached, launches  # noqa: E402
@@ -244,6 +244,20 @@ def test_a_wrong_truncation_is_refuted(more: int, cut: str, monkeypatch: pytest.
     assert {name for name, claim in cache_claims(lambda plan: plan).items() if claim.status != "proved"} == {
         "truncation"
     }
+
+
+@pytest.mark.parametrize(("rule", "more"), [("dead", -1), ("needed", -1), ("needed", 1)])
+def test_a_wrong_rule_of_pages_is_refuted(rule: str, more: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys of the window needed one step less, or loaded one step longer."""
+    right = getattr(cache_obligations, rule)
+
+    def misjudged(region: Region) -> x.Bool:
+        return right(region if region.reach is None else replace(region, reach=region.reach + more))
+
+    for module in ("cache_obligations", "cache_counterexample"):
+        monkeypatch.setattr(f"sparsec.prove.{module}.{rule}", misjudged)
+    at = cache_claims(lambda plan: plan)["pages"].counterexample
+    assert at is not None and at["first"] <= at["j"] < at["end"]
 
 
 def test_a_query_that_looks_ahead_is_no_cache_s() -> None:

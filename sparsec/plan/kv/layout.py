@@ -18,7 +18,7 @@ from sparsec.ir.bands.bounds import Number, PerHead, number_expr
 from sparsec.ir.bands.liveness import Growth, Region, without_numbers
 from sparsec.ir.expr import simplify as x
 from sparsec.ir.expr.evaluate import evaluate, holds
-from sparsec.ir.expr.nodes import TRUE, ZERO, Bool, Expr, Int, Var
+from sparsec.ir.expr.nodes import ONE, TRUE, ZERO, Bool, Expr, Int, Var
 
 NOWHERE = Int(-1)
 KEY, STOP = Var("j"), Var("stop")
@@ -145,16 +145,30 @@ class OldestNeeded:
 
 def oldest_needed(region: Region) -> OldestNeeded:
     assert region.reach is not None
-    numbers = _numbers(region)
-    key = x.maximum(Int(region.start), x.sub(LENGTH, Int(region.reach - 1)))
-    c = region.residue
-    if c is not None:
-        unit, block = Int(c.unit), x.floor_div(key, Int(c.unit), nonneg=True)
-        into = x.mod(x.sub(block, number_expr(c.phase)), Int(c.period))
-        later = x.mul(x.sub(x.add(block, Int(c.period)), into), unit)
-        key = x.select(x.less(into, Int(c.width)), key, later)
-    overwritten = x.less(_index(numbers, key), x.sub(_index_end(region, NEWEST), CAPACITY))
+    key = needed_from(region, Int(region.start), x.add(LENGTH, ONE))
+    overwritten = x.less(_index(_numbers(region), key), x.sub(_index_end(region, NEWEST), CAPACITY))
     return OldestNeeded(key, x.both(x.less(key, LENGTH), overwritten))
+
+
+def needed(region: Region) -> Bool:
+    """Whether a query at position STOP - 1 or later may ask for KEY, which it does as a key of the region."""
+    held = _holds(_numbers(region))
+    return held if region.reach is None else x.both(held, x.at_most(x.sub(STOP, Int(region.reach)), KEY))
+
+
+def needed_from(region: Region, first: Expr, stop: Expr) -> Expr:
+    """The first key of the region from `first` on that a query at position `stop` - 1 or later may ask for.
+
+    `first`: not before the region's start. A key past the region's end is none of its keys.
+    """
+    key = first if region.reach is None else x.maximum(first, x.sub(stop, Int(region.reach)))
+    c = region.residue
+    if c is None:
+        return key
+    unit, block = Int(c.unit), x.floor_div(key, Int(c.unit), nonneg=True)
+    into = x.mod(x.sub(block, number_expr(c.phase)), Int(c.period))
+    later = x.mul(x.sub(x.add(block, Int(c.period)), into), unit)
+    return x.select(x.less(into, Int(c.width)), key, later)
 
 
 @dataclass(frozen=True, slots=True)

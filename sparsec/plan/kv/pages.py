@@ -1,0 +1,65 @@
+"""Regions of each KV group -> the pages of a server's memory that no later query can need, and the keys that it can.
+
+Page p holds the keys p * size .. p * size + size - 1 of one sequence, of all KV groups. Invariant: a page is dead iff
+none of its keys is `needed` by any group, those that are still to come included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sparsec.ir.bands.liveness import Region
+from sparsec.ir.expr import simplify as x
+from sparsec.ir.expr.evaluate import evaluate
+from sparsec.ir.expr.nodes import Bool, Int, Var
+from sparsec.plan.kv.layout import STOP, CacheLayout, needed_from
+
+FIRST, END = Var("first"), Var("end")
+
+
+def dead(region: Region) -> Bool:
+    """Whether no query at position STOP - 1 or later may ask for one of the keys FIRST .. END - 1 as the region's."""
+    end = END if region.stop is None else x.minimum(END, Int(region.stop))
+    return x.at_most(end, needed_from(region, x.maximum(FIRST, Int(region.start)), STOP))
+
+
+def distinct(group: tuple[Region, ...]) -> tuple[Region, ...]:
+    """The regions of a group, each once, without what they come from."""
+    return tuple(dict.fromkeys(replace(region, origin="") for region in group))
+
+
+def dead_pages(layout: CacheLayout, seq_len: int, page_size: int) -> list[range]:
+    """The pages, of those of a sequence of `seq_len` tokens, that no query at position seq_len - 1 or later can need.
+
+    In ascending order, each range as long as it can be. What it costs follows from the number of ranges, of the pages
+    and of those that are not dead where a region has keys and gaps by turns.
+    """
+    regions = distinct(tuple(region for group in layout.groups for region in group))
+    pages, page, found = -(-seq_len // page_size), 0, list[range]()
+    while page < pages:
+        asked = [(region, _asked(region, page * page_size, seq_len)) for region in regions]
+        first = min((key // page_size for _, key in asked if key is not None), default=pages)
+        if page < first:
+            found.append(range(page, min(first, pages)))
+        here = [(region, key) for region, key in asked if key is not None and key // page_size == first]
+        page = max((_after(region, key, page_size, pages) for region, key in here), default=pages)
+    return found
+
+
+def _asked(region: Region, first: int, stop: int) -> int | None:
+    """The first key of the region from `first` on that a query at position `stop` - 1 or later may ask for."""
+    key = evaluate(needed_from(region, Int(max(first, region.start)), Int(stop)), {})
+    return key if region.stop is None or key < region.stop else None
+
+
+def _after(region: Region, key: int, page_size: int, pages: int) -> int:
+    """The first page after that of `key`, asked for, that the region does not surely need."""
+    c, here = region.residue, key // page_size
+    if c is None:
+        return pages if region.stop is None else -(-region.stop // page_size)
+    if c.unit * (c.period - c.width) < page_size:  # every page has one of the keys, but the one where the region ends
+        return pages if region.stop is None else max(here + 1, region.stop // page_size)
+    assert isinstance(c.phase, int)
+    block = key // c.unit
+    end = (block + c.width - (block - c.phase) % c.period) * c.unit
+    return -(-(end if region.stop is None else min(end, region.stop)) // page_size)
