@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sparsec.backends.built import Built
+from sparsec.backends.paged import PagedKernel, no_paged
 from sparsec.diagnostics.model import CallError, SparsecError
 from sparsec.ir.bands.band import InputTest
 from sparsec.ir.bands.bounds import POSITION_LIMIT
@@ -312,13 +313,14 @@ class CachedKernel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """The kernels of one compilation; those of the gradients, of a cache and of the mass are made when first needed."""
+    """The kernels of one compilation; all but the forward one are made when first needed."""
 
     forward: ForwardKernel
     make_backward: Callable[[], BackwardKernel]
     make_cached: Callable[[], CachedKernel]
     make_mass: Callable[[], MassKernel] = no_mass
     make_kept: Callable[[], CachedKernel] = no_kept
+    make_paged: Callable[[], PagedKernel] = no_paged
 
 
 @dataclass(frozen=True, slots=True)

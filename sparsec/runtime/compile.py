@@ -15,6 +15,7 @@ import torch
 
 from sparsec.backends import registry
 from sparsec.backends.base import Backend, BackwardKernel, CachedKernel, Kernels, MassKernel, Unavailable
+from sparsec.backends.paged import PagedKernel, no_paged
 from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError, InternalError
 from sparsec.pipeline import Compilation
@@ -32,7 +33,7 @@ from sparsec.sema.arguments import Given
 from sparsec.sema.inputs import settled
 from sparsec.sema.model import Documents
 
-_Made = TypeVar("_Made", BackwardKernel, CachedKernel, MassKernel)
+_Made = TypeVar("_Made", BackwardKernel, CachedKernel, MassKernel, PagedKernel)
 
 
 def compile(
@@ -199,6 +200,9 @@ def _with_other(kernels: Kernels, maker: Backend, other: str, compilation: Compi
         lambda: either(kernels.make_cached, lambda others: others.make_cached()),
         lambda: either(kernels.make_mass, lambda others: others.make_mass()),
         lambda: either(kernels.make_kept, lambda others: others.make_kept()),
+        kernels.make_paged
+        if kernels.make_paged is no_paged
+        else lambda: either(kernels.make_paged, lambda others: others.make_paged()),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsec.backends.base import BackwardKernel, CachedKernel, ForwardKernel, Kernels, Lookup, MassKernel, no_kept
+from sparsec.backends.paged import PagedKernel
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.launch import LaunchPlan
 from sparsec.runtime.draws import DrawTables
@@ -68,6 +69,16 @@ class LoadedKernel:
     def kept(self) -> CachedKernel:
         """The kernels over a cache that has marked keys in lists. Raises CallError where there are none."""
         return self.kernels.make_kept()
+
+    @cached_property
+    def paged(self) -> PagedKernel:
+        """Raises CallError where there is none."""
+        return self.kernels.make_paged()
+
+    @cached_property
+    def paged_draws(self) -> DrawTables:
+        """The draw tables of `paged`."""
+        return DrawTables(self.paged.plan.chunks.lists)
 
     @cached_property
     def mass(self) -> MassKernel:

@@ -31,6 +31,7 @@ from sparsec.runtime.kernel import registered
 from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.kv.mass import Asked, room_for_mass
 from sparsec.runtime.kv.ops import attend_cached, attend_now, cache_tables, refuse_derivatives
+from sparsec.runtime.paged import attention
 from sparsec.runtime.positions import check_positions, position
 from sparsec.runtime.request import Request, request_of
 from sparsec.sema.model import InputDecl, Score
@@ -273,6 +274,8 @@ class SparseAttention(nn.Module):
     def explain(self, seq_len: int) -> Report:
         """What the pattern costs for `seq_len` queries on as many keys, and what its KV cache holds, against dense."""
         return self._described().report(integer("seq_len", seq_len, 1))
+
+    paged, append_paged, dead_pages = attention.over_pages, attention.into_pages, attention.freed_pages
 
     def _described(self) -> Request:
         """What it was made for; a module that has travelled reads it off its kernel."""

@@ -38,8 +38,10 @@ def has_cache(pattern: ResolvedPattern) -> bool:
     return True
 
 
-def causal_patterns(blocks: tuple[int, ...] = (16, 32), *, inputs: bool = False) -> st.SearchStrategy[ResolvedPattern]:
-    return patterns(blocks=blocks, inputs=inputs).map(causal).filter(has_cache)
+def causal_patterns(
+    blocks: tuple[int, ...] = (16, 32), *, inputs: bool = False, scored: bool = False
+) -> st.SearchStrategy[ResolvedPattern]:
+    return patterns(blocks=blocks, inputs=inputs, scored=scored).map(causal).filter(has_cache)
 
 
 def torch_module(pattern: ResolvedPattern, head_dim: int) -> SparseAttention:

@@ -10,6 +10,7 @@ from sparsec.backends.base import Backend, Kernels
 from sparsec.backends.torch.cached import TorchCached
 from sparsec.backends.torch.kernel import TorchBackward, TorchKernel
 from sparsec.backends.torch.mass import TorchMass
+from sparsec.backends.torch.paged import TorchPaged
 from sparsec.pipeline import Compilation
 
 
@@ -33,6 +34,7 @@ class TorchBackend:
             lambda: TorchCached(compilation.chunks),
             lambda: TorchMass(compilation.forward),
             lambda: TorchCached(compilation.kept[0]),
+            lambda: TorchPaged(compilation.chunks),
         )
 
 
