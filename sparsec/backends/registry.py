@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, cast
 
-from sparsec.backends.base import Backend, Builder, Oracle
+from sparsec.backends.base import Backend, Builder, Oracle, Printer
 from sparsec.plan.target import CPU_TARGETS, GPU_TARGETS
 
 
@@ -21,8 +21,9 @@ class Entry:
 
     targets: what its target names begin with. devices: the kinds of device that it runs on, as torch calls them (None:
     any); if_named: others, where it is asked for. builds: the targets that `sparsec compile` takes; then it is a
-    Builder. ahead: whether a compiler builds its kernels before they are first called. float64: whether it computes in
-    it. oracle: whether it is an Oracle. tiles: whether its tiles may be chosen.
+    Builder. prints: others whose sources it gives; then it is a Printer. ahead: whether a compiler builds its kernels
+    before they are first called. float64: whether it computes in it. oracle: whether it is an Oracle. tiles: whether
+    its tiles may be chosen.
     """
 
     module: str
@@ -30,6 +31,7 @@ class Entry:
     devices: tuple[str, ...] | None = None
     if_named: tuple[str, ...] = ()
     builds: tuple[str, ...] = ()
+    prints: tuple[str, ...] = ()
     ahead: bool = False
     float64: bool = False
     oracle: bool = False
@@ -46,6 +48,7 @@ BACKENDS: Mapping[str, Entry] = {
         builds=GPU_TARGETS,
         tiles=True,
     ),
+    "gluon": Entry("sparsec.backends.gluon.backend", ("gluon",), (), if_named=("cuda",), prints=("gluon:90",)),
     "torch": Entry("sparsec.backends.torch.backend", ("torch",), float64=True),
     "reference": Entry("sparsec.backends.reference.backend", (), float64=True, oracle=True),
 }
@@ -60,6 +63,12 @@ def builder(target: str) -> Builder:
     """The backend of a target that `sparsec compile` takes; raises as `check_target` does."""
     check_target(target)
     return cast(Builder, _imported(backend_name(target)))
+
+
+def printer(target: str) -> Printer:
+    """The backend of a target whose sources it gives; raises as `check_printed` does."""
+    check_printed(target)
+    return cast(Printer, _imported(backend_name(target)))
 
 
 def oracle(name: str) -> Oracle:
@@ -86,6 +95,12 @@ def check_target(target: str) -> None:
         raise ValueError(f"expected a target among {', '.join(known)}, got {target!r}")
 
 
+def check_printed(target: str) -> None:
+    """Raises ValueError for a target that no backend gives sources for."""
+    if target not in BACKENDS[backend_name(target)].prints:
+        check_target(target)
+
+
 def compared() -> tuple[str, ...]:
     """The names of those that are held to an oracle."""
     return tuple(name for name, entry in BACKENDS.items() if not entry.oracle)
@@ -103,7 +118,13 @@ def runs_on(name: str, device: str) -> bool:
     return devices is None or device in devices
 
 
+def takes(name: str, device: str) -> bool:
+    """Whether a backend runs on a kind of device where it is asked to."""
+    return runs_on(name, device) or device in BACKENDS[name].if_named
+
+
 def only_device(name: str) -> str | None:
     """The one kind of device that a backend runs on; None where it runs on several."""
     entry = BACKENDS[name]
-    return entry.devices[0] if entry.devices is not None and len(entry.devices + entry.if_named) == 1 else None
+    kinds = () if entry.devices is None else entry.devices + entry.if_named
+    return kinds[0] if len(kinds) == 1 else None

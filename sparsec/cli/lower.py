@@ -31,10 +31,10 @@ from sparsec.plan.printer import print_backward, print_plan, print_programs
 from sparsec.sema.inputs import input_names
 from sparsec.sema.printer import head_text, sparse_text
 
-STAGES = ("terms", "bands", "tiles", "plan", "layout", "cpp", "triton")
-_CPU, _GPU = "cpu", "cuda:90"
-_BACKENDS = {"cpp": "cpu", "triton": "triton"}
-"""Whose source a stage is."""
+STAGES = ("terms", "bands", "tiles", "plan", "layout", "cpp", "triton", "gluon")
+_CPU = "cpu"
+_BACKENDS = {"cpp": ("cpu", _CPU), "triton": ("triton", "cuda:90"), "gluon": ("gluon", "gluon:90")}
+"""Whose source a stage is, and the target if none is given."""
 
 Plan = KernelPlan | BackwardPlan | CachedPlan
 
@@ -56,7 +56,7 @@ Plan = KernelPlan | BackwardPlan | CachedPlan
     metavar="H",
     help="Only what head H has: its set, its class, its KV group's slots.",
 )
-@click.option("--target", help=f"As for compile; {_CPU} if left out, and {_GPU} for triton.")
+@click.option("--target", help=f"As for compile; {_CPU} if left out, or one of the stage's.")
 @pattern_options
 @kernel_options
 @value_dim_option
@@ -86,6 +86,7 @@ def lower(
     layout  what a KV cache keeps, group by group, and in which slot
     cpp     the C++ source for a CPU, as it is built
     triton  the Triton source for a GPU, as it is built
+    gluon   the Gluon source of the forward pass for a GPU of compute capability 9.0
 
     Terms, bands and layout are the same for every target; tiles and the plan depend on it by their sizes. With --of
     cached, tiles and plan are given twice: of the kernel for chunks of queries, and of the one for few.
@@ -117,11 +118,11 @@ def lower(
 
 def _target(stage: str, given: str | None) -> str:
     """The target that a stage is printed for. Raises click.UsageError for one that has no such source."""
-    default = _GPU if stage == "triton" else _CPU
+    backend, default = _BACKENDS.get(stage, ("", _CPU))
     if given is None:
         return default
-    check_target_option(given)
-    if stage in _BACKENDS and registry.backend_name(given) != _BACKENDS[stage]:
+    check_target_option(given, printed=True)
+    if backend and registry.backend_name(given) != backend:
         raise click.UsageError(f"expected a target such as {default} with --emit {stage}, got {given}")
     return given
 
@@ -142,8 +143,8 @@ def stage_text(compilation: Compilation, stage: str, of: str = "forward", *, hea
         case "layout":
             group = None if head is None else head // (pattern.heads // pattern.kv_heads)
             return print_layout(lowered.layout, group)
-        case "cpp" | "triton":
-            return registry.builder(compilation.target).sources(compilation, (of,))[of]
+        case "cpp" | "triton" | "gluon":
+            return registry.printer(compilation.target).sources(compilation, (of,))[of]
     return "\n".join(
         (f"# {what}\n\n" if what else "") + (_tiles if stage == "tiles" else _plan)(plan, head)
         for what, plan in _plans(compilation, of)

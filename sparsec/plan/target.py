@@ -130,6 +130,8 @@ def family(target: str) -> Family:
             if int(capability) == 90:
                 return Family.HOPPER
             return Family.BLACKWELL if 100 <= int(capability) < 120 else Family.AMPERE
+        case ["gluon", "90"]:
+            return Family.HOPPER
         case ["hip", architecture] if architecture.startswith("gfx"):
             return Family.CDNA
     raise ValueError(f"expected a target such as cpu, cuda:90 or hip:gfx942, got {target!r}")

@@ -32,7 +32,7 @@ def device_of(given: torch.device | str | int) -> torch.device:
 
 def default_device(backend: str | None) -> torch.device:
     """The GPU, if there is one and the backend runs there, else the CPU."""
-    on_gpu = torch.cuda.is_available() and (backend is None or registry.runs_on(backend, "cuda"))
+    on_gpu = torch.cuda.is_available() and (backend is None or registry.takes(backend, "cuda"))
     return torch.device("cuda" if on_gpu else "cpu")
 
 
@@ -40,7 +40,9 @@ def check_device(backend: str, device: torch.device) -> None:
     """Raises CallError unless the backend runs on the device."""
     only = registry.only_device(backend)
     if only is not None and device.type != only:
-        raise CallError(f"expected a {only.upper()} for target {backend!r}, got device {device}")
+        raise CallError(
+            f"expected a {'GPU' if only == 'cuda' else only.upper()} for target {backend!r}, got device {device}"
+        )
 
 
 def current(device: torch.device) -> AbstractContextManager[object]:

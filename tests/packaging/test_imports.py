@@ -48,7 +48,7 @@ from sparsec.cli.main import commands
 for stage in STAGES:
     for of in PARTS:
         file = ["lower", "examples/s2.sparse", "--pattern", "s2"]
-        commands([*file, "--emit", stage, "--of", of], standalone_mode=False)
+        commands([*file, "--emit", stage, "--of", of, "--dtype", "float16"], standalone_mode=False)
 """
 
 

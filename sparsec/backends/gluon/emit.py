@@ -1,0 +1,147 @@
+"""Kernel plan -> the text of a Python module of Gluon kernels for sm_90, one a head class.
+
+Gluon is Triton's language with layouts and barriers in the text. What the two share is printed as Triton's, from the
+views of `backends.triton.emit`, and then put in Gluon's words. Invariant: as of that module.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from sparsec.backends.base import Unavailable
+from sparsec.backends.environment import render
+from sparsec.backends.triton.emit import triton_view
+from sparsec.backends.triton.sources import with_functions
+from sparsec.backends.triton.view import KernelView, ModuleView
+from sparsec.plan.kernel import KernelPlan
+from sparsec.plan.target import shared_memory_bytes
+
+STEP_KEYS = 128
+"""Keys of one step; key tiles that are smaller come several at a time."""
+GROUP_ROWS = 64
+"""Rows of a warp group, as its tensor cores take them."""
+WIDEST = 128
+"""Head dimensions above leave too few registers, or too little shared memory."""
+MOST_STAGES = 3
+CONSUMER_REGISTERS, PRODUCER_REGISTERS = {1: 240, 2: 240, 3: 160}, 24
+"""Of a thread, by the number of warp groups; together they are what a multiprocessor has."""
+TARGET = "gluon:90"
+_BARRIER_BYTES = 2048
+_IMPORTS = """\
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+copy = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
+"""
+
+
+class NotPrinted(Unavailable):
+    """A plan that Gluon's kernels do not serve."""
+
+    def __init__(self, lack: str) -> None:
+        super().__init__(f"expected a plan for Gluon's kernels, which take {lack}")
+        self.lack = f"Gluon's kernels take {lack}"
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleView:
+    """One class's kernel. `tensors`: what it is given beside the outputs; `parts`: key tiles of a step."""
+
+    kernel: KernelView
+    tensors: tuple[str, ...]
+    groups: int
+    parts: int
+    stages: int
+
+    @property
+    def worker_warps(self) -> list[int]:
+        """Of the partitions after the first."""
+        return [*[4] * (self.groups - 1), 1]
+
+    @property
+    def worker_registers(self) -> list[int]:
+        return [*[CONSUMER_REGISTERS[self.groups]] * (self.groups - 1), PRODUCER_REGISTERS]
+
+
+@dataclass(frozen=True, slots=True)
+class GluonView:
+    """`key_columns` and `value_columns`: those of buffers; what lies beyond the dimension is 0 there."""
+
+    module: ModuleView
+    kernels: tuple[ScheduleView, ...]
+    sizes: tuple[str, ...]
+    step_keys: int
+    key_columns: int
+    value_columns: int
+
+
+def emit_gluon(plan: KernelPlan) -> str:
+    """The source of the module whose kernels `forward_0`, `forward_1`, ... serve the classes of `plan`, in order.
+
+    Raises NotPrinted for a plan that they do not serve.
+    """
+    check_printed(plan)
+    return in_gluon(with_functions(render("templates/gluon/forward.py.jinja", gluon_view(plan))))
+
+
+def check_printed(plan: KernelPlan) -> None:
+    """Raises NotPrinted."""
+    if plan.dtype == "float32":
+        raise NotPrinted(f"bfloat16 and float16, not {plan.dtype}")
+    if (most := max(plan.head_dim, plan.value_dim)) > WIDEST:
+        raise NotPrinted(f"head dimensions up to {WIDEST}, not {most}")
+    if plan.head_dim % 8 or plan.value_dim % 8:
+        raise NotPrinted(f"head dimensions that are multiples of 8, not {plan.head_dim} and {plan.value_dim}")
+    if plan.inputs or any(each.program.gathers for each in plan.classes):
+        raise NotPrinted("patterns without inputs")
+
+
+def gluon_view(plan: KernelPlan) -> GluonView:
+    module = triton_view(plan)
+    columns = padded(plan.head_dim), padded(plan.value_dim)
+    return GluonView(
+        module,
+        tuple(_schedule(module, kernel, columns) for kernel in module.kernels),
+        sizes_of(module),
+        STEP_KEYS,
+        *columns,
+    )
+
+
+def sizes_of(module: ModuleView) -> tuple[str, ...]:
+    """The numbers that a launch gives."""
+    of_rows = ("q0", "first_tile", "tiles", "batches") if module.documents == "none" else ()
+    return ("nq", "nk", *of_rows, *module.score.sizes)
+
+
+def padded(columns: int) -> int:
+    """The columns of a buffer, a power of two, which has whole lines of its swizzle."""
+    return max(16, 1 << (columns - 1).bit_length())
+
+
+def _schedule(module: ModuleView, kernel: KernelView, columns: tuple[int, int]) -> ScheduleView:
+    tables = ("table", *(["document_tiles"] if module.documents != "none" else []))
+    lists = tuple(f"draws_{each.ordinal}" for each in kernel.lists)
+    tensors = dict.fromkeys((*tables, *lists, *module.start.arguments, *module.score.arguments))
+    groups = max(1, kernel.query_tile // GROUP_ROWS)
+    room = shared_memory_bytes(TARGET) - _BARRIER_BYTES - 2 * groups * GROUP_ROWS * columns[0]
+    stages = min(MOST_STAGES, room // (2 * STEP_KEYS * sum(columns)))
+    return ScheduleView(kernel, tuple(tensors), groups, max(1, STEP_KEYS // kernel.key_tile), stages)
+
+
+_SHARED = re.compile(r"\btl\.(?=\w)")
+_LANES = re.compile(r"\btl\.(arange\(0, \w+|zeros\(\[\w+\], tl\.int32)\)")
+
+
+def in_gluon(text: str) -> str:
+    """Triton's words as Gluon's: vectors that are no part of a tile lie across the LANES of a partition."""
+    text = text.replace("import triton\nimport triton.language as tl\n", _IMPORTS).replace("@triton.jit", "@gluon.jit")
+    return _SHARED.sub("gl.", _LANES.sub(r"tl.\1, LANES)", text))
