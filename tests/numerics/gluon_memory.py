@@ -148,3 +148,37 @@ class Descriptor(SimpleNamespace):
             to = tuple(slice(cut.start - s, cut.stop - s) for cut, s in zip(inside, starts, strict=True))
             found[to] = self.tensor[tuple(inside)]
         return found
+
+
+@dataclass(eq=False)
+class Cells:
+    """Numbers in shared memory that partitions store and load: `program` is asked what is known, as of its methods."""
+
+    all: list[Cell]
+    program: Any
+
+    def index(self, n: Any) -> Cells:
+        assert 0 <= int(n) < len(self.all), "a cell of the ring"
+        return Cells([self.all[int(n)]], self.program)
+
+    def store(self, value: Value) -> None:
+        (cell,), times = self.all, self.program.now().times
+        if any(time > times.get(partition, 0) for partition, time in cell.reads):
+            raise Hazard("a store to a cell that may still be read")
+        cell.value, cell.reads, cell.stored = value, [], (self.program.me, self.program.tick())
+
+    def load(self, layout: object) -> Value:
+        (cell,), times = self.all, self.program.now().times
+        if cell.value is None or cell.stored[1] > times.get(cell.stored[0], 0):
+            raise Hazard("a load of a cell whose store was not waited for")
+        cell.reads.append((self.program.me, self.program.tick()))
+        return cell.value
+
+
+@dataclass(eq=False)
+class Cell:
+    """`reads` and `stored`: partition and its time."""
+
+    value: Value | None = None
+    stored: tuple[int, int] = (0, 0)
+    reads: list[tuple[int, int]] = field(default_factory=list)

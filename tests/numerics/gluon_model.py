@@ -18,7 +18,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
-from gluon_memory import Barrier, Barriers, Buffer, Copy, Descriptor, Hazard, Known, Product, Read, Region
+from gluon_memory import Barrier, Barriers, Buffer, Cell, Cells, Copy, Descriptor, Hazard, Known, Product, Read, Region
 from gluon_values import Pointer, Value, language
 from torch import Tensor
 
@@ -127,7 +127,9 @@ class Program:
 
     # What kernels call.
 
-    def allocate(self, dtype: Any, shape: list[int], layout: object) -> Buffer | Barriers:
+    def allocate(self, dtype: Any, shape: list[int], layout: object) -> Buffer | Barriers | Cells:
+        if dtype == torch.int32:
+            return Cells([Cell() for _ in range(shape[0])], self)
         if dtype == torch.int64:
             made = [Barrier() for _ in range(shape[0])]
             self.barriers += made

@@ -163,7 +163,9 @@ def _layout(*_: object) -> None:
 
 def language(program_id: Callable[[], Value]) -> SimpleNamespace:
     """What stands for `triton.experimental.gluon.language`, but for shared memory."""
-    layouts = dict.fromkeys(("BlockedLayout", "NVMMADistributedLayout", "DotOperandLayout", "SliceLayout"), _layout)
+    layouts = dict.fromkeys(
+        ("BlockedLayout", "NVMMADistributedLayout", "DotOperandLayout", "SliceLayout", "SwizzledSharedLayout"), _layout
+    )
     return SimpleNamespace(
         **layouts,
         constexpr=object,
@@ -173,6 +175,7 @@ def language(program_id: Callable[[], Value]) -> SimpleNamespace:
         program_id=lambda axis: program_id(),
         static_range=range,
         arange=lambda first, past, layout: Value(torch.arange(first, past, dtype=torch.int32)),
+        full=lambda shape, value, dtype, layout: Value(torch.full(shape, int(value), dtype=dtype)),
         zeros=lambda shape, dtype, layout: Value(torch.zeros(shape, dtype=dtype)),
         convert_layout=lambda value, layout: value,
         maximum=_either(torch.maximum),

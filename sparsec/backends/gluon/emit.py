@@ -24,8 +24,9 @@ GROUP_ROWS = 64
 WIDEST = 128
 """Head dimensions above leave too few registers, or too little shared memory."""
 MOST_STAGES = 3
-CONSUMER_REGISTERS, PRODUCER_REGISTERS = {1: 240, 2: 240, 3: 160}, 24
-"""Of a thread, by the number of warp groups; together they are what a multiprocessor has."""
+REGISTERS = {1: (240, 240), 2: (232, 40)}
+"""Of a thread of a warp group and of the warp that has tiles copied, by the number of warp groups: together, they are
+those of a multiprocessor."""
 TARGET = "gluon:90"
 _BARRIER_BYTES = 2048
 _IMPORTS = """\
@@ -68,7 +69,8 @@ class ScheduleView:
 
     @property
     def worker_registers(self) -> list[int]:
-        return [*[CONSUMER_REGISTERS[self.groups]] * (self.groups - 1), PRODUCER_REGISTERS]
+        of_group, of_copies = REGISTERS[self.groups]
+        return [*[of_group] * (self.groups - 1), of_copies]
 
 
 @dataclass(frozen=True, slots=True)
