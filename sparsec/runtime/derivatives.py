@@ -14,17 +14,61 @@ from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from sparsec.diagnostics.model import SparsecError
-from sparsec.runtime.ops import backward, forward, mass
+from sparsec.runtime.ops import backward, backward_now, forward, forward_now, mass
 from sparsec.runtime.tangents import library
 
-__all__ = ["forward", "mass"]
+__all__ = ["attend", "mass"]
+
+
+_PLAIN = frozenset((Tensor, torch.nn.Parameter, type(None)))
+
+
+def observed(*tensors: Tensor | None) -> bool:
+    """Whether somebody would see an operator that is called on these: a compiler, a transform, a mode, a profiler."""
+    return (
+        torch.compiler.is_compiling()
+        or is_in_torch_dispatch_mode()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._autograd._profiler_enabled()
+        or torch._C._get_tracing_state() is not None
+        or not _PLAIN.issuperset(map(type, tensors))
+    )
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    sink: Tensor | None,
+    cu_seqlens: Tensor | None,
+    inputs: list[Tensor] | None,
+    key_bias: Tensor | None,
+    kernel: str,
+    q_offset: int,
+    scale: float | None,
+) -> tuple[Tensor, Tensor]:
+    """What the operator `forward` does; where nobody would see that one, its dispatch, longer than all else that the
+    host does, is left out."""
+    given = q, k, v, sink, cu_seqlens, inputs, key_bias, kernel, q_offset, scale
+    if observed(q, k, v, sink, cu_seqlens, key_bias, *(inputs or ())):
+        found: tuple[Tensor, Tensor] = forward(*given)
+        return found
+    if torch.is_grad_enabled() and torch._C._any_requires_grad(q, k, v, sink, key_bias):
+        return _Forward.apply(None, *given)  # type: ignore[attr-defined, no-any-return]  # torch's C code has it
+    return forward_now(*given)
 
 
 class _Forward(_SingleLevelFunction):
+    """`keyset` is None in a call of `attend` that is no operator's."""
+
     @staticmethod
-    def forward(keyset: torch._C.DispatchKeySet, *inputs: Any) -> tuple[Tensor, Tensor]:
+    def forward(keyset: torch._C.DispatchKeySet | None, *inputs: Any) -> tuple[Tensor, Tensor]:
+        if keyset is None:
+            return forward_now(*inputs)
         found: tuple[Tensor, Tensor] = _below(forward.default, keyset, inputs)
         return found
 
@@ -36,11 +80,13 @@ class _Forward(_SingleLevelFunction):
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
-        q, k, v, out, lse, sink, cu_seqlens, key_bias, *of_inputs = ctx.saved_tensors
+        saved = ctx.saved_tensors
+        q, k, v, out, lse, sink, cu_seqlens, key_bias, *of_inputs = saved
         of_bias = key_bias is not None and ctx.needs_input_grad[7]
         if grad_out is None:
             grad_out = torch.zeros_like(out)
-        dq, dk, dv, dsink, dbias = backward(
+        seen = torch.is_grad_enabled() or observed(grad_out, grad_lse, *saved)
+        dq, dk, dv, dsink, dbias = (backward if seen else backward_now)(
             grad_out,
             grad_lse,
             q,

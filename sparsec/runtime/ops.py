@@ -31,8 +31,7 @@ torch.library.define(
 )
 
 
-@torch.library.impl("sparsec::forward", "CompositeExplicitAutograd")
-def _forward(
+def forward_now(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -47,7 +46,7 @@ def _forward(
     """Attention by the kernel of the name `kernel`: (out, LSE) as of `kernel.ForwardKernel`."""
     loaded = registered(kernel, q.device)
     lists = loaded.draws.tables(q.shape[2], q_offset, q.device)
-    lookups = loaded.lookups(inputs or (), q.shape[2], k.shape[2], q_offset)
+    lookups = loaded.lookups(inputs, q.shape[2], k.shape[2], q_offset) if inputs else ()
     return loaded.forward.forward(
         q,
         k,
@@ -60,6 +59,9 @@ def _forward(
         inputs=lookups,
         key_bias=key_bias,
     )
+
+
+torch.library.impl("sparsec::forward", "CompositeExplicitAutograd", forward_now)
 
 
 @torch.library.register_fake("sparsec::forward")  # type: ignore[untyped-decorator]  # torch leaves it untyped
@@ -78,8 +80,7 @@ def _(
     return q.new_empty((*q.shape[:3], v.shape[3])), q.new_empty(q.shape[:3], dtype=_lse_type(q))
 
 
-@torch.library.impl("sparsec::backward", "CompositeExplicitAutograd")
-def _backward(
+def backward_now(
     grad_out: Tensor,
     grad_lse: Tensor | None,
     q: Tensor,
@@ -99,7 +100,7 @@ def _backward(
     """(dq, dk, dv, dsink, dbias), of which dsink is empty where there is no sink, and dbias without `of_bias`."""
     loaded = registered(kernel, q.device)
     lists = loaded.draws.tables(q.shape[2], q_offset, q.device)
-    lookups = loaded.lookups(inputs or (), q.shape[2], k.shape[2], q_offset)
+    lookups = loaded.lookups(inputs, q.shape[2], k.shape[2], q_offset) if inputs else ()
     dq, dk, dv, dsink, of_heads = loaded.backward.backward(
         grad_out,
         grad_lse,
@@ -120,6 +121,9 @@ def _backward(
     none = q.new_empty(0, dtype=torch.float32)
     dbias = none.clone() if key_bias is None or of_heads is None else _shared(of_heads, key_bias)
     return dq, dk, dv, none if dsink is None else dsink, dbias
+
+
+torch.library.impl("sparsec::backward", "CompositeExplicitAutograd", backward_now)
 
 
 def _shared(of_heads: Tensor, like: Tensor) -> Tensor:

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from sparsec.backends.base import Cached, Lookup
 from sparsec.backends.triton.asking import find_visits
-from sparsec.backends.triton.cached_entries import ClassKernels, Entries, most_tiles
+from sparsec.backends.triton.cached_entries import ClassKernels, Entries, Parts, most_tiles
 from sparsec.backends.triton.call import aligned_tensor, bias_arguments, strides, with_rows
 from sparsec.backends.triton.emit_cached import emit_triton_cached
 from sparsec.backends.triton.kernel import (
     LOG2_E,
+    as_dtype,
     check_runs_triton,
     constants,
     load_module,
@@ -29,8 +30,9 @@ from sparsec.backends.triton.kernel import (
     with_lists,
     with_positive_scale,
 )
-from sparsec.backends.triton.launches import launch
+from sparsec.backends.triton.launches import Launched, launch
 from sparsec.backends.triton.lookups import input_arguments
+from sparsec.backends.triton.replays import Held, Replays, key_of
 from sparsec.ir.bands.band import Asks, InputTest
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.launch import CachedLaunch, LaunchClass
@@ -47,6 +49,7 @@ class TritonCached:
     emit: Callable[[], str]
     allow_tf32: bool = False
     entries: PerDevice[Entries] = field(init=False, repr=False, compare=False)
+    replays: Replays = field(default_factory=Replays, init=False, repr=False, compare=False)
     advances: ClassVar[bool] = False
     weighs: ClassVar[bool] = False
 
@@ -86,8 +89,15 @@ class TritonCached:
         inputs: tuple[Lookup, ...] = (),
         key_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        check_runs_triton(q)
-        plan, entries, few = self.plan.chunks, self.entries.on(q.device), q.shape[2] <= DECODE_ROWS
+        few = q.shape[2] <= DECODE_ROWS
+        counts, key = self._counts(q, cache, few), None
+        given, held = (q, k, v, counts, *lists, *(() if sink is None else (sink,))), _held(self.replays, cache)
+        if held.layouts is not None and store and not inputs and key_bias is None and cache.kept is None:
+            key = key_of(given, held.layouts, scale)
+            if (found := self.replays.run(key, given, held)) is not None:
+                return as_dtype(found[0], q.dtype), found[1]
+        recorded = None if key is None else self.replays.recorder(key, q.device)
+        plan, entries = self.plan.chunks, self.entries.on(q.device)
         # What tiles of a chunk give and what lists give meet in it, so it is rounded once, at the end.
         wide = not few and any(of.gather is not None for kernels in entries.chunk for of in kernels)
         out = new_like(q, zero=False, wide=wide, columns=v.shape[3])
@@ -96,68 +106,69 @@ class TritonCached:
             return out.to(q.dtype), lse
         assert store or cache.kept is None, "marked keys are seen in the lists"
         q, positive = with_positive_scale(q, plan.scale(scale))
-        given = _shared(with_rows(q), with_rows(k), with_rows(v), cache)
-        given |= {"scale_log2": positive * LOG2_E, "out": out, "lse": lse}
-        given |= bias_arguments(key_bias)
-        given["sink"] = None if sink is None else aligned_tensor(sink)
-        apart = _apart(inputs, key_bias, self.plan.chunks.kv_heads)
-        _append(entries, given, k, cache)
-        (self._decode if few else self._chunk)(entries, given, q, cache, lists, inputs, apart)
+        shared = _shared(with_rows(q), with_rows(k), with_rows(v), counts, cache)
+        shared |= {"scale_log2": positive * LOG2_E, "out": out, "lse": lse}
+        shared |= bias_arguments(key_bias)
+        shared["sink"] = None if sink is None else aligned_tensor(sink)
+        call = _Call(entries, shared, q, cache, lists, inputs, _apart(inputs, key_bias, plan.kv_heads), recorded)
+        _append(entries, shared, k, cache)
+        made, kept = self._decode(call) if few else self._chunk(call)
         if store:
-            _store(entries, given, k)
+            _store(entries, shared, k, recorded)
+        if recorded is not None and key is not None:
+            zeros = [(each, False) for each in (out, lse, *made)]
+            self.replays.keep(key, recorded, given, zeros, held, kept)
         return out.to(q.dtype), lse
 
-    def _chunk(
-        self,
-        entries: Entries,
-        given: dict[str, object],
-        q: Tensor,
-        cache: Cached,
-        lists: Sequence[Tensor],
-        inputs: tuple[Lookup, ...],
-        apart: bool,
-    ) -> None:
-        plan, (batch, _, rows, _) = self.plan.chunks, q.shape
-        given |= input_arguments(plan, inputs)
-        kernels = entries.chunk[apart]
+    def _counts(self, q: Tensor, cache: Cached, few: bool) -> Tensor:
+        """int32 [B]: the tokens of each sequence. Those of a step of decoding without padding are made once."""
+        batch, _, new, _ = q.shape
+        if cache.counts is not None or not few:
+            return cache.counted(new)
+        return self.entries.on(q.device).numbers((batch, new), lambda: [new] * batch)
+
+    def _chunk(self, call: _Call) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        plan, given, q = self.plan.chunks, call.given, call.q
+        batch, _, rows, _ = q.shape
+        given |= input_arguments(plan, call.inputs)
+        kernels = call.entries.chunk[call.apart]
         if any(of.kept is not None for of in kernels):
             given["tiles_out"] = new_like(q, zero=False, wide=True, columns=plan.value_dim)
             given["tiles_lse"] = torch.empty_like(given["lse"])  # type: ignore[arg-type]  # a tensor
-        for of, launched, tables in zip(kernels, plan.classes, with_lists(plan.classes, lists), strict=True):
+        for of, launched, tables in zip(kernels, plan.classes, with_lists(plan.classes, call.lists), strict=True):
             tiles = most_tiles(rows, launched.query_tile)
             own = {**given, "tiles": tiles, "stretch": of.stretch, **_draws(tables)}
             before = own if of.kept is None else {**own, "out": own["tiles_out"], "lse": own["tiles_lse"]}
-            _attend_tiles(of, launched, batch * tiles * of.slots, 1, cache, before)
+            call.attend_tiles(of, launched, batch * tiles * of.slots, 1, before)
             if of.gather is not None:
                 launch(of.gather, batch * rows * of.packs, before)
             if of.kept is not None:
                 launch(of.kept, batch * of.kept_packs * -(-rows // of.stretch), own)
+        return (), ()
 
-    def _decode(
-        self,
-        entries: Entries,
-        given: dict[str, object],
-        q: Tensor,
-        cache: Cached,
-        lists: Sequence[Tensor],
-        inputs: tuple[Lookup, ...],
-        apart: bool,
-    ) -> None:
-        plan, (batch, heads, rows, _) = self.plan.few, q.shape
-        kernels = entries.decode[apart][rows - 1]
+    def _decode(self, call: _Call) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Returns what it has made, and what is the same in every call of these shapes."""
+        plan, given, q, cache = self.plan.few, call.given, call.q, call.cache
+        batch, heads, rows, _ = q.shape
+        entries = call.entries
+        made: tuple[Tensor, ...] = ()
+        kept: tuple[Tensor, ...] = ()
+        kernels = entries.decode[call.apart][rows - 1]
         room = 0 if cache.kept is None else len(cache.kept.keys)
-        parts = entries.parts(batch, rows, cache.keys.shape[1], apart, _listed(plan.inputs, inputs), room)
+        listed = _listed(plan.inputs, call.inputs)
+        parts = entries.parts(batch, rows, cache.keys.shape[1], call.apart, listed, room)
         most = max(each.merged for each in parts)
         sums = part_logs = given["lse"]
         if most:
             part_logs = torch.empty((most, batch, heads, rows), dtype=torch.float32, device=q.device)
             sums = part_logs.new_empty((*part_logs.shape, plan.value_dim))
-        given |= {"parts": sums, "part_logs": part_logs, **input_arguments(plan, inputs)}
-        of_classes = zip(kernels, plan.classes, parts, with_lists(plan.classes, lists), strict=True)
+            made = part_logs, sums
+        given |= {"parts": sums, "part_logs": part_logs, **input_arguments(plan, call.inputs)}
+        of_classes = zip(kernels, plan.classes, parts, with_lists(plan.classes, call.lists), strict=True)
         for of, launched, part, tables in of_classes:
             tiles = most_tiles(rows, launched.query_tile)
             own = {**given, "tiles": tiles, "splits": part.tiles, "stretch": rows, **_draws(tables)}
-            _attend_tiles(of, launched, batch * tiles * of.slots, part.tiles, cache, own)
+            call.attend_tiles(of, launched, batch * tiles * of.slots, part.tiles, own)
             if of.gather is not None:
                 own |= {"splits": part.listed, "before": part.tiles}
                 launch(of.gather, batch * rows * of.packs * part.listed, own)
@@ -165,34 +176,60 @@ class TritonCached:
                 own |= {"splits": part.kept, "before": part.tiles + part.listed}
                 launch(of.kept, batch * of.kept_packs * part.kept, own)
         if most:
-            by_head = torch.full((heads,), parts[0].merged, dtype=torch.int32, device=q.device)
-            for of, part in zip(kernels, parts, strict=True):
-                if part.merged != parts[0].merged:
-                    by_head.index_fill_(0, of.heads, part.merged)
-            launch(entries.merge, batch * heads * rows, {**given, "head_splits": by_head})
+            by_head = entries.numbers(parts, lambda: _by_head(plan.classes, parts))
+            kept = (by_head,)
+            launch(entries.merge, batch * heads * rows, {**given, "head_splits": by_head}, call.recorded)
+        return made, kept
 
     def store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
-        check_runs_triton(k)
+        check_runs_triton(k.device)
         if k.numel() == 0:
             return
         k, v = with_rows(k), with_rows(v)
-        entries, given = self.entries.on(k.device), _shared(k, k, v, cache)
+        entries, given = self.entries.on(k.device), _shared(k, k, v, cache.counted(k.shape[2]), cache)
         _append(entries, given, k, cache)
-        _store(entries, given, k)
+        _store(entries, given, k, None)
 
     def _entries_on(self, device: torch.device) -> Entries:
+        check_runs_triton(device)
         fixed = constants(self.plan.chunks, self.allow_tf32, device)
         return Entries.of(self.plan, load_module(self.source), device, target_of(device), fixed)
 
 
-def _attend_tiles(
-    of: ClassKernels, launched: LaunchClass, programs: int, splits: int, cache: Cached, given: dict[str, object]
-) -> None:
-    """The tiles of one class, by `programs` programs for each of so many splits of their keys."""
-    if of.visits is not None:
-        find_visits(of.visits, programs, -(-cache.reach // launched.key_tile), given)
-    if of.tiles is not None:
-        launch(of.tiles, programs * splits, given)
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What the launches of one call share; `given`: arguments by name. `recorded` gets those of tiles and of sums."""
+
+    entries: Entries
+    given: dict[str, object]
+    q: Tensor
+    cache: Cached
+    lists: Sequence[Tensor]
+    inputs: tuple[Lookup, ...]
+    apart: bool
+    recorded: list[Launched] | None
+
+    def attend_tiles(
+        self, of: ClassKernels, launched: LaunchClass, programs: int, splits: int, given: dict[str, object]
+    ) -> None:
+        """The tiles of one class, by `programs` programs for each of so many splits of their keys."""
+        if of.visits is not None:
+            find_visits(of.visits, programs, -(-self.cache.reach // launched.key_tile), given)
+        if of.tiles is not None:
+            launch(of.tiles, programs * splits, given, self.recorded)
+
+
+def _held(replays: Replays, cache: Cached) -> Held:
+    """What calls over the cache have in common."""
+    if not isinstance(cache.made, Held):
+        cache.made = replays.held((cache.keys, cache.values, cache.lengths, cache.places))
+    return cache.made
+
+
+def _by_head(classes: Sequence[LaunchClass], parts: Sequence[Parts]) -> list[int]:
+    """In how many parts each head takes its keys."""
+    merged = {head: part.merged for launched, part in zip(classes, parts, strict=True) for head in launched.heads}
+    return [merged[head] for head in sorted(merged)]
 
 
 def _apart(inputs: tuple[Lookup, ...], key_bias: Tensor | None, kv_heads: int) -> bool:
@@ -207,10 +244,10 @@ def _listed(tests: tuple[InputTest, ...], inputs: tuple[Lookup, ...]) -> tuple[i
     return tuple(columns.get(test, 0) for test in tests)
 
 
-def _store(entries: Entries, given: Mapping[str, object], k: Tensor) -> None:
+def _store(entries: Entries, given: Mapping[str, object], k: Tensor, recorded: list[Launched] | None) -> None:
     batch, groups, rows, _ = k.shape
     tiles = -(-rows // STORE_ROWS)
-    launch(entries.store, batch * groups * tiles, {**given, "tiles": tiles})
+    launch(entries.store, batch * groups * tiles, {**given, "tiles": tiles}, recorded)
 
 
 def _append(entries: Entries, given: Mapping[str, object], k: Tensor, cache: Cached) -> None:
@@ -232,7 +269,7 @@ def _sizes(mark: Tensor) -> tuple[tuple[str, int], ...]:
     return ("batches", mark.shape[0]), ("heads", mark.shape[1])
 
 
-def _shared(q: Tensor, k: Tensor, v: Tensor, cache: Cached) -> dict[str, object]:
+def _shared(q: Tensor, k: Tensor, v: Tensor, counts: Tensor, cache: Cached) -> dict[str, object]:
     """Arguments of every kernel."""
     strided, kept = {"q": q, "k": k, "v": v}, cache.kept
     beside = () if kept is None else (kept.keys, kept.values)
@@ -245,7 +282,7 @@ def _shared(q: Tensor, k: Tensor, v: Tensor, cache: Cached) -> dict[str, object]
         "keys": cache.keys,
         "values": cache.values,
         "lengths": cache.lengths,
-        "counts": cache.counted(q.shape[2]),
+        "counts": counts,
         "places": cache.places,
         "nq": q.shape[2],
         "slots": cache.keys.shape[1],

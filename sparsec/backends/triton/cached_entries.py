@@ -5,7 +5,7 @@ Invariant: in how many parts keys are taken follows from shapes and the device a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
@@ -31,7 +31,7 @@ from sparsec.plan.target import (
     decode_rows,
     decode_splits,
 )
-from sparsec.runtime.devices import device_tensor
+from sparsec.runtime.devices import captured, device_tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,6 @@ class ClassKernels:
     """Programs of `kept` for the rows that it takes at a time."""
     stretch: int
     """How many these are, of a chunk."""
-    heads: Tensor
-    """int64, the heads of the class."""
     listed: tuple[int, ...]
     """The tests of the plan whose lists `gather` takes."""
 
@@ -91,6 +89,17 @@ class Entries:
     store: KernelEntry
     append: KernelEntry | None
     parts: Callable[[int, int, int, bool, tuple[int, ...], int], tuple[Parts, ...]]
+    _numbers: dict[Hashable, Tensor] = field(default_factory=dict)
+
+    def numbers(self, key: Hashable, make: Callable[[], list[int]]) -> Tensor:
+        """int32 numbers that follow from `key`: copied to the device once, for as long as the kernels live."""
+        found = self._numbers.get(key)
+        if found is None:
+            device = self.merge.device
+            if captured(device):  # nothing is copied, and nothing that is made lasts
+                return torch.stack([torch.full((), n, dtype=torch.int32, device=device) for n in make()])
+            found = self._numbers.setdefault(key, device_tensor(make(), device))
+        return found
 
     @classmethod
     def of(
@@ -173,7 +182,6 @@ class _On:
             len(packs.members),
             len(kept_packs.members),
             kept_rows // len(kept_packs.members[0]),
-            device_tensor(launched.heads, self.device, torch.int64),
             tuple(g for g in range(len(plan.inputs)) if f"entries_{g}" in names),
         )
 

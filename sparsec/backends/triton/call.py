@@ -16,7 +16,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from sparsec.backends.base import Lookup
 from sparsec.backends.triton.asking import Asking, KeyGather
-from sparsec.backends.triton.launches import KernelEntry, launch
+from sparsec.backends.triton.launches import KernelEntry, Launched, launch
 from sparsec.backends.triton.lookups import columns_of_groups, input_arguments, listing_of, within_documents
 from sparsec.backends.triton.modifiers import BIAS_SIZES
 from sparsec.backends.triton.packed import document_tiles
@@ -94,6 +94,8 @@ class LaunchCall:
     """By the size of a tile."""
     _listings: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """By the test of a list of rows, or of columns of KV groups."""
+    recorded: list[Launched] | None = None
+    """What gets the launches of a call that takes no inputs and no documents."""
 
     @classmethod
     def of(
@@ -105,6 +107,7 @@ class LaunchCall:
         scale_log2: float,
         inputs: tuple[Lookup, ...] = (),
         key_bias: Tensor | None = None,
+        recorded: list[Launched] | None = None,
     ) -> LaunchCall:
         """`strided`: tensors [B, heads, rows, columns] by the names that their strides have, among them q and k."""
         q, k = strided["q"], strided["k"]
@@ -118,7 +121,8 @@ class LaunchCall:
             "scale_log2": scale_log2,
         }
         numbers |= strides(strided) | input_arguments(plan, inputs) | bias_arguments(key_bias)
-        return cls(plan.documents, batch, n_queries, n_keys, plan.kv_heads, q_offset, cu_seqlens, numbers)
+        sizes = batch, n_queries, n_keys, plan.kv_heads, q_offset
+        return cls(plan.documents, *sizes, cu_seqlens, numbers, recorded=recorded)
 
     def query_tiles(
         self,
@@ -220,7 +224,7 @@ class LaunchCall:
         for name, tensor in sources.items():
             for index, width in of.chunks[name]:
                 given[f"{name}_{index}"] = _descriptor(tensor, rows, width) if tma else tensor
-        launch(of.entry, places * of.slots, given)
+        launch(of.entry, places * of.slots, given, self.recorded)
 
 
 def bias_arguments(key_bias: Tensor | None) -> dict[str, object]:
@@ -235,9 +239,16 @@ def bias_arguments(key_bias: Tensor | None) -> dict[str, object]:
 
 
 def row_sums(
-    entry: KernelEntry, g: Tensor, out: Tensor, lse: Tensor, grad_lse: Tensor | None, sink: Tensor | None
+    entry: KernelEntry,
+    g: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    grad_lse: Tensor | None,
+    sink: Tensor | None,
+    recorded: list[Launched] | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Of each row the log-sum-exp to base 2 and sum(g * out) - grad_lse, float32 [B, H, Nq]; dsink [H]."""
+    """Of each row the log-sum-exp to base 2 and sum(g * out) - grad_lse, float32 [B, H, Nq]; the parts of dsink
+    [B, H, tiles]."""
     batch, heads, rows, _ = g.shape
     log_sum, delta = torch.empty_like(lse), torch.empty_like(lse)
     tiles = -(-rows // SUM_ROWS)
@@ -245,8 +256,8 @@ def row_sums(
     given = {"g": g, "out": out, "lse": lse, "sink": sink, "sink_parts": parts, "log_sum": log_sum, "delta": delta}
     given["grad_lse"] = None if grad_lse is None else aligned_tensor(grad_lse.to(torch.float32).contiguous())
     numbers = {**strides({"g": g, "out": out}), "nq": rows, "tiles": tiles, "ROWS": SUM_ROWS}
-    launch(entry, batch * heads * tiles, {**given, **numbers})
-    return log_sum, delta, None if parts is None else parts.sum((0, 2))
+    launch(entry, batch * heads * tiles, {**given, **numbers}, recorded)
+    return log_sum, delta, parts
 
 
 def with_rows(tensor: Tensor) -> Tensor:

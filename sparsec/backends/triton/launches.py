@@ -5,11 +5,12 @@ Invariant: what a kernel does not name it is not given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import triton
 from triton.runtime.errors import OutOfResources
 
 from sparsec.diagnostics.model import CallError
@@ -30,8 +31,25 @@ class KernelEntry:
     fixed: Mapping[str, object]
 
 
-def launch(entry: KernelEntry, programs: int, given: Mapping[str, object]) -> None:
-    """Runs `programs` programs on the entry's device, with those arguments that the kernel names.
+Again = Callable[[int | None, bool, Sequence[object]], object]
+"""A launch by the handle of a stream, whether Triton's hooks are to be called, and its arguments in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A launch that was made, and `again` as often as one likes. `fixed`: the places of arguments that no call changes.
+    `by_address`: whether an address may stand for a tensor."""
+
+    again: Again
+    arguments: tuple[object, ...]
+    fixed: frozenset[int]
+    by_address: bool
+
+
+def launch(
+    entry: KernelEntry, programs: int, given: Mapping[str, object], recorded: list[Launched] | None = None
+) -> None:
+    """Runs `programs` programs on the entry's device, with those arguments that the kernel names; `recorded` gets it.
 
     Raises CallError where the device has too little room for the tiles that the kernel was planned with.
     """
@@ -44,9 +62,39 @@ def launch(entry: KernelEntry, programs: int, given: Mapping[str, object]) -> No
         options["maxnreg"] = shape.maxnreg
     try:
         with current(entry.device):  # Triton launches on the current device
-            function[(programs,)](**named, **options)
+            built = function[(programs,)](**named, **options)
     except OutOfResources as error:
         raise CallError(
             f"expected a device like the one that the module was compiled for, got {entry.device}, where its kernels "
             f"lack room ({error}); sparsec.compile(..., device={str(entry.device)!r}) makes one for it"
         ) from error
+    if recorded is not None:
+        unchanged = frozenset(place for place, name in enumerate(named) if name not in given)
+        again = _interpreted(function, programs, tuple(named), options) if built is None else _compiled(built, programs)
+        recorded.append(Launched(again, tuple(named.values()), unchanged, built is not None))
+
+
+def _compiled(built: Any, programs: int) -> Again:
+    """Of a compiled kernel: what Triton does with it for a launch, but for looking it up."""
+    hooked_run, run, function, packed = built[(programs, 1, 1)], built.run, built.function, built.packed_metadata
+
+    def again(stream: int | None, hooked: bool, arguments: Sequence[object]) -> None:
+        if hooked:
+            hooked_run(*arguments, stream=stream)
+        else:
+            run(programs, 1, 1, stream, function, packed, None, None, None, *arguments)
+
+    return again
+
+
+def _interpreted(function: Any, programs: int, names: tuple[str, ...], options: Mapping[str, object]) -> Again:
+    def again(stream: int | None, hooked: bool, arguments: Sequence[object]) -> None:
+        function[(programs,)](**dict(zip(names, arguments, strict=True)), **options)
+
+    return again
+
+
+def hooked() -> bool:
+    """Whether somebody wants to be told of launches, such as Triton's profiler."""
+    knobs = triton.knobs.runtime
+    return any(getattr(hook, "calls", hook) for hook in (knobs.launch_enter_hook, knobs.launch_exit_hook))

@@ -1,0 +1,194 @@
+"""The launches of a call -> the same launches for the next call like it, on its own tensors: a record of each, frozen.
+
+Invariant: two calls of one key differ in the addresses of their tensors alone, all of them multiples of 16, so that
+Triton would take the same compiled kernels and the same numbers for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from triton.runtime import driver
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from sparsec.backends.triton.launches import Again, Launched, hooked
+from sparsec.runtime.devices import captured, current
+
+VECTOR_BYTES = 16
+_MOST = 256
+"""Keys of one kernel whose records are kept."""
+
+Key = tuple[Hashable, ...]
+
+
+def key_of(given: Sequence[Tensor], *numbers: Hashable) -> Key:
+    """What the launches of a call follow from, but for addresses: its tensors' layouts, and the numbers."""
+    return (*numbers, *[(t.shape, t.stride(), t.dtype, t.device) for t in given])
+
+
+class _Made(NamedTuple):
+    """A tensor that a call makes, contiguous: by `make` in the shape and type of `like`, which has one element."""
+
+    make: Callable[..., Tensor]
+    like: Tensor
+
+    @classmethod
+    def of(cls, tensor: Tensor, zero: bool) -> _Made:
+        like = torch.empty((), dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
+        return cls(torch.zeros_like if zero else torch.empty_like, like)
+
+
+class Held(NamedTuple):
+    """Tensors that many calls have in common, their addresses, and what stands for their layouts."""
+
+    tensors: tuple[Tensor, ...]
+    addresses: tuple[int, ...]
+    layouts: Hashable
+    """None where an address is no multiple of 16: such calls are not replayed."""
+
+
+_NOTHING = Held((), (), ())
+
+
+class _Step(NamedTuple):
+    """A launch: `places` says which argument is which tensor, `descriptors` also what describes it."""
+
+    again: Again
+    arguments: list[object]
+    places: tuple[tuple[int, int], ...]
+    descriptors: tuple[tuple[int, int, Mapping[str, object]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """The launches of one call, on the tensors given to it, those held and those that it makes, numbered so."""
+
+    device: torch.device
+    steps: tuple[_Step, ...]
+    made: tuple[_Made, ...]
+    by_address: bool
+    """Whether kernels are given addresses, or tensors, as the interpreter wants them."""
+
+    @classmethod
+    def of(
+        cls,
+        launched: Sequence[Launched],
+        given: Sequence[Tensor],
+        made: Sequence[tuple[Tensor, bool]],
+        held: Held,
+        kept: Sequence[Tensor],
+    ) -> Replay:
+        """`made`: with each whether it starts as zeros. `kept`: tensors that are the same in each call, and live as
+        long as the kernel, as do those that no call changes.
+
+        Raises LookupError where a launch has a tensor that the next call would not have, or where one is given twice.
+        """
+        tensors = *given, *held.tensors, *(tensor for tensor, _ in made)
+        numbers = {id(tensor): n for n, tensor in enumerate(tensors)}
+        if len(numbers) < len(tensors):
+            raise LookupError
+        lasting = set(map(id, kept))
+        by_address = all(each.by_address for each in launched)
+        steps = []
+        for each in launched:
+            arguments, places, descriptors = list(each.arguments), [], []
+            for place, argument in enumerate(each.arguments):
+                if isinstance(argument, TensorDescriptor):
+                    described = {name: value for name, value in vars(argument).items() if name != "base"}
+                    descriptors.append((place, numbers[id(argument.base)], described))
+                elif not isinstance(argument, Tensor):
+                    pass
+                elif place not in each.fixed and id(argument) not in lasting:
+                    places.append((place, numbers[id(argument)]))
+                elif by_address:
+                    arguments[place] = argument.data_ptr()
+            for place in (*(place for place, _ in places), *(place for place, _, _ in descriptors)):
+                arguments[place] = None
+            steps.append(_Step(each.again, arguments, tuple(places), tuple(descriptors)))
+        return cls(given[0].device, tuple(steps), tuple(_Made.of(*each) for each in made), by_address)
+
+    def run(self, given: Sequence[Tensor], held: Held) -> list[Tensor] | None:
+        """Launches; returns what it has made, or None, having done nothing, where an address is no such multiple."""
+        addresses = [tensor.data_ptr() for tensor in given]
+        for address in addresses:
+            if address % VECTOR_BYTES:
+                return None
+        made = [make(like, memory_format=torch.contiguous_format) for make, like in self.made]
+        tensors = [*given, *held.tensors, *made]
+        values: Sequence[object] = tensors
+        if self.by_address:
+            values = [*addresses, *held.addresses, *[tensor.data_ptr() for tensor in made]]
+        with current(self.device):
+            stream, told = (self._stream(), hooked()) if self.by_address else (None, False)
+            for again, fixed, places, descriptors in self.steps:
+                arguments = fixed.copy()
+                for place, n in places:
+                    arguments[place] = values[n]
+                for place, n, described in descriptors:
+                    arguments[place] = _descriptor(described, tensors[n])
+                again(stream, told, arguments)
+        return made
+
+    def _stream(self) -> int:
+        active = driver.active
+        return active.get_current_stream(active.get_current_device())  # type: ignore[no-any-return]  # untyped
+
+
+def _descriptor(described: Mapping[str, object], base: Tensor) -> TensorDescriptor:
+    """One whose numbers have been checked."""
+    found = TensorDescriptor.__new__(TensorDescriptor)
+    found.__dict__ = {**described, "base": base}
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Replays:
+    """Those of one kernel by key. A call of a new key is run, the second one recorded, the others replayed: of lengths
+    that come once nothing is made."""
+
+    _found: dict[Key, Replay | None] = field(default_factory=dict, repr=False)
+    _layouts: dict[Key, object] = field(default_factory=dict, repr=False)
+
+    def run(self, key: Key, given: Sequence[Tensor], held: Held = _NOTHING) -> list[Tensor] | None:
+        """What the call makes, or None where it is not replayed."""
+        found = self._found.get(key)
+        return None if found is None else found.run(given, held)
+
+    def recorder(self, key: Key, device: torch.device) -> list[Launched] | None:
+        """Where to put the launches of a call that was not replayed, if they are wanted. Those that a CUDA graph
+        captures are not: what is made there does not last."""
+        if captured(device):
+            return None
+        if key in self._found:
+            return [] if self._found[key] is None else None
+        if len(self._found) >= _MOST:
+            self._found.clear()
+        self._found[key] = None
+        return None
+
+    def keep(
+        self,
+        key: Key,
+        launched: Sequence[Launched],
+        given: Sequence[Tensor],
+        made: Sequence[tuple[Tensor, bool]],
+        held: Held = _NOTHING,
+        kept: Sequence[Tensor] = (),
+    ) -> None:
+        """As of `Replay.of`; a call that cannot be replayed is left out."""
+        with suppress(LookupError):
+            self._found[key] = Replay.of(launched, given, made, held, kept)
+
+    def held(self, tensors: tuple[Tensor, ...]) -> Held:
+        """What calls that have these in common give beside them."""
+        addresses = tuple(tensor.data_ptr() for tensor in tensors)
+        if any(address % VECTOR_BYTES for address in addresses):
+            return Held(tensors, addresses, None)
+        if len(self._layouts) >= _MOST:
+            self._layouts.clear()
+        return Held(tensors, addresses, self._layouts.setdefault(key_of(tensors), object()))
