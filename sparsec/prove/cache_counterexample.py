@@ -12,7 +12,7 @@ from itertools import chain
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.ir.expr.evaluate import evaluate, holds
 from sparsec.ir.expr.nodes import Tree
-from sparsec.plan.kv.layout import CacheLayout, needed, place_names
+from sparsec.plan.kv.layout import CacheLayout, place_names
 from sparsec.plan.kv.pages import dead
 from sparsec.prove.machine_integers import negative, wide
 from sparsec.prove.slot_groups import SlotGroups
@@ -46,10 +46,10 @@ class SizedGroup:
         return evaluate(self.groups.slot, {**self.names, **dict(self.groups.read), "j": key})
 
     def maps(self, key: int, stop: int) -> Iterator[tuple[Tree, Values]]:
-        """The expressions of `slot`, `kept` and `needed`, and the values of the names that they read."""
+        """The expressions of `slot`, `kept` and `dead`, and the values of the names that they read."""
         for tree, numbers in ((self.groups.slot, self.groups.read), (self.groups.kept, self.groups.stored)):
             yield tree, {**self.names, **dict(numbers), "j": key, "stop": stop}
-        yield from ((needed(region), {"j": key, "stop": stop}) for region in self.groups.regions)
+        yield from ((dead(region), {"j": key, "end": stop, "stop": stop}) for region in self.groups.regions)
 
     def kept(self, key: int, stop: int) -> int:
         return evaluate(self.groups.kept, {**self.names, **dict(self.groups.stored), "j": key, "stop": stop})
@@ -152,13 +152,13 @@ def _cut_short(layout: CacheLayout, sized: SizedGroup, values: dict[str, int], b
 
 
 def _freed(groups: SlotGroups, values: Values, block: int) -> bool:
-    """Whether a page that is dead has a key that a later query needs or that is loaded, or such a key is not loaded."""
-    if not values["first"] <= values["j"] < values["end"]:
+    """Whether a page that is dead has a key that a later query needs, or keys that are loaded."""
+    if not values["first"] <= values["j"] < values["other"] <= values["end"]:
         return False
-    is_dead = all(holds(dead(region), values) for region in groups.regions)
-    is_loaded = any(holds(needed(region), values) for region in groups.regions)
+    page = all(holds(dead(region), {**values, "j": values["first"]}) for region in groups.regions)
+    keys = all(holds(dead(region), {**values, "end": values["other"]}) for region in groups.regions)
     asked = values["stop"] <= values["i"] + 1 <= values["nk"] and _needed(groups, values, block)
-    return (asked and (is_dead or not is_loaded)) or (is_dead and is_loaded)
+    return page and (asked or not keys)
 
 
 def _overlap(layout: CacheLayout, values: Values) -> bool:

@@ -7,7 +7,8 @@ rollback; how a ring's remainder by it is stated, `linear.Space.wrapped` says. S
 read from the trees that kernels and caches use. Invariant: whether a query needs a key is the language's formula of its
 term; the layout has no say in it.
 
-Of a server's pages, one has the keys first .. end - 1, and queries from position stop - 1 on are to come.
+Of a server's pages, one has the keys first .. end - 1, of which a kernel loads, or leaves out, those from j to other;
+queries from position stop - 1 on are to come.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.ir.bands.liveness import Region
 from sparsec.ir.expr.nodes import Expr, Select, Tree
 from sparsec.plan.kv.cached import CachedPlan
-from sparsec.plan.kv.layout import CAPACITY, CacheLayout, capacity_expr, laid_out, needed, oldest_needed, place_names
+from sparsec.plan.kv.layout import CAPACITY, CacheLayout, capacity_expr, laid_out, oldest_needed, place_names
 from sparsec.plan.kv.pages import dead
 from sparsec.prove import cache_counterexample, meaning
 from sparsec.prove.decide import Claim, ProofSubject, decide
@@ -104,10 +105,10 @@ class CacheSetting:
         return _choices(self.scope(groups.stored, **self.place_names(groups), j=self.named[key]), groups.kept)
 
     def maps(self, groups: SlotGroups) -> Iterator[tuple[Tree, LinearScope]]:
-        """The expressions of both, those by which kernels load keys of pages, and the names that they read."""
+        """The expressions of both, those by which kernels leave keys of pages out, and the names that they read."""
         for tree, numbers in ((groups.slot, groups.read), (groups.kept, groups.stored)):
             yield tree, self.scope(numbers, **self.place_names(groups))
-        yield from ((needed(region), self.scope(())) for region in groups.regions)
+        yield from ((dead(region), self.scope(())) for region in groups.regions)
 
     def needed(self, groups: SlotGroups) -> Condition:
         """Whether query i of some head asks for key j."""
@@ -231,16 +232,16 @@ def _overlapping(at: CacheSetting, layout: CacheLayout) -> Query:
 
 
 def _freed(at: CacheSetting, found: tuple[SlotGroups, ...]) -> Query:
-    """A later query asks for a key of a dead page, or for one that kernels do not load; or they load one of such a page
-    for any query."""
+    """A later query asks for a key of a dead page, or a kernel loads some of its keys."""
     wrong = []
     for groups in found:
-        scope = at.scope(())
-        is_dead = every(scope.truth(dead(region)) for region in groups.regions)
-        is_loaded = some(scope.truth(needed(region)) for region in groups.regions)
+        page, keys = (
+            every(at.scope((), j=at.named[first], end=at.named[end]).truth(dead(region)) for region in groups.regions)
+            for first, end in (("first", "end"), ("j", "other"))
+        )
         asked = every((at.space.at_least(at.named["i"].plus(1), at.named["stop"]), at.needed(groups)))
-        wrong += [every((asked, is_dead)), every((asked, never(is_loaded))), every((is_dead, is_loaded))]
-    given = (at.at_most("first", "j"), at.ordered("j", "end"), at.ordered("i", "nk"))
+        wrong += [every((page, asked)), every((page, never(keys)))]
+    given = (at.at_most("first", "j"), at.ordered("j", "other"), at.at_most("other", "end"), at.ordered("i", "nk"))
     return Query(given, tuple(wrong))
 
 

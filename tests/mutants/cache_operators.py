@@ -30,7 +30,7 @@ LAYOUT = _of(
     ("slots of the first phases negative", "run), number_expr(region.skipped))", "run), ZERO)"),
     ("ring one slot short", "x.minimum(reach, most)", "x.minimum(x.sub(reach, Int(1)), most)"),
     ("ring without room to roll back", "x.add(ROLLBACK, Int(region.reach))", "Int(region.reach)"),
-    ("truncation may lose the oldest key", "Int(region.reach - 1)", "Int(region.reach - 2)"),
+    ("truncation may lose the oldest key", "x.add(LENGTH, ONE)", "x.add(LENGTH, Int(2))"),
 )  # fmt: skip
 
 PLAN = _of(

@@ -60,7 +60,7 @@ BACKWARD = _of(
 CACHED = _of(
     "C++ cached",
     ("the first new key from the cache", "cached_keys", "number[n] < from.length;", "number[n] <= from.length;"),
-    ("shares merged without rescaling", "decode", "o[d] = o[d] * before +", "o[d] = o[d] +"),
+    ("shares merged without rescaling", "row_sums", "o[d] = o[d] * before +", "o[d] = o[d] +"),
     ("a key between two batches not stored", "store", "minimum(AT_ONCE, stop - first)",
      "minimum(AT_ONCE - 1, stop - first)"),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The dead pages of drawn patterns against the reference mask, and key by key against what is `needed`."""
+"""The dead pages of drawn patterns against the reference mask, and key by key against `dead`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from vacuity import examples, wanted
 import sparsec
 from sparsec.ir.expr.evaluate import holds
 from sparsec.pipeline import Lowered
-from sparsec.plan.kv.layout import needed
-from sparsec.plan.kv.pages import dead_pages
+from sparsec.plan.kv.pages import dead, dead_pages
 from sparsec.sema.model import ResolvedPattern
 from sparsec.testing import sparse_text
 
@@ -41,7 +40,8 @@ def test_no_later_query_needs_a_dead_page_and_the_others_are_held() -> None:
         regions = {region for group in layout.groups for region in group}
         for page in range(-(-length // page_size)):
             keys = range(page * page_size, page * page_size + page_size)
-            held = any(holds(needed(region), {"j": j, "stop": length}) for region in regions for j in keys)
+            alone = ({"j": j, "end": j + 1, "stop": length} for j in keys)
+            held = any(not holds(dead(region), key) for key in alone for region in regions)
             assert (page in pages) != held, (page, found)
             if page in pages:
                 assert not any(each[keys.start : keys.stop].any() for each in asked), (page, found)

@@ -49,6 +49,7 @@ class CpuBackend:
         from sparsec.backends.cpu.cached import CpuCached
         from sparsec.backends.cpu.kernel import CpuKernel
         from sparsec.backends.cpu.mass import CpuMass
+        from sparsec.backends.cpu.paged import CpuPaged
 
         return Kernels(
             CpuKernel.of(compilation.forward),
@@ -56,6 +57,7 @@ class CpuBackend:
             lambda: CpuCached.of(*compilation.cached),
             lambda: CpuMass.of(compilation.backward),
             lambda: CpuCached.of(*compilation.kept),
+            lambda: CpuPaged.of(*compilation.cached),
         )
 
     def sources(self, compilation: Compilation, parts: Sequence[str]) -> dict[str, str]:

@@ -119,7 +119,7 @@ class CpuCached:
         out = torch.empty((*q.shape[:3], v.shape[3]), dtype=q.dtype)
         lse = torch.empty(q.shape[:3], dtype=torch.float32)
         sink = None if sink is None else sink.detach().contiguous()
-        tables, longest = self._tables(lists) if plan.lists else (None, POSITION_LIMIT)
+        tables, longest = draw_tables_of(plan, lists) if plan.lists else (None, POSITION_LIMIT)
         if cache.kept is not None and not plan.of_inputs:
             lookups = list_call(plan, cache).lookups
         else:
@@ -146,19 +146,6 @@ class CpuCached:
         entries = self.entries()
         named = (entries.store,) if entries.append is None else (entries.append, entries.store)
         self._run(named, (k, k, v), cache, POSITION_LIMIT, (0, 0, 0, 0, 0, (0,) * 6, 0.0))
-
-    def _tables(self, lists: tuple[Tensor, ...]) -> tuple[ctypes.Array[ctypes.Structure], int]:
-        """The tables as the kernels take them, and the number of positions that all of them cover."""
-        longest, rows = POSITION_LIMIT, []
-        for spec, table in zip(self.plan.chunks.lists, lists, strict=True):
-            if (table.dtype, table.dim(), table.is_contiguous()) != (torch.int32, 3, True):
-                raise CallError(f"expected contiguous int32 tables of draws, got {table.dtype} {list(table.shape)}")
-            if (table.shape[0], table.shape[2]) != (len(spec.lanes), spec.width):
-                wanted = [len(spec.lanes), "blocks", spec.width]
-                raise CallError(f"expected a table of draws of shape {wanted}, got {list(table.shape)}")
-            longest = min(longest, table.shape[1] * spec.block)
-            rows.append(DrawList(table.data_ptr(), 0, table.shape[1]))
-        return (DrawList * len(rows))(*rows), longest
 
     def _run(
         self,
@@ -225,6 +212,20 @@ class CpuCached:
         if cache.state is not None:
             _check_tensor("state", cache.state, (2, batch), torch.int64)
         cache.checked = True
+
+
+def draw_tables_of(plan: LaunchPlan, lists: tuple[Tensor, ...]) -> tuple[ctypes.Array[ctypes.Structure], int]:
+    """The tables as the kernels take them, and the number of positions that all of them cover."""
+    longest, rows = POSITION_LIMIT, []
+    for spec, table in zip(plan.lists, lists, strict=True):
+        if (table.dtype, table.dim(), table.is_contiguous()) != (torch.int32, 3, True):
+            raise CallError(f"expected contiguous int32 tables of draws, got {table.dtype} {list(table.shape)}")
+        if (table.shape[0], table.shape[2]) != (len(spec.lanes), spec.width):
+            wanted = [len(spec.lanes), "blocks", spec.width]
+            raise CallError(f"expected a table of draws of shape {wanted}, got {list(table.shape)}")
+        longest = min(longest, table.shape[1] * spec.block)
+        rows.append(DrawList(table.data_ptr(), 0, table.shape[1]))
+    return (DrawList * len(rows))(*rows), longest
 
 
 def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:

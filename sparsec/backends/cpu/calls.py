@@ -176,6 +176,29 @@ MASS = CallStruct(
     ),
 )
 
+PAGED = CallStruct(
+    "sparsec_paged_call",
+    "strides in elements; q [1, H, tokens, D], k [pages, G, page size, D]; out, v: DV for D",
+    (
+        *_each("const void*", "q k v"),
+        Field("void*", "out", comment="contiguous, and so are all that have no stride here"),
+        Field("float*", "lse", comment="[tokens, H]"),
+        *_each("int64_t", "q_stride k_stride v_stride", 4),
+        *_each("int64_t", "tokens pages page_size requests"),
+        Field("const int32_t*", "table", comment="[requests, most_pages]: any numbers"),
+        Field("int64_t", "most_pages"),
+        Field("int64_t", "longest", comment="the most tokens of a request for which there are pages, and draws"),
+        Field("const int32_t*", "starts", comment="[requests + 1]: rows of q"),
+        Field("const int32_t*", "lengths", comment="[requests]: tokens with those of the call, the last ones"),
+        Field("int64_t", "few", comment="the most queries of a request for the kernel of single rows"),
+        Field("const sparsec_list*", "lists"),
+        _INPUTS,
+        _SINK,
+        *_BIAS,
+        *_RUN,
+    ),
+)
+
 CACHED = CallStruct(
     "sparsec_cached_call",
     "strides in elements; q [B, H, N, D], k [B, G, N, D]; out, v: DV for D; lse [B, H, N]",

@@ -107,6 +107,12 @@ ROWS = Kernel("decode", ("decode.h",), CHUNK.structs, rows="cached_rows.h", by_r
 ROW_MASS = replace(ROWS, template="decode_mass", headers=("cached_mass.h",))
 
 
+PAGED_CHUNKS = Kernel(
+    "paged", ("paged_chunk.h",), (calls.LIST, calls.LOOKUP, calls.PAGED), "paged_keys.h", "paged_rows.h"
+)
+PAGED_ROWS = Kernel("paged_decode", ("paged_decode.h",), PAGED_CHUNKS.structs, rows="paged_rows.h", by_row=True)
+
+
 def print_kernel(kernel: Kernel, view: CppView) -> str:
     """The whole file of one kernel."""
     roots = (*kernel.headers, *(("draws.h",) if view.lists else ()))

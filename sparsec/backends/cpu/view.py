@@ -157,13 +157,22 @@ class KeptView:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadView:
+    """Which keys of pages are dead: conditions in j, end and stop, `class_of` initialises one for each KV group."""
+
+    class_of: str
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CppView:
     """What the templates of templates/cpu print; initialisers and expressions are C++ text.
 
     `transposed`: the classes are those of key tiles. `lane_tile` says which tile lies across vector lanes; `lane` and
     `other` are the variables of a mask that are a vector and a scalar. Over a cache, `slots` says where the heads' keys
-    lie, `stored` where a group's new keys go, and `kept` what its lists of kept keys hold; `packs` are initialisers of
-    (group, number of heads, heads). `inputs`: the headers of what the classes ask inputs, which have `lookups`.
+    lie, `stored` where a group's new keys go, and `kept` what its lists of kept keys hold; over pages, `dead` says
+    which keys are not loaded. `packs` are initialisers of (group, number of heads, heads). `inputs`: the headers of
+    what the classes ask inputs, which have `lookups`.
     `gathered`: the classes by which rows find the keys that they list themselves in functions of their own, if there
     are any; a head's class is that of `gathering_class_of_head`. `includes`, `structs` and `headers` stand before the
     classes: system headers, call structs, text of the kernels' own headers.
@@ -193,6 +202,7 @@ class CppView:
     slots: SlotsView | None = None
     stored: SlotsView | None = None
     kept: KeptView | None = None
+    dead: DeadView | None = None
     packs: tuple[str, ...] = ()
     includes: tuple[str, ...] = ()
     structs: tuple[str, ...] = ()

@@ -150,12 +150,6 @@ def oldest_needed(region: Region) -> OldestNeeded:
     return OldestNeeded(key, x.both(x.less(key, LENGTH), overwritten))
 
 
-def needed(region: Region) -> Bool:
-    """Whether a query at position STOP - 1 or later may ask for KEY, which it does as a key of the region."""
-    held = _holds(_numbers(region))
-    return held if region.reach is None else x.both(held, x.at_most(x.sub(STOP, Int(region.reach)), KEY))
-
-
 def needed_from(region: Region, first: Expr, stop: Expr) -> Expr:
     """The first key of the region from `first` on that a query at position `stop` - 1 or later may ask for.
 

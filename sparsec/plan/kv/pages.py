@@ -1,7 +1,7 @@
-"""Regions of each KV group -> the pages of a server's memory that no later query can need, and the keys that it can.
+"""Regions of each KV group -> the pages of a server's memory that no later query can need.
 
 Page p holds the keys p * size .. p * size + size - 1 of one sequence, of all KV groups. Invariant: a page is dead iff
-none of its keys is `needed` by any group, those that are still to come included.
+its keys are by `dead` of every region, those that are still to come included; kernels load no keys that are.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from sparsec.ir.bands.liveness import Region
 from sparsec.ir.expr import simplify as x
 from sparsec.ir.expr.evaluate import evaluate
 from sparsec.ir.expr.nodes import Bool, Int, Var
-from sparsec.plan.kv.layout import STOP, CacheLayout, needed_from
+from sparsec.plan.kv.layout import KEY, STOP, CacheLayout, needed_from
 
-FIRST, END = Var("first"), Var("end")
+END = Var("end")
 
 
 def dead(region: Region) -> Bool:
-    """Whether no query at position STOP - 1 or later may ask for one of the keys FIRST .. END - 1 as the region's."""
+    """Whether no query at position STOP - 1 or later may ask for one of the keys KEY .. END - 1 as the region's."""
     end = END if region.stop is None else x.minimum(END, Int(region.stop))
-    return x.at_most(end, needed_from(region, x.maximum(FIRST, Int(region.start)), STOP))
+    return x.at_most(end, needed_from(region, x.maximum(KEY, Int(region.start)), STOP))
 
 
 def distinct(group: tuple[Region, ...]) -> tuple[Region, ...]:

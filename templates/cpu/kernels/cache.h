@@ -16,6 +16,10 @@ inline const int32_t* places_of(const sparsec_cached_call& call, int64_t group) 
 // Tokens of sequence b among the call's.
 inline int64_t count_of(const sparsec_cached_call& call, int64_t b) { return call.counts ? call.counts[b] : call.n; }
 
+// Tokens before those, and the row of q after them.
+inline int tokens_before(const sparsec_cached_call& call, int64_t b) { return call.lengths[b]; }
+inline int64_t rows_end(const sparsec_cached_call& call, int64_t) { return call.n; }
+
 // Whether no key of the call has an address out of bounds.
 bool sound(const sparsec_cached_call& call) {
   for (int64_t n = 0; n < KV_HEADS * REGIONS; ++n) {

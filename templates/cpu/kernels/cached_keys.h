@@ -1,5 +1,6 @@
 #pragma once
 #include "cache.h"
+#include "nothing.h"
 
 // ---- Where the keys and values of a tile lie: in the cache, or those of the call in its own tensors.
 struct Source {
@@ -25,8 +26,6 @@ Source source_of(const sparsec_cached_call& call, int64_t b, int64_t h, int64_t 
           call.kept ? (const element*)call.kept->values : nullptr,
           false};
 }
-
-const float NOTHING[WIDEST] = {};  // in place of a key that the cache does not hold: it is dead, and is not read
 
 // Points at one row of a matrix, as `point` does.
 template <int N>

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "cached_shares.h"
 #include "row_mass.h"
 #include "row_shares.h"
 

@@ -1,53 +1,11 @@
 #pragma once
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
 
-#include "row.h"
-#include "row_shares.h"
+#include "cached_shares.h"
+#include "row_sums.h"
 
-// ---- Shares of every row of every pack, and after all of them the merging of each row's sums.
-typedef Row Work;
-
-// Printed for the pattern: visits the tiles that the row sees, and the keys that it lists itself.
-void visit(Work& w, const sparsec_list* lists, int head);
-
-struct Sum {  // what one task leaves of a row of one head
-  float o[ValueSteps::WIDE], peak, total;
-};
-
-// Leaves the sums of one share of row `row` at sums[head * call.n * most].
-void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& pack, int64_t row, int task, int most,
-              Sum* sums) {
-  const auto end = [&](bool idle) {
-    for (int r = 0; r < w.pack; ++r) {
-      Sum& sum = sums[w.heads[r] * call.n * most];
-      sum.total = 0.0f;
-      if (idle) continue;
-      std::copy(w.o[r], w.o[r] + ValueSteps::WIDE, sum.o);
-      sum.peak = w.peak[r], sum.total = w.total[r];
-    }
-  };
-  attend_share(w, call, b, pack, row, task, [&] { load_query(w, call, b, row, 0); }, end);
-}
-
-// Adds up the `count` sums of a row of head h, and stores it; padding, which has none, becomes 0 and -inf.
-void merge(const sparsec_cached_call& call, int64_t h, const Sum* sums, int count, element* out, float* lse) {
-  float peak = -INF, total = 0.0f, o[ValueSteps::WIDE] = {};
-  if (count > 0) Modifiers(call, 0, h, 0).start(peak, total);
-  for (int n = 0; n < count; ++n) {
-    if (sums[n].total == 0.0f) continue;  // it saw no key
-    const float larger = sums[n].peak > peak ? sums[n].peak : peak;
-    const float before = peak == larger ? 1.0f : std::exp2(peak - larger), now = std::exp2(sums[n].peak - larger);
-    total = total * before + sums[n].total * now;
-    for (int d = 0; d < ValueSteps::WIDE; ++d) o[d] = o[d] * before + sums[n].o[d] * now;
-    peak = larger;
-  }
-  const float inverse = total == 0.0f ? 0.0f : 1.0f / total;
-  for (int d = 0; d < DV; ++d) out[d] = narrow(o[place(d)] * inverse);
-  *lse = total == 0.0f ? -INF : (peak + std::log2(total)) * 0.6931471806f;
-}
-
+// ---- Tasks: shares of every row of every pack, and after all of them the merging of each row's sums.
 int attend_rows(const sparsec_cached_call& call) {
   if (!sound(call)) return 2;
   const int most = most_tasks(call);
@@ -65,7 +23,8 @@ int attend_rows(const sparsec_cached_call& call) {
     for (int64_t n = 0; n < tasks; ++n) {
       const int64_t task = n % most, pack = n / most % PACK_COUNT, row = n / most / PACK_COUNT;
       const int64_t b = row / call.n, r = row % call.n;
-      if (w) run_task(*w, call, b, PACKS[pack], r, int(task), most, sums + (b * HEADS * call.n + r) * most + task);
+      if (w)
+        run_task(*w, call, b, PACKS[pack], r, int(task), call.n * most, sums + (b * HEADS * call.n + r) * most + task);
     }
     std::free(w);
 #pragma omp for

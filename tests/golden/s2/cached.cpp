@@ -97,6 +97,10 @@ inline const int32_t* places_of(const sparsec_cached_call& call, int64_t group) 
 // Tokens of sequence b among the call's.
 inline int64_t count_of(const sparsec_cached_call& call, int64_t b) { return call.counts ? call.counts[b] : call.n; }
 
+// Tokens before those, and the row of q after them.
+inline int tokens_before(const sparsec_cached_call& call, int64_t b) { return call.lengths[b]; }
+inline int64_t rows_end(const sparsec_cached_call& call, int64_t) { return call.n; }
+
 // Whether no key of the call has an address out of bounds.
 bool sound(const sparsec_cached_call& call) {
   for (int64_t n = 0; n < KV_HEADS * REGIONS; ++n) {
@@ -126,6 +130,8 @@ void slots_of_keys(const int32_t* places, int head, int stop, const int* key, in
 
 ...
 
+const float NOTHING[WIDEST] = {};  // in place of a key that is not held: it is dead, and is not read
+
 // ---- Where the keys and values of a tile lie: in the cache, or those of the call in its own tensors.
 struct Source {
   Matrix k, v;  // of the call; rows are positions
@@ -150,8 +156,6 @@ Source source_of(const sparsec_cached_call& call, int64_t b, int64_t h, int64_t 
           call.kept ? (const element*)call.kept->values : nullptr,
           false};
 }
-
-const float NOTHING[WIDEST] = {};  // in place of a key that the cache does not hold: it is dead, and is not read
 
 // Points at one row of a matrix, as `point` does.
 template <int N>
@@ -356,6 +360,35 @@ constexpr int REGIONS = 2;  // of a KV group in the table of places
 
 // Widens a vector in memory, here of floats already.
 inline void wide(const float* from, vec (&to)[1]) { to[0] = load(from); }
+
+...
+
+constexpr int KEYS_A_TASK = 512, MOST_TASKS = 16;
+
+// ---- Shares of the tiles of a row of a pack, each a task.
+// A task has KEYS_A_TASK keys at least, but where a row has MOST_TASKS of them more, and in a short row.
+
+// How many of at most `most` tasks share so many keys, never by the number of threads.
+inline int64_t shares_of(int64_t keys, int64_t most) {
+  return std::min(std::max<int64_t>(keys / KEYS_A_TASK, 1), most);
+}
+
+// How many tasks share a row of a group at most: by the keys that there can be. Some may be left idle.
+int tasks_of(const sparsec_cached_call& call, int64_t b, int64_t g) {
+  int64_t kept = count_of(call, b);
+  for (int n = 0; n < REGIONS; ++n) kept += places_of(call, g)[2 * n + 1];
+  if (call.kept) kept += call.kept->lists[(b * KV_HEADS + g) * 3 + 2];
+  const int64_t keys = std::min<int64_t>(kept, call.lengths[b] + count_of(call, b));
+  return int(shares_of(keys, MOST_TASKS));
+}
+
+// The most of a row of the call.
+int most_tasks(const sparsec_cached_call& call) {
+  int most = 1;
+  for (int64_t b = 0; b < call.batch; ++b)
+    for (int64_t g = 0; g < KV_HEADS; ++g) most = maximum(most, tasks_of(call, b, g));
+  return most;
+}
 
 ...
 
@@ -636,8 +669,6 @@ const Pack PACKS[] = {
 };
 constexpr int PACK_COUNT = sizeof PACKS / sizeof *PACKS;
 
-constexpr int KEYS_A_TASK = 512, MOST_TASKS = 16;
-
 // ---- Tiles of a row's keys.
 template <class Row>
 inline void attend_full(Row& w, int tile) {
@@ -664,46 +695,23 @@ inline void attend_masked(Row& w, int tile, const Live& live) {
     }
 }
 
-// ---- Tasks: shares of the tiles of a row of a pack.
-// A task has KEYS_A_TASK keys at least, but where a row has MOST_TASKS of them more, and in a short row.
-
-// How many of at most `most` tasks share so many keys, never by the number of threads.
-inline int64_t shares_of(int64_t keys, int64_t most) {
-  return std::min(std::max<int64_t>(keys / KEYS_A_TASK, 1), most);
-}
-
-// How many tasks share a row of a group at most: by the keys that there can be. Some may be left idle.
-int tasks_of(const sparsec_cached_call& call, int64_t b, int64_t g) {
-  int64_t kept = count_of(call, b);
-  for (int n = 0; n < REGIONS; ++n) kept += places_of(call, g)[2 * n + 1];
-  if (call.kept) kept += call.kept->lists[(b * KV_HEADS + g) * 3 + 2];
-  const int64_t keys = std::min<int64_t>(kept, call.lengths[b] + count_of(call, b));
-  return int(shares_of(keys, MOST_TASKS));
-}
-
-// The most of a row of the call.
-int most_tasks(const sparsec_cached_call& call) {
-  int most = 1;
-  for (int64_t b = 0; b < call.batch; ++b)
-    for (int64_t g = 0; g < KV_HEADS; ++g) most = maximum(most, tasks_of(call, b, g));
-  return most;
-}
-
+// ---- One share of a row, over a cache or over pages, whose header has what is asked of the call.
 // Attends to one share of row `row`, by as many heads of the pack at a time as see the same keys: w has them between
 // `start()` and `end(false)`; of a share that is left idle `end(true)` alone. Nothing of padding, and of a share that
 // the row has not.
-template <class Work, class Start, class End>
-void attend_share(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& pack, int64_t row, int task,
-                  const Start& start, const End& end) {
-  w.n_k = w.end = call.lengths[b] + int(count_of(call, b));
-  w.begin = 0, w.i0 = w.i1 = int(row - call.n) + w.n_k;
+template <class Work, class Call, class Start, class End>
+void attend_share(Work& w, const Call& call, int64_t b, const Pack& pack, int64_t row, int task, const Start& start,
+                  const End& end) {
+  w.n_k = w.end = tokens_before(call, b) + int(count_of(call, b));
+  const int64_t first = rows_end(call, b) - w.n_k;  // the row of position 0
+  w.begin = 0, w.i0 = w.i1 = int(row - first);
   const int tasks = tasks_of(call, b, pack.group);
-  if (w.i0 < call.lengths[b] || task >= tasks) return;
+  if (w.i0 < tokens_before(call, b) || task >= tasks) return;
   const bool alone = each_alone(call);
   for (int n = 0; n < pack.size; n += w.pack) {
     w.heads = pack.heads + n, w.pack = alone ? 1 : pack.size;
-    w.source = source_of(call, b, w.heads[0], call.n - w.n_k);
-    w.inputs = Inputs(call, b, call.n - w.n_k, 0, w.n_k);
+    w.source = source_of(call, b, w.heads[0], first);
+    w.inputs = Inputs(call, b, first, 0, w.n_k);
     w.turn = w.first = w.stop = w.waiting = 0;
     if (tasks > 1) visit(w, call.lists, w.heads[0]);  // only counts the tiles
     const int64_t tiles = tasks > 1 ? w.turn : INT32_MAX, shares = shares_of(tiles * KEY_TILE, tasks);
@@ -717,7 +725,7 @@ void attend_share(Work& w, const sparsec_cached_call& call, int64_t b, const Pac
   }
 }
 
-// ---- Shares of every row of every pack, and after all of them the merging of each row's sums.
+// ---- What the shares of every row of every pack leave, and the merging of each row's sums.
 typedef Row Work;
 
 // Printed for the pattern: visits the tiles that the row sees, and the keys that it lists itself.
@@ -727,12 +735,12 @@ struct Sum {  // what one task leaves of a row of one head
   float o[ValueSteps::WIDE], peak, total;
 };
 
-// Leaves the sums of one share of row `row` at sums[head * call.n * most].
-void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& pack, int64_t row, int task, int most,
-              Sum* sums) {
+// Leaves the sums of one share of row `row` at sums[head * apart].
+template <class Call>
+void run_task(Work& w, const Call& call, int64_t b, const Pack& pack, int64_t row, int task, int64_t apart, Sum* sums) {
   const auto end = [&](bool idle) {
     for (int r = 0; r < w.pack; ++r) {
-      Sum& sum = sums[w.heads[r] * call.n * most];
+      Sum& sum = sums[w.heads[r] * apart];
       sum.total = 0.0f;
       if (idle) continue;
       std::copy(w.o[r], w.o[r] + ValueSteps::WIDE, sum.o);
@@ -743,7 +751,8 @@ void run_task(Work& w, const sparsec_cached_call& call, int64_t b, const Pack& p
 }
 
 // Adds up the `count` sums of a row of head h, and stores it; padding, which has none, becomes 0 and -inf.
-void merge(const sparsec_cached_call& call, int64_t h, const Sum* sums, int count, element* out, float* lse) {
+template <class Call>
+void merge(const Call& call, int64_t h, const Sum* sums, int count, element* out, float* lse) {
   float peak = -INF, total = 0.0f, o[ValueSteps::WIDE] = {};
   if (count > 0) Modifiers(call, 0, h, 0).start(peak, total);
   for (int n = 0; n < count; ++n) {
@@ -759,6 +768,7 @@ void merge(const sparsec_cached_call& call, int64_t h, const Sum* sums, int coun
   *lse = total == 0.0f ? -INF : (peak + std::log2(total)) * 0.6931471806f;
 }
 
+// ---- Tasks: shares of every row of every pack, and after all of them the merging of each row's sums.
 int attend_rows(const sparsec_cached_call& call) {
   if (!sound(call)) return 2;
   const int most = most_tasks(call);
@@ -776,7 +786,8 @@ int attend_rows(const sparsec_cached_call& call) {
     for (int64_t n = 0; n < tasks; ++n) {
       const int64_t task = n % most, pack = n / most % PACK_COUNT, row = n / most / PACK_COUNT;
       const int64_t b = row / call.n, r = row % call.n;
-      if (w) run_task(*w, call, b, PACKS[pack], r, int(task), most, sums + (b * HEADS * call.n + r) * most + task);
+      if (w)
+        run_task(*w, call, b, PACKS[pack], r, int(task), call.n * most, sums + (b * HEADS * call.n + r) * most + task);
     }
     std::free(w);
 #pragma omp for

@@ -677,6 +677,7 @@ Part part_of(const Call& call, int64_t) {
 struct Tile {
   Part part;
   int base;  // positions base .. base + size - 1 of the part, as far as it has them
+  int64_t number;  // of the part
 };
 
 // The tiles of every part's queries (or keys), part after part; a tile starts at a multiple of its size.
@@ -707,8 +708,9 @@ struct Tiling {
   int64_t count() const { return before[parts]; }
   Tile operator[](int64_t n) const {
     const int64_t* after = std::upper_bound(before.get(), before.get() + parts + 1, n);
-    const Part part = part_of(call, after - before.get() - 1);
-    return {part, (floor_div(first(part), size) + int(n - after[-1])) * size};
+    const int64_t number = after - before.get() - 1;
+    const Part part = part_of(call, number);
+    return {part, (floor_div(first(part), size) + int(n - after[-1])) * size, number};
   }
 };
 

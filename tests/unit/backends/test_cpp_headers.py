@@ -19,6 +19,7 @@ from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.calls import CallStruct
 from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward
 from sparsec.backends.cpu.emit_cached import emit_cpp_cached, views
+from sparsec.backends.cpu.emit_paged import emit_cpp_paged
 from sparsec.backends.cpu.inputs import view_of
 from sparsec.backends.cpu.kernel import compile_shared, find_compiler, has_compiler
 from sparsec.backends.cpu.source import CHUNK, ROWS, joined_headers, parsed_header, printed_headers
@@ -32,6 +33,7 @@ ROOT = Path(__file__).parents[3]
 KERNELS = ROOT / "templates" / "cpu" / "kernels"
 HEADERS = sorted(KERNELS.rglob("*.h"))
 STRUCTS = (calls.LIST, calls.LOOKUP, calls.MARKS, calls.KEPT, calls.FORWARD, calls.BACKWARD, calls.MASS, calls.CACHED)
+STRUCTS += (calls.PAGED,)
 
 
 def with_every_modifier(heads: int) -> str:
@@ -101,10 +103,11 @@ def test_every_header_is_formatted() -> None:
 
 
 @cache
-def sources(text: str, dtype: str = "float32") -> tuple[str, str, str]:
+def sources(text: str, dtype: str = "float32") -> tuple[str, str, str, str]:
     of = compilation(text, dtype, 4)
     cached = "" if "documents" in text else emit_cpp_cached(*of.cached)
-    return emit_cpp(of.forward), emit_cpp_backward(of.backward), cached
+    paged = "" if {"documents", "input"} & set(text.split()) else emit_cpp_paged(*of.cached)
+    return emit_cpp(of.forward), emit_cpp_backward(of.backward), cached, paged
 
 
 @pytest.mark.parametrize(
@@ -129,7 +132,7 @@ def test_a_kernel_has_the_headers_of_its_pattern_alone(text: str, dtype: str, he
 
 
 @pytest.mark.kernels
-@pytest.mark.parametrize("kind", range(3), ids=("forward", "backward", "cached"))
+@pytest.mark.parametrize("kind", range(4), ids=("forward", "backward", "cached", "paged"))
 def test_a_kernel_is_formatted_but_for_long_expressions(kind: int) -> None:
     """Printed expressions stay in one line, whatever their length."""
     source = sources("causal block 16 softcap 2 alibi attend window(70) | random(2b, seed = 3)")[kind]
@@ -144,7 +147,7 @@ def test_a_kernel_is_formatted_but_for_long_expressions(kind: int) -> None:
 def test_no_kernel_has_a_header_twice_or_a_directive_of_one() -> None:
     for source in sources("causal softcap 2 alibi attend full"):
         assert not re.search(r'#pragma once|#include "', source)
-    forward, backward, _ = sources("causal softcap 2 alibi attend full")
+    forward, backward, *_ = sources("causal softcap 2 alibi attend full")
     assert forward.count("struct Unchanged {") == backward.count("struct Unchanged {") == 1
 
 

@@ -180,3 +180,36 @@ struct sparsec_cached_call {  // strides in elements; q [B, H, N, D], k [B, G, N
   int32_t threads;
 };
 #endif
+
+#ifndef SPARSEC_PAGED_CALL
+#define SPARSEC_PAGED_CALL
+struct sparsec_paged_call {  // strides in elements; q [1, H, tokens, D], k [pages, G, page size, D]; out, v: DV for D
+  const void* q;
+  const void* k;
+  const void* v;
+  void* out;  // contiguous, and so are all that have no stride here
+  float* lse;  // [tokens, H]
+  int64_t q_stride[4];
+  int64_t k_stride[4];
+  int64_t v_stride[4];
+  int64_t tokens;
+  int64_t pages;
+  int64_t page_size;
+  int64_t requests;
+  const int32_t* table;  // [requests, most_pages]: any numbers
+  int64_t most_pages;
+  int64_t longest;  // the most tokens of a request for which there are pages, and draws
+  const int32_t* starts;  // [requests + 1]: rows of q
+  const int32_t* lengths;  // [requests]: tokens with those of the call, the last ones
+  int64_t few;  // the most queries of a request for the kernel of single rows
+  const sparsec_list* lists;
+  const sparsec_lookup* inputs;  // two for each test of an input
+  const float* sink;  // [H], for a learned sink
+  const float* key_bias;  // [b, x, keys], for a key bias; of b = 1 the stride is 0
+  int64_t bias_heads;
+  int64_t bias_keys;
+  int64_t bias_stride[3];
+  float scale;
+  int32_t threads;
+};
+#endif
