@@ -6,11 +6,10 @@ Invariant: a new length, batch size or offset compiles nothing; two runs on the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-import triton.language as tl
 from torch import Tensor
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
@@ -28,7 +27,7 @@ from sparsec.plan.target import LaunchShape
 from sparsec.runtime.devices import PerDevice, device_tensor
 from sparsec.sema.model import Documents
 
-_SHAPE = LaunchShape(4, 1, True)
+SHAPE = LaunchShape(4, 1, True)
 """Of the first warp group; the kernel itself asks for the others."""
 _VECTOR_BYTES = 16
 _MOST_STRIDE = 1 << 40
@@ -61,7 +60,7 @@ class GluonKernel:
         module, fixed = load_module(self.source), constants(self.plan, False, device)
         return tuple(
             KernelEntry(
-                getattr(module, f"forward_{n}"), device, _SHAPE, {**fixed, "table": device_tensor(each.table, device)}
+                getattr(module, f"forward_{n}"), device, SHAPE, {**fixed, "table": device_tensor(each.table, device)}
             )
             for n, each in enumerate(self.plan.classes)
         )
@@ -138,9 +137,17 @@ def _described(tensor: Tensor) -> Tensor:
 
 
 def _descriptor(tensor: Tensor, rows: int) -> TensorDescriptor:
-    """Boxes of `rows` rows and of all columns; of a dimension of size 1 the stride may be any number."""
-    box = [1, 1, rows, padded(tensor.shape[3])]
+    """Of a dimension of size 1 the stride may be any number."""
     strides = [of if size > 1 else _VECTOR_BYTES for of, size in zip(tensor.stride(), tensor.shape, strict=True)]
-    element: Mapping[torch.dtype, tl.dtype] = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16}
-    layout = gl.NVMMASharedLayout.get_default_for(box, element[tensor.dtype])
-    return TensorDescriptor(tensor, list(tensor.shape), [*strides[:3], 1], box, layout)
+    copied = box(rows, tensor.shape[3])
+    return TensorDescriptor(tensor, list(tensor.shape), [*strides[:3], 1], copied, layout_of(copied, tensor.dtype))
+
+
+def box(rows: int, columns: int) -> list[int]:
+    """What one copy has: so many rows of a head, and all columns."""
+    return [1, 1, rows, padded(columns)]
+
+
+def layout_of(copied: list[int], dtype: torch.dtype) -> gl.NVMMASharedLayout:
+    """How a box lies in shared memory."""
+    return gl.NVMMASharedLayout.get_default_for(copied, gl.bfloat16 if dtype == torch.bfloat16 else gl.float16)

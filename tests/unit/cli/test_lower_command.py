@@ -38,7 +38,8 @@ def file(tmp_path: Path) -> Path:
 
 
 def lower(file: Path, emit: str, *arguments: str, pattern: str = "local") -> str:
-    result = invoke("lower", file, "--pattern", pattern, "--emit", emit, *arguments)
+    narrow = ("--dtype", "bfloat16") if emit == "gluon" else ()
+    result = invoke("lower", file, "--pattern", pattern, "--emit", emit, *narrow, *arguments)
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -51,6 +52,7 @@ SAYS: Mapping[str, tuple[str, ...]] = {
     "layout": ("KV groups 0", "region 0: 1 of every 4 blocks of 16 keys", "slot(j) =", "kept(j, stop) ="),
     "cpp": ("sparsec_forward",),
     "triton": ("import triton", "# line 8: full & line 5: causal"),
+    "gluon": ("from triton.experimental import gluon", "# line 8: full & line 5: causal"),
 }
 
 
@@ -67,7 +69,9 @@ def test_a_stage_of_each_pass_is_the_same_each_time(file: Path, stage: str, of: 
     assert lower(file, stage, "--of", of) == lower(file, stage, "--of", of)
     other = {"forward": "backward", "backward": "cached", "cached": "forward"}[of]
     differs = lower(file, stage, "--of", of) != lower(file, stage, "--of", other)
-    assert differs == (stage in ("tiles", "plan", "cpp", "triton") or (stage == "bands" and "backward" in (of, other)))
+    assert differs == (
+        stage in ("tiles", "plan", "cpp", "triton", "gluon") or (stage == "bands" and "backward" in (of, other))
+    )
 
 
 def test_terms_are_a_file_that_means_the_same(file: Path) -> None:
@@ -133,6 +137,8 @@ def test_sources_are_those_that_are_built() -> None:
             "expected a target such as cpu with --emit",
         ),
         (("--pattern", "local", "--emit", "triton", "--target", "cpu"), 2, "expected a target such as cuda:90 with"),
+        (("--pattern", "local", "--emit", "gluon", "--target", "cuda:90"), 2, "expected a target such as gluon:90"),
+        (("--pattern", "local", "--emit", "gluon"), 1, "which take bfloat16 and float16, not float32"),
         (("--pattern", "local", "--emit", "plan", "--target", "cuda:9"), 2, "expected a target among cpu, "),
         (("--pattern", "local", "--emit", "plan", "--target", "interpreter"), 2, "expected a target among cpu, "),
         (("--pattern", "ahead", "--emit", "layout"), 1, "p.sparse:10:9: error[E502]: pattern `ahead` has no KV cache"),
