@@ -17,7 +17,7 @@ from torch.autograd.function import _SingleLevelFunction
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from sparsec.diagnostics.model import SparsecError
-from sparsec.runtime.ops import backward, backward_now, forward, forward_now, mass
+from sparsec.runtime.ops import backward, forward, forward_now, gradients_now, mass
 from sparsec.runtime.tangents import library
 
 __all__ = ["attend", "mass"]
@@ -57,7 +57,7 @@ def attend(
     if observed(q, k, v, sink, cu_seqlens, key_bias, *(inputs or ())):
         found: tuple[Tensor, Tensor] = forward(*given)
         return found
-    if torch.is_grad_enabled() and torch._C._any_requires_grad(q, k, v, sink, key_bias):
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (q, k, v, sink, key_bias)):
         return _Forward.apply(None, *given)  # type: ignore[attr-defined, no-any-return]  # torch's C code has it
     return forward_now(*given)
 
@@ -86,7 +86,7 @@ class _Forward(_SingleLevelFunction):
         if grad_out is None:
             grad_out = torch.zeros_like(out)
         seen = torch.is_grad_enabled() or observed(grad_out, grad_lse, *saved)
-        dq, dk, dv, dsink, dbias = (backward if seen else backward_now)(
+        dq, dk, dv, dsink, dbias = (backward if seen else gradients_now)(
             grad_out,
             grad_lse,
             q,

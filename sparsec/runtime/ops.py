@@ -8,6 +8,8 @@ takes longer than the call.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -80,7 +82,7 @@ def _(
     return q.new_empty((*q.shape[:3], v.shape[3])), q.new_empty(q.shape[:3], dtype=_lse_type(q))
 
 
-def backward_now(
+def gradients_now(
     grad_out: Tensor,
     grad_lse: Tensor | None,
     q: Tensor,
@@ -96,8 +98,8 @@ def backward_now(
     kernel: str,
     q_offset: int,
     scale: float | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(dq, dk, dv, dsink, dbias), of which dsink is empty where there is no sink, and dbias without `of_bias`."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """dq, dk, dv, dsink where there is a sink, and dbias with `of_bias`."""
     loaded = registered(kernel, q.device)
     lists = loaded.draws.tables(q.shape[2], q_offset, q.device)
     lookups = loaded.lookups(inputs, q.shape[2], k.shape[2], q_offset) if inputs else ()
@@ -118,12 +120,16 @@ def backward_now(
         key_bias=key_bias,
         of_bias=of_bias,
     )
-    none = q.new_empty(0, dtype=torch.float32)
-    dbias = none.clone() if key_bias is None or of_heads is None else _shared(of_heads, key_bias)
-    return dq, dk, dv, none if dsink is None else dsink, dbias
+    return dq, dk, dv, dsink, None if key_bias is None or of_heads is None else _shared(of_heads, key_bias)
 
 
-torch.library.impl("sparsec::backward", "CompositeExplicitAutograd", backward_now)
+def _backward(grad_out: Tensor, grad_lse: Tensor | None, q: Tensor, *given: Any) -> tuple[Tensor, ...]:
+    """As `gradients_now`; an operator gives tensors, so what is not there is empty."""
+    *found, dsink, dbias = gradients_now(grad_out, grad_lse, q, *given)
+    return *found, *(q.new_empty(0, dtype=torch.float32) if each is None else each for each in (dsink, dbias))
+
+
+torch.library.impl("sparsec::backward", "CompositeExplicitAutograd", _backward)
 
 
 def _shared(of_heads: Tensor, like: Tensor) -> Tensor:

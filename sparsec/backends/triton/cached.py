@@ -17,11 +17,10 @@ from torch import Tensor
 from sparsec.backends.base import Cached, Lookup
 from sparsec.backends.triton.asking import find_visits
 from sparsec.backends.triton.cached_entries import ClassKernels, Entries, Parts, most_tiles
-from sparsec.backends.triton.call import aligned_tensor, bias_arguments, strides, with_rows
+from sparsec.backends.triton.call import aligned_tensor, as_dtype, bias_arguments, strides, with_rows
 from sparsec.backends.triton.emit_cached import emit_triton_cached
 from sparsec.backends.triton.kernel import (
     LOG2_E,
-    as_dtype,
     check_runs_triton,
     constants,
     load_module,
@@ -116,8 +115,8 @@ class TritonCached:
         if store:
             _store(entries, shared, k, recorded)
         if recorded is not None and key is not None:
-            zeros = [(each, False) for each in (out, lse, *made)]
-            self.replays.keep(key, recorded, given, zeros, held, kept)
+            results = [(each, False) for each in (out, lse, *made)]
+            self.replays.keep(key, recorded, given, results, held, kept)
         return out.to(q.dtype), lse
 
     def _counts(self, q: Tensor, cache: Cached, few: bool) -> Tensor:

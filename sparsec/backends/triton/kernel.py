@@ -28,6 +28,7 @@ from sparsec.backends.triton.call import (
     ClassEntry,
     LaunchCall,
     aligned_tensor,
+    as_dtype,
     row_sums,
     with_rows,
 )
@@ -341,11 +342,6 @@ def _gradients_of(
     dq, dk, dv, _, _, *parts = made
     dsink = parts[0].sum((0, 2)) if parts else None
     return as_dtype(dq, q.dtype), as_dtype(dk, k.dtype), as_dtype(dv, v.dtype), dsink, dbias
-
-
-def as_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Of its dtype already, in a fraction of what torch takes to find that."""
-    return tensor if tensor.dtype is dtype else tensor.to(dtype)
 
 
 def with_positive_scale(q: Tensor, scale: float) -> tuple[Tensor, float]:

@@ -64,14 +64,18 @@ def launch(
         with current(entry.device):  # Triton launches on the current device
             built = function[(programs,)](**named, **options)
     except OutOfResources as error:
-        raise CallError(
-            f"expected a device like the one that the module was compiled for, got {entry.device}, where its kernels "
-            f"lack room ({error}); sparsec.compile(..., device={str(entry.device)!r}) makes one for it"
-        ) from error
+        raise lack_of_room(entry.device, error) from error
     if recorded is not None:
         unchanged = frozenset(place for place, name in enumerate(named) if name not in given)
         again = _interpreted(function, programs, tuple(named), options) if built is None else _compiled(built, programs)
         recorded.append(Launched(again, tuple(named.values()), unchanged, built is not None))
+
+
+def lack_of_room(device: torch.device, error: OutOfResources) -> CallError:
+    return CallError(
+        f"expected a device like the one that the module was compiled for, got {device}, where its kernels "
+        f"lack room ({error}); sparsec.compile(..., device={str(device)!r}) makes one for it"
+    )
 
 
 def _compiled(built: Any, programs: int) -> Again:
@@ -97,4 +101,5 @@ def _interpreted(function: Any, programs: int, names: tuple[str, ...], options: 
 def hooked() -> bool:
     """Whether somebody wants to be told of launches, such as Triton's profiler."""
     knobs = triton.knobs.runtime
-    return any(getattr(hook, "calls", hook) for hook in (knobs.launch_enter_hook, knobs.launch_exit_hook))
+    before, after = knobs.launch_enter_hook, knobs.launch_exit_hook
+    return bool(getattr(before, "calls", before) or getattr(after, "calls", after))

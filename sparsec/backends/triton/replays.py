@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from triton.runtime import driver
+from triton.runtime.errors import OutOfResources
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from sparsec.backends.triton.launches import Again, Launched, hooked
+from sparsec.backends.triton.launches import Again, Launched, hooked, lack_of_room
 from sparsec.runtime.devices import captured, current
 
 VECTOR_BYTES = 16
@@ -29,18 +31,6 @@ Key = tuple[Hashable, ...]
 def key_of(given: Sequence[Tensor], *numbers: Hashable) -> Key:
     """What the launches of a call follow from, but for addresses: its tensors' layouts, and the numbers."""
     return (*numbers, *[(t.shape, t.stride(), t.dtype, t.device) for t in given])
-
-
-class _Made(NamedTuple):
-    """A tensor that a call makes, contiguous: by `make` in the shape and type of `like`, which has one element."""
-
-    make: Callable[..., Tensor]
-    like: Tensor
-
-    @classmethod
-    def of(cls, tensor: Tensor, zero: bool) -> _Made:
-        like = torch.empty((), dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
-        return cls(torch.zeros_like if zero else torch.empty_like, like)
 
 
 class Held(NamedTuple):
@@ -70,7 +60,7 @@ class Replay:
 
     device: torch.device
     steps: tuple[_Step, ...]
-    made: tuple[_Made, ...]
+    made: tuple[Callable[[], Tensor], ...]
     by_address: bool
     """Whether kernels are given addresses, or tensors, as the interpreter wants them."""
 
@@ -110,7 +100,7 @@ class Replay:
             for place in (*(place for place, _ in places), *(place for place, _, _ in descriptors)):
                 arguments[place] = None
             steps.append(_Step(each.again, arguments, tuple(places), tuple(descriptors)))
-        return cls(given[0].device, tuple(steps), tuple(_Made.of(*each) for each in made), by_address)
+        return cls(given[0].device, tuple(steps), tuple(_maker(*each) for each in made), by_address)
 
     def run(self, given: Sequence[Tensor], held: Held) -> list[Tensor] | None:
         """Launches; returns what it has made, or None, having done nothing, where an address is no such multiple."""
@@ -118,25 +108,35 @@ class Replay:
         for address in addresses:
             if address % VECTOR_BYTES:
                 return None
-        made = [make(like, memory_format=torch.contiguous_format) for make, like in self.made]
+        made = [make() for make in self.made]
         tensors = [*given, *held.tensors, *made]
         values: Sequence[object] = tensors
         if self.by_address:
             values = [*addresses, *held.addresses, *[tensor.data_ptr() for tensor in made]]
-        with current(self.device):
-            stream, told = (self._stream(), hooked()) if self.by_address else (None, False)
-            for again, fixed, places, descriptors in self.steps:
-                arguments = fixed.copy()
-                for place, n in places:
-                    arguments[place] = values[n]
-                for place, n, described in descriptors:
-                    arguments[place] = _descriptor(described, tensors[n])
-                again(stream, told, arguments)
+        try:
+            with current(self.device):
+                stream, told = (_stream(), hooked()) if self.by_address else (None, False)
+                for again, fixed, places, descriptors in self.steps:
+                    arguments = fixed.copy()
+                    for place, n in places:
+                        arguments[place] = values[n]
+                    for place, n, described in descriptors:
+                        arguments[place] = _descriptor(described, tensors[n])
+                    again(stream, told, arguments)
+        except OutOfResources as error:
+            raise lack_of_room(self.device, error) from error
         return made
 
-    def _stream(self) -> int:
-        active = driver.active
-        return active.get_current_stream(active.get_current_device())  # type: ignore[no-any-return]  # untyped
+
+def _maker(tensor: Tensor, zero: bool) -> Callable[[], Tensor]:
+    """Makes contiguous tensors of its shape and type, on its device."""
+    return partial(torch.zeros if zero else torch.empty, *tensor.shape, dtype=tensor.dtype, device=tensor.device)
+
+
+def _stream() -> int:
+    """Of the current device."""
+    active = driver.active
+    return active.get_current_stream(active.get_current_device())  # type: ignore[no-any-return]  # untyped
 
 
 def _descriptor(described: Mapping[str, object], base: Tensor) -> TensorDescriptor:

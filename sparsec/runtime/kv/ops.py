@@ -130,7 +130,7 @@ def attend_now(
             store=True,
             checked=checked,
             inputs=found,
-            key_bias=loaded.key_bias(said),
+            key_bias=loaded.key_bias(said) if said else None,
         )
     if not kernel.advances:
         cache.lengths.add_(new if cache.counts is None else cache.counts)
