@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from lookups import any_lookups
 from torch import Tensor
 
 from sparsec.backends.base import Cached
+from sparsec.backends.paged import Pages
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.launch import LaunchPlan
 from sparsec.plan.target import DECODE_ROWS
@@ -53,7 +55,9 @@ def calls(settings: Settings) -> Iterator[Call]:
         for kernel in settings.kernels:
             if kernel in ("forward", "backward") or (kernel == "mass" and built.mass is not None):
                 made = _passes(built, kernel, settings)
-            elif kernel != "mass" and built.cached is not None:
+            elif kernel == "paged" and built.paged is not None:
+                made = _over_pages(built)
+            elif kernel not in ("mass", "paged") and built.cached is not None:
                 made = _cached(built, kernel, settings)
             else:
                 continue
@@ -191,3 +195,28 @@ def _call_cached(built: Built, kernel: str, tokens: Tokens, layout: int, place: 
     inputs = any_lookups(plan, BATCH, new, MAX_LEN, layout + new, place)
     given = {"inputs": inputs, "key_bias": place.key_bias(plan, BATCH, MAX_LEN - layout, layout + new)}
     cached.attend(q, k, v, held, scale=None, lists=lists, sink=place.sink(plan), **given)
+
+
+def _over_pages(built: Built) -> Iterator[tuple[str, Run]]:
+    """Chunks and few queries together; the table holds any numbers, for pages that are needed too."""
+    for n, requests in enumerate((((37, 1), (90, 90), (5, 0), (97, 2)), ((64, 1),), ((97, 30), (96, 96), (1, 1)))):
+        shape = f"(tokens, queries) {requests}, layout {n}"
+        yield shape, partial(_call_paged, built, requests, (5, 16, 48)[n], n)
+
+
+def _call_paged(built: Built, requests: tuple[tuple[int, int], ...], size: int, layout: int, place: Place) -> None:
+    assert built.paged is not None
+    kernel, dtype, count = built.paged(), built.request.dtype, 3
+    plan, most = kernel.plan.chunks, -(-MAX_LEN // size)
+    torch.set_num_threads(1 + layout % 2)
+    keys, values = (
+        place.random(count, size, plan.kv_heads, dim, dtype=dtype, layout=layout % 2)
+        for dim in (plan.head_dim, plan.value_dim)
+    )
+    entries = torch.tensor([-(2**31), -1, 0, 2, 3, 2**31 - 1])
+    table = entries[torch.randint(len(entries), (len(requests), most), generator=place.generator)]
+    starts = accumulate((queries for _, queries in requests), initial=0)
+    lengths = place.integers([length for length, _ in requests])
+    pages = Pages(keys, values, place.integers(table.tolist()), place.integers(list(starts)), lengths)
+    q = place.random(sum(queries for _, queries in requests), plan.heads, plan.head_dim, dtype=dtype)
+    kernel.attend(q, pages, scale=None, lists=draw_tables(plan.lists, MAX_LEN, 0, q.device), sink=place.sink(plan))

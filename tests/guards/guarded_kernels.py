@@ -20,6 +20,7 @@ from sparsec.backends.cpu.backward import build_backwards
 from sparsec.backends.cpu.cached import build_cached
 from sparsec.backends.cpu.kernel import build_kernels
 from sparsec.backends.cpu.mass import build_masses
+from sparsec.backends.cpu.paged import CpuPaged, build_paged
 from sparsec.pipeline import Lowered
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.kv.cached import NoCache
@@ -56,6 +57,8 @@ class Built:
     cached: Callable[[], CachedKernel] | None
     mass: Callable[[], MassKernel] | None = None
     """None where the target has none."""
+    paged: Callable[[], CpuPaged] | None = None
+    """None where there is no cache, or the target has none, or the pattern asks inputs."""
 
 
 def kernels(settings: Settings) -> Iterator[Built]:
@@ -113,6 +116,7 @@ Makers = tuple[
     Callable[[], BackwardKernel],
     Callable[[], CachedKernel] | None,
     Callable[[], MassKernel] | None,
+    Callable[[], CpuPaged] | None,
 ]
 
 
@@ -124,11 +128,14 @@ def _cpu(part: Sequence[Request], settings: Settings) -> Iterator[Makers]:
     forward = cache(lambda: build_kernels(plans, optimise=level))
     backward = cache(lambda: build_backwards([request.compilation("cpu").backward for request in part], optimise=level))
     cached = build_cached([request.compilation("cpu").cached for request in held], optimise=level)
+    plain = [request for request in held if not request.pattern.inputs]
+    paged = build_paged([request.compilation("cpu").cached for request in plain], optimise=level)
     masses = build_masses([request.compilation("cpu").backward for request in part], optimise=level)
     for n, request in enumerate(part):
         of_cache = partial(cached.__getitem__, held.index(request)) if request in held else None
         of_mass = partial(masses.__getitem__, n)
-        yield plans[n], partial(_nth, forward, n), partial(_nth, backward, n), of_cache, of_mass
+        of_pages = partial(paged.__getitem__, plain.index(request)) if request in plain else None
+        yield plans[n], partial(_nth, forward, n), partial(_nth, backward, n), of_cache, of_mass, of_pages
 
 
 def _nth(made: Callable[[], Sequence[Any]], n: int) -> Any:
@@ -144,4 +151,4 @@ def _triton(part: Sequence[Request], settings: Settings) -> Iterator[Makers]:
         plan = of.forward
         kernel = TritonKernel.of(plan, plan_backward=lambda of=of: of.backward)  # type: ignore[misc]
         of_cache = (lambda of=of: TritonCached.of(*of.cached)) if has_cache(request) else None  # type: ignore[misc]
-        yield plan, lambda kernel=kernel: kernel, lambda kernel=kernel: kernel, of_cache, None  # type: ignore[misc]
+        yield plan, lambda kernel=kernel: kernel, lambda kernel=kernel: kernel, of_cache, None, None  # type: ignore[misc]

@@ -43,6 +43,14 @@ def test_cpu_kernels_keep_off_guard_pages() -> None:
     assert {name.split(",")[0] for name, _ in reports[0].kernels if name.startswith(BESIDE)} == set(map(beside, INPUTS))
 
 
+def test_cpu_kernels_over_pages_keep_off_guard_pages() -> None:
+    """Whatever numbers the table holds."""
+    some = () if NIGHTLY else ("s2_by_head", "longgen_sink", "bloom", "gpt_oss_window")
+    reports = find([Job(Settings("cpu", GUARD_PAGES, patterns=some, kernels=("paged",)))])
+    check(reports, all_of=())
+    assert len(reports[0].kernels) >= 4 and {kernel for _, kernel in reports[0].kernels} == {"paged"}
+
+
 def test_triton_kernels_keep_off_guard_pages() -> None:
     """In the interpreter, which checks no bounds."""
     some = () if NIGHTLY else ("bigbird", "bloom", "packed_s2")
@@ -57,4 +65,5 @@ def test_sanitizers_find_nothing() -> None:
     environment = sanitizers()
     if environment is None:
         pytest.skip("expected g++ with libasan, found none")
-    check(find([Job(Settings("cpu", (HEAP,), lengths=3, optimise=1))], environment))
+    kernels = (*KERNELS, "paged")
+    check(find([Job(Settings("cpu", (HEAP,), lengths=3, optimise=1, kernels=kernels))], environment))

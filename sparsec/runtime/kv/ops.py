@@ -227,11 +227,19 @@ def _(
 attend_cached = torch.ops.sparsec.attend_cached
 
 
-def refuse_derivatives(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, inputs: Sequence[Tensor] = ()) -> None:
+def refuse_derivatives(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    sink: Tensor | None,
+    inputs: Sequence[Tensor] = (),
+    *,
+    where: str = "with a cache",
+) -> None:
     """Raises CallError if a gradient is asked for, SparsecError for a derivative in forward mode."""
     asked = q.requires_grad or k.requires_grad or v.requires_grad or any(t.requires_grad for t in inputs)
     if torch.is_grad_enabled() and asked:
-        raise CallError("expected no gradients with a cache, got tensors that require them; use torch.no_grad()")
+        raise CallError(f"expected no gradients {where}, got tensors that require them; use torch.no_grad()")
     refuse_tangents((q, k, v, sink, *inputs))
 
 

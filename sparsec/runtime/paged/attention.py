@@ -89,7 +89,7 @@ def over_pages(
     if check_inputs:
         check_table(pages, layout, q.shape[0])
     sink = None if self.sink is None else self.sink.detach().float()
-    refuse_derivatives(q, k_pages, v_pages, self.sink)
+    refuse_derivatives(q, k_pages, v_pages, self.sink, where=ops.WHERE)
     held = pages.keys, pages.values, pages.table, pages.starts, pages.lengths
     out, lse = ops.attend_paged(q, *held, sink, self.kernel_digest, self.scale)
     return (out, lse) if return_lse else out
@@ -118,7 +118,7 @@ def into_pages(
     check_rows(of, {"k": (k, of.kv_heads, of.head_dim), "v": (v, of.kv_heads, of.value_dim)})
     check_pages(of, k_pages, v_pages, k.device)
     check_slots(slot_mapping, k, k_pages, values=check_inputs)
-    refuse_derivatives(k, v, k_pages, None, (v_pages,))
+    refuse_derivatives(k, v, k_pages, None, (v_pages,), where=ops.WHERE)
     ops.append_paged(k, v, k_pages, v_pages, slot_mapping)
 
 

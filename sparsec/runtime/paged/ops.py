@@ -16,6 +16,8 @@ from sparsec.runtime.kernel import LoadedKernel, registered
 from sparsec.runtime.kv.ops import refuse_derivatives
 from sparsec.runtime.tangents import library
 
+WHERE = "over pages"
+
 torch.library.define(
     "sparsec::attend_paged",
     "(Tensor q, Tensor keys, Tensor values, Tensor table, Tensor starts, Tensor lengths, Tensor? sink, str kernel,"
@@ -97,7 +99,7 @@ append_paged = torch.ops.sparsec.append_paged
 
 def _without_derivatives(keyset: torch._C.DispatchKeySet, *arguments: Any) -> Any:
     q, keys, values, *_ = arguments
-    refuse_derivatives(q, keys, values, arguments[6])
+    refuse_derivatives(q, keys, values, arguments[6], where=WHERE)
     with torch._C._AutoDispatchBelowAutograd():
         return attend_paged.default.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
 
@@ -107,7 +109,7 @@ library.impl("attend_paged", _without_derivatives, "Autograd", with_keyset=True)
 
 def _written_without_derivatives(keyset: torch._C.DispatchKeySet, *arguments: Any) -> None:
     k, v, keys, values, _ = arguments
-    refuse_derivatives(k, v, keys, None, (values,))
+    refuse_derivatives(k, v, keys, None, (values,), where=WHERE)
     with torch._C._AutoDispatchBelowAutograd():
         append_paged.default.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
 
