@@ -54,5 +54,5 @@ def claims_text(claims: tuple[Claim, ...]) -> str:
     for claim in claims:
         if claim.status == "refuted":
             values = ", ".join(f"{name} = {value}" for name, value in (claim.counterexample or {}).items())
-            lines += ["", f"{claim.name} ({claim.about}) is refuted at {values}", claim.picture]
+            lines += ["", f"{claim.name} ({claim.about}) is refuted at {values}", *claim.inputs, claim.picture]
     return "\n".join(lines)

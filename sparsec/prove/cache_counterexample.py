@@ -16,6 +16,7 @@ from sparsec.plan.kv.layout import CacheLayout, place_names
 from sparsec.plan.kv.pages import dead
 from sparsec.prove.machine_integers import negative, wide
 from sparsec.prove.slot_groups import SlotGroups
+from sparsec.prove.supposed import Supposed
 from sparsec.prove.tile_counterexample import is_meant
 
 Values = Mapping[str, int]
@@ -55,21 +56,23 @@ class SizedGroup:
         return evaluate(self.groups.kept, {**self.names, **dict(self.groups.stored), "j": key, "stop": stop})
 
 
-def fails(layout: CacheLayout, groups: SlotGroups, claim: str, values: Values, block: int) -> dict[str, int] | None:
+def fails(
+    layout: CacheLayout, groups: SlotGroups, claim: str, values: Values, supposed: Supposed
+) -> dict[str, int] | None:
     """The values at which the claim fails for the first of the groups, near the given ones; None if it holds there."""
     sized = SizedGroup.of(layout, groups, values)
     told = {"group": groups.members[0], **values}
     j, stop = values["j"], values["stop"]
     match claim:
         case "causality":
-            return told if values["i"] < j < values["nk"] and _needed(groups, values, block) else None
+            return told if values["i"] < j < values["nk"] and _needed(groups, values, supposed) else None
         case "storage":
-            asked = _asked(values) and _cut_a_little(values) and _needed(groups, values, block)
+            asked = _asked(values) and _cut_a_little(values) and _needed(groups, values, supposed)
             return told if asked and not _stored(sized, values) else None
         case "injectivity":
-            return _sharing(sized, told, block)
+            return _sharing(sized, told, supposed)
         case "truncation":
-            return _cut_short(layout, sized, told, block)
+            return _cut_short(layout, sized, told, supposed)
         case "slots":
             strays = (slot for slot in (sized.slot(j), sized.kept(j, stop)) if slot >= 0)
             return told if any(not sized.first <= slot < sized.end for slot in strays) else None
@@ -84,14 +87,14 @@ def fails(layout: CacheLayout, groups: SlotGroups, claim: str, values: Values, b
     raise AssertionError(f"no claim is called {claim}")
 
 
-def picture(layout: CacheLayout, slot_groups: tuple[SlotGroups, ...], values: Values, block: int) -> str:
+def picture(layout: CacheLayout, slot_groups: tuple[SlotGroups, ...], values: Values, supposed: Supposed) -> str:
     """The keys around key j, `X`: which ones query i sees (`#`), and which have its slot (`=`); and where keys go."""
     groups = next(groups for groups in slot_groups if values["group"] in groups.members)
     sized, j = SizedGroup.of(layout, groups, values), values["j"]
     left = max(0, j - _COLUMNS // 4)
     seen = same = ""
     for key in range(left, left + _COLUMNS):
-        mark = "#" if key < values["nk"] and _needed(groups, {**values, "j": key}, block) else "."
+        mark = "#" if key < values["nk"] and _needed(groups, {**values, "j": key}, supposed) else "."
         seen += "X" if key == j and mark == "#" else mark
         same += "X" if key == j else "=" if sized.slot(key) == sized.slot(j) >= 0 else "."
     lines = [f"query {values['i']:>6}  {seen}", f"slot  {sized.slot(j):>6}  {same}"]
@@ -101,8 +104,8 @@ def picture(layout: CacheLayout, slot_groups: tuple[SlotGroups, ...], values: Va
     return "\n".join(lines)
 
 
-def _needed(groups: SlotGroups, values: Values, block: int) -> bool:
-    return any(is_meant(values, term, block) for term in groups.terms)
+def _needed(groups: SlotGroups, values: Values, supposed: Supposed) -> bool:
+    return any(is_meant(values, term, supposed) for term in groups.terms)
 
 
 def _asked(values: Values) -> bool:
@@ -121,7 +124,7 @@ def _stored(sized: SizedGroup, values: Values) -> bool:
     return not j < stop <= values["newest"] or 0 <= sized.slot(j) == sized.kept(j, stop)
 
 
-def _sharing(sized: SizedGroup, values: dict[str, int], block: int) -> dict[str, int] | None:
+def _sharing(sized: SizedGroup, values: dict[str, int], supposed: Supposed) -> dict[str, int] | None:
     """With another key that takes the slot of key j while it is needed, or in one call with it."""
     j, stop = values["j"], values["stop"]
     kept = sized.kept(j, stop)
@@ -129,25 +132,27 @@ def _sharing(sized: SizedGroup, values: dict[str, int], block: int) -> dict[str,
         for other in range(j + 1, min(stop, j + _TRIED)):
             if sized.kept(other, stop) == kept:
                 return {**values, "other": other}
-    return _overwritten(sized, values, block) if _cut_a_little(values) else None
+    return _overwritten(sized, values, supposed) if _cut_a_little(values) else None
 
 
-def _overwritten(sized: SizedGroup, values: dict[str, int], block: int) -> dict[str, int] | None:
+def _overwritten(sized: SizedGroup, values: dict[str, int], supposed: Supposed) -> dict[str, int] | None:
     """With another key that has taken the slot of key j, which is needed."""
     j, slot = values["j"], sized.slot(values["j"])
-    if slot >= 0 and _asked(values) and _needed(sized.groups, values, block):
+    if slot >= 0 and _asked(values) and _needed(sized.groups, values, supposed):
         for other in range(j + 1, min(values["newest"], j + _TRIED)):
             if sized.kept(other, other + 1) == slot:
                 return {**values, "other": other, "stop": other + 1}
     return None
 
 
-def _cut_short(layout: CacheLayout, sized: SizedGroup, values: dict[str, int], block: int) -> dict[str, int] | None:
+def _cut_short(
+    layout: CacheLayout, sized: SizedGroup, values: dict[str, int], supposed: Supposed
+) -> dict[str, int] | None:
     """A needed key is lost and the cut is made, or a cut that is always possible is refused."""
     length, newest, max_len = values["length"], values["newest"], values["max_len"]
     if layout.first_lost(length, newest, max_len, values["rollback"]) is None:
-        missed = _asked(values) and _needed(sized.groups, values, block) and not _stored(sized, values)
-        return values if missed else _overwritten(sized, values, block)
+        missed = _asked(values) and _needed(sized.groups, values, supposed) and not _stored(sized, values)
+        return values if missed else _overwritten(sized, values, supposed)
     return values if length <= newest <= max_len and _cut_a_little(values) else None
 
 

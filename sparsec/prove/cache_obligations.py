@@ -25,13 +25,14 @@ from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.kv.layout import CAPACITY, CacheLayout, capacity_expr, laid_out, oldest_needed, place_names
 from sparsec.plan.kv.pages import dead
 from sparsec.prove import cache_counterexample, meaning
-from sparsec.prove.decide import Claim, ProofSubject, decide
+from sparsec.prove.decide import Claim, Counterexample, ProofSubject, decide
 from sparsec.prove.formulas import LinearScope
 from sparsec.prove.linear import Condition, Linear, Space, every, never, some
 from sparsec.prove.machine_integers import integers_in, unsigned_in
 from sparsec.prove.obligations import Obligation, Query
 from sparsec.prove.slot_groups import SlotGroups, slot_groups
 from sparsec.prove.solve import Assignment, Solver
+from sparsec.prove.supposed import Place, Supposed, asks_of, tests_of
 from sparsec.sema.model import ResolvedPattern
 from sparsec.sema.printer import head_ranges
 
@@ -56,8 +57,7 @@ def prove_cache(
         f"KV cache; groups {head_ranges(tuple(range(pattern.kv_heads)))}",
         Solver(space),
         tuple(at.named.values()),
-        lambda claim, assigned: _confirmed(at, layout, found, claim, assigned),
-        lambda values: cache_counterexample.picture(layout, found, values, pattern.block),
+        lambda claim, assigned: _confirmed(at, layout, found, claim, assigned, pattern),
     )
     obligations = (
         Obligation("causality", lambda: _ahead(at, found)),
@@ -113,7 +113,8 @@ class CacheSetting:
     def needed(self, groups: SlotGroups) -> Condition:
         """Whether query i of some head asks for key j."""
         i, j, n_keys = (self.named[name] for name in ("i", "j", "nk"))
-        pair = meaning.Pair(self.space, i, j, n_keys, self.block, partial(meaning.free, self.space))
+        says = partial(meaning.free, self.space), partial(meaning.input_says, self.space)
+        pair = meaning.Pair(self.space, i, j, n_keys, self.block, *says)
         return some(meaning.holds(term, pair) for term in groups.terms)
 
     def ordered(self, *names: str) -> Condition:
@@ -269,12 +270,28 @@ def _negative_quotients(at: CacheSetting, found: tuple[SlotGroups, ...]) -> Quer
 
 
 def _confirmed(
-    at: CacheSetting, layout: CacheLayout, found: tuple[SlotGroups, ...], claim: str, assigned: Assignment
-) -> dict[str, int] | None:
+    at: CacheSetting,
+    layout: CacheLayout,
+    found: tuple[SlotGroups, ...],
+    claim: str,
+    assigned: Assignment,
+    pattern: ResolvedPattern,
+) -> Counterexample | None:
     """The values of the assignment, for the first group for which the claim fails."""
     values = {name: assigned.of(value) for name, value in at.named.items() if name != "base"}
-    for n in range(len(found)):
-        mine = cache_counterexample.fails(layout, found[n], claim, values, at.block)
+    i, j = values["i"], values["j"]
+    place = Place(i, j, values["nk"], (i, i + 1), (j, j + 1))
+    flags = {
+        test: meaning.input_says(at.space, test.ordinal, asks_of(test))
+        for ordinal, decl in enumerate(pattern.inputs)
+        for test in tests_of(decl, ordinal, pattern.block)
+    }
+    asked = tuple(test for test, flag in flags.items() if flag.name in assigned.flags)
+    supposed = Supposed(pattern.inputs, pattern.block)
+    supposed = supposed.told(asked, lambda test, scope: assigned.holds(flags[test]), place)
+    for groups in found:
+        mine = cache_counterexample.fails(layout, groups, claim, values, supposed)
         if mine is not None:
-            return mine
+            picture = cache_counterexample.picture(layout, found, mine, supposed)
+            return Counterexample(mine, picture, supposed.lines())
     return None

@@ -26,7 +26,7 @@ class Claim:
     """`name` says what is claimed of `about`; status "proved" (for all positions and lengths), "refuted", "not proved".
 
     `seconds` are the processor's. `counterexample` gives the head h, the positions and the lengths at which a refuted
-    claim fails, `picture` the predicate around them.
+    claim fails, `picture` the predicate around them, `inputs` what the call's inputs are there, a line each.
     """
 
     name: str
@@ -35,21 +35,30 @@ class Claim:
     seconds: float
     counterexample: dict[str, int] | None = None
     picture: str = ""
+    inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Counterexample:
+    """As of a Claim."""
+
+    values: dict[str, int]
+    picture: str
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ProofSubject:
     """What claims are about.
 
-    `sizes`: the unknowns that a readable counterexample has small. `confirmed`: (claim, assignment) -> the values at
-    which the claim fails by the plan's own interpreter, None if it does not. `picture` shows such values.
+    `sizes`: the unknowns that a readable counterexample has small. `confirmed`: (claim, assignment) -> where the claim
+    fails by the plan's own interpreter, None if it does not.
     """
 
     about: str
     solver: Solver
     sizes: tuple[Linear, ...]
-    confirmed: Callable[[str, Assignment], dict[str, int] | None]
-    picture: Callable[[dict[str, int]], str]
+    confirmed: Callable[[str, Assignment], Counterexample | None]
 
 
 def decide(subject: ProofSubject, obligation: Obligation, timeout_s: float) -> Claim:
@@ -63,20 +72,17 @@ def decide(subject: ProofSubject, obligation: Obligation, timeout_s: float) -> C
         half = left() / 2
         return _answer(subject.solver, query, lambda: left() - half) is False
 
-    status, values, shown = OPEN, None, ""
     if obligation.by_lemmas(impossible):
         return Claim(obligation.name, subject.about, PROVED, time.process_time() - started)
     query = obligation.negation()
     answer = _answer(subject.solver, query, left)
-    if answer is False:
-        status = PROVED
-    elif isinstance(answer, Assignment):
+    if isinstance(answer, Assignment):
         for found in _assignments(subject, query, answer, left):
-            values = subject.confirmed(obligation.name, found)
-            if values is not None:
-                status, shown = REFUTED, subject.picture(values)
-                break
-    return Claim(obligation.name, subject.about, status, time.process_time() - started, values, shown)
+            if at := subject.confirmed(obligation.name, found):
+                seconds = time.process_time() - started
+                return Claim(obligation.name, subject.about, REFUTED, seconds, at.values, at.picture, at.inputs)
+    status = PROVED if answer is False else OPEN
+    return Claim(obligation.name, subject.about, status, time.process_time() - started)
 
 
 def _answer(solver: Solver, query: Query, left: Callable[[], float]) -> Assignment | Literal[False] | None:

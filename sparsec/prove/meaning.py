@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from sparsec.diagnostics.model import InternalError
-from sparsec.prove.linear import NO, YES, Condition, Linear, Space, every, never, some
+from sparsec.prove.linear import NO, YES, Condition, Flag, Linear, Space, every, never, some
 from sparsec.sema import model
 from sparsec.sema.model import Term
 
@@ -25,9 +25,8 @@ class Pair:
     n_keys: Linear
     block: int
     drawn: Callable[[model.Random], Condition]
-
-    def asked(self, ordinal: int, asks: str) -> Condition:
-        return input_says(self.space, ordinal, asks)
+    asked: Callable[[int, str], Condition]
+    """What an input says of the pair, by its ordinal and by what is asked."""
 
     def query(self, blocks: bool) -> Linear:
         return self.space.divided(self.i, self.block)[0] if blocks else self.i
@@ -40,7 +39,7 @@ class Pair:
         return self.space.divided(self.n_keys.plus(self.block - 1), self.block)[0] if blocks else self.n_keys
 
 
-def input_says(space: Space, ordinal: int, asks: str) -> Condition:
+def input_says(space: Space, ordinal: int, asks: str) -> Flag:
     """What an input says of the pair at hand: anything, and the same wherever it is asked the same."""
     return space.flag("input", ordinal, asks)
 

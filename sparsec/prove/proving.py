@@ -10,23 +10,29 @@ from dataclasses import replace
 from functools import partial
 
 from sparsec.diagnostics.model import InternalError
+from sparsec.ir.bands.band import InputTest
 from sparsec.ir.bands.bounds import POSITION_LIMIT
+from sparsec.ir.expr.nodes import Extent, Picked
 from sparsec.ir.tiles.program import TileProgram, lets_for, names_read
 from sparsec.pipeline import Compilation, Lowered
 from sparsec.plan.kernel import HeadClass
 from sparsec.prove import meaning, tile_counterexample
 from sparsec.prove.cache_obligations import prove_cache
-from sparsec.prove.decide import Claim, ProofSubject, decide
+from sparsec.prove.decide import Claim, Counterexample, ProofSubject, decide
 from sparsec.prove.formulas import LinearScope
 from sparsec.prove.launches import Launch, cached, launches
 from sparsec.prove.linear import Condition, Linear, Space, every, never, some
 from sparsec.prove.obligations import Obligation, Query
 from sparsec.prove.solve import Assignment, Solver
 from sparsec.prove.strided_lemmas import with_spans
+from sparsec.prove.supposed import Supposed
 from sparsec.prove.tile_obligations import gathered, reach_obligations, tile_obligations
 from sparsec.prove.tile_setting import BoundProgram, ProgramKind, TileSetting, tile_setting
 from sparsec.sema.model import ResolvedPattern, Term
 from sparsec.sema.printer import head_ranges
+
+_OF_NUMBERS = ("counts", "int32", "signs")
+"""Claims that hold or fail whatever inputs say."""
 
 
 def prove(
@@ -120,7 +126,6 @@ def _subject(
         solver,
         tuple(value for name, value in at.named.items() if name not in bound.names),
         lambda claim, found: _confirmed(at, bound, pattern, claim, found),
-        lambda values: tile_counterexample.picture(bound, values),
     )
 
 
@@ -142,7 +147,8 @@ def _misread(at: TileSetting, bound: BoundProgram, pattern: ResolvedPattern) -> 
     """The predicate and the language differ on the pair, for some head."""
     space, found = at.space, []
     pair = meaning.Pair(
-        space, at.named["i"], at.named["j"], at.named["nk"], pattern.block, partial(meaning.free, space)
+        *(space, at.named["i"], at.named["j"], at.named["nk"], pattern.block),
+        *(partial(meaning.free, space), partial(meaning.input_says, space)),
     )
     for row, terms in _by_row(bound, pattern).items():
         numbers = dict(zip(bound.names, row, strict=True))
@@ -173,16 +179,24 @@ def _by_row(bound: BoundProgram, pattern: ResolvedPattern) -> dict[tuple[int, ..
 
 def _confirmed(
     at: TileSetting, bound: BoundProgram, pattern: ResolvedPattern, claim: str, found: Assignment
-) -> dict[str, int] | None:
+) -> Counterexample | None:
     """The values of the assignment, for the first head for which the claim fails."""
     values = {name: found.of(value) for name, value in at.named.items()} | {"tile": found.of(at.tile)}
+    place, tests = tile_counterexample.place(bound, values), bound.program.inputs if claim not in _OF_NUMBERS else ()
+
+    def said(test: InputTest, scope: Extent) -> bool:
+        return found.holds(at.scope.picked(Picked(bound.program.inputs.index(test), scope)))
+
+    supposed = Supposed(pattern.inputs, pattern.block).told(tests, said, place)
     for n, (head, _) in enumerate(bound.rows):
         constants = bound.constants(n)
         if all(values.get(name, number) == number for name, number in constants.items()):
-            mine = {"h": head, **values, **constants}
+            mine, term = {"h": head, **values, **constants}, pattern.terms[head]
             try:
-                if tile_counterexample.fails(bound, claim, mine, pattern.terms[head], pattern.block):
-                    return mine
+                if tile_counterexample.fails(bound, claim, mine, term, supposed):
+                    fails = partial(tile_counterexample.fails, bound, claim, mine, term)
+                    least = supposed.least(tests, place, fails)
+                    return Counterexample(mine, tile_counterexample.picture(bound, mine, least), least.lines())
             except tile_counterexample.Unwalkable:
                 return None
     return None

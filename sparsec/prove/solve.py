@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import Literal
+from typing import Literal, assert_never
 
 import z3
 
@@ -36,13 +36,32 @@ def _attempts() -> Iterator[tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Values of the unknowns that a query reached; others may be anything in their range."""
+    """Values of the unknowns that a query reached, and which of its flags hold; others may be anything."""
 
     space: Space
     values: Mapping[int, int]
+    flags: Mapping[tuple[object, ...], bool]
 
     def of(self, value: Linear) -> int:
         return value.constant + sum(factor * self._of(unknown) for unknown, factor in value.terms)
+
+    def holds(self, condition: Condition) -> bool:
+        match condition:
+            case Known(value):
+                return value
+            case AtLeastZero(value):
+                return self.of(value) >= 0
+            case IsZero(value):
+                return self.of(value) == 0
+            case Flag(name):
+                return self.flags.get(name, False)
+            case All(parts):
+                return all(map(self.holds, parts))
+            case Some(parts):
+                return any(map(self.holds, parts))
+            case Never(part):
+                return not self.holds(part)
+        assert_never(condition)
 
     def _of(self, unknown: int) -> int:
         low, high = self.space.ranges[unknown]
@@ -56,6 +75,7 @@ class Solver:
         self.space = space
         self._context = z3.Context()
         self._unknowns: dict[int, z3.ArithRef] = {}
+        self._flags: dict[tuple[object, ...], z3.BoolRef] = {}
         self._made: dict[int, tuple[Condition, z3.BoolRef, frozenset[int]]] = {}
 
     def ask(
@@ -86,7 +106,8 @@ class Solver:
             if answer == z3.sat:
                 model = solver.model()
                 found = ((n, model.eval(self._unknown(n), model_completion=True)) for n in reached)
-                return Assignment(self.space, {n: value.as_long() for n, value in found})
+                flags = {name: z3.is_true(model.eval(flag)) for name, flag in self._flags.items()}
+                return Assignment(self.space, {n: value.as_long() for n, value in found}, flags)
         return None
 
     def _assertions(self, given: list[Condition]) -> tuple[list[z3.BoolRef], set[int]]:
@@ -145,7 +166,7 @@ class Solver:
             case IsZero(value):
                 return self._linear(value) == 0, frozenset(u for u, _ in value.terms)
             case Flag(name):
-                return z3.Bool(repr(name), self._context), frozenset()
+                return self._flags.setdefault(name, z3.Bool(repr(name), self._context)), frozenset()
             case All(parts) | Some(parts):
                 made = [self._bool(part) for part in parts]
                 joined = (z3.And if isinstance(condition, All) else z3.Or)([each for each, _ in made])

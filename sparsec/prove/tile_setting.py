@@ -20,8 +20,7 @@ from sparsec.ir.tiles.program import Segment, TileProgram, names_read
 from sparsec.prove.formulas import LinearScope
 from sparsec.prove.linear import YES, Condition, Linear, Space, every, some
 from sparsec.prove.meaning import input_says
-
-_LENGTHS = (Asks.KEY_BELOW, Asks.QUERY_BELOW, Asks.NEAR)
+from sparsec.prove.supposed import asks_of
 
 
 class ProgramKind(Enum):
@@ -132,7 +131,7 @@ def _picked(space: Space, test: InputTest, scope: Extent) -> Condition:
     """What an input says: of the pair, anything; of its tile, what the pair does not rule out."""
     if test.asks is Asks.KEPT:  # a cache's lists have every key that is asked for
         return YES
-    pair = input_says(space, test.ordinal, test.asks.value if test.asks in _LENGTHS else "pair")
+    pair = input_says(space, test.ordinal, asks_of(test))
     match scope:
         case Extent.PAIR:
             return pair

@@ -58,7 +58,13 @@ def proving(monkeypatch: pytest.MonkeyPatch, prove: Callable[..., Any]) -> None:
 def claim(name: str, status: str) -> Any:
     at = {"i": 1088, "j": 127} if status == "refuted" else None
     return SimpleNamespace(
-        name=name, about="forward; heads 0..2", status=status, seconds=0.002, counterexample=at, picture="#x#"
+        name=name,
+        about="forward; heads 0..2",
+        status=status,
+        seconds=0.002,
+        counterexample=at,
+        picture="#x#",
+        inputs=(),
     )
 
 

@@ -198,6 +198,7 @@ def claims(monkeypatch: pytest.MonkeyPatch, *statuses: str) -> dict[str, Any]:
                 status=status,
                 seconds=0.002,
                 counterexample={"i": 1088, "j": 127} if status == "refuted" else None,
+                inputs=("picks (rows): query 1088: key 127",) if status == "refuted" else (),
                 picture="#.#",
             )
             for n, status in enumerate(statuses)
@@ -218,7 +219,8 @@ def test_proofs(file: Path, status: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert (of.pattern.heads, of.head_dim, of.dtype, of.target) == (2, 8, "bfloat16", "torch")
     rows = [line for line in result.stdout.splitlines() if "2 ms" in line]
     assert [row.split("2 ms")[1].strip() for row in rows] == ["proved", status]
-    assert ("is refuted at i = 1088, j = 127\n#.#" in result.stdout) == (status == "refuted")
+    told = "is refuted at i = 1088, j = 127\npicks (rows): query 1088: key 127\n#.#"
+    assert (told in result.stdout) == (status == "refuted")
     (found,) = json.loads(verify(file, *SMALL, "--examples", "0", "--prove", "--format", "json").stdout)
     assert [claim["status"] for claim in found["claims"]] == ["proved", status]
     assert found["held"] == (status == "proved")
