@@ -81,7 +81,7 @@ def fails(
         case "signs":
             return told if any(negative(*each) for each in sized.maps(j, stop)) else None
         case "pages":
-            return told if _freed(groups, values, block) else None
+            return told if _freed(groups, values, supposed) else None
         case "regions":
             return told if _overlap(layout, values) else None
     raise AssertionError(f"no claim is called {claim}")
@@ -156,13 +156,13 @@ def _cut_short(
     return values if length <= newest <= max_len and _cut_a_little(values) else None
 
 
-def _freed(groups: SlotGroups, values: Values, block: int) -> bool:
+def _freed(groups: SlotGroups, values: Values, supposed: Supposed) -> bool:
     """Whether a page that is dead has a key that a later query needs, or keys that are loaded."""
     if not values["first"] <= values["j"] < values["other"] <= values["end"]:
         return False
     page = all(holds(dead(region), {**values, "j": values["first"]}) for region in groups.regions)
     keys = all(holds(dead(region), {**values, "end": values["other"]}) for region in groups.regions)
-    asked = values["stop"] <= values["i"] + 1 <= values["nk"] and _needed(groups, values, block)
+    asked = values["stop"] <= values["i"] + 1 <= values["nk"] and _needed(groups, values, supposed)
     return page and (asked or not keys)
 
 
