@@ -28,7 +28,11 @@ FILES = {
     name: path
     for path in (*sorted(EXAMPLES.glob("*.sparse")), HERE / "drawn.sparse")
     for name in sparsec.load(path).patterns
+} | {
+    name: EXAMPLES / "inputs" / f"{file}.sparse"
+    for file, name in (("quest", "quest_pages"), ("minference", "minference"))
 }
+"""Of the examples with inputs two: lists of rows and a length, and lists for all queries."""
 KNOWN = ("s2", "drawn", "gemma2_full", "packed_window", "lm_infinite")
 """Together they have what the templates print: a cache, lists, a modifier, documents, a ring of slots."""
 STAGES = ("terms", "bands", "tiles", "plan", "layout")
