@@ -86,7 +86,8 @@ def lower(
     layout  what a KV cache keeps, group by group, and in which slot
     cpp     the C++ source for a CPU, as it is built
     triton  the Triton source for a GPU, as it is built
-    gluon   the Gluon source of the forward pass for a GPU of compute capability 9.0
+    gluon   the Gluon source of the forward pass for a GPU of compute capability 9.0,
+            which no card has run
 
     Terms, bands and layout are the same for every target; tiles and the plan depend on it by their sizes. With --of
     cached, tiles and plan are given twice: of the kernel for chunks of queries, and of the one for few.

@@ -12,9 +12,12 @@ from gluon_memory import Hazard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import sparsec
+from sparsec.backends import registry
 from sparsec.backends.gluon import kernel as gluon
 from sparsec.backends.gluon.emit import TARGET, NotPrinted, emit_gluon
 from sparsec.backends.gluon.kernel import GluonKernel
+from sparsec.diagnostics.model import CallError
 from sparsec.pipeline import Compilation, Lowered
 from sparsec.reference import mask
 from sparsec.reference.attention import attention
@@ -167,6 +170,12 @@ def test_planted_mistakes_are_found(mistake: str, monkeypatch: pytest.MonkeyPatc
         kernel = kernel_of(CAUSAL, monkeypatch, seed=seed, edit=edit)
         with pytest.raises((Hazard, AssertionError)):
             agrees(kernel, CAUSAL, normal(CAUSAL, 130, 1500), 1370)
+
+
+def test_no_device_gets_it_unasked() -> None:
+    assert all(registry.best(device) != "gluon" for device in ("cpu", "cuda", "mps"))
+    with pytest.raises(CallError, match="expected a GPU for target 'gluon', got device cpu"):
+        sparsec.compile("pattern p { heads 1\nattend causal }", head_dim=64, target="gluon", device="cpu")
 
 
 def test_what_is_not_printed() -> None:
