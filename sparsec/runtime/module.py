@@ -50,9 +50,9 @@ class SparseAttention(nn.Module):
 
     Attributes: `heads`, `kv_heads`, `head_dim`, `value_dim`, `dtype`, `target` ("cpu", "triton", "gluon", "torch"
     or "reference"), `scale` (None: 1/sqrt(head_dim)), `source` (the generated source; empty for "torch" and
-    "reference") and `plan` (None for "reference"; without tile programs in a module that `sparsec.load_compiled` gives back),
-    `documents` (whether a call needs cu_seqlens), `layout` (the cache's, for causal patterns) and, for a pattern with
-    `learned_sink`, the parameter `sink` ([heads], natural-log logits, zero at first).
+    "reference") and `plan` (None for "reference"; without tile programs in a module that `sparsec.load_compiled` gives
+    back), `documents` (whether a call needs cu_seqlens), `layout` (the cache's, for causal patterns) and, for a pattern
+    with `learned_sink`, the parameter `sink` ([heads], natural-log logits, zero at first).
     """
 
     def __init__(
