@@ -344,10 +344,7 @@ class Backend(Protocol):
     """One way to run attention. What is known of it before it is imported stands in `registry.BACKENDS`."""
 
     def target_of(self, device: torch.device) -> str:
-        """The target name of a device, as of `plan.target`: one of its own, for kernels are found by it.
-
-        Raises CallError for a device that it has no plans for.
-        """
+        """The target name of a device, its own, as of `plan.target`. Raises CallError for one without plans."""
         ...
 
     def check_runs(self, device: torch.device) -> None:

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any, cast
 
 from sparsec.backends.base import Backend, Builder, Oracle, Printer
-from sparsec.plan.target import CPU_TARGETS, GPU_TARGETS
+from sparsec.plan.target import CPU_TARGETS, GLUON, GPU_TARGETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ BACKENDS: Mapping[str, Entry] = {
         builds=GPU_TARGETS,
         tiles=True,
     ),
-    "gluon": Entry("sparsec.backends.gluon.backend", ("gluon",), (), if_named=("cuda",), prints=("gluon:90",)),
+    "gluon": Entry("sparsec.backends.gluon.backend", ("gluon",), (), if_named=("cuda",), prints=(GLUON,)),
     "torch": Entry("sparsec.backends.torch.backend", ("torch",), float64=True),
     "reference": Entry("sparsec.backends.reference.backend", (), float64=True, oracle=True),
 }

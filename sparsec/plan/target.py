@@ -1,9 +1,9 @@
 """Target name and head dimension -> tile sizes, warps and pipeline stages: the only place that knows machines.
 
 A target is `cpu`, `cpu:<level>` (`cpu:x86-64-v3`), `cuda:<compute capability>` (`cuda:90`), `hip:<architecture>`
-(`hip:gfx942`) or `interpreter` (Triton's, for tests), or `torch`, which is tiled as `cpu`. `head_dim` is the larger of
-the dimensions of keys and of values. What a sweep measured best (`PICKS`) comes before the rules below. Invariant: the
-figures depend on nothing but the arguments and that table; no device is asked.
+(`hip:gfx942`), GLUON, `interpreter` (Triton's, for tests) or `torch`, which is tiled as `cpu`. `head_dim` is the larger
+of the dimensions of keys and of values. What a sweep measured best (`PICKS`) comes before the rules below. Invariant:
+the figures depend on nothing but the arguments and that table; no device is asked.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ LIGHT_MASKED = 2
 CPU_LEVELS = ("x86-64-v3", "x86-64-v4")
 """Of the x86-64 psABI: AVX2 and FMA; those and AVX-512."""
 CPU_TARGETS = ("cpu", *(f"cpu:{level}" for level in CPU_LEVELS))
+GLUON, GLUON_TILES = "gluon:90", (128, 64)
+"""Query and key tile of its forward kernels: two warp groups of 64 rows. What was measured of Triton's says nothing."""
 GPU_TARGETS = (
     *("cuda:80", "cuda:86", "cuda:87", "cuda:89", "cuda:90", "cuda:100", "cuda:103", "cuda:120", "cuda:121"),
     *("hip:gfx908", "hip:gfx90a", "hip:gfx942", "hip:gfx950"),
@@ -126,12 +128,10 @@ def family(target: str) -> Family:
             return Family.CPU
         case ["interpreter"]:
             return Family.INTERPRETER
-        case ["cuda", capability] if capability.isdecimal() and int(capability) >= 80:
+        case ["cuda" | "gluon", capability] if capability.isdecimal() and int(capability) >= 80:
             if int(capability) == 90:
                 return Family.HOPPER
             return Family.BLACKWELL if 100 <= int(capability) < 120 else Family.AMPERE
-        case ["gluon", "90"]:
-            return Family.HOPPER
         case ["hip", architecture] if architecture.startswith("gfx"):
             return Family.CDNA
     raise ValueError(f"expected a target such as cpu, cuda:90 or hip:gfx942, got {target!r}")
@@ -157,7 +157,7 @@ def shared_memory_bytes(target: str) -> int:
 
 def tile_sizes(target: str, head_dim: int, dtype: str, tiles: Tiles = ()) -> tuple[int, int, int, int]:
     """(query_tile, key_tile, warps, stages) to plan for; a pattern's blocks may make tiles smaller (`launch_shape`)."""
-    found = _picked_tiles(target, Kind.FORWARD, head_dim, dtype, tiles)
+    found = GLUON_TILES if target == GLUON else _picked_tiles(target, Kind.FORWARD, head_dim, dtype, tiles)
     query_tile, key_tile = found or _tiles(family(target), head_dim, dtype)
     shape = launch_shape(target, head_dim, dtype, query_tile, key_tile, tiles=tiles)
     return query_tile, key_tile, shape.warps, shape.stages
@@ -251,10 +251,7 @@ def _shape(target: str, head_dim: int, dtype: str, query_tile: int, key_tile: in
 
 
 def backward_tile_sizes(target: str, head_dim: int, dtype: str, tiles: Tiles = ()) -> tuple[int, int]:
-    """(query_tile, key_tile) to plan the queries' gradients for.
-
-    By the rule, the largest that spill no registers up to head dimension 128, as for the forward pass.
-    """
+    """(query_tile, key_tile) of the queries' gradients: by rule, the largest that spill nothing up to dimension 128."""
     if picked := _picked_tiles(target, Kind.GRAD_QUERIES, head_dim, dtype, tiles):
         return picked
     match family(target):

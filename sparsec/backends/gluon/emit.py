@@ -15,7 +15,7 @@ from sparsec.backends.triton.emit import triton_view
 from sparsec.backends.triton.sources import with_functions
 from sparsec.backends.triton.view import KernelView, ModuleView
 from sparsec.plan.kernel import KernelPlan
-from sparsec.plan.target import shared_memory_bytes
+from sparsec.plan.target import GLUON, shared_memory_bytes
 
 STEP_KEYS = 128
 """Keys of one step; key tiles that are smaller come several at a time."""
@@ -27,7 +27,6 @@ MOST_STAGES = 3
 REGISTERS = {1: (240, 240), 2: (240, 24)}
 """Of a thread of a warp group and of the warp that has tiles copied, by the number of warp groups: together, they are
 those of a multiprocessor."""
-TARGET = "gluon:90"
 _BARRIER_BYTES = 2048
 _IMPORTS = """\
 from triton.experimental import gluon
@@ -134,7 +133,7 @@ def _schedule(module: ModuleView, kernel: KernelView, columns: tuple[int, int]) 
     lists = tuple(f"draws_{each.ordinal}" for each in kernel.lists)
     tensors = dict.fromkeys((*tables, *lists, *module.start.arguments, *module.score.arguments))
     groups = max(1, kernel.query_tile // GROUP_ROWS)
-    room = shared_memory_bytes(TARGET) - _BARRIER_BYTES - 2 * groups * GROUP_ROWS * columns[0]
+    room = shared_memory_bytes(GLUON) - _BARRIER_BYTES - 2 * groups * GROUP_ROWS * columns[0]
     stages = min(MOST_STAGES, room // (2 * STEP_KEYS * sum(columns)))
     return ScheduleView(kernel, tuple(tensors), groups, max(1, STEP_KEYS // kernel.key_tile), stages)
 

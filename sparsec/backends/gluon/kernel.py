@@ -15,7 +15,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from sparsec.backends.base import Lookup
-from sparsec.backends.gluon.emit import GROUP_ROWS, TARGET, emit_gluon, padded
+from sparsec.backends.gluon.emit import GROUP_ROWS, emit_gluon, padded
 from sparsec.backends.triton.call import aligned_tensor, bias_arguments
 from sparsec.backends.triton.kernel import LOG2_E, constants, load_module, new_like, with_lists, with_positive_scale
 from sparsec.backends.triton.launches import KernelEntry, launch
@@ -23,7 +23,7 @@ from sparsec.backends.triton.packed import document_tiles
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.launch import LaunchPlan
-from sparsec.plan.target import LaunchShape
+from sparsec.plan.target import GLUON, LaunchShape
 from sparsec.runtime.devices import PerDevice, device_tensor
 from sparsec.sema.model import Documents
 
@@ -37,7 +37,7 @@ def target_of(device: torch.device) -> str:
     """Raises CallError for a device that is no GPU of compute capability 9.0."""
     if device.type != "cuda" or torch.version.hip or torch.cuda.get_device_capability(device) != (9, 0):
         raise CallError(f"expected a GPU of compute capability 9.0 for target 'gluon', got {device}")
-    return TARGET
+    return GLUON
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def _descriptor(tensor: Tensor, rows: int) -> TensorDescriptor:
     """Of a dimension of size 1 the stride may be any number."""
     strides = [of if size > 1 else _VECTOR_BYTES for of, size in zip(tensor.stride(), tensor.shape, strict=True)]
     copied = box(rows, tensor.shape[3])
-    return TensorDescriptor(tensor, list(tensor.shape), [*strides[:3], 1], copied, layout_of(copied, tensor.dtype))
+    return TensorDescriptor(tensor, list(tensor.shape), [*strides[:3], 1], copied, layout_of_box(copied, tensor.dtype))
 
 
 def box(rows: int, columns: int) -> list[int]:
@@ -148,6 +148,6 @@ def box(rows: int, columns: int) -> list[int]:
     return [1, 1, rows, padded(columns)]
 
 
-def layout_of(copied: list[int], dtype: torch.dtype) -> gl.NVMMASharedLayout:
+def layout_of_box(copied: list[int], dtype: torch.dtype) -> gl.NVMMASharedLayout:
     """How a box lies in shared memory."""
     return gl.NVMMASharedLayout.get_default_for(copied, gl.bfloat16 if dtype == torch.bfloat16 else gl.float16)

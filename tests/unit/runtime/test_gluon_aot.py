@@ -12,13 +12,13 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 import sparsec
-from sparsec.backends.gluon.emit import REGISTERS, TARGET, GluonView, ScheduleView, emit_gluon, gluon_view
-from sparsec.backends.gluon.kernel import SHAPE, box, layout_of
+from sparsec.backends.gluon.emit import REGISTERS, GluonView, ScheduleView, emit_gluon, gluon_view
+from sparsec.backends.gluon.kernel import SHAPE, box, layout_of_box
 from sparsec.backends.triton.aot import _nvidia
 from sparsec.backends.triton.kernel import load_module
 from sparsec.pipeline import Compilation
 from sparsec.plan.kernel import KernelPlan
-from sparsec.plan.target import shared_memory_bytes
+from sparsec.plan.target import GLUON, shared_memory_bytes
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytestmark = [pytest.mark.kernels, pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")]
@@ -35,7 +35,7 @@ def signature(kernel: Any, plan: KernelPlan, view: GluonView, schedule: Schedule
     for name in kernel.arg_names:
         if name in sizes:
             shape = box(sizes[name], columns[name])
-            found[name] = f"tensordesc<bf16{shape},{layout_of(shape, torch.bfloat16)!r}>"
+            found[name] = f"tensordesc<bf16{shape},{layout_of_box(shape, torch.bfloat16)!r}>"
         elif name in view.sizes:
             found[name] = "i32"
         else:
@@ -48,7 +48,7 @@ def test_no_kernel_spills(text: str, dims: tuple[int, int]) -> None:
     from triton.experimental.gluon._runtime import GluonASTSource
 
     pattern = sparsec.parse(f"pattern p {{\nblock 64\n{text}\n}}").pattern()
-    plan = Compilation(pattern.lowered(8, 4), *dims, "bfloat16", TARGET).forward
+    plan = Compilation(pattern.lowered(8, 4), *dims, "bfloat16", GLUON).forward
     view, module = gluon_view(plan), load_module(emit_gluon(plan))
     assert view.kernels
     for schedule in view.kernels:
@@ -60,7 +60,7 @@ def test_no_kernel_spills(text: str, dims: tuple[int, int]) -> None:
         built = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
         _, listing, usage = _nvidia(built)
         assert usage["spills"] == usage["stack"] == 0
-        assert built.metadata.shared <= shared_memory_bytes(TARGET)
+        assert built.metadata.shared <= shared_memory_bytes(GLUON)
         assert re.search(r"\bHGMMA", listing) and re.search(r"\bUTMALDG", listing)
         asked = {int(number) for number in re.findall(r"setmaxnreg\S+\s+(\d+)", built.asm["ptx"])}
         assert set(REGISTERS[schedule.groups]) <= asked
