@@ -57,7 +57,9 @@ def attend(
     if observed(q, k, v, sink, cu_seqlens, key_bias, *(inputs or ())):
         found: tuple[Tensor, Tensor] = forward(*given)
         return found
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (q, k, v, sink, key_bias)):
+    asked = q.requires_grad or k.requires_grad or v.requires_grad
+    asked = asked or (sink is not None and sink.requires_grad) or (key_bias is not None and key_bias.requires_grad)
+    if asked and torch.is_grad_enabled():
         return _Forward.apply(None, *given)  # type: ignore[attr-defined, no-any-return]  # torch's C code has it
     return forward_now(*given)
 

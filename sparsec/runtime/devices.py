@@ -17,6 +17,7 @@ from sparsec.backends import registry
 from sparsec.diagnostics.model import CallError
 
 _T = TypeVar("_T")
+_HERE = nullcontext()
 
 
 def device_of(given: torch.device | str | int) -> torch.device:
@@ -48,7 +49,7 @@ def check_device(backend: str, device: torch.device) -> None:
 def current(device: torch.device) -> AbstractContextManager[object]:
     """Within it, `device` is the current one: launches and questions about streams go there."""
     if device.type != "cuda" or torch.cuda.current_device() == device.index:
-        return nullcontext()
+        return _HERE
     return torch.cuda.device(device)
 
 
