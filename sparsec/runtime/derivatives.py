@@ -20,7 +20,7 @@ from sparsec.diagnostics.model import SparsecError
 from sparsec.runtime.ops import backward, forward, forward_now, gradients_now, mass
 from sparsec.runtime.tangents import library
 
-__all__ = ["attend", "mass"]
+__all__ = ["call_forward", "mass"]
 
 
 _PLAIN = frozenset((Tensor, torch.nn.Parameter, type(None)))
@@ -39,7 +39,7 @@ def observed(*tensors: Tensor | None) -> bool:
     )
 
 
-def attend(
+def call_forward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -65,7 +65,7 @@ def attend(
 
 
 class _Forward(_SingleLevelFunction):
-    """`keyset` is None in a call of `attend` that is no operator's."""
+    """`keyset` is None in a call of `call_forward` that is no operator's."""
 
     @staticmethod
     def forward(keyset: torch._C.DispatchKeySet | None, *inputs: Any) -> tuple[Tensor, Tensor]:

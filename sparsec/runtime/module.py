@@ -22,7 +22,7 @@ from sparsec.pipeline import Lowered
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.runtime.call_tensors import CallTensors, check_documents, counts_of
-from sparsec.runtime.derivatives import attend, mass
+from sparsec.runtime.derivatives import call_forward, mass
 from sparsec.runtime.devices import check_device, device_of
 from sparsec.runtime.inputs.checks import InputTensors, LastFit, flat_inputs
 from sparsec.runtime.inputs.prepare import bias_apart
@@ -229,7 +229,7 @@ class SparseAttention(nn.Module):
             )
         else:
             given = bias_apart(self._bias, self.inputs, flat)
-            out, lse = attend(q, k, v, sink, cu_seqlens, *given, self._kernel, offset, self.scale)
+            out, lse = call_forward(q, k, v, sink, cu_seqlens, *given, self._kernel, offset, self.scale)
         asked: tuple[Tensor, ...] = (lse,) if return_lse else ()
         if return_mass:
             asked = (*asked, self._mass(q, k, lse, sink, cu_seqlens, flat, offset))
