@@ -31,7 +31,7 @@ from sparsec.backends.triton.kernel import (
 )
 from sparsec.backends.triton.launches import Launched, launch
 from sparsec.backends.triton.lookups import input_arguments
-from sparsec.backends.triton.replays import Held, Replays, key_of
+from sparsec.backends.triton.replays import Lasting, Replays, key_of
 from sparsec.ir.bands.band import Asks, InputTest
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.launch import CachedLaunch, LaunchClass
@@ -218,9 +218,9 @@ class _Call:
             launch(of.tiles, programs * splits, given, self.recorded)
 
 
-def _held(replays: Replays, cache: Cached) -> Held:
+def _held(replays: Replays, cache: Cached) -> Lasting:
     """What calls over the cache have in common."""
-    if not isinstance(cache.made, Held):
+    if not isinstance(cache.made, Lasting):
         cache.made = replays.held((cache.keys, cache.values, cache.lengths, cache.places))
     return cache.made
 

@@ -33,7 +33,7 @@ def key_of(given: Sequence[Tensor], *numbers: Hashable) -> Key:
     return (*numbers, *[(t.shape, t.stride(), t.dtype, t.device) for t in given])
 
 
-class Held(NamedTuple):
+class Lasting(NamedTuple):
     """Tensors that many calls have in common, their addresses, and what stands for their layouts."""
 
     tensors: tuple[Tensor, ...]
@@ -42,7 +42,7 @@ class Held(NamedTuple):
     """None where an address is no multiple of 16: such calls are not replayed."""
 
 
-_NOTHING = Held((), (), ())
+_NOTHING = Lasting((), (), ())
 
 
 class _Step(NamedTuple):
@@ -70,7 +70,7 @@ class Replay:
         launched: Sequence[Launched],
         given: Sequence[Tensor],
         made: Sequence[tuple[Tensor, bool]],
-        held: Held,
+        held: Lasting,
         kept: Sequence[Tensor],
     ) -> Replay:
         """`made`: with each whether it starts as zeros. `kept`: tensors that are the same in each call, and live as
@@ -102,7 +102,7 @@ class Replay:
             steps.append(_Step(each.again, arguments, tuple(places), tuple(descriptors)))
         return cls(given[0].device, tuple(steps), tuple(_maker(*each) for each in made), by_address)
 
-    def run(self, given: Sequence[Tensor], held: Held) -> list[Tensor] | None:
+    def run(self, given: Sequence[Tensor], held: Lasting) -> list[Tensor] | None:
         """Launches; returns what it has made, or None, having done nothing, where an address is no such multiple."""
         addresses = [tensor.data_ptr() for tensor in given]
         for address in addresses:
@@ -154,7 +154,7 @@ class Replays:
     _found: dict[Key, Replay | None] = field(default_factory=dict, repr=False)
     _layouts: dict[Key, object] = field(default_factory=dict, repr=False)
 
-    def run(self, key: Key, given: Sequence[Tensor], held: Held = _NOTHING) -> list[Tensor] | None:
+    def run(self, key: Key, given: Sequence[Tensor], held: Lasting = _NOTHING) -> list[Tensor] | None:
         """What the call makes, or None where it is not replayed."""
         found = self._found.get(key)
         return None if found is None else found.run(given, held)
@@ -177,18 +177,18 @@ class Replays:
         launched: Sequence[Launched],
         given: Sequence[Tensor],
         made: Sequence[tuple[Tensor, bool]],
-        held: Held = _NOTHING,
+        held: Lasting = _NOTHING,
         kept: Sequence[Tensor] = (),
     ) -> None:
         """As of `Replay.of`; a call that cannot be replayed is left out."""
         with suppress(LookupError):
             self._found[key] = Replay.of(launched, given, made, held, kept)
 
-    def held(self, tensors: tuple[Tensor, ...]) -> Held:
+    def held(self, tensors: tuple[Tensor, ...]) -> Lasting:
         """What calls that have these in common give beside them."""
         addresses = tuple(tensor.data_ptr() for tensor in tensors)
         if any(address % VECTOR_BYTES for address in addresses):
-            return Held(tensors, addresses, None)
+            return Lasting(tensors, addresses, None)
         if len(self._layouts) >= _MOST:
             self._layouts.clear()
-        return Held(tensors, addresses, self._layouts.setdefault(key_of(tensors), object()))
+        return Lasting(tensors, addresses, self._layouts.setdefault(key_of(tensors), object()))
