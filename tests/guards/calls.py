@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from findings import Settings
-from guarded import guarding, placed
+from guarded import guarding, one_more, placed
 from guarded_kernels import Built, kernels
 from lookups import any_lookups
 from torch import Tensor
@@ -21,6 +21,7 @@ from torch import Tensor
 from sparsec.backends.base import Cached
 from sparsec.backends.paged import Pages
 from sparsec.plan.kernel import KernelPlan
+from sparsec.plan.kv.pages import dead_pages
 from sparsec.plan.launch import LaunchPlan
 from sparsec.plan.target import DECODE_ROWS
 from sparsec.runtime.draws import draw_tables
@@ -198,23 +199,33 @@ def _call_cached(built: Built, kernel: str, tokens: Tokens, layout: int, place: 
 
 
 def _over_pages(built: Built) -> Iterator[tuple[str, Run]]:
-    """Chunks and few queries together; the table holds any numbers, for pages that are needed too."""
-    for n, requests in enumerate((((37, 1), (90, 90), (5, 0), (97, 2)), ((64, 1),), ((97, 30), (96, 96), (1, 1)))):
-        shape = f"(tokens, queries) {requests}, layout {n}"
-        yield shape, partial(_call_paged, built, requests, (5, 16, 48)[n], n)
+    """Chunks and few queries together; the table holds any numbers, or names a page that may not be touched where no
+    query needs one."""
+    for n, requests in enumerate(
+        (((37, 1), (90, 90), (5, 0), (97, 2), (97, 30)), ((64, 1),), ((97, 30), (96, 96), (1, 1)))
+    ):
+        for any_entry in (True, False):
+            shape = f"(tokens, queries) {requests}, layout {n}, {'any' if any_entry else 'right'} entries"
+            yield shape, partial(_call_paged, built, requests, (5, 16, 48)[n], n, any_entry)
 
 
-def _call_paged(built: Built, requests: tuple[tuple[int, int], ...], size: int, layout: int, place: Place) -> None:
+def _call_paged(
+    built: Built, requests: tuple[tuple[int, int], ...], size: int, layout: int, any_entry: bool, place: Place
+) -> None:
     assert built.paged is not None
     kernel, dtype, count = built.paged(), built.request.dtype, 3
     plan, most = kernel.plan.chunks, -(-MAX_LEN // size)
     torch.set_num_threads(1 + layout % 2)
-    keys, values = (
-        place.random(count, size, plan.kv_heads, dim, dtype=dtype, layout=layout % 2)
-        for dim in (plan.head_dim, plan.value_dim)
-    )
-    entries = torch.tensor([-(2**31), -1, 0, 2, 3, 2**31 - 1])
+    shapes = [(count, size, plan.kv_heads, dim) for dim in (plan.head_dim, plan.value_dim)]
+    keys, values = (place.random(*shape, dtype=dtype, layout=layout % 2) for shape in shapes)
+    entries = torch.tensor([-(2**31), -1, 0, 2, 3, 2**31 - 1] if any_entry else range(count))
     table = entries[torch.randint(len(entries), (len(requests), most), generator=place.generator)]
+    if not any_entry:
+        keys, values = one_more(keys.contiguous()), one_more(values.contiguous())
+        for row, (length, queries) in zip(table, requests, strict=True):
+            row[-(-length // size) :] = count
+            for dead in dead_pages(kernel.plan.layout, length - queries + 1, size) if queries else ():
+                row[dead.start : dead.stop] = count
     starts = accumulate((queries for _, queries in requests), initial=0)
     lengths = place.integers([length for length, _ in requests])
     pages = Pages(keys, values, place.integers(table.tolist()), place.integers(list(starts)), lengths)

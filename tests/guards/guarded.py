@@ -52,6 +52,19 @@ def _against_a_page(count: int, dtype: torch.dtype, side: str) -> Tensor:
     return torch.frombuffer(memory, dtype=dtype, count=count, offset=offset)  # holds the mapping as long as it lives
 
 
+def one_more(pages: Tensor) -> Tensor:
+    """A copy of contiguous [pages, ...] with one page more, which may be neither read nor written."""
+    extra = -(-pages[0].nbytes // _PAGE) * _PAGE
+    inside = -(-pages.nbytes // _PAGE) * _PAGE
+    memory = mmap.mmap(-1, inside + extra)
+    base, offset = ctypes.addressof(ctypes.c_char.from_buffer(memory)), inside - pages.nbytes
+    ctypes.memmove(base + offset, pages.data_ptr(), pages.nbytes)
+    if _LIBC.mprotect(ctypes.c_void_p(base + inside), ctypes.c_size_t(extra), 0) != 0:
+        raise OSError(ctypes.get_errno(), "mprotect failed")
+    made = torch.frombuffer(memory, dtype=pages.dtype, count=pages.numel() + pages[0].numel(), offset=offset)
+    return made.view(-1, *pages.shape[1:])
+
+
 class _Guarding(TorchFunctionMode):
     """Places every CPU tensor that a function of torch allocates: a kernel's outputs, scratch and tables."""
 
