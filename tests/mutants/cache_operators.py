@@ -95,4 +95,10 @@ MERGE = _of(
     ("merged keys come apart", "kept.record[DROPPED_AT, b.cpu()] = torch.tensor(cache.lengths)[b.cpu()]", "pass"),
 )  # fmt: skip
 
-OPERATORS = (*LIVENESS, *LAYOUT, *PLAN, *CACHE, *KEEP, *MERGE)
+PAGES = _of(
+    "dead pages",
+    "plan/kv/pages",
+    ("a page dead a key early", "x.at_most(end, needed_from(", "x.at_most(x.sub(end, Int(1)), needed_from("),
+)  # fmt: skip
+
+OPERATORS = (*LIVENESS, *LAYOUT, *PLAN, *CACHE, *KEEP, *MERGE, *PAGES)

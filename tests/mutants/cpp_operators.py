@@ -65,6 +65,13 @@ CACHED = _of(
      "minimum(AT_ONCE - 1, stop - first)"),
 )  # fmt: skip
 
+PAGES = (
+    *_of("C++ pages", ("a row of the page's next key", "paged_rows", "first = number * from.size;",
+                       "first = number * from.size - 1;")),
+    *_of("C++ guarded pages", ("a dead page is loaded", "paged_keys",
+                               "if (is_dead(from.group, first + n, first + n + rows, from.stop)) {", "if (false) {")),
+)  # fmt: skip
+
 INPUTS = _of(
     "C++ inputs",
     ("every cell for some", "inputs/cells", "return meets(pairs, true);", "return !meets(pairs, false);"),
@@ -95,4 +102,4 @@ GUARDED = _of(
      "within(column, columns) &&"),
 )  # fmt: skip
 
-OPERATORS = (*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *INPUTS, *KEPT, *GUARDED)
+OPERATORS = (*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *PAGES, *INPUTS, *KEPT, *GUARDED)
