@@ -44,11 +44,9 @@ class Lookup:
     picked: of j, j // width, i // height - j // width, or i // height * height - j. A number p is picked iff
     data[p - first + 1] > data[p - first]; of a range of numbers some are, and all are, by one difference too. Of MARKED
     with a cache n may be more than the keys, and numbers of what is no key are any.
-    Of COLUMN `ordered`, int32 [b, x, c], has those that are picked in ascending order, then n, where the plan gathers
-    `columns`.
+    Of COLUMN `ordered`, int32 [b, x, c], has those picked in ascending order, then n, where the plan gathers `columns`.
     ROW: int32 or int64 [b, x, Nq, c], an entry outside 0 .. ceil(Nk / width) - 1 being absent. Row r is the call's
-    query r. `ordered`, int32, the same in ascending order, negative ones last as ABSENT, where the plan `looks_up` the
-    test.
+    query r. `ordered`, int32, the same in ascending order, negative ones last as ABSENT, where the plan `looks_up` it.
     CELL: uint8 [b, x, rows, columns]: row r is that of the queries i with i // height = q0 // height + r, where q0 is
     the position of the call's first query (with documents 0).
     LABEL: int32 [b, x, Nq] of the call's queries, `keys` [b, x, Nk] of its keys, less than 0 for none.
