@@ -33,8 +33,9 @@ VARIANTS = tuple((dims, dtype) for dims in ((20, 20), (64, 64), (20, 36)) for dt
 INPUTS = ("two lists", "vertical and slash", "causal cells", "causal labels", "causal tree", "draws", "all but rows")
 INPUTS += ("run-time ranges", "run-time sink", "causal tokens", "causal slash_blocks", "pages")
 BIASED = "biased "
-INPUTS += (f"{BIASED}two lists",)
-"""Patterns of `input_patterns`, for the CPU; behind BIASED with weights of keys."""
+OF_FILES = {"quest_pages": "quest", "minference": "minference"}
+INPUTS += (f"{BIASED}two lists", *OF_FILES)
+"""Patterns of `input_patterns`, for the CPU, and some of `examples/inputs`; behind BIASED with weights of keys."""
 BESIDE = "inputs "
 """What their names begin with, instead of a file."""
 AT_ONCE = 6
@@ -88,7 +89,14 @@ def _patterns(settings: Settings) -> Iterator[tuple[str, ResolvedPattern]]:
     for name in more.patterns:
         yield f"{MORE.name} {name}", more.pattern(name).resolve()
     for name in INPUTS if settings.target == "cpu" else ():
-        yield beside(name), _biased(with_inputs(name.removeprefix(BIASED))) if BIASED in name else with_inputs(name)
+        yield beside(name), _with_inputs(name)
+
+
+def _with_inputs(name: str) -> ResolvedPattern:
+    if name in OF_FILES:
+        return sparsec.load(EXAMPLES / "inputs" / f"{OF_FILES[name]}.sparse").pattern(name).resolve(4, 2)
+    own = with_inputs(name.removeprefix(BIASED))
+    return _biased(own) if BIASED in name else own
 
 
 def _biased(pattern: ResolvedPattern) -> ResolvedPattern:
