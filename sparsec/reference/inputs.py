@@ -143,11 +143,9 @@ def _slashes(unit: InputUnit, listed: Tensor, at: Positions) -> Tensor:
         case InputUnit.BLOCKS:
             return torch.isin(at.qb - at.kb, listed)
         case InputUnit.TILES:
-            found = torch.zeros((at.n_q, at.n_k), dtype=torch.bool)
-            for s in listed.tolist():
-                start = at.qb * at.block - s
-                found |= (start <= at.j) & (at.j < start + at.block)
-            return found
+            least = at.qb * at.block - at.j  # the first listed one from there on is near enough, or none is
+            ordered = torch.cat((listed.sort().values, listed.new_full((1,), torch.iinfo(torch.int64).max)))
+            return ordered[torch.searchsorted(ordered, least)] < least + at.block
         case _:
             assert_never(unit)
 

@@ -71,14 +71,16 @@ def test_without_a_room_memory_stays_near_that_of_the_kept_keys() -> None:
     assert cache.nbytes <= 1.2 * int(left.sum()) * 2 * DIM * 4
 
 
-def test_a_step_is_attention_to_what_is_left(attn: SparseAttention) -> None:
+@pytest.mark.parametrize(("before", "n"), [(90, 3), (250, 3), (250, 20)])
+def test_a_step_is_attention_to_what_is_left(attn: SparseAttention, before: int, n: int) -> None:
+    """Of lists of less than a tile's keys, and of more; by the kernels of few queries and of many."""
     oracle = module(target="reference")
-    marked, left = marks(90, 0.6, 4), marks(90, 0.5, 4, seed=1)
-    cache = filled(attn, 90, marked)
+    marked, left = marks(before, 0.6, 4), marks(before, 0.5 if before < 100 else 0.9, 4, seed=1)
+    cache = filled(attn, before, marked)
     cache.keep("kept", marked & left)
-    new = marks(3, 0.5, 4, seed=2)
-    found, lse = attn(*(each := tokens(3, 1)), cache=cache, inputs={"kept": new}, return_lse=True)
-    k, v = (torch.cat([a, b], 2) for a, b in zip(tokens(90)[1:], each[1:], strict=True))
+    new = marks(n, 0.5, 4, seed=2)
+    found, lse = attn(*(each := tokens(n, 1)), cache=cache, inputs={"kept": new}, return_lse=True)
+    k, v = (torch.cat([a, b], 2) for a, b in zip(tokens(before)[1:], each[1:], strict=True))
     wanted, of = oracle(each[0], k, v, inputs={"kept": torch.cat([marked & left, new], 2)}, return_lse=True)
     torch.testing.assert_close(found, wanted, atol=2e-6, rtol=1e-5)
     torch.testing.assert_close(lse, of, atol=2e-6, rtol=1e-5)
