@@ -35,7 +35,7 @@ DOCUMENTS = _of(
     ("rows of the document before", "query_tile.py.jinja", "i0 = tl.maximum(tile_start, begin)",
      "i0 = tl.maximum(tile_start, 0)"),
     ("keys of the document before", "sparsec/backends/triton/emit.py",
-     "(j >= begin) & (j < end)", "(j >= 0) & (j < end)"),
+     'both(at_most(Var("begin"), Var("j")), less(Var("j"), Var("end")))', 'less(Var("j"), Var("end"))'),
 )  # fmt: skip
 
 BACKWARD = _of(

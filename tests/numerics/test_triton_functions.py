@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "templates" / "triton"))
 
 from kernels.exact import attempts_of, load_piece, seen_weights, store_piece
 from kernels.floors import floor_div, floor_mod
+from kernels.limits import between
 from kernels.modifiers.softcap import tanh
 from kernels.softmax import weigh
 from kernels.tiles import add_rows, load_rows, product
@@ -42,6 +43,23 @@ def test_division_rounds_toward_minus_infinity() -> None:
     quotient, remainder = torch.empty_like(left), torch.empty_like(left)
     divided[(1,)](left, right, quotient, remainder)
     assert torch.equal(quotient, left // right) and torch.equal(remainder, left % right)
+
+
+@triton.jit
+def limited(lower, upper, out):
+    row, column = tl.arange(0, 8)[:, None], tl.arange(0, 16)[None, :]
+    tl.store(out + row * 16 + column, between(column, tl.load(lower + row), tl.load(upper + row)).to(tl.int32))
+
+
+@in_interpreter
+def test_columns_between_two_limits() -> None:
+    """However far a limit lies from the tile; no column where the lower one is above the upper one."""
+    far = 1 << 30
+    lower = torch.tensor([0, 3, -7, -far, 5, far, 15, 4 - 2 * far], dtype=torch.int32)
+    upper = torch.tensor([16, 9, 1, far, 5, -far, 2 * far - 1, -1], dtype=torch.int32)
+    found, column = torch.empty(8, 16, dtype=torch.int32), torch.arange(16)
+    limited[(1,)](lower, upper, found)
+    assert torch.equal(found.bool(), (column >= lower[:, None]) & (column < upper[:, None]))
 
 
 @triton.jit

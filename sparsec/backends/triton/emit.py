@@ -14,13 +14,16 @@ from typing import assert_never
 from sparsec.backends.environment import render
 from sparsec.backends.triton.emit_columns import column_loops, of_columns, program_of_list, tile_inputs, without_lists
 from sparsec.backends.triton.emit_inputs import asked_view, gathers_view, is_asked, kept_view
+from sparsec.backends.triton.emit_limits import live_lines
 from sparsec.backends.triton.emit_pairs import KernelFrame, pair_lines
 from sparsec.backends.triton.expr import assignment
 from sparsec.backends.triton.modifiers import rows_view, score_view, start_view
 from sparsec.backends.triton.sources import with_functions
 from sparsec.backends.triton.view import GroupsView, KernelView, ListView, LoopView, ModuleView, SegmentView
 from sparsec.ir.expr.fold import lists_in, picks_in
-from sparsec.ir.expr.nodes import TRUE, Add, Expr, Sub, Var
+from sparsec.ir.expr.nodes import TRUE, Add, Bool, Expr, Sub, Var
+from sparsec.ir.expr.scalars import NK
+from sparsec.ir.expr.simplify import at_most, both, less
 from sparsec.ir.tiles.program import ListSpec, Segment, TileProgram
 from sparsec.plan.heads import ColumnChunk, group_spans, share_a_group, source_chunks
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
@@ -78,9 +81,7 @@ def module_view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...]) 
             for n, head_class in enumerate(plan.classes)
         ),
         key_kernels=tuple(
-            _kernel(
-                plan, f"grad_keys_{n}", head_class, _key_side(plan.documents), _groups(plan, head_class), piece, most
-            )
+            _kernel(plan, f"grad_keys_{n}", head_class, _key_side(plan), _groups(plan, head_class), piece, most)
             for n, head_class in enumerate(transposed)
         ),
     )
@@ -108,29 +109,46 @@ def _groups(plan: KernelPlan, head_class: HeadClass) -> GroupsView:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What a kernel calls its tile program's inputs; `inside` tells of a column that it exists."""
+    """What a kernel calls its tile program's inputs.
+
+    `inside` tells of a column, named `column`, that it exists; `first` is the first one of a tile.
+    """
 
     names: dict[str, str]
-    inside: str
+    inside: Bool
+    column: str
+    first: str
+    zeros: bool = False
+    """What is outside adds nothing."""
 
 
 def query_side(documents: Documents) -> Side:
     """Rows are queries, columns keys."""
     match documents:
         case Documents.NONE:
-            return Side({"i0": "i0", "i1": "i1", "nk": "nk"}, "j < nk")
+            return Side({"i0": "i0", "i1": "i1", "nk": "nk"}, less(Var("j"), NK), "j", "start")
         case Documents.SEPARATE:
             names = {name: name for name in ("i0", "i1", "nk", "begin", "end")}
-            return Side(names, "(j >= begin) & (j < end)")
+            inside = both(at_most(Var("begin"), Var("j")), less(Var("j"), Var("end")))
+            return Side(names, inside, "j", "start")
         case Documents.RESTART:
-            return Side({"i0": "i0", "i1": "i1", "nk": "length"}, "j < length")
+            return Side({"i0": "i0", "i1": "i1", "nk": "length"}, less(Var("j"), NK), "j", "start")
     assert_never(documents)
 
 
-def _key_side(documents: Documents) -> Side:
-    """Rows are keys, columns queries."""
+def _key_side(plan: KernelPlan) -> Side:
+    """Rows are keys, columns queries.
+
+    Those before or behind all queries need no test in the gradients: their rows are zeros, and so is what they add as
+    long as it is finite.
+    """
+    documents = plan.documents
     names = {"j0": "j0", "j1": "j1", "base": "base", "begin": "query_begin", "end": "query_end"}
-    return Side({**names, "nk": "length" if documents is Documents.RESTART else "nk"}, "present[None, :]")
+    names["nk"] = "length" if documents is Documents.RESTART else "nk"
+    ends = [Add(Var("base"), Var(end)) for end in ("begin", "end")]
+    inside = both(at_most(ends[0], Var("i")), less(Var("i"), ends[1]))
+    zeros = documents is Documents.NONE and plan.score.bias is None
+    return Side(names, inside, "i", "(base + start)", zeros)
 
 
 def _kernel(
@@ -242,12 +260,10 @@ def loop_view(
         line for n in sorted(lists_in(program.live)) for line in listed_lines(lists[n], "tile", program, names)
     )
     lookups += pairs
-    also = " & kept" if keeps else ""
-    if program.live == TRUE:
-        return LoopView(tuple(views), end, True, skips, lookups, (f"live = {side.inside}{also}",))
-    test = assignment("allowed", program.live, {**names, "i": "i", "j": "j"})
-    inside = f"({side.inside})" if side.inside.startswith("j") else side.inside
-    return LoopView(tuple(views), end, True, skips, lookups, (*test, f"live = allowed & {inside}{also}"))
+    width = program.key_tile if side.column == "j" else program.query_tile
+    inside = TRUE if side.zeros and program.live != TRUE else side.inside
+    test = live_lines(program.live, inside, side.column, width, names, side.first)
+    return LoopView(tuple(views), end, True, skips, lookups, (*test, *(("live = live & kept",) if keeps else ())))
 
 
 def _found(kind: str, n: int, segment: Segment, first: str) -> tuple[SegmentView, str]:

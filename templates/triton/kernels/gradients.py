@@ -22,9 +22,9 @@ def score_gradient(p, slopes, deltas):
 
 
 @triton.jit
-def weighed(p, ds, MASKED: tl.constexpr, EXACT: tl.constexpr):
+def weighed(p, ds, EXACT: tl.constexpr):
     """Where nothing is weighed, the gradient may have met a NaN."""
-    if MASKED or EXACT:
+    if EXACT:
         ds = tl.where(p == 0.0, 0.0, ds)
     return ds
 

@@ -198,4 +198,4 @@ def test_a_let_named_like_a_variable_of_the_template_is_renamed() -> None:
     segment = Segment(x.ONE, x.Var("n"), x.TRUE, True, None, "")
     program = TileProgram(16, 16, program.lets, (), (segment,), program.live, ())
     source = emit_triton(KernelPlan(1, 1, 16, 16, "float32", m.Score(), (HeadClass((0,), (), program, ()),)))
-    assert "    head_ = 3\n" in source and "allowed = j < head_\n" in source
+    assert "    head_ = 3\n" in source and "upper = tl.minimum(head_, nk)\n" in source
