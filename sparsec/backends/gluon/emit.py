@@ -24,9 +24,9 @@ GROUP_ROWS = 64
 WIDEST = 128
 """Head dimensions above leave too few registers, or too little shared memory."""
 MOST_STAGES = 3
-REGISTERS = {1: (240, 240), 2: (240, 24)}
-"""Of a thread of a warp group and of the warp that has tiles copied, by the number of warp groups: together, they are
-those of a multiprocessor."""
+REGISTERS = {(1, False): (240, 240), (1, True): (240, 240), (2, False): (240, 24), (2, True): (232, 40)}
+"""Of a thread of a warp group and of the warp that has tiles copied: by the number of groups, and whether a step has
+more than two tiles. Together, they are those of a multiprocessor."""
 _BARRIER_BYTES = 2048
 _IMPORTS = """\
 from triton.experimental import gluon
@@ -68,7 +68,7 @@ class ScheduleView:
 
     @property
     def worker_registers(self) -> list[int]:
-        of_group, of_copies = REGISTERS[self.groups]
+        of_group, of_copies = REGISTERS[self.groups, self.parts > 2]
         return [*[of_group] * (self.groups - 1), of_copies]
 
 
