@@ -216,8 +216,7 @@ def launch_shape(
     asks: bool = False,
     tiles: Tiles = (),
 ) -> LaunchShape:
-    """Warps and stages for tiles of the given sizes; `light`: as `KernelPlan.light` says; `asks`: the kernel's pairs
-    depend on inputs."""
+    """Warps and stages for tiles of these sizes; `light`: as of `KernelPlan.light`; `asks`: pairs depend on inputs."""
     if picked := _picked_shape(target, Kind.FORWARD, head_dim, dtype, query_tile, key_tile, tiles):
         return picked
     shape = _shape(target, head_dim, dtype, query_tile, key_tile)

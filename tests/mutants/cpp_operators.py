@@ -85,8 +85,30 @@ INPUTS = _of(
     ("listed columns of no later document", "columns/range", "first = past;", "first = stop;"),
 )  # fmt: skip
 
+MASS = _of(
+    "C++ mass",
+    ("listed keys' mass in another head's place", "gathers/mass", "sums + w.heads[r] % SHARE", "sums + r"),
+    ("listed keys' mass of the first share alone", "gathers/mass", "share < shares; ++share", "share < 1; ++share"),
+)  # fmt: skip
+
+CACHED_MASS = _of(
+    "C++ cached mass",
+    ("mass of a cache in the pack's first heads", "cached_mass", "(b * HEADS + w.heads[r]) *", "(b * HEADS + r) *"),
+    ("mass of the groups that the first is", "cached_mass", "call.mass_groups[pack.group])", "call.mass_groups[0])"),
+)  # fmt: skip
+
+BIAS = _of(
+    "C++ bias",
+    ("weights of heads in turn", "modifiers/key_bias", "head * call.bias_heads / HEADS *", "head % call.bias_heads *"),
+    ("weights of the document before", "modifiers/key_bias", "const int64_t row = key + first;",
+     "const int64_t row = key;"),
+)  # fmt: skip
+
 KEPT = _of(
     "kept keys",
+    ("marks of a tile's first entry", "kept/tiles", "w.inputs.entry = entry + n;", "w.inputs.entry = entry;"),
+    ("every tile of a list the first", "kept/tiles", "const int64_t entry = list.base + first;",
+     "const int64_t entry = list.base;"),
     ("entries of the next list", "kept/keys", " & (w.lane[0] < int(stop - n))", ""),
     ("marks of the first bit alone", "inputs/kept", "((marks >> shift) & 1)", "(marks & 1)"),
     ("marks of the first sequence", "kept/append", "(marks.batch > 1 ? b * marks.stride[0] : 0)", "0"),
@@ -102,4 +124,7 @@ GUARDED = _of(
      "within(column, columns) &&"),
 )  # fmt: skip
 
-OPERATORS = (*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *PAGES, *INPUTS, *KEPT, *GUARDED)
+OPERATORS = (
+    *(*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *PAGES),
+    *(*INPUTS, *MASS, *CACHED_MASS, *BIAS, *KEPT, *GUARDED),
+)

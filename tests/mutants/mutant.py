@@ -12,6 +12,10 @@ from pathlib import Path
 
 INTERPRETED = {"TRITON_INTERPRET": "1"}
 
+BIASED = tuple(
+    f"tests/numerics/test_key_bias.py::{test}"
+    for test in ("test_documents", "test_outputs_and_gradients", "test_a_cache_remembers_the_weights")
+)
 PARTS: dict[str, tuple[str, ...]] = {
     "lowering": (
         "tests/unit/ir",
@@ -36,12 +40,19 @@ PARTS: dict[str, tuple[str, ...]] = {
     "C++ pages": ("tests/numerics/test_paged.py",),
     "C++ guarded pages": ("tests/guards/test_guards.py::test_cpu_kernels_over_pages_keep_off_guard_pages",),
     "C++ inputs": tuple(f"tests/numerics/test_inputs{of}.py" for of in ("_cached", "", "_score")),
+    "C++ mass": (
+        "tests/numerics/test_inputs_score.py::test_masses_of_any_scores_strides_and_threads",
+        "tests/numerics/test_mass.py",
+    ),
+    "C++ cached mass": ("tests/numerics/test_cached_mass.py",),
+    "C++ bias": BIASED,
     "C++ guarded": ("tests/guards/test_guards.py::test_cpu_kernels_keep_off_guard_pages",),
     "Triton forward": ("tests/numerics/test_triton_kernel.py",),
     "Triton scores": ("tests/numerics/test_triton_score.py",),
     "Triton documents": ("tests/numerics/test_triton_documents.py",),
     "Triton backward": ("tests/numerics/test_triton_backward.py",),
     "Triton cached": ("tests/numerics/test_triton_cached.py",),
+    "Triton bias": BIASED,
     "Triton exact": ("tests/numerics/test_triton_functions.py",),
     "Triton inputs": ("tests/numerics/test_triton_inputs.py",),
     "Triton cached inputs": ("tests/numerics/test_triton_inputs_cached.py",),

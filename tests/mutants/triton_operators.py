@@ -75,6 +75,23 @@ INPUTS = _of(
     ("the last of a tile's entries left out", f"{KERNELS}/inputs.py", "most + 1, row * 0", "most, row * 0"),
 )  # fmt: skip
 
+COLUMNS = _of(
+    "Triton inputs",
+    ("listed columns unmasked", "sparsec/backends/triton/emit_columns.py", 'f"live = allowed & {known}"',
+     'f"live = {known}"'),
+    ("a part of a list from the last part's second key", "columns.py.jinja", "+ part * {{ kernel.key_tile }}",
+     "+ part"),
+    ("lists of columns without an end", "columns.py.jinja", "past = picked_before(counts_at, {{ ends[1] }},",
+     "past = picked_before(counts_at, {{ ends[0] }},"),
+)  # fmt: skip
+
+BIAS = _of(
+    "Triton bias",
+    ("weights of heads in turn", f"{KERNELS}/modifiers/key_bias.py", "(head * bias_heads // HEADS)",
+     "(head % bias_heads)"),
+    ("weights of the document before", f"{KERNELS}/modifiers/key_bias.py", "row = j + KEY_ROW", "row = j"),
+)  # fmt: skip
+
 CACHED_INPUTS = _of(
     "Triton cached inputs",
     ("listed keys over a tile's part", "cached_gather.py.jinja", "(before + split).to", "split.to"),
@@ -90,4 +107,7 @@ KEPT = _of(
     ("marks of the first word alone", f"{KERNELS}/kept.py", "tl.where(bit >> 5 == n, ", "tl.where(bit < 0, "),
 )  # fmt: skip
 
-OPERATORS = (*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *UNSEEN, *INPUTS, *CACHED_INPUTS, *KEPT)
+OPERATORS = (
+    *(*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *UNSEEN),
+    *(*INPUTS, *COLUMNS, *BIAS, *CACHED_INPUTS, *KEPT),
+)
