@@ -32,7 +32,7 @@ from sparsec.prove.machine_integers import integers_in, unsigned_in
 from sparsec.prove.obligations import Obligation, Query
 from sparsec.prove.slot_groups import SlotGroups, slot_groups
 from sparsec.prove.solve import Assignment, Solver
-from sparsec.prove.supposed import Place, Supposed, asks_of, tests_of
+from sparsec.prove.supposed import Supposed, TiledPair, asks_of, tests_of
 from sparsec.sema.model import ResolvedPattern
 from sparsec.sema.printer import head_ranges
 
@@ -280,7 +280,7 @@ def _confirmed(
     """The values of the assignment, for the first group for which the claim fails."""
     values = {name: assigned.of(value) for name, value in at.named.items() if name != "base"}
     i, j = values["i"], values["j"]
-    place = Place(i, j, values["nk"], (i, i + 1), (j, j + 1))
+    place = TiledPair(i, j, values["nk"], (i, i + 1), (j, j + 1))
     flags = {
         test: meaning.input_says(at.space, test.ordinal, asks_of(test))
         for ordinal, decl in enumerate(pattern.inputs)

@@ -182,7 +182,10 @@ def _confirmed(
 ) -> Counterexample | None:
     """The values of the assignment, for the first head for which the claim fails."""
     values = {name: found.of(value) for name, value in at.named.items()} | {"tile": found.of(at.tile)}
-    place, tests = tile_counterexample.place(bound, values), bound.program.inputs if claim not in _OF_NUMBERS else ()
+    place, tests = (
+        tile_counterexample.tiled_pair(bound, values),
+        bound.program.inputs if claim not in _OF_NUMBERS else (),
+    )
 
     def said(test: InputTest, scope: Extent) -> bool:
         return found.holds(at.scope.picked(Picked(bound.program.inputs.index(test), scope)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 
 from sparsec.ir.bands.band import Asks, InputTest
-from sparsec.ir.bands.lower import input_test
+from sparsec.ir.bands.lower import test_of_input
 from sparsec.ir.expr.nodes import Extent
 from sparsec.ir.tiles.interpreter import Positions
 from sparsec.sema.model import InputDecl, InputKind, InputUnit
@@ -37,7 +37,7 @@ def tests_of(decl: InputDecl, ordinal: int, block: int) -> tuple[InputTest, ...]
         case InputKind.WEIGHTS:
             return ()
         case _:
-            return (input_test(decl, ordinal, block),)
+            return (test_of_input(decl, ordinal, block),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TiledPair:
     """A pair, and the queries and keys of the tile that holds it."""
 
     i: int
@@ -80,7 +80,7 @@ class Supposed:
         tests = tests_of(self.declared[ordinal], ordinal, self.block)
         return any(asks_of(test) == asks and self.passes(test, i, j, n_keys) for test in tests)
 
-    def told(self, tests: tuple[InputTest, ...], said: Said, at: Place) -> Supposed:
+    def told(self, tests: tuple[InputTest, ...], said: Said, at: TiledPair) -> Supposed:
         """With contents that answer the tests as said, as far as some do."""
         found = {}
         for ordinal in sorted({test.ordinal for test in tests if test.asks is not Asks.KEPT}):
@@ -88,7 +88,7 @@ class Supposed:
             found[ordinal] = max(_candidates(own[0], at), key=lambda each: _answered(own, each, said, at))
         return replace(self, contents=found)
 
-    def least(self, tests: tuple[InputTest, ...], at: Place, fails: Callable[[Supposed], bool]) -> Supposed:
+    def least(self, tests: tuple[InputTest, ...], at: TiledPair, fails: Callable[[Supposed], bool]) -> Supposed:
         """With less in each input, as long as a claim that fails does so still."""
         best = self
         for test in tests:
@@ -141,7 +141,7 @@ def _entries(test: InputTest, i: int, j: int) -> Entries:
     raise AssertionError(f"{test.asks} has a number")
 
 
-def _candidates(test: InputTest, at: Place) -> Iterator[Content]:
+def _candidates(test: InputTest, at: TiledPair) -> Iterator[Content]:
     """Contents near the pair, the least first."""
     i, j, (first_key, past_key) = at.i, at.j, at.keys
     if test.asks in (*_LENGTHS, Asks.ANCESTOR):
@@ -159,7 +159,7 @@ def _candidates(test: InputTest, at: Place) -> Iterator[Content]:
         yield Content(frozenset(entry for entry in entries if there or entry[-1] >= 0))
 
 
-def _answered(tests: list[InputTest], content: Content, said: Said, at: Place) -> int:
+def _answered(tests: list[InputTest], content: Content, said: Said, at: TiledPair) -> int:
     """How many answers are as said; that about the pair itself counts most."""
     right = 0
     for test in tests:

@@ -16,7 +16,7 @@ from sparsec.ir.tiles.program import ListSpec, Segment, TileProgram
 from sparsec.prove import meaning
 from sparsec.prove.linear import NO, YES, Condition, Linear, Space
 from sparsec.prove.machine_integers import negative, wide
-from sparsec.prove.supposed import Place, Supposed
+from sparsec.prove.supposed import Supposed, TiledPair
 from sparsec.prove.tile_obligations import entries, first_column, gathered
 from sparsec.prove.tile_setting import BoundProgram, ProgramKind
 from sparsec.sema.model import Random, Term
@@ -33,7 +33,7 @@ class Unwalkable(Exception):
     visited"."""
 
 
-def place(bound: BoundProgram, values: Values) -> Place:
+def tiled_pair(bound: BoundProgram, values: Values) -> TiledPair:
     """The pair with its tile, as far as that has rows and columns."""
     size, tile, (begin, end) = _size(bound), values["tile"], _columns(bound, values)
     columns = max(begin, tile * size), min(end, (tile + 1) * size)
@@ -41,8 +41,8 @@ def place(bound: BoundProgram, values: Values) -> Place:
     if bound.kind is ProgramKind.TRANSPOSED:
         first = j // program.key_tile * program.key_tile
         keys = max(first, values["j0"]), min(first + program.key_tile, values["j1"] + 1)
-        return Place(i, j, values["nk"], (values["base"] + columns[0], values["base"] + columns[1]), keys)
-    return Place(i, j, values["nk"], (values["i0"], values["i1"] + 1), columns)
+        return TiledPair(i, j, values["nk"], (values["base"] + columns[0], values["base"] + columns[1]), keys)
+    return TiledPair(i, j, values["nk"], (values["i0"], values["i1"] + 1), columns)
 
 
 def fails(bound: BoundProgram, claim: str, values: Values, term: Term, supposed: Supposed) -> bool:

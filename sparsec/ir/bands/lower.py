@@ -131,12 +131,12 @@ def _leaf(term: model.Leaf, block: int, inputs: Inputs) -> tuple[Band, ...]:
         case model.Random(k, seed, lane):
             return (Band(lists=(ListTest(Draws(k, seed, lane, block), negated=False),)),)
         case model.Input(ordinal):
-            return (Band(inputs=(input_test(inputs[ordinal], ordinal, block),)),)
+            return (Band(inputs=(test_of_input(inputs[ordinal], ordinal, block),)),)
         case _:
             assert_never(term)
 
 
-def input_test(input_: model.InputDecl, ordinal: int, block: int) -> InputTest:
+def test_of_input(input_: model.InputDecl, ordinal: int, block: int) -> InputTest:
     """What the term of an input asks of a pair."""
     unit = 1 if input_.unit is model.InputUnit.TOKENS else block
     match input_.kind:
