@@ -87,7 +87,7 @@ def test_a_bad_call_names_the_expected_and_the_given_value() -> None:
 def test_bad_arguments_to_compile_are_named() -> None:
     for changed, message in (
         ({"head_dim": 0}, "expected head_dim between 1 and"),
-        ({"target": "gpu"}, "expected a target among cpu, triton, torch, reference, got 'gpu'"),
+        ({"target": "gpu"}, "expected a target among cpu, triton, gluon, torch, reference, got 'gpu'"),
         ({"dtype": torch.int32}, "expected dtype float32, bfloat16 or float16, got torch.int32"),
     ):
         with pytest.raises(sparsec.CallError, match=message):
