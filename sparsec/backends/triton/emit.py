@@ -263,7 +263,9 @@ def loop_view(
     width = program.key_tile if side.column == "j" else program.query_tile
     inside = TRUE if side.zeros and program.live != TRUE else side.inside
     test = live_lines(program.live, inside, side.column, width, names, side.first)
-    return LoopView(tuple(views), end, True, skips, lookups, (*test, *(("live = live & kept",) if keeps else ())))
+    also = ("live = live & kept",) if keeps else ()
+    of_pairs = assignment("live", both(program.live, side.inside), {**names, "i": "i", "j": "j"})
+    return LoopView(tuple(views), end, True, skips, lookups, (*test, *also), (*of_pairs, *also))
 
 
 def _found(kind: str, n: int, segment: Segment, first: str) -> tuple[SegmentView, str]:

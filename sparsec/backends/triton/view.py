@@ -38,6 +38,8 @@ class LoopView:
     """Lines that set `listed_<n>` for the tile at hand."""
     test_lines: tuple[str, ...]
     """Lines that set `live`; none in the loop of full tiles."""
+    pair_lines: tuple[str, ...] = ()
+    """The same by `i` and `j` alone, for steps of several tiles."""
     first: str = "0"
     gathered: int = 0
     stages: int | None = None
