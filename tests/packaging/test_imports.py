@@ -83,7 +83,10 @@ def test_the_registry_imports_no_backend() -> None:
         "print(sorted(n for n in sys.modules if n in ('torch', 'jinja2') or n.startswith('sparsec.backends.')))"
     )
     found = python(code).stdout.strip()
-    assert found == "['sparsec.backends.base', 'sparsec.backends.built', 'sparsec.backends.registry']"
+    assert (
+        found == "['sparsec.backends.base', 'sparsec.backends.built', 'sparsec.backends.paged', "
+        "'sparsec.backends.registry']"
+    )
 
 
 def test_the_contracts_of_imports_name_every_backend() -> None:
