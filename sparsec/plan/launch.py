@@ -152,7 +152,7 @@ class LaunchPlan:
     def shape(self, of: LaunchClass, target: str) -> LaunchShape:
         """How the forward kernel of a class is compiled."""
         sizes = self.widest, self.dtype, of.query_tile, of.key_tile
-        return launch_shape(target, *sizes, light=of.light, asks=bool(self.inputs), tiles=self.tiles)
+        return launch_shape(target, *sizes, light=of.light, tiles=self.tiles)
 
 
 @dataclass(frozen=True)

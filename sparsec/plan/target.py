@@ -89,6 +89,8 @@ class LaunchShape:
     maxnreg: int | None = None
 
 
+MOST_REGISTERS = 255
+"""Of a thread. Without a limit the assembler may hold itself to 128 or 168, for more programs at a time, and spill."""
 PLAIN = LaunchShape(4, 1, False)
 """Of kernels without a product of matrices."""
 
@@ -111,8 +113,7 @@ PICKS: Mapping[tuple[Family, Kind, int, str], Pick] = {}
 
 
 def pick_of(target: str, kind: Kind, head_dim: int, dtype: str, tiles: Tiles = ()) -> Pick | None:
-    """That of `tiles`, or the one that serves a head dimension: the nearest one's of the table above it, if over half
-    of that."""
+    """That of `tiles`, or the sweep's of the nearest head dimension above, if that is less than twice as large."""
     if given := dict(tiles).get(kind):
         return given
     above = next((dim for dim in (64, 128, 256) if dim // 2 < head_dim <= dim), 0)
@@ -184,7 +185,7 @@ def _descriptors(of: Family, dtype: str) -> bool:
 
 
 def _tiles(of: Family, head_dim: int, dtype: str) -> tuple[int, int]:
-    """The largest that spill no registers, by `backends.triton.aot` on a strided pattern with a window and a sink."""
+    """The largest that spill nothing under any Triton, by `backends.triton.aot`, of strides, a window and a sink."""
     match of:
         case Family.CPU:
             return 64, 64
@@ -197,7 +198,7 @@ def _tiles(of: Family, head_dim: int, dtype: str) -> tuple[int, int]:
         case Family.AMPERE:
             return (128, 64) if head_dim <= 64 else (128, 32) if head_dim <= 128 else (64, 32)
         case Family.BLACKWELL if head_dim <= 64:
-            return 64, 64  # with 8 warps the assembler holds itself to 128 registers here, and spills
+            return 64, 64
         case Family.HOPPER | Family.BLACKWELL:
             return 128, 64
         case Family.CDNA:
@@ -213,20 +214,15 @@ def launch_shape(
     key_tile: int,
     *,
     light: bool = False,
-    asks: bool = False,
     tiles: Tiles = (),
 ) -> LaunchShape:
-    """Warps and stages for tiles of these sizes; `light`: as of `KernelPlan.light`; `asks`: pairs depend on inputs."""
+    """Warps and stages for tiles of these sizes; `light`: as of `KernelPlan.light`."""
     if picked := _picked_shape(target, Kind.FORWARD, head_dim, dtype, query_tile, key_tile, tiles):
         return picked
     shape = _shape(target, head_dim, dtype, query_tile, key_tile)
     # Two programs a multiprocessor where one of eight warps needs little more than half the registers: none spills.
-    if light and family(target) is Family.HOPPER and dtype != "float32" and head_dim <= 64 and shape.warps == 8:
-        return replace(shape, maxnreg=128)
-    # With four warps the assembler holds itself to 168 registers here, for three programs a multiprocessor, and spills.
-    if asks and family(target) is Family.BLACKWELL and dtype != "float32" and head_dim <= 64:
-        return replace(shape, maxnreg=255)
-    return shape
+    limited = light and family(target) is Family.HOPPER and dtype != "float32" and head_dim <= 64 and shape.warps == 8
+    return replace(shape, maxnreg=128) if limited else shape
 
 
 def _shape(target: str, head_dim: int, dtype: str, query_tile: int, key_tile: int) -> LaunchShape:
@@ -246,7 +242,8 @@ def _shape(target: str, head_dim: int, dtype: str, query_tile: int, key_tile: in
     if head_dim > VAST:
         rows_of_a_warp = 4
     warps = min(8, max(1, query_tile // rows_of_a_warp))
-    return LaunchShape(warps, stages, _descriptors(of, dtype))
+    crowded = of is Family.BLACKWELL and dtype != "float32" and head_dim <= 64
+    return LaunchShape(warps, stages, _descriptors(of, dtype), MOST_REGISTERS if crowded else None)
 
 
 def backward_tile_sizes(target: str, head_dim: int, dtype: str, tiles: Tiles = ()) -> tuple[int, int]:
@@ -288,7 +285,7 @@ def transposed_tile_sizes(target: str, head_dim: int, dtype: str, tiles: Tiles =
         case _ if head_dim > 128:
             return 32, 32
         case Family.AMPERE:
-            return 32, 64
+            return 16 if head_dim <= 64 else 32, 64
         case Family.HOPPER:
             return 64 if head_dim <= 64 else 32, 128
         case Family.BLACKWELL:
@@ -312,12 +309,16 @@ def backward_shape(
     if of is Family.CDNA:
         return LaunchShape(min(4, max(1, rows // 16)), 1, False)
     # The sums of keys and values want more threads a row but where the tensor cores take 64 rows of four warps.
-    wide = (of in (Family.AMPERE, Family.BLACKWELL) and head_dim > 64) or head_dim > 128
+    wide = of is Family.BLACKWELL or (of is Family.AMPERE and head_dim > 64) or head_dim > 128
     narrow = dtype == "float32" or (of_keys and wide)
     # Four warps even for few keys: they share the columns, which one warp could not hold beside two sums.
     fewest = 4 if of_keys else 1
     warps = min(8, max(fewest, rows // (4 if dtype == "float32" or head_dim > 128 else 8 if narrow else 16)))
-    return LaunchShape(warps, 2 if head_dim <= 128 else 1, _descriptors(of, dtype))
+    crowded = of is Family.BLACKWELL and dtype != "float32" and of_keys
+    # With two stages these spill under some release of Triton.
+    third = {Family.HOPPER: of_keys and head_dim <= 64, Family.AMPERE: not of_keys and head_dim > 64}
+    stages = 1 if head_dim > 128 else 3 if dtype != "float32" and third.get(of) else 2
+    return LaunchShape(warps, stages, _descriptors(of, dtype), MOST_REGISTERS if crowded else None)
 
 
 def cached_tile_sizes(target: str, head_dim: int, dtype: str, tiles: Tiles = ()) -> tuple[int, int]:
@@ -339,7 +340,8 @@ def cached_shape(
     """Warps and stages of a chunk's kernel: keys lie in two places, so there is no descriptor of them."""
     if picked := _picked_shape(target, Kind.CHUNK, head_dim, dtype, query_tile, key_tile, tiles):
         return picked
-    return replace(_shape(target, head_dim, dtype, query_tile, key_tile), tma=False)
+    shape = _shape(target, head_dim, dtype, query_tile, key_tile)
+    return replace(shape, stages=min(3, shape.stages), tma=False)
 
 
 def decode_tile_sizes(target: str, head_dim: int, dtype: str, tiles: Tiles = ()) -> tuple[int, int]:
@@ -372,14 +374,14 @@ def decode_shape(target: str, head_dim: int, dtype: str, rows: int, key_tile: in
     """Warps and stages of a decode kernel, which waits for keys and values: two programs a multiprocessor find room."""
     if picked := _picked_shape(target, Kind.DECODE, head_dim, dtype, rows, key_tile, tiles):
         return picked
-    if family(target) is Family.CDNA:
+    if family(target) in (Family.CDNA, Family.INTERPRETER):
         return LaunchShape(4, 1, False)
     if dtype == "float32":
         return LaunchShape(4 if head_dim <= 64 else 8, 2, False)
     room = shared_memory_bytes(target) // 2 - rows * (head_dim + key_tile) * 2 - 4096
     stages = 1 + room // (4 * key_tile * head_dim)
     few = head_dim <= 64 or (rows == 16 and head_dim <= VAST)
-    return LaunchShape(4 if few else 8, max(1, min(4, stages)), False)
+    return LaunchShape(4 if few else 8, max(1, min(4, stages)), False, MOST_REGISTERS)
 
 
 def decode_splits(target: str, processors: int, programs: int, iterations: int) -> int:

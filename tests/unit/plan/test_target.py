@@ -90,7 +90,6 @@ def test_small_tiles_get_few_warps(query_tile: int) -> None:
         ("cuda:90", 72, "bfloat16", 128, True, None),
         ("cuda:90", 64, "float32", 128, True, None),
         ("cuda:80", 64, "bfloat16", 128, True, None),
-        ("cuda:100", 64, "bfloat16", 128, True, None),
         ("hip:gfx942", 64, "bfloat16", 128, True, None),
     ],
 )
@@ -103,20 +102,28 @@ def test_registers_are_limited_for_light_programs_of_eight_warps_on_hopper(
     assert cached_shape(target, head_dim, dtype, query_tile, 64).maxnreg is None
 
 
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("target", GPUS)
+def test_kernels_may_have_all_registers_where_the_assembler_would_spare_some(target: str, head_dim: int) -> None:
+    """On Blackwell, and those of decoding on all GPUs that have a limit."""
+    kinds = {kind for kind in Kind if SHAPES[kind](target, head_dim, "bfloat16", 64, 64).maxnreg == 255}
+    ours = {Kind.DECODE} if target.startswith("cuda") else set()
+    if target == "cuda:100":
+        ours |= {Kind.FORWARD, Kind.CHUNK, Kind.GRAD_KEYS} if head_dim == 64 else {Kind.GRAD_KEYS}
+    assert kinds == ours
+    assert all(shape(target, head_dim, "float32", 64, 64).maxnreg is None for shape in SHAPES.values())
+    assert decode_shape("interpreter", head_dim, "float16", 16, 32).maxnreg is None
+
+
 @pytest.mark.parametrize(
-    ("target", "head_dim", "dtype", "asks", "limit"),
-    [
-        ("cuda:100", 64, "bfloat16", True, 255),
-        ("cuda:100", 64, "bfloat16", False, None),
-        ("cuda:100", 128, "bfloat16", True, None),
-        ("cuda:100", 64, "float32", True, None),
-        ("cuda:90", 64, "bfloat16", True, None),
-    ],
+    ("target", "kind", "head_dim"), [("cuda:90", Kind.GRAD_KEYS, 64), ("cuda:80", Kind.GRAD_QUERIES, 128)]
 )
-def test_kernels_that_ask_inputs_may_have_all_registers_on_blackwell(
-    target: str, head_dim: int, dtype: str, asks: bool, limit: int | None
-) -> None:
-    assert launch_shape(target, head_dim, dtype, 64, 64, asks=asks).maxnreg == limit
+def test_a_third_stage_where_two_spill(target: str, kind: Kind, head_dim: int) -> None:
+    tiles = TILES[kind](target, head_dim, "bfloat16")
+    assert SHAPES[kind](target, head_dim, "bfloat16", *tiles).stages == 3
+    others = {each: TILES[each](target, head_dim, "bfloat16") for each in (Kind.GRAD_QUERIES, Kind.GRAD_KEYS)}
+    assert [SHAPES[each](target, head_dim, "bfloat16", *tiles).stages for each, tiles in others.items()].count(2) == 1
+    assert SHAPES[kind](target, 256, "bfloat16", 64, 32).stages == 1
 
 
 TILES = {
