@@ -29,7 +29,7 @@ from sparsec.plan.target import (
     transposed_tile_sizes,
 )
 from sparsec.plan.verify import verified
-from sparsec.sema.model import ResolvedPattern
+from sparsec.sema.model import Documents, ResolvedPattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +298,7 @@ class Compilation:
     def backward(self) -> BackwardPlan:
         """The plan of the gradients; raises as `forward` does."""
         query_tile, key_tile = backward_tile_sizes(*self._sizes)
+        busy = self.pattern.score.per_pair or self.pattern.documents is not Documents.NONE
         with self.refusals():
             plan = self.lowered.plan_backward(
                 head_dim=self.head_dim,
@@ -305,7 +306,7 @@ class Compilation:
                 dtype=self.dtype,
                 query_tile=query_tile,
                 key_tile=key_tile,
-                transposed_tiles=transposed_tile_sizes(*self._sizes),
+                transposed_tiles=transposed_tile_sizes(*self._sizes, busy=busy),
                 gathers_columns=gathers_columns(self.target),
             )
         return replace(plan, forward=replace(plan.forward, tiles=self.tiles))

@@ -268,11 +268,11 @@ def backward_tile_sizes(target: str, head_dim: int, dtype: str, tiles: Tiles = (
     raise AssertionError(f"no tiles for {target}")
 
 
-def transposed_tile_sizes(target: str, head_dim: int, dtype: str, tiles: Tiles = ()) -> tuple[int, int]:
-    """(query_tile, key_tile) to plan the gradients of keys and values for, likewise.
-
-    Their kernels hold two sums of a key tile's size, so their query tiles are small.
-    """
+def transposed_tile_sizes(
+    target: str, head_dim: int, dtype: str, tiles: Tiles = (), *, busy: bool = False
+) -> tuple[int, int]:
+    """(query_tile, key_tile) to plan the gradients of keys and values for, likewise; `busy`: with documents or changed
+    scores. Their kernels hold two sums of a key tile's size, so their query tiles are small."""
     if picked := _picked_tiles(target, Kind.GRAD_KEYS, head_dim, dtype, tiles):
         return picked
     match family(target):
@@ -287,7 +287,7 @@ def transposed_tile_sizes(target: str, head_dim: int, dtype: str, tiles: Tiles =
         case Family.AMPERE:
             return 16 if head_dim <= 64 else 32, 64
         case Family.HOPPER:
-            return 64 if head_dim <= 64 else 32, 128
+            return 64 if head_dim <= 64 and not busy else 32, 128
         case Family.BLACKWELL:
             return 64, 64
         case Family.CDNA:

@@ -115,6 +115,11 @@ def test_kernels_may_have_all_registers_where_the_assembler_would_spare_some(tar
     assert decode_shape("interpreter", head_dim, "float16", 16, 32).maxnreg is None
 
 
+def test_documents_and_changed_scores_halve_a_query_tile_on_hopper() -> None:
+    assert transposed_tile_sizes("cuda:90", 64, "bfloat16") == (64, 128)
+    assert transposed_tile_sizes("cuda:90", 64, "bfloat16", busy=True) == (32, 128)
+
+
 @pytest.mark.parametrize(
     ("target", "kind", "head_dim"), [("cuda:90", Kind.GRAD_KEYS, 64), ("cuda:80", Kind.GRAD_QUERIES, 128)]
 )
