@@ -9,7 +9,16 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sparsec.backends.base import BackwardKernel, CachedKernel, ForwardKernel, Kernels, Lookup, MassKernel, no_kept
+from sparsec.backends.base import (
+    BackwardKernel,
+    CachedKernel,
+    ForwardKernel,
+    Kernels,
+    Lookup,
+    MassKernel,
+    no_kept,
+    no_mass,
+)
 from sparsec.backends.paged import PagedKernel
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.launch import LaunchPlan
@@ -79,6 +88,11 @@ class LoadedKernel:
     def paged_draws(self) -> DrawTables:
         """The draw tables of `paged`."""
         return DrawTables(self.paged.plan.chunks.lists)
+
+    @property
+    def weighs(self) -> bool:
+        """Whether there are kernels that give a mass without a cache."""
+        return self.kernels.make_mass is not no_mass
 
     @cached_property
     def mass(self) -> MassKernel:

@@ -30,6 +30,7 @@ from sparsec.backends.triton.programs import (
     of_chunks,
     of_few,
     of_keys,
+    of_masses,
     of_queries,
     of_rows,
 )
@@ -151,11 +152,12 @@ def compile_ahead_backward(
 
 
 def compile_ahead_cached(
-    source: str, chunks: CachedPlan, decode: CachedPlan, target: str, *, rows: int = 16, allow_tf32: bool = False
+    source: str, chunks: CachedPlan, decode: CachedPlan, target: str, *, rows: int = 16, masses: bool = False
 ) -> tuple[KernelArtefact, ...]:
-    """Builds every kernel of `source`, which `emit_triton_cached(chunks, decode)` gave; raises as `compile_ahead` does.
+    """Builds the kernels of `source`, which `emit_triton_cached(chunks, decode)` gave; raises as `compile_ahead` does.
 
     `rows`: of one decode program, 16, 32 or 64 (a launch takes as many as it has query rows and heads of a pack).
+    `masses`: those too that a call without `return_mass` does not launch.
     """
     gpu = _gpu_target(target)
     module, launch = load_module(source), CachedLaunch.of(chunks, decode)
@@ -164,19 +166,23 @@ def compile_ahead_cached(
         tiles, shape = (launched.query_tile, launched.key_tile), launch.chunk_shape(launched, target)
         gathers = any(hasattr(module, f"gather_attend_{m}") for m in range(len(launch.chunks.classes)))
         of_lists = gathers or hasattr(module, f"kept_attend_{n}")
-        request = _Request(launch.chunks, target, gpu, shape, tiles, allow_tf32, gathers=of_lists)
+        request = _Request(launch.chunks, target, gpu, shape, tiles, False, gathers=of_lists)
         programs = of_chunks(f"attend_{n}", launch, launched, target)
         built += _of_class(module, f"attend_{n}", launched, request, programs, _members(launch, launched, target))
         most = decode_rows(target, launch.few.widest, launch.few.dtype)
         built += _of_lists(module, f"kept_attend_{n}", replace(request, rows=most, gathers=gathers), programs)
+        if masses:
+            programs = of_masses(n, launched)
+            built += _of_class(module, f"mass_{n}", launched, request, programs, 1)
+            built += _of_lists(module, f"kept_mass_{n}", replace(request, rows=most), programs)
     for n, launched in enumerate(launch.few.classes):
         tiles, shape = (launched.query_tile, launched.key_tile), launch.decode_shape(launched, target, rows)
-        request = _Request(launch.few, target, gpu, shape, tiles, allow_tf32, rows=rows)
+        request = _Request(launch.few, target, gpu, shape, tiles, False, rows=rows)
         programs = of_few(f"decode_{n}", launch, launched, target)
         built += _of_class(module, f"decode_{n}", launched, request, programs, _members(launch, launched, target))
         built += _of_lists(module, f"kept_decode_{n}", request, programs)
     for name, each in of_caches(launch).items():
-        request = _Request(launch.chunks, target, gpu, PLAIN, (0, 0), allow_tf32, rows=STORE_ROWS)
+        request = _Request(launch.chunks, target, gpu, PLAIN, (0, 0), False, rows=STORE_ROWS)
         built.append(_compile(getattr(module, name), request, each))
     return tuple(built)
 
@@ -278,7 +284,9 @@ def _compile(kernel: Any, request: _Request, programs: Programs) -> KernelArtefa
     pointers |= dict.fromkeys(("keys", "values"), element) | dict.fromkeys(("parts", "part_logs"), "fp32")
     pointers |= dict.fromkeys(("table", "spans", "document_tiles", "members", "head_splits"), "i32")
     pointers |= dict.fromkeys(("visits", "listing", "starts", "listed"), "i32")
-    pointers |= dict.fromkeys(("lengths", "counts", "places", "kept_entries", "kept_lists", "wanted"), "i32")
+    pointers |= dict.fromkeys(
+        ("lengths", "counts", "places", "mass_groups", "kept_entries", "kept_lists", "wanted"), "i32"
+    )
     pointers |= dict.fromkeys(("kept_keys", "kept_values"), element) | dict.fromkeys(("tiles_out", "tiles_lse"), "fp32")
     for modifier in modifiers_of(plan):
         pointers |= dict.fromkeys(dict(modifier.tables), "fp32")

@@ -14,9 +14,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparsec.backends.base import Cached, Lookup
+from sparsec.backends.base import Cached, KeyMass, Lookup
 from sparsec.backends.triton.asking import find_visits
-from sparsec.backends.triton.cached_entries import ClassKernels, Entries, Parts, most_tiles
+from sparsec.backends.triton.cached_entries import ClassKernels, Entries, Parts, most_tiles, processors_of
+from sparsec.backends.triton.cached_mass import MassKernels
 from sparsec.backends.triton.call import aligned_tensor, as_dtype, bias_arguments, strides, with_rows
 from sparsec.backends.triton.emit_cached import emit_triton_cached
 from sparsec.backends.triton.kernel import (
@@ -48,12 +49,14 @@ class TritonCached:
     emit: Callable[[], str]
     allow_tf32: bool = False
     entries: PerDevice[Entries] = field(init=False, repr=False, compare=False)
+    masses: PerDevice[MassKernels] = field(init=False, repr=False, compare=False)
     replays: Replays = field(default_factory=Replays, init=False, repr=False, compare=False)
     advances: ClassVar[bool] = False
-    weighs: ClassVar[bool] = False
+    weighs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "entries", PerDevice(self._entries_on))
+        object.__setattr__(self, "masses", PerDevice(self._masses_on))
 
     @classmethod
     def of(cls, chunk_plan: CachedPlan, decode_plan: CachedPlan, *, allow_tf32: bool = False) -> TritonCached:
@@ -91,7 +94,8 @@ class TritonCached:
         few = q.shape[2] <= DECODE_ROWS
         counts, key = self._counts(q, cache, few), None
         given, held = (q, k, v, counts, *lists, *(() if sink is None else (sink,))), _held(self.replays, cache)
-        if held.layouts is not None and store and not inputs and key_bias is None and cache.kept is None:
+        plain = not inputs and key_bias is None and cache.kept is None and cache.mass is None
+        if held.layouts is not None and store and plain:
             key = key_of(given, held.layouts, scale)
             if (found := self.replays.run(key, given, held)) is not None:
                 return as_dtype(found[0], q.dtype), found[1]
@@ -112,6 +116,8 @@ class TritonCached:
         call = _Call(entries, shared, q, cache, lists, inputs, _apart(inputs, key_bias, plan.kv_heads), recorded)
         _append(entries, shared, k, cache)
         made, kept = self._decode(call) if few else self._chunk(call)
+        if cache.mass is not None:
+            self._weigh(call, cache.mass)
         if store:
             _store(entries, shared, k, recorded)
         if recorded is not None and key is not None:
@@ -180,6 +186,19 @@ class TritonCached:
             launch(entries.merge, batch * heads * rows, {**given, "head_splits": by_head}, call.recorded)
         return made, kept
 
+    def _weigh(self, call: _Call, mass: KeyMass) -> None:
+        plan, q, cache = self.plan.chunks, call.q, call.cache
+        asked = [True] * plan.kv_heads if mass.groups is None else mass.groups.tolist()
+        groups = call.entries.numbers(("mass", *asked), lambda: list(map(int, asked)))
+        tables = with_lists(plan.classes, call.lists)
+        of_classes = [
+            (_draws(own), most_tiles(q.shape[2], launched.query_tile))
+            for own, launched in zip(tables, plan.classes, strict=True)
+        ]
+        given = {**call.given, **input_arguments(plan, call.inputs)}
+        room = 0 if cache.kept is None else len(cache.kept.keys)
+        self.masses.on(q.device).add(mass, groups, given, of_classes, q, cache.reach, room)
+
     def store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
         check_runs_triton(k.device)
         if k.numel() == 0:
@@ -193,6 +212,12 @@ class TritonCached:
         check_runs_triton(device)
         fixed = constants(self.plan.chunks, self.allow_tf32, device)
         return Entries.of(self.plan, load_module(self.source), device, target_of(device), fixed)
+
+    def _masses_on(self, device: torch.device) -> MassKernels:
+        fixed = constants(self.plan.chunks, self.allow_tf32, device)
+        return MassKernels.of(
+            self.plan, load_module(self.source), device, target_of(device), processors_of(device), fixed
+        )
 
 
 @dataclass(frozen=True, slots=True)

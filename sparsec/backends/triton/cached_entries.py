@@ -118,7 +118,7 @@ class Entries:
             KernelEntry(module.merge, device, PLAIN, {"PARTS": MERGED}),
             KernelEntry(module.store, device, PLAIN, store),
             None if plan.kept is None else _append(plan.kept, module, device),
-            lru_cache(maxsize=64)(partial(_parts, plan, decode, target, _processors(device))),
+            lru_cache(maxsize=64)(partial(_parts, plan, decode, target, processors_of(device))),
         )
 
 
@@ -251,6 +251,6 @@ def _iterations(group: tuple[Region, ...], slots: int, key_tile: int) -> int:
     return tiles
 
 
-def _processors(device: torch.device) -> int:
+def processors_of(device: torch.device) -> int:
     """Multiprocessors."""
     return 1 if device.type == "cpu" else torch.cuda.get_device_properties(device).multi_processor_count

@@ -96,6 +96,14 @@ def of_chunks(name: str, launch: CachedLaunch, of: LaunchClass, target: str) -> 
     }
 
 
+def of_masses(n: int, of: LaunchClass) -> dict[str, Programs]:
+    """Over a cache, those of class n that add the mass of keys."""
+    numbers = {"tiles": _touched(of.query_tile), "visits_row": _visited(of)}
+    each = Programs(f"batch * {len(of.table)} * splits", numbers, {"table": of.table})
+    name = f"mass_{n}"
+    return dict.fromkeys((name, GATHERED.format(name), KEPT.format(name)), each)
+
+
 def of_few(name: str, launch: CachedLaunch, of: LaunchClass, target: str) -> dict[str, Programs]:
     """Over a cache, those of few queries."""
     packed, tiles = _packed(launch, of, target), _touched(of.query_tile)

@@ -24,6 +24,7 @@ _SCRATCH = ("global_scratch", "profile_scratch")
 """What Triton adds to the arguments, in its order; a version may have the first alone."""
 _NUMBERS = {"batches": "batch", "scale_log2": "scale * 1.4426950408889634f"}
 _NUMBERS |= {name: name for name in ("nq", "nk", "q0", "slots", "splits", "entries")}
+_NUMBERS |= {"mass_keys": "nk"}
 _DESCRIBED = {
     "q": "the queries [batch, heads, nq, D]",
     "k": "the keys [batch, kv_heads, nk, D]",
@@ -37,6 +38,7 @@ _DESCRIBED = {
     "grad_k": "the gradient of k, dense",
     "grad_v": "the gradient of v, dense",
     "mass": "float [batch, heads, nk], zeros before",
+    "mass_groups": "int32 [kv_heads]: 0 where no mass is asked for",
     "sink": "float [heads]: the learned sink",
     "sink_parts": "float [batch, heads, tiles]: what the sink's gradient is the sum of",
     "bias": "float: the key bias",

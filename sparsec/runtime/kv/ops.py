@@ -113,7 +113,8 @@ def attend_now(
         if cache.marks:
             remember(declared, inputs, cache.marks, cache.lengths, cache.counted(new))
             said = recalled(declared, inputs, cache.marks, reach)
-    if new > 1 and told and min(given) == new and not state[0].any() and not recorded:
+    weighs = cache.mass is None or loaded.weighs
+    if new > 1 and told and min(given) == new and weighs and not state[0].any() and not recorded:
         # Empty sequences, and all tokens theirs: the forward kernel serves, which is faster.
         out, lse = _first(loaded, q, k, v, sink, inputs, scale, cache.mass)
         kernel.store(k, v, cache)

@@ -92,3 +92,18 @@ def store_merged(sums, weight, out, absent, CHUNKS: tl.constexpr):
             tl.store(out + column, result, mask=column < CHUNKS[n][2])
         else:
             tl.store(out + column, result)
+
+
+@triton.jit
+def log_sums_of(lse, present):
+    """Base-2 log-sum-exps; infinity for a row that is not there or sees no key, so that it gives no weight."""
+    found = tl.load(lse, mask=present, other=float("-inf"))
+    return tl.where(found == float("-inf"), float("inf"), found * 1.4426950408889634)
+
+
+@triton.jit
+def add_mass(mass, position, sums, there):
+    """Adds to what the program itself has added before, maybe by other threads."""
+    tl.debug_barrier()
+    at = mass + position
+    tl.store(at, tl.load(at, mask=there, other=0.0) + sums, mask=there)
