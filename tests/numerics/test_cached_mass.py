@@ -107,10 +107,3 @@ def test_it_is_the_same_whatever_the_number_of_threads() -> None:
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
-
-
-def test_it_is_refused_where_the_kernels_do_not_give_it() -> None:
-    attn = sparsec.compile("pattern p { causal attend window(4) }", heads=2, kv_heads=2, head_dim=16, target="triton")
-    qkv = [torch.randn(1, 2, 3, 16) for _ in range(3)]
-    with pytest.raises(sparsec.CallError, match="expected no return_mass with a cache for these kernels"):
-        attn(*qkv, cache=attn.new_cache(1, 20), return_mass=True)

@@ -14,16 +14,18 @@ from sparsec.backends.base import KEPT, PARTS, Builder, FolderKernels, Kernels
 from sparsec.backends.built import Built, KernelRecord
 from sparsec.backends.cpu import processor
 from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward, emit_cpp_mass
-from sparsec.backends.cpu.emit_cached import emit_cpp_cached
+from sparsec.backends.cpu.emit_cached import emit_cpp_cached, emit_cpp_cached_mass
 from sparsec.backends.cpu.header import HEADER, header
 from sparsec.pipeline import Compilation
-from sparsec.plan.launch import Launches
+from sparsec.plan.launch import CachedLaunch, Launches
 
 if TYPE_CHECKING:
     import torch
 
 _OF_LISTS = f"sparsec_{KEPT}"
 """What the entry points of a folder's kernels over lists of kept keys begin with."""
+_MASSES = ("mass", "cached_mass", f"{KEPT}_mass")
+"""Libraries of masses of keys, one beside each of the gradients and of the kernels over a cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,13 @@ class CpuBackend:
         entries = {
             "cached": NAMES,
             KEPT: tuple(f"{KEPT}_{name}" for name in NAMES_WITH_LISTS),
+            "cached_mass": ("add_mass",),
+            f"{KEPT}_mass": (f"{KEPT}_add_mass",),
+        }
+        masses: dict[str, tuple[str, Callable[[], str]]] = {
+            "backward": ("mass", lambda: emit_cpp_mass(compilation.backward)),
+            "cached": ("cached_mass", lambda: emit_cpp_cached_mass(*compilation.cached)),
+            KEPT: (f"{KEPT}_mass", lambda: emit_cpp_cached_mass(*compilation.kept, symbol=_OF_LISTS)),
         }
         level = compilation.target.partition(":")[2] or kernel.NATIVE
         files: dict[str, bytes] = {}
@@ -83,8 +92,9 @@ class CpuBackend:
         for part, source in self.sources(compilation, parts).items():
             progress(part)
             texts = {part: source}
-            if part == "backward":
-                texts["mass"] = emit_cpp_mass(compilation.backward)
+            if part in masses:
+                of_mass, emit = masses[part]
+                texts[of_mass] = emit()
             for name, text in texts.items():
                 library = kernel.compile_shared(text, processor=level)
                 files |= {f"{name}.cpp": text.encode(), f"{name}.so": library.read_bytes()}
@@ -102,14 +112,23 @@ class CpuBackend:
         from sparsec.backends.cpu.kernel import CpuKernel
         from sparsec.backends.cpu.mass import CpuMass
 
-        library = {part: folder / name for part in (*PARTS, "mass", KEPT) if (name := f"{part}.so") in files}
-        backward, cached, kept = launches.backward, launches.cached, launches.kept
+        parts = (*PARTS, KEPT, *_MASSES)
+        library = {part: folder / name for part in parts if (name := f"{part}.so") in files}
+        backward = launches.backward
+
+        def over_cache(part: str, plan: CachedLaunch | None, symbol: str = "sparsec") -> CpuCached | None:
+            if plan is None:
+                return None
+            return CpuCached.load(
+                plan, files[f"{part}.cpp"].decode(), library[part], library.get(f"{part}_mass"), symbol
+            )
+
         return FolderKernels(
             CpuKernel.load(launches.forward, files["forward.cpp"].decode(), library["forward"]),
             None if backward is None else CpuBackward.load(backward, library["backward"]),
-            None if cached is None else CpuCached.load(cached, files["cached.cpp"].decode(), library["cached"]),
+            over_cache("cached", launches.cached),
             None if backward is None else CpuMass.load(backward.forward, library["mass"]),
-            None if kept is None else CpuCached.load(kept, files[f"{KEPT}.cpp"].decode(), library[KEPT], _OF_LISTS),
+            over_cache(KEPT, launches.kept, _OF_LISTS),
         )
 
 

@@ -83,11 +83,12 @@ class CpuCached:
         return build_cached(((chunks, rows),))[0]
 
     @staticmethod
-    def load(plan: CachedLaunch, source: str, library: Path, symbol: str = "sparsec") -> CpuCached:
-        """The kernels from a library that `compile_shared(source)` made, `source` being what `plan` launches; its entry
-        points begin with `symbol`."""
-        loaded = open_library(library)
-        return _kernel(plan, source, lambda: loaded, symbol)
+    def load(plan: CachedLaunch, source: str, library: Path, mass: Path | None, symbol: str = "sparsec") -> CpuCached:
+        """The kernels from a library that `compile_shared(source)` made, `source` being what `plan` launches, and from
+        that of their mass of keys, if there is one; the entry points begin with `symbol`."""
+        loaded, of_mass = open_library(library), None if mass is None else open_library(mass)
+        add_mass = None if of_mass is None else lambda: of_mass[f"{symbol}_add_mass"]
+        return _kernel(plan, source, lambda: loaded, symbol, add_mass)
 
     def build(self) -> None:
         self.entries()

@@ -67,9 +67,8 @@ def profile(
     are found when it ends. After it new special and punctuation tokens stay and the latest keys slide. A new token that
     is neither may be frequent: after each call the frequent keys of a group are those with the most attention of its
     queries since the prompt began, of the keys that were frequent before and the new ones; one that is still among the
-    latest keys stays in the choice. On targets whose kernels give no mass of keys over a cache they stay those of the
-    prompt. Keys that a policy drops are seen no more, and their memory is given back. Without a cache the model is
-    dense.
+    latest keys stays in the choice. Keys that a policy drops are seen no more, and their memory is given back. Without
+    a cache the model is dense.
 
     Layer by layer the kernels give log-sum-exps and the mass of keys: memory is that of one layer's attention, and no
     matrix of queries and keys is made. Raises CallError, and BuildError if the compiler fails.

@@ -40,9 +40,11 @@ def plans(heads: int, head_dim: int, target: str, score: m.Score | None = None) 
     return chunks, decode
 
 
-def built(head_dim: int, target: str, score: m.Score | None = None) -> dict[str, KernelArtefact]:
+def built(
+    head_dim: int, target: str, score: m.Score | None = None, *, masses: bool = False
+) -> dict[str, KernelArtefact]:
     chunks, decode = plans(8, head_dim, target, score)
-    artefacts = compile_ahead_cached(emit_triton_cached(chunks, decode), chunks, decode, target)
+    artefacts = compile_ahead_cached(emit_triton_cached(chunks, decode), chunks, decode, target, masses=masses)
     for artefact in artefacts:
         assert_fit(artefact)
     return {artefact.name: artefact for artefact in artefacts}
@@ -50,9 +52,9 @@ def built(head_dim: int, target: str, score: m.Score | None = None) -> dict[str,
 
 @pytest.mark.parametrize(("target", "head_dim"), [("cuda:80", 128), ("hip:gfx942", 64)])
 def test_builds_without_a_gpu(target: str, head_dim: int) -> None:
-    found = built(head_dim, target)
-    assert list(found) == ["attend_0", "decode_0", "merge", "store"]
-    assert all(found[name].tensor_core >= 16 for name in ("attend_0", "decode_0"))
+    found = built(head_dim, target, masses=True)
+    assert list(found) == ["attend_0", "mass_0", "decode_0", "merge", "store"]
+    assert all(found[name].tensor_core >= 16 for name in ("attend_0", "mass_0", "decode_0"))
 
 
 def test_keys_of_the_cache_and_of_the_call_are_loaded_asynchronously_16_bytes_at_a_time() -> None:
@@ -106,8 +108,10 @@ def test_kernels_over_lists_of_kept_keys(target: str, head_dim: int) -> None:
     term = m.Intersection((m.Causal(), m.Input(0)))
     pattern = m.ResolvedPattern(8, 2, (term,) * 8, 64, (MARKS,), m.Documents.NONE, m.Score())
     chunks, decode = Compilation(Lowered(pattern), head_dim, head_dim, "bfloat16", target).kept
-    artefacts = compile_ahead_cached(emit_triton_cached(chunks, decode), chunks, decode, target)
-    assert [artefact.name for artefact in artefacts] == ["kept_attend_0", "kept_decode_0", "merge", "store", "append"]
+    masses = target == "cuda:90"
+    artefacts = compile_ahead_cached(emit_triton_cached(chunks, decode), chunks, decode, target, masses=masses)
+    of_lists = ["kept_attend_0", *["kept_mass_0"] * masses, "kept_decode_0"]
+    assert [artefact.name for artefact in artefacts] == [*of_lists, "merge", "store", "append"]
     for artefact in artefacts:
         assert_fit(artefact)
         assert artefact.tensor_core > 0 or artefact.name in ("merge", "store", "append")

@@ -43,6 +43,7 @@ GPU_TEXT = (
     "pattern p { heads 4 kv 2  block 16  causal  learned_sink  attend sink(4) | window(20) | stride(3b, phase = -g) }"
 )
 TOKENS = 100
+PARTS_AND_MASSES = ("forward", "cached", "cached_mass", "backward", "mass")
 
 
 def written(folder: Path, text: str = TEXT, **changed: object) -> Path:
@@ -57,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def used(attn: SparseAttention) -> list[Tensor]:
-    """Output, LSE, mass, gradients, and what a cache in chunks gives."""
+    """Output, LSE, mass, gradients, and what a cache in chunks gives: masses, outputs and LSE."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn((2, heads, TOKENS, 16), generator=generator).requires_grad_() for heads in (4, 2, 2))
     assert attn.sink is not None
@@ -68,9 +69,10 @@ def used(attn: SparseAttention) -> list[Tensor]:
     with torch.no_grad(), pytest.warns(UserWarning, match="a later query may draw any block"):
         cache = attn.new_cache(2, TOKENS)
     for first, last in pairwise((0, 37, 38, 41, 90, TOKENS)):
-        chunks.append(attn(*(t.detach()[:, :, first:last] for t in (q, k, v)), cache=cache, return_lse=True))
-    cached_out, cached_lse = (torch.cat(parts, 2) for parts in zip(*chunks, strict=True))
-    return [out.detach(), lse.detach(), mass, *gradients, cached_out, cached_lse]
+        new = (t.detach()[:, :, first:last] for t in (q, k, v))
+        chunks.append(attn(*new, cache=cache, return_lse=True, return_mass=True))
+    outs, lses, masses = zip(*chunks, strict=True)
+    return [out.detach(), lse.detach(), mass, *gradients, *masses, torch.cat(outs, 2), torch.cat(lses, 2)]
 
 
 def flops(attn: SparseAttention) -> int:
@@ -121,10 +123,11 @@ def test_layouts_survive_json(example: str) -> None:
 def test_the_manifest_lists_every_kernel_and_file(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     assert [kernel["name"] for kernel in manifest["kernels"]] == [
-        f"sparsec_{name}" for name in ("forward", "attend_chunk", "attend_rows", "store", "backward", "mass")
+        f"sparsec_{name}"
+        for name in ("forward", "attend_chunk", "attend_rows", "store", "add_mass", "backward", "mass")
     ]
     assert {path.name for path in folder.iterdir()} == {"manifest.json", *manifest["files"]}
-    names = {f"{part}.{kind}" for part in ("forward", "cached", "backward", "mass") for kind in ("cpp", "so")}
+    names = {f"{part}.{kind}" for part in PARTS_AND_MASSES for kind in ("cpp", "so")}
     assert set(manifest["files"]) == {"layout.json", "kernels.h", *names}
 
 
@@ -215,6 +218,18 @@ def test_a_manifest_without_what_newer_ones_add_is_read(folder: Path, tmp_path: 
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
 
 
+def test_a_folder_without_the_mass_of_a_cache_is_read(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    _told(lambda manifest: manifest["files"].pop("cached_mass.so"))(copy)  # type: ignore[attr-defined]
+    attn, qkv = load_compiled(copy), [torch.ones(1, heads, 5, 16) for heads in (4, 2, 2)]
+    with pytest.warns(UserWarning, match="a later query may draw any block"):
+        cache = attn.new_cache(1, 20)
+    with torch.no_grad():
+        with pytest.raises(CallError, match="expected no return_mass with a cache for these kernels"):
+            attn(*qkv, cache=cache, return_mass=True)
+        assert attn(*qkv, cache=cache).isfinite().all()
+
+
 @pytest.mark.parametrize("target", ["cpu", "cuda:90"])
 def test_launch_plans_survive_json(target: str) -> None:
     plans = Request(sparsec.parse(TEXT).pattern().lowered(), 96, 96, torch.bfloat16).compilation(target)
@@ -266,8 +281,9 @@ def used(attn):
     out, lse, mass = attn(q, k, v, return_lse=True, return_mass=True)
     gradients = torch.autograd.grad(out.sin().sum() + lse.cos().sum(), (q, k, v, attn.sink))
     cache = attn.new_cache(1, 60, device="cpu")
-    chunks = [attn(*(t.detach()[:, :, a:b] for t in (q, k, v)), cache=cache) for a, b in ((0, 30), (30, 57), (57, 60))]
-    return out, lse, *gradients, torch.cat(chunks, 2)
+    new = ([t.detach()[:, :, a:b] for t in (q, k, v)] for a, b in ((0, 30), (30, 57), (57, 60)))
+    chunks, masses = zip(*(attn(*each, cache=cache, return_mass=True) for each in new))
+    return out, lse, *gradients, *masses, torch.cat(chunks, 2)
 
 for ours, theirs in zip(used(loaded), used(exact), strict=True):
     torch.testing.assert_close(ours, theirs, atol=4e-3 * (1.0 + theirs.abs().max().item()), rtol=0.0)

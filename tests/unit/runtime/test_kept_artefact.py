@@ -47,7 +47,7 @@ def test_launch_plans_survive_json(target: str) -> None:
 
 
 def steps(attn: SparseAttention, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """What a cache that drops keys gives before that and afterwards, and how many it then has in lists."""
+    """What a cache that drops keys gives before that and afterwards, with masses, and how many it then has in lists."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn((2, heads, 60, 16), generator=generator).to(dtype) for heads in (4, 2, 2))
     marks = torch.rand((2, 2, 60), generator=generator) < 0.5
@@ -56,7 +56,8 @@ def steps(attn: SparseAttention, dtype: torch.dtype = torch.float32) -> list[Ten
     found = []
     for first, last in ((0, 30), (30, 50), (50, 51)):
         given = {input_.name: marks[..., first:last] for input_ in attn.inputs}
-        found.append(attn(*(t[:, :, first:last] for t in (q, k, v)), cache=cache, inputs=given))
+        new = (t[:, :, first:last] for t in (q, k, v))
+        found += attn(*new, cache=cache, inputs=given, return_mass=True)
         if first == 0:
             cache.keep("kept", marks[..., :30] & (torch.rand((2, 2, 30), generator=generator) < 0.5))
     assert cache.kept is not None
@@ -67,9 +68,13 @@ def test_a_folder_drops_keys_as_the_compiled_module_does(tmp_path: Path) -> None
     folder = written(tmp_path / "p", "cpu", "float32")
     manifest = json.loads((folder / "manifest.json").read_text())
     entries = [kernel["name"] for kernel in manifest["kernels"] if "kept" in kernel["name"]]
-    assert entries == [f"sparsec_kept_{name}" for name in ("attend_chunk", "attend_rows", "store", "append")]
+    assert entries == [
+        f"sparsec_kept_{name}" for name in ("attend_chunk", "attend_rows", "store", "append", "add_mass")
+    ]
     found, expected = (steps(each) for each in (load_compiled(folder), sparsec.compile(MARKED_TEXT, head_dim=16)))
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+    for ours, theirs in zip(found[:2], expected[:2], strict=True):  # the folder's mass is that of a cache here too
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0.0)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found[2:], expected[2:], strict=True))
 
 
 MARKED_IN_THE_INTERPRETER = """
