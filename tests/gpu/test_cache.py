@@ -74,6 +74,22 @@ def test_walk(name: str, head_dim: int, dtype: torch.dtype) -> None:
     torch.testing.assert_close(torch.cat(sums, 2), lse, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:the cache keeps every key")
+@pytest.mark.parametrize("name", SOURCES)
+@torch.no_grad()
+def test_masses(name: str) -> None:
+    """Those of all calls are those of one pass, and two runs give the same bits."""
+    attn, call = made(name, 64, torch.float32), drawn(BOUNDS[-1], 64, torch.float32)
+    whole = attn(*call, return_mass=True)[1]
+    cache, found = attn.new_cache(2, BOUNDS[-1]), torch.zeros_like(whole)
+    for first, last in pairwise(BOUNDS):
+        new, twin = [t[:, :, first:last] for t in call], cache.fork()
+        mass = attn(*new, cache=cache, return_mass=True)[1]
+        assert torch.equal(mass, attn(*new, cache=twin, return_mass=True)[1])
+        found[..., :last] += mass
+    torch.testing.assert_close(found, whole, rtol=1e-3, atol=1e-3)
+
+
 @torch.no_grad()
 def test_padded_rows() -> None:
     attn, (q, k, v) = made("s2", 64, torch.bfloat16), drawn(300, 64, torch.bfloat16)

@@ -55,6 +55,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "Triton bias": BIASED,
     "Triton exact": ("tests/numerics/test_triton_functions.py",),
     "Triton inputs": ("tests/numerics/test_triton_inputs.py",),
+    "Triton cached mass": ("tests/numerics/test_triton_cached_mass.py",),
     "Triton cached inputs": ("tests/numerics/test_triton_inputs_cached.py",),
     "Triton kept": ("tests/numerics/test_triton_kept.py",),
 }

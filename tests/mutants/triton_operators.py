@@ -98,6 +98,14 @@ CACHED_INPUTS = _of(
     ("listed keys of the cache from the call", "cached_gather.py.jinja", "old = key < length", "old = key < 0"),
 )  # fmt: skip
 
+CACHED_MASS = _of(
+    "Triton cached mass",
+    ("mass of a tile by every program", "cached_mass.py.jinja", "(alone | (tile % splits == split))", "(tile >= 0)"),
+    ("mass of an entry in its spot's place", "cached_mass.py.jinja", "add_mass(mass_at, position, sums, ",
+     "add_mass(mass_at, spot, sums, "),
+    ("mass in place of what was there", f"{KERNELS}/cached.py", "tl.load(at, mask=there, other=0.0) + sums", "sums"),
+)  # fmt: skip
+
 KEPT = _of(
     "Triton kept",
     ("new keys in the first sequence's lists", "cached_kept.py.jinja", "kept_lists + program * 3",
@@ -109,5 +117,5 @@ KEPT = _of(
 
 OPERATORS = (
     *(*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *UNSEEN),
-    *(*INPUTS, *COLUMNS, *BIAS, *CACHED_INPUTS, *KEPT),
+    *(*INPUTS, *COLUMNS, *BIAS, *CACHED_INPUTS, *CACHED_MASS, *KEPT),
 )
