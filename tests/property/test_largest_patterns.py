@@ -31,9 +31,9 @@ from sparsec.testing.tiles import check_tiles
 
 STEPS = 6_000_000
 """What making one plan, or printing it, may take."""
-LENGTH = 1_250_000
+LENGTH = 1_400_000
 """Characters, at most, of one kernel's source; of one for heads of many kinds MANY_KINDS."""
-MANY_KINDS = 8_500_000
+MANY_KINDS = 9_500_000
 DRAWN = wanted(12, at_night=400)
 PRIMES = [n for n in range(67, 1200) if all(n % d for d in range(2, n))]
 

@@ -41,7 +41,7 @@ def test_a_kernel_of_chunks_and_one_of_decoding_a_class_then_those_of_all() -> N
     source = emit_triton_cached(chunks, decode)
     names = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
     kernels = [f"{name}_{n}{end}" for name in ("attend", "decode") for n in (0, 1) for end in ("_tile", "")]
-    assert names[-14:] == ["slot_0", "slot_1", *kernels, "merge", "kept_0", "kept_1", "store"]
+    assert names[-16:] == ["slot_0", "slot_1", *kernels, "merge", "mass_0", "mass_1", "kept_0", "kept_1", "store"]
     assert source == emit_triton_cached(chunks, decode)
     view = cached_view(chunks, decode)
     assert [kernel.slot.wide for kernel in view.attend] == [True, False]
