@@ -98,7 +98,7 @@ MERGE = _of(
 PAGES = _of(
     "dead pages",
     "plan/kv/pages",
-    ("a page dead a key early", "x.at_most(end, needed_from(", "x.at_most(x.sub(end, Int(1)), needed_from("),
+    ("a page dead a key early", "x.at_most(end, needed_within(", "x.at_most(x.sub(end, Int(1)), needed_within("),
 )  # fmt: skip
 
 OPERATORS = (*LIVENESS, *LAYOUT, *PLAN, *CACHE, *KEEP, *MERGE, *PAGES)

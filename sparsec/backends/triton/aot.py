@@ -6,8 +6,6 @@ Invariant: nothing here asks for a driver or a device; the same source, plan and
 from __future__ import annotations
 
 import re
-import subprocess
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from sparsec.backends.built import LaunchRecord
 from sparsec.backends.triton.kernel import load_module
 from sparsec.backends.triton.launches import FP_FUSION
 from sparsec.backends.triton.lookups import ELEMENTS
+from sparsec.backends.triton.machine_code import AheadOfTimeError, amd_code, nvidia_code
 from sparsec.backends.triton.modifiers import modifiers_of
 from sparsec.backends.triton.programs import (
     Programs,
@@ -35,7 +34,6 @@ from sparsec.backends.triton.programs import (
     of_rows,
 )
 from sparsec.backends.triton.record import launch_of
-from sparsec.diagnostics.model import SparsecError
 from sparsec.ir.bands.band import Asks
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.kv.cached import CachedPlan
@@ -44,6 +42,7 @@ from sparsec.plan.list_shapes import gather_rows, gather_shape, kept_shape
 from sparsec.plan.target import (
     MERGED,
     PLAIN,
+    REQUESTS,
     STORE_ROWS,
     SUM_ROWS,
     WALKED_TILES,
@@ -100,10 +99,6 @@ class KernelFindings:
 
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-
-
-class AheadOfTimeError(SparsecError):
-    """Triton or its assembler refused a kernel."""
 
 
 def compile_ahead(
@@ -184,6 +179,23 @@ def compile_ahead_cached(
     for name, each in of_caches(launch).items():
         request = _Request(launch.chunks, target, gpu, PLAIN, (0, 0), False, rows=STORE_ROWS)
         built.append(_compile(getattr(module, name), request, each))
+    return tuple(built)
+
+
+def compile_ahead_paged(
+    source: str, launch: CachedLaunch, target: str, *, page_size: int = 16, rows: int = 16
+) -> tuple[KernelArtefact, ...]:
+    """Builds every kernel of a `TritonPaged`, by its source and plan; raises as `compile_ahead` does."""
+    gpu, module, built = _gpu_target(target), load_module(source), []
+    for n, of in enumerate(launch.chunks.classes):
+        shape = launch.chunk_shape(of, target)
+        request = _Request(launch.chunks, target, gpu, shape, (of.query_tile, of.key_tile), False, page_size=page_size)
+        built.append(_compile(getattr(module, f"attend_{n}"), request, None))
+    for n, of in enumerate(launch.few.classes):
+        shape, tiles = launch.decode_shape(of, target, rows), (of.query_tile, of.key_tile)
+        request = _Request(launch.few, target, gpu, shape, tiles, False, rows=rows, page_size=page_size)
+        built.append(_compile(getattr(module, f"decode_{n}"), request, None))
+    built.append(_compile(module.merge, _Request(launch.few, target, gpu, PLAIN, (0, 0), False), None))
     return tuple(built)
 
 
@@ -272,9 +284,11 @@ class _Request:
     gathers: bool = False
     rows: int = SUM_ROWS
     keys: int = 0
+    page_size: int = 0
 
 
-def _compile(kernel: Any, request: _Request, programs: Programs) -> KernelArtefact:
+def _compile(kernel: Any, request: _Request, programs: Programs | None) -> KernelArtefact:
+    """`programs`: None of a kernel that no folder holds."""
     plan, target, gpu, shape = request.plan, request.target, request.gpu, request.shape
     element = _ELEMENTS[plan.dtype]
     pointers = dict.fromkeys(("q", "k", "v", "g"), element)
@@ -283,7 +297,7 @@ def _compile(kernel: Any, request: _Request, programs: Programs) -> KernelArtefa
     pointers |= dict.fromkeys(("lse", "log_sum", "delta", "sink", "sink_parts", "mass", "bias", "grad_bias"), "fp32")
     pointers |= dict.fromkeys(("keys", "values"), element) | dict.fromkeys(("parts", "part_logs"), "fp32")
     pointers |= dict.fromkeys(("table", "spans", "document_tiles", "members", "head_splits"), "i32")
-    pointers |= dict.fromkeys(("visits", "listing", "starts", "listed"), "i32")
+    pointers |= dict.fromkeys(("visits", "listing", "starts", "listed", "page_table"), "i32")
     pointers |= dict.fromkeys(
         ("lengths", "counts", "places", "mass_groups", "kept_entries", "kept_lists", "wanted"), "i32"
     )
@@ -318,6 +332,8 @@ def _compile(kernel: Any, request: _Request, programs: Programs) -> KernelArtefa
         "PARTS": MERGED,
         "KEYS": request.keys,
         "WALK": WALKED_TILES,
+        "PAGE": request.page_size,
+        "REQUESTS": REQUESTS,
         **dict.fromkeys(_ABSENT),
     }
     constants = {name: value for name, value in constants.items() if name in signature}
@@ -334,11 +350,13 @@ def _compile(kernel: Any, request: _Request, programs: Programs) -> KernelArtefa
         built = triton.compile(ASTSource(kernel, signature, constants, attributes), target=gpu, options=options)
     except Exception as error:
         raise AheadOfTimeError(f"triton cannot compile {kernel.__name__} for {target}: {error}") from error
-    code, listing, usage = (_amd if gpu.backend == "hip" else _nvidia)(built)
+    code, listing, usage = (amd_code if gpu.backend == "hip" else nvidia_code)(built)
     described = Path(built.metadata_group[f"{kernel.__name__}.json"]).read_bytes()
     files = tuple((f"{kernel.__name__}.{ending}", data) for ending, data in (*code, ("json", described)))
     given = {name: value for name, value in constants.items() if value is not None}
-    launch = launch_of(kernel.__name__, plan, programs, signature, given, built.metadata, dict(code))
+    launch = None
+    if programs is not None:
+        launch = launch_of(kernel.__name__, plan, programs, signature, given, built.metadata, dict(code))
     return KernelArtefact(
         kernel.__name__,
         target,
@@ -354,44 +372,3 @@ def _compile(kernel: Any, request: _Request, programs: Programs) -> KernelArtefa
         files,
         launch,
     )
-
-
-_Read = tuple[tuple[tuple[str, bytes], ...], str, dict[str, int]]
-
-
-def _nvidia(built: Any) -> _Read:
-    cubin: bytes = built.asm["cubin"]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel.cubin"
-        path.write_bytes(cubin)
-        listing = _tool("nvdisasm", "-c", str(path))
-        report = _tool("cuobjdump", "--dump-resource-usage", str(path))
-    usage = {"registers": _number(r"REG:(\d+)", report), "stack": _number(r"STACK:(\d+)", report)}
-    # The cubin tells of spills as local memory traffic alone; each STL or LDL moves 4 to 16 bytes a thread.
-    usage["spills"] = _number(r"LOCAL:(\d+)", report) + 4 * len(re.findall(r"\bSTL(?:\.\d+)?\b", listing))
-    return (("ptx", built.asm["ptx"].encode()), ("cubin", cubin)), listing, usage
-
-
-def _amd(built: Any) -> _Read:
-    text: str = built.asm["amdgcn"]
-    stack = _number(r"\.private_segment_fixed_size:\s*(\d+)", text)
-    # Scalar registers spill into lanes of vector registers, and these into accumulators, without memory traffic.
-    spills = min(4 * _number(r"\.vgpr_spill_count:\s*(\d+)", text), stack)
-    usage = {"registers": _number(r"\.vgpr_count:\s*(\d+)", text), "spills": spills, "stack": stack}
-    return (("amdgcn", text.encode()), ("hsaco", built.asm["hsaco"])), text, usage
-
-
-def _number(pattern: str, text: str) -> int:
-    found = re.search(pattern, text)
-    if found is None:
-        raise AheadOfTimeError(f"the compiler's report lacks {pattern}")
-    return int(found[1])
-
-
-def _tool(name: str, *arguments: str) -> str:
-    """Runs one of the programs that Triton's package brings along."""
-    program = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
-    run = subprocess.run([str(program), *arguments], capture_output=True, text=True, check=False)
-    if run.returncode != 0:
-        raise AheadOfTimeError(f"{name} failed: {run.stderr.strip()}")
-    return run.stdout

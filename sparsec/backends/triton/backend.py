@@ -46,6 +46,7 @@ class TritonBackend:
     def kernels(self, compilation: Compilation) -> Kernels:
         from sparsec.backends.triton.cached import TritonCached
         from sparsec.backends.triton.kernel import TritonKernel
+        from sparsec.backends.triton.paged import TritonPaged
 
         built = TritonKernel.of(compilation.forward, plan_backward=lambda: compilation.backward)
         return Kernels(
@@ -54,6 +55,7 @@ class TritonBackend:
             lambda: TritonCached.of(*compilation.cached),
             lambda: built,
             lambda: TritonCached.of(*compilation.kept),
+            lambda: TritonPaged.of(*compilation.cached),
         )
 
     def sources(self, compilation: Compilation, parts: Sequence[str]) -> dict[str, str]:

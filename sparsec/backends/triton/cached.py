@@ -142,7 +142,7 @@ class TritonCached:
             given["tiles_lse"] = torch.empty_like(given["lse"])  # type: ignore[arg-type]  # a tensor
         for of, launched, tables in zip(kernels, plan.classes, with_lists(plan.classes, call.lists), strict=True):
             tiles = most_tiles(rows, launched.query_tile)
-            own = {**given, "tiles": tiles, "stretch": of.stretch, **_draws(tables)}
+            own = {**given, "tiles": tiles, "stretch": of.stretch, **draw_arguments(tables)}
             before = own if of.kept is None else {**own, "out": own["tiles_out"], "lse": own["tiles_lse"]}
             call.attend_tiles(of, launched, batch * tiles * of.slots, 1, before)
             if of.gather is not None:
@@ -172,7 +172,7 @@ class TritonCached:
         of_classes = zip(kernels, plan.classes, parts, with_lists(plan.classes, call.lists), strict=True)
         for of, launched, part, tables in of_classes:
             tiles = most_tiles(rows, launched.query_tile)
-            own = {**given, "tiles": tiles, "splits": part.tiles, "stretch": rows, **_draws(tables)}
+            own = {**given, "tiles": tiles, "splits": part.tiles, "stretch": rows, **draw_arguments(tables)}
             call.attend_tiles(of, launched, batch * tiles * of.slots, part.tiles, own)
             if of.gather is not None:
                 own |= {"splits": part.listed, "before": part.tiles}
@@ -314,6 +314,7 @@ def _shared(q: Tensor, k: Tensor, v: Tensor, counts: Tensor, cache: Cached) -> d
     }
 
 
-def _draws(tables: Sequence[Tensor]) -> dict[str, object]:
+def draw_arguments(tables: Sequence[Tensor]) -> dict[str, object]:
+    """The tables of draws of a class, and their numbers of query blocks."""
     named: dict[str, object] = {f"draws_{n}": table for n, table in enumerate(tables)}
     return named | {f"blocks_{n}": table.shape[1] for n, table in enumerate(tables)}

@@ -93,13 +93,7 @@ class Entries:
 
     def numbers(self, key: Hashable, make: Callable[[], list[int]]) -> Tensor:
         """int32 numbers that follow from `key`: copied to the device once, for as long as the kernels live."""
-        found = self._numbers.get(key)
-        if found is None:
-            device = self.merge.device
-            if captured(device):  # nothing is copied, and nothing that is made lasts
-                return torch.stack([torch.full((), n, dtype=torch.int32, device=device) for n in make()])
-            found = self._numbers.setdefault(key, device_tensor(make(), device))
-        return found
+        return lasting(self._numbers, self.merge.device, key, make)
 
     @classmethod
     def of(
@@ -214,7 +208,7 @@ def _parts(
     for launched, of in zip(few.classes, decode[apart][rows - 1], strict=True):
         tiles, own, of_kept = 0, 0, 0
         if of.tiles is not None:
-            kept = max(_iterations(groups[head // few.share], slots, launched.key_tile) for head in launched.heads)
+            kept = max(most_iterations(groups[head // few.share], slots, launched.key_tile) for head in launched.heads)
             programs = batch * of.slots * -(-rows // launched.query_tile)
             iterations = kept + most_tiles(rows, launched.key_tile)
             tiles = decode_splits(target, processors, programs, iterations)
@@ -235,12 +229,22 @@ def _append(kept: KeptMarks, module: Any, device: torch.device) -> KernelEntry:
     return KernelEntry(module.append, device, PLAIN, given)
 
 
+def lasting(held: dict[Hashable, Tensor], device: torch.device, key: Hashable, make: Callable[[], list[int]]) -> Tensor:
+    """int32 numbers that follow from `key`, of `held`: copied to the device once."""
+    found = held.get(key)
+    if found is None:
+        if captured(device):  # nothing is copied, and nothing that is made lasts
+            return torch.stack([torch.full((), n, dtype=torch.int32, device=device) for n in make()])
+        found = held.setdefault(key, device_tensor(make(), device))
+    return found
+
+
 def most_tiles(rows: int, size: int) -> int:
     """The most tiles of an absolute grid that `rows` rows may touch."""
     return -(-(rows - 1) // size) + 1
 
 
-def _iterations(group: tuple[Region, ...], slots: int, key_tile: int) -> int:
+def most_iterations(group: tuple[Region, ...], slots: int, key_tile: int) -> int:
     """At least as many key tiles as one query may need of the group's arena."""
     tiles = 0
     for region in group:

@@ -84,8 +84,8 @@ def cached_view(chunks: CachedPlan, decode: CachedPlan) -> CachedView:
     decoding = module_view(decode.attend, "decode", ()).kernels
     return CachedView(
         module=replace(module, kernels=()),
-        attend=tuple(map(_kernel_view, module.kernels, slots)),
-        decode=tuple(map(_kernel_view, decoding, slots)),
+        attend=tuple(map(kernel_view, module.kernels, slots)),
+        decode=tuple(map(kernel_view, decoding, slots)),
         store=tuple(
             _slot_view(
                 f"kept_{n}",
@@ -114,7 +114,7 @@ def _said(kept: KeptMarks, heads: int) -> InputsView:
     return InputsView(tuple(tensors), tuple(sizes), tuple(lines))
 
 
-def _kernel_view(kernel: KernelView, slot: SlotView) -> CachedKernelView:
+def kernel_view(kernel: KernelView, slot: SlotView) -> CachedKernelView:
     return CachedKernelView(kernel, slot, tuple(f"blocks_{view.ordinal}" for view in kernel.lists))
 
 

@@ -14,6 +14,7 @@ from itertools import accumulate
 from operator import add
 from typing import TypeVar
 
+from sparsec.ir.bands.band import Congruence
 from sparsec.ir.bands.bounds import Number, PerHead, number_expr
 from sparsec.ir.bands.liveness import Growth, Region, without_numbers
 from sparsec.ir.expr import simplify as x
@@ -155,8 +156,13 @@ def needed_from(region: Region, first: Expr, stop: Expr) -> Expr:
 
     `first`: not before the region's start. A key past the region's end is none of its keys.
     """
-    key = first if region.reach is None else x.maximum(first, x.sub(stop, Int(region.reach)))
-    c = region.residue
+    return needed_within(None if region.reach is None else Int(region.reach), region.residue, first, stop)
+
+
+def needed_within(reach: Expr | None, residue: Congruence | None, first: Expr, stop: Expr) -> Expr:
+    """`needed_from`, of a region with this reach and residue."""
+    key = first if reach is None else x.maximum(first, x.sub(stop, reach))
+    c = residue
     if c is None:
         return key
     unit, block = Int(c.unit), x.floor_div(key, Int(c.unit), nonneg=True)

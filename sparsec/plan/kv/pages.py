@@ -6,21 +6,58 @@ its keys are by `dead` of every region, those that are still to come included; k
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
+from sparsec.ir.bands.band import Congruence
+from sparsec.ir.bands.bounds import Number, PerHead, number_expr
 from sparsec.ir.bands.liveness import Region
 from sparsec.ir.expr import simplify as x
 from sparsec.ir.expr.evaluate import evaluate
-from sparsec.ir.expr.nodes import Bool, Int, Var
-from sparsec.plan.kv.layout import KEY, STOP, CacheLayout, needed_from
+from sparsec.ir.expr.nodes import TRUE, Bool, Int, Var
+from sparsec.plan.kv.layout import KEY, STOP, CacheLayout, needed_from, needed_within
 
 END = Var("end")
 
 
 def dead(region: Region) -> Bool:
     """Whether no query at position STOP - 1 or later may ask for one of the keys KEY .. END - 1 as the region's."""
-    end = END if region.stop is None else x.minimum(END, Int(region.stop))
-    return x.at_most(end, needed_from(region, x.maximum(KEY, Int(region.start)), STOP))
+    return dead_within(region.start, region.stop, region.reach, region.residue)
+
+
+def dead_within(start: Number, stop: Number | None, reach: Number | None, residue: Congruence | None) -> Bool:
+    """`dead`, of regions that differ in numbers alone."""
+    end = END if stop is None else x.minimum(END, number_expr(stop))
+    reached = None if reach is None else number_expr(reach)
+    return x.at_most(end, needed_within(reached, residue, x.maximum(KEY, number_expr(start)), STOP))
+
+
+def dead_of_heads(groups: tuple[tuple[Region, ...], ...]) -> tuple[Bool, tuple[tuple[str, tuple[int, ...]], ...]]:
+    """Whether keys are dead for the KV group of a head, of regions of one shape: of each head those of its group.
+
+    Numbers that differ are constants dead0, dead1, ...: (name, one value a head).
+    """
+    names: dict[tuple[int, ...], str] = {}
+
+    def number(values: Iterable[Number | None]) -> Number | None:
+        found = tuple(value for value in values if isinstance(value, int))
+        if len(set(found)) > 1:
+            return PerHead(names.setdefault(found, f"dead{len(names)}"), min(found), max(found))
+        return found[0] if found else None
+
+    tests: dict[Bool, None] = {}
+    for column in zip(*groups, strict=True):
+        start, stop, reach = (number(getattr(region, name) for region in column) for name in ("start", "stop", "reach"))
+        phase = number(region.residue.phase for region in column if region.residue is not None)
+        residue = column[0].residue
+        assert start is not None
+        if residue is not None and phase is not None:
+            residue = replace(residue, phase=phase)
+        tests[dead_within(start, stop, reach, residue)] = None
+    test: Bool = TRUE
+    for each in tests:
+        test = x.both(test, each)
+    return test, tuple((name, values) for values, name in names.items())
 
 
 def distinct(group: tuple[Region, ...]) -> tuple[Region, ...]:

@@ -13,7 +13,6 @@ from spilling import NONE_OR_FEW, OF_KEYS, OTHERS, assert_fit
 
 import sparsec
 from sparsec.backends.triton.aot import (
-    AheadOfTimeError,
     KernelArtefact,
     KernelFindings,
     compile_ahead,
@@ -21,6 +20,7 @@ from sparsec.backends.triton.aot import (
     findings_of,
 )
 from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
+from sparsec.backends.triton.machine_code import AheadOfTimeError
 from sparsec.pipeline import Lowered
 from sparsec.plan.target import (
     backward_tile_sizes,

@@ -14,8 +14,8 @@ from triton.backends.compiler import GPUTarget
 import sparsec
 from sparsec.backends.gluon.emit import REGISTERS, GluonView, ScheduleView, emit_gluon, gluon_view
 from sparsec.backends.gluon.kernel import SHAPE, box, layout_of_box
-from sparsec.backends.triton.aot import _nvidia
 from sparsec.backends.triton.kernel import load_module
+from sparsec.backends.triton.machine_code import nvidia_code
 from sparsec.pipeline import Compilation
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.target import GLUON, shared_memory_bytes
@@ -58,7 +58,7 @@ def test_no_kernel_spills(text: str, dims: tuple[int, int]) -> None:
         source = GluonASTSource(kernel, given, {}, aligned)
         options = {"num_warps": SHAPE.warps, "enable_fp_fusion": True}
         built = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-        _, listing, usage = _nvidia(built)
+        _, listing, usage = nvidia_code(built)
         assert usage["spills"] == usage["stack"] == 0
         assert built.metadata.shared <= shared_memory_bytes(GLUON)
         assert re.search(r"\bHGMMA", listing) and re.search(r"\bUTMALDG", listing)

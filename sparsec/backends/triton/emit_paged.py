@@ -1,0 +1,69 @@
+"""Plans of attention over a cache -> the text of a Python module of Triton kernels for the same over pages.
+
+Invariant: where a key lies follows from the call's table alone; the layout says only which keys are dead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from sparsec.backends.environment import render
+from sparsec.backends.triton.emit import checked_name, module_view
+from sparsec.backends.triton.emit_cached import CachedKernelView, SlotView, kernel_view
+from sparsec.backends.triton.expr import assignment
+from sparsec.backends.triton.sources import with_functions
+from sparsec.backends.triton.view import ModuleView
+from sparsec.ir.expr.fold import names_in
+from sparsec.ir.expr.nodes import TRUE, Bool
+from sparsec.plan.kernel import HeadClass
+from sparsec.plan.kv.cached import CachedPlan
+from sparsec.plan.kv.pages import dead_of_heads
+
+
+@dataclass(frozen=True, slots=True)
+class PagedView:
+    """`module` has what a forward module's view has; the `slot` of a kernel is the function that says which keys are
+    dead."""
+
+    module: ModuleView
+    attend: tuple[CachedKernelView, ...]
+    decode: tuple[CachedKernelView, ...]
+
+
+def with_dead_keys(plan: CachedPlan) -> CachedPlan:
+    """The plan with constants of heads that say which keys are dead, in place of those that say where keys lie."""
+    classes = []
+    for of, slots in zip(plan.attend.classes, plan.slots, strict=True):
+        kept = tuple(each for each in of.constants if each[0] not in names_in(slots.slot))
+        classes.append(replace(of, constants=(*kept, *_dead(plan, of)[1])))
+    return replace(plan, attend=replace(plan.attend, classes=tuple(classes)))
+
+
+def emit_triton_paged(chunks: CachedPlan, decode: CachedPlan) -> str:
+    """The module of two plans that `with_dead_keys` gave: requests with many rows by `chunks`, with few by `decode`."""
+    return with_functions(render("templates/triton/paged.py.jinja", paged_view(chunks, decode)))
+
+
+def paged_view(chunks: CachedPlan, decode: CachedPlan) -> PagedView:
+    module = module_view(chunks.attend, "attend", ())
+    tests = tuple(_dead_view(f"dead_{n}", *_dead(chunks, of)) for n, of in enumerate(chunks.attend.classes))
+    return PagedView(
+        replace(module, kernels=()),
+        tuple(map(kernel_view, module.kernels, tests)),
+        tuple(map(kernel_view, module_view(decode.attend, "decode", ()).kernels, tests)),
+    )
+
+
+_Constants = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+def _dead(plan: CachedPlan, of: HeadClass) -> tuple[Bool, _Constants]:
+    share = plan.attend.heads // plan.attend.kv_heads
+    return dead_of_heads(tuple(plan.layout.groups[head // share] for head in of.heads))
+
+
+def _dead_view(name: str, test: Bool, constants: _Constants) -> SlotView:
+    checked = tuple(checked_name(each) for each, _ in constants)
+    names = {"j": "j", "stop": "stop", "end": "end", **{each: each for each in checked}}
+    lines = ("found = j >= 0",) if test == TRUE else assignment("found", test, names)
+    return SlotView(name, (), (), lines, checked, False)
