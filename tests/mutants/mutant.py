@@ -52,6 +52,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "Triton documents": ("tests/numerics/test_triton_documents.py",),
     "Triton backward": ("tests/numerics/test_triton_backward.py",),
     "Triton cached": ("tests/numerics/test_triton_cached.py",),
+    "Triton pages": ("tests/numerics/test_triton_paged.py",),
     "Triton bias": BIASED,
     "Triton exact": ("tests/numerics/test_triton_functions.py",),
     "Triton inputs": ("tests/numerics/test_triton_inputs.py",),

@@ -52,6 +52,14 @@ CACHED = _of(
     ("padding stored", "cached_store.py.jinja", "(row < nq) & (j >= length) &", "(row < nq) &"),
 )  # fmt: skip
 
+PAGES = _of(
+    "Triton pages",
+    ("a dead page looked up", "paged_keys.py.jinja", "inside = (key < nk) & (dead == 0)", "inside = key < nk"),
+    ("a query tile of two requests", f"{KERNELS}/paged.py", "(place < past)", "(place <= past)"),
+    ("parts of other requests", "paged_decode.py.jinja", "(split * requests + request)", "(split + request)"),
+    ("merged rows of the first request", "paged_decode.py.jinja", "(begin + row).to(tl.int64)", "row.to(tl.int64)"),
+)  # fmt: skip
+
 UNSEEN = _of(
     "Triton exact",
     ("a NaN in a sum unnoticed", f"{KERNELS}/exact.py", "(rows != 0.0).to(tl.int32)", "(rows > 0.0).to(tl.int32)"),
@@ -116,6 +124,6 @@ KEPT = _of(
 )  # fmt: skip
 
 OPERATORS = (
-    *(*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *UNSEEN),
+    *(*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *PAGES, *UNSEEN),
     *(*INPUTS, *COLUMNS, *BIAS, *CACHED_INPUTS, *CACHED_MASS, *KEPT),
 )
