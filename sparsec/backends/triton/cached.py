@@ -192,7 +192,7 @@ class TritonCached:
         groups = call.entries.numbers(("mass", *asked), lambda: list(map(int, asked)))
         tables = with_lists(plan.classes, call.lists)
         of_classes = [
-            (_draws(own), most_tiles(q.shape[2], launched.query_tile))
+            (draw_arguments(own), most_tiles(q.shape[2], launched.query_tile))
             for own, launched in zip(tables, plan.classes, strict=True)
         ]
         given = {**call.given, **input_arguments(plan, call.inputs)}
