@@ -29,8 +29,6 @@ SUM_ROWS, STORE_ROWS = 16, 16
 """Rows of one program of Triton's `row_sums`, and of its `store`."""
 MERGED = 16
 """Splits that one step of Triton's `merge` adds."""
-REQUESTS = 128
-"""How many requests of a call over pages a program looks at at a time for that of its query tile."""
 WALKED_TILES = 128
 """Tiles that Triton's kernels ask inputs of at a time."""
 LISTED_KEYS = 64

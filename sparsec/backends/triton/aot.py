@@ -18,6 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from sparsec.backends.built import LaunchRecord
+from sparsec.backends.triton.emit_paged import REQUESTS
 from sparsec.backends.triton.kernel import load_module
 from sparsec.backends.triton.launches import FP_FUSION
 from sparsec.backends.triton.lookups import ELEMENTS
@@ -42,7 +43,6 @@ from sparsec.plan.list_shapes import gather_rows, gather_shape, kept_shape
 from sparsec.plan.target import (
     MERGED,
     PLAIN,
-    REQUESTS,
     STORE_ROWS,
     SUM_ROWS,
     WALKED_TILES,

@@ -19,6 +19,9 @@ from sparsec.plan.kernel import HeadClass
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.kv.pages import dead_of_heads
 
+REQUESTS = 128
+"""How many requests of a call over pages a program looks at at a time for that of its query tile."""
+
 
 @dataclass(frozen=True, slots=True)
 class PagedView:

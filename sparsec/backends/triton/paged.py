@@ -18,7 +18,7 @@ from sparsec.backends.paged import Pages, check_requests
 from sparsec.backends.triton.cached import draw_arguments
 from sparsec.backends.triton.cached_entries import lasting, most_iterations, most_tiles, processors_of
 from sparsec.backends.triton.call import aligned_tensor, strides, with_rows
-from sparsec.backends.triton.emit_paged import emit_triton_paged, with_dead_keys
+from sparsec.backends.triton.emit_paged import REQUESTS, emit_triton_paged, with_dead_keys
 from sparsec.backends.triton.kernel import (
     LOG2_E,
     check_runs_triton,
@@ -34,7 +34,7 @@ from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.plan.heads import PackTable
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.launch import CachedLaunch, LaunchClass
-from sparsec.plan.target import DECODE_ROWS, MERGED, PLAIN, REQUESTS, decode_program_rows, decode_splits
+from sparsec.plan.target import DECODE_ROWS, MERGED, PLAIN, decode_program_rows, decode_splits
 from sparsec.runtime.devices import PerDevice, device_tensor
 
 
