@@ -121,7 +121,7 @@ def test_compile_writes_a_folder_and_a_table(good: Path) -> None:
     assert result.exit_code == 0, result.output
     head, _, *rows = result.stdout.split("\n\n")[0].splitlines()
     assert head.split()[0] == "kernel"
-    kernels = ("forward", "attend_chunk", "attend_rows", "store", "backward", "mass")
+    kernels = ("forward", "attend_chunk", "attend_rows", "store", "add_mass", "backward", "mass")
     assert [row.split()[0] for row in rows] == [f"sparsec_{kernel}" for kernel in kernels]
     assert {"manifest.json", "layout.json"} <= {path.name for path in target.iterdir()}
     assert result.stderr == ""
