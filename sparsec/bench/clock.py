@@ -6,11 +6,13 @@ the host's share is not in it; a time that has the host's share in it says so.
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -42,7 +44,8 @@ class Recorded:
 def median_seconds(
     calls: Mapping[str, Call | Sequence[Call]], *, repeats: int, device: torch.device
 ) -> dict[str, Timed]:
-    """The median time of each call over `repeats` rounds; every round runs each call once. One round warms up.
+    """The median time of each call over `repeats` rounds; every round runs each call once, in an order of its own. One
+    round warms up.
 
     A sequence of calls is one call on several sets of tensors, so that no set is in a cache when its turn comes; its
     time is that of one of them. On a GPU all run on a stream of their own, the warm-up included.
@@ -87,14 +90,24 @@ def timed(recorded: Mapping[str, Recorded], *, repeats: int, device: torch.devic
     """As `median_seconds`, of what is recorded already."""
     clock = gpu_clock(device) if device.type == "cuda" else _cpu_seconds
     times: dict[str, list[float]] = {name: [] for name in recorded}
-    order = list(recorded.items())
-    for turn in range(repeats + 1):  # to and fro, for what a call leaves in the caches serves the next one
-        for name, each in reversed(order) if turn % 2 else order:
-            taken = clock(each.run)
+    for turn, order in enumerate(islice(_orders(list(recorded)), repeats + 1)):
+        for name in order:
+            taken = clock(recorded[name].run)
             if turn:
-                times[name].append(taken / each.turns)
+                times[name].append(taken / recorded[name].turns)
     host = device.type == "cuda"
     return {name: Timed(statistics.median(times[name]), host and not recorded[name].replays) for name in recorded}
+
+
+def _orders(names: Sequence[str]) -> Iterator[list[str]]:
+    """Drawn orders, always the same, in which no name follows itself if there are others: what a call leaves in the
+    processor's caches serves the next one, and no call may always follow the same one."""
+    draw, last = random.Random(0), ""
+    while True:
+        order = draw.sample(names, len(names))
+        if len(names) == 1 or order[0] != last:
+            last = order[-1]
+            yield order
 
 
 def _turns(call: Call | Sequence[Call]) -> Sequence[Call]:

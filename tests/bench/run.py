@@ -25,7 +25,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "dense_backward": ("dense", *BACKWARD, "--against", "sdpa"),
     "s2_backward": ("s2", *BACKWARD, "--against", "sdpa"),
     "s2_16_decode": ("s2_16", *CACHED, "--decode", "--repeats", "31"),
-    "kept_decode": ("kept", "--seq-len", "32768", "--decode", "--keep", "0.1", "--repeats", "61"),
+    "kept_decode": ("kept", "--seq-len", "32768", "--decode", "--keep", "0.1", "--repeats", "121"),
     "s2_16_prefill_chunk": ("s2_16", *CACHED, "--prefill-chunk", "512"),
     "tiles": ("tiles", *FORWARD, *SHARED, "--inputs", "random:density=0.1", "--against", "sdpa,flex64"),
     "keys": ("keys", *FORWARD, *SHARED, "--inputs", "random:count=512", "--against", "sdpa,masked"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import pairwise, permutations
 
 import pytest
 import torch
@@ -14,11 +15,21 @@ from sparsec.bench.clock import CALLS_BESIDE_ROUNDS, Timed, median_seconds
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 
 
-def test_rounds_run_every_call_once_to_and_fro_and_the_first_is_not_counted() -> None:
-    order: list[str] = []
-    found = median_seconds({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repeats=2, device=CPU)
-    assert order == ["a", "b", "b", "a", "a", "b"]
-    assert set(found) == {"a", "b"} and not any(each.host for each in found.values())
+def test_rounds_run_every_call_once_each_after_every_other_and_the_first_is_not_counted() -> None:
+    ran: list[str] = []
+    found = median_seconds({name: lambda name=name: ran.append(name) for name in "abc"}, repeats=20, device=CPU)
+    rounds = [ran[n : n + 3] for n in range(0, len(ran), 3)]
+    assert len(rounds) == 21 and all(sorted(each) == ["a", "b", "c"] for each in rounds)
+    follows = list(pairwise(ran))
+    assert {*follows} == {*permutations("abc", 2)}
+    assert min(follows.count(pair) for pair in {*follows}) >= 5
+    assert set(found) == {*"abc"} and not any(each.host for each in found.values())
+
+
+def test_two_calls_take_turns() -> None:
+    ran: list[str] = []
+    median_seconds({"a": lambda: ran.append("a"), "b": lambda: ran.append("b")}, repeats=3, device=CPU)
+    assert "".join(ran) in ("abababab", "babababa")
 
 
 def test_turns_run_in_a_row_and_share_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
