@@ -12,7 +12,7 @@ from sparsec.diagnostics.model import CallError, DiagnosticError, SparsecError
 from sparsec.program import Model, Pattern, Program, load, parse
 
 if TYPE_CHECKING:
-    from sparsec import nn, testing
+    from sparsec import distributed, nn, testing
     from sparsec.runtime.build.artefact import load_compiled
     from sparsec.runtime.compile import compile
     from sparsec.runtime.module import SparseAttention
@@ -29,6 +29,7 @@ __all__ = [
     "SparsecError",
     "__version__",
     "compile",
+    "distributed",
     "load",
     "load_compiled",
     "nn",
@@ -44,7 +45,7 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("nn", "testing"):
+    if name in ("distributed", "nn", "testing"):
         return import_module(f"sparsec.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module 'sparsec' has no attribute {name!r}")

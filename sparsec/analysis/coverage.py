@@ -192,11 +192,11 @@ def pattern_coverage(
 
     Raises TooManyBands, TooManyClasses.
     """
-    return coverage(head_classes(_all_that_inputs_may_name(lowered.mask), TILE, TILE), length, cells, only=only)
+    return coverage(head_classes(whatever_inputs_name(lowered.mask), TILE, TILE), length, cells, only=only)
 
 
-def _all_that_inputs_may_name(mask: BlockMask) -> BlockMask:
-    """The mask without its tests of inputs."""
+def whatever_inputs_name(mask: BlockMask) -> BlockMask:
+    """The mask without its tests of inputs: every pair that they may name."""
     return replace(
         mask,
         classes=tuple(

@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,10 @@ from sparsec.runtime.request import Request, request_of
 from sparsec.sema.model import InputDecl, Score
 from sparsec.sema.record import inputs_data, inputs_of
 from sparsec.sema.shapes import Sizes
+
+if TYPE_CHECKING:
+    from sparsec.distributed import Plan
+    from sparsec.distributed.attention import ParallelAttention
 
 _Given = tuple[Mapping[str, InputTensors] | None, bool]  # tensors of inputs, and whether their numbers are checked
 
@@ -236,22 +240,13 @@ class SparseAttention(nn.Module):
         return (out, *asked) if asked else out
 
     def _mass(
-        self,
-        q: Tensor,
-        k: Tensor,
-        lse: Tensor,
-        sink: Tensor | None,
-        cu_seqlens: Tensor | None,
-        inputs: list[Tensor],
-        offset: int,
+        self, q: Tensor, k: Tensor, lse: Tensor, sink: Tensor | None, packed: Tensor | None, flat: list[Tensor], at: int
     ) -> Tensor:
         q, k, lse, sink = q.detach(), k.detach(), lse.detach(), None if sink is None else sink.detach()
         if isinstance(self._kernel, str):
-            given = bias_apart(self._bias, self.inputs, [each.detach() for each in inputs])
-            return mass(q, k, lse, sink, cu_seqlens, *given, self._kernel, offset, self.scale)  # type: ignore[no-any-return]  # an operator
-        return self._kernel.with_inputs(inputs).mass(
-            q, k, q_offset=offset, scale=self.scale, sink=sink, cu_seqlens=cu_seqlens
-        )
+            given = bias_apart(self._bias, self.inputs, [each.detach() for each in flat])
+            return mass(q, k, lse, sink, packed, *given, self._kernel, at, self.scale)  # type: ignore[no-any-return]  # an operator
+        return self._kernel.with_inputs(flat).mass(q, k, q_offset=at, scale=self.scale, sink=sink, cu_seqlens=packed)
 
     @property
     def plan(self) -> KernelPlan | None:
@@ -274,6 +269,15 @@ class SparseAttention(nn.Module):
     def explain(self, seq_len: int) -> Report:
         """What the pattern costs for `seq_len` queries on as many keys, and what its KV cache holds, against dense."""
         return self._described().report(integer("seq_len", seq_len, 1))
+
+    @property
+    def lowered(self) -> Lowered:
+        """What follows from its pattern, on the way down to kernels."""
+        return self._described().lowered
+
+    def parallel(self, plan: Plan) -> ParallelAttention:
+        """It on this rank's part of a sequence that several ranks hold, by `sparsec.distributed.plan`."""
+        return plan.over(self)
 
     paged, append_paged, dead_pages = attention.over_pages, attention.into_pages, attention.freed_pages
 

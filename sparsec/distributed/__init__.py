@@ -1,0 +1,13 @@
+"""Attention over a sequence that several ranks hold: each receives only the keys that its queries may need.
+
+From the closed form of a pattern each rank computes which keys of which KV group every other rank needs (`needs`),
+deals positions out so that the work is even (`shards`, `work`), and makes a `Plan` (`planning`, `traffic`). `attention`
+runs it: one all-to-all of the rows that travel (`exchange`), then the pattern's own kernels. `report` prices it.
+"""
+
+from __future__ import annotations
+
+from sparsec.distributed.exchange import ExchangeError
+from sparsec.distributed.planning import Plan, plan
+
+__all__ = ["ExchangeError", "Plan", "plan"]

@@ -1,0 +1,150 @@
+"""Rows of keys and values on each rank -> those that its queries need, by one uneven all-to-all; gradients go back.
+
+Invariant: sums of gradients are taken rank by rank, in order, in float32 at least: the same on every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from sparsec.diagnostics.model import SparsecError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class ExchangeError(SparsecError, RuntimeError):
+    """A rank did not send or receive: it has died, or stalls. The message names the phase, and the ranks if it can."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Rows of one token in one KV group; a rank's own are [groups, tokens], the others' [groups, width], both flat.
+
+    `sent[r]`: which of its own a rank sends to rank r; `received[r]`: where those of rank r go. `held`: where its own
+    go.
+    """
+
+    sent: tuple[Tensor, ...]
+    received: tuple[Tensor, ...]
+    held: Tensor
+    width: int
+
+
+def exchanged(k: Tensor, v: Tensor, rows: Rows, group: ProcessGroup) -> tuple[Tensor, Tensor]:
+    """k [B, groups, tokens, D] and v [B, groups, tokens, DV] -> the same with `rows.width` tokens, of which those are
+    there that this rank holds or needs; the others are 0. Differentiable."""
+    return _Exchange.apply(k, v, rows, group)  # type: ignore[no-any-return, no-untyped-call]  # torch leaves it untyped
+
+
+def gathered(x: Tensor, counts: Sequence[int], rank: int, group: ProcessGroup) -> Tensor:
+    """The ranks' `x` [counts[rank], ...] one after another, on every rank. Differentiable."""
+    return _Gather.apply(x, tuple(counts), rank, group)  # type: ignore[no-any-return, no-untyped-call]  # likewise
+
+
+class _Exchange(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, k: Tensor, v: Tensor, rows: Rows, group: ProcessGroup) -> tuple[Tensor, Tensor]:
+        ctx.rows, ctx.group, ctx.tokens = rows, group, k.shape[2]
+        counts = [len(each) for each in rows.received]
+        came = _all_to_all([_flat(k), _flat(v)], rows.sent, counts, group, "keys and values")
+        where, held = torch.cat(rows.received).to(k.device), rows.held.to(k.device)
+        full = []
+        for each, part in zip((k, v), came, strict=True):
+            batch, groups, _, dim = each.shape
+            buffer = _zeros(groups * rows.width, part)
+            buffer.index_copy_(0, held, _flat(each))
+            buffer.index_copy_(0, where, part)
+            full.append(_unflat(buffer, batch, groups, rows.width, dim))
+        return full[0], full[1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        rows: Rows = ctx.rows
+        flat = [_flat(each) for each in gradients]
+        counts = [len(each) for each in rows.sent]
+        came = _all_to_all(flat, rows.received, counts, ctx.group, "gradients of keys and values")
+        held = rows.held.to(flat[0].device)
+        own = []
+        for each, whole, part in zip(gradients, flat, came, strict=True):
+            total = whole.index_select(0, held)
+            total = total if total.dtype == torch.float64 else total.float()
+            for places, of_rank in zip(rows.sent, torch.split(part, counts), strict=True):
+                where = places.to(total.device)  # none of them twice
+                total.index_copy_(0, where, total.index_select(0, where) + of_rank)
+            batch, groups, _, dim = each.shape
+            own.append(_unflat(total.to(each.dtype), batch, groups, ctx.tokens, dim))
+        return own[0], own[1], None, None
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, counts: tuple[int, ...], rank: int, group: ProcessGroup) -> Tensor:
+        ctx.counts, ctx.rank, ctx.group = counts, rank, group
+        found = x.new_zeros((len(counts), max(counts), *x.shape[1:]))
+        padded = x.new_zeros((max(counts), *x.shape[1:]))
+        padded[: len(x)] = x
+        with _named("what the ranks hold", group):
+            dist.all_gather(list(found.unbind()), padded.contiguous(), group)
+        return torch.cat([part[:count] for part, count in zip(found, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        total = gradients[0].contiguous().clone()
+        with _named("gradients of what the ranks hold", ctx.group):
+            dist.all_reduce(total, group=ctx.group)
+        return total.split(ctx.counts)[ctx.rank], None, None, None
+
+
+def _flat(x: Tensor) -> Tensor:
+    """[B, groups, tokens, dim] -> [groups * tokens, B * dim]."""
+    batch, groups, tokens, dim = x.shape
+    return x.permute(1, 2, 0, 3).reshape(groups * tokens, batch * dim)
+
+
+def _unflat(rows: Tensor, batch: int, groups: int, tokens: int, dim: int) -> Tensor:
+    return rows.view(groups, tokens, batch, dim).permute(2, 0, 1, 3)
+
+
+def _zeros(count: int, like: Tensor) -> Tensor:
+    """Rows of zeros; on a CPU the system gives memory for those that are written alone."""
+    if like.device.type != "cpu":
+        return like.new_zeros((count, like.shape[1]))
+    import numpy as np
+
+    memory = np.zeros(max(count * like.shape[1] * like.element_size(), 1), np.uint8)
+    return torch.from_numpy(memory).view(like.dtype)[: count * like.shape[1]].view(count, like.shape[1])
+
+
+def _all_to_all(
+    flat: Sequence[Tensor], there: Sequence[Tensor], counts: list[int], group: ProcessGroup, what: str
+) -> tuple[Tensor, ...]:
+    """Sends rows `there[r]` of both to rank r, in one message, and gives those that came, counts[r] of rank r, one rank
+    after another."""
+    chosen, widths = torch.cat(list(there)).to(flat[0].device), [each.shape[1] for each in flat]
+    sent = torch.cat([each.index_select(0, chosen) for each in flat], dim=1)
+    came = sent.new_empty((sum(counts), sum(widths)))
+    with _named(what, group):
+        dist.all_to_all_single(came, sent, counts, [len(each) for each in there], group)
+    return torch.split(came, widths, dim=1)
+
+
+@contextmanager
+def _named(what: str, group: ProcessGroup) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        from sparsec.distributed.faults import silent_ranks
+
+        gone = silent_ranks(group)
+        said = f"rank {', '.join(map(str, gone))} does not answer" if gone else "every rank still answers"
+        where = f"rank {dist.get_rank(group)}: the exchange of {what} failed, and {said}"
+        raise ExchangeError(f"{where} ({str(error).strip().splitlines()[0]:.200})") from error

@@ -1,0 +1,183 @@
+"""Bands and ranges of queries -> the keys that some of these queries may attend to, as stretches in closed form.
+
+A band's bounds never decrease in i, so the queries first <= i < last look at no key before its lower bounds at `first`,
+nor from its upper bounds at `last - 1` on. Residues of keys hold for all of them; a residue that moves with the query
+widens by a block for each block of queries.
+Invariant: a key that one of the queries may attend to is in a stretch, whatever inputs say; stretches are disjoint and
+ascend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import gcd, lcm
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsec.ir.bands.band import Band, Congruence
+from sparsec.ir.bands.bounds import Base, Bound
+from sparsec.ir.bands.draws import drawn_blocks
+
+PERIOD_LIMIT = 1 << 16
+"""The most residues that a stretch tells apart; beyond, it has all of its keys."""
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Range = tuple[int, int]
+"""Positions, half-open."""
+_ALL: Bools = np.ones(1, np.bool_)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stretch:
+    """The keys start <= j < stop for which `kept[j // unit % len(kept)]` holds."""
+
+    start: int
+    stop: int
+    unit: int
+    kept: Bools
+
+    def same_keys(self, other: Stretch) -> bool:
+        return self.unit == other.unit and np.array_equal(self.kept, other.kept)
+
+
+Needs = tuple[Stretch, ...]
+
+
+def needed(bands: Iterable[Band], queries: Sequence[Range], n_keys: int) -> Needs:
+    """The keys below n_keys that the queries of these ranges need by bands of plain integers."""
+    found = [run for band in bands for each in queries for run in _of_band(band, each, n_keys)]
+    ends = sorted({end for run in found for end in (run.start, run.stop)})
+    parts: list[Stretch] = []
+    opening = sorted(found, key=lambda run: run.start)
+    active: list[Stretch] = []
+    at = 0
+    for start, stop in pairwise(ends):
+        while at < len(opening) and opening[at].start <= start:
+            active.append(opening[at])
+            at += 1
+        active = [run for run in active if run.stop > start]
+        if not active:
+            continue
+        part = _united(active, start, stop)
+        if parts and parts[-1].stop == start and parts[-1].same_keys(part):
+            part = Stretch(parts.pop().start, stop, part.unit, part.kept)
+        parts.append(part)
+    return tuple(parts)
+
+
+def count_below(needs: Needs, positions: Ints) -> Ints:
+    """How many of the keys lie below each position."""
+    total = np.zeros_like(positions)
+    for each in needs:
+        total += _below(each, np.clip(positions, each.start, each.stop)) - _below(each, np.int64(each.start))
+    return total
+
+
+def keys_within(needs: Needs, between: Range) -> Ints:
+    """The keys that lie in a range, ascending."""
+    found = [np.empty(0, np.int64)]
+    for each in needs:
+        j = np.arange(max(each.start, between[0]), min(each.stop, between[1]), dtype=np.int64)
+        found.append(j[each.kept[j // each.unit % len(each.kept)]])
+    return np.concatenate(found)
+
+
+def _below(stretch: Stretch, positions: Ints | np.int64) -> Ints:
+    """The keys of the stretch's residues from 0 to each position, wherever the stretch lies."""
+    before = np.concatenate([[0], np.cumsum(stretch.kept)])
+    block, rest = positions // stretch.unit, positions % stretch.unit
+    turns, place = block // len(stretch.kept), block % len(stretch.kept)
+    whole = (turns * before[-1] + before[place]) * stretch.unit
+    return np.asarray(whole + stretch.kept[place] * rest, np.int64)
+
+
+def _of_band(band: Band, queries: Range, n_keys: int) -> list[Stretch]:
+    first = max([queries[0], *(_value(bound, 0, n_keys) for bound in band.first_row)])
+    last = min([queries[1], *(_value(bound, 0, n_keys) for bound in band.last_row)])
+    if first >= last:
+        return []
+    start = max([0, *(_value(bound, first, n_keys) for bound in band.lower)])
+    stop = min([n_keys, *(_value(bound, last - 1, n_keys) for bound in band.upper)])
+    if start >= stop:
+        return []
+    unit, kept = 1, _ALL
+    for residue in band.congruences:
+        both = _met(unit, kept, residue.unit, _residues(residue, (first, last)))
+        if both is not None:
+            unit, kept = both
+    whole = Stretch(start, stop, unit, kept)
+    drawn = [test.draws for test in band.lists if not test.negated]
+    if not drawn:
+        return [whole]
+    draws = drawn[0]  # the keys of one list hold those of all together
+    assert isinstance(draws.lane, int), "of plain integers"
+    blocks = {
+        block
+        for row in range(first // draws.block, (last - 1) // draws.block + 1)
+        for block in drawn_blocks(draws.count, draws.seed, draws.lane, row)
+    }
+    spans = ((max(start, block * draws.block), min(stop, (block + 1) * draws.block)) for block in blocks - {-1})
+    return [Stretch(*span, unit, kept) for span in spans if span[0] < span[1]]
+
+
+def _value(bound: Bound, position: int, n_keys: int) -> int:
+    assert isinstance(bound.offset, int) and isinstance(bound.shift, int), "of plain integers"
+    match bound.base:
+        case Base.START:
+            return bound.offset
+        case Base.ROW:
+            return (position + bound.shift) // bound.unit * bound.unit + bound.offset
+        case Base.END:
+            return -(-n_keys // bound.unit) * bound.unit + bound.offset
+
+
+def _residues(residue: Congruence, queries: Range) -> Bools:
+    """Of each residue of the key's block, whether some query sees it."""
+    assert isinstance(residue.phase, int), "of plain integers"
+    phase, width = residue.phase, residue.width
+    if residue.moving:
+        first, last = queries[0] // residue.unit, (queries[1] - 1) // residue.unit
+        phase, width = phase + first, width + last - first
+    kept: Bools = (np.arange(residue.period) - phase) % residue.period < width
+    return kept
+
+
+def _met(unit: int, kept: Bools, other_unit: int, other: Bools) -> tuple[int, Bools] | None:
+    """The residues of both, as residues of a common unit; None if they are too many."""
+    common = gcd(unit, other_unit)
+    period = lcm(unit * len(kept), other_unit * len(other)) // common
+    if period > PERIOD_LIMIT:
+        return None
+    j = np.arange(period) * common
+    return _shortest(common, kept[j // unit % len(kept)] & other[j // other_unit % len(other)])
+
+
+def _united(runs: Sequence[Stretch], start: int, stop: int) -> Stretch:
+    """What the runs hold together between two positions, in each of which they all lie."""
+    unit, kept = runs[0].unit, ~runs[0].kept
+    for run in runs[1:]:
+        both = _met(unit, kept, run.unit, ~run.kept)
+        if both is None:
+            return Stretch(start, stop, 1, _ALL)
+        unit, kept = both
+    return Stretch(start, stop, *_shortest(unit, ~kept))
+
+
+def _shortest(unit: int, kept: Bools) -> tuple[int, Bools]:
+    """All or nothing has one residue."""
+    return (1, kept[:1]) if kept.all() or not kept.any() else (unit, kept)
+
+
+T = TypeVar("T")
+
+
+def kinds(of_each: Sequence[T]) -> tuple[tuple[T, ...], tuple[int, ...]]:
+    """The distinct values, and of each place the number of its value among them."""
+    number: dict[T, int] = {}
+    of_place = tuple(number.setdefault(each, len(number)) for each in of_each)
+    return tuple(number), of_place
