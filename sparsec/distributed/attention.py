@@ -5,6 +5,7 @@ Invariant: outputs, log-sum-exps and gradients are those of one process with the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, overload
 
 import torch
@@ -13,8 +14,12 @@ from torch import Tensor, nn
 from sparsec.diagnostics.arguments import instance
 from sparsec.diagnostics.model import CallError
 from sparsec.distributed.exchange import exchanged
+from sparsec.distributed.inputs import InputTensors, check_kinds, of_piece, with_keys_of_all
+from sparsec.distributed.needs import Piece
 from sparsec.distributed.planning import Plan
 from sparsec.runtime.module import SparseAttention
+from sparsec.runtime.variants import from_a_key, without_documents
+from sparsec.sema.model import Documents
 
 
 class ParallelAttention(nn.Module):
@@ -22,36 +27,89 @@ class ParallelAttention(nn.Module):
 
     def __init__(self, attn: SparseAttention, plan: Plan) -> None:
         super().__init__()
-        instance("plan", plan, Plan)
-        wanted = plan.geometry
-        given = attn.heads, attn.kv_heads, attn.head_dim, attn.value_dim
-        if given != (wanted.heads, wanted.kv_heads, wanted.head_dim, wanted.value_dim):
-            raise CallError(f"expected the heads and dimensions of the plan's pattern, got {given}")
-        if attn.inputs:
-            raise CallError(f"expected a pattern without inputs, got {', '.join(each.name for each in attn.inputs)}")
+        plan = instance("plan", plan, Plan)
+        if plan.made_of(attn) != plan.made_from:
+            raise CallError("expected the pattern, head counts and dimensions that the plan was made for, got others")
+        check_kinds(attn.inputs)
         self.attn, self.plan = attn, plan
+        self._documents = attn.lowered.pattern.documents
+        if attn.documents and not plan.traffic.documents:
+            raise CallError("expected a plan for documents, since the pattern has some: plan.for_documents(cu_seqlens)")
+        self._kernel = (_within_documents(attn, self._documents),)  # in a tuple: its parameters are those of attn
 
     @overload
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[False] = False) -> Tensor: ...
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        return_lse: Literal[False] = False,
+        inputs: Mapping[str, InputTensors] | None = None,
+    ) -> Tensor: ...
     @overload
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[True]) -> tuple[Tensor, Tensor]: ...
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, return_lse: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        return_lse: Literal[True],
+        inputs: Mapping[str, InputTensors] | None = None,
+    ) -> tuple[Tensor, Tensor]: ...
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        return_lse: bool = False,
+        inputs: Mapping[str, InputTensors] | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Attends with this rank's queries, to keys of all ranks. Every rank of the plan has to make the same calls.
 
         q: [B, heads, tokens, head_dim], k: [B, kv_heads, tokens, head_dim], v: [B, kv_heads, tokens, value_dim]: the
-        plan's tokens of this rank (`Plan.shard`). Returns this rank's output [B, heads, tokens, value_dim], and with
-        `return_lse` its natural-log LSE, float32 [B, heads, tokens]. Gradients of k and v come back from the ranks
-        that needed them. Raises CallError, and ExchangeError if another rank has died or stalls.
+        plan's tokens of this rank (`Plan.shard`); with documents B is 1.
+        inputs: as of `SparseAttention`, but that what speaks of queries, or of keys, is given for this rank's tokens;
+        lists name absolute positions.
+        Returns this rank's output [B, heads, tokens, value_dim], and with `return_lse` its natural-log LSE, float32
+        [B, heads, tokens]. Gradients of k and v come back from the ranks that needed them; that of a learned sink is
+        of this rank's queries. Raises CallError, and ExchangeError if another rank has died or stalls.
         """
-        tokens = self.plan.tokens
+        plan = self.plan
         for name, each in (("q", q), ("k", k), ("v", v)):
-            if each.ndim != 4 or each.shape[2] != tokens:
-                raise CallError(f"expected {name} with this rank's {tokens} tokens along dimension 2, got {each.shape}")
-        full_k, full_v = exchanged(k, v, self.plan.rows, self.plan.group)
+            if each.ndim != 4 or each.shape[2] != plan.tokens:
+                got = list(each.shape)
+                raise CallError(f"expected {name} with this rank's {plan.tokens} tokens along dimension 2, got {got}")
+        if self._documents is not Documents.NONE and q.shape[0] != 1:
+            raise CallError(f"expected batch 1 with documents, got {q.shape[0]}")
+        given = with_keys_of_all(self.attn.inputs, inputs, plan)
+        keys, values = exchanged(k, v, plan.rows, plan.group)
         outs, at = [], 0
-        for start, stop in self.plan.chunks:
-            rows = q.narrow(2, at, stop - start)
-            at += stop - start
-            outs.append(self.attn(rows, full_k, full_v, q_offset=start, return_lse=True))
+        for piece in plan.traffic.pieces(plan.rank):
+            rows = piece.queries[1] - piece.queries[0]
+            stop = min(piece.keys[1], plan.last_key)
+            part = keys[:, :, piece.origin : stop], values[:, :, piece.origin : stop]
+            mine = of_piece(self.attn.inputs, given, (at, at + rows), stop)
+            outs.append(self._attend(q.narrow(2, at, rows), *part, piece, mine))
+            at += rows
         out = torch.cat([each[0] for each in outs], dim=2)
         return (out, torch.cat([each[1] for each in outs], dim=2)) if return_lse else out
+
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, piece: Piece, inputs: dict[str, InputTensors]
+    ) -> tuple[Tensor, Tensor]:
+        (kernel,) = self._kernel
+        if self._documents is Documents.SEPARATE:
+            inputs = {**inputs, kernel.inputs[-1].name: torch.tensor([piece.keys[0]], device=q.device)}
+        offset = piece.queries[0] - piece.origin
+        return kernel(q, k, v, q_offset=offset, return_lse=True, inputs=inputs or None)  # type: ignore[no-any-return]  # of a module's call
+
+
+def _within_documents(attn: SparseAttention, documents: Documents) -> SparseAttention:
+    """What attends within one document, with the parameters of `attn`."""
+    if documents is Documents.NONE:
+        return attn
+    made = from_a_key(attn) if documents is Documents.SEPARATE else without_documents(attn)
+    made.sink = attn.sink
+    return made

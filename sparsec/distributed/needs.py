@@ -48,9 +48,18 @@ class Stretch:
 Needs = tuple[Stretch, ...]
 
 
-def needed(bands: Iterable[Band], queries: Sequence[Range], n_keys: int) -> Needs:
-    """The keys below n_keys that the queries of these ranges need by bands of plain integers."""
-    found = [run for band in bands for each in queries for run in _of_band(band, each, n_keys)]
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Queries that see keys of one document: both half-open ranges of positions, and the position that counts as 0."""
+
+    queries: Range
+    keys: Range
+    origin: int = 0
+
+
+def needed(bands: Iterable[Band], pieces: Sequence[Piece]) -> Needs:
+    """The keys that the queries of these pieces need by bands of plain integers."""
+    found = [run for band in bands for each in pieces for run in _of_piece(band, each)]
     ends = sorted({end for run in found for end in (run.start, run.stop)})
     parts: list[Stretch] = []
     opening = sorted(found, key=lambda run: run.start)
@@ -94,6 +103,28 @@ def _below(stretch: Stretch, positions: Ints | np.int64) -> Ints:
     turns, place = block // len(stretch.kept), block % len(stretch.kept)
     whole = (turns * before[-1] + before[place]) * stretch.unit
     return np.asarray(whole + stretch.kept[place] * rest, np.int64)
+
+
+def _of_piece(band: Band, piece: Piece) -> list[Stretch]:
+    first, last, stop = (each - piece.origin for each in (*piece.queries, piece.keys[1]))
+    found = []
+    for run in _of_band(band, (first, last), stop):
+        start, end = max(run.start + piece.origin, piece.keys[0]), run.stop + piece.origin
+        if start < end:
+            found.append(_shifted(run, piece.origin, (start, end)))
+    return found
+
+
+def _shifted(run: Stretch, by: int, between: Range) -> Stretch:
+    """The run's keys, each so many positions later, between two positions."""
+    if by == 0 or len(run.kept) == 1:
+        return Stretch(*between, run.unit, run.kept)
+    whole, rest = divmod(by, run.unit)
+    if rest == 0:
+        return Stretch(*between, run.unit, np.roll(run.kept, whole))
+    if len(run.kept) * run.unit > PERIOD_LIMIT:
+        return Stretch(*between, 1, _ALL)
+    return Stretch(*between, 1, np.roll(np.repeat(run.kept, run.unit), by))
 
 
 def _of_band(band: Band, queries: Range, n_keys: int) -> list[Stretch]:

@@ -7,8 +7,11 @@ ranks have compared what theirs were made from.
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -28,6 +31,7 @@ from sparsec.distributed.traffic import Traffic
 from sparsec.distributed.work import work_before
 from sparsec.ir.bands.bounds import POSITION_LIMIT, Base
 from sparsec.runtime.module import SparseAttention
+from sparsec.sema.record import heads_data
 
 if TYPE_CHECKING:
     from sparsec.distributed.attention import ParallelAttention
@@ -52,8 +56,8 @@ def plan(
     mesh: a DeviceMesh of one dimension, or a process group. Every rank of it has to call this, with equal arguments.
     balance: "work" gives every rank as many tokens and about as much work, in as few chunks as that takes; "zigzag" two
     chunks, one from either end; None one.
-    Raises CallError, on every rank, if the ranks' arguments, patterns or versions differ, and for a pattern with
-    `documents`.
+    A pattern with `documents` is planned for as one document, until `Plan.for_documents` says which there are.
+    Raises CallError, on every rank, if the ranks' arguments, patterns or versions differ.
     """
     instance("attn", attn, SparseAttention)
     group = _group(mesh)
@@ -63,8 +67,6 @@ def plan(
         raise CallError(f"expected shard 'sequence', got {shard!r:.40}")
     if balance not in BALANCES:
         raise CallError(f"expected balance 'work', 'zigzag' or None, got {balance!r:.40}")
-    if attn.documents:
-        raise CallError("expected a pattern without documents, got one with")
     if attn.target == "reference":
         raise CallError("expected a target with a kernel, got 'reference'")
     _compare(group, attn, seq_len, balance)
@@ -72,7 +74,8 @@ def plan(
     deal = BALANCES[balance]
     shards = deal(seq_len, ranks, max(BLOCK, lowered.pattern.block), work_before(lowered, seq_len))
     at = Geometry(attn.heads, attn.kv_heads, attn.head_dim, attn.value_dim, "float32")
-    return Plan(Traffic.of(lowered, shards), dist.get_rank(group), group, replace(at, dtype=_item(attn.dtype)))
+    traffic = Traffic.of(lowered, shards)
+    return Plan(traffic, dist.get_rank(group), group, replace(at, dtype=_item(attn.dtype)), Plan.made_of(attn))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +86,33 @@ class Plan:
     rank: int
     group: ProcessGroup
     geometry: Geometry
+    made_from: str
+
+    @staticmethod
+    def made_of(attn: SparseAttention) -> str:
+        """What tells the pattern, head counts and dimensions of a module from others."""
+        text = json.dumps([heads_data(attn.lowered.pattern), attn.head_dim, attn.value_dim])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def for_documents(self, cu_seqlens: Tensor | Sequence[int]) -> Plan:
+        """The plan for packed documents: int32 [documents + 1], from 0 to the length without a decrease, the same on
+        every rank. Positions stay where they are; fewer keys travel. It waits for the device. Raises CallError."""
+        if self.traffic.separate is None:
+            raise CallError("expected a pattern with documents, got one without")
+        ends = [integer("cu_seqlens", each) for each in torch.as_tensor(cu_seqlens).tolist()]
+        length = self.traffic.shards.length
+        if ends[:1] != [0] or ends[-1:] != [length] or any(a > b for a, b in pairwise(ends)):
+            raise CallError(f"expected cu_seqlens from 0 to {length} without a decrease, got {ends!r:.80}")
+        if self.counts_from_the_end:
+            raise CallError("expected a pattern with documents to have no bound that counts from the end, got one")
+        return replace(self, traffic=replace(self.traffic, documents=tuple(dict.fromkeys(ends))))
+
+    @property
+    def counts_from_the_end(self) -> bool:
+        """Whether a bound of the pattern follows the number of keys."""
+        bands = (band for of_kind in self.traffic.bands for band in of_kind)
+        bounds = (bound for band in bands for bound in (*band.lower, *band.upper, *band.first_row, *band.last_row))
+        return any(bound.base is Base.END for bound in bounds)
 
     @property
     def chunks(self) -> tuple[tuple[int, int], ...]:
@@ -125,8 +155,7 @@ class Plan:
     def last_key(self) -> int:
         """One past the last key that this rank's queries may need, or that it holds; the sequence's, if a bound counts
         from there."""
-        bounds = (bound for bands in self.traffic.bands for band in bands for bound in (*band.lower, *band.upper))
-        if any(bound.base is Base.END for bound in bounds):
+        if self.counts_from_the_end:
             return self.traffic.shards.length
         ends = [needs[-1].stop for needs in self.traffic.needs(self.rank) if needs]
         return max([self.chunks[-1][1], *ends])
@@ -178,10 +207,9 @@ def _item(dtype: torch.dtype) -> str:
 
 def _compare(group: ProcessGroup, attn: SparseAttention, seq_len: int, balance: Balance) -> None:
     """Raises CallError where the ranks would not plan the same."""
-    pattern = hashlib.sha256(repr((attn.lowered.pattern, attn.head_dim, attn.value_dim)).encode()).hexdigest()[:16]
     own = {
         "sparsec": __version__,
-        "pattern": pattern,
+        "pattern": Plan.made_of(attn),
         "dtype": str(attn.dtype),
         "seq_len": seq_len,
         "balance": balance,

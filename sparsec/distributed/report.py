@@ -50,10 +50,10 @@ class TrafficReport:
         if self.ulysses is not None:
             share = self.ulysses / max(self.all_gather, 1)
             rows.append(["Ulysses", _bytes(self.ulysses), _bytes(self.ulysses * ranks), f"{share:.3g}"])
-        chunks = count(self.chunks, "chunk")
+        tokens = f"{min(self.tokens)} to {max(self.tokens)} tokens each, in at most {count(self.chunks, 'chunk')}"
         lines = [
-            f"{count(ranks, 'rank')}, {min(self.tokens)} to {max(self.tokens)} tokens each, in at most {chunks}; one rank "
-            f"sends to {count(self.peers, 'other')} at most; the most work of one is {self.imbalance:.3f} of the mean",
+            f"{count(ranks, 'rank')}, {tokens}; one sends to {count(self.peers, 'other')} at most; "
+            f"the most work of one is {self.imbalance:.3f} of the mean",
             "",
             table(["forward", "a rank sends at most", "all send", "of all-gather"], rows),
         ]

@@ -6,25 +6,33 @@ many they are follows from closed forms, and no key is counted one by one.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 
 import networkx as nx
 import numpy as np
 
-from sparsec.distributed.needs import Ints, Needs, count_below, keys_within, kinds, needed
+from sparsec.distributed.needs import Ints, Needs, Piece, count_below, keys_within, kinds, needed
 from sparsec.distributed.shards import Shards
 from sparsec.ir.bands.band import Band
 from sparsec.pipeline import Lowered
+from sparsec.sema.model import Documents
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """`kinds[g]`: KV groups of one kind need the same keys; `bands[kind]`: what any of its heads attends by."""
+    """`kinds[g]`: KV groups of one kind need the same keys; `bands[kind]`: what any of its heads attends by.
+
+    documents: the first key of each, and the sequence's length; empty: the sequence is one. separate: whether the
+    pattern has documents whose positions count from the sequence's first key (False: from their own; None: has none).
+    """
 
     shards: Shards
     kinds: tuple[int, ...]
     bands: tuple[tuple[Band, ...], ...]
+    separate: bool | None
+    documents: tuple[int, ...] = ()
 
     @staticmethod
     def of(lowered: Lowered, shards: Shards) -> Traffic:
@@ -35,11 +43,29 @@ class Traffic:
             for first in range(0, len(bands), share)
         ]
         distinct, number = kinds(of_groups)
-        return Traffic(shards, number, distinct)
+        kind = lowered.pattern.documents
+        separate = None if kind is Documents.NONE else kind is Documents.SEPARATE
+        return Traffic(shards, number, distinct, separate)
+
+    def pieces(self, rank: int) -> tuple[Piece, ...]:
+        """The queries of a rank, chunk by chunk and document by document, in order."""
+        length, chunks = self.shards.length, self.shards.chunks[rank]
+        if not self.documents:
+            return tuple(Piece(chunk, (0, length)) for chunk in chunks)
+        found = []
+        for start, stop in chunks:
+            for number in range(bisect_right(self.documents, start) - 1, len(self.documents) - 1):
+                begin, end = self.documents[number : number + 2]
+                if begin >= stop:
+                    break
+                if max(start, begin) < min(stop, end):
+                    rows = max(start, begin), min(stop, end)
+                    found.append(Piece(rows, (begin, end), 0 if self.separate else begin))
+        return tuple(found)
 
     def needs(self, rank: int) -> tuple[Needs, ...]:
         """What the queries of a rank need, by kind."""
-        return tuple(needed(bands, self.shards.chunks[rank], self.shards.length) for bands in self.bands)
+        return tuple(needed(bands, self.pieces(rank)) for bands in self.bands)
 
     def keys(self, needs: Needs, holder: int) -> Ints:
         """The keys that a rank holds among these, ascending."""

@@ -80,7 +80,7 @@ def compile(
     with chosen.refusals():
         request = request_for(chosen, *dims, dtype, heads, kv_heads)
         request = request.with_tiles(_tiles(tiles, request, backend, where))
-        return _module(request, backend, where, anyhow=target is None)
+        return module_for(request, backend, where, anyhow=target is None)
 
 
 def _tiles(
@@ -140,7 +140,8 @@ def _warn(message: str) -> None:
     warnings.warn(message, stacklevel=6)
 
 
-def _module(request: Request, backend: str, device: torch.device, *, anyhow: bool) -> SparseAttention:
+def module_for(request: Request, backend: str, device: torch.device, *, anyhow: bool = False) -> SparseAttention:
+    """The module of a request; anyhow: of the next best backend, where this machine lacks what the named one needs."""
     if registry.BACKENDS[backend].oracle:
         pattern = request.pattern
         return SparseAttention(

@@ -1,0 +1,28 @@
+"""Runs a function in several processes that share a gloo process group."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+def run(function: Callable[..., None], ranks: int, *arguments: Any, timeout: float = 120.0) -> None:
+    """Calls function(*arguments) in each; raises what one of them raises."""
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(_rank, (ranks, f"file://{Path(folder) / 'store'}", timeout, function, arguments), nprocs=ranks)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+
+def _rank(
+    rank: int, ranks: int, store: str, timeout: float, function: Callable[..., None], arguments: tuple[Any, ...]
+) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=ranks, timeout=timedelta(seconds=timeout))
+    function(*arguments)
+    dist.destroy_process_group()
