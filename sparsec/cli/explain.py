@@ -23,6 +23,7 @@ from sparsec.cli.options import (
 from sparsec.cli.show import of_pairs
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.diagnostics.tables import count, percent, table
+from sparsec.distributed.report import ModelTraffic, model_traffic
 from sparsec.program import Model, Pattern
 from sparsec.sema.printer import head_ranges
 
@@ -38,6 +39,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 @click.option("--head-dim", type=click.IntRange(1, 1024), default=128, show_default=True)
 @value_dim_option
 @dtype_option("bfloat16")
+@click.option("--ranks", type=click.IntRange(1, 65_536), metavar="R", help="Ranks that hold the sequence together.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def explain(
     file: Path,
@@ -50,9 +52,11 @@ def explain(
     head_dim: int,
     value_dim: int | None,
     dtype: str,
+    ranks: int | None,
     form: str,
 ) -> None:
-    """State what a pattern costs at N tokens: pairs, flops, and the KV cache by group and in all.
+    """State what a pattern costs at N tokens: pairs, flops, and the KV cache by group and in all; with --ranks also the
+    keys that travel between ranks that hold a sequence together.
 
     Example: sparsec explain examples/longgen.sparse --seq-len 131072
     """
@@ -68,7 +72,8 @@ def explain(
         raise CallError(f"expected layers of equal head counts, got {sorted(counts)}")
     at = Geometry(*counts.pop(), head_dim, head_dim if value_dim is None else value_dim, dtype)
     found = report(parts, at, seq_len)
-    click.echo(as_json(title, found) if form == "json" else as_text(title, found))
+    travels = None if ranks is None else model_traffic(parts, at, seq_len, ranks)
+    click.echo(as_json(title, found, travels) if form == "json" else as_text(title, found, travels))
 
 
 def _of_pattern(pattern: Pattern, heads: int | None, kv_heads: int | None) -> tuple[str, list[Part]]:
@@ -92,15 +97,17 @@ def _part(pattern: Pattern, layers: tuple[int, ...], heads: int | None, kv_heads
     return Part(pattern.name, layers, pattern.lowered(found.heads, found.kv_heads), layout)
 
 
-def as_json(title: str, found: Report) -> str:
+def as_json(title: str, found: Report, travels: ModelTraffic | None = None) -> str:
     """The report, with its ratios; bytes and flops as numbers."""
     data = {"of": title, **asdict(found), "live_share": found.live_share}
+    if travels is not None:
+        data["ranks"] = travels.as_list()
     for shown, each in zip(data["prices"], found.prices, strict=True):
         shown["saved"] = each.saved
     return json.dumps(data, indent=2)
 
 
-def as_text(title: str, found: Report) -> str:
+def as_text(title: str, found: Report, travels: ModelTraffic | None = None) -> str:
     at = found.geometry
     values = "" if at.value_dim == at.head_dim else f", value dim {at.value_dim}"
     lines = [
@@ -120,7 +127,7 @@ def as_text(title: str, found: Report) -> str:
         lines += [f"The cache keeps every key for {reason}." for reason in part.growth]
     if found.prices:
         lines += ["", f"KV cache, {_count(found.layers)}", _prices(found.prices)]
-    return "\n".join(lines)
+    return "\n".join([*lines, *([] if travels is None else ["", str(travels)])])
 
 
 def _computed(found: Report) -> str:

@@ -3,11 +3,25 @@
 From the closed form of a pattern each rank computes which keys of which KV group every other rank needs (`needs`),
 deals positions out so that the work is even (`shards`, `work`), and makes a `Plan` (`planning`, `traffic`). `attention`
 runs it: one all-to-all of the rows that travel (`exchange`), then the pattern's own kernels. `report` prices it.
+
+Importing this package imports no torch.
 """
 
 from __future__ import annotations
 
-from sparsec.distributed.exchange import ExchangeError
-from sparsec.distributed.planning import Plan, plan
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparsec.distributed.exchange import ExchangeError
+    from sparsec.distributed.planning import Plan, plan
 
 __all__ = ["ExchangeError", "Plan", "plan"]
+
+_LAZY = {"ExchangeError": "exchange", "Plan": "planning", "plan": "planning"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'sparsec.distributed' has no attribute {name!r}")
+    return getattr(import_module(f"sparsec.distributed.{_LAZY[name]}"), name)

@@ -36,8 +36,6 @@ from sparsec.sema.record import heads_data
 if TYPE_CHECKING:
     from sparsec.distributed.attention import ParallelAttention
 
-BLOCK = 64
-"""Positions of which a chunk has a multiple, where there are enough."""
 BALANCES = {"work": dealing.by_work, "zigzag": dealing.zigzag, None: dealing.contiguous}
 
 Balance = Literal["work", "zigzag"] | None
@@ -72,7 +70,7 @@ def plan(
     _compare(group, attn, seq_len, balance)
     lowered = attn.lowered
     deal = BALANCES[balance]
-    shards = deal(seq_len, ranks, max(BLOCK, lowered.pattern.block), work_before(lowered, seq_len))
+    shards = deal(seq_len, ranks, max(dealing.LEAST_BLOCK, lowered.pattern.block), work_before(lowered, seq_len))
     at = Geometry(attn.heads, attn.kv_heads, attn.head_dim, attn.value_dim, "float32")
     traffic = Traffic.of(lowered, shards)
     return Plan(traffic, dist.get_rank(group), group, replace(at, dtype=_item(attn.dtype)), Plan.made_of(attn))

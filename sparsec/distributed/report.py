@@ -5,13 +5,22 @@ Invariant: bytes are of one forward pass over one sequence of one layer; of the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from sparsec.analysis.cost import ITEM_BYTES, Geometry
+from sparsec.analysis.report import Part, report
+from sparsec.diagnostics.model import CallError
 from sparsec.diagnostics.tables import count, table
+from sparsec.distributed.needs import Ints
+from sparsec.distributed.shards import LEAST_BLOCK, by_work
 from sparsec.distributed.traffic import Traffic
+from sparsec.distributed.work import work_before
+
+COMPUTED = 1e14
+"""Flops a second of a rank, with which reports price an exchange."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +57,7 @@ class TrafficReport:
             ["all-gather, ring", _bytes(self.all_gather), _bytes(self.all_gather * ranks), "1"],
         ]
         if self.ulysses is not None:
-            share = self.ulysses / max(self.all_gather, 1)
-            rows.append(["Ulysses", _bytes(self.ulysses), _bytes(self.ulysses * ranks), f"{share:.3g}"])
+            rows.append(["Ulysses", _bytes(self.ulysses), _bytes(self.ulysses * ranks), _share_of(self)])
         tokens = f"{min(self.tokens)} to {max(self.tokens)} tokens each, in at most {count(self.chunks, 'chunk')}"
         lines = [
             f"{count(ranks, 'rank')}, {tokens}; one sends to {count(self.peers, 'other')} at most; "
@@ -78,6 +86,100 @@ def traffic_report(traffic: Traffic, at: Geometry) -> TrafficReport:
         peers=max((degree for _, degree in traffic.graph.out_degree()), default=0),
         imbalance=shards.imbalance,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PartTraffic:
+    """Of the layers that share a pattern: the report of one, and the flops of its forward pass on all ranks."""
+
+    name: str
+    layers: int
+    report: TrafficReport
+    flops: float
+
+    @property
+    def needed_bandwidth(self) -> float:
+        """Bytes a second that a rank has to send for its forward pass to take no longer than its computing, if that
+        runs at COMPUTED flops a second."""
+        return max(self.report.sent) / max(self.flops / len(self.report.tokens) / COMPUTED, 1e-12)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTraffic:
+    """Of all layers, which share one dealing of positions, with even work over all of them."""
+
+    parts: tuple[PartTraffic, ...]
+
+    def as_list(self) -> list[dict[str, object]]:
+        """For JSON."""
+        return [
+            {
+                "pattern": part.name,
+                "layers": part.layers,
+                "flops": part.flops,
+                "bytes_a_second_to_hide": part.needed_bandwidth,
+                **part.report.as_dict(),
+            }
+            for part in self.parts
+        ]
+
+    def __str__(self) -> str:
+        first = self.parts[0].report
+        tokens = f"{min(first.tokens)} to {max(first.tokens)} tokens each, in at most {count(first.chunks, 'chunk')}"
+        gathered = ["every key (all-gather, ring)", "", _bytes(first.all_gather), "1", "", ""]
+        rows = [
+            [
+                part.name,
+                str(part.layers),
+                _bytes(max(part.report.sent)),
+                f"{part.report.share:.3g}",
+                count(part.report.peers, "rank"),
+                f"{part.needed_bandwidth / 1e9:.3g} GB/s",
+            ]
+            for part in self.parts
+        ]
+        head = [
+            "pattern",
+            "layers",
+            "a rank sends",
+            "of all-gather",
+            "to at most",
+            f"to hide at {COMPUTED / 1e12:.3g} TFLOP/s",
+        ]
+        ulysses = [] if first.ulysses is None else [["Ulysses", "", _bytes(first.ulysses), _share_of(first), "", ""]]
+        return "\n".join(
+            [
+                f"Between {count(len(first.tokens), 'rank')}, {tokens}; "
+                f"the most work of one is {first.imbalance:.3f} of the mean. Keys and values of one layer, forward:",
+                table(head, [*rows, gathered, *ulysses]),
+            ]
+        )
+
+
+def model_traffic(parts: Sequence[Part], at: Geometry, tokens: int, ranks: int) -> ModelTraffic:
+    """What travels between ranks that hold sequences of so many tokens. Raises TooManyBands, TooManyClasses and, for
+    fewer tokens than ranks, CallError."""
+    if tokens < ranks:
+        raise CallError(f"expected at least as many tokens as ranks, {ranks}, got {tokens}")
+    works = [(len(part.layers), work_before(part.lowered, tokens)) for part in parts]
+
+    def work(positions: Ints) -> Ints:
+        return np.asarray(sum(layers * of_part(positions) for layers, of_part in works), np.int64)
+
+    block = max(part.lowered.pattern.block for part in parts)
+    shards = by_work(tokens, ranks, max(block, LEAST_BLOCK), work)
+    costs = report(parts, at, tokens).parts
+    return ModelTraffic(
+        tuple(
+            PartTraffic(part.name, len(part.layers), traffic_report(Traffic.of(part.lowered, shards), at), cost.flops)
+            for part, cost in zip(parts, costs, strict=True)
+        )
+    )
+
+
+def _share_of(found: TrafficReport) -> str:
+    assert found.ulysses is not None
+    return f"{found.ulysses / max(found.all_gather, 1):.3g}"
 
 
 def _ulysses(tokens: int, ranks: int, at: Geometry) -> int | None:

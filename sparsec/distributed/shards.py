@@ -20,6 +20,8 @@ EVEN = 1.05
 CHUNKS = (1, 2, 4, 8, 16)
 """Chunks of a rank that are tried in turn."""
 
+LEAST_BLOCK = 64
+"""Positions of which a chunk has a multiple, where there are enough."""
 BLOCKS = 8
 """Blocks that a chunk has at least, where there are enough positions: chunks differ by a block."""
 

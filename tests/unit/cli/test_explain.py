@@ -104,3 +104,21 @@ def test_every_command_takes_them(tmp_path: Path, command: str) -> None:
         assert result.exit_code == 2 and "--dtype" not in result.stderr, result.stderr
     result = CliRunner().invoke(commands, [command, str(written(tmp_path, FILE)), "--dtype", "fp8"])
     assert "'fp8' is not one of 'float32', 'bfloat16', 'float16'" in result.stderr
+
+
+def test_what_travels_between_ranks(tmp_path: Path) -> None:
+    path = written(tmp_path, "pattern e { heads 4 kv 2  causal  attend sink(4) | window(100) }")
+    options = ("--seq-len", "4096", "--ranks", "4", "--head-dim", "8", "--dtype", "float32")
+    shown = explain(path, *options).stdout
+    assert "Between 4 ranks, 1024 to 1024 tokens each, in at most 1 chunk; the most work of one is 1.0" in shown
+    (found,) = json.loads(explain(path, *options, "--format", "json").stdout)["ranks"]
+    row = 2 * 8 * 4
+    assert found["sent"] == [(99 + 3 * 4) * 2 * row, 99 * 2 * row, 99 * 2 * row, 0]
+    assert found["by_group"] == [(3 * 99 + 3 * 4) * row] * 2
+    assert found["all_gather"] == 3 * 1024 * 2 * row
+    assert found["share_of_all_gather"] == pytest.approx((3 * 99 + 12) / (4 * 3 * 1024))
+
+
+def test_more_ranks_than_tokens(tmp_path: Path) -> None:
+    result = explain(written(tmp_path, FILE), "--pattern", "local", "--seq-len", "4", "--ranks", "5")
+    assert result.exit_code == 2 and "expected at least as many tokens as ranks, 5, got 4" in result.stderr
