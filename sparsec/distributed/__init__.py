@@ -2,7 +2,8 @@
 
 From the closed form of a pattern each rank computes which keys of which KV group every other rank needs (`needs`),
 deals positions out so that the work is even (`shards`, `work`), and makes a `Plan` (`planning`, `traffic`). `attention`
-runs it: one all-to-all of the rows that travel (`exchange`), then the pattern's own kernels. `report` prices it.
+runs it: one all-to-all of the rows that travel (`exchange`), then the pattern's own kernels. `heads` deals out heads
+instead, or also. `report` prices it all.
 
 Importing this package imports no torch.
 """
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparsec.distributed.exchange import ExchangeError
+    from sparsec.distributed.heads import HeadPlan
     from sparsec.distributed.planning import Plan, plan
 
-__all__ = ["ExchangeError", "Plan", "plan"]
+__all__ = ["ExchangeError", "HeadPlan", "Plan", "plan"]
 
-_LAZY = {"ExchangeError": "exchange", "Plan": "planning", "plan": "planning"}
+_LAZY = {"ExchangeError": "exchange", "HeadPlan": "heads", "Plan": "planning", "plan": "planning"}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ Invariant: outputs, log-sum-exps and gradients are those of one process with the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, overload
+from typing import Literal, assert_never, overload
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +28,7 @@ class ParallelAttention(nn.Module):
     def __init__(self, attn: SparseAttention, plan: Plan) -> None:
         super().__init__()
         plan = instance("plan", plan, Plan)
-        if plan.made_of(attn) != plan.made_from:
-            raise CallError("expected the pattern, head counts and dimensions that the plan was made for, got others")
+        plan.held.check_made_of(attn, plan.made_from)
         check_kinds(attn.inputs)
         self.attn, self.plan = attn, plan
         self._documents = attn.lowered.pattern.documents
@@ -77,16 +76,13 @@ class ParallelAttention(nn.Module):
         of this rank's queries. Raises CallError, and ExchangeError if another rank has died or stalls.
         """
         plan = self.plan
-        for name, each in (("q", q), ("k", k), ("v", v)):
-            if each.ndim != 4 or each.shape[2] != plan.tokens:
-                got = list(each.shape)
-                raise CallError(f"expected {name} with this rank's {plan.tokens} tokens along dimension 2, got {got}")
+        plan.held.check_tokens(q, k, v)
         if self._documents is not Documents.NONE and q.shape[0] != 1:
             raise CallError(f"expected batch 1 with documents, got {q.shape[0]}")
         given = with_keys_of_all(self.attn.inputs, inputs, plan)
-        keys, values = exchanged(k, v, plan.rows, plan.group)
+        keys, values = exchanged(k, v, plan.rows, plan.held.group)
         outs, at = [], 0
-        for piece in plan.traffic.pieces(plan.rank):
+        for piece in plan.traffic.pieces(plan.held.rank):
             rows = piece.queries[1] - piece.queries[0]
             stop = min(piece.keys[1], plan.last_key)
             part = keys[:, :, piece.origin : stop], values[:, :, piece.origin : stop]
@@ -100,16 +96,21 @@ class ParallelAttention(nn.Module):
         self, q: Tensor, k: Tensor, v: Tensor, piece: Piece, inputs: dict[str, InputTensors]
     ) -> tuple[Tensor, Tensor]:
         (kernel,) = self._kernel
+        own = {} if self.attn.sink is None else {"sink": self.attn.sink}
         if self._documents is Documents.SEPARATE:
             inputs = {**inputs, kernel.inputs[-1].name: torch.tensor([piece.keys[0]], device=q.device)}
-        offset = piece.queries[0] - piece.origin
-        return kernel(q, k, v, q_offset=offset, return_lse=True, inputs=inputs or None)  # type: ignore[no-any-return]  # of a module's call
+        more = {"q_offset": piece.queries[0] - piece.origin, "return_lse": True, "inputs": inputs or None}
+        return torch.func.functional_call(kernel, own, (q, k, v), more)  # type: ignore[no-any-return]  # of a module's call
 
 
 def _within_documents(attn: SparseAttention, documents: Documents) -> SparseAttention:
-    """What attends within one document, with the parameters of `attn`."""
-    if documents is Documents.NONE:
-        return attn
-    made = from_a_key(attn) if documents is Documents.SEPARATE else without_documents(attn)
-    made.sink = attn.sink
-    return made
+    """What attends within one document."""
+    match documents:
+        case Documents.NONE:
+            return attn
+        case Documents.SEPARATE:
+            return from_a_key(attn)
+        case Documents.RESTART:
+            return without_documents(attn)
+        case _:
+            assert_never(documents)

@@ -92,14 +92,14 @@ class _Gather(torch.autograd.Function):
         found = x.new_zeros((len(counts), max(counts), *x.shape[1:]))
         padded = x.new_zeros((max(counts), *x.shape[1:]))
         padded[: len(x)] = x
-        with _named("what the ranks hold", group):
+        with named("what the ranks hold", group):
             dist.all_gather(list(found.unbind()), padded.contiguous(), group)
         return torch.cat([part[:count] for part, count in zip(found, counts, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         total = gradients[0].contiguous().clone()
-        with _named("gradients of what the ranks hold", ctx.group):
+        with named("gradients of what the ranks hold", ctx.group):
             dist.all_reduce(total, group=ctx.group)
         return total.split(ctx.counts)[ctx.rank], None, None, None
 
@@ -132,13 +132,14 @@ def _all_to_all(
     chosen, widths = torch.cat(list(there)).to(flat[0].device), [each.shape[1] for each in flat]
     sent = torch.cat([each.index_select(0, chosen) for each in flat], dim=1)
     came = sent.new_empty((sum(counts), sum(widths)))
-    with _named(what, group):
+    with named(what, group):
         dist.all_to_all_single(came, sent, counts, [len(each) for each in there], group)
     return torch.split(came, widths, dim=1)
 
 
 @contextmanager
-def _named(what: str, group: ProcessGroup) -> Iterator[None]:
+def named(what: str, group: ProcessGroup) -> Iterator[None]:
+    """Makes a failed exchange of `what` an ExchangeError that names the ranks which do not answer."""
     try:
         yield
     except RuntimeError as error:

@@ -70,6 +70,28 @@ def zigzag(length: int, ranks: int, block: int, work: Work) -> Shards:
     return _shards(length, _edges(length, 2 * ranks, block), _folded(ranks, 2), work)
 
 
+def again(shards: Shards, work: Work) -> Shards:
+    """The same chunks, with another pattern's work."""
+    totals = [sum(_amounts(work, np.array(chunk, np.int64))[0] for chunk in of_rank) for of_rank in shards.chunks]
+    mean = sum(totals) / len(totals)
+    return Shards(shards.length, shards.chunks, max(totals) / mean if mean else 1.0)
+
+
+def cut(chunks: Sequence[Range], parts: int) -> list[tuple[Range, ...]]:
+    """The chunks' positions in so many parts, one after another, of about as many positions each."""
+    ends = np.cumsum([stop - start for start, stop in chunks])
+    found = []
+    for n in range(parts):
+        first, last = (int(ends[-1]) * each // parts for each in (n, n + 1))
+        inside = []
+        for (start, stop), end in zip(chunks, ends.tolist(), strict=True):
+            offset = stop - end  # from a place among the chunks' positions to the position
+            if max(start, first + offset) < min(stop, last + offset):
+                inside.append((max(start, first + offset), min(stop, last + offset)))
+        found.append(tuple(inside))
+    return found
+
+
 def _edges(length: int, parts: int, block: int) -> Ints:
     """parts + 1 positions, multiples of the block but for the last, of a smaller one for want of blocks in a part."""
     while block > 1 and length < BLOCKS * parts * block:

@@ -24,14 +24,14 @@ from sparsec.sema.model import Documents
 class Traffic:
     """`kinds[g]`: KV groups of one kind need the same keys; `bands[kind]`: what any of its heads attends by.
 
-    documents: the first key of each, and the sequence's length; empty: the sequence is one. separate: whether the
-    pattern has documents whose positions count from the sequence's first key (False: from their own; None: has none).
+    documents: the first key of each, and the sequence's length; empty: the sequence is one. documents_of:
+    what the pattern says of documents.
     """
 
     shards: Shards
     kinds: tuple[int, ...]
     bands: tuple[tuple[Band, ...], ...]
-    separate: bool | None
+    documents_of: Documents
     documents: tuple[int, ...] = ()
 
     @staticmethod
@@ -43,9 +43,7 @@ class Traffic:
             for first in range(0, len(bands), share)
         ]
         distinct, number = kinds(of_groups)
-        kind = lowered.pattern.documents
-        separate = None if kind is Documents.NONE else kind is Documents.SEPARATE
-        return Traffic(shards, number, distinct, separate)
+        return Traffic(shards, number, distinct, lowered.pattern.documents)
 
     def pieces(self, rank: int) -> tuple[Piece, ...]:
         """The queries of a rank, chunk by chunk and document by document, in order."""
@@ -60,7 +58,7 @@ class Traffic:
                     break
                 if max(start, begin) < min(stop, end):
                     rows = max(start, begin), min(stop, end)
-                    found.append(Piece(rows, (begin, end), 0 if self.separate else begin))
+                    found.append(Piece(rows, (begin, end), begin if self.documents_of is Documents.RESTART else 0))
         return tuple(found)
 
     def needs(self, rank: int) -> tuple[Needs, ...]:

@@ -40,8 +40,9 @@ from sparsec.sema.record import inputs_data, inputs_of
 from sparsec.sema.shapes import Sizes
 
 if TYPE_CHECKING:
-    from sparsec.distributed import Plan
+    from sparsec.distributed import HeadPlan, Plan
     from sparsec.distributed.attention import ParallelAttention
+    from sparsec.distributed.heads import HeadParallelAttention
 
 _Given = tuple[Mapping[str, InputTensors] | None, bool]  # tensors of inputs, and whether their numbers are checked
 
@@ -207,8 +208,7 @@ class SparseAttention(nn.Module):
         output 0 and LSE -inf (the sink, where there is one); a key that no query sees has mass 0. Raises CallError.
         """
         if not (isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)):
-            given = ", ".join(type(each).__name__ for each in (q, k, v))
-            raise CallError(f"expected q, k and v of type Tensor, got {given}")
+            raise CallError(f"expected q, k and v of type Tensor, got {', '.join(type(x).__name__ for x in (q, k, v))}")
         if q.is_meta:
             raise CallError("expected tensors on a CPU or a GPU, got q on meta, which holds no numbers")
         if torch.is_autocast_enabled("cpu" if q.is_cpu else q.device.type):
@@ -276,7 +276,7 @@ class SparseAttention(nn.Module):
         """What follows from its pattern, on the way down to kernels."""
         return self._described().lowered
 
-    def parallel(self, plan: Plan) -> ParallelAttention:
+    def parallel(self, plan: Plan | HeadPlan) -> ParallelAttention | HeadParallelAttention:
         """It on this rank's part of a sequence that several ranks hold, by `sparsec.distributed.plan`."""
         return plan.over(self)
 

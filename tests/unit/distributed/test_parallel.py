@@ -11,9 +11,10 @@ import torch.distributed as dist
 from hypothesis import HealthCheck, given, seed, settings
 from together import run
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 
 import sparsec
-from sparsec.distributed import Plan
+from sparsec.distributed import HeadPlan, Plan
 from sparsec.pipeline import Lowered
 from sparsec.runtime.compile import module_for
 from sparsec.runtime.module import SparseAttention
@@ -71,7 +72,7 @@ class Sent:
         self._own = dist.all_to_all_single
 
     def __call__(self, out: Tensor, given: Tensor, out_splits: Any, in_splits: list[int], group: Any) -> Any:
-        row = given.shape[1] * given.element_size()
+        row = given[:1].numel() * given.element_size()
         self.calls += 1
         self.bytes += sum(count for rank, count in enumerate(in_splits) if rank != dist.get_rank()) * row
         return self._own(out, given, out_splits, in_splits, group)
@@ -85,7 +86,7 @@ def as_one(attn: SparseAttention, whole: list[Tensor], documents: Tensor | None)
     return [out.detach(), lse.detach(), *torch.autograd.grad((out, lse.masked_fill(lse.isinf(), 0)), leaves, whole[3:])]
 
 
-def in_parts(attn: SparseAttention, plan: Plan, whole: list[Tensor]) -> list[Tensor]:
+def in_parts(attn: SparseAttention, plan: Plan | HeadPlan, whole: list[Tensor]) -> list[Tensor]:
     """The same, of this rank's part."""
     q, k, v = (plan.shard(each, 2).clone().requires_grad_() for each in whole[:3])
     out, lse = attn.parallel(plan)(q, k, v, return_lse=True)
@@ -95,21 +96,31 @@ def in_parts(attn: SparseAttention, plan: Plan, whole: list[Tensor]) -> list[Ten
     return [out.detach(), lse.detach(), *found]
 
 
-def check(attn: SparseAttention, length: int, balance: Any, sent: Sent, documents: Tensor | None) -> None:
+def planned(attn: SparseAttention, length: int, number: int, shard: Any) -> Plan | HeadPlan:
+    if shard != "sequence":
+        size = dist.get_world_size()
+        mesh = init_device_mesh("cpu", (2, size // 2) if isinstance(shard, tuple) else (size,))
+        return sparsec.distributed.plan(attn, mesh, length, shard=shard)
+    balance = ("work", "zigzag", None)[number % 3]
+    return sparsec.distributed.plan(attn, dist.group.WORLD, length, balance=balance)  # type: ignore[arg-type, return-value]  # one of its values
+
+
+def check(attn: SparseAttention, plan: Plan | HeadPlan, length: int, sent: Sent, documents: Tensor | None) -> None:
     generator = torch.Generator().manual_seed(length)
     batch = 1 if attn.documents else 2
     shapes = [(attn.heads, 16), (attn.kv_heads, 16), (attn.kv_heads, 16), (attn.heads, 16)]
     whole = [torch.randn((batch, heads, length, dim), generator=generator).to(attn.dtype) for heads, dim in shapes]
     whole.append(torch.randn((batch, attn.heads, length), generator=generator))
-    plan = sparsec.distributed.plan(attn, dist.group.WORLD, length, balance=balance)
     if documents is not None:
         plan = plan.for_documents(documents)
-    sent.bytes = sent.calls = 0
+    sent.bytes = 0
+    attn.parallel(plan)(*(plan.shard(each, 2) for each in whole[:3]))
+    if not isinstance(plan, HeadPlan) or plan.inner is None:
+        wide = 2 if attn.dtype == torch.float64 else 1  # the report's numbers have four bytes
+        report = plan.report()
+        assert sent.bytes == report.sent[plan.held.rank] * batch * wide
+        assert sum(report.sent) == sum(report.received)
     found = in_parts(attn, plan, whole)
-    wide = 2 if attn.dtype == torch.float64 else 1  # the report's numbers have four bytes
-    report = plan.report()
-    ours = report.sent[plan.rank] + report.received[plan.rank]  # what comes forward goes back
-    assert (sent.bytes, sent.calls) == (ours * batch * wide, 2)
     expected = as_one(attn, whole, documents)
     for place, one in enumerate(expected):
         ours_of_one = plan.shard(one, 2) if place < 5 else one
@@ -122,7 +133,7 @@ def check(attn: SparseAttention, length: int, balance: Any, sent: Sent, document
     torch.testing.assert_close(plan.unshard(found[0], 2), expected[0], rtol=rtol, atol=atol)
 
 
-def check_all(of: list[tuple[ResolvedPattern, int, str, torch.dtype]]) -> None:
+def check_all(of: list[tuple[ResolvedPattern, int, str, torch.dtype]], shard: Any = "sequence") -> None:
     sent = Sent()
     dist.all_to_all_single = sent  # type: ignore[assignment]  # it counts
     for number, (pattern, length, target, dtype) in enumerate(of):
@@ -133,7 +144,7 @@ def check_all(of: list[tuple[ResolvedPattern, int, str, torch.dtype]]) -> None:
         if attn.sink is not None:
             torch.nn.init.normal_(attn.sink, generator=torch.Generator().manual_seed(0))
         try:
-            check(attn, length, ("work", "zigzag", None)[number % 3], sent, documents)
+            check(attn, planned(attn, length, number, shard), length, sent, documents)
         except sparsec.CallError as error:
             if "counts from the end" not in str(error):
                 raise
@@ -145,6 +156,18 @@ def check_all(of: list[tuple[ResolvedPattern, int, str, torch.dtype]]) -> None:
 def test_drawn_patterns(ranks: int) -> None:
     found = drawn(DRAWN)[ranks - 1 :: 1 if ranks == 4 else 4]
     run(check_all, ranks, [(each, 41 + 7 * n % 150, "torch", torch.float64) for n, each in enumerate(found)])
+
+
+@pytest.mark.parametrize(("shard", "ranks"), [("heads", 4), (("sequence", "heads"), 4)])
+def test_heads(shard: Any, ranks: int) -> None:
+    bodies = (
+        "heads 8 kv 4  block 16  causal  learned_sink  attend sink(4) | window(40)",
+        "heads 4 kv 2  block 16  causal  documents  alibi  attend window(2b) | stride(4b, phase = -h)",
+        "heads 4 kv 4  documents restart  causal  learned_sink  attend full",
+        "heads 8 kv 2  causal  where h < 3 attend full  where h >= 3 attend window(30)",
+    )
+    found = [sparsec.parse(f"pattern p {{ {body} }}").pattern("p").lowered(None, None).pattern for body in bodies]
+    run(check_all, ranks, [(each, 141 + n, "torch", torch.float64) for n, each in enumerate(found)], shard)
 
 
 def test_examples() -> None:

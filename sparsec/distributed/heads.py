@@ -1,0 +1,218 @@
+"""Attention over a sequence that ranks hold, by heads: two all-to-alls, between which each rank has all tokens of some
+heads (DeepSpeed-Ulysses, Jacobs et al. 2023); within a part of a sequence, such ranks share that part's tokens.
+
+Invariant: ranks hold tokens in order, and heads in order; of fewer KV groups than ranks, neighbours have the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+
+from sparsec.analysis.cost import ITEM_BYTES, Geometry
+from sparsec.diagnostics.model import CallError
+from sparsec.distributed.exchange import named
+from sparsec.distributed.held import Held, packed
+from sparsec.distributed.report import TrafficReport
+from sparsec.runtime.module import SparseAttention
+from sparsec.runtime.variants import part_of_heads
+
+if TYPE_CHECKING:
+    from sparsec.distributed.planning import Plan
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class HeadPlan:
+    """Ranks of `held.group` that hold the tokens of a sequence, or of one part of it, and share its heads.
+
+    work: of each query head. inner: the plan of the parts, where the ranks hold one part of several (None: the whole).
+    """
+
+    held: Held
+    geometry: Geometry
+    made_from: str
+    has_documents: bool
+    work: tuple[int, ...]
+    inner: Plan | None = None
+    documents: tuple[int, ...] = ()
+
+    @property
+    def chunks(self) -> tuple[Span, ...]:
+        """The half-open ranges of positions that this rank holds, ascending."""
+        return self.held.chunks
+
+    @property
+    def tokens(self) -> int:
+        """How many they are."""
+        return self.held.tokens
+
+    @property
+    def positions(self) -> Tensor:
+        """This rank's absolute positions, ascending, int64 [tokens], on the CPU: for rotary embeddings."""
+        return self.held.positions
+
+    def shard(self, x: Tensor, dim: int) -> Tensor:
+        """As `Plan.shard`."""
+        return self.held.shard(x, dim)
+
+    def unshard(self, x: Tensor, dim: int) -> Tensor:
+        """As `Plan.unshard`."""
+        return self.held.unshard(x, dim)
+
+    def for_documents(self, cu_seqlens: Tensor | Sequence[int]) -> HeadPlan:
+        """As `Plan.for_documents`."""
+        if self.inner is not None:
+            return replace(self, inner=self.inner.for_documents(cu_seqlens))
+        return replace(self, documents=packed(cu_seqlens, self.held.length, self.has_documents))
+
+    @cached_property
+    def spans(self) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
+        """The query heads, and the KV groups, of each rank."""
+        ranks, at = self.held.sharing, self.geometry
+        own = max(at.kv_heads // ranks, 1)
+        first = [rank * at.kv_heads // ranks for rank in range(ranks)]
+        heads = tuple((rank * at.heads // ranks, (rank + 1) * at.heads // ranks) for rank in range(ranks))
+        return heads, tuple((group, group + own) for group in first)
+
+    def report(self) -> TrafficReport:
+        """Bytes that each rank sends in a forward pass: queries, keys and values, and outputs back; of the ranks that
+        share heads. `by_group`: of keys and values alone."""
+        at, item = self.geometry, ITEM_BYTES[self.geometry.dtype]
+        tokens = np.array(self.held.sharers)
+        ranks = len(tokens)
+        heads = at.heads // ranks
+        groups = self.spans[1]
+        of_rank = heads * at.head_dim + (groups[0][1] - groups[0][0]) * (at.head_dim + at.value_dim)
+        sent = tokens * (ranks - 1) * of_rank + (tokens.sum() - tokens) * heads * at.value_dim
+        others = [sum(first <= group < last for first, last in groups) for group in range(at.kv_heads)]
+        own = [sum(int(tokens[r]) for r, (a, b) in enumerate(groups) if a <= group < b) for group in range(at.kv_heads)]
+        by_group = [(int(tokens.sum()) * others[g] - own[g]) * at.slot_bytes for g in range(at.kv_heads)]
+        work = [sum(self.work[a:b]) for a, b in self.spans[0]]
+        most = int(tokens.max())
+        return TrafficReport(
+            tokens=tuple(tokens.tolist()),
+            chunks=len(self.chunks),
+            sent=tuple((sent * item).tolist()),
+            received=tuple(
+                int((tokens.sum() - n) * of_rank + n * (ranks - 1) * heads * at.value_dim) * item for n in tokens
+            ),
+            by_group=tuple(by_group),
+            all_gather=most * (ranks - 1) * at.kv_heads * at.slot_bytes,
+            ulysses=int(sent.max()) * item,
+            peers=ranks - 1,
+            imbalance=max(work) / max(sum(work) / len(work), 1),
+        )
+
+    def over(self, attn: SparseAttention) -> HeadParallelAttention:
+        """`attn` on this rank's part of a sequence. Raises CallError."""
+        return HeadParallelAttention(attn, self)
+
+
+class HeadParallelAttention(nn.Module):
+    """Made by `SparseAttention.parallel`; `attn`, whose parameters are this module's too, and `plan`."""
+
+    def __init__(self, attn: SparseAttention, plan: HeadPlan) -> None:
+        super().__init__()
+        plan.held.check_made_of(attn, plan.made_from)
+        if attn.inputs:
+            raise CallError(f"expected a pattern without inputs, got {', '.join(each.name for each in attn.inputs)}")
+        if attn.documents and not (plan.documents or plan.inner is not None):
+            raise CallError("expected a plan for documents, since the pattern has some: plan.for_documents(cu_seqlens)")
+        self.attn, self.plan = attn, plan
+        part = part_of_heads(attn, plan.held.share, plan.held.sharing)
+        self._part = (part if plan.inner is None else plan.inner.over(part),)  # in a tuple: its parameters are of attn
+
+    @overload
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[False] = False) -> Tensor: ...
+    @overload
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[True]) -> tuple[Tensor, Tensor]: ...
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, return_lse: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """As `ParallelAttention.forward`."""
+        plan = self.plan
+        plan.held.check_tokens(q, k, v)
+        queries, groups = plan.spans
+        dealt = [_deal(each, spans, plan.held) for each, spans in ((q, queries), (k, groups), (v, groups))]
+        more: dict[str, Any] = {"return_lse": True}
+        if plan.documents:
+            more["cu_seqlens"] = torch.tensor(plan.documents, dtype=torch.int32, device=q.device)
+        (part,) = self._part
+        first, last = queries[plan.held.share]
+        own = {} if self.attn.sink is None else {"sink": self.attn.sink[first:last]}
+        if plan.inner is not None:
+            own = {f"attn.{name}": each for name, each in own.items()}
+        out, lse = torch.func.functional_call(part, own, tuple(dealt), more)
+        out = _deal_back(out, queries, plan.held)
+        return (out, _deal_back(lse.unsqueeze(-1), queries, plan.held).squeeze(-1)) if return_lse else out
+
+
+def _deal(x: Tensor, spans: tuple[Span, ...], held: Held) -> Tensor:
+    """[B, heads, this rank's tokens, D] -> [B, its span of heads, the tokens of all, D]."""
+    return _Deal.apply(x, spans, held)  # type: ignore[no-any-return, no-untyped-call]  # torch leaves it untyped
+
+
+def _deal_back(x: Tensor, spans: tuple[Span, ...], held: Held) -> Tensor:
+    """The other way; of a head that several ranks have, the sum."""
+    return _DealBack.apply(x, spans, held)  # type: ignore[no-any-return, no-untyped-call]  # likewise
+
+
+class _Deal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, spans: tuple[Span, ...], held: Held) -> Tensor:
+        ctx.spans, ctx.held = spans, held
+        return _to_heads(x, spans, held)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return _to_tokens(gradients[0], ctx.spans, ctx.held), None, None
+
+
+class _DealBack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, spans: tuple[Span, ...], held: Held) -> Tensor:
+        ctx.spans, ctx.held = spans, held
+        return _to_tokens(x, spans, held)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return _to_heads(gradients[0], ctx.spans, ctx.held), None, None
+
+
+def _to_heads(x: Tensor, spans: tuple[Span, ...], held: Held) -> Tensor:
+    batch, _, _, dim = x.shape
+    rows = x.permute(2, 0, 1, 3)
+    heads = spans[held.share][1] - spans[held.share][0]
+    shapes = [(tokens, batch, heads, dim) for tokens in held.sharers]
+    return torch.cat(_swap([rows[:, :, first:last] for first, last in spans], shapes, held.sharing_group)).permute(
+        1, 2, 0, 3
+    )
+
+
+def _to_tokens(x: Tensor, spans: tuple[Span, ...], held: Held) -> Tensor:
+    batch, _, _, dim = x.shape
+    parts = x.permute(2, 0, 1, 3).split(list(held.sharers))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    tokens = held.sharers[held.share]
+    came = _swap(parts, [(tokens, batch, last - first, dim) for first, last in spans], held.sharing_group)
+    whole = x.new_zeros((tokens, batch, spans[-1][1], dim))
+    for part, (first, last) in zip(came, spans, strict=True):
+        whole[:, :, first:last] += part
+    return whole.permute(1, 2, 0, 3)
+
+
+def _swap(parts: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], group: ProcessGroup) -> list[Tensor]:
+    """Sends parts[r] to rank r, and gives what came, of shape shapes[r] from rank r."""
+    sent = torch.cat([part.reshape(-1) for part in parts])
+    counts = [int(np.prod(shape)) for shape in shapes]
+    came = sent.new_empty(sum(counts))
+    with named("heads", group):
+        dist.all_to_all_single(came, sent, counts, [part.numel() for part in parts], group)
+    return [each.view(shape) for each, shape in zip(torch.split(came, counts), shapes, strict=True)]
