@@ -141,7 +141,7 @@ def _warn(message: str) -> None:
 
 
 def module_for(request: Request, backend: str, device: torch.device, *, anyhow: bool = False) -> SparseAttention:
-    """The module of a request; anyhow: of the next best backend, where this machine lacks what the named one needs."""
+    """The module of a checked request; `anyhow`: of the next best backend where this machine cannot build for this."""
     if registry.BACKENDS[backend].oracle:
         pattern = request.pattern
         return SparseAttention(

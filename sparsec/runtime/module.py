@@ -34,7 +34,7 @@ from sparsec.runtime.kv.ops import attend_cached, attend_now, cache_tables, refu
 from sparsec.runtime.paged import attention
 from sparsec.runtime.positions import check_positions, position
 from sparsec.runtime.request import Request, request_of
-from sparsec.runtime.variants import part_of_heads
+from sparsec.runtime.shard import of_rank
 from sparsec.sema.model import InputDecl, Score
 from sparsec.sema.record import inputs_data, inputs_of
 from sparsec.sema.shapes import Sizes
@@ -281,7 +281,7 @@ class SparseAttention(nn.Module):
         return plan.over(self)
 
     paged, append_paged, dead_pages = attention.over_pages, attention.into_pages, attention.freed_pages
-    shard = part_of_heads
+    shard = of_rank
 
     def _described(self) -> Request:
         """What it was made for; a module that has travelled reads it off its kernel."""

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from sparsec.diagnostics.model import CallError
+from sparsec.integrations.choice import patterns_of, program_of
 from sparsec.integrations.transformers.attention import IMPLEMENTATION
 from sparsec.integrations.transformers.budgets import Amount, Budget, budget_of
 from sparsec.integrations.transformers.cache import SparseCache
@@ -34,7 +35,7 @@ from sparsec.integrations.transformers.own import own_program
 from sparsec.integrations.transformers.presses import Score, scorer_of
 from sparsec.integrations.transformers.selection import KEPT, Selection
 from sparsec.integrations.transformers.trial import cache_argument, try_out
-from sparsec.program import Pattern, Program, load, parse
+from sparsec.program import Pattern, Program, parse
 from sparsec.sema.arguments import Given
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
@@ -85,7 +86,7 @@ def apply(
     """
     return _apply(
         model,
-        _program(program),
+        program_of(program),
         name,
         params=dict(params or {}),
         replace_window=replace_window,
@@ -163,7 +164,7 @@ def _apply(
         raise CallError(f"expected rollback of at least 0, got {rollback}")
     decoder: Any = decoder_of(model)
     layers = try_out(model, decoder, IMPLEMENTATION)
-    patterns = _patterns(chosen, name, params, len(layers))
+    patterns: Sequence[Pattern] = patterns_of(chosen, name, params, len(layers))
     marks = marks_of(chosen, params) if inputs is None and select is None else None
     selection = None
     if select is not None:
@@ -335,23 +336,6 @@ def _applied(decoder: nn.Module) -> Patch:
     if patch is None:
         raise CallError("expected a model that a pattern was applied to, got one without")
     return patch
-
-
-def _program(given: Program | Path | str) -> Program:
-    if isinstance(given, Program):
-        return given
-    if isinstance(given, Path) or given.endswith(".sparse"):
-        return load(given)
-    return parse(given)
-
-
-def _patterns(program: Program, name: str | None, params: Mapping[str, Given], layers: int) -> Sequence[Pattern]:
-    if name in program.models or (name is None and program.models):
-        chosen = program.model(name, **params)
-        if len(chosen) != layers:
-            raise CallError(f"expected a model of {layers} layers, got {chosen.name!r} of {len(chosen)}")
-        return [chosen.layer(layer) for layer in range(layers)]
-    return [program.pattern(name, **params)] * layers
 
 
 def _plain(value: Any) -> Any:
