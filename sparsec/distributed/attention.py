@@ -18,7 +18,7 @@ from sparsec.distributed.inputs import InputTensors, check_kinds, of_piece, with
 from sparsec.distributed.needs import Piece
 from sparsec.distributed.planning import Plan
 from sparsec.runtime.module import SparseAttention
-from sparsec.runtime.variants import from_a_key, without_documents
+from sparsec.runtime.within import from_a_key, without_documents
 from sparsec.sema.model import Documents
 
 
@@ -96,10 +96,14 @@ class ParallelAttention(nn.Module):
         self, q: Tensor, k: Tensor, v: Tensor, piece: Piece, inputs: dict[str, InputTensors]
     ) -> tuple[Tensor, Tensor]:
         (kernel,) = self._kernel
-        own = {} if self.attn.sink is None else {"sink": self.attn.sink}
+        own: dict[str, Tensor] = {} if self.attn.sink is None else {"sink": self.attn.sink}
         if self._documents is Documents.SEPARATE:
             inputs = {**inputs, kernel.inputs[-1].name: torch.tensor([piece.keys[0]], device=q.device)}
-        more = {"q_offset": piece.queries[0] - piece.origin, "return_lse": True, "inputs": inputs or None}
+        more = {
+            "q_offset": piece.queries[0] - piece.origin,
+            "return_lse": True,
+            "inputs": inputs or None,
+        }
         return torch.func.functional_call(kernel, own, (q, k, v), more)  # type: ignore[no-any-return]  # of a module's call
 
 

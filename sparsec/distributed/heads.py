@@ -23,7 +23,6 @@ from sparsec.distributed.exchange import named
 from sparsec.distributed.held import Held, packed
 from sparsec.distributed.report import TrafficReport
 from sparsec.runtime.module import SparseAttention
-from sparsec.runtime.variants import part_of_heads
 
 if TYPE_CHECKING:
     from sparsec.distributed.planning import Plan
@@ -129,7 +128,7 @@ class HeadParallelAttention(nn.Module):
         if attn.documents and not (plan.documents or plan.inner is not None):
             raise CallError("expected a plan for documents, since the pattern has some: plan.for_documents(cu_seqlens)")
         self.attn, self.plan = attn, plan
-        part = part_of_heads(attn, plan.held.share, plan.held.sharing)
+        part = attn.shard(plan.held.share, plan.held.sharing)
         self._part = (part if plan.inner is None else plan.inner.over(part),)  # in a tuple: its parameters are of attn
 
     @overload

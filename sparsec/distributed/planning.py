@@ -32,7 +32,6 @@ from sparsec.distributed.traffic import Traffic
 from sparsec.distributed.work import work_before, work_of_heads
 from sparsec.ir.bands.bounds import POSITION_LIMIT, Base
 from sparsec.runtime.module import SparseAttention
-from sparsec.runtime.variants import part_of_heads
 from sparsec.sema.model import Documents
 
 if TYPE_CHECKING:
@@ -189,7 +188,7 @@ def plan(
         _compare(group, attn, seq_len, shard, balance)
     if shard == "sequence":
         return _by_sequence(attn, groups[0], seq_len, balance)
-    part = part_of_heads(attn, dist.get_rank(groups[-1]), ranks[-1])  # it checks that heads divide
+    part = attn.shard(dist.get_rank(groups[-1]), ranks[-1])  # it checks that heads divide
     if shard == "heads":
         return _by_heads(attn, groups[0], dealing.contiguous(seq_len, 1, 1, np.copy), None)
     assert isinstance(mesh, DeviceMesh)

@@ -1,4 +1,4 @@
-"""A module -> modules whose pattern follows from its own: some of its heads, or its pairs without `documents`.
+"""A module with `documents` -> the module of its pattern within one of them.
 
 Invariant: a variant runs on the backend, the device and in the dtype of the module that it comes from.
 """
@@ -8,12 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
-
-from sparsec.diagnostics.arguments import integer
-from sparsec.diagnostics.model import CallError
 from sparsec.pipeline import Lowered
-from sparsec.runtime.request import Request
 from sparsec.sema.inputs import input_names
 from sparsec.sema.model import (
     Columns,
@@ -28,36 +23,6 @@ from sparsec.sema.model import (
 
 if TYPE_CHECKING:
     from sparsec.runtime.module import SparseAttention
-
-
-def part_of_heads(attn: SparseAttention, rank: int, size: int) -> SparseAttention:
-    """The heads of one of `size` ranks that share the module's, in order: as many KV groups for each, with their query
-    heads; of fewer KV groups than ranks, several ranks have the same one, each with query heads of its own.
-
-    Its `sink` is a parameter of its own, which starts as this rank's part. Raises CallError.
-    """
-    size = integer("size", size, 1)
-    rank = integer("rank", rank, 0, size - 1)
-    heads, groups = attn.heads, attn.kv_heads
-    if heads % size or (groups % size and size % groups):
-        raise CallError(
-            f"expected a size that divides the {heads} heads, and divides or is a multiple of the {groups} KV heads, "
-            f"got {size}"
-        )
-    own = slice(rank * heads // size, (rank + 1) * heads // size)
-    pattern = attn.lowered.pattern
-    part = replace(
-        pattern,
-        heads=heads // size,
-        kv_heads=max(groups // size, 1),
-        terms=pattern.terms[own],
-        score=pattern.score.part(heads, own),
-    )
-    made = _module(attn, part)
-    if made.sink is not None and attn.sink is not None:
-        with torch.no_grad():
-            made.sink.copy_(attn.sink[own])
-    return made
 
 
 def without_documents(attn: SparseAttention) -> SparseAttention:
@@ -85,5 +50,7 @@ def _both(term: Term, also: Term) -> Term:
 def _module(attn: SparseAttention, pattern: ResolvedPattern) -> SparseAttention:
     from sparsec.runtime.compile import module_for
 
-    request = Request(Lowered(pattern), attn.head_dim, attn.value_dim, attn.dtype)
-    return module_for(request, attn.target, attn._device)
+    request = replace(attn._described(), lowered=Lowered(pattern), file_layout=None)
+    made = module_for(request, attn.target, attn._device)
+    made.scale = attn.scale
+    return made
