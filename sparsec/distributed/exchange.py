@@ -26,7 +26,7 @@ class ExchangeError(SparsecError, RuntimeError):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
+class TravellingRows:
     """Rows of one token in one KV group; a rank's own are [groups, tokens], the others' [groups, width], both flat.
 
     `sent[r]`: which of its own a rank sends to rank r; `received[r]`: where those of rank r go. `held`: where its own
@@ -39,20 +39,20 @@ class Rows:
     width: int
 
 
-def exchanged(k: Tensor, v: Tensor, rows: Rows, group: ProcessGroup) -> tuple[Tensor, Tensor]:
+def exchanged(k: Tensor, v: Tensor, rows: TravellingRows, group: ProcessGroup) -> tuple[Tensor, Tensor]:
     """k [B, groups, tokens, D] and v [B, groups, tokens, DV] -> the same with `rows.width` tokens, of which those are
     there that this rank holds or needs; the others are 0. Differentiable."""
     return _Exchange.apply(k, v, rows, group)  # type: ignore[no-any-return, no-untyped-call]  # torch leaves it untyped
 
 
-def gathered(x: Tensor, counts: Sequence[int], rank: int, group: ProcessGroup) -> Tensor:
+def on_every_rank(x: Tensor, counts: Sequence[int], rank: int, group: ProcessGroup) -> Tensor:
     """The ranks' `x` [counts[rank], ...] one after another, on every rank. Differentiable."""
     return _Gather.apply(x, tuple(counts), rank, group)  # type: ignore[no-any-return, no-untyped-call]  # likewise
 
 
 class _Exchange(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, k: Tensor, v: Tensor, rows: Rows, group: ProcessGroup) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, k: Tensor, v: Tensor, rows: TravellingRows, group: ProcessGroup) -> tuple[Tensor, Tensor]:
         ctx.rows, ctx.group, ctx.tokens = rows, group, k.shape[2]
         counts = [len(each) for each in rows.received]
         came = _all_to_all([_flat(k), _flat(v)], rows.sent, counts, group, "keys and values")
@@ -68,7 +68,7 @@ class _Exchange(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        rows: Rows = ctx.rows
+        rows: TravellingRows = ctx.rows
         flat = [_flat(each) for each in gradients]
         counts = [len(each) for each in rows.sent]
         came = _all_to_all(flat, rows.received, counts, ctx.group, "gradients of keys and values")
@@ -92,14 +92,14 @@ class _Gather(torch.autograd.Function):
         found = x.new_zeros((len(counts), max(counts), *x.shape[1:]))
         padded = x.new_zeros((max(counts), *x.shape[1:]))
         padded[: len(x)] = x
-        with named("what the ranks hold", group):
+        with exchange_of("what the ranks hold", group):
             dist.all_gather(list(found.unbind()), padded.contiguous(), group)
         return torch.cat([part[:count] for part, count in zip(found, counts, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         total = gradients[0].contiguous().clone()
-        with named("gradients of what the ranks hold", ctx.group):
+        with exchange_of("gradients of what the ranks hold", ctx.group):
             dist.all_reduce(total, group=ctx.group)
         return total.split(ctx.counts)[ctx.rank], None, None, None
 
@@ -132,13 +132,13 @@ def _all_to_all(
     chosen, widths = torch.cat(list(there)).to(flat[0].device), [each.shape[1] for each in flat]
     sent = torch.cat([each.index_select(0, chosen) for each in flat], dim=1)
     came = sent.new_empty((sum(counts), sum(widths)))
-    with named(what, group):
+    with exchange_of(what, group):
         dist.all_to_all_single(came, sent, counts, [len(each) for each in there], group)
     return torch.split(came, widths, dim=1)
 
 
 @contextmanager
-def named(what: str, group: ProcessGroup) -> Iterator[None]:
+def exchange_of(what: str, group: ProcessGroup) -> Iterator[None]:
     """Makes a failed exchange of `what` an ExchangeError that names the ranks which do not answer."""
     try:
         yield

@@ -19,8 +19,8 @@ from torch.distributed import ProcessGroup
 
 from sparsec.analysis.cost import ITEM_BYTES, Geometry
 from sparsec.diagnostics.model import CallError
-from sparsec.distributed.exchange import named
-from sparsec.distributed.held import Held, packed
+from sparsec.distributed.exchange import exchange_of
+from sparsec.distributed.held import HeldTokens, packed
 from sparsec.distributed.report import TrafficReport
 from sparsec.runtime.module import SparseAttention
 
@@ -37,7 +37,7 @@ class HeadPlan:
     work: of each query head. inner: the plan of the parts, where the ranks hold one part of several (None: the whole).
     """
 
-    held: Held
+    held: HeldTokens
     geometry: Geometry
     made_from: str
     has_documents: bool
@@ -154,19 +154,19 @@ class HeadParallelAttention(nn.Module):
         return (out, _deal_back(lse.unsqueeze(-1), queries, plan.held).squeeze(-1)) if return_lse else out
 
 
-def _deal(x: Tensor, spans: tuple[Span, ...], held: Held) -> Tensor:
+def _deal(x: Tensor, spans: tuple[Span, ...], held: HeldTokens) -> Tensor:
     """[B, heads, this rank's tokens, D] -> [B, its span of heads, the tokens of all, D]."""
     return _Deal.apply(x, spans, held)  # type: ignore[no-any-return, no-untyped-call]  # torch leaves it untyped
 
 
-def _deal_back(x: Tensor, spans: tuple[Span, ...], held: Held) -> Tensor:
+def _deal_back(x: Tensor, spans: tuple[Span, ...], held: HeldTokens) -> Tensor:
     """The other way; of a head that several ranks have, the sum."""
     return _DealBack.apply(x, spans, held)  # type: ignore[no-any-return, no-untyped-call]  # likewise
 
 
 class _Deal(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, spans: tuple[Span, ...], held: Held) -> Tensor:
+    def forward(ctx: Any, x: Tensor, spans: tuple[Span, ...], held: HeldTokens) -> Tensor:
         ctx.spans, ctx.held = spans, held
         return _to_heads(x, spans, held)
 
@@ -177,7 +177,7 @@ class _Deal(torch.autograd.Function):
 
 class _DealBack(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, spans: tuple[Span, ...], held: Held) -> Tensor:
+    def forward(ctx: Any, x: Tensor, spans: tuple[Span, ...], held: HeldTokens) -> Tensor:
         ctx.spans, ctx.held = spans, held
         return _to_tokens(x, spans, held)
 
@@ -186,7 +186,7 @@ class _DealBack(torch.autograd.Function):
         return _to_heads(gradients[0], ctx.spans, ctx.held), None, None
 
 
-def _to_heads(x: Tensor, spans: tuple[Span, ...], held: Held) -> Tensor:
+def _to_heads(x: Tensor, spans: tuple[Span, ...], held: HeldTokens) -> Tensor:
     batch, _, _, dim = x.shape
     rows = x.permute(2, 0, 1, 3)
     heads = spans[held.share][1] - spans[held.share][0]
@@ -196,7 +196,7 @@ def _to_heads(x: Tensor, spans: tuple[Span, ...], held: Held) -> Tensor:
     )
 
 
-def _to_tokens(x: Tensor, spans: tuple[Span, ...], held: Held) -> Tensor:
+def _to_tokens(x: Tensor, spans: tuple[Span, ...], held: HeldTokens) -> Tensor:
     batch, _, _, dim = x.shape
     parts = x.permute(2, 0, 1, 3).split(list(held.sharers))  # type: ignore[no-untyped-call]  # torch leaves it untyped
     tokens = held.sharers[held.share]
@@ -212,6 +212,6 @@ def _swap(parts: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], group: Pro
     sent = torch.cat([part.reshape(-1) for part in parts])
     counts = [int(np.prod(shape)) for shape in shapes]
     came = sent.new_empty(sum(counts))
-    with named("heads", group):
+    with exchange_of("heads", group):
         dist.all_to_all_single(came, sent, counts, [part.numel() for part in parts], group)
     return [each.view(shape) for each, shape in zip(torch.split(came, counts), shapes, strict=True)]

@@ -19,14 +19,14 @@ from torch.distributed import ProcessGroup
 
 from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError
-from sparsec.distributed.exchange import gathered
+from sparsec.distributed.exchange import on_every_rank
 from sparsec.distributed.needs import Range
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema.record import heads_data
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class HeldTokens:
     """chunks_of[r]: the half-open ranges of positions of rank r of `group`, ascending. rank: this one in it.
 
     sharers: the tokens of each rank that shares the heads of this rank's part, this one included; share: its place
@@ -69,7 +69,7 @@ class Held:
             raise CallError(f"expected this rank's {self.tokens} tokens along dimension {dim}, got {x.shape[dim]}")
         counts = [sum(stop - start for start, stop in of_rank) for of_rank in self.chunks_of]
         places = torch.cat([_positions(of_rank) for of_rank in self.chunks_of]).to(x.device)
-        rows = gathered(x.movedim(dim, 0), counts, self.rank, self.group)
+        rows = on_every_rank(x.movedim(dim, 0), counts, self.rank, self.group)
         return torch.empty_like(rows).index_copy(0, places, rows).movedim(0, dim)
 
     def check_tokens(self, q: Tensor, k: Tensor, v: Tensor) -> None:

@@ -23,9 +23,9 @@ from sparsec.analysis.cost import ITEM_BYTES, Geometry
 from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError
 from sparsec.distributed import shards as dealing
-from sparsec.distributed.exchange import Rows
+from sparsec.distributed.exchange import TravellingRows
 from sparsec.distributed.heads import HeadPlan
-from sparsec.distributed.held import Held, made_of, packed
+from sparsec.distributed.held import HeldTokens, made_of, packed
 from sparsec.distributed.report import TrafficReport, traffic_report
 from sparsec.distributed.shards import Shards
 from sparsec.distributed.traffic import Traffic
@@ -48,7 +48,7 @@ class Plan:
     """What one rank holds, sends and receives; made by `sparsec.distributed.plan`."""
 
     traffic: Traffic
-    held: Held
+    held: HeldTokens
     geometry: Geometry
     made_from: str
 
@@ -105,7 +105,7 @@ class Plan:
         return max([self.chunks[-1][1], *ends])
 
     @cached_property
-    def rows(self) -> Rows:
+    def rows(self) -> TravellingRows:
         """Which rows of keys travel, by KV group, where they are here and where they go."""
         traffic, rank, width = self.traffic, self.held.rank, self.last_key
         local, groups = self.positions.numpy(), range(len(self.traffic.kinds))
@@ -123,7 +123,7 @@ class Plan:
             ours = [torch.from_numpy(traffic.keys(needs, other)) for needs in asked]
             received.append(torch.cat([ours[traffic.kinds[g]] + g * width for g in groups]))
         held = torch.cat([self.positions + g * width for g in groups])
-        return Rows(tuple(sent), tuple(received), held, width)
+        return TravellingRows(tuple(sent), tuple(received), held, width)
 
     def over(self, attn: SparseAttention) -> ParallelAttention:
         """`attn` on this rank's part of a sequence: what `SparseAttention.parallel` gives. Raises CallError."""
@@ -209,7 +209,7 @@ def _by_sequence(attn: SparseAttention, group: ProcessGroup, length: int, balanc
         shards = BALANCES[balance](length, ranks, block, work_before(lowered, length))
     rank = dist.get_rank(group)
     tokens = (shards.tokens(rank),)
-    held = Held(length, shards.chunks, rank, group, tokens, 0, group)
+    held = HeldTokens(length, shards.chunks, rank, group, tokens, 0, group)
     return Plan(Traffic.of(lowered, shards), held, _geometry(attn), made_of(attn))
 
 
@@ -223,7 +223,7 @@ def _by_heads(
     chunks_of = tuple(chunks for of_part in dealt for chunks in of_part)
     sharers = tuple(sum(stop - start for start, stop in chunks) for chunks in dealt[part])
     whole = group if mesh is None else _flat_group(mesh)
-    held = Held(parts.length, chunks_of, part * sharing + share, whole, sharers, share, group)
+    held = HeldTokens(parts.length, chunks_of, part * sharing + share, whole, sharers, share, group)
     has_documents = attn.lowered.pattern.documents is not Documents.NONE
     work = work_of_heads(attn.lowered, parts.length)
     return HeadPlan(held, _geometry(attn), made_of(attn), has_documents, work, inner)

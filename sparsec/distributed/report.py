@@ -83,7 +83,7 @@ def traffic_report(traffic: Traffic, at: Geometry) -> TrafficReport:
         by_group=tuple(by_group.sum(axis=(0, 1)).tolist()),
         all_gather=most * (ranks - 1) * at.kv_heads * at.slot_bytes,
         ulysses=_ulysses(most, ranks, at),
-        peers=max((degree for _, degree in traffic.graph.out_degree()), default=0),
+        peers=int((by_group.sum(axis=2) > 0).sum(axis=1).max()),
         imbalance=shards.imbalance,
     )
 

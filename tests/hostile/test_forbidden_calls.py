@@ -26,6 +26,7 @@ ALLOWED = {
     ("backends/triton/kernel.py", "source_to_code"): "the same, and no byte code beside it",
     ("__init__.py", "importlib.import_module"): "modules of this package, by the names of a table, when first used",
     ("testing/__init__.py", "importlib.import_module"): "the same",
+    ("distributed/__init__.py", "importlib.import_module"): "the same",
     ("backends/registry.py", "importlib.import_module"): "the backends, by the names of a table, when first asked for",
     ("runtime/build/artefact.py", "CDLL"): "no file: the C library of this process, for one function",
     ("backends/cpu/kernel.py", "CDLL"): "a library whose digest was checked",

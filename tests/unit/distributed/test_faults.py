@@ -48,7 +48,7 @@ def calls_that_are_wrong() -> None:
         plan.for_documents([0, 100])
     with pytest.raises(sparsec.CallError, match="expected 100 tokens along dimension 2"):
         plan.shard(q, 2)
-    with pytest.raises(sparsec.CallError, match="expected balance 'work', 'zigzag' or None, got 'even'"):
+    with pytest.raises(sparsec.CallError, match="expected balance 'work', 'zigzag', None or a plan, got 'even'"):
         sparsec.distributed.plan(attn, group, 100, balance="even")  # type: ignore[arg-type]  # none of its values
     with pytest.raises(sparsec.CallError, match="expected seq_len between 2 and"):
         sparsec.distributed.plan(attn, group, 1)

@@ -182,3 +182,49 @@ def test_cpu_kernels() -> None:
     )
     found = [sparsec.parse(text).pattern("p").lowered(None, None).pattern for text in texts]
     run(check_all, 2, [(each, 517, "cpu", torch.float32) for each in found])
+
+
+def with_inputs() -> None:
+    """Every kind that is served: what speaks of queries or keys is given for a rank's tokens."""
+    length, heads, groups = 120, 4, 2
+    inputs = "input n : length  input marked : tokens  input far : columns  input near : slashes  input picks : rows"
+    body = f"{inputs}  input names : labels  input w : weights  key_bias w  causal"
+    terms = "window(n) | marked | far | near | picks | names"
+    program = sparsec.parse(f"pattern p {{ heads {heads} kv {groups}  {body}  attend {terms} }}")
+    attn = module(program.pattern("p").lowered(None, None).pattern, "torch", torch.float64)
+    generator = torch.Generator().manual_seed(0)
+
+    def numbers(high: int, *shape: int) -> Tensor:
+        return torch.randint(high, shape, generator=generator)
+
+    whole: dict[str, Any] = {
+        "n": numbers(9, 1),
+        "marked": numbers(30, 1, groups, length) == 0,
+        "far": numbers(length, 1, groups, 3),
+        "near": numbers(length, 1, heads, 2),
+        "picks": numbers(length, 1, groups, length, 2),
+        "names": (numbers(12, 1, 1, length) - 8, numbers(12, 1, 1, length) - 8),
+        "w": torch.randn((1, groups, length), generator=generator),
+    }
+    plan = sparsec.distributed.plan(attn, dist.group.WORLD, length)
+    mine = dict(whole)
+    for name, axis in (("marked", -1), ("picks", 2), ("w", -1)):
+        mine[name] = plan.shard(whole[name], axis)
+    mine["names"] = tuple(plan.shard(each, -1) for each in whole["names"])
+    mine["w"].requires_grad_(), whole["w"].requires_grad_()
+    q, k, v = (torch.randn((1, h, length, 16), generator=generator).double() for h in (heads, groups, groups))
+    one = attn(q, k, v, inputs=whole)
+    part = attn.parallel(plan)(*(plan.shard(each, 2) for each in (q, k, v)), inputs=mine)
+    torch.testing.assert_close(part, plan.shard(one, 2), rtol=1e-9, atol=1e-9)
+    (of_weights,) = torch.autograd.grad(one.sum(), whole["w"])
+    (ours,) = torch.autograd.grad(part.sum(), mine["w"])
+    torch.testing.assert_close(ours, plan.shard(of_weights, -1), rtol=1e-4, atol=1e-4)
+    with pytest.raises(sparsec.CallError, match=r"expected inputs \['far', .*\], got \[\]"):
+        attn.parallel(plan)(*(plan.shard(each, 2) for each in (q, k, v)))
+    tree = sparsec.compile("pattern p { causal  input t : tree  attend t }", heads=1, kv_heads=1, head_dim=16)
+    with pytest.raises(sparsec.CallError, match=r"expected inputs of kinds length, .*, got t of kind tree"):
+        tree.parallel(sparsec.distributed.plan(tree, dist.group.WORLD, length))
+
+
+def test_inputs() -> None:
+    run(with_inputs, 2)
