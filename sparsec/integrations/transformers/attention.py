@@ -29,6 +29,7 @@ from sparsec.integrations.transformers.lists import (
 from sparsec.integrations.transformers.marks import CallMarks
 from sparsec.integrations.transformers.modifiers import check_options
 from sparsec.integrations.transformers.padding import Spans
+from sparsec.integrations.transformers.ranks import Ranks
 from sparsec.integrations.transformers.selection import Selecting
 from sparsec.integrations.transformers.trial import NoCall
 from sparsec.program import Pattern
@@ -118,6 +119,7 @@ class ModelCall:
     windows. attended: how often each layer has attended so far, with a cache. selector: what gives the inputs that the
     model does not. padding: with a cache, int [rows], the columns before each row's first token (None: none). marks:
     those that the file says how to make. selecting: which keys of a prompt stay, of a model that `compress` changed.
+    ranks: those that hold a sequence together, and its length, of which the call brings this rank's tokens.
     """
 
     kernels: tuple[LayerKernels, ...]
@@ -131,6 +133,7 @@ class ModelCall:
     padding: Tensor | None = None
     marks: CallMarks | None = None
     selecting: Selecting | None = None
+    ranks: tuple[Ranks, int] | None = None
 
 
 class Witness(Protocol):
@@ -200,6 +203,9 @@ def attend(
                 layer.renewals[nth] = renewal
         if call.selecting is not None and call.selecting.reads:
             call.selecting.after(layer, index, module, attn, asked, key, value)
+    elif call.ranks is not None:
+        ranks, length = call.ranks
+        out = ranks.attend(attn, length, query, key, value)
     elif call.spans is None:
         out = attn(query, key, value, inputs=_inputs(call, kernels, index, query, key, lists, None))
     else:
@@ -264,7 +270,9 @@ def check_asked(score: Score, mask: Sequence[int] | None, options: Mapping[str, 
             raise CallError(f"expected a model whose attention takes q, k and v alone, got {name} too")
 
 
-KNOWN_TENSORS = frozenset(("s_aux", "position_ids", "cache_position", "num_items_in_batch", "token_type_ids"))
+KNOWN_TENSORS = frozenset(
+    ("s_aux", "position_ids", "cache_position", "num_items_in_batch", "shift_labels", "token_type_ids")
+)
 """Tensors that reach attention functions and change nothing in attention itself."""
 
 

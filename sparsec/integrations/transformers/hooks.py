@@ -24,6 +24,7 @@ from sparsec.integrations.transformers.lists import Selector
 from sparsec.integrations.transformers.marks import CallMarks, Marks
 from sparsec.integrations.transformers.padding import new_tokens, token_spans
 from sparsec.integrations.transformers.prompts import options_of
+from sparsec.integrations.transformers.ranks import LENGTH, Ranks
 from sparsec.integrations.transformers.selection import Selection
 from sparsec.runtime.build.ahead import build_ahead, side_by_side
 from sparsec.runtime.module import SparseAttention
@@ -39,8 +40,8 @@ class Patch:
     modules: the attention of each layer. attends: how often each attends in a forward. scalings: the scale of its
     scores. arguments: the names of the decoder's arguments, in order. cache_name: that of its cache. ends: whether a
     pattern has a bound that counts from the end. selector: what gives inputs that the model does not. marks: those that
-    the file says how to make. selection: which keys of a prompt stay. before: the attention implementation that the
-    decoder had.
+    the file says how to make. selection: which keys of a prompt stay. ranks: those that hold a sequence together.
+    before: the attention implementation that the decoder had.
     """
 
     kernels: tuple[LayerKernels, ...]
@@ -55,6 +56,7 @@ class Patch:
     selector: Selector | None = None
     marks: Marks | None = None
     selection: Selection | None = None
+    ranks: Ranks | None = None
     before: str = ""
     handles: tuple[RemovableHandle, ...] = ()
     ahead: dict[str, bool] = field(default_factory=lambda: {"cache": False, "gradients": False})
@@ -130,7 +132,7 @@ class BeforeDecoder:
         if tokens is None:
             raise CallError("expected input_ids or inputs_embeds, got neither")
         cache = self._cache(named, tokens)
-        refuse_unsupported(decoder, named, cache)
+        refuse_unsupported(decoder, named, cache, ranks=self.patch.ranks is not None)
         counts = spans = padding = None
         mask = named.get("attention_mask")
         if cache is not None:
@@ -159,6 +161,7 @@ class BeforeDecoder:
             padding,
             self._marks(named, cache),
             None if selection is None else selection.of_call(cache, tokens.shape[1]),
+            None if self.patch.ranks is None else (self.patch.ranks, named.pop(LENGTH)),
         )
         return (), named
 
@@ -253,8 +256,10 @@ def _padding(cache: SparseCache, tokens: Tensor, counts: Tensor | None) -> Tenso
     return padding if bool(padding.any()) else None
 
 
-def refuse_unsupported(decoder: nn.Module, named: Mapping[str, Any], cache: SparseCache | None) -> None:
-    """Refuses what a call asks for and a pattern does not give."""
+def refuse_unsupported(
+    decoder: nn.Module, named: Mapping[str, Any], cache: SparseCache | None, *, ranks: bool = False
+) -> None:
+    """Refuses what a call asks for and a pattern does not give; ranks: whether positions are of one rank's part."""
     if cache is not None and decoder.training and getattr(decoder, "gradient_checkpointing", False):
         raise CallError("expected no cache with gradient checkpointing, got one")
     wanted = named.get("output_attentions")
@@ -269,5 +274,5 @@ def refuse_unsupported(decoder: nn.Module, named: Mapping[str, Any], cache: Spar
     alone = (
         cache is None and named.get("attention_mask") is None
     )  # then transformers looks for packed sequences in them
-    if alone and positions is not None and positions.dim() == 2 and bool((positions.diff() != 1).any()):
+    if alone and not ranks and positions is not None and positions.dim() == 2 and bool((positions.diff() != 1).any()):
         raise CallError("expected position_ids that count up by 1, as one sequence a row has, got others")

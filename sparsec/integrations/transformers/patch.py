@@ -8,11 +8,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+from torch.distributed.device_mesh import DeviceMesh
 
 from sparsec.diagnostics.model import CallError
 from sparsec.integrations.choice import patterns_of, program_of
@@ -33,9 +37,11 @@ from sparsec.integrations.transformers.lists import Selector
 from sparsec.integrations.transformers.marks import marks_of
 from sparsec.integrations.transformers.own import own_program
 from sparsec.integrations.transformers.presses import Score, scorer_of
+from sparsec.integrations.transformers.ranks import Ranks, hooks_of_ranks
 from sparsec.integrations.transformers.selection import KEPT, Selection
 from sparsec.integrations.transformers.trial import cache_argument, try_out
 from sparsec.program import Pattern, Program, parse
+from sparsec.runtime.module import SparseAttention
 from sparsec.sema.arguments import Given
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
@@ -54,6 +60,7 @@ def apply(
     rollback: int = 0,
     target: str | None = None,
     inputs: Selector | None = None,
+    context_parallel: DeviceMesh | ProcessGroup | None = None,
 ) -> AnyModel:
     """Makes a Hugging Face causal LM attend by a pattern in every layer, or by a model of patterns, layer by layer.
 
@@ -69,6 +76,11 @@ def apply(
     most attention. These marks say what is seen of a cache: a prompt, the first call on an empty cache, marks every
     key, and when it ends its marks are those of the file, as those of each new token are. Without a cache every key is
     marked.
+
+    context_parallel: the ranks, a process group or a DeviceMesh of one dimension, that hold each sequence together.
+    Each gives the model the same whole sequences, without padding, and gets the logits of the tokens that are its own;
+    the mean over the ranks of the losses that `labels` ask for, and of their gradients (DistributedDataParallel takes
+    it), is that of one process. Without a cache: for training, and for a prompt alone.
 
     Returns `model`, changed in place; `remove` undoes it. The pattern goes into the model's config, as `sparsec`, which
     `save_pretrained` saves; `restore` applies it again to a model that was loaded. The model keeps its parameters and
@@ -94,6 +106,7 @@ def apply(
         target=target,
         inputs=inputs,
         select=None,
+        ranks=None if context_parallel is None else Ranks(context_parallel),
     )
 
 
@@ -158,6 +171,7 @@ def _apply(
     target: str | None,
     inputs: Selector | None = None,
     select: Callable[[int], Selection] | None,
+    ranks: Ranks | None = None,
 ) -> AnyModel:
     """`apply`, or `compress` if there is a `select`, which gets the number of layers."""
     if rollback < 0:
@@ -194,13 +208,16 @@ def _apply(
         selector=inputs,
         marks=marks if any(each.made for each in kernels) else None,
         selection=selection,
+        ranks=ranks,
     )
     compile_layers(patch, decoder.dtype)
     if _patch_of(decoder) is not None:
         remove(model)
     patch.before = decoder.config._attn_implementation
     decoder.set_attn_implementation(IMPLEMENTATION)
-    patch.handles = (
+    if ranks is not None:
+        patch.handles = hooks_of_ranks(ranks, dict.fromkeys((model, decoder)), partial(_attentions, patch, decoder))
+    patch.handles += (
         decoder.register_forward_pre_hook(BeforeDecoder(patch), with_kwargs=True),
         decoder.register_forward_hook(AfterDecoder(patch), with_kwargs=True),
     )
@@ -323,6 +340,13 @@ class _Prefill:
                 if isinstance(each, SparseCache) and each.get_seq_length() == 0:
                     each.prompt = input_ids.shape[1]
         return type(self.model)._prefill(self.model, input_ids, generation_config, model_kwargs, **kwargs)
+
+
+def _attentions(patch: Patch, decoder: Any, device: torch.device) -> list[SparseAttention]:
+    """The module of each layer."""
+    return [
+        each.of(decoder.dtype, device, scaling) for each, scaling in zip(patch.kernels, patch.scalings, strict=True)
+    ]
 
 
 def _patch_of(decoder: nn.Module) -> Patch | None:
