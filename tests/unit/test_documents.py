@@ -51,8 +51,8 @@ def classes() -> dict[str, tuple[object, ...]]:
     found: dict[str, tuple[object, ...]] = {}
     for path in SOURCES:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef):
-                found[node.name] = (*found.get(node.name, ()), getattr(module(module_name(path)), node.name))
+            if isinstance(node, ast.ClassDef) and (here := module(module_name(path))):  # some import vLLM, say
+                found[node.name] = (*found.get(node.name, ()), getattr(here, node.name))
     return found
 
 
