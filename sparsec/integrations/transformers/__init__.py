@@ -8,7 +8,8 @@
     model.save_pretrained("out")                               # the pattern goes into config.json
     model = restore(AutoModelForCausalLM.from_pretrained("out"))
 
-`generate()` then keeps only the keys that the pattern can still need; `new_cache` makes such a cache by hand. `profile`
+`generate()` then keeps only the keys that the pattern can still need; `new_cache` makes such a cache by hand.
+`generate_batch` gives the blocks of such keys alone to its requests, with transformers 5.23 or later. `profile`
 makes a program of a model and a prompt: of each KV group the cheapest policy that recovers enough of its attention.
 `compress` lets a score choose which keys of a prompt stay in the cache when it ends.
 Invariant: what a model or a call asks for and the pattern cannot give is a CallError, and never left out in silence.

@@ -72,6 +72,15 @@ class LayerKernels:
             found.scale = scale
         return found
 
+    def of_module(
+        self, module: nn.Module, dtype: torch.dtype, device: torch.device, scaling: float | None
+    ) -> SparseAttention:
+        """As `of`, with the sinks of a layer's attention where the pattern has learned ones."""
+        attn = self.of(dtype, device, scaling)
+        if self.score.learned and attn.sink is not module.sinks:
+            attn.sink = module.sinks  # type: ignore[assignment]  # the model's parameter, which it may have replaced
+        return attn
+
     @property
     def selected(self) -> tuple[str, ...]:
         """The pattern's inputs that a selector gives: all but the model's own lists, and the marks that are made."""
@@ -181,9 +190,7 @@ def attend(
     device = query.device
     autocast = torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if autocast else query.dtype
-    attn = kernels.of(dtype, device, scaling)
-    if kernels.score.learned and attn.sink is not module.sinks:
-        attn.sink = module.sinks  # type: ignore[assignment]  # the model's parameter, which it may have replaced
+    attn = kernels.of_module(module, dtype, device, scaling)
     asked, fewer = query, call.new - query.shape[2]
     if key.shape[2] != call.new or fewer < 0:
         raise CallError(f"expected {call.new} queries and keys, got {query.shape[2]} and {key.shape[2]}")

@@ -19,6 +19,7 @@ from transformers.cache_utils import Cache
 from sparsec.diagnostics.model import CallError
 from sparsec.diagnostics.progress import progress
 from sparsec.integrations.transformers.attention import LayerKernels, ModelCall
+from sparsec.integrations.transformers.batch_call import Batched
 from sparsec.integrations.transformers.cache import SPARE, SparseCache
 from sparsec.integrations.transformers.lists import Selector
 from sparsec.integrations.transformers.marks import CallMarks, Marks
@@ -128,6 +129,8 @@ class BeforeDecoder:
         if kwargs.get("sparsec_call") is not None:  # of somebody who watches
             return args, kwargs
         named = {**dict(zip(self.patch.arguments, args, strict=False)), **kwargs}
+        if isinstance(named.get("cache"), Batched):  # of continuous batching
+            return (), {**named, "sparsec_call": named["cache"].call(named)}
         tokens = named["input_ids"] if named.get("input_ids") is not None else named.get("inputs_embeds")
         if tokens is None:
             raise CallError("expected input_ids or inputs_embeds, got neither")

@@ -1,4 +1,4 @@
-"""`apply`: a pattern into a model, by hooks on it and its decoder and one method of its `generate()`.
+"""`apply`: a pattern into a model, by hooks on it and its decoder, and methods of its generation.
 
 Invariant: parameters and module tree stay the model's own, so that state dicts, training and saving do not change.
 """
@@ -21,6 +21,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from sparsec.diagnostics.model import CallError
 from sparsec.integrations.choice import patterns_of, program_of
 from sparsec.integrations.transformers.attention import IMPLEMENTATION
+from sparsec.integrations.transformers.batching import Batching
 from sparsec.integrations.transformers.budgets import Amount, Budget, budget_of
 from sparsec.integrations.transformers.cache import SparseCache
 from sparsec.integrations.transformers.fit import among_kept, counts_from_end, decoder_of, fit
@@ -235,6 +236,8 @@ def _apply(
         model._prepare_cache_for_generation = _PrepareCache(model)  # type: ignore[assignment]  # a method
         if selection is not None:
             model._prefill = _Prefill(model)  # type: ignore[assignment]  # a method
+    if hasattr(model, "init_continuous_batching"):
+        model.init_continuous_batching = Batching(model, patch)  # type: ignore[assignment]  # a method
     model.config.sparsec = {  # type: ignore[union-attr]  # a config takes any attribute
         "text": chosen.source.text,
         "filename": Path(chosen.source.name).name,
@@ -275,7 +278,9 @@ def remove(model: AnyModel) -> AnyModel:
     for handle in patch.handles:
         handle.remove()
     del decoder._sparsec
-    for method in ("_prepare_cache_for_generation", "_prefill"):
+    if getattr(model, "_cached_continuous_batching_manager", None) is not None:
+        model.destroy_cached_continuous_batching_manager()  # type: ignore[operator]  # its cache is for the pattern
+    for method in ("_prepare_cache_for_generation", "_prefill", "init_continuous_batching"):
         model.__dict__.pop(method, None)
     decoder.set_attn_implementation(patch.before)  # type: ignore[operator]  # a method that torch's __getattr__ hides
     del model.config.sparsec  # type: ignore[union-attr]  # set by `apply`

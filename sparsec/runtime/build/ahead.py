@@ -50,9 +50,11 @@ def build_ahead(
     *,
     gradients: bool = False,
     cache: bool = False,
+    paged: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Builds the kernels of the modules' gradients, and those over a cache, that their first calls would build.
+    """Builds the kernels of the modules' gradients, those over a cache, and those over pages, that their first calls
+    would build.
 
     Modules of a backend with an ahead-of-call compiler have some; others are left as they are. Raises NoCache where a
     pattern has no cache, BuildError if the compiler fails.
@@ -66,6 +68,8 @@ def build_ahead(
             works.append((("gradients", digest), partial(_build_gradients, digest)))
         if cache:
             works.append((("cache", digest), partial(_build_cached, digest)))
+        if paged:
+            works.append((("paged", digest), partial(_build_paged, digest)))
     side_by_side(works, progress)
 
 
@@ -75,6 +79,10 @@ def _build_gradients(digest: str) -> None:
 
 def _build_cached(digest: str) -> None:
     registered(digest).cached.build()
+
+
+def _build_paged(digest: str) -> None:
+    registered(digest).paged.build()
 
 
 def _cores() -> int:
