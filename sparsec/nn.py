@@ -87,11 +87,19 @@ class SelfAttention(nn.Module):
         self.v_proj = linear(embed_dim, self.attention.kv_heads * size)
         self.o_proj = linear(self.attention.heads * size, embed_dim)
 
-    def forward(self, x: Tensor, cu_seqlens: Tensor | None = None, *, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        cu_seqlens: Tensor | None = None,
+        *,
+        cache: KVCache | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
         """x: [B, N, embed_dim], of the parameters' dtype or under autocast. Returns the same shape.
 
         cu_seqlens: int32 [documents + 1], for patterns with `documents` alone; B is then 1. cache: of
-        `SparseAttention.new_cache`; x are then the N tokens that follow those in it. Raises CallError.
+        `SparseAttention.new_cache`; x are then the N tokens that follow those in it. lengths: with a cache, int [B],
+        how many of the N each sequence has, the last ones, as for `SparseAttention.forward`. Raises CallError.
         """
         if x.dim() != 3 or x.shape[2] != self.embed_dim:
             raise CallError(f"expected x of shape [B, N, {self.embed_dim}], got {list(x.shape)}")
@@ -104,10 +112,14 @@ class SelfAttention(nn.Module):
             positions = torch.arange(x.shape[1], device=x.device)
             if cache is not None:  # read on the device, [B, 1, N]: a graph of one step serves them all
                 positions = cache.lengths_tensor[:, None, None] + positions
+                if lengths is not None:
+                    positions = positions + (lengths.to(x.device) - x.shape[1])[:, None, None]
             cos, sin = _turns(positions, attention.head_dim, self.rotary_base)
             q, k = _turned(q, cos, sin), _turned(k, cos, sin)
         of_kernel = attention.dtype
-        out = attention(q.to(of_kernel), k.to(of_kernel), v.to(of_kernel), cu_seqlens=cu_seqlens, cache=cache)
+        out = attention(
+            q.to(of_kernel), k.to(of_kernel), v.to(of_kernel), cu_seqlens=cu_seqlens, cache=cache, lengths=lengths
+        )
         return self.o_proj(out.transpose(1, 2).flatten(2).to(self.o_proj.weight.dtype))  # type: ignore[no-any-return]  # torch leaves a module's call untyped
 
     def extra_repr(self) -> str:

@@ -16,5 +16,5 @@ def check_room(lengths: Sequence[int], counts: Sequence[int], max_len: int) -> N
         if have + more > max_len:
             raise CallError(
                 f"expected at most {max_len} tokens in the cache, got {have} + {more} in sequence {row}; "
-                "nothing was written"
+                "nothing was written; KVCache.grow makes room for more"
             )

@@ -26,11 +26,10 @@ from sparsec.runtime.derivatives import call_forward, mass
 from sparsec.runtime.devices import check_device, device_of
 from sparsec.runtime.inputs.checks import InputTensors, LastFit, flat_inputs
 from sparsec.runtime.inputs.prepare import bias_apart
-from sparsec.runtime.inputs.remembered import blank
 from sparsec.runtime.kernel import registered
 from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.kv.mass import Asked, room_for_mass
-from sparsec.runtime.kv.ops import attend_cached, attend_now, cache_tables, refuse_derivatives
+from sparsec.runtime.kv.ops import attend_cached, attend_now, refuse_derivatives
 from sparsec.runtime.paged import attention
 from sparsec.runtime.positions import check_positions, position
 from sparsec.runtime.request import Request, request_of
@@ -188,9 +187,9 @@ class SparseAttention(nn.Module):
         cache: of `new_cache`; q, k and v are then N >= 1 tokens that follow those in it (Nq = Nk = N), the queries see
         both, and the cache keeps the new ones. Without gradients.
         lengths: with a cache, how many of the N tokens each sequence has, integers [B]; they are its last ones, and the
-        rows before them are padding, whose output is 0 (None: N each). Numbers on q's device are read there and nowhere
-        else: those outside 0..N count as the nearest of them, and until `cache.lengths` is read the host takes them for
-        N each, for which there must be room.
+        rows before them are padding, whose output is 0 (None: N each). A released sequence has none. Numbers on q's
+        device are read there and nowhere else: those outside 0..N count as the nearest of them, and until
+        `cache.lengths` is read the host takes them for N each, for which there must be room.
         A CUDA graph may capture a call after a first one like it. Each replay reads q, k, v, cu_seqlens and lengths
         where they lie then, and the cache as it is then, which `cache.refresh` tells the host of; q_offset, shapes and
         whether there are lengths are those of the capture, and lengths must be on q's device. A replay that gives a
@@ -310,18 +309,25 @@ class SparseAttention(nn.Module):
         return copied
 
     def new_cache(
-        self, batch_size: int = 1, max_len: int = 4096, *, rollback: int = 0, device: torch.device | str | None = None
+        self,
+        batch_size: int = 1,
+        max_len: int | None = None,
+        *,
+        rollback: int = 0,
+        device: torch.device | str | None = None,
     ) -> KVCache:
         """An empty cache for `batch_size` sequences of up to `max_len` tokens, with room for what they may need alone.
 
-        rollback: how many of the latest tokens `KVCache.truncate` can always take back. device: the module's, if left
-        out. Warns where the pattern makes a cache keep keys for want of a closed form. Raises as `layout` does.
+        max_len: None for a cache that grows: a call for which its room is too little doubles it, or more if it has to.
+        A CUDA graph captures no growth, and torch.compile sees none: `KVCache.grow` makes room before. rollback: how
+        many of the latest tokens `KVCache.truncate` can always take back. device: the module's, if left out. Warns
+        where the pattern makes a cache keep keys for want of a closed form. Raises as `layout` does.
         """
         layout = self.layout
         for growth in layout.growth:
             warnings.warn(f"the cache keeps every key for {growth}", stacklevel=2)
         batch_size, rollback = integer("batch_size", batch_size, 1), integer("rollback", rollback, 0)
-        max_len = integer("max_len", max_len, 1, POSITION_LIMIT - 1)
+        max_len = None if max_len is None else integer("max_len", max_len, 1, POSITION_LIMIT - 1)
         where = self._device if device is None else device_of(device)
         check_device(self.target, where)
         assert isinstance(self._kernel, str)
@@ -335,8 +341,6 @@ class SparseAttention(nn.Module):
             device=where,
             rollback=rollback,
             kernel=self._kernel,
-            lists=cache_tables(self._kernel, max_len, where),
-            marks=blank(self.inputs, batch_size, self.heads, max_len, where),
         )
 
     def _attend_cached(
@@ -366,7 +370,7 @@ class SparseAttention(nn.Module):
             if torch._C._are_functorch_transforms_active() and any(map(batched, (q, k, v))):
                 raise CallError("expected no vmap over a call with a cache, got one; a cache has its own batch_size")
             # Nobody watches operators; on a CPU, dispatch would take as long as a third of a step's kernel.
-            cache.make_room(new)
+            cache.make_room(new, counts)
             loaded, now = registered(self._kernel, q.device), cache.seen(counts, mass)
             out, lse = attend_now(loaded, q, k, v, sink, now, cache.lists, flat, self.scale, checked=True)
         else:
@@ -375,7 +379,7 @@ class SparseAttention(nn.Module):
             of_mass = (None, None) if mass is None else (mass.sums, mass.groups)
             out, lse = attend_cached(
                 *(q, k, v, sink, *held, list(cache.marks), kept, flat),
-                *(cache.max_len, self._kernel, self.scale, *of_mass),
+                *(cache.max_len, self._kernel, self.scale, *of_mass, cache.live),
             )
         if mass is None:
             return (out, lse) if return_lse else out

@@ -60,6 +60,28 @@ CACHE = _of(
      "self.keys[there], self.values[: len(there)]"),
 )  # fmt: skip
 
+ROWS = (
+    *_of(
+        "rows of a cache",
+        "runtime/kv/live",
+        ("released rows have tokens", "[0 if gone else own for", "[own for"),
+        ("all rows of the batch are in use", "live if new == 1 else live * new", "live.new_full(live.shape, new)"),
+    ),
+    *_of(
+        "rows of a cache",
+        "runtime/kv/rows",
+        ("a released list keeps its keys", "kept.lists[row, :, COUNT].zero_()", "pass"),
+        ("an admitted sequence has lost nothing", "cache.state[:RELEASED, row] = given.state[:RELEASED, 0]",
+         "cache.state[0, row] = given.length"),
+    ),
+    *_of(
+        "rows of a cache",
+        "runtime/kv/growth",
+        ("room for the shortest sequence", "else counts)).max())", "else counts)).min())"),
+        ("grown without its values", "values[:, target : target + held] = cache.values[:, base : base + held]", "pass"),
+    ),
+)  # fmt: skip
+
 KEEP = (
     *_of(
         "kept keys",
@@ -101,4 +123,4 @@ PAGES = _of(
     ("a page dead a key early", "x.at_most(end, needed_within(", "x.at_most(x.sub(end, Int(1)), needed_within("),
 )  # fmt: skip
 
-OPERATORS = (*LIVENESS, *LAYOUT, *PLAN, *CACHE, *KEEP, *MERGE, *PAGES)
+OPERATORS = (*LIVENESS, *LAYOUT, *PLAN, *CACHE, *ROWS, *KEEP, *MERGE, *PAGES)

@@ -30,6 +30,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "dead pages": ("tests/property/test_dead_pages.py",),
     "cache": ("tests/unit/runtime/test_kv_cache.py", "tests/property/test_cache_machine.py::test_torch"),
+    "rows of a cache": ("tests/unit/runtime/test_join_and_leave.py", "tests/unit/runtime/test_cache_growth.py"),
     "kept keys": ("tests/unit/runtime/test_keep.py", "tests/property/test_kept_machine.py"),
     "merged keys": ("tests/unit/runtime/test_merge.py", "tests/property/test_kept_machine.py"),
     "C++ forward": ("tests/numerics/test_cpu_kernel.py",),

@@ -1,8 +1,9 @@
-"""A KV cache against a plain list of every key: append, decode, fork, truncate, reorder, reset, in any order."""
+"""A KV cache against a plain list of every key: append, decode, release, admit, fork, truncate, reorder, reset, in any
+order."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -89,6 +90,7 @@ class Pair:
 
     cache: KVCache
     rows: list[Tokens]
+    released: set[int] = field(default_factory=set)
 
 
 def expected(pattern: ResolvedPattern, q: Tensor, row: Tokens, given: dict[str, InputTensors] | None) -> Tensor:
@@ -102,10 +104,10 @@ def expected(pattern: ResolvedPattern, q: Tensor, row: Tokens, given: dict[str, 
 class CacheMachine(RuleBasedStateMachine):
     """Subclasses draw a pattern and its module."""
 
-    def begin(self, drawn: ResolvedPattern, module: SparseAttention, batch: int, rollback: int) -> None:
-        self.pattern, self.module = drawn, module
+    def begin(self, drawn: ResolvedPattern, module: SparseAttention, batch: int, rollback: int, *, grows: bool) -> None:
+        self.pattern, self.module, self.max_len = drawn, module, None if grows else MAX_LEN
         self.generator = torch.Generator().manual_seed(batch + 7 * rollback)
-        cache = module.new_cache(batch, MAX_LEN, rollback=rollback)
+        cache = module.new_cache(batch, self.max_len, rollback=rollback)
         cache.keys.fill_(float("nan"))
         cache.values.fill_(float("nan"))
         self.pairs = [Pair(cache, [self.tokens(0) for _ in range(batch)])]
@@ -123,11 +125,17 @@ class CacheMachine(RuleBasedStateMachine):
         new = [self.tokens(n) for _ in pair.rows]
         q = torch.randn((len(new), self.pattern.heads, n, HEAD_DIM), generator=self.generator)
         k, v = torch.stack([row.k for row in new]), torch.stack([row.v for row in new])
-        own = counts or [n] * len(new)
+        own, released = counts or [n] * len(new), sorted(pair.released)
+        for each in released:
+            own[each] = 0
+            for tensor in (q, k, v):
+                tensor[each] = float("nan")
         before = pair.cache.keys.clone(), pair.cache.lengths
         stops = [row.k.shape[1] + count for row, count in zip(pair.rows, own, strict=True)]
         seed = int(torch.randint(2**20, (), generator=self.generator))
         given = new_inputs(self.pattern, n, stops, seed) if self.pattern.inputs else None
+        if max(stops) > MAX_LEN and self.max_len is None:
+            return
         if max(stops) > MAX_LEN:
             with pytest.raises(CallError, match="nothing was written"):
                 self.module(q, k, v, cache=pair.cache, lengths=counts, inputs=given)
@@ -160,10 +168,39 @@ class CacheMachine(RuleBasedStateMachine):
         size = len(self.pair.rows)
         self.append(n, data.draw(st.lists(st.integers(0, n), min_size=size, max_size=size)))
 
+    @rule(data=st.data())
+    @precondition(lambda self: len(self.pair.released) < len(self.pair.rows))
+    def release(self, data: Any) -> None:
+        """A row, whose memory may hold anything from then on."""
+        pair = self.pair
+        row = data.draw(st.sampled_from([n for n in range(len(pair.rows)) if n not in pair.released]))
+        pair.cache.release(row)
+        pair.cache.keys[row] = pair.cache.values[row] = float("nan")
+        for mark in pair.cache.marks:
+            mark[row, :, 1:] = 9
+        pair.rows[row] = pair.rows[row].cut(0)
+        pair.released.add(row)
+
+    @rule(first=st.booleans(), begun=st.booleans(), data=st.data())
+    @precondition(lambda self: self.pair.released)
+    def admit(self, first: bool, begun: bool, data: Any) -> None:
+        """Into the first released row or another, from the start or from where another sequence is."""
+        pair = self.pair
+        row = min(pair.released) if first else data.draw(st.sampled_from(sorted(pair.released)))
+        used = [n for n in range(len(pair.rows)) if n not in pair.released]
+        sequence = None
+        if begun and used:
+            n = data.draw(st.sampled_from(used))
+            sequence = pair.cache.fork()
+            sequence.reorder([n])
+            pair.rows[row] = pair.rows[n]
+        assert pair.cache.admit(None if first else row, sequence) == row
+        pair.released.remove(row)
+
     @rule()
     @precondition(lambda self: len(self.pairs) < 3)
     def fork(self) -> None:
-        self.pairs.append(Pair(self.pair.cache.fork(), list(self.pair.rows)))
+        self.pairs.append(Pair(self.pair.cache.fork(), list(self.pair.rows), set(self.pair.released)))
 
     @rule()
     @precondition(lambda self: len(self.pairs) > 1)
@@ -191,28 +228,33 @@ class CacheMachine(RuleBasedStateMachine):
         index = data.draw(st.lists(st.integers(0, len(pair.rows) - 1), min_size=1, max_size=3))
         pair.cache.reorder(index)
         pair.rows = [pair.rows[n] for n in index]
+        pair.released = {row for row, n in enumerate(index) if n in pair.released}
 
     @rule()
     def save_and_load(self) -> None:
         pair = self.pair
         saved = {name: tensor.clone() for name, tensor in pair.cache.state_dict().items()}
-        other = self.module.new_cache(1, MAX_LEN, rollback=pair.cache.rollback)
+        other = self.module.new_cache(1, self.max_len, rollback=pair.cache.rollback)
         other.load_state_dict(saved)
         pair.cache = other
+        assert other.released == tuple(sorted(pair.released))
 
     @rule()
     @precondition(lambda self: max(row.k.shape[1] for row in self.pair.rows) > 60)
     def reset(self) -> None:
         self.pair.cache.reset()
         self.pair.rows = [row.cut(0) for row in self.pair.rows]
+        self.pair.released.clear()
 
 
 class TorchMachine(CacheMachine):
-    @initialize(drawn=causal_patterns(blocks=(16,)), batch=st.integers(1, 2), rollback=st.integers(0, 9))
-    def start(self, drawn: ResolvedPattern, batch: int, rollback: int) -> None:
+    @initialize(
+        drawn=causal_patterns(blocks=(16,)), batch=st.integers(1, 2), rollback=st.integers(0, 9), grows=st.booleans()
+    )
+    def start(self, drawn: ResolvedPattern, batch: int, rollback: int, grows: bool) -> None:
         kept = tuple(modifier for modifier in drawn.score.modifiers if not modifier.entry.learned)
         plain = replace(drawn, score=replace(drawn.score, modifiers=kept))
-        self.begin(plain, torch_module(plain, HEAD_DIM), batch, rollback)
+        self.begin(plain, torch_module(plain, HEAD_DIM), batch, rollback, grows=grows)
 
 
 @cache
@@ -221,9 +263,14 @@ def built() -> list[SparseAttention]:
 
 
 class CpuMachine(CacheMachine):
-    @initialize(which=st.integers(0, len(CHOSEN) - 1), batch=st.integers(1, 3), rollback=st.integers(0, 9))
-    def start(self, which: int, batch: int, rollback: int) -> None:
-        self.begin(CHOSEN[which], built()[which], batch, rollback)
+    @initialize(
+        which=st.integers(0, len(CHOSEN) - 1),
+        batch=st.integers(1, 3),
+        rollback=st.integers(0, 9),
+        grows=st.booleans(),
+    )
+    def start(self, which: int, batch: int, rollback: int, grows: bool) -> None:
+        self.begin(CHOSEN[which], built()[which], batch, rollback, grows=grows)
 
 
 def run(machine: type[CacheMachine], runs: int, steps: int = STEPS) -> None:

@@ -1,5 +1,5 @@
 """A KV cache that drops keys (`keep`) against attention to a plain list of every key, with the marks of the moment:
-append, decode, keep, merge, truncate, fork, reorder, save and load, in any order."""
+append, decode, keep, merge, release, admit, truncate, fork, reorder, save and load, in any order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -22,6 +22,7 @@ from vacuity import wanted
 import sparsec
 from sparsec.diagnostics.model import CallError
 from sparsec.runtime.kv.cache import KVCache
+from sparsec.runtime.kv.lists import CAPACITY
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema.model import InputKind
 
@@ -76,6 +77,7 @@ class Pair:
 
     cache: KVCache
     rows: list[Tokens]
+    released: set[int] = field(default_factory=set)
 
 
 @cache
@@ -111,11 +113,17 @@ class KeptMachine(RuleBasedStateMachine):
 
     target: str
 
-    @initialize(which=st.integers(0, len(CHOSEN) - 1), batch=st.integers(1, 3), rollback=st.integers(0, 9))
-    def start(self, which: int, batch: int, rollback: int) -> None:
+    @initialize(
+        which=st.integers(0, len(CHOSEN) - 1),
+        batch=st.integers(1, 3),
+        rollback=st.integers(0, 9),
+        grows=st.booleans(),
+    )
+    def start(self, which: int, batch: int, rollback: int, grows: bool) -> None:
         self.module, self.oracle = modules(which, self.target)
+        self.max_len = None if grows else MAX_LEN
         self.generator = torch.Generator().manual_seed(batch + 7 * rollback)
-        self.pairs = [Pair(self.module.new_cache(batch, MAX_LEN, rollback=rollback), [])]
+        self.pairs = [Pair(self.module.new_cache(batch, self.max_len, rollback=rollback), [])]
         self.pair.cache.keys.fill_(float("nan"))
         self.pair.cache.values.fill_(float("nan"))
         self.pair.rows = [self.tokens(0) for _ in range(batch)]
@@ -164,6 +172,9 @@ class KeptMachine(RuleBasedStateMachine):
         pair = self.pair
         new = [self.tokens(n, shared) for _ in pair.rows]
         own = counts or [n] * len(new)
+        for each in pair.released:
+            own[each] = 0
+            new[each].k[:] = new[each].v[:] = float("nan")
         if max(row.k.shape[1] + count for row, count in zip(pair.rows, own, strict=True)) > MAX_LEN:
             return
         q = torch.randn((len(new), HEADS, n, HEAD_DIM), generator=self.generator)
@@ -243,10 +254,48 @@ class KeptMachine(RuleBasedStateMachine):
         self.pair.cache.merge("kept", labels)
         self.pair.rows = rows
 
+    @rule(data=st.data())
+    @precondition(lambda self: len(self.pair.released) < len(self.pair.rows))
+    def release(self, data: Any) -> None:
+        """A row, whose memory may hold anything from then on; that of its list is given back."""
+        pair = self.pair
+        row = data.draw(st.sampled_from([n for n in range(len(pair.rows)) if n not in pair.released]))
+        held, kept = pair.cache.nbytes, pair.cache.kept
+        of_list = 0 if kept is None or pair.cache.room is not None else int(kept.lists[row, :, CAPACITY].sum())
+        pair.cache.release(row)
+        pair.cache.keys[row] = pair.cache.values[row] = float("nan")
+        for mark in pair.cache.marks:
+            mark[row, :, 1:] = 9
+        entry = 4 * (HEAD_DIM + VALUE_DIM + 1 + (0 if kept is None else kept.of.words))
+        assert pair.cache.nbytes == held - of_list * entry
+        pair.rows[row] = pair.rows[row].cut(0)
+        pair.released.add(row)
+
+    @rule(first=st.booleans(), begun=st.booleans(), data=st.data())
+    @precondition(lambda self: self.pair.released)
+    def admit(self, first: bool, begun: bool, data: Any) -> None:
+        """Into the first released row or another, from the start or from where another sequence is."""
+        pair = self.pair
+        row = min(pair.released) if first else data.draw(st.sampled_from(sorted(pair.released)))
+        used = [n for n in range(len(pair.rows)) if n not in pair.released]
+        sequence = None
+        if begun and used:
+            n = data.draw(st.sampled_from(used))
+            sequence = pair.cache.fork()
+            sequence.reorder([n])
+        try:
+            assert pair.cache.admit(None if first else row, sequence) == row
+        except CallError as error:
+            assert "with at most" in str(error) and pair.cache.room is not None
+            return
+        if sequence is not None:
+            pair.rows[row] = pair.rows[n]
+        pair.released.remove(row)
+
     @rule()
     @precondition(lambda self: len(self.pairs) < 3)
     def fork(self) -> None:
-        self.pairs.append(Pair(self.pair.cache.fork(), list(self.pair.rows)))
+        self.pairs.append(Pair(self.pair.cache.fork(), list(self.pair.rows), set(self.pair.released)))
 
     @rule()
     @precondition(lambda self: len(self.pairs) > 1)
@@ -272,20 +321,23 @@ class KeptMachine(RuleBasedStateMachine):
         index = data.draw(st.lists(st.integers(0, len(pair.rows) - 1), min_size=1, max_size=3))
         pair.cache.reorder(index)
         pair.rows = [pair.rows[n] for n in index]
+        pair.released = {row for row, n in enumerate(index) if n in pair.released}
 
     @rule()
     def save_and_load(self) -> None:
         pair = self.pair
         saved = {name: tensor.clone() for name, tensor in pair.cache.state_dict().items()}
-        other = self.module.new_cache(1, MAX_LEN, rollback=pair.cache.rollback)
+        other = self.module.new_cache(1, self.max_len, rollback=pair.cache.rollback)
         other.load_state_dict(saved)
         pair.cache = other
+        assert other.released == tuple(sorted(pair.released))
 
     @rule()
     @precondition(lambda self: self.length > 60)
     def reset(self) -> None:
         self.pair.cache.reset()
         self.pair.rows = [row.cut(0) for row in self.pair.rows]
+        self.pair.released.clear()
 
 
 class TorchMachine(KeptMachine):

@@ -211,7 +211,7 @@ class CpuCached:
         _check_tensor("lengths", cache.lengths, (batch,), torch.int32)
         _check_tensor("places", cache.places, (plan.kv_heads, self.plan.regions, 2), torch.int32)
         if cache.state is not None:
-            _check_tensor("state", cache.state, (2, batch), torch.int64)
+            _check_tensor("state", cache.state, (3, batch), torch.int64)
         cache.checked = True
 
 

@@ -60,6 +60,8 @@ class TorchCached:
         assert store or cache.kept is None, "marked keys are seen in the lists"
         self._append(k, v, cache)
         for b, (length, count) in enumerate(zip(*cache.numbers(k.shape[2]), strict=True)):
+            if count == 0:
+                continue
             of = _Sources(q, k, v, cache, b, length, count)
             self._attend_one(of, out[b], lse[b], scale, sink, inputs, key_bias)
             if cache.mass is not None:

@@ -20,11 +20,8 @@ from sparsec.integrations.transformers.prompts import PromptPart
 from sparsec.integrations.transformers.renewal import Renewal
 from sparsec.runtime.inputs.checks import InputTensors
 from sparsec.runtime.kv.cache import KVCache
-from sparsec.runtime.kv.growth import grown
+from sparsec.runtime.kv.growth import room_after
 from sparsec.runtime.module import SparseAttention
-
-SPARE = 64
-"""Columns that a cache which grows gets beyond those that are asked for, at least."""
 
 
 class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers comes without types here
@@ -135,7 +132,7 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
     def grow(self, max_len: int) -> None:
         """Room for `max_len` columns, no fewer than there are."""
         self.max_len = max_len
-        self.kvs = [grown(kv, max_len) for kv in self.kvs]
+        self._each(lambda kv: kv.grow(max_len))
 
     def reset(self) -> None:
         self.columns = 0
@@ -216,7 +213,7 @@ class SparseCache(Cache):  # type: ignore[misc]  # likewise
             layer.reached = False
         needed = columns + new
         if self.grows and needed > self.max_len:
-            self.max_len = needed + max(SPARE, needed // 4)
+            self.max_len = room_after(self.max_len, needed)
             for layer in self.layers:
                 layer.grow(self.max_len)
 

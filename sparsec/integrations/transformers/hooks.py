@@ -20,7 +20,7 @@ from sparsec.diagnostics.model import CallError
 from sparsec.diagnostics.progress import progress
 from sparsec.integrations.transformers.attention import LayerKernels, ModelCall
 from sparsec.integrations.transformers.batch_call import Batched
-from sparsec.integrations.transformers.cache import SPARE, SparseCache
+from sparsec.integrations.transformers.cache import SparseCache
 from sparsec.integrations.transformers.lists import Selector
 from sparsec.integrations.transformers.marks import CallMarks, Marks
 from sparsec.integrations.transformers.padding import new_tokens, token_spans
@@ -28,6 +28,7 @@ from sparsec.integrations.transformers.prompts import options_of
 from sparsec.integrations.transformers.ranks import LENGTH, Ranks
 from sparsec.integrations.transformers.selection import Selection
 from sparsec.runtime.build.ahead import build_ahead, side_by_side
+from sparsec.runtime.kv.growth import FIRST
 from sparsec.runtime.module import SparseAttention
 
 REFUSED = ("cu_seq_lens_q", "cu_seq_lens_k", "block_sequence_ids")
@@ -188,7 +189,7 @@ class BeforeDecoder:
                     f"expected all {mask.shape[1]} tokens of the attention_mask in a call that has no cache yet, got "
                     f"the last {tokens.shape[1]}: the model has dropped the cache that held the others"
                 )
-            found = [SparseCache(len(self.patch.kernels), SPARE, self.patch.rollback, grows=True)]
+            found = [SparseCache(len(self.patch.kernels), FIRST, self.patch.rollback, grows=True)]
             named[name] = found[0]
         if not found:
             return None

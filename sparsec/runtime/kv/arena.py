@@ -9,6 +9,8 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
+from sparsec.diagnostics.model import CallError
+from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.plan.kv.layout import CacheLayout
 
 LARGE_PAGE = 1 << 21
@@ -24,6 +26,16 @@ def arena(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
     with suppress(OSError):  # a system without them
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=dtype).view(shape)
+
+
+def slots_for(layout: CacheLayout, max_len: int, rollback: int) -> int:
+    """Slots of one sequence. Raises CallError for more than a cache may have."""
+    slots = layout.slots(max_len, rollback)
+    if slots > POSITION_LIMIT:
+        raise CallError(
+            f"expected at most {POSITION_LIMIT} slots, got {slots} for max_len {max_len} and rollback {rollback}"
+        )
+    return slots
 
 
 def places_table(layout: CacheLayout, max_len: int, rollback: int) -> Tensor:

@@ -17,9 +17,11 @@ from sparsec.diagnostics.arguments import integer
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.plan.kv.layout import CacheLayout
+from sparsec.runtime.inputs.remembered import blank
 from sparsec.runtime.kernel import registered
-from sparsec.runtime.kv.arena import arena, places_table
-from sparsec.runtime.kv.keep import keep, keep_nothing, make_room
+from sparsec.runtime.kv.arena import arena, places_table, slots_for
+from sparsec.runtime.kv.growth import FIRST, grow_for, resize
+from sparsec.runtime.kv.keep import keep, list_marked, make_room
 from sparsec.runtime.kv.lists import (
     DROPPED_AT,
     KEPT_AT,
@@ -31,19 +33,23 @@ from sparsec.runtime.kv.lists import (
     settle,
     truncated,
 )
+from sparsec.runtime.kv.live import RELEASED
 from sparsec.runtime.kv.merge import merge
+from sparsec.runtime.kv.ops import cache_tables
+from sparsec.runtime.kv.rows import admit, release
 
 
 class KVCache:
     """Made by `SparseAttention.new_cache`; filled by calling the module with `cache=`.
 
-    Attributes: `layout` (which keys are kept), `batch_size`, `max_len` (tokens a sequence may have), `rollback` (how
-    many of the latest tokens `truncate` may always take back), `keys` and `values` (the arenas, [batch, slots,
-    head_dim] and [batch, slots, value_dim]), `marks` (what inputs said of keys, as of `runtime.inputs.remembered`),
-    `lengths_tensor` (int32 [batch], on the cache's device), `state` (int64 [2, batch] on the CPU: tokens of each
-    sequence, and the most that it has had since it was last empty; after calls with `lengths` on a device the first is
-    the most that it may be, above the second, until somebody asks for it), and after `keep` `kept` (the marked keys in
-    lists, which `layout` is then beside; `whole` is that before) and `room` (see there).
+    Attributes: `layout` (which keys are kept), `batch_size`, `max_len` (tokens a sequence may have), `grows` (whether
+    that is doubled when a call needs it), `rollback` (how many of the latest tokens `truncate` may always take back),
+    `keys` and `values` (the arenas, [batch, slots, head_dim] and [batch, slots, value_dim]), `marks` (what inputs said
+    of keys, as of `runtime.inputs.remembered`), `lengths_tensor` and `live` (int32 [batch], on the cache's device: the
+    tokens of each sequence, and 0 for a released one, else 1), `state` (int64 [3, batch] on the CPU: tokens of each
+    sequence, the most that it has had since it was last empty, and whether it is released; after calls with `lengths`
+    on a device the first is the most that it may be, above the second, until somebody asks for it), and after `keep`
+    `kept` (the marked keys in lists, which `layout` is then beside; `whole` is that before) and `room` (see there).
     """
 
     def __init__(
@@ -51,29 +57,27 @@ class KVCache:
         layout: CacheLayout,
         *,
         batch_size: int,
-        max_len: int,
+        max_len: int | None,
         head_dim: int,
         value_dim: int,
         dtype: torch.dtype,
         device: torch.device,
         kernel: str,
         rollback: int = 0,
-        lists: tuple[Tensor, ...] = (),
-        marks: tuple[Tensor, ...] = (),
     ) -> None:
+        self.grows, max_len = max_len is None, FIRST if max_len is None else max_len
         for name, value, least in (("batch_size", batch_size, 1), ("max_len", max_len, 1), ("rollback", rollback, 0)):
             if value < least:
                 raise CallError(f"expected {name} of at least {least}, got {value}")
-        slots = layout.slots(max_len, rollback)
-        if slots > POSITION_LIMIT:
-            raise CallError(
-                f"expected at most {POSITION_LIMIT} slots, got {slots} for max_len {max_len} and rollback {rollback}"
-            )
+        slots = slots_for(layout, max_len, rollback)
         self.layout, self.batch_size, self.max_len, self.rollback = layout, batch_size, max_len, rollback
-        self.kernel, self.lists, self.marks = kernel, lists, marks
+        launch = registered(kernel, device).launch
+        self.kernel, self.lists = kernel, cache_tables(kernel, max_len, device)
+        self.marks = blank(launch.declared, batch_size, launch.heads, max_len, device)
         self.keys, self.values = (arena((batch_size, slots, dim), dtype, device) for dim in (head_dim, value_dim))
         self.lengths_tensor = torch.zeros(batch_size, dtype=torch.int32, device=device)
-        self.state = torch.zeros((2, batch_size), dtype=torch.int64)
+        self.live = torch.ones_like(self.lengths_tensor)
+        self.state = torch.zeros((3, batch_size), dtype=torch.int64)
         self.places = places_table(layout, max_len, rollback).to(device)
         self.whole = layout
         self.kept: KeptLists | None = None
@@ -98,9 +102,12 @@ class KVCache:
         mass goes to `mass`."""
         last, lengths, state = self._seen, self.lengths_tensor, self.state
         same = last is not None and last.keys is self.keys and last.values is self.values and last.marks is self.marks
-        if last is None or not (same and last.lengths is lengths and last.state is state and last.kept is self.kept):
+        same = same and last is not None and last.max_len == self.max_len and last.kept is self.kept
+        if last is None or not (same and last.lengths is lengths and last.state is state):
             held = self.places, state, self.max_len, self.marks, self.kept
-            last = Cached(self.keys, self.values, lengths, None, *held)
+            # A graph is captured for rows that may be released later.
+            asked = not lengths.is_cpu or bool(state[RELEASED].any())
+            last = Cached(self.keys, self.values, lengths, None, *held, live=self.live if asked else None)
             self._seen = last
         return last if counts is None and mass is None else replace(last, counts=counts, mass=mass)
 
@@ -114,6 +121,11 @@ class KVCache:
     def length(self) -> int:
         """Tokens of the longest sequence; see `lengths`."""
         return max(self.lengths)
+
+    @property
+    def released(self) -> tuple[int, ...]:
+        """The sequences that are released, in order."""
+        return tuple(self.state[RELEASED].nonzero().flatten().tolist())
 
     @property
     def nbytes(self) -> int:
@@ -153,8 +165,39 @@ class KVCache:
         """
         merge(self, name, groups, room)
 
-    def make_room(self, new: int) -> None:
-        """Before a call of `new` tokens on a cache of kept keys."""
+    def release(self, row: int | Sequence[int]) -> None:
+        """Ends sequence `row`, or each of them: it has no token in any call until it is admitted again.
+
+        Calls still have a place for it in q, k and v, whose output is 0: nothing is read there, in the cache neither.
+        `lengths` must then have 0 for it; without them it has none. A CUDA graph that was captured before goes on with
+        the sequences that are left, and nothing waits for the device. But where `keep` made lists without a room, the
+        memory of the sequence's marked keys is given back, for which the lists are copied. Raises CallError, and
+        changes nothing, for one that is not in use.
+        """
+        release(self, row)
+        self._seen = None
+
+    def admit(self, row: int | None = None, sequence: KVCache | None = None) -> int:
+        """Has a sequence begin at position 0 in released `row` (None: the first one that is released); returns it.
+
+        sequence: a cache of one sequence, of the same module and rollback, which the new one goes on from: it is
+        copied. Raises CallError, and changes nothing, where no row is free or the sequence does not fit.
+        """
+        found = admit(self, row, sequence)
+        self._seen = None
+        return found
+
+    def grow(self, max_len: int) -> None:
+        """Has room for sequences of up to `max_len` tokens, no fewer than before; what it holds stays.
+
+        Its tensors are others then where these are larger, so that CUDA graphs are captured anew. Raises CallError.
+        """
+        resize(self, integer("max_len", max_len, self.max_len, POSITION_LIMIT - 1))
+
+    def make_room(self, new: int, counts: Tensor | None = None) -> None:
+        """Before a call of `new` tokens, `counts` of them its own, on a cache that grows or one of kept keys."""
+        if self.grows:
+            grow_for(self, new, counts)
         if self.kept is not None:
             make_room(self, new)
 
@@ -201,8 +244,10 @@ class KVCache:
         return lost
 
     def reset(self) -> None:
-        """Empties the cache."""
+        """Empties the cache; every sequence is in use."""
         self.state.zero_()
+        self.live.fill_(1)
+        self._seen = None
         self.lengths_tensor.zero_()
         if self.kept is not None:
             truncated(self.kept, self.state[0])
@@ -221,6 +266,7 @@ class KVCache:
         self.marks = tuple(mark[there] for mark in self.marks)
         self.kept = None if self.kept is None else reordered(self.kept, rows)
         self.lengths_tensor, self.state = self.lengths_tensor[there], self.state[:, rows.cpu()]
+        self.live = self.live[there]
         self.batch_size = len(rows)
 
     def refresh(self) -> None:
@@ -239,32 +285,43 @@ class KVCache:
             self.refresh()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that the cache holds, as contiguous tensors: keys, values, lengths, state, marks by number, and the lists
-        of kept keys."""
+        """All that the cache holds, as contiguous tensors: keys, values, lengths, state, max_len, marks by number, and
+        the lists of kept keys."""
         self._settle()
         marks = {f"marks {n}": mark for n, mark in enumerate(self.marks)}
         kept = {} if self.kept is None else {f"kept {name}": each for name, each in self.kept.tensors.items()}
         own = {"keys": self.keys, "values": self.values, "lengths": self.lengths_tensor, "state": self.state}
-        return {**own, **marks, **kept}
+        return {**own, "max_len": torch.tensor([self.max_len]), **marks, **kept}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Copies what `state_dict` of a cache of the same pattern, max_len and rollback gave."""
-        if "kept lists" in state and self.kept is None:
-            like = self._with({name: tensor.clone() for name, tensor in self.state_dict().items()})
+        """Copies what `state_dict` of a cache of the same pattern, max_len and rollback gave; a cache that grows has
+        that max_len afterwards."""
+        said = state.get("max_len", torch.empty(0))
+        max_len = int(said) if said.shape == (1,) else self.max_len
+        lists, resized = "kept lists" in state and self.kept is None, self.grows and max_len != self.max_len
+        if lists or resized:
+            like = self.fork()
             like.reset()
-            keep_nothing(like)
+            if resized:
+                resize(like, integer("max_len", max_len, 1, POSITION_LIMIT - 1))
+            if lists:
+                list_marked(like)
             like.load_state_dict(state)
             self.__dict__ |= like.__dict__
             return
         own = self.state_dict()
         if set(state) != set(own):
             raise CallError(f"expected the tensors {sorted(own)}, got {sorted(state)}")
+        if max_len != self.max_len:
+            raise CallError(f"expected the state of a cache with max_len {self.max_len}, got {max_len}")
         batch = state["lengths"].shape[0] if state["lengths"].dim() == 1 else -1
         for name, tensor in own.items():
             given = state[name]
             expected: tuple[int, ...] = (batch, *tensor.shape[1:])
             if name in ("state", "kept record"):
                 expected = (len(tensor), batch)
+            elif name == "max_len":
+                expected = (1,)
             elif name in ("kept keys", "kept values"):
                 expected = (len(state["kept keys"]), *tensor.shape[1:])
             elif name == "kept entries":
@@ -276,8 +333,11 @@ class KVCache:
         for name in ("lengths", "state"):
             if int(state[name].max()) > self.max_len or int(state[name].min()) < 0:
                 raise CallError(f"expected {name} of at most {self.max_len}, got {state[name].tolist()}")
-        if bool((state["state"][0] > state["state"][1]).any()):
+        now, most, released = state["state"]
+        if bool((now > most).any()):
             raise CallError(f"expected sequences no longer than they have been, got {state['state'].tolist()}")
+        if bool(((released != 0) & (state["lengths"].to(released.device) != 0)).any()):
+            raise CallError(f"expected released sequences without tokens, got {state['state'].tolist()}")
         if self.kept is not None:
             check_within(state["kept lists"], len(state["kept keys"]))
         self.batch_size = batch
@@ -287,6 +347,7 @@ class KVCache:
         )
         self.marks = tuple(state[f"marks {n}"].to(device, copy=True).contiguous() for n in range(len(self.marks)))
         self.state = state["state"].to("cpu", copy=True)
+        self.live = (self.state[RELEASED] == 0).to(self.lengths_tensor)
         if self.kept is not None:
             kept = {name: state[f"kept {name}"].to(device, copy=True).contiguous() for name in names}
             self.kept = self.kept.having({**kept, "record": kept["record"].cpu()})
@@ -296,7 +357,7 @@ class KVCache:
         copy = KVCache.__new__(KVCache)
         copy.__dict__ |= self.__dict__
         copy.keys, copy.values = tensors["keys"], tensors["values"]
-        copy.lengths_tensor, copy.state = tensors["lengths"], tensors["state"]
+        copy.lengths_tensor, copy.state, copy.live = tensors["lengths"], tensors["state"], self.live.clone()
         copy.marks = tuple(tensors[f"marks {n}"] for n in range(len(self.marks)))
         copy.kept = None if self.kept is None else self.kept.having({name: tensors[f"kept {name}"] for name in names})
         return copy

@@ -14,6 +14,7 @@ from torch import Tensor
 from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.band import Asks
+from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.ir.bands.kept import WORD, KeptMarks
 from sparsec.ir.bands.liveness import Region
 from sparsec.ir.expr.evaluate import evaluate
@@ -36,6 +37,7 @@ from sparsec.runtime.kv.lists import (
     signed,
     words_of,
 )
+from sparsec.runtime.kv.live import RELEASED
 from sparsec.sema.model import InputDecl, InputKind
 
 if TYPE_CHECKING:
@@ -90,11 +92,13 @@ def leave_marks(
     cache.kept, cache.room, lists.spare = lists, room, room or 0
 
 
-def keep_nothing(cache: KVCache) -> None:
-    """Lets an empty cache have lists of kept keys."""
-    declared = registered(cache.kernel, cache.keys.device).launch.declared
-    name = next(input_.name for input_ in declared if input_.kind is InputKind.TOKENS)
-    keep(cache, name, torch.zeros((cache.batch_size, 1, 0), dtype=torch.bool), None)
+def list_marked(cache: KVCache) -> None:
+    """Lets a cache without lists have them, of all keys that are marked."""
+    loaded = registered(cache.kernel, cache.keys.device)
+    of, lengths = loaded.kept.plan.kept, torch.tensor(cache.lengths)
+    assert of is not None, "kernels over lists say what these have"
+    there = marks_there(cache, of, loaded.launch.declared, lengths)
+    leave_marks(cache, there, [each.there for each in there], lengths, None)
 
 
 def make_room(cache: KVCache, new: int) -> None:
@@ -112,11 +116,12 @@ def make_room(cache: KVCache, new: int) -> None:
             )
         return
     if kept.spare < new and cache.room is None:
-        lists = kept.lists.to("cpu", torch.int64)
+        lists, released = kept.lists.to("cpu", torch.int64), cache.state[RELEASED, :, None] != 0
         count = lists[..., COUNT]
-        kept.spare = int((lists[..., CAPACITY] - count).min())
+        kept.spare = int((lists[..., CAPACITY] - count).masked_fill(released, POSITION_LIMIT).min())
         if kept.spare < new:
-            cache.kept = kept = relaid(kept, count + count // GROWTH_SHARE + new + ROOM_LEAST)
+            capacity = count + count // GROWTH_SHARE + new + ROOM_LEAST
+            cache.kept = kept = relaid(kept, capacity.masked_fill(released, 0))
             kept.spare = new + ROOM_LEAST
     kept.sure = kept.spare >= new
     if kept.sure:
@@ -217,11 +222,16 @@ def _record(cache: KVCache, of: KeptMarks, lengths: Tensor) -> Tensor:
     return record
 
 
+def room_of(count: Tensor) -> Tensor:
+    """The entries that lists of `count` keys get where nobody says how many."""
+    return count + count // ROOM_SHARE + ROOM_LEAST
+
+
 def _compacted(
     cache: KVCache, of: KeptMarks, words: Tensor, needed: Tensor, record: Tensor, room: int | None
 ) -> KeptLists:
     count = needed.sum(-1).cpu()
-    capacity = count + (count // ROOM_SHARE + ROOM_LEAST if room is None else room)
+    capacity = room_of(count).masked_fill(cache.state[RELEASED, :, None] != 0, 0) if room is None else count + room
     base = capacity.flatten().cumsum(0).reshape(capacity.shape) - capacity
     lists = torch.stack([base, capacity, count], -1).to(torch.int32).to(cache.keys.device)
     found = room_for(of, int(capacity.sum()), cache.keys, cache.values, lists, record)

@@ -10,6 +10,7 @@ from torch import Tensor
 from sparsec.backends.base import KeyMass
 from sparsec.diagnostics.arguments import integer
 from sparsec.runtime.kv.cache import KVCache
+from sparsec.runtime.kv.live import RELEASED, without_released
 
 Asked = bool | Sequence[int]
 """Whether the mass of keys is asked for, or of which KV groups' heads."""
@@ -19,6 +20,7 @@ Asked = bool | Sequence[int]
 def room_for_mass(asked: Asked, cache: KVCache, heads: int, kv_heads: int, new: int, counts: Tensor | None) -> KeyMass:
     """Zeros for each key of the longest sequence after a call of `new` tokens, `counts` of them its own."""
     more = [new] * cache.batch_size if counts is None or not counts.is_cpu else counts.tolist()
+    more = without_released(more, cache.state[RELEASED].tolist(), asked=False)
     keys = max(have + own for have, own in zip(cache.lengths, more, strict=True))
     sums = torch.zeros((cache.batch_size, heads, max(keys, 0)), device=cache.keys.device)
     if isinstance(asked, bool):

@@ -23,14 +23,15 @@ from sparsec.runtime.inputs.prepare import CallShape, by_input
 from sparsec.runtime.inputs.remembered import recalled, remember
 from sparsec.runtime.kernel import LoadedKernel, lookups, registered
 from sparsec.runtime.kv.lists import KeptLists
+from sparsec.runtime.kv.live import RELEASED, of_live, without_released
 from sparsec.runtime.tangents import library, refuse_tangents
 
 torch.library.define(
     "sparsec::attend_cached",
     "(Tensor q, Tensor k, Tensor v, Tensor? sink, Tensor(a!) keys, Tensor(b!) values, Tensor(c!) lengths,"
     " Tensor(d!) state, Tensor? counts, Tensor places, Tensor[] lists, Tensor(e!)[] marks, Tensor(f!)[] kept,"
-    " Tensor[]? inputs, SymInt max_len, str kernel, float? scale, Tensor(g!)? mass=None, Tensor? mass_groups=None)"
-    " -> (Tensor, Tensor)",
+    " Tensor[]? inputs, SymInt max_len, str kernel, float? scale, Tensor(g!)? mass=None, Tensor? mass_groups=None,"
+    " Tensor? live=None) -> (Tensor, Tensor)",
 )
 
 
@@ -55,18 +56,19 @@ def _attend_cached(
     scale: float | None,
     mass: Tensor | None = None,
     mass_groups: Tensor | None = None,
+    live: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attends as `backends.base.CachedKernel.attend` does, stores k and v, and counts them.
 
     `counts`: int32 [B] on the CPU or on q's device, the tokens of each sequence among the N (None: all of them).
-    `state`: see KVCache. `mass`, `mass_groups`: as of `backends.base.KeyMass`.
+    `state`: see KVCache. `mass`, `mass_groups`: as of `backends.base.KeyMass`. `live`: as of `backends.base.Cached`.
     """
     loaded, lists_of_kept = registered(kernel, q.device), None
     if kept:
         of = loaded.kept.plan.kept
         assert of is not None, "kernels over lists say what these have"
         lists_of_kept = KeptLists(of, *kept)
-    cache = Cached(keys, values, lengths, counts, places, state, max_len, tuple(marks), lists_of_kept)
+    cache = Cached(keys, values, lengths, counts, places, state, max_len, tuple(marks), lists_of_kept, live=live)
     if mass is not None:
         cache = replace(cache, mass=KeyMass(mass, mass_groups))
     return attend_now(loaded, q, k, v, sink, cache, tuple(lists), inputs, scale)
@@ -96,10 +98,17 @@ def attend_now(
     if len(given) != batch or min(given) < 0 or max(given) > new:
         raise CallError(f"expected lengths from 0 to {new} for {batch} sequences, got {given}")
     recorded = captured(q.device)
+    released = [] if cache.live is None else state[RELEASED].tolist()
+    if any(released):
+        given = without_released(given, released, asked=told and counts is not None)
     if not kernel.advances:
         check_room(state[0].tolist(), given, cache.max_len)
         if counts is not None:
-            cache = replace(cache, counts=_there(counts, new, q.device, recorded))
+            counts = _there(counts, new, q.device, recorded)
+    if cache.live is not None and (recorded or any(released)) and (cache.counts is None or not told):
+        counts = of_live(cache.live, counts, new)
+    if counts is not cache.counts:
+        cache = replace(cache, counts=counts)
     said, reach = inputs or [], 0
     if inputs:
         declared = loaded.launch.declared
@@ -220,6 +229,7 @@ def _(
     scale: float | None,
     mass: Tensor | None = None,
     mass_groups: Tensor | None = None,
+    live: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     return q.new_empty((*q.shape[:3], v.shape[3])), q.new_empty(q.shape[:3], dtype=wide)

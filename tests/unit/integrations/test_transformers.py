@@ -234,6 +234,23 @@ def test_generation_goes_on_from_a_cache(pair: tuple[Model, Model]) -> None:
     assert second[:, 15:].tolist() == greedy(model, ids, 12)
 
 
+def test_a_chat_goes_on_from_the_cache_of_generate(pair: tuple[Model, Model]) -> None:
+    """Turn after turn, each a prompt after the answers: the cache is handed on, and grows."""
+    model, _ = pair
+    said, cache, rooms = tokens(batch=2), None, []
+    for turn in range(4):
+        wanted = greedy(model, said, 8)
+        found = model.generate(
+            said, max_new_tokens=8, do_sample=False, past_key_values=cache, return_dict_in_generate=True
+        )
+        cache = found.past_key_values
+        assert found.sequences[:, said.shape[1] :].tolist() == wanted
+        assert cache.lengths == (said.shape[1] + 7,) * 2
+        rooms.append(cache.max_len)
+        said = torch.cat([found.sequences, tokens(batch=2, length=5 + turn)], 1)
+    assert rooms == sorted(rooms) and rooms[0] < cache.get_seq_length() <= rooms[-1]
+
+
 def test_gradient_checkpointing_changes_no_gradient(pair: tuple[Model, Model]) -> None:
     model = copy.deepcopy(pair[0]).train()
     ids = tokens(batch=2)

@@ -42,6 +42,21 @@ def tokens(length: int = 70, batch: int = 2) -> Tensor:
     return torch.randn((batch, length, 64), generator=torch.Generator().manual_seed(3))
 
 
+def test_sequences_of_a_batch_have_positions_of_their_own() -> None:
+    """Prompts of 9 and 4 tokens in one call, then steps in which one of them gets nothing."""
+    module = layer(rotary=True).requires_grad_(False)
+    x, cache = tokens(14), module.attention.new_cache(2, 20)
+    rows: list[list[Tensor]] = [[], []]
+    for first, counts in ((0, [9, 4]), (9, [1, 0]), (10, [2, 4])):
+        part = x[:, first : first + max(counts)]
+        out = module(part, cache=cache, lengths=torch.tensor(counts))
+        for row, given, found, count in zip(rows, part, out, counts, strict=True):
+            row.append(torch.stack([given[-count:], found[-count:]]) if count else given.new_zeros(2, 0, 64))
+    for row in rows:
+        alone, found = torch.cat(row, 1)
+        torch.testing.assert_close(found, module(alone[None])[0], atol=1e-5, rtol=1e-5)
+
+
 def gradients(model: nn.Module, x: Tensor, run: object = None) -> tuple[Tensor, list[Tensor]]:
     model.zero_grad()
     loss = (model if run is None else run)(x).square().mean()  # type: ignore[operator]  # what torch.compile gives

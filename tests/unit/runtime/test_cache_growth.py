@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import sparsec
-from sparsec.runtime.kv.growth import grown
 
 CPU = pytest.param("cpu", marks=pytest.mark.kernels)
 
@@ -33,7 +32,7 @@ def test_a_cache_goes_on_after_it_has_grown(terms: str, target: str) -> None:
         cache = attn.new_cache(2, 20, rollback=3)
         first = 0
         for length, room in ((1, 20), (12, 25), (12, 26), (9, 70), (36, 70)):
-            cache = grown(cache, room)
+            cache.grow(room)
             part = slice(first, first + length)
             out = attn(q[:, :, part], k[:, :, part], v[:, :, part], cache=cache)
             torch.testing.assert_close(out, whole[:, :, part], rtol=1e-4, atol=1e-5)

@@ -10,7 +10,6 @@ import sparsec
 from sparsec.backends.base import no_kept
 from sparsec.diagnostics.model import CallError
 from sparsec.runtime.kv.cache import KVCache
-from sparsec.runtime.kv.growth import grown
 from sparsec.runtime.module import SparseAttention
 
 pytestmark = pytest.mark.filterwarnings("ignore:the cache keeps every key")
@@ -200,7 +199,8 @@ def test_copies_and_states(attn: SparseAttention) -> None:
     bad["kept lists"][0, 0, 0] = 10_000
     with pytest.raises(CallError, match="expected lists of kept keys within"):
         attn.new_cache(1, 300).load_state_dict(bad)
-    longer = grown(cache, 400)
+    longer = cache.fork()
+    longer.grow(400)
     assert torch.equal(attn(*tokens(1, 5), cache=longer, **call), wanted)
     cache.reorder([1, 0, 1])
     q, k, v = (each[[1, 0, 1]] for each in tokens(1, 5))

@@ -177,7 +177,7 @@ def test_state(attn: SparseAttention) -> None:
         loaded.load_state_dict({"keys": state["keys"]})
     with pytest.raises(CallError, match="expected keys"):
         loaded.load_state_dict({**state, "keys": state["keys"][:, :3]})
-    shorter = {**state, "state": torch.stack((state["state"][1], state["state"][1] - 1))}
+    shorter = {**state, "state": torch.stack((state["state"][1], state["state"][1] - 1, state["state"][2]))}
     with pytest.raises(CallError, match="no longer than they have been"):
         loaded.load_state_dict(shorter)
     with pytest.raises(CallError, match="expected lengths of at most 40"):

@@ -148,12 +148,34 @@ def test_lengths_of_the_device_stay_there(machine: Machine) -> None:
     assert decode.given["counts"].inside.tolist() == [0, 3] and decode.given["counts"].dtype == torch.int32
     calls.steps(3, lengths=[1, 1])
     assert (machine.copies, machine.waits) == (["pinned [2] to cuda:0"], [])
-    assert calls.cache.state.tolist() == [[47, 47], [43, 43]]  # the most that it may be, for nobody has asked
+    assert calls.cache.state.tolist() == [[47, 47], [43, 43], [0, 0]]  # the most that it may be, for nobody has asked
     assert calls.cache.lengths == (44, 47) and len(machine.waits) == 1
     calls.cache.truncate([44, 46])
-    assert calls.cache.lengths == (44, 46) and calls.cache.state.tolist() == [[44, 46], [44, 47]]
+    assert calls.cache.lengths == (44, 46) and calls.cache.state.tolist() == [[44, 46], [44, 47], [0, 0]]
     with pytest.raises(sparsec.CallError, match=r"expected lengths \[2\] on the CPU or cuda:0, got \[2\] on cuda:1"):
         calls.steps(3, lengths=machine.put(torch.tensor([1, 1]), 1))
+
+
+def test_rows_come_and_go_without_a_wait(machine: Machine) -> None:
+    calls = Calls(machine, SOURCES["duo"])
+    calls.steps(40, 3, 1)
+    machine.forget()
+    with machine.captured(graph=1):  # which reads then what rows are in use
+        calls.steps(3, 1)
+    calls.cache.release(0)
+    calls.steps(3, 1)
+    calls.steps(3, lengths=machine.put(torch.tensor([2, 2])))
+    stores = [launch for launch in machine.launches if launch.name == "store"]
+    counts = [each.given["counts"].inside.tolist() for each in stores[2:]]
+    assert counts == [[0, 3], [0, 1], [0, 2]] and calls.cache.live.inside.tolist() == [0, 1]
+    assert (machine.copies, machine.waits) == ([], [])
+    assert calls.cache.lengths == (0, 54)  # the machine computes what a capture would leave to replays
+    calls.cache.admit(0)
+    machine.forget()
+    calls.steps(3, 1)
+    assert (machine.copies, machine.waits) == ([], []) and calls.cache.lengths == (4, 58)
+    gc.collect()
+    assert [name for name in machine.lost() if name.partition(": ")[2] in OURS] == []
 
 
 def test_a_capture_after_a_first_call(machine: Machine, source: str) -> None:
