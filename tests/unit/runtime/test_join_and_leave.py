@@ -76,6 +76,12 @@ def test_an_admitted_row_goes_on_from_a_sequence(attn: SparseAttention) -> None:
         with pytest.raises(CallError, match="has been overwritten"):
             cache.truncate([30, 40])
         assert alone.length == 45
+        alone.truncate(43)
+        cache.release(1)
+        cache.admit(1, alone)
+        with pytest.raises(CallError, match="has been overwritten"):  # by what it has had
+            cache.truncate([30, 41])
+        cache.truncate([30, 42])
 
 
 def test_refusals(attn: SparseAttention, keeper: SparseAttention) -> None:
@@ -218,6 +224,8 @@ def test_room_is_asked_for_by_what_each_sequence_needs(attn: SparseAttention) ->
     assert cache.max_len == FIRST and cache.lengths == (FIRST, 11)
     attn(*part(call, 0, 8), cache=cache, lengths=[0, 8])
     assert cache.max_len == FIRST
+    attn(*part(call, 0, 8), cache=cache, lengths=[1, 8])
+    assert cache.max_len == 2 * FIRST and cache.lengths == (FIRST + 1, 27)
     fixed = attn.new_cache(2, 10)
     with pytest.raises(CallError, match=r"at most 10 tokens .* nothing was written; KVCache.grow makes room for more"):
         attn(*part(call, 0, 11), cache=fixed)
