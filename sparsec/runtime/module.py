@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -33,15 +33,10 @@ from sparsec.runtime.kv.ops import attend_cached, attend_now, refuse_derivatives
 from sparsec.runtime.paged import attention
 from sparsec.runtime.positions import check_positions, position
 from sparsec.runtime.request import Request, request_of
-from sparsec.runtime.shard import of_rank
+from sparsec.runtime.shard import of_rank, on_ranks
 from sparsec.sema.model import InputDecl, Score
 from sparsec.sema.record import inputs_data, inputs_of
 from sparsec.sema.shapes import Sizes
-
-if TYPE_CHECKING:
-    from sparsec.distributed import HeadPlan, Plan
-    from sparsec.distributed.attention import ParallelAttention
-    from sparsec.distributed.heads import HeadParallelAttention
 
 _Given = tuple[Mapping[str, InputTensors] | None, bool]  # tensors of inputs, and whether their numbers are checked
 
@@ -275,12 +270,8 @@ class SparseAttention(nn.Module):
         """What follows from its pattern, on the way down to kernels."""
         return self._described().lowered
 
-    def parallel(self, plan: Plan | HeadPlan) -> ParallelAttention | HeadParallelAttention:
-        """It on this rank's part of a sequence that several ranks hold, by `sparsec.distributed.plan`."""
-        return plan.over(self)
-
     paged, append_paged, dead_pages = attention.over_pages, attention.into_pages, attention.freed_pages
-    shard = of_rank
+    shard, parallel = of_rank, on_ranks
 
     def _described(self) -> Request:
         """What it was made for; a module that has travelled reads it off its kernel."""

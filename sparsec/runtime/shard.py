@@ -1,4 +1,4 @@
-"""A compiled pattern -> the same of one rank's heads, as tensor parallel ranks hold them."""
+"""A compiled pattern -> the same of one rank: of its heads, as tensor parallel ranks hold them, or of its tokens."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from sparsec.diagnostics.model import CallError
 from sparsec.pipeline import Lowered
 
 if TYPE_CHECKING:
+    from sparsec.distributed import HeadPlan, Plan
+    from sparsec.distributed.attention import ParallelAttention
+    from sparsec.distributed.heads import HeadParallelAttention
     from sparsec.runtime.module import SparseAttention
 
 
@@ -43,3 +46,9 @@ def of_rank(self: SparseAttention, rank: int, size: int) -> SparseAttention:
     if self.sink is not None:
         found.sink = nn.Parameter(self.sink.detach()[part].clone())
     return found
+
+
+def on_ranks(self: SparseAttention, plan: Plan | HeadPlan) -> ParallelAttention | HeadParallelAttention:
+    """The module on this rank's part of a sequence that several ranks hold, by `sparsec.distributed.plan`. Raises
+    CallError for another pattern's plan."""
+    return plan.over(self)

@@ -29,7 +29,7 @@ from sparsec.integrations.transformers.lists import (
 from sparsec.integrations.transformers.marks import CallMarks
 from sparsec.integrations.transformers.modifiers import check_options
 from sparsec.integrations.transformers.padding import Spans
-from sparsec.integrations.transformers.ranks import Ranks
+from sparsec.integrations.transformers.ranks import SequenceRanks
 from sparsec.integrations.transformers.selection import Selecting
 from sparsec.integrations.transformers.trial import NoCall
 from sparsec.program import Pattern
@@ -142,7 +142,7 @@ class ModelCall:
     padding: Tensor | None = None
     marks: CallMarks | None = None
     selecting: Selecting | None = None
-    ranks: tuple[Ranks, int] | None = None
+    ranks: tuple[SequenceRanks, int] | None = None
 
 
 class Witness(Protocol):

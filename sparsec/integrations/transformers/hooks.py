@@ -25,7 +25,7 @@ from sparsec.integrations.transformers.lists import Selector
 from sparsec.integrations.transformers.marks import CallMarks, Marks
 from sparsec.integrations.transformers.padding import new_tokens, token_spans
 from sparsec.integrations.transformers.prompts import options_of
-from sparsec.integrations.transformers.ranks import LENGTH, Ranks
+from sparsec.integrations.transformers.ranks import LENGTH, SequenceRanks
 from sparsec.integrations.transformers.selection import Selection
 from sparsec.runtime.build.ahead import build_ahead, side_by_side
 from sparsec.runtime.kv.growth import FIRST
@@ -58,7 +58,7 @@ class Patch:
     selector: Selector | None = None
     marks: Marks | None = None
     selection: Selection | None = None
-    ranks: Ranks | None = None
+    ranks: SequenceRanks | None = None
     before: str = ""
     handles: tuple[RemovableHandle, ...] = ()
     ahead: dict[str, bool] = field(default_factory=lambda: {"cache": False, "gradients": False})

@@ -38,7 +38,7 @@ from sparsec.integrations.transformers.lists import Selector
 from sparsec.integrations.transformers.marks import marks_of
 from sparsec.integrations.transformers.own import own_program
 from sparsec.integrations.transformers.presses import Score, scorer_of
-from sparsec.integrations.transformers.ranks import Ranks, hooks_of_ranks
+from sparsec.integrations.transformers.ranks import SequenceRanks, hooks_of_ranks
 from sparsec.integrations.transformers.selection import KEPT, Selection
 from sparsec.integrations.transformers.trial import cache_argument, try_out
 from sparsec.program import Pattern, Program, parse
@@ -107,7 +107,7 @@ def apply(
         target=target,
         inputs=inputs,
         select=None,
-        ranks=None if context_parallel is None else Ranks(context_parallel),
+        ranks=None if context_parallel is None else SequenceRanks(context_parallel),
     )
 
 
@@ -172,7 +172,7 @@ def _apply(
     target: str | None,
     inputs: Selector | None = None,
     select: Callable[[int], Selection] | None,
-    ranks: Ranks | None = None,
+    ranks: SequenceRanks | None = None,
 ) -> AnyModel:
     """`apply`, or `compress` if there is a `select`, which gets the number of layers."""
     if rollback < 0:

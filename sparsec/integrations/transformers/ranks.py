@@ -35,7 +35,7 @@ LENGTH = "sparsec_tokens"
 
 
 @dataclass(eq=False)
-class Ranks:
+class SequenceRanks:
     """The ranks that hold a sequence together, and what they run for each layer's module and length."""
 
     mesh: DeviceMesh | ProcessGroup
@@ -63,8 +63,8 @@ class Ranks:
         out: Tensor = found[1](q, k, v)
         return out
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Ranks:
-        return Ranks(self.mesh)  # a group is of this process
+    def __deepcopy__(self, memo: dict[int, Any]) -> SequenceRanks:
+        return SequenceRanks(self.mesh)  # a group is of this process
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class BeforeRank:
     most work decides who holds what.
     """
 
-    ranks: Ranks
+    ranks: SequenceRanks
     arguments: tuple[str, ...]
     layers: Layers
 
@@ -131,7 +131,7 @@ class BeforeRank:
             raise CallError(f"expected the same tokens and labels on every rank, got others on {other[0]} than on 0")
 
 
-def hooks_of_ranks(ranks: Ranks, models: Iterable[nn.Module], layers: Layers) -> tuple[RemovableHandle, ...]:
+def hooks_of_ranks(ranks: SequenceRanks, models: Iterable[nn.Module], layers: Layers) -> tuple[RemovableHandle, ...]:
     """Makes each of the models take this rank's part of its calls, unless one around it did already."""
     return tuple(
         model.register_forward_pre_hook(
