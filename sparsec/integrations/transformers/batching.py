@@ -6,7 +6,6 @@ alone. Invariant: what batches of requests cannot do is a CallError before a req
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +40,7 @@ class Batching:
         from sparsec.integrations.transformers.batch_manager import PatternManager
 
         patch, kind = self.patch, type(self.model)
-        config = self.model.config.get_text_config()
-        _check(patch, tuple(getattr(config, "layer_types", None) or ()))
+        _check(patch, self.model.config.get_text_config())
         dtype, scalings = self.model.dtype, zip(patch.kernels, patch.modules, patch.scalings, strict=True)
         build_ahead(
             [each.of_module(module, dtype, self.model.device, scale) for each, module, scale in scalings], paged=True
@@ -64,7 +62,9 @@ def _check_version() -> None:
         )
 
 
-def _check(patch: Patch, own_kinds: Sequence[str]) -> None:
+def _check(patch: Patch, config: Any) -> None:
+    from transformers.generation.continuous_batching.utils import find_head_dim
+
     from sparsec.integrations.transformers.live_blocks import KINDS
 
     for layer, (kernels, attends) in enumerate(zip(patch.kernels, patch.attends, strict=True)):
@@ -81,11 +81,22 @@ def _check(patch: Patch, own_kinds: Sequence[str]) -> None:
             "expected patterns without bounds that count from the end for continuous batching, where a prompt may come "
             "in chunks, got one with"
         )
-    others = [kind for kind in own_kinds if kind not in KINDS]
+    if "position_ids" not in patch.arguments:
+        raise CallError(
+            "expected a decoder that takes position_ids, for a batch has several requests in a row, got none"
+        )
+    others = [kind for kind in getattr(config, "layer_types", None) or () if kind not in KINDS]
     if others:
         raise CallError(
             f"expected layers that transformers' continuous batching knows, {' and '.join(KINDS)}, got {others[0]}"
         )
+    try:
+        find_head_dim(config)
+    except Exception as error:  # a config of layers that differ raises an error of its own
+        raise CallError(
+            "expected a config with one head_dim, by which transformers' continuous batching sizes its cache, got "
+            f"{type(config).__name__} without"
+        ) from error
 
 
 def _check_settings(manager: Any) -> None:

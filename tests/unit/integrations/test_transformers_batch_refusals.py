@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from test_transformers import PATTERN, Model, llama
+from test_transformers import PATTERN, SIZES, Model, llama
 
 from sparsec.diagnostics.model import CallError
 from sparsec.integrations.transformers import apply, compress
@@ -29,8 +29,9 @@ def chosen(model: Model) -> Model:
 
 
 def refused(model: Model, **settings: Any) -> str:
+    config = transformers.ContinuousBatchingConfig(num_blocks=4, **settings)
     with pytest.raises(CallError) as error:
-        model.generate_batch([[5, 6, 7]], continuous_batching_config=transformers.ContinuousBatchingConfig(**settings))
+        model.generate_batch([[5, 6, 7]], continuous_batching_config=config, max_new_tokens=1)
     return str(error.value)
 
 
@@ -72,10 +73,40 @@ def test_a_kind_of_layers_that_batches_do_not_know() -> None:
 
 
 @needs_allocators
-@pytest.mark.parametrize("name", ["use_async_batching"])
-def test_settings_that_leave_the_host_out(name: str) -> None:
+def test_a_decoder_that_counts_positions_itself() -> None:
+    sizes = {"vocab_size": 96, "d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 2, "num_hidden_layers": 2}
+    model = transformers.BartForCausalLM(transformers.BartConfig(**sizes, is_decoder=True, is_encoder_decoder=False))
+    apply(model.eval(), "pattern p { causal attend window(4) }", target="torch")
+    assert refused(model).startswith("expected a decoder that takes position_ids")
+
+
+@needs_allocators
+def test_a_layer_that_attends_twice() -> None:
+    model = transformers.DiffLlamaForCausalLM(transformers.DiffLlamaConfig(**SIZES))
+    apply(model.eval(), "pattern p { causal attend window(4) }", target="torch")
+    assert refused(model) == "expected layers that attend once in a forward, got 2 times in layer 0"
+
+
+@needs_allocators
+def test_a_config_without_one_head_dim(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Gemma 4's, whose layers differ."""
     model = apply(llama().eval(), PATTERN, target="torch")
-    assert refused(model, **{name: True}).startswith(f"expected {name}=False in the continuous batching config")
+
+    def find(config: Any) -> int:
+        raise RuntimeError("it varies")
+
+    monkeypatch.setattr("transformers.generation.continuous_batching.utils.find_head_dim", find)
+    assert refused(model) == (
+        "expected a config with one head_dim, by which transformers' continuous batching sizes its cache, got "
+        "LlamaConfig without"
+    )
+
+
+@needs_allocators
+def test_settings_that_leave_the_host_out() -> None:
+    model = apply(llama().eval(), PATTERN, target="torch")
+    message = "expected use_async_batching=False in the continuous batching config, for the host says before each"
+    assert refused(model, use_async_batching=True).startswith(message)
 
 
 def test_a_function_that_does_not_look_a_name_up() -> None:

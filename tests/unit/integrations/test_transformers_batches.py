@@ -264,10 +264,11 @@ def test_the_model_gets_its_own_back() -> None:
     torch.manual_seed(6)
     model = apply(llama().eval(), STREAM, target="torch")
     given = prompts((9, 20))
-    found = model.generate_batch(
-        given, generation_config=plan(4), continuous_batching_config=settings(), persistent_manager=True
-    )
-    assert len(found) == 2
+    for each in (given, given[::-1]):  # the same manager and cache
+        found = model.generate_batch(
+            each, generation_config=plan(4), continuous_batching_config=settings(), persistent_manager=True
+        )
+        assert [one.generated_tokens for one in found.values()] == plain(model, each, 4)
     assert type(model._cached_continuous_batching_manager).__name__ == "PatternManager"
     remove(model)
     assert not {"_cached_continuous_batching_manager", "init_continuous_batching"} & set(vars(model))
