@@ -57,3 +57,9 @@ def test_generation_over_an_evicting_cache_writes_the_tokens_of_a_dense_one() ->
     lines = example("generate.py").splitlines()
     (ours, dense) = (float(line.split("cache")[1].split()[-4]) for line in lines if line.startswith(("evict", "dense")))
     assert ours < dense and "the same in both runs" in lines[-1]
+
+
+def test_trees_of_drafts_write_the_tokens_of_greedy_decoding() -> None:
+    figures, verdict = example("tree.py").splitlines()
+    assert verdict == "the same as by greedy decoding"
+    assert float(figures.split(": ")[1].split()[0]) > 1.5, "drafts are taken"
