@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ EARLY = re.compile(r"had (\d+) pages, at most (\d+) at a time, (\d+) freed early
 def folder_of_run() -> Path:
     if len(sys.argv) != 2:
         raise SystemExit("expected the folder of the run")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which ends the servers
     return Path(sys.argv[1])
 
 

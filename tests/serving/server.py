@@ -101,11 +101,12 @@ class Asked:
 
 @dataclass(slots=True)
 class Answer:
-    """`status`: of HTTP, 0 where the request was cancelled."""
+    """`status`: of HTTP, 0 where the request was cancelled; `times`: seconds until each token came."""
 
     status: int
     ids: list[int] = field(default_factory=list)
     error: str = ""
+    times: list[float] = field(default_factory=list)
 
 
 def ask(server: Server, requests: Sequence[Asked]) -> list[Answer]:
@@ -124,7 +125,7 @@ async def _ask(server: Server, requests: Sequence[Asked]) -> list[Answer]:
 
 async def _one(server: Server, session: aiohttp.ClientSession, asked: Asked) -> Answer:
     body = {"model": "m", "prompt": asked.prompt, "max_tokens": asked.tokens, "temperature": 0}
-    body |= {"ignore_eos": True, "return_token_ids": True}
+    body |= {"ignore_eos": True, "return_token_ids": True, "stream": True}
     call = _post(server, session, body)
     if asked.cancel_after is None:
         return await call
@@ -135,10 +136,17 @@ async def _one(server: Server, session: aiohttp.ClientSession, asked: Asked) -> 
 
 
 async def _post(server: Server, session: aiohttp.ClientSession, body: dict[str, Any]) -> Answer:
+    start = time.perf_counter()
     async with session.post(f"{server.url}/v1/completions", json=body) as answer:
         if answer.status != 200:
             return Answer(answer.status, error=(await answer.text())[:300])
-        return Answer(200, (await answer.json())["choices"][0]["token_ids"])
+        found = Answer(200)
+        async for line in answer.content:
+            if line.startswith(b"data: {"):
+                new = json.loads(line[6:])["choices"][0].get("token_ids") or []
+                found.ids += new
+                found.times += [time.perf_counter() - start] * len(new)
+        return found
 
 
 async def _watch(server: Server, session: aiohttp.ClientSession) -> None:
