@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
-from batching import Busy, Engine, Limits, Refused, Request, rows_for
+from batching import Busy, Engine, Limits, Refused, Request, greedy, rows_for
 from generate import VOCABULARY, patterns
 from lm import Decoder, Layer
 from starlette.applications import Starlette
@@ -169,7 +169,8 @@ async def events(engine: Engine, http: HttpRequest, answer: Answer) -> AsyncIter
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     async for token in tokens_of(engine, http, answer):
         yield f"data: {json.dumps({'token': token, 'text': decoder.decode(bytes([token]))})}\n\n"
-    end = {"done": len(answer.tokens)} if answer.error is None else {"error": answer.error}
+    rest = {"text": decoder.decode(b"", final=True)}
+    end = rest | ({"done": len(answer.tokens)} if answer.error is None else {"error": answer.error})
     yield f"data: {json.dumps(end)}\n\n"
 
 
@@ -194,6 +195,7 @@ def main() -> None:
     model = Decoder(VOCABULARY, 256, 8, layers, kv_heads=4, head_dim=64, embedding_std=1.0, seed=options.seed)
     rows = rows_for(model, options.max_len, options.memory * 1_000_000)
     engine = Engine(model, VOCABULARY, Limits(rows, options.max_len, options.waiting, options.chunk))
+    greedy(model, [0, 1], 2)  # builds the kernels
     print(f"{rows} rows of up to {options.max_len} tokens, {engine.nbytes / 1e6:.1f} MB of keys and values")
     uvicorn.run(application(engine), host=options.host, port=options.port, log_level="warning")
 

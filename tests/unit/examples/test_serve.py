@@ -87,14 +87,16 @@ async def answer(address: tuple[str, int], asked: Asked) -> list[int]:
     status, reader, writer = await post(address, request)
     assert status == 200
     tokens: list[int] = []
+    text = ""
     if asked.stream:
         while len(tokens) != asked.until:
             line = await reader.readline()
             assert line, "the answer has no end"
             if line.startswith(b"data: "):  # the others say how long the parts are
                 event = json.loads(line.removeprefix(b"data: "))
+                text += event["text"]
                 if "done" in event:
-                    assert event["done"] == len(tokens)
+                    assert event["done"] == len(tokens) and text == bytes(tokens).decode("utf-8", "replace")
                     break
                 tokens.append(event["token"])
     elif asked.until is None:
@@ -166,12 +168,14 @@ def test_two_hundred_requests(served: Served) -> None:
     ]
     assert not wrong
     after = settled(served)
-    assert after["finished"] - before["finished"] == REQUESTS - CANCELLED
-    assert after["cancelled"] - before["cancelled"] == CANCELLED
+    gone = after["cancelled"] - before["cancelled"]
+    assert CANCELLED // 2 <= gone <= CANCELLED, "an answer may be there before its client goes away, but not often"
+    assert after["finished"] - before["finished"] == REQUESTS - gone
     assert after["cache_bytes"] == before["cache_bytes"]
     assert [cache.keys.data_ptr() for cache in served.engine.caches] == held
     assert all(cache.released == tuple(range(ROWS)) for cache in served.engine.caches)
-    assert resident() - memory < 8 << 20
+    more = resident() - memory
+    assert more < 8 << 20, f"{more} bytes more"
 
 
 @pytest.mark.parametrize(
@@ -242,6 +246,6 @@ def test_an_error_of_the_model_ends_the_requests_at_hand(served: Served, monkeyp
         return [json.loads(line.removeprefix(b"data: ")) for line in lines if line.startswith(b"data: ")]
 
     told = asyncio.run(failed())
-    assert told[-1] == {"error": "MemoryError in the model"} and len(told) == 6
+    assert told[-1]["error"] == "MemoryError in the model" and len(told) == 6
     assert asyncio.run(answer(served.address, asked)) == asked.tokens
     settled(served)
