@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sparsec.bench.cached import CachedFigures
     from sparsec.bench.gradients import GradientFigures
     from sparsec.bench.kept import KeptFigures
+    from sparsec.bench.paged import PagedFigures
     from sparsec.runtime.module import SparseAttention
 
 
@@ -77,7 +78,9 @@ class Measurement:
         }
 
 
-def launched_lines(measured: Sequence[Measurement | GradientFigures | CachedFigures | KeptFigures]) -> list[str]:
+def launched_lines(
+    measured: Sequence[Measurement | GradientFigures | CachedFigures | KeptFigures | PagedFigures],
+) -> list[str]:
     """In words, whose times have the host's launches in them."""
     names = dict.fromkeys(name for each in measured for name in each.launched)
     return [f"the host's time to launch is in that of: {', '.join(names)}"] if names else []

@@ -16,6 +16,7 @@ from sparsec.bench.forward import Measurement, launched_lines, measure
 from sparsec.bench.gradients import GRADIENT_BASELINES, GradientFigures, gradients_table, measure_gradients
 from sparsec.bench.host import host_table, measure_host
 from sparsec.bench.kept import KeptFigures, kept_table, measure_kept
+from sparsec.bench.paged import PagedFigures, measure_paged, paged_table
 from sparsec.cli.inputs import InputSources, inputs_option
 from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolved
 from sparsec.cli.show import LENGTH_LIMIT
@@ -63,6 +64,14 @@ if TYPE_CHECKING:
     "all keys, beside one that keeps all, SDPA, and a window of as many keys.",
 )
 @click.option(
+    "--pages",
+    type=click.IntRange(1),
+    multiple=True,
+    metavar="N",
+    help="With --decode: time a token of each of --batch requests of --seq-len/8 to --seq-len tokens over pages of N, "
+    "beside a KV cache of as many. May be repeated.",
+)
+@click.option(
     "--prefill-chunk", type=click.IntRange(1), metavar="M", help="Time a chunk of M tokens over the KV cache, likewise."
 )
 @click.option(
@@ -89,6 +98,7 @@ def bench(
     backward: bool,
     decode: bool,
     keep: float | None,
+    pages: tuple[int, ...],
     prefill_chunk: int | None,
     host: bool,
     repeats: int,
@@ -117,6 +127,8 @@ def bench(
         raise click.UsageError(f"expected a chunk of at most --seq-len {min(lengths)} tokens, got {new}")
     if keep is not None and (not decode or against is not None):
         raise click.UsageError("expected --keep with --decode and without --against")
+    if pages and (not decode or against is not None or keep is not None or found.inputs):
+        raise click.UsageError("expected --pages with --decode, without --against, --keep and inputs of the pattern")
     if keep is not None and {each.kind for each in found.inputs} != {InputKind.TOKENS}:
         raise click.UsageError("expected a pattern with inputs of kind tokens alone for --keep, got another")
     if keep is None:
@@ -152,9 +164,12 @@ def bench(
         gradients: list[GradientFigures] = []
         cached: list[CachedFigures] = []
         kept: list[KeptFigures] = []
+        paged: list[PagedFigures] = []
         for case in cases:
             if keep is not None:
                 kept.append(measure_kept(attn, case, keep, repeats=repeats, report=report))
+            elif pages:
+                paged.append(measure_paged(attn, case, pages, repeats=repeats, report=report))
             elif new is not None:
                 cached.append(measure_cached(attn, case, new, baselines, repeats=repeats, report=report))
             elif backward:
@@ -173,14 +188,16 @@ def bench(
         "repeats": repeats,
         **({"inputs": sources.described(found).removeprefix("inputs ")} if found.inputs and keep is None else {}),
     }
-    simpler = () if keep is not None else simplifications(found, baselines)
+    simpler = () if keep is not None or pages else simplifications(found, baselines)
     if form == "json":
-        results = [each.as_dict() for each in measured or gradients or cached or kept]
+        results = [each.as_dict() for each in measured or gradients or cached or kept or paged]
         click.echo(json.dumps({**setting, "simplifications": simpler, "results": results}, indent=2))
         return
     click.echo("\n".join([", ".join(f"{key} {value}" for key, value in setting.items()), *simpler, ""]))
     if kept:
         click.echo(kept_table(kept))
+    elif paged:
+        click.echo(paged_table(paged))
     elif cached:
         click.echo(cached_table(cached, baselines))
     else:

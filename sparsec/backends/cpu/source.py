@@ -82,7 +82,8 @@ class Kernel:
     """What sets one kind of kernel apart from another.
 
     `headers`: those that it starts from. `keys`, `rows`: the headers that say where the keys of a tile lie, and of a
-    row. `by_row`: all keys are those of rows, which are widened in registers.
+    row. `by_row`: all keys are those of rows, which are widened in registers. `shares`: the fewest keys of a
+    task, where a row is shared out, and the most tasks.
     """
 
     template: str
@@ -91,6 +92,7 @@ class Kernel:
     keys: str = "call_keys.h"
     rows: str = "call_rows.h"
     by_row: bool = False
+    shares: tuple[int, int] = (target.CPU_KEYS_A_TASK, target.CPU_MOST_TASKS)
 
 
 FORWARD = Kernel("forward", ("forward.h",), (calls.LIST, calls.LOOKUP, calls.FORWARD))
@@ -110,7 +112,14 @@ ROW_MASS = replace(ROWS, template="decode_mass", headers=("cached_mass.h",))
 PAGED_CHUNKS = Kernel(
     "paged", ("paged_chunk.h",), (calls.LIST, calls.LOOKUP, calls.PAGED), "paged_keys.h", "paged_rows.h"
 )
-PAGED_ROWS = Kernel("paged_decode", ("paged_decode.h",), PAGED_CHUNKS.structs, rows="paged_rows.h", by_row=True)
+PAGED_ROWS = Kernel(
+    "paged_decode",
+    ("paged_decode.h",),
+    PAGED_CHUNKS.structs,
+    rows="paged_rows.h",
+    by_row=True,
+    shares=(target.CPU_PAGED_KEYS_A_TASK, target.CPU_PAGED_MOST_TASKS),
+)
 
 
 def print_kernel(kernel: Kernel, view: CppView) -> str:
@@ -153,7 +162,7 @@ def printed_headers(kernel: Kernel, view: CppView) -> dict[str, str]:
         "printed/own_gradients.h": _including(f"gathers/{gathers}backward.h"),
         "printed/own_mass.h": _including(f"gathers/{gathers}mass.h"),
         "printed/packs.h": render("templates/cpu/packs.h.jinja", view),
-        "printed/tuned_decode.h": _tuned(KEYS_A_TASK=target.CPU_KEYS_A_TASK, MOST_TASKS=target.CPU_MOST_TASKS),
+        "printed/tuned_decode.h": _tuned(KEYS_A_TASK=kernel.shares[0], MOST_TASKS=kernel.shares[1]),
         "printed/tuned_dot_products.h": _tuned(AHEAD=target.CPU_KEYS_AHEAD),
         "printed/tuned_gradients.h": _tuned(CHUNK=target.CPU_GRADIENT_ROWS),
         "printed/tuned_store.h": _tuned(ELEMENTS_A_THREAD=target.CPU_ELEMENTS_A_THREAD),

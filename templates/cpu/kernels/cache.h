@@ -20,6 +20,11 @@ inline int64_t count_of(const sparsec_cached_call& call, int64_t b) { return cal
 inline int tokens_before(const sparsec_cached_call& call, int64_t b) { return call.lengths[b]; }
 inline int64_t rows_end(const sparsec_cached_call& call, int64_t) { return call.n; }
 
+// The position of row 0.
+inline int first_query(const sparsec_cached_call& call, int64_t b) {
+  return tokens_before(call, b) + int(count_of(call, b) - call.n);
+}
+
 // Whether no key of the call has an address out of bounds.
 bool sound(const sparsec_cached_call& call) {
   for (int64_t n = 0; n < KV_HEADS * REGIONS; ++n) {

@@ -13,7 +13,8 @@ struct Steps {  // of a row of N numbers: WHOLE steps, REST numbers more, WIDE n
 typedef Steps<D> KeySteps;
 typedef Steps<DV> ValueSteps;
 constexpr int SUMS = LANES == 8 ? 8 : 16;  // vectors of sums that fit in registers beside their operands
-constexpr int BATCH = 2 * (KEY_TILE < 64 ? 64 : KEY_TILE);  // keys that are taken at a time
+constexpr int HELD_BACK = (AHEAD + PANEL - 1) / PANEL * PANEL;  // keys that wait on when others are taken
+constexpr int BATCH = 2 * (KEY_TILE < 64 ? 64 : KEY_TILE) + HELD_BACK;  // keys that wait at most
 static_assert(AHEAD >= LANES, "AHEAD: keys from the one at hand to the one to fetch");
 
 // Where element d of a row lies once widened: neighbours go to the same lane of different vectors, without a shuffle.

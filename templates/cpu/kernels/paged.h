@@ -10,6 +10,7 @@
 inline int64_t count_of(const sparsec_paged_call& call, int64_t r) { return call.starts[r + 1] - call.starts[r]; }
 inline int tokens_before(const sparsec_paged_call& call, int64_t r) { return call.lengths[r] - int(count_of(call, r)); }
 inline int64_t rows_end(const sparsec_paged_call& call, int64_t r) { return call.starts[r + 1]; }
+inline int first_query(const sparsec_paged_call& call, int64_t r) { return tokens_before(call, r); }
 
 // How many tasks share a row of a request at most. Some may be left idle.
 inline int tasks_of(const sparsec_paged_call& call, int64_t r, int64_t) {

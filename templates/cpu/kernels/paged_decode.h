@@ -25,6 +25,8 @@ int attend_rows(const sparsec_paged_call& call) {
   }
   if (count == 0) return 0;
   const int64_t tasks = count * PACK_COUNT * most, apart = most;
+  const int at_once =
+      tasks < 8 * PACK_COUNT * call.threads ? 1 : PACK_COUNT;  // packs of one share, whose keys lie side by side
   Sum* sums = static_cast<Sum*>(std::malloc(count * HEADS * most * sizeof(Sum)));  // [count, heads, most]
   if (!sums) return 1;
   int failed = 0;
@@ -33,9 +35,9 @@ int attend_rows(const sparsec_paged_call& call) {
     Work* w = static_cast<Work*>(std::aligned_alloc(64, (sizeof(Work) + 63) / 64 * 64));
     failed = w == nullptr;
     for (int n = 0; n < PANEL && w; ++n) w->lane[n / LANES][n % LANES] = n;
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(dynamic, at_once)
     for (int64_t n = 0; n < tasks; ++n) {
-      const int64_t task = n % most, pack = n / most % PACK_COUNT, at = n / most / PACK_COUNT;
+      const int64_t task = n / PACK_COUNT % most, pack = n % PACK_COUNT, at = n / PACK_COUNT / most;
       Sum* first = sums + at * HEADS * most + task;
       if (w) run_task(*w, call, rows[at].request, PACKS[pack], rows[at].row, int(task), apart, first);
     }

@@ -29,12 +29,12 @@ void load_query(Row& w, const Call& call, int64_t b, int64_t row, int64_t k_row)
   w.waiting = 0;
 }
 
-// Turns the scores of the waiting keys into weights, for head r of the pack.
-inline void weigh(Row& w, int r) {
+// Turns the scores of the first `count` waiting keys into weights, for head r of the pack.
+inline void weigh(Row& w, int count, int r) {
   const vec lowest = splat(LOWEST_EXPONENT);
   float* s = w.s[r];
   vec largest = splat(w.peak[r]), total = {};
-  for (int n = 0; n < w.waiting; n += PANEL) {
+  for (int n = 0; n < count; n += PANEL) {
     vec x[VECS];
     EACH(v, VECS) x[v] = load(s + n + v * LANES);
     ivec at[VECS];
@@ -43,7 +43,7 @@ inline void weigh(Row& w, int r) {
     w.modifiers[r].forward(x, kept, at, &w.i0);
     if constexpr (Modifiers::KEYS) EACH(v, VECS) x[v] = added(x[v], of_keys(w.modifiers[r], at[v]));
     EACH(v, VECS) {
-      ivec there = w.lane[v] + n < w.waiting;
+      ivec there = w.lane[v] + n < count;
       x[v] = there ? x[v] : splat(-INF);
       largest = maximum(x[v], largest);
       store(s + n + v * LANES, x[v]);
@@ -52,7 +52,7 @@ inline void weigh(Row& w, int r) {
   float peak = w.peak[r];
   for (int n = 0; n < LANES; ++n) peak = largest[n] > peak ? largest[n] : peak;
   const vec shift = splat(peak == -INF ? 0.0f : peak);
-  for (int n = 0; n < w.waiting; n += PANEL) {
+  for (int n = 0; n < count; n += PANEL) {
     vec p[VECS];
     EACH(v, VECS) p[v] = load(s + n + v * LANES) - shift;
     exp2(p, lowest);
@@ -67,12 +67,21 @@ inline void weigh(Row& w, int r) {
     for (int d = 0; d < ValueSteps::WIDE; ++d) w.o[r][d] *= factor;
 }
 
-// Attends to the keys that wait.
-void attend(Row& w) {
-  if (w.waiting == 0) return;
+// Attends to the first `count` of the keys that wait.
+inline void attend(Row& w, int count) {
+  if (count <= 0) return;
   point_waiting(w);
-  by_heads(w.pack, [&w](auto heads, int r) { score<heads.value, D, DV>(w.q + r, w.key, w.value, w.waiting, w.s + r); });
-  for (int r = 0; r < w.pack; ++r) weigh(w, r);
-  by_heads(w.pack, [&w](auto heads, int r) { gather<heads.value, DV>(w.s + r, w.value, w.waiting, w.o + r); });
-  w.waiting = 0;
+  by_heads(w.pack,
+           [&w, count](auto heads, int r) { score<heads.value, D, DV>(w.q + r, w.key, w.value, count, w.s + r); });
+  for (int r = 0; r < w.pack; ++r) weigh(w, count, r);
+  by_heads(w.pack, [&w, count](auto heads, int r) { gather<heads.value, DV>(w.s + r, w.value, count, w.o + r); });
+  w.waiting -= count;
+  std::copy_n(w.at + count, w.waiting, w.at);
+  std::copy_n(w.slot + count, w.waiting, w.slot);
 }
+
+// Attends to the keys that wait.
+inline void attend(Row& w) { attend(w, w.waiting); }
+
+// The last ones wait on: they are fetched while the others are at hand, and the next ones while they are.
+inline void make_room(Row& w) { attend(w, w.waiting - HELD_BACK); }

@@ -19,7 +19,7 @@ void attend_share(Work& w, const Call& call, int64_t b, const Pack& pack, int64_
   for (int n = 0; n < pack.size; n += w.pack) {
     w.heads = pack.heads + n, w.pack = alone ? 1 : pack.size;
     w.source = source_of(call, b, w.heads[0], first);
-    w.inputs = Inputs(call, b, first, 0, w.n_k);
+    w.inputs = Inputs(call, b, first, 0, w.n_k, first_query(call, b));
     w.turn = w.first = w.stop = w.waiting = 0;
     if (tasks > 1) visit(w, call.lists, w.heads[0]);  // only counts the tiles
     const int64_t tiles = tasks > 1 ? w.turn : INT32_MAX, shares = shares_of(tiles * KEY_TILE, tasks);

@@ -49,12 +49,18 @@ inline void point_waiting(Waiting& w) {
   for (int n = count; n < count + AHEAD; ++n) w.key[n] = w.key[count - 1], w.value[n] = w.value[count - 1];
 }
 
+// Lets keys wait no longer, so that there is room for a tile.
+template <class Row>
+inline void make_room(Row& w) {
+  attend(w);
+}
+
 // Whether the next tile is this task's; if so, there is room for its keys.
 template <class Row>
 inline bool takes(Row& w) {
   const int turn = w.turn++;
   const bool mine = (turn >= w.first) & (turn < w.stop);
-  if (mine && w.waiting > BATCH - KEY_TILE) attend(w);
+  if (mine && w.waiting > BATCH - KEY_TILE) make_room(w);
   return mine;
 }
 

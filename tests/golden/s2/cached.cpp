@@ -101,6 +101,11 @@ inline int64_t count_of(const sparsec_cached_call& call, int64_t b) { return cal
 inline int tokens_before(const sparsec_cached_call& call, int64_t b) { return call.lengths[b]; }
 inline int64_t rows_end(const sparsec_cached_call& call, int64_t) { return call.n; }
 
+// The position of row 0.
+inline int first_query(const sparsec_cached_call& call, int64_t b) {
+  return tokens_before(call, b) + int(count_of(call, b) - call.n);
+}
+
 // Whether no key of the call has an address out of bounds.
 bool sound(const sparsec_cached_call& call) {
   for (int64_t n = 0; n < KV_HEADS * REGIONS; ++n) {
@@ -404,7 +409,8 @@ struct Steps {  // of a row of N numbers: WHOLE steps, REST numbers more, WIDE n
 typedef Steps<D> KeySteps;
 typedef Steps<DV> ValueSteps;
 constexpr int SUMS = LANES == 8 ? 8 : 16;  // vectors of sums that fit in registers beside their operands
-constexpr int BATCH = 2 * (KEY_TILE < 64 ? 64 : KEY_TILE);  // keys that are taken at a time
+constexpr int HELD_BACK = (AHEAD + PANEL - 1) / PANEL * PANEL;  // keys that wait on when others are taken
+constexpr int BATCH = 2 * (KEY_TILE < 64 ? 64 : KEY_TILE) + HELD_BACK;  // keys that wait at most
 static_assert(AHEAD >= LANES, "AHEAD: keys from the one at hand to the one to fetch");
 
 // Where element d of a row lies once widened: neighbours go to the same lane of different vectors, without a shuffle.
@@ -558,12 +564,18 @@ inline void point_waiting(Waiting& w) {
   for (int n = count; n < count + AHEAD; ++n) w.key[n] = w.key[count - 1], w.value[n] = w.value[count - 1];
 }
 
+// Lets keys wait no longer, so that there is room for a tile.
+template <class Row>
+inline void make_room(Row& w) {
+  attend(w);
+}
+
 // Whether the next tile is this task's; if so, there is room for its keys.
 template <class Row>
 inline bool takes(Row& w) {
   const int turn = w.turn++;
   const bool mine = (turn >= w.first) & (turn < w.stop);
-  if (mine && w.waiting > BATCH - KEY_TILE) attend(w);
+  if (mine && w.waiting > BATCH - KEY_TILE) make_room(w);
   return mine;
 }
 
@@ -604,12 +616,12 @@ void load_query(Row& w, const Call& call, int64_t b, int64_t row, int64_t k_row)
   w.waiting = 0;
 }
 
-// Turns the scores of the waiting keys into weights, for head r of the pack.
-inline void weigh(Row& w, int r) {
+// Turns the scores of the first `count` waiting keys into weights, for head r of the pack.
+inline void weigh(Row& w, int count, int r) {
   const vec lowest = splat(LOWEST_EXPONENT);
   float* s = w.s[r];
   vec largest = splat(w.peak[r]), total = {};
-  for (int n = 0; n < w.waiting; n += PANEL) {
+  for (int n = 0; n < count; n += PANEL) {
     vec x[VECS];
     EACH(v, VECS) x[v] = load(s + n + v * LANES);
     ivec at[VECS];
@@ -618,7 +630,7 @@ inline void weigh(Row& w, int r) {
     w.modifiers[r].forward(x, kept, at, &w.i0);
     if constexpr (Modifiers::KEYS) EACH(v, VECS) x[v] = added(x[v], of_keys(w.modifiers[r], at[v]));
     EACH(v, VECS) {
-      ivec there = w.lane[v] + n < w.waiting;
+      ivec there = w.lane[v] + n < count;
       x[v] = there ? x[v] : splat(-INF);
       largest = maximum(x[v], largest);
       store(s + n + v * LANES, x[v]);
@@ -627,7 +639,7 @@ inline void weigh(Row& w, int r) {
   float peak = w.peak[r];
   for (int n = 0; n < LANES; ++n) peak = largest[n] > peak ? largest[n] : peak;
   const vec shift = splat(peak == -INF ? 0.0f : peak);
-  for (int n = 0; n < w.waiting; n += PANEL) {
+  for (int n = 0; n < count; n += PANEL) {
     vec p[VECS];
     EACH(v, VECS) p[v] = load(s + n + v * LANES) - shift;
     exp2(p, lowest);
@@ -642,15 +654,24 @@ inline void weigh(Row& w, int r) {
     for (int d = 0; d < ValueSteps::WIDE; ++d) w.o[r][d] *= factor;
 }
 
-// Attends to the keys that wait.
-void attend(Row& w) {
-  if (w.waiting == 0) return;
+// Attends to the first `count` of the keys that wait.
+inline void attend(Row& w, int count) {
+  if (count <= 0) return;
   point_waiting(w);
-  by_heads(w.pack, [&w](auto heads, int r) { score<heads.value, D, DV>(w.q + r, w.key, w.value, w.waiting, w.s + r); });
-  for (int r = 0; r < w.pack; ++r) weigh(w, r);
-  by_heads(w.pack, [&w](auto heads, int r) { gather<heads.value, DV>(w.s + r, w.value, w.waiting, w.o + r); });
-  w.waiting = 0;
+  by_heads(w.pack,
+           [&w, count](auto heads, int r) { score<heads.value, D, DV>(w.q + r, w.key, w.value, count, w.s + r); });
+  for (int r = 0; r < w.pack; ++r) weigh(w, count, r);
+  by_heads(w.pack, [&w, count](auto heads, int r) { gather<heads.value, DV>(w.s + r, w.value, count, w.o + r); });
+  w.waiting -= count;
+  std::copy_n(w.at + count, w.waiting, w.at);
+  std::copy_n(w.slot + count, w.waiting, w.slot);
 }
+
+// Attends to the keys that wait.
+inline void attend(Row& w) { attend(w, w.waiting); }
+
+// The last ones wait on: they are fetched while the others are at hand, and the next ones while they are.
+inline void make_room(Row& w) { attend(w, w.waiting - HELD_BACK); }
 
 // ---- Packs: query heads of one KV group that see the same keys.
 struct Pack {
@@ -711,7 +732,7 @@ void attend_share(Work& w, const Call& call, int64_t b, const Pack& pack, int64_
   for (int n = 0; n < pack.size; n += w.pack) {
     w.heads = pack.heads + n, w.pack = alone ? 1 : pack.size;
     w.source = source_of(call, b, w.heads[0], first);
-    w.inputs = Inputs(call, b, first, 0, w.n_k);
+    w.inputs = Inputs(call, b, first, 0, w.n_k, first_query(call, b));
     w.turn = w.first = w.stop = w.waiting = 0;
     if (tasks > 1) visit(w, call.lists, w.heads[0]);  // only counts the tiles
     const int64_t tiles = tasks > 1 ? w.turn : INT32_MAX, shares = shares_of(tiles * KEY_TILE, tasks);

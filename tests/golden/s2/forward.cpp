@@ -83,7 +83,7 @@ void resume(Work&, int64_t) {}
 // Nothing is asked of inputs.
 struct Inputs {
   template <class Call>
-  Inputs(const Call&, int64_t, int64_t, int64_t, int) {}
+  Inputs(const Call&, int64_t, int64_t, int64_t, int, int = 0) {}
 };
 
 template <class Call>

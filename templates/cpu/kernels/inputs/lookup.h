@@ -11,8 +11,12 @@ struct Inputs {
   int64_t entry = 0;  // of a list of kept keys, the first of those at hand
 
   template <class Call>
+  Inputs(const Call& call, int64_t b, int64_t q_row, int64_t k_row, int n_k, int first_query)
+      : lookups(call.inputs), b(b), q_row(q_row), k_row(k_row), first_query(first_query), n_k(n_k) {}
+
+  template <class Call>
   Inputs(const Call& call, int64_t b, int64_t q_row, int64_t k_row, int n_k)
-      : lookups(call.inputs), b(b), q_row(q_row), k_row(k_row), first_query(int(k_row - q_row)), n_k(n_k) {}
+      : Inputs(call, b, q_row, k_row, n_k, int(k_row - q_row)) {}
 };
 
 // Whether some lookup tells query heads of a KV group apart.

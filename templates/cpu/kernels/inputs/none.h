@@ -4,7 +4,7 @@
 // Nothing is asked of inputs.
 struct Inputs {
   template <class Call>
-  Inputs(const Call&, int64_t, int64_t, int64_t, int) {}
+  Inputs(const Call&, int64_t, int64_t, int64_t, int, int = 0) {}
 };
 
 template <class Call>
