@@ -16,6 +16,8 @@ from sparsec.plan.launch import CachedLaunch
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sparsec.backends.base import Lookup
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pages:
@@ -60,15 +62,25 @@ class PagedKernel(Protocol):
         ...
 
     def attend(
-        self, q: Tensor, pages: Pages, *, scale: float | None, lists: tuple[Tensor, ...], sink: Tensor | None = None
+        self,
+        q: Tensor,
+        pages: Pages,
+        *,
+        scale: float | None,
+        lists: tuple[Tensor, ...],
+        sink: Tensor | None = None,
+        inputs: tuple[Lookup, ...] = (),
+        key_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Attention of q [tokens, H, D], any strides, to the keys of each token's own request.
 
         A number of the table that is read and is no page's counts as the nearest that is. `lists`: the tables of
         `runtime.draws` of `CachedLaunch.chunks`, from query block 0 on, for `Pages.longest` tokens; `sink` float32 [H]
-        where the pattern has one. Returns out [tokens, H, Dv] and the natural-log LSE, float32 [tokens, H], contiguous;
-        a row that sees no key has 0 and -inf (or the sink). Raises CallError for starts and lengths that the tensors
-        have not, where nothing has to be waited for.
+        where the pattern has one. `inputs`: as of a call of one sequence for each request, with `Pages.longest` keys;
+        but rows of ROW, and labels of queries, are of the call's q, for all requests together. `key_bias`: [1 or
+        requests, x, keys], from position 0 on. Returns out [tokens, H, Dv] and the natural-log LSE, float32 [tokens,
+        H], contiguous; a row that sees no key has 0 and -inf (or the sink). Raises CallError for starts and lengths
+        that the tensors have not, where nothing has to be waited for.
         """
         ...
 

@@ -46,7 +46,11 @@ FORMS: dict[InputKind, tuple[tuple[TensorForm, ...], ...]] = {
 
 
 class Sizes(NamedTuple):
-    """Of a call, which gives `new_keys` of its `n_k` keys. What is None is not known, and everything will do."""
+    """Of a call, which gives `new_keys` of its `n_k` keys. What is None is not known, and everything will do.
+
+    `packed`: `batch` sequences have their queries in one row of `n_q`, so that what speaks of single queries has a B of
+    1; how many of them are a sequence's is not known, and neither are its keys.
+    """
 
     batch: int | None
     heads: int
@@ -55,6 +59,7 @@ class Sizes(NamedTuple):
     new_keys: int
     n_k: int | None
     q_offset: int | None
+    packed: bool = False
 
 
 class Given(NamedTuple):
@@ -95,8 +100,9 @@ def _fit(form: tuple[TensorForm, ...], decl: InputDecl, given: Sequence[Given], 
     for tensor, own in zip(form, given, strict=True):
         if own.dtype not in tensor.dtypes:
             return False
+        of = sizes._replace(batch=1) if sizes.packed and "Nq" in tensor.axes else sizes
         for axis, size in zip(tensor.axes, own.shape, strict=True):
-            if not _fits(axis, size, decl, sizes):
+            if not _fits(axis, size, decl, of):
                 return False
     return len(given) == 1 or decl.kind is not InputKind.BLOCKS or given[0].shape == given[1].shape[:3]
 
@@ -114,6 +120,8 @@ def tile_of(decl: InputDecl) -> tuple[int, int]:
 def tile_rows(decl: InputDecl, sizes: Sizes) -> int:
     """How many rows of tiles the queries of the call touch; where their offset is not known, at least."""
     m, _ = tile_of(decl)
+    if sizes.packed:
+        return min(sizes.n_q, 1)
     offset = sizes.q_offset or 0
     return (offset + sizes.n_q - 1) // m - offset // m + 1 if sizes.n_q else 0
 
@@ -132,7 +140,7 @@ def _fits(axis: str, size: int, decl: InputDecl, sizes: Sizes) -> bool:
         case "Nq":
             return size == sizes.n_q
         case "Nk":
-            return size == sizes.new_keys
+            return sizes.packed or size == sizes.new_keys
         case "Qb":
             return size >= tile_rows(decl, sizes)
         case "Kb":
@@ -146,13 +154,15 @@ def _fits(axis: str, size: int, decl: InputDecl, sizes: Sizes) -> bool:
 def _fact(axis: str, decl: InputDecl, sizes: Sizes) -> str:
     match axis:
         case "B":
-            return "" if sizes.batch is None else f"B is {_either((1, sizes.batch))}"
+            if sizes.batch is None:
+                return ""
+            return f"B is {_either((1, sizes.batch))}{', beside Nq 1' if sizes.packed else ''}"
         case "X":
             return f"X is {_either((1, sizes.kv_heads, sizes.heads))}"
         case "Nq":
             return f"Nq is {sizes.n_q}"
         case "Nk":
-            return f"Nk is {sizes.new_keys}"
+            return "" if sizes.packed else f"Nk is {sizes.new_keys}"
         case "Qb":
             return f"Qb is at least {tile_rows(decl, sizes)}"
         case "Kb":

@@ -38,7 +38,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "C++ documents": ("tests/numerics/test_cpu_documents.py",),
     "C++ backward": ("tests/numerics/test_cpu_backward.py",),
     "C++ cached": ("tests/numerics/test_cpu_cached.py",),
-    "C++ pages": ("tests/numerics/test_paged.py",),
+    "C++ pages": ("tests/numerics/test_paged.py", "tests/numerics/test_paged_inputs.py"),
     "C++ guarded pages": ("tests/guards/test_guards.py::test_cpu_kernels_over_pages_keep_off_guard_pages",),
     "C++ inputs": tuple(f"tests/numerics/test_inputs{of}.py" for of in ("_cached", "", "_score")),
     "C++ mass": (
@@ -53,7 +53,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "Triton documents": ("tests/numerics/test_triton_documents.py",),
     "Triton backward": ("tests/numerics/test_triton_backward.py",),
     "Triton cached": ("tests/numerics/test_triton_cached.py",),
-    "Triton pages": ("tests/numerics/test_triton_paged.py",),
+    "Triton pages": ("tests/numerics/test_triton_paged.py", "tests/numerics/test_triton_paged_inputs.py"),
     "Triton bias": BIASED,
     "Triton exact": ("tests/numerics/test_triton_functions.py",),
     "Triton inputs": ("tests/numerics/test_triton_inputs.py",),

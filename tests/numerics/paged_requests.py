@@ -6,16 +6,29 @@ Invariant: rows of a request's tokens alone hold numbers, and of these only such
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from hypothesis import strategies as st
+from paged_inputs import packed_inputs
 from torch import Tensor
 
+from sparsec.backends import registry
+from sparsec.backends.base import Kernels
+from sparsec.backends.paged import PagedKernel
+from sparsec.backends.torch.kernel import TorchKernel
+from sparsec.pipeline import Lowered
+from sparsec.plan.kv.cached import CachedPlan
+from sparsec.plan.launch import LaunchPlan
 from sparsec.reference.mask import mask
+from sparsec.runtime.compile import module_of
+from sparsec.runtime.kernel import LoadedKernel
 from sparsec.runtime.module import SparseAttention
+from sparsec.runtime.request import Request, kernel_name
 from sparsec.sema.model import ResolvedPattern
+from sparsec.testing.inputs import key_bias_in
 from sparsec.testing.tolerance import assert_close, expected_attention
 
 STALE = (-(2**31), -1, 0, 1, 7, 2**31 - 1)
@@ -55,6 +68,7 @@ def check_paged(attn: SparseAttention, pattern: ResolvedPattern, drawn: Drawn, *
     torch.manual_seed(drawn.seed)
     tokens = [_tokens(attn, length, count) for length, count in drawn.requests]
     k_pages, v_pages, table, freed = _paged(attn, tokens, drawn)
+    given, own_inputs = packed_inputs(pattern, drawn.requests, drawn.seed) if pattern.inputs else (None, None)
     with torch.no_grad():
         out, lse = attn.paged(
             torch.cat([each.q[0].transpose(0, 1) for each in tokens]),
@@ -63,19 +77,48 @@ def check_paged(attn: SparseAttention, pattern: ResolvedPattern, drawn: Drawn, *
             block_table=table,
             cu_seqlens_q=starts_of(drawn.requests),
             seq_lens=torch.tensor([length for length, _ in drawn.requests], dtype=torch.int32),
+            inputs=given,
             return_lse=True,
-            check_inputs=check_inputs,
+            check_inputs=check_inputs and not pattern.inputs,  # a list may name what no request has more than once
         )
     at = 0
-    for each in tokens:
+    for r, each in enumerate(tokens):
         count, length = each.q.shape[2], each.k.shape[2]
         own = slice(at, at := at + count)
         if count:
-            seen = mask(pattern, count, length)
-            sink = None if attn.sink is None else attn.sink.detach()
-            expected = expected_attention(each.q, each.k, each.v, seen, pattern.score, sink=sink)
+            said = None if own_inputs is None else own_inputs[r]
+            seen = mask(pattern, count, length, inputs=said)
+            sink, bias = None if attn.sink is None else attn.sink.detach(), key_bias_in(pattern, said)
+            expected = expected_attention(each.q, each.k, each.v, seen, pattern.score, sink=sink, key_bias=bias)
             assert_close(out[own].transpose(0, 1)[None], lse[own].T[None], expected, seen)
     return freed
+
+
+def paged_modules(
+    patterns: Sequence[ResolvedPattern],
+    target: str,
+    head_dim: int,
+    value_dim: int,
+    build: Callable[[Sequence[tuple[CachedPlan, CachedPlan]]], Sequence[PagedKernel]],
+    dtype: torch.dtype = torch.float32,
+) -> list[SparseAttention]:
+    """Modules that have the kernels over pages alone, which `build` makes of the plans of all."""
+    requests = [Request(Lowered(pattern), head_dim, value_dim, dtype) for pattern in patterns]
+    built = build([request.compilation(target).cached for request in requests])
+    found = []
+    for request, kernel in zip(requests, built, strict=True):
+        plan = request.compilation(target).forward
+        kernels = Kernels(TorchKernel(plan), _absent, _absent, make_paged=lambda kernel=kernel: kernel)  # type: ignore[misc]  # of a lambda's default
+        loaded = LoadedKernel(kernels, LaunchPlan.of(plan), lambda plan=plan: plan)  # type: ignore[misc]  # likewise
+        attn = module_of(registry.backend_name(target), kernel_name(request, target, "pages alone"), loaded, request)
+        if attn.sink is not None:
+            torch.nn.init.normal_(attn.sink)
+        found.append(attn)
+    return found
+
+
+def _absent() -> Any:
+    raise AssertionError("only pages are asked for")
 
 
 def starts_of(requests: Sequence[tuple[int, int]]) -> Tensor:

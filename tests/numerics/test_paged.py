@@ -10,19 +10,12 @@ import pytest
 import torch
 from cached_walk import HEADS, KV_HEADS, PATTERNS
 from hypothesis import given, settings
-from paged_requests import Drawn, check_paged, drawn_requests, starts_of
+from paged_requests import Drawn, check_paged, drawn_requests, paged_modules, starts_of
 
-from sparsec.backends.base import Kernels
 from sparsec.backends.cpu.kernel import has_compiler
 from sparsec.backends.cpu.paged import build_paged
-from sparsec.backends.torch.kernel import TorchKernel
 from sparsec.diagnostics.model import CallError
-from sparsec.pipeline import Lowered
-from sparsec.plan.launch import LaunchPlan
-from sparsec.runtime.compile import module_of
-from sparsec.runtime.kernel import LoadedKernel
 from sparsec.runtime.module import SparseAttention
-from sparsec.runtime.request import Request, kernel_name
 
 pytestmark = [pytest.mark.kernels, pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")]
 
@@ -39,22 +32,9 @@ RUNS = 4
 def modules(dtype: torch.dtype) -> dict[str, SparseAttention]:
     """One library for all."""
     head_dim, value_dim, names = VARIANTS[dtype]
-    requests = [Request(Lowered(PATTERNS[name]), head_dim, value_dim, dtype) for name in names]
-    built = build_paged([request.compilation("cpu").cached for request in requests], optimise=1)
-    found = {}
-    for name, request, kernel in zip(names, requests, built, strict=True):
-        plan = request.compilation("cpu").forward
-
-        def absent() -> None:
-            raise AssertionError("only pages are asked for")
-
-        kernels = Kernels(TorchKernel(plan), absent, absent, make_paged=lambda kernel=kernel: kernel)  # type: ignore[arg-type, misc]
-        loaded = LoadedKernel(kernels, LaunchPlan.of(plan), lambda plan=plan: plan)  # type: ignore[misc]  # of a lambda's default
-        attn = module_of("cpu", kernel_name(request, "cpu", "pages alone"), loaded, request)
-        if attn.sink is not None:
-            torch.nn.init.normal_(attn.sink)
-        found[name] = attn
-    return found
+    patterns = [PATTERNS[name] for name in names]
+    built = paged_modules(patterns, "cpu", head_dim, value_dim, lambda plans: build_paged(plans, optimise=1), dtype)
+    return dict(zip(names, built, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from cached_walk import PATTERNS
-from paged_requests import Drawn, check_paged
+from paged_requests import Drawn, check_paged, paged_modules
 from triton_harness import in_interpreter, passes_in_the_interpreter
 
-from sparsec.backends.base import Kernels
-from sparsec.backends.torch.kernel import TorchKernel
 from sparsec.backends.triton import paged
 from sparsec.backends.triton.kernel import interpreted, load_module
 from sparsec.backends.triton.paged import TritonPaged
-from sparsec.pipeline import Lowered
-from sparsec.plan.launch import LaunchPlan
-from sparsec.runtime.compile import module_of
-from sparsec.runtime.kernel import LoadedKernel, registered
+from sparsec.plan.kv.cached import CachedPlan
+from sparsec.runtime.kernel import registered
 from sparsec.runtime.module import SparseAttention
-from sparsec.runtime.request import Request, kernel_name
 
 MIXED = ((100, 34), (70, 1), (0, 0), (5, 5), (60, 2))
 """Requests with many rows, with few, and with none."""
@@ -35,18 +30,10 @@ def test_in_the_interpreter() -> None:
 
 @cache
 def module(name: str, dtype: torch.dtype = torch.float32, head_dim: int = 20, value_dim: int = 36) -> SparseAttention:
-    request = Request(Lowered(PATTERNS[name]), head_dim, value_dim, dtype)
-    compilation = request.compilation("interpreter")
-    plan, kernel = compilation.forward, TritonPaged.of(*compilation.cached)
+    def build(plans: Sequence[tuple[CachedPlan, CachedPlan]]) -> list[TritonPaged]:
+        return [TritonPaged.of(*pair) for pair in plans]
 
-    def absent() -> Any:
-        raise AssertionError("only pages are asked for")
-
-    kernels = Kernels(TorchKernel(plan), absent, absent, make_paged=lambda: kernel)
-    loaded = LoadedKernel(kernels, LaunchPlan.of(plan), lambda: plan)
-    attn = module_of("triton", kernel_name(request, "interpreter", "pages alone"), loaded, request)
-    if attn.sink is not None:
-        torch.nn.init.normal_(attn.sink)
+    (attn,) = paged_modules([PATTERNS[name]], "interpreter", head_dim, value_dim, build, dtype)
     return attn
 
 

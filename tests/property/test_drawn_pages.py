@@ -28,7 +28,7 @@ def test_drawn_patterns_over_pages_on_torch() -> None:
     freed = 0
 
     @examples(ON_TORCH * 6 // 5)
-    @given(causal_patterns((16, 32), scored=True), drawn_requests(120), st.booleans())
+    @given(causal_patterns((16, 32), inputs=True, scored=True), drawn_requests(120), st.booleans())
     def check(pattern: ResolvedPattern, drawn: Drawn, check_inputs: bool) -> None:
         nonlocal freed
         text = sparse_text(pattern)

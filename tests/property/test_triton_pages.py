@@ -37,7 +37,7 @@ def test_drawn_patterns_over_pages() -> None:
     seen: set[str] = set()
 
     @examples(DRAWN)
-    @given(causal_patterns((16, 32), scored=True), drawn_requests(90, most=3))
+    @given(causal_patterns((16, 32), inputs=True, scored=True), drawn_requests(90, most=3))
     def check(pattern: ResolvedPattern, drawn: Drawn) -> None:
         text = sparse_text(pattern)
         note(text)

@@ -26,10 +26,12 @@ def emit_cpp_paged(chunks: CachedPlan, rows: CachedPlan, *, symbol: str = "spars
     """
     of_chunks = _view(chunks, symbol, "i")
     of_rows = _view(rows, symbol, "j")
+    assert chunks.attend.inputs == rows.attend.inputs, "plans of one pattern ask the same in one order"
     order, classes = rows.attend.inputs, zip(rows.attend.classes, of_rows.classes, strict=True)
     of_rows = replace(
         of_rows,
         classes=tuple(with_own_keys(of, view, order) for of, view in classes),
+        gathered=(),
         lane_tile="KEY_TILE",
         lane="j",
         other="i",

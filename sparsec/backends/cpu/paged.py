@@ -9,14 +9,16 @@ import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from sparsec.backends.base import Lookup
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.cached import Entry, draw_tables_of
 from sparsec.backends.cpu.emit_paged import emit_cpp_paged
-from sparsec.backends.cpu.inputs import bias_arguments
+from sparsec.backends.cpu.inputs import bias_arguments, lookup_table, with_whole_rows
 from sparsec.backends.cpu.kernel import TORCH_DTYPES, address, compile_shared, open_library, table_address
 from sparsec.backends.paged import Pages, check_requests
 from sparsec.diagnostics.model import CallError
@@ -48,6 +50,11 @@ class CpuPaged:
         """The kernels of a pattern's plans for chunks and for few queries, not built before the first call."""
         return build_paged(((chunks, rows),))[0]
 
+    @staticmethod
+    def load(plan: CachedLaunch, source: str, library: Path) -> CpuPaged:
+        """The kernels from a library that `compile_shared(source)` made, `source` being what `plan` launches."""
+        return _kernel(plan, source, lambda: open_library(library), "sparsec")
+
     def build(self) -> None:
         self.entries()
 
@@ -59,23 +66,26 @@ class CpuPaged:
         scale: float | None,
         lists: tuple[Tensor, ...] = (),
         sink: Tensor | None = None,
+        inputs: tuple[Lookup, ...] = (),
+        key_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        plan = self.plan.chunks
+        plan, requests = self.plan.chunks, len(pages.lengths)
         self._check(q, pages, sink)
-        keys, values = pages.keys, pages.values
+        keys, values = with_whole_rows(plan, pages.keys, pages.values)
         out = torch.empty((*q.shape[:2], values.shape[3]), dtype=q.dtype)
         lse = torch.empty(q.shape[:2], dtype=torch.float32)
         sink = None if sink is None else sink.detach().contiguous()
         tables, covered = draw_tables_of(plan, lists) if plan.lists else (None, POSITION_LIMIT - 1)
+        lookups = lookup_table(plan, inputs, requests)
         longest, whole_rows = min(pages.longest, covered), keys.stride(3) == values.stride(3) == 1
         strides = (0, q.stride(1), q.stride(0), q.stride(2)), *map(_by_group, (keys, values))
         call = _CALL.pack(
             *(each.data_ptr() for each in (q, keys, values, out, lse)),
             *(number for each in strides for number in each),
-            *(q.shape[0], *keys.shape[:2], len(pages.lengths)),
+            *(q.shape[0], *keys.shape[:2], requests),
             *(pages.table.data_ptr(), pages.table.shape[1], longest),
             *(pages.starts.data_ptr(), pages.lengths.data_ptr(), self.few if whole_rows else 0),
-            *(table_address(tables), 0, address(sink), *bias_arguments(plan, None, 1)),
+            *(table_address(tables), table_address(lookups), address(sink), *bias_arguments(plan, key_bias, requests)),
             *(plan.scale(scale), torch.get_num_threads()),
         )
         status = next((status for entry in self.entries() if (status := entry(call)) != 0), 0)
@@ -125,8 +135,12 @@ def build_paged(plans: Sequence[tuple[CachedPlan, CachedPlan]], *, optimise: int
     def library() -> ctypes.CDLL:
         return open_library(compile_shared(source, optimise=optimise))
 
-    def kernel(plan: CachedLaunch, symbol: str) -> CpuPaged:
-        few = CPU_FEW_ROWS * plan.chunks.heads // plan.packs
-        return CpuPaged(plan, source, lambda: tuple(library()[f"{symbol}_{name}"] for name in PAGED_NAMES), few)
+    return tuple(_kernel(CachedLaunch.of(*pair), source, library, symbol) for pair, symbol in named)
 
-    return tuple(kernel(CachedLaunch.of(*pair), symbol) for pair, symbol in named)
+
+def _kernel(plan: CachedLaunch, source: str, library: Callable[[], ctypes.CDLL], symbol: str) -> CpuPaged:
+    @cache
+    def entries() -> tuple[Entry, ...]:
+        return tuple(library()[f"{symbol}_{name}"] for name in PAGED_NAMES)
+
+    return CpuPaged(plan, source, entries, CPU_FEW_ROWS * plan.chunks.heads // plan.packs)

@@ -113,7 +113,7 @@ class TritonCached:
         shared |= {"scale_log2": positive * LOG2_E, "out": out, "lse": lse}
         shared |= bias_arguments(key_bias)
         shared["sink"] = None if sink is None else aligned_tensor(sink)
-        call = _Call(entries, shared, q, cache, lists, inputs, _apart(inputs, key_bias, plan.kv_heads), recorded)
+        call = _Call(entries, shared, q, cache, lists, inputs, tells_apart(inputs, key_bias, plan.kv_heads), recorded)
         _append(entries, shared, k, cache)
         made, kept = self._decode(call) if few else self._chunk(call)
         if cache.mass is not None:
@@ -256,7 +256,7 @@ def _by_head(classes: Sequence[LaunchClass], parts: Sequence[Parts]) -> list[int
     return [merged[head] for head in sorted(merged)]
 
 
-def _apart(inputs: tuple[Lookup, ...], key_bias: Tensor | None, kv_heads: int) -> bool:
+def tells_apart(inputs: tuple[Lookup, ...], key_bias: Tensor | None, kv_heads: int) -> bool:
     """Whether the query heads of a KV group may list other keys, or lists have keys that a bias hides from some."""
     tensors = [data for each in inputs for data in (each.data, each.keys)] + [key_bias] * bool(inputs)
     return any(data is not None and data.shape[1] > kv_heads for data in tensors)

@@ -57,8 +57,11 @@ def triton_view(plan: KernelPlan) -> ModuleView:
     return module_view(plan, "forward", ())
 
 
-def module_view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...]) -> ModuleView:
-    """The kernels are `<name>_0`, ... for the classes of `plan`, then `grad_keys_0`, ... for the transposed ones."""
+def module_view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...], *, packed: bool = False) -> ModuleView:
+    """The kernels are `<name>_0`, ... for the classes of `plan`, then `grad_keys_0`, ... for the transposed ones.
+
+    `packed`: as of `KernelFrame.of`.
+    """
     chunks, piece = source_chunks(plan.head_dim, plan.value_dim), exact_columns(decoding=name == "decode")
     summed = plan.head_dim if name == "grad_queries" else plan.value_dim
     most = max(plan.head_dim, plan.value_dim)
@@ -77,7 +80,7 @@ def module_view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...]) 
         key_columns=_columns(chunks["keys"], plan.head_dim),
         value_columns=_columns(chunks["values"], plan.value_dim),
         kernels=tuple(
-            _kernel(plan, f"{name}_{n}", head_class, query_side(plan.documents), None, piece, summed)
+            _kernel(plan, f"{name}_{n}", head_class, query_side(plan.documents), None, piece, summed, packed=packed)
             for n, head_class in enumerate(plan.classes)
         ),
         key_kernels=tuple(
@@ -160,11 +163,13 @@ def _kernel(
     piece: int,
     summed: int,
     listed: str | None = None,
+    *,
+    packed: bool = False,
 ) -> KernelView:
     """`listed`: the list of columns whose keys are meant, by the number of its arguments."""
     whole = head_class.program
     program = whole if groups is None else without_lists(whole)
-    frame = KernelFrame.of(plan, program, of_keys=groups is not None, listed=listed is not None)
+    frame = KernelFrame.of(plan, program, of_keys=groups is not None, listed=listed is not None, packed=packed)
     names = side.names | {name: checked_name(name) for name, _ in head_class.constants}
     let_lines: list[str] = []
     for let in program.lets:

@@ -13,11 +13,9 @@ from sparsec.backends.triton.emit_cached import CachedKernelView, SlotView, kern
 from sparsec.backends.triton.expr import assignment
 from sparsec.backends.triton.sources import with_functions
 from sparsec.backends.triton.view import ModuleView
-from sparsec.ir.expr.fold import names_in
 from sparsec.ir.expr.nodes import TRUE, Bool
-from sparsec.plan.kernel import HeadClass
 from sparsec.plan.kv.cached import CachedPlan
-from sparsec.plan.kv.pages import dead_of_heads
+from sparsec.plan.kv.pages import HeadConstants, dead_of_class
 
 REQUESTS = 128
 """How many requests of a call over pages a program looks at at a time for that of its query tile."""
@@ -33,39 +31,22 @@ class PagedView:
     decode: tuple[CachedKernelView, ...]
 
 
-def with_dead_keys(plan: CachedPlan) -> CachedPlan:
-    """The plan with constants of heads that say which keys are dead, in place of those that say where keys lie."""
-    classes = []
-    for of, slots in zip(plan.attend.classes, plan.slots, strict=True):
-        kept = tuple(each for each in of.constants if each[0] not in names_in(slots.slot))
-        classes.append(replace(of, constants=(*kept, *_dead(plan, of)[1])))
-    return replace(plan, attend=replace(plan.attend, classes=tuple(classes)))
-
-
 def emit_triton_paged(chunks: CachedPlan, decode: CachedPlan) -> str:
     """The module of two plans that `with_dead_keys` gave: requests with many rows by `chunks`, with few by `decode`."""
     return with_functions(render("templates/triton/paged.py.jinja", paged_view(chunks, decode)))
 
 
 def paged_view(chunks: CachedPlan, decode: CachedPlan) -> PagedView:
-    module = module_view(chunks.attend, "attend", ())
-    tests = tuple(_dead_view(f"dead_{n}", *_dead(chunks, of)) for n, of in enumerate(chunks.attend.classes))
+    module = module_view(chunks.attend, "attend", (), packed=True)
+    tests = tuple(_dead_view(f"dead_{n}", *dead_of_class(chunks, of)) for n, of in enumerate(chunks.attend.classes))
     return PagedView(
         replace(module, kernels=()),
         tuple(map(kernel_view, module.kernels, tests)),
-        tuple(map(kernel_view, module_view(decode.attend, "decode", ()).kernels, tests)),
+        tuple(map(kernel_view, module_view(decode.attend, "decode", (), packed=True).kernels, tests)),
     )
 
 
-_Constants = tuple[tuple[str, tuple[int, ...]], ...]
-
-
-def _dead(plan: CachedPlan, of: HeadClass) -> tuple[Bool, _Constants]:
-    share = plan.attend.heads // plan.attend.kv_heads
-    return dead_of_heads(tuple(plan.layout.groups[head // share] for head in of.heads))
-
-
-def _dead_view(name: str, test: Bool, constants: _Constants) -> SlotView:
+def _dead_view(name: str, test: Bool, constants: HeadConstants) -> SlotView:
     checked = tuple(checked_name(each) for each, _ in constants)
     names = {"j": "j", "stop": "stop", "end": "end", **{each: each for each in checked}}
     lines = ("found = j >= 0",) if test == TRUE else assignment("found", test, names)

@@ -73,12 +73,15 @@ class KernelFrame:
         return self.query_tile if self.of_keys else self.key_tile
 
     @classmethod
-    def of(cls, plan: KernelPlan, program: TileProgram, *, of_keys: bool, listed: bool = False) -> KernelFrame:
+    def of(
+        cls, plan: KernelPlan, program: TileProgram, *, of_keys: bool, listed: bool = False, packed: bool = False
+    ) -> KernelFrame:
+        """`packed`: the queries of a sequence have rows from `begin` on."""
         marks = KeptMarks(token_ordinals(plan.declared), plan.share, (), ())
         sizes = program.query_tile, program.key_tile, of_keys, marks
         match plan.documents:
             case Documents.NONE:
-                return cls("{} - q0", "{}", "q0", "nk", *sizes, ("0", "nk"), listed)
+                return cls("begin + {} - q0" if packed else "{} - q0", "{}", "q0", "nk", *sizes, ("0", "nk"), listed)
             case Documents.SEPARATE:
                 return cls("{}", "{}", "0", "nk", *sizes, ("begin", "end"), listed)
             case Documents.RESTART:

@@ -14,7 +14,10 @@ from sparsec.ir.bands.bounds import Number, PerHead, number_expr
 from sparsec.ir.bands.liveness import Region
 from sparsec.ir.expr import simplify as x
 from sparsec.ir.expr.evaluate import evaluate
+from sparsec.ir.expr.fold import names_in
 from sparsec.ir.expr.nodes import TRUE, Bool, Int, Var
+from sparsec.plan.kernel import HeadClass
+from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.kv.layout import KEY, STOP, CacheLayout, needed_from, needed_within
 
 END = Var("end")
@@ -32,7 +35,26 @@ def dead_within(start: Number, stop: Number | None, reach: Number | None, residu
     return x.at_most(end, needed_within(reached, residue, x.maximum(KEY, number_expr(start)), STOP))
 
 
-def dead_of_heads(groups: tuple[tuple[Region, ...], ...]) -> tuple[Bool, tuple[tuple[str, tuple[int, ...]], ...]]:
+HeadConstants = tuple[tuple[str, tuple[int, ...]], ...]
+"""Names, and the values of the heads of a class."""
+
+
+def with_dead_keys(plan: CachedPlan) -> CachedPlan:
+    """The plan with constants of heads that say which keys are dead, in place of those that say where keys lie."""
+    classes = []
+    for of, slots in zip(plan.attend.classes, plan.slots, strict=True):
+        kept = tuple(each for each in of.constants if each[0] not in names_in(slots.slot))
+        classes.append(replace(of, constants=(*kept, *dead_of_class(plan, of)[1])))
+    return replace(plan, attend=replace(plan.attend, classes=tuple(classes)))
+
+
+def dead_of_class(plan: CachedPlan, of: HeadClass) -> tuple[Bool, HeadConstants]:
+    """`dead_of_heads` of the heads of a class."""
+    share = plan.attend.heads // plan.attend.kv_heads
+    return dead_of_heads(tuple(plan.layout.groups[head // share] for head in of.heads))
+
+
+def dead_of_heads(groups: tuple[tuple[Region, ...], ...]) -> tuple[Bool, HeadConstants]:
     """Whether keys are dead for the KV group of a head, of regions of one shape: of each head those of its group.
 
     Numbers that differ are constants dead0, dead1, ...: (name, one value a head).

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 from torch import Tensor
 
 from sparsec.diagnostics.arguments import instance, integer
-from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.plan.kv.pages import dead_pages
+from sparsec.runtime.inputs.checks import InputTensors, flat_inputs
 from sparsec.runtime.kv.ops import refuse_derivatives
 from sparsec.runtime.paged import ops
 from sparsec.runtime.paged.checks import check_pages, check_rows, check_slots, check_table, pages_of
+from sparsec.sema.shapes import Sizes
 
 if TYPE_CHECKING:
     from sparsec.runtime.module import SparseAttention
@@ -29,6 +31,7 @@ def over_pages(
     block_table: Tensor,
     cu_seqlens_q: Tensor,
     seq_lens: Tensor,
+    inputs: Mapping[str, InputTensors] | None = None,
     return_lse: Literal[False] = False,
     check_inputs: bool = False,
 ) -> Tensor: ...
@@ -44,6 +47,7 @@ def over_pages(
     block_table: Tensor,
     cu_seqlens_q: Tensor,
     seq_lens: Tensor,
+    inputs: Mapping[str, InputTensors] | None = None,
     return_lse: Literal[True],
     check_inputs: bool = False,
 ) -> tuple[Tensor, Tensor]: ...
@@ -58,6 +62,7 @@ def over_pages(
     block_table: Tensor,
     cu_seqlens_q: Tensor,
     seq_lens: Tensor,
+    inputs: Mapping[str, InputTensors] | None = None,
     return_lse: bool = False,
     check_inputs: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -70,28 +75,34 @@ def over_pages(
     keys and values are in their pages already (see `append_paged`).
     block_table: int32 [requests, most pages]: in which page each page_size tokens of a request lie. No page that
     `dead_pages` gives for the position of a request's first query is looked up or read, nor are rows past its end.
-    check_inputs: whether block_table is read and its entries checked; otherwise one that is no page's, and is read,
-    counts as the nearest that is. It waits for the device.
+    inputs: of each input that the pattern declares its tensor, or its pair of tensors, by name, on q's device, as of a
+    call that has a sequence for each request; but what speaks of single queries is packed as q is: lists of `rows` are
+    [1, x, tokens, c] and labels of queries [1, x, tokens]. What speaks of keys speaks of positions from 0 on, of as
+    many as are given: those past them are not marked, and have no label and a weight of 0. Row 0 of `blocks` is that of
+    a request's first query. A `tree` has the parents of the first n queries of a request among these, -1 for a root;
+    those of a request with fewer queries come first, and one with more has no tree.
+    check_inputs: whether the numbers of block_table and of inputs are read and checked; otherwise an entry of the table
+    that is no page's, and is read, counts as the nearest that is. It waits for the device.
     Returns out, [tokens, heads, value_dim]; with `return_lse` also the natural-log LSE, float32 [tokens, heads]. A
     query that may attend to nothing has output 0 and LSE -inf (the sink, where there is one). Without gradients. Raises
     CallError, and as `layout` does.
     """
     layout, of = self.layout, self._tensors
-    if self.inputs:
-        names = ", ".join(each.name for each in self.inputs)
-        raise CallError(f"expected a pattern without inputs for attention over pages, got one with {names}")
     instance("q", q, Tensor)
     if torch.is_autocast_enabled("cpu" if q.is_cpu else q.device.type):
         q = q.to(self.dtype)
     check_rows(of, {"q": (q, of.heads, of.head_dim)})
     check_pages(of, k_pages, v_pages, q.device)
     pages = pages_of(q, k_pages, v_pages, block_table, cu_seqlens_q, seq_lens)
+    sizes = Sizes(len(pages.lengths), self.heads, self.kv_heads, q.shape[0], 0, None, None, packed=True)
+    block = self._described().pattern.block if check_inputs and self.inputs else None
+    flat = flat_inputs(self.inputs, inputs, sizes, q, block=block) if self.inputs or inputs is not None else []
     if check_inputs:
         check_table(pages, layout, q.shape[0])
     sink = None if self.sink is None else self.sink.detach().float()
-    refuse_derivatives(q, k_pages, v_pages, self.sink, where=ops.WHERE)
+    refuse_derivatives(q, k_pages, v_pages, self.sink, flat, where=ops.WHERE)
     held = pages.keys, pages.values, pages.table, pages.starts, pages.lengths
-    out, lse = ops.attend_paged(q, *held, sink, self.kernel_digest, self.scale)
+    out, lse = ops.attend_paged(q, *held, sink, flat or None, self.kernel_digest, self.scale)
     return (out, lse) if return_lse else out
 
 

@@ -5,6 +5,7 @@ Invariant: nothing of a call waits for a device, but where a kernel reads length
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from sparsec.backends.paged import Pages
 from sparsec.ir.bands.bounds import POSITION_LIMIT
-from sparsec.runtime.kernel import LoadedKernel, registered
+from sparsec.runtime.inputs.packed import of_requests
+from sparsec.runtime.inputs.prepare import CallShape
+from sparsec.runtime.kernel import LoadedKernel, lookups, registered
 from sparsec.runtime.kv.ops import refuse_derivatives
 from sparsec.runtime.tangents import library
 
@@ -20,8 +23,8 @@ WHERE = "over pages"
 
 torch.library.define(
     "sparsec::attend_paged",
-    "(Tensor q, Tensor keys, Tensor values, Tensor table, Tensor starts, Tensor lengths, Tensor? sink, str kernel,"
-    " float? scale) -> (Tensor, Tensor)",
+    "(Tensor q, Tensor keys, Tensor values, Tensor table, Tensor starts, Tensor lengths, Tensor? sink,"
+    " Tensor[]? inputs, str kernel, float? scale) -> (Tensor, Tensor)",
 )
 torch.library.define(
     "sparsec::append_paged",
@@ -38,19 +41,32 @@ def _attend_paged(
     starts: Tensor,
     lengths: Tensor,
     sink: Tensor | None,
+    inputs: list[Tensor] | None,
     kernel: str,
     scale: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """As `backends.paged.PagedKernel.attend`."""
-    return attend_pages(registered(kernel, q.device), q, Pages(keys, values, table, starts, lengths), sink, scale)
+    """As `backends.paged.PagedKernel.attend`; inputs: the tensors of all inputs in order."""
+    pages = Pages(keys, values, table, starts, lengths)
+    return attend_pages(registered(kernel, q.device), q, pages, sink, inputs or (), scale)
 
 
 def attend_pages(
-    loaded: LoadedKernel, q: Tensor, pages: Pages, sink: Tensor | None, scale: float | None
+    loaded: LoadedKernel,
+    q: Tensor,
+    pages: Pages,
+    sink: Tensor | None,
+    inputs: Sequence[Tensor],
+    scale: float | None,
 ) -> tuple[Tensor, Tensor]:
     """What the operator does."""
-    lists = loaded.paged_draws.tables(min(pages.longest, POSITION_LIMIT - 1), 0, q.device)
-    return loaded.paged.attend(q, pages, scale=scale, lists=lists, sink=sink)
+    kernel, longest = loaded.paged, min(pages.longest, POSITION_LIMIT - 1)
+    lists = loaded.paged_draws.tables(longest, 0, q.device)
+    if not inputs:
+        return kernel.attend(q, pages, scale=scale, lists=lists, sink=sink)
+    said = of_requests(loaded.launch.declared, inputs, pages.starts, longest)
+    found = lookups(kernel.plan.chunks, said, CallShape(1, longest, longest - 1))
+    bias = loaded.key_bias(said)
+    return kernel.attend(q, pages, scale=scale, lists=lists, sink=sink, inputs=found, key_bias=bias)
 
 
 @torch.library.register_fake("sparsec::attend_paged")  # type: ignore[untyped-decorator]  # torch leaves it untyped
@@ -62,6 +78,7 @@ def _(
     starts: Tensor,
     lengths: Tensor,
     sink: Tensor | None,
+    inputs: list[Tensor] | None,
     kernel: str,
     scale: float | None,
 ) -> tuple[Tensor, Tensor]:
@@ -99,7 +116,7 @@ append_paged = torch.ops.sparsec.append_paged
 
 def _without_derivatives(keyset: torch._C.DispatchKeySet, *arguments: Any) -> Any:
     q, keys, values, *_ = arguments
-    refuse_derivatives(q, keys, values, arguments[6], where=WHERE)
+    refuse_derivatives(q, keys, values, arguments[6], arguments[7] or (), where=WHERE)
     with torch._C._AutoDispatchBelowAutograd():
         return attend_paged.default.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
 

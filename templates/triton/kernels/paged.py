@@ -40,6 +40,17 @@ def query_tile_of(starts, lengths, requests, tokens, longest, few, place, TILE: 
 
 
 @triton.jit
+def request_of_row(starts, requests, row, REQUESTS: tl.constexpr):
+    """The request that has a row of the call: the last that begins at it or before."""
+    found = tl.full([], -1, tl.int32)
+    for first in tl.range(0, requests, REQUESTS):
+        r = first + tl.arange(0, REQUESTS)
+        begins = tl.load(starts + r, mask=r < requests, other=0) <= row
+        found += tl.sum((begins & (r < requests)).to(tl.int32), 0)
+    return tl.maximum(found, 0)
+
+
+@triton.jit
 def page_of(page_row, key, known, pages, PAGE: tl.constexpr, BOUNDED: tl.constexpr):
     """The page and the row in it of each key; of keys not `known` (if BOUNDED) any page, and nothing is looked up.
 

@@ -102,10 +102,14 @@ def test_what_it_cannot_do_is_said(attn: SparseAttention) -> None:
         target="torch",
         device="cpu",
     )
-    with pytest.raises(
-        CallError, match="expected a pattern without inputs for attention over pages, got one with kept"
-    ):
-        asked(marked)
+    wrong = (
+        ({}, "expected the inputs that the pattern declares, 'kept'; got none called 'kept'"),
+        ({"kept": torch.zeros(3, 112, dtype=torch.bool)}, r"expected input 'kept' .* where B is 1 or 2"),
+        ({"kept": torch.zeros(2, 112)}, r"expected input 'kept' .*; got float32 \[2, 112\]"),
+    )
+    for inputs, message in wrong:
+        with pytest.raises(CallError, match=message):
+            asked(marked, inputs=inputs)
     ahead = sparsec.compile(
         "pattern p { heads 4 kv 2 attend full }", head_dim=8, value_dim=12, target="torch", device="cpu"
     )
@@ -157,7 +161,7 @@ def test_dead_pages(attn: SparseAttention) -> None:
 def test_the_operators_pass_opcheck(attn: SparseAttention) -> None:
     given = call()
     held = (given[name] for name in ("q", "k_pages", "v_pages", "block_table", "cu_seqlens_q", "seq_lens"))
-    torch.library.opcheck(torch.ops.sparsec.attend_paged, (*held, None, attn.kernel_digest, None))
+    torch.library.opcheck(torch.ops.sparsec.attend_paged, (*held, None, None, attn.kernel_digest, None))
     rows = torch.randn(5, 2, 8), torch.randn(5, 2, 12)
     torch.library.opcheck(torch.ops.sparsec.append_paged, (*rows, *memory(3), torch.tensor([3, -1, 40, 7, 99])))
 
