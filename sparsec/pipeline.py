@@ -19,6 +19,7 @@ from sparsec.plan.build import limited_mask, plan_backward, plan_kernels
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.kv.cached import CachedPlan, cache_layout, plan_cached
 from sparsec.plan.kv.layout import CacheLayout
+from sparsec.plan.kv.pages import with_dead_keys
 from sparsec.plan.target import (
     Tiles,
     backward_tile_sizes,
@@ -325,6 +326,11 @@ class Compilation:
     def cached(self) -> tuple[CachedPlan, CachedPlan]:
         """Both; their tables of draws are the same."""
         return self.chunks, self.rows
+
+    @property
+    def paged(self) -> tuple[CachedPlan, CachedPlan]:
+        """Both, over a server's pages."""
+        return with_dead_keys(self.chunks), with_dead_keys(self.rows)
 
     @property
     def kept(self) -> tuple[CachedPlan, CachedPlan]:

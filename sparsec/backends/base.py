@@ -333,12 +333,13 @@ class FolderKernels:
     cached: CachedKernel | None
     mass: MassKernel | None
     kept: CachedKernel | None
+    paged: PagedKernel | None
 
 
 PARTS = ("forward", "cached", "backward")
 """What a source is of: the forward pass, attention over a KV cache, the gradients."""
-KEPT = "kept"
-"""The same of attention over a cache that has marked keys in lists, for a pattern with inputs of kind tokens."""
+KEPT, PAGED = "kept", "paged"
+"""The same over a cache that has marked keys in lists, for a pattern with inputs of kind tokens; over pages."""
 
 
 class Backend(Protocol):
@@ -371,7 +372,7 @@ class Printer(Backend, Protocol):
     """A backend with generated text."""
 
     def sources(self, compilation: Compilation, parts: Sequence[str]) -> dict[str, str]:
-        """The text of some PARTS or KEPT, by part; needs neither torch nor a compiler. Raises NoCache, Unavailable."""
+        """The text of some PARTS, KEPT or PAGED; needs neither torch nor a compiler. Raises NoCache, Unavailable."""
         ...
 
 
@@ -384,7 +385,7 @@ class Builder(Printer, Protocol):
         ...
 
     def build(self, compilation: Compilation, parts: Sequence[str], progress: Callable[[str], None]) -> Built:
-        """Builds some PARTS or KEPT for the compilation's target, telling each to `progress`.
+        """Builds some PARTS, KEPT or PAGED for the compilation's target, telling each to `progress`.
 
         Raises SparsecError if the compiler fails.
         """

@@ -53,6 +53,7 @@ class _Folder(click.Path):
     "(cuda:80, cuda:90, cuda:100) or hip:<architecture> (hip:gfx942).",
 )
 @click.option("--inference", is_flag=True, help="Leave out the kernels of the gradients.")
+@click.option("--pages", is_flag=True, help="Add the kernels of attention over a server's pages.")
 @click.option("--no-spills", is_flag=True, help="Exit with 1 if a kernel spills registers, rather than warn.")
 @click.option("--prove", is_flag=True, help="Write nothing unless z3 proves the plan's claims for all lengths.")
 @pattern_options
@@ -63,6 +64,7 @@ def compile_pattern(
     output: Path,
     target: str,
     inference: bool,
+    pages: bool,
     no_spills: bool,
     prove: bool,
     name: str | None,
@@ -101,6 +103,7 @@ def compile_pattern(
             value_dim=value_dim,
             dtype=dtype,
             gradients=not inference,
+            pages=pages,
             progress=report,
             prove=partial(_proof, not inference) if prove else None,
         )

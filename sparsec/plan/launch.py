@@ -235,13 +235,14 @@ class Launches:
     """The launch plans of all kernels of a pattern for one target.
 
     `backward`: None where it is not trained. `cached`: None for a pattern without a cache. `kept`: of a cache that has
-    lists of marked keys; None where nothing marks any.
+    lists of marked keys; None where nothing marks any. `paged`: over a server's pages; None where nobody asked for it.
     """
 
     forward: LaunchPlan
     backward: BackwardLaunch | None
     cached: CachedLaunch | None
     kept: CachedLaunch | None
+    paged: CachedLaunch | None = None
 
     @classmethod
     def of(
@@ -250,10 +251,12 @@ class Launches:
         backward: BackwardPlan | None,
         cached: tuple[CachedPlan, CachedPlan] | None,
         kept: tuple[CachedPlan, CachedPlan] | None = None,
+        paged: tuple[CachedPlan, CachedPlan] | None = None,
     ) -> Launches:
         return cls(
             LaunchPlan.of(forward),
             None if backward is None else BackwardLaunch.of(backward),
             None if cached is None else CachedLaunch.of(*cached),
             None if kept is None else CachedLaunch.of(*kept),
+            None if paged is None else CachedLaunch.of(*paged),
         )

@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparsec.backends.base import KEPT, PARTS, Builder, FolderKernels, Kernels
+from sparsec.backends.base import KEPT, PAGED, PARTS, Builder, FolderKernels, Kernels
 from sparsec.backends.built import Built, KernelRecord
 from sparsec.backends.cpu import processor
 from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward, emit_cpp_mass
 from sparsec.backends.cpu.emit_cached import emit_cpp_cached, emit_cpp_cached_mass
+from sparsec.backends.cpu.emit_paged import emit_cpp_paged
 from sparsec.backends.cpu.header import HEADER, header
 from sparsec.pipeline import Compilation
 from sparsec.plan.launch import CachedLaunch, Launches
@@ -68,18 +69,21 @@ class CpuBackend:
             "cached": lambda: emit_cpp_cached(*compilation.cached),
             KEPT: lambda: emit_cpp_cached(*compilation.kept, symbol=_OF_LISTS),
             "backward": lambda: emit_cpp_backward(compilation.backward),
+            PAGED: lambda: emit_cpp_paged(*compilation.cached),
         }
         return {part: emitters[part]() for part in parts}
 
     def build(self, compilation: Compilation, parts: Sequence[str], progress: Callable[[str], None]) -> Built:
         from sparsec.backends.cpu import kernel
         from sparsec.backends.cpu.cached import NAMES, NAMES_WITH_LISTS
+        from sparsec.backends.cpu.paged import PAGED_NAMES
 
         entries = {
             "cached": NAMES,
             KEPT: tuple(f"{KEPT}_{name}" for name in NAMES_WITH_LISTS),
             "cached_mass": ("add_mass",),
             f"{KEPT}_mass": (f"{KEPT}_add_mass",),
+            PAGED: PAGED_NAMES,
         }
         masses: dict[str, tuple[str, Callable[[], str]]] = {
             "backward": ("mass", lambda: emit_cpp_mass(compilation.backward)),
@@ -111,10 +115,11 @@ class CpuBackend:
         from sparsec.backends.cpu.cached import CpuCached
         from sparsec.backends.cpu.kernel import CpuKernel
         from sparsec.backends.cpu.mass import CpuMass
+        from sparsec.backends.cpu.paged import CpuPaged
 
-        parts = (*PARTS, KEPT, *_MASSES)
+        parts = (*PARTS, KEPT, PAGED, *_MASSES)
         library = {part: folder / name for part in parts if (name := f"{part}.so") in files}
-        backward = launches.backward
+        backward, paged = launches.backward, launches.paged
 
         def over_cache(part: str, plan: CachedLaunch | None, symbol: str = "sparsec") -> CpuCached | None:
             if plan is None:
@@ -129,6 +134,7 @@ class CpuBackend:
             over_cache("cached", launches.cached),
             None if backward is None else CpuMass.load(backward.forward, library["mass"]),
             over_cache(KEPT, launches.kept, _OF_LISTS),
+            None if paged is None else CpuPaged.load(paged, files[f"{PAGED}.cpp"].decode(), library[PAGED]),
         )
 
 

@@ -16,6 +16,7 @@ HEADER = "kernels.h"
 _BESIDE = (calls.LIST, calls.LOOKUP, calls.MARKS, calls.KEPT)
 """What calls point to."""
 _TAKES = {"forward": calls.FORWARD, "backward": calls.BACKWARD, "mass": calls.MASS}
+_TAKES |= dict.fromkeys(("attend_paged_chunks", "attend_paged_rows"), calls.PAGED)
 """By the entry point; all others are of a cache."""
 
 

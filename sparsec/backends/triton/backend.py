@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparsec.backends.base import KEPT, Builder, FolderKernels, Kernels
+from sparsec.backends.base import KEPT, PAGED, Builder, FolderKernels, Kernels
 from sparsec.backends.built import Built, KernelRecord
 from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
 from sparsec.backends.triton.emit_cached import emit_triton_cached
+from sparsec.backends.triton.emit_paged import emit_triton_paged
 from sparsec.backends.triton.header import HEADER, header
 from sparsec.pipeline import Compilation
 from sparsec.plan.launch import Launches
@@ -64,6 +65,7 @@ class TritonBackend:
             "cached": lambda: emit_triton_cached(*compilation.cached),
             KEPT: lambda: emit_triton_cached(*compilation.kept),
             "backward": lambda: emit_triton_backward(compilation.backward),
+            PAGED: lambda: emit_triton_paged(*compilation.paged),
         }
         return {part: emitters[part]() for part in parts}
 
@@ -83,7 +85,7 @@ class TritonBackend:
             progress(part)
             files[f"{part}.py"] = source.encode()
             before = f"{KEPT}." if part == KEPT else ""  # the module's kernels are called as those without lists
-            for artefact in builders[part](source):
+            for artefact in builders[part](source) if part in builders else ():
                 files |= {f"{before}{name}": data for name, data in artefact.files}
                 records.append(_record(artefact, before))
         files[HEADER] = header(compilation, records).encode()
@@ -95,16 +97,18 @@ class TritonBackend:
     def load(self, launches: Launches, folder: Path, files: Mapping[str, bytes]) -> FolderKernels:
         from sparsec.backends.triton.cached import TritonCached
         from sparsec.backends.triton.kernel import TritonKernel
+        from sparsec.backends.triton.paged import TritonPaged
         from sparsec.backends.triton.stored import store_code
 
         store_code(files)
-        backward, cached, kept = launches.backward, launches.cached, launches.kept
+        backward, cached, kept, paged = launches.backward, launches.cached, launches.kept, launches.paged
         gradients = None if backward is None else (backward, files["backward.py"].decode())
         kernel = TritonKernel.load(launches.forward, files["forward.py"].decode(), gradients)
         trained = None if backward is None else kernel
         over_cache = None if cached is None else TritonCached.load(cached, files["cached.py"].decode())
         over_lists = None if kept is None else TritonCached.load(kept, files[f"{KEPT}.py"].decode())
-        return FolderKernels(kernel, trained, over_cache, trained, over_lists)
+        over_pages = None if paged is None else TritonPaged.load(paged, files[f"{PAGED}.py"].decode())
+        return FolderKernels(kernel, trained, over_cache, trained, over_lists, over_pages)
 
 
 def _record(artefact: KernelArtefact, before: str) -> KernelRecord:

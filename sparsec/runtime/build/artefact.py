@@ -23,7 +23,18 @@ from typing import Any, TypeVar
 
 from sparsec import __version__
 from sparsec.backends import registry
-from sparsec.backends.base import KEPT, PARTS, BackwardKernel, CachedKernel, Kernels, MassKernel, no_kept, no_mass
+from sparsec.backends.base import (
+    KEPT,
+    PAGED,
+    PARTS,
+    BackwardKernel,
+    CachedKernel,
+    Kernels,
+    MassKernel,
+    no_kept,
+    no_mass,
+)
+from sparsec.backends.paged import PagedKernel
 from sparsec.diagnostics.arguments import path
 from sparsec.diagnostics.model import CallError, SparsecError
 from sparsec.ir.bands.kept import token_ordinals
@@ -50,8 +61,14 @@ from sparsec.runtime.kernel import LoadedKernel
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import DTYPES, Request, kernel_name, request_of
 
-_Kernel = TypeVar("_Kernel", BackwardKernel, CachedKernel, MassKernel)
-_SAID = {"forward": "the forward pass", "backward": "the gradients", "cached": "the KV cache", KEPT: "kept keys"}
+_Kernel = TypeVar("_Kernel", BackwardKernel, CachedKernel, MassKernel, PagedKernel)
+_SAID = {
+    "forward": "the forward pass",
+    "backward": "the gradients",
+    "cached": "the KV cache",
+    KEPT: "kept keys",
+    PAGED: "pages",
+}
 
 
 def compile_to_directory(
@@ -65,12 +82,14 @@ def compile_to_directory(
     value_dim: int | None = None,
     dtype: str,
     gradients: bool = True,
+    pages: bool = False,
     progress: Callable[[str], None] = lambda _: None,
     prove: Callable[[Compilation], Proof] | None = None,
 ) -> Manifest:
     """Writes the artefacts of `pattern` for `target` (a name of `plan.target`) to `directory`.
 
-    value_dim: head_dim if left out. dtype: "float32", "bfloat16" or "float16". `gradients`: whether it can be trained.
+    value_dim: head_dim if left out. dtype: "float32", "bfloat16" or "float16". `gradients`: whether it can be trained;
+    `pages`: whether it can attend over a server's pages.
     `progress` is told of each step. `prove`, called before anything is built, gives what the manifest is to record, or
     raises to refuse. An existing folder is replaced if it is empty or holds such artefacts. Raises CallError,
     DiagnosticError, and the compilers' BuildError or AheadOfTimeError.
@@ -86,12 +105,12 @@ def compile_to_directory(
     with pattern.refusals():
         request = Request(pattern.lowered(heads, kv_heads), *dims, names[dtype])
         compilation = request.compilation(target)
-        launches, layout = _launches(compilation, gradients)
+        launches, layout = _launches(compilation, gradients, pages)
     proof = None
     if prove is not None:
         progress("proving")
         proof = prove(compilation)
-    parts = [part for part in (*PARTS, KEPT) if getattr(launches, part) is not None]
+    parts = [part for part in (*PARTS, KEPT, PAGED) if getattr(launches, part) is not None]
     built = backend.build(compilation, parts, lambda part: progress(f"compiling {_SAID[part]} for {target}"))
     files = {**built.files, LAYOUT: _json(layout_data(layout))}
     manifest = Manifest(
@@ -145,6 +164,7 @@ def load_compiled(directory: Path | str) -> SparseAttention:
         _giving(loaded.cached, _no_cache),
         _giving(loaded.mass, no_mass),
         _giving(loaded.kept, no_kept),
+        _giving(loaded.paged, _no_pages),
     )
     return module_of(
         name,
@@ -167,21 +187,30 @@ def _no_cache() -> CachedKernel:
     raise CallError("expected a folder with kernels for a cache, got one without")
 
 
+def _no_pages() -> PagedKernel:
+    raise CallError("expected a folder with kernels for attention over pages, got one compiled without --pages")
+
+
 def _layout(layout: CacheLayout | str) -> CacheLayout:
     if isinstance(layout, str):
         raise CallError(f"expected a pattern that a KV cache serves, got one without: {layout}")
     return layout
 
 
-def _launches(compilation: Compilation, gradients: bool) -> tuple[Launches, CacheLayout | str]:
-    """What a folder's kernels are called by; the layout of the cache, or why there is none. Raises TooManyBands."""
+def _launches(compilation: Compilation, gradients: bool, pages: bool) -> tuple[Launches, CacheLayout | str]:
+    """What a folder's kernels are called by; the layout of the cache, or why there is none. Raises TooManyBands, and
+    CallError for `pages` without a cache."""
     forward, backward = compilation.forward, compilation.backward if gradients else None
     try:
         cached = compilation.cached
     except (NoCache, TooManyBands) as error:  # the heads of a KV group may have more bands together than each has
+        if pages:
+            raise CallError(
+                f"expected a pattern that a KV cache serves for --pages, got one without: {error}"
+            ) from None
         return Launches.of(forward, backward, None, None), str(error)
     kept = compilation.kept if token_ordinals(compilation.pattern.inputs) else None
-    return Launches.of(forward, backward, cached, kept), cached[0].layout
+    return Launches.of(forward, backward, cached, kept, compilation.paged if pages else None), cached[0].layout
 
 
 def _checked(folder: Path, digests: Mapping[str, str]) -> dict[str, bytes]:

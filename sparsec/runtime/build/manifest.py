@@ -21,7 +21,7 @@ from sparsec.plan.tiles import tiles_data, tiles_from
 from sparsec.sema.model import Documents
 from sparsec.sema.record import inputs_data, inputs_of, score_data, score_of
 
-FORMAT = 6
+FORMAT = 7
 MANIFEST, LAYOUT = "manifest.json", "layout.json"
 
 
@@ -96,25 +96,27 @@ def _region(data: Mapping[str, Any]) -> Region:
 
 
 def launch_data(launches: Launches) -> dict[str, Any]:
-    """The launch plans, but for the layout of a cache without lists, which is `layout.json`."""
-    backward, cached, kept = launches.backward, launches.cached, launches.kept
+    """The launch plans, but for the layout of a cache without lists and of pages, which is `layout.json`."""
+    backward, cached, kept, paged = launches.backward, launches.cached, launches.kept, launches.paged
     return {
         "forward": _plan_data(launches.forward),
         "backward": backward
         and {"forward": _plan_data(backward.forward), "transposed": [asdict(each) for each in backward.transposed]},
         "cached": cached and _cached_data(cached),
         "kept": kept and {**_cached_data(kept), "layout": layout_data(kept.layout), "marks": _marks_data(kept.kept)},
+        "paged": paged and _cached_data(paged),
     }
 
 
 def launches_of(data: Mapping[str, Any], layout: CacheLayout | str) -> Launches:
     """What `launch_data` was made from. Raises KeyError, TypeError or ValueError for other data."""
-    backward, cached, kept = data["backward"], data["cached"], data["kept"]
+    backward, cached, kept, paged = data["backward"], data["cached"], data["kept"], data["paged"]
     return Launches(
         _plan(data["forward"]),
         backward and BackwardLaunch(_plan(backward["forward"]), tuple(map(_class, backward["transposed"]))),
         cached and _cached(cached, layout),
         kept and _cached(kept, layout_of(kept["layout"]), _marks(kept["marks"])),
+        paged and _cached(paged, layout),
     )
 
 

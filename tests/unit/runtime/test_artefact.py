@@ -185,7 +185,7 @@ def _told(change: Callable[[dict[str, object]], object]) -> Callable[[Path], Non
         (lambda folder: (folder / "manifest.json").write_text("[]"), "expected a folder that sparsec compile wrote"),
         (_told(lambda manifest: manifest["files"].pop("mass.so")), "mass"),  # type: ignore[attr-defined]
         (_told(lambda manifest: manifest["files"].pop("backward.so")), "backward"),  # type: ignore[attr-defined]
-        (_told(lambda manifest: manifest.update(format=3)), "expected artefacts of format 6, got 3"),
+        (_told(lambda manifest: manifest.update(format=3)), "expected artefacts of format 7, got 3"),
         (_told(lambda manifest: manifest["launch"].pop("cached")), "cached"),  # type: ignore[attr-defined]
         (_told(lambda manifest: manifest.update(files={"../whole/forward.so": ""})), "another content"),
     ],
