@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "templates" / "triton"))
 
 from kernels.exact import attempts_of, load_piece, seen_weights, store_piece
 from kernels.floors import floor_div, floor_mod
-from kernels.limits import between
+from kernels.limits import between, columns_from, has_column
 from kernels.modifiers.softcap import tanh
 from kernels.softmax import weigh
 from kernels.tiles import add_rows, load_rows, product
@@ -59,6 +59,27 @@ def test_columns_between_two_limits() -> None:
     upper = torch.tensor([16, 9, 1, far, 5, -far, 2 * far - 1, -1], dtype=torch.int32)
     found, column = torch.empty(8, 16, dtype=torch.int32), torch.arange(16)
     limited[(1,)](lower, upper, found)
+    assert torch.equal(found.bool(), (column >= lower[:, None]) & (column < upper[:, None]))
+
+
+@triton.jit
+def worded(lower, upper, out):
+    row, column = tl.arange(0, 16)[:, None], tl.arange(0, 64)[None, :]
+    lower, upper = tl.load(lower + row), tl.load(upper + row)
+    first = columns_from(lower, 0) & ~columns_from(upper, 0)
+    second = columns_from(lower, 32) & ~columns_from(upper, 32)
+    found = has_column(tl.where(column < 32, first, second), column)
+    tl.store(out + row * 64 + column, found.to(tl.int32))
+
+
+@in_interpreter
+def test_columns_of_a_word() -> None:
+    """Of two words of 32 columns, however far a limit lies from the tile."""
+    far = 1 << 30
+    lower = torch.tensor([0, 1, 31, 32, 33, 63, 64, far, -far, 5, 30, 0, -7, -1, 12, 40], dtype=torch.int32)
+    upper = torch.tensor([64, 63, 33, 64, 34, 64, far, 5, far, -far, 31, 32, 1, 0, 12, 39], dtype=torch.int32)
+    found, column = torch.empty(16, 64, dtype=torch.int32), torch.arange(64)
+    worded[(1,)](lower, upper, found)
     assert torch.equal(found.bool(), (column >= lower[:, None]) & (column < upper[:, None]))
 
 

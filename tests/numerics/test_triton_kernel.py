@@ -118,6 +118,15 @@ def window(h: int, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
 
 
 @in_interpreter
+@pytest.mark.parametrize("width", [32, 64, 128])
+def test_two_intervals_of_a_row_in_one_tile(width: int) -> None:
+    """A tile has a word for each 32 of its keys."""
+    kernel = kernel_of(WINDOW, 1, 16, torch.float32, (16, width))
+    compare(kernel, window, inputs(1, 1, 130, 130, 16))
+    compare(kernel, window, inputs(1, 1, 70, 200, 16))
+
+
+@in_interpreter
 @pytest.mark.parametrize(
     ("nq", "nk", "start"),
     [

@@ -58,6 +58,11 @@ class Limits:
     common: RowLimits
     parts: tuple[RowLimits, ...]
 
+    @property
+    def intervals(self) -> bool:
+        """Whether the parts are intervals of a row, none of which tests pairs."""
+        return bool(self.parts) and all(part.pair == TRUE for part in self.parts)
+
 
 class _Kind(Enum):
     LOWER = "lower"
@@ -84,11 +89,6 @@ def limits_of(predicate: Bool, inside: Bool, column: Var, width: int) -> Limits:
     ways = [()] if () in ways else _merged(ways)
     if len(ways) == 1:
         return Limits(_part((*common, *ways[0])), ())
-    if not any(kind is _Kind.PAIR for way in ways for kind, _ in way):
-        # A row's interval takes one comparison a pair, however many limits it is of.
-        of_pairs = tuple(atom for atom in common if atom[0] is _Kind.PAIR)
-        limits = tuple(atom for atom in common if atom[0] is not _Kind.PAIR)
-        return Limits(_part(of_pairs), tuple(_part((*limits, *way)) for way in ways))
     return Limits(_part(common), tuple(map(_part, ways)))
 
 

@@ -68,18 +68,18 @@ def test_blocks_of_whole_tiles_are_limits_of_rows(name: str, column: str) -> Non
 
 
 def test_several_intervals_of_a_row() -> None:
-    """A sink that ends within a tile, beside a window: two intervals, each with all limits."""
+    """A sink that ends within a tile, beside a window: two intervals, and a limit of both."""
     limits = limits_of(programs("sink and window")["j"].live, EXISTS, J, TILE)
-    assert [part.lower is None for part in limits.parts] == [True, False]
-    assert all(part.upper is not None and part.pair == TRUE for part in limits.parts)
-    assert limits.common == RowLimits(None, None, TRUE)
+    assert limits.intervals
+    assert [(part.lower is None, part.upper is None) for part in limits.parts] == [(True, False), (False, True)]
+    assert limits.common == RowLimits(None, x.minimum(Add(ROW, Int(1)), NK), TRUE)
 
 
 def test_residues_within_tiles_are_asked_of_pairs() -> None:
     limits = limits_of(programs("strided transformer")["j"].live, EXISTS, J, TILE)
     assert limits.common.upper == x.minimum(Add(ROW, Int(1)), NK)
     pairs = [part.pair for part in limits.parts if part.pair != TRUE]
-    assert [names_in(pair) for pair in pairs] == [{"i", "j"}]
+    assert [names_in(pair) for pair in pairs] == [{"i", "j"}] and not limits.intervals
 
 
 def moved(*conditions: Bool) -> RowLimits:
