@@ -299,7 +299,8 @@ class Compilation:
     def backward(self) -> BackwardPlan:
         """The plan of the gradients; raises as `forward` does."""
         query_tile, key_tile = backward_tile_sizes(*self._sizes)
-        busy = self.pattern.score.per_pair or self.pattern.documents is not Documents.NONE
+        of = self.pattern
+        busy = of.score.per_pair or of.documents is not Documents.NONE or bool(of.inputs)
         with self.refusals():
             plan = self.lowered.plan_backward(
                 head_dim=self.head_dim,

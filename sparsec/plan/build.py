@@ -9,6 +9,8 @@ from sparsec.diagnostics.model import SparsecError
 from sparsec.ir.bands.band import Asks
 from sparsec.ir.bands.classes import BandClass, BlockMask, HeadBands, block_mask
 from sparsec.ir.bands.normalise import TooManyBandsTogether
+from sparsec.ir.expr.nodes import TRUE, Var
+from sparsec.ir.tiles.limits import limits_of
 from sparsec.ir.tiles.listed import lane_rows
 from sparsec.ir.tiles.program import TileProgram
 from sparsec.ir.tiles.project import project, project_transposed
@@ -128,8 +130,15 @@ def head_class_of(band_class: BandClass, program: TileProgram) -> HeadClass:
         (*band_class.constants, *lane_rows(band_class)),
         program,
         tuple(dict.fromkeys(band.origin for band in band_class.bands)),
-        light=len(program.full) > 0 and len(program.masked) <= LIGHT_MASKED,
+        light=len(program.full) > 0 and len(program.masked) <= LIGHT_MASKED and _few_limits(program),
     )
+
+
+def _few_limits(program: TileProgram) -> bool:
+    """Whether a masked tile holds one limit of a row, or words of its columns, and asks no input."""
+    limits = limits_of(program.live, TRUE, Var("j"), program.key_tile)
+    one = not limits.parts and (limits.common.lower is None or limits.common.upper is None)
+    return (one or limits.intervals) and not program.inputs
 
 
 def fitting_tiles(mask: BlockMask, query_tile: int, key_tile: int) -> tuple[int, int]:

@@ -30,8 +30,8 @@ SUM_ROWS, STORE_ROWS = 16, 16
 """Rows of one program of Triton's `row_sums`, and of its `store`."""
 MERGED = 16
 """Splits that one step of Triton's `merge` adds."""
-WALKED_TILES = 128
-"""Tiles that Triton's kernels ask inputs of at a time."""
+WALKED_TILES, LISTED_PLACES, LISTED_DOCUMENTS = 128, 128, 64
+"""Tiles that Triton's kernels ask inputs of at a time, tiles of documents that one finds, and documents at a time."""
 LISTED_KEYS = 64
 """Keys of a list of columns, at most, that one of Triton's programs computes gradients of: they take more registers."""
 CHAINED_SEGMENTS = 4
@@ -272,8 +272,8 @@ def backward_tile_sizes(target: str, head_dim: int, dtype: str, tiles: Tiles = (
 def transposed_tile_sizes(
     target: str, head_dim: int, dtype: str, tiles: Tiles = (), *, busy: bool = False
 ) -> tuple[int, int]:
-    """(query_tile, key_tile) to plan the gradients of keys and values for, likewise; `busy`: with documents or changed
-    scores. Their kernels hold two sums of a key tile's size, so their query tiles are small."""
+    """(query_tile, key_tile) to plan the gradients of keys and values for, likewise; `busy`: with documents, inputs or
+    changed scores. Their kernels hold two sums of a key tile's size, so their query tiles are small."""
     if picked := _picked_tiles(target, Kind.GRAD_KEYS, head_dim, dtype, tiles):
         return picked
     match family(target):
