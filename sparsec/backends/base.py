@@ -217,8 +217,7 @@ class Cached:
     call says of its own keys; `attend` adds those that are marked, and sees them there.
     mass: where the mass of keys is asked for, of a kernel that `weighs`; it has a place for each key of each sequence.
     reach: with inputs, the most tokens that a sequence can have after the call, as far as the host knows.
-    live: int32 [B], 1 where a sequence is in use and 0 where it is released (None: all are in use); `counts` has no
-    token for a released one when kernels see it.
+    live: int32 [B], 0 where a sequence is released, for which `counts` has no token (None: none is), else 1.
     state, max_len: as of `runtime.kv.cache.KVCache`, for a kernel that `advances`: storing then counts the tokens in
     state and lengths, and raises CallError before anything is written if a sequence would have more than max_len.
     """

@@ -68,7 +68,8 @@ CACHED = _of(
 PAGES = (
     *_of("C++ pages", ("a row of the page's next key", "paged_rows", "first = number * from.size;",
                        "first = number * from.size - 1;")),
-    *_of("C++ pages", ("cells from the first request's tokens on", "paged_chunk", "part.n_k, part.q0);", "part.n_k, 0);")),
+    *_of("C++ pages", ("cells from the first request's tokens on", "paged_chunk", "part.n_k, part.q0);",
+                       "part.n_k, 0);")),
     *_of("C++ guarded pages", ("a dead page is loaded", "paged_keys",
                                "if (is_dead(from.group, first + n, first + n + rows, from.stop)) {", "if (false) {")),
 )  # fmt: skip
