@@ -1,4 +1,4 @@
-"""Killed and restarted, cancelled midway, asked past the limit, short of pages: right tokens, and no page lost."""
+"""Killed, cancelled midway, asked past the limit, short of pages: right tokens, no page lost; and what is refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from checks import SINK_WINDOW, SIZES, check, compare, folder_of_run, mixed, model_of, options
 from models import Reference, prompt
-from server import Asked, ask, metrics, served, settled
+from server import Asked, ask, metrics, refusal, served, settled
 
 LONGEST = 2048
 
@@ -48,6 +48,11 @@ def main() -> None:
         answers = ask(server, requests)
         preempted = metrics(server)["vllm:num_preemptions_total"]
         check(settled(server) == start, "pages are in use at the end")
+    drafts = '{"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 3}'
+    for what, wrong in (("speculative", ("--speculative-config", drafts)), ("fp8", ("--kv-cache-dtype", "fp8"))):
+        said = refusal(model, folder / f"{what}.log", *started, *wrong)
+        check(what in said, f"expected a refusal of {what}, got {said!r}")
+        print(f"refused: {said}", flush=True)
     compare(reference, requests, answers, f"with 109 pages for 24 requests, {preempted:.0f} times preempted")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from checks import NEW, check, compare, folder_of_run, freed_early, mixed, model_of, options
 from models import Reference, Sizes, prompt
 from server import Asked, ask, metrics, served, settled
@@ -21,8 +23,10 @@ PAGES, LONGEST = 4000, 3000
 
 def main() -> None:
     folder = folder_of_run()
-    started = options(PAGES, LONGEST + 200)
-    model = model_of(folder, "longgen", LONGGEN, SIX)
+    model, file = model_of(folder, "plain_6", "", SIX), folder / "longgen.sparse"
+    file.write_text(LONGGEN)
+    named = json.dumps({"sparsec": {"path": str(file.resolve()), "name": "longgen"}})
+    started = (*options(PAGES, LONGEST + 200), "--additional-config", named)
     with served(model, folder / "longgen.log", *started) as server:
         start = settled(server)
         requests = mixed(16, LONGEST, seed=2)

@@ -1,4 +1,4 @@
-"""Heads that differ, on two tensor parallel ranks: every token against transformers."""
+"""Heads that differ, from a file that a variable names, on two tensor parallel ranks: tokens against transformers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ pattern heads_differ {
 
 def main() -> None:
     folder = folder_of_run()
-    model = model_of(folder, "by_head", BY_HEAD)
+    model, file = model_of(folder, "plain", ""), folder / "by_head.sparse"
+    file.write_text(BY_HEAD)
+    variables = {"SPARSEC_VLLM": f"{file}#heads_differ", "VLLM_CPU_OMP_THREADS_BIND": "0|1"}
     two = (*options(1000, 1200), "--tensor-parallel-size", "2")
-    with served(model, folder / "ranks.log", *two, threads="0|1") as server:
+    with served(model, folder / "ranks.log", *two, variables=variables) as server:
         start = settled(server)
         requests = mixed(12, 1000, seed=3)
         answers = ask(server, requests)

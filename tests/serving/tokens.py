@@ -29,14 +29,17 @@ def main() -> None:
         long_answers = ask(server, long)
         peak, end = server.peak, settled(server)
         check(end == start, f"{end:.4f} of the pages are in use at the end, {start:.4f} at the start")
-    with served(plain, folder / "tokens_dense.log", *started, plugin=False) as server:
+    with served(plain, folder / "tokens_dense.log", *started) as server:  # where the plug-in does nothing
         ask(server, long)
         dense = server.peak
+        check(freed_early(server) == (0, 0, 0), "pages were freed where no pattern is asked for")
+        own = ask(server, requests[:16])
     share = peak / dense
     print(f"8 prompts of {LONGEST}: peak {peak * PAGES:.0f} pages, dense {dense * PAGES:.0f}: {share:.3f}x", flush=True)
     reference = Reference(model, SINK_WINDOW, SIZES)
     compare(reference, requests, answers, "64 requests of mixed lengths")
     compare(reference, long[:2], long_answers[:2], f"prompts of {LONGEST}")
+    compare(Reference(plain, "pattern p { causal  attend full }", SIZES), requests[:16], own, "no pattern asked for")
     check(share <= MOST, f"expected at most {MOST}x the dense backend's pages, got {share:.3f}x")
 
 
