@@ -118,7 +118,7 @@ def drawn(model: Decoder, count: int, gone: int, seed: int) -> list[Asked]:
     draw, found = random.Random(seed), []
     while len(found) < count:
         prompt = [draw.randrange(VOCABULARY) for _ in range(draw.randint(1, 48))]
-        tokens, ahead = greedy(model, prompt, draw.randint(1, 24))
+        tokens, ahead = greedy(model, prompt, draw.randint(1, 16))
         if ahead > NEAR:
             found.append(Asked(prompt, tokens, stream=draw.random() < 0.7))
     for nth in draw.sample(range(count), gone):

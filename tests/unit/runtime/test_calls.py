@@ -80,7 +80,7 @@ def test_integers_are_integers(attn: SparseAttention, given: Any) -> None:
         ("head_dim", lambda: compiled(head_dim=given)),
         ("seq_len", lambda: attn.explain(given)),
         ("batch_size", lambda: attn.new_cache(given)),
-        ("max_len", lambda: attn.new_cache(max_len=given)),
+        ("max_len", lambda: attn.new_cache().grow(given)),
         ("rollback", lambda: attn.new_cache(rollback=given)),
         ("layer", lambda: sparsec.parse(TEXT + " model m { layers 2  otherwise use p }").model().layer(given)),
         ("n_q", lambda: sparsec.parse(TEXT).pattern().mask(given, 4)),
@@ -88,6 +88,8 @@ def test_integers_are_integers(attn: SparseAttention, given: Any) -> None:
         ("embed_dim", lambda: sparsec.nn.SelfAttention(given, 4, pattern=TEXT)),
     ):
         refused(call, f"expected an integer for {name}, got {given!r}")
+    if given is not None:  # a cache that grows
+        refused(lambda: attn.new_cache(max_len=given), f"expected an integer for max_len, got {given!r}")
     if given is not None:
         refused(lambda: attn(*tensors(), q_offset=given), f"expected an integer for q_offset, got {given!r}")
 
