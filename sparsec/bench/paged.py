@@ -28,13 +28,16 @@ SHORTEST = 8
 @dataclass(frozen=True, slots=True)
 class PagedFigures:
     """Seconds of one token of each of `requests` requests that have `shortest` to `longest` tokens, in even steps: over
-    a cache, and over pages by their size. launched: as of Measurement, by the names of columns."""
+    a cache, and over pages by their size; `shared`: where the pages of the first `prefix` tokens are the same ones.
+    launched: as of Measurement, by the names of calls."""
 
     requests: int
     shortest: int
     longest: int
     cached: float
     paged: dict[int, float]
+    prefix: int
+    shared: dict[int, float]
     launched: tuple[str, ...]
 
     def as_dict(self) -> dict[str, object]:
@@ -45,13 +48,15 @@ class PagedFigures:
             "seq_len": self.longest,
             "cache_ms": self.cached * 1e3,
             "pages": {str(size): {"ms": s * 1e3, "of_cache": s / self.cached} for size, s in self.paged.items()},
+            "shared_prefix": self.prefix,
+            "shared": {str(size): {"ms": s * 1e3, "of_cache": s / self.cached} for size, s in self.shared.items()},
             "host_time_in": self.launched,
         }
 
 
-def request_lengths(requests: int, longest: int) -> list[int]:
-    """From longest / SHORTEST to longest tokens in even steps, rounded down."""
-    shortest = max(longest // SHORTEST, 1)
+def request_lengths(requests: int, longest: int, prefix: int = 0) -> list[int]:
+    """From longest / SHORTEST, or one more than `prefix`, to longest tokens in even steps."""
+    shortest = max(longest // SHORTEST, prefix + 1)
     return [longest - (longest - shortest) * n // max(requests - 1, 1) for n in range(requests)]
 
 
@@ -60,16 +65,18 @@ def measure_paged(
     case: BenchCase,
     sizes: Sequence[int],
     *,
+    prefix: int = 0,
     repeats: int,
     report: Callable[[str], None],
 ) -> PagedFigures:
-    """Times a token of each of `case.batch` requests, the longest at about `case.length`. Raises as
-    `SparseAttention.new_cache` and `SparseAttention.paged` do."""
+    """Times a token of each of `case.batch` requests, the longest at about `case.length`; also where they share the
+    pages of the first `prefix` tokens, if there are some. Raises as `SparseAttention.new_cache` and
+    `SparseAttention.paged` do."""
     import torch
 
     from sparsec.bench.clock import CALLS_BESIDE_ROUNDS, median_seconds
 
-    lengths = request_lengths(case.batch, case.length)
+    lengths = request_lengths(case.batch, case.length, prefix)
     report("filling the cache")
     drawn = torch.Generator(case.device).manual_seed(0)
 
@@ -89,7 +96,9 @@ def measure_paged(
     calls: dict[str, Callable[[], object]] = {"cache": lambda: attn(q, k, v, cache=cache)}
     for size in sizes:
         report(f"filling pages of {size}")
-        calls[str(size)] = _step(attn, case, (q, k, v), lengths, size)
+        calls[f"pages of {size}"] = _step(attn, case, (q, k, v), lengths, size)
+        if prefix:
+            calls[f"shared pages of {size}"] = _step(attn, case, (q, k, v), lengths, size, prefix)
     report(f"timing {', '.join(calls)} at {case.length} tokens, {repeats} rounds")
     times = median_seconds(calls, repeats=repeats, device=case.device)
     return PagedFigures(
@@ -97,7 +106,9 @@ def measure_paged(
         shortest=min(lengths),
         longest=case.length,
         cached=times["cache"].seconds,
-        paged={size: times[str(size)].seconds for size in sizes},
+        paged={size: times[f"pages of {size}"].seconds for size in sizes},
+        prefix=prefix,
+        shared={size: times[f"shared pages of {size}"].seconds for size in sizes} if prefix else {},
         launched=tuple(name for name, taken in times.items() if taken.host),
     )
 
@@ -108,8 +119,10 @@ def _step(
     token: Sequence[Tensor],
     lengths: Sequence[int],
     size: int,
+    prefix: int = 0,
 ) -> Callable[[], object]:
-    """A call of one token of each request, over pages that lie in a drawn order."""
+    """A call of one token of each request, over pages that lie in a drawn order; the first `prefix` tokens are in the
+    same pages, as far as they fill them."""
     import torch
 
     from sparsec.runtime.kv.arena import arena
@@ -120,6 +133,7 @@ def _step(
     numbers = torch.zeros((len(lengths), max(counts)), dtype=torch.int32)
     for row, own in zip(numbers, torch.split(order, counts), strict=True):
         row[: len(own)] = own
+    numbers[:, : prefix // size] = numbers[0, : prefix // size]
     k_pages, v_pages = (
         arena((sum(counts), size, attn.kv_heads, dim), case.dtype, device).normal_()
         for dim in (attn.head_dim, attn.value_dim)
@@ -145,4 +159,7 @@ def paged_table(measured: Sequence[PagedFigures]) -> str:
         rows.append((*of, "a cache", f"{each.cached * 1e3:.3g}", "1.00x"))
         for size, seconds in each.paged.items():
             rows.append((*of, f"pages of {size}", f"{seconds * 1e3:.3g}", f"{seconds / each.cached:.2f}x"))
+        for size, seconds in each.shared.items():
+            said = f"pages of {size}, {each.prefix} tokens shared"
+            rows.append((*of, said, f"{seconds * 1e3:.3g}", f"{seconds / each.cached:.2f}x"))
     return "\n".join([table(head, rows), *launched_lines(measured)])

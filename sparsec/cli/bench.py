@@ -72,6 +72,12 @@ if TYPE_CHECKING:
     "beside a KV cache of as many. May be repeated.",
 )
 @click.option(
+    "--shared-prefix",
+    type=click.IntRange(1),
+    metavar="N",
+    help="With --pages: time it too where the pages of the first N tokens are the same ones for all requests.",
+)
+@click.option(
     "--prefill-chunk", type=click.IntRange(1), metavar="M", help="Time a chunk of M tokens over the KV cache, likewise."
 )
 @click.option(
@@ -99,6 +105,7 @@ def bench(
     decode: bool,
     keep: float | None,
     pages: tuple[int, ...],
+    shared_prefix: int | None,
     prefill_chunk: int | None,
     host: bool,
     repeats: int,
@@ -129,6 +136,8 @@ def bench(
         raise click.UsageError("expected --keep with --decode and without --against")
     if pages and (not decode or against is not None or keep is not None or found.inputs):
         raise click.UsageError("expected --pages with --decode, without --against, --keep and inputs of the pattern")
+    if shared_prefix is not None and (not pages or shared_prefix >= min(lengths)):
+        raise click.UsageError("expected --shared-prefix with --pages, and fewer tokens than --seq-len")
     if keep is not None and {each.kind for each in found.inputs} != {InputKind.TOKENS}:
         raise click.UsageError("expected a pattern with inputs of kind tokens alone for --keep, got another")
     if keep is None:
@@ -169,7 +178,10 @@ def bench(
             if keep is not None:
                 kept.append(measure_kept(attn, case, keep, repeats=repeats, report=report))
             elif pages:
-                paged.append(measure_paged(attn, case, pages, repeats=repeats, report=report))
+                found_paged = measure_paged(
+                    attn, case, pages, prefix=shared_prefix or 0, repeats=repeats, report=report
+                )
+                paged.append(found_paged)
             elif new is not None:
                 cached.append(measure_cached(attn, case, new, baselines, repeats=repeats, report=report))
             elif backward:

@@ -55,7 +55,8 @@ CACHED = _of(
 PAGES = _of(
     "Triton pages",
     ("a dead page looked up", "paged_keys.py.jinja", '"(key < nk)" }} & (dead == 0)', '"(key < nk)" }}'),
-    ("lists of the first request", "sparsec/backends/triton/emit_pairs.py", '"begin + {} - q0" if', '"{} - q0" if'),
+    ("lists of the first request's rows", "sparsec/backends/triton/emit_pairs.py", '"begin + {} - q0" if',
+     '"{} - q0" if'),
     ("keys of another row's list", "paged_gather.py.jinja", "listed += row_at *", "listed += 0 *"),
     ("a query tile of two requests", f"{KERNELS}/paged.py", "(place < past)", "(place <= past)"),
     ("parts of other requests", "paged_decode.py.jinja", "(split * requests + request)", "(split + request)"),

@@ -12,6 +12,8 @@ struct Row : Waiting {  // one thread's scratch
   float peak[SHARE], total[SHARE];
   float s[SHARE][BATCH];
   Modifiers modifiers[SHARE];  // of the heads' scores
+  int32_t* met;  // over pages, of tiles 0 .. tiles - 1 how many rows see them in full, of `sharing` rows
+  int tiles, sharing;
 };
 
 // Row `row` of q, before it has seen a key; the key at position 0 is row `k_row`.

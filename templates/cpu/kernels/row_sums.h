@@ -15,18 +15,21 @@ struct Sum {  // what one task leaves of a row of one head
   float o[ValueSteps::WIDE], peak, total;
 };
 
-// Leaves the sums of one share of row `row` at sums[head * apart].
+// Leaves the sums of the row's heads at sums[head * apart]; `idle`: it has none.
+inline void keep_sums(const Work& w, bool idle, int64_t apart, Sum* sums) {
+  for (int r = 0; r < w.pack; ++r) {
+    Sum& sum = sums[w.heads[r] * apart];
+    sum.total = 0.0f;
+    if (idle) continue;
+    std::copy(w.o[r], w.o[r] + ValueSteps::WIDE, sum.o);
+    sum.peak = w.peak[r], sum.total = w.total[r];
+  }
+}
+
+// Likewise of one share of row `row`.
 template <class Call>
 void run_task(Work& w, const Call& call, int64_t b, const Pack& pack, int64_t row, int task, int64_t apart, Sum* sums) {
-  const auto end = [&](bool idle) {
-    for (int r = 0; r < w.pack; ++r) {
-      Sum& sum = sums[w.heads[r] * apart];
-      sum.total = 0.0f;
-      if (idle) continue;
-      std::copy(w.o[r], w.o[r] + ValueSteps::WIDE, sum.o);
-      sum.peak = w.peak[r], sum.total = w.total[r];
-    }
-  };
+  const auto end = [&](bool idle) { keep_sums(w, idle, apart, sums); };
   attend_share(w, call, b, pack, row, task, [&] { load_query(w, call, b, row, 0); }, end);
 }
 

@@ -2,9 +2,15 @@
 #include "waiting.h"
 
 // ---- Tiles of a row's keys.
+// Whether a full tile is not the row's own matter: over pages alone.
+template <class Row>
+inline bool is_shared(Row&, int) {
+  return false;
+}
+
 template <class Row>
 inline void attend_full(Row& w, int tile) {
-  if (!takes(w)) return;
+  if (is_shared(w, tile) || !takes(w)) return;
   const int count = minimum(tile * KEY_TILE + KEY_TILE, w.end) - tile * KEY_TILE;
   if constexpr (Modifiers::KEYS) {
     for (int n = 0; n < count; n += LANES) {

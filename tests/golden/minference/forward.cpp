@@ -7,6 +7,7 @@ constexpr int LOOKUPS = 4;  // of what the pattern asks inputs
 // ---- Inputs: what a call's tensors say of the pairs (i, j) of one query head, and of the tiles of pairs.
 // A tensor may hold any numbers: none becomes an address before it was compared with what there is.
 struct Inputs {
+  static constexpr bool ASKED = true;
   const sparsec_lookup* lookups;  // two a test
   int64_t b, q_row, k_row;  // the sequence; the rows of queries and keys at position 0
   int first_query, n_k;  // the position of the call's first query; the keys that the pattern reckons with

@@ -82,6 +82,7 @@ void resume(Work&, int64_t) {}
 
 // Nothing is asked of inputs.
 struct Inputs {
+  static constexpr bool ASKED = false;
   template <class Call>
   Inputs(const Call&, int64_t, int64_t, int64_t, int, int = 0) {}
 };

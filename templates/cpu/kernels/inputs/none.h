@@ -3,6 +3,7 @@
 
 // Nothing is asked of inputs.
 struct Inputs {
+  static constexpr bool ASKED = false;
   template <class Call>
   Inputs(const Call&, int64_t, int64_t, int64_t, int, int = 0) {}
 };
