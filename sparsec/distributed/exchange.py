@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+KEYS, GRADIENTS = "keys and values", "gradients of keys and values"
+
+
 class ExchangeError(SparsecError, RuntimeError):
     """A rank did not send or receive: it has died, or stalls. The message names the phase, and the ranks if it can."""
 
@@ -39,10 +42,33 @@ class TravellingRows:
     width: int
 
 
-def exchanged(k: Tensor, v: Tensor, rows: TravellingRows, group: ProcessGroup) -> tuple[Tensor, Tensor]:
+@dataclass(slots=True, eq=False)
+class OnTheWay:
+    """What is to come of one exchange: `wait` puts it where it goes, and returns once it is there."""
+
+    work: dist.Work
+    came: tuple[Tensor, ...]
+    where: Tensor
+    buffers: tuple[Tensor, ...]
+    group: ProcessGroup
+
+    def wait(self) -> None:
+        with exchange_of(KEYS, self.group):
+            self.work.wait()
+        for buffer, part in zip(self.buffers, self.came, strict=True):
+            # what was computed of the buffer before has not read these rows, whatever autograd may think
+            buffer.data.index_copy_(0, self.where, part)
+
+
+def exchanged(
+    k: Tensor, v: Tensor, rows: TravellingRows, group: ProcessGroup, later: list[OnTheWay] | None = None
+) -> tuple[Tensor, Tensor]:
     """k [B, groups, tokens, D] and v [B, groups, tokens, DV] -> the same with `rows.width` tokens, of which those are
-    there that this rank holds or needs; the others are 0. Differentiable."""
-    return _Exchange.apply(k, v, rows, group)  # type: ignore[no-any-return, no-untyped-call]  # torch leaves it untyped
+    there that this rank holds or needs; the others are 0. Differentiable.
+
+    later: then the rows of other ranks are there after the `wait` of what is put into it.
+    """
+    return _Exchange.apply(k, v, rows, group, later)  # type: ignore[no-any-return, no-untyped-call]  # torch leaves it untyped
 
 
 def on_every_rank(x: Tensor, counts: Sequence[int], rank: int, group: ProcessGroup) -> Tensor:
@@ -52,18 +78,24 @@ def on_every_rank(x: Tensor, counts: Sequence[int], rank: int, group: ProcessGro
 
 class _Exchange(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, k: Tensor, v: Tensor, rows: TravellingRows, group: ProcessGroup) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, k: Tensor, v: Tensor, rows: TravellingRows, group: ProcessGroup, later: list[OnTheWay] | None
+    ) -> tuple[Tensor, Tensor]:
         ctx.rows, ctx.group, ctx.tokens = rows, group, k.shape[2]
         counts = [len(each) for each in rows.received]
-        came = _all_to_all([_flat(k), _flat(v)], rows.sent, counts, group, "keys and values")
+        work, came = _all_to_all([_flat(k), _flat(v)], rows.sent, counts, group, KEYS)
         where, held = torch.cat(rows.received).to(k.device), rows.held.to(k.device)
-        full = []
+        buffers, full = list[Tensor](), list[Tensor]()
         for each, part in zip((k, v), came, strict=True):
             batch, groups, _, dim = each.shape
-            buffer = _zeros(groups * rows.width, part)
-            buffer.index_copy_(0, held, _flat(each))
-            buffer.index_copy_(0, where, part)
-            full.append(_unflat(buffer, batch, groups, rows.width, dim))
+            buffers.append(_zeros(groups * rows.width, part))
+            buffers[-1].index_copy_(0, held, _flat(each))
+            full.append(_unflat(buffers[-1], batch, groups, rows.width, dim))
+        coming = OnTheWay(work, came, where, tuple(buffers), group)
+        if later is None:
+            coming.wait()
+        else:
+            later.append(coming)
         return full[0], full[1]
 
     @staticmethod
@@ -71,7 +103,9 @@ class _Exchange(torch.autograd.Function):
         rows: TravellingRows = ctx.rows
         flat = [_flat(each) for each in gradients]
         counts = [len(each) for each in rows.sent]
-        came = _all_to_all(flat, rows.received, counts, ctx.group, "gradients of keys and values")
+        work, came = _all_to_all(flat, rows.received, counts, ctx.group, GRADIENTS)
+        with exchange_of(GRADIENTS, ctx.group):
+            work.wait()
         held = rows.held.to(flat[0].device)
         own = []
         for each, whole, part in zip(gradients, flat, came, strict=True):
@@ -82,7 +116,7 @@ class _Exchange(torch.autograd.Function):
                 total.index_copy_(0, where, total.index_select(0, where) + of_rank)
             batch, groups, _, dim = each.shape
             own.append(_unflat(total.to(each.dtype), batch, groups, ctx.tokens, dim))
-        return own[0], own[1], None, None
+        return own[0], own[1], None, None, None
 
 
 class _Gather(torch.autograd.Function):
@@ -126,15 +160,15 @@ def _zeros(count: int, like: Tensor) -> Tensor:
 
 def _all_to_all(
     flat: Sequence[Tensor], there: Sequence[Tensor], counts: list[int], group: ProcessGroup, what: str
-) -> tuple[Tensor, ...]:
-    """Sends rows `there[r]` of both to rank r, in one message, and gives those that came, counts[r] of rank r, one rank
-    after another."""
+) -> tuple[dist.Work, tuple[Tensor, ...]]:
+    """Sends rows `there[r]` of both to rank r, in one message; what is to be waited for before those that come are
+    there, counts[r] of rank r, one rank after another."""
     chosen, widths = torch.cat(list(there)).to(flat[0].device), [each.shape[1] for each in flat]
     sent = torch.cat([each.index_select(0, chosen) for each in flat], dim=1)
     came = sent.new_empty((sum(counts), sum(widths)))
     with exchange_of(what, group):
-        dist.all_to_all_single(came, sent, counts, [len(each) for each in there], group)
-    return torch.split(came, widths, dim=1)
+        work = dist.all_to_all_single(came, sent, counts, [len(each) for each in there], group, async_op=True)
+    return work, torch.split(came, widths, dim=1)
 
 
 @contextmanager

@@ -112,8 +112,10 @@ class HeadPlan:
             imbalance=max(work) / max(sum(work) / len(work), 1),
         )
 
-    def over(self, attn: SparseAttention) -> HeadParallelAttention:
+    def over(self, attn: SparseAttention, *, overlap: bool = False) -> HeadParallelAttention:
         """`attn` on this rank's part of a sequence. Raises CallError."""
+        if overlap:
+            raise CallError("expected no overlap where heads are dealt out, got overlap=True")
         return HeadParallelAttention(attn, self)
 
 

@@ -125,11 +125,11 @@ class Plan:
         held = torch.cat([self.positions + g * width for g in groups])
         return TravellingRows(tuple(sent), tuple(received), held, width)
 
-    def over(self, attn: SparseAttention) -> ParallelAttention:
+    def over(self, attn: SparseAttention, *, overlap: bool = False) -> ParallelAttention:
         """`attn` on this rank's part of a sequence: what `SparseAttention.parallel` gives. Raises CallError."""
         from sparsec.distributed.attention import ParallelAttention
 
-        return ParallelAttention(attn, self)
+        return ParallelAttention(attn, self, overlap=overlap)
 
 
 @overload

@@ -48,7 +48,12 @@ def of_rank(self: SparseAttention, rank: int, size: int) -> SparseAttention:
     return found
 
 
-def on_ranks(self: SparseAttention, plan: Plan | HeadPlan) -> ParallelAttention | HeadParallelAttention:
-    """The module on this rank's part of a sequence that several ranks hold, by `sparsec.distributed.plan`. Raises
-    CallError for another pattern's plan."""
-    return plan.over(self)
+def on_ranks(
+    self: SparseAttention, plan: Plan | HeadPlan, *, overlap: bool = False
+) -> ParallelAttention | HeadParallelAttention:
+    """The module on this rank's part of a sequence that several ranks hold, by `sparsec.distributed.plan`.
+
+    overlap: keys of a chunk are attended to by its own queries while the others are on their way; two kernels then do
+    the work of one. Raises CallError for another pattern's plan.
+    """
+    return plan.over(self, overlap=overlap)
