@@ -17,7 +17,7 @@ from sparsec.sema.model import Score
 from sparsec.sema.modifiers import Alibi, Softcap
 
 DECODER = "decoder"
-PLAIN = ("auto", "float16", "bfloat16", "float32")
+PLAIN = ("auto", "float16", "bfloat16")
 """The types of keys and values that are not quantised."""
 _CONFIG = {
     "speculative_config": "speculative decoding (--speculative-config)",
