@@ -124,7 +124,7 @@ def test_a_request_loses_the_pages_that_nobody_needs_again(text: str, chunk: int
         new = {page for each in live.newly_dead(needed, before, done // SIZE, SIZE) for page in each}
         assert not new & freed and all((page + 1) * SIZE <= done for page in new)
         freed, before = freed | new, done // SIZE
-        for page in freed:
+        for page in new:
             assert not seen[done:, page * SIZE : (page + 1) * SIZE].any()
         stop = min(LONGEST, done + chunk)
         peak = max(peak, -(-stop // SIZE) - len(freed))
