@@ -236,7 +236,7 @@ def _apply(
         model._prepare_cache_for_generation = _PrepareCache(model)  # type: ignore[assignment]  # a method
         if selection is not None:
             model._prefill = _Prefill(model)  # type: ignore[assignment]  # a method
-    if hasattr(model, "init_continuous_batching"):
+    if hasattr(type(model), "init_continuous_batching"):
         model.init_continuous_batching = Batching(model, patch)  # type: ignore[assignment]  # a method
     model.config.sparsec = {  # type: ignore[union-attr]  # a config takes any attribute
         "text": chosen.source.text,

@@ -10,6 +10,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from sparsec.integrations.transformers.batching import OLDEST, has_allocators
+
 pytestmark = pytest.mark.kernels
 
 ROOT = Path(__file__).parents[3]
@@ -63,3 +65,11 @@ def test_trees_of_drafts_write_the_tokens_of_greedy_decoding() -> None:
     figures, verdict = example("tree.py").splitlines()
     assert verdict == "the same as by greedy decoding"
     assert float(figures.split(": ")[1].split()[0]) > 1.5, "drafts are taken"
+
+
+@pytest.mark.skipif(not has_allocators(), reason=f"continuous batching needs transformers {OLDEST}")
+def test_requests_in_batches_hold_fewer_blocks_and_get_the_same_tokens() -> None:
+    _, *rows, verdict = example("batches.py").splitlines()
+    assert verdict == "the tokens are those of SDPA, and of generate()"
+    own, full, stream = (int(row[24:].split()[0]) for row in rows)
+    assert own == full > stream
