@@ -367,20 +367,16 @@ class Oracle(Protocol):
     def kernel(self, pattern: ResolvedPattern) -> OracleKernel: ...
 
 
-class Printer(Backend, Protocol):
-    """A backend with generated text."""
-
-    def sources(self, compilation: Compilation, parts: Sequence[str]) -> dict[str, str]:
-        """The text of some PARTS, KEPT or PAGED; needs neither torch nor a compiler. Raises NoCache, Unavailable."""
-        ...
-
-
-class Builder(Printer, Protocol):
-    """A backend whose kernels `sparsec compile` builds for machines that need not be there."""
+class Builder(Backend, Protocol):
+    """A backend with generated text, whose kernels `sparsec compile` builds for machines that need not be there."""
 
     @property
     def packages(self) -> tuple[str, ...]:
         """Those whose versions a folder records."""
+        ...
+
+    def sources(self, compilation: Compilation, parts: Sequence[str]) -> dict[str, str]:
+        """The text of some PARTS, KEPT or PAGED; needs neither torch nor a compiler. Raises NoCache, Unavailable."""
         ...
 
     def build(self, compilation: Compilation, parts: Sequence[str], progress: Callable[[str], None]) -> Built:

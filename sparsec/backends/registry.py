@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, cast
 
-from sparsec.backends.base import Backend, Builder, Oracle, Printer
+from sparsec.backends.base import Backend, Builder, Oracle
 from sparsec.plan.target import CPU_TARGETS, GLUON, GPU_TARGETS
 
 
@@ -21,9 +21,8 @@ class Entry:
 
     targets: what its target names begin with. devices: the kinds of device that it runs on, as torch calls them (None:
     any); if_named: others, where it is asked for. builds: the targets that `sparsec compile` takes; then it is a
-    Builder. prints: others whose sources it gives; then it is a Printer. ahead: whether a compiler builds its kernels
-    before they are first called. float64: whether it computes in it. oracle: whether it is an Oracle. tiles: whether
-    its tiles may be chosen.
+    Builder. ahead: whether a compiler builds its kernels before they are first called. float64: whether it computes in
+    it. oracle: whether it is an Oracle. tiles: whether its tiles may be chosen.
     """
 
     module: str
@@ -31,7 +30,6 @@ class Entry:
     devices: tuple[str, ...] | None = None
     if_named: tuple[str, ...] = ()
     builds: tuple[str, ...] = ()
-    prints: tuple[str, ...] = ()
     ahead: bool = False
     float64: bool = False
     oracle: bool = False
@@ -48,7 +46,7 @@ BACKENDS: Mapping[str, Entry] = {
         builds=GPU_TARGETS,
         tiles=True,
     ),
-    "gluon": Entry("sparsec.backends.gluon.backend", ("gluon",), (), if_named=("cuda",), prints=(GLUON,)),
+    "gluon": Entry("sparsec.backends.gluon.backend", ("gluon",), (), if_named=("cuda",), builds=(GLUON,)),
     "torch": Entry("sparsec.backends.torch.backend", ("torch",), float64=True),
     "reference": Entry("sparsec.backends.reference.backend", (), float64=True, oracle=True),
 }
@@ -63,12 +61,6 @@ def builder(target: str) -> Builder:
     """The backend of a target that `sparsec compile` takes; raises as `check_target` does."""
     check_target(target)
     return cast(Builder, _imported(backend_name(target)))
-
-
-def printer(target: str) -> Printer:
-    """The backend of a target whose sources it gives; raises as `check_printed` does."""
-    check_printed(target)
-    return cast(Printer, _imported(backend_name(target)))
 
 
 def oracle(name: str) -> Oracle:
@@ -93,12 +85,6 @@ def check_target(target: str) -> None:
     if target not in BACKENDS[backend_name(target)].builds:
         known = (each for entry in BACKENDS.values() for each in entry.builds)
         raise ValueError(f"expected a target among {', '.join(known)}, got {target!r}")
-
-
-def check_printed(target: str) -> None:
-    """Raises ValueError for a target that no backend gives sources for."""
-    if target not in BACKENDS[backend_name(target)].prints:
-        check_target(target)
 
 
 def compared() -> tuple[str, ...]:

@@ -50,7 +50,7 @@ class _Folder(click.Path):
     default="cpu",
     show_default=True,
     help="cpu (as this machine's), cpu:x86-64-v3 or cpu:x86-64-v4 (as any of that level), cuda:<compute capability> "
-    "(cuda:80, cuda:90, cuda:100) or hip:<architecture> (hip:gfx942).",
+    "(cuda:80, cuda:90, cuda:100), hip:<architecture> (hip:gfx942) or gluon:90 (cuda:90, forward in Gluon).",
 )
 @click.option("--inference", is_flag=True, help="Leave out the kernels of the gradients.")
 @click.option("--pages", is_flag=True, help="Add the kernels of attention over a server's pages.")

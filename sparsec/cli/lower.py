@@ -122,7 +122,7 @@ def _target(stage: str, given: str | None) -> str:
     backend, default = _BACKENDS.get(stage, ("", _CPU))
     if given is None:
         return default
-    check_target_option(given, printed=True)
+    check_target_option(given)
     if backend and registry.backend_name(given) != backend:
         raise click.UsageError(f"expected a target such as {default} with --emit {stage}, got {given}")
     return given
@@ -145,7 +145,7 @@ def stage_text(compilation: Compilation, stage: str, of: str = "forward", *, hea
             group = None if head is None else head // (pattern.heads // pattern.kv_heads)
             return print_layout(lowered.layout, group)
         case "cpp" | "triton" | "gluon":
-            return registry.printer(compilation.target).sources(compilation, (of,))[of]
+            return registry.builder(compilation.target).sources(compilation, (of,))[of]
     return "\n".join(
         (f"# {what}\n\n" if what else "") + (_tiles if stage == "tiles" else _plan)(plan, head)
         for what, plan in _plans(compilation, of)

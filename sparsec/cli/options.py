@@ -140,9 +140,9 @@ def resolved(pattern: Pattern, heads: int | None, kv_heads: int | None) -> Resol
     return found
 
 
-def check_target_option(target: str, *, printed: bool = False) -> None:
-    """Raises click.BadParameter for a target that no kernel is built for, or (if `printed`) no source is given for."""
+def check_target_option(target: str) -> None:
+    """Raises click.BadParameter for a target that no kernel is built for."""
     try:
-        (registry.check_printed if printed else registry.check_target)(target)
+        registry.check_target(target)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="'--target'") from error

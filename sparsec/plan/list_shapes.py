@@ -24,8 +24,8 @@ def kept_shape(target: str, head_dim: int, dtype: str, rows: int) -> tuple[Launc
         return LaunchShape(4 if head_dim <= 64 else 8, 1, False), 16
     keys = decode_tile_sizes(target, head_dim, dtype)[1]
     shape = decode_shape(target, head_dim, dtype, rows, keys)
-    # 16 rows beside 64 keys of more than 64 numbers spill in four warps.
-    wide = 64 < head_dim <= 128 and family(target) is not Family.CDNA
+    # In four warps 16 rows beside 64 keys of more than 64 numbers spill, and so do more rows beside any 64 keys.
+    wide = (head_dim > 64 or rows > 16) and head_dim <= 128 and family(target) is not Family.CDNA
     return (replace(shape, warps=8) if wide else shape), keys
 
 

@@ -22,8 +22,8 @@ CALLS = (
 METHODS = "exec_module source_to_code get_code from_string extractall loads CDLL PyDLL LoadLibrary"
 
 ALLOWED = {
-    ("backends/triton/kernel.py", "exec_module"): "imports generated text, whose digest was checked",
-    ("backends/triton/kernel.py", "source_to_code"): "the same, and no byte code beside it",
+    ("backends/triton/modules.py", "exec_module"): "imports generated text, whose digest was checked",
+    ("backends/triton/modules.py", "source_to_code"): "the same, and no byte code beside it",
     ("__init__.py", "importlib.import_module"): "modules of this package, by the names of a table, when first used",
     ("testing/__init__.py", "importlib.import_module"): "the same",
     ("distributed/__init__.py", "importlib.import_module"): "the same",

@@ -141,7 +141,7 @@ class Pointer:
 
     def store(self, value: Any, mask: Any = None) -> None:
         places, allowed = self._places(mask)
-        self.tensor.view(-1)[places[allowed]] = value.data.expand_as(places)[allowed]
+        self.tensor.view(-1)[places[allowed]] = value.data.expand_as(places)[allowed].to(self.tensor.dtype)
 
 
 def _where(condition: Any, a: Any, b: Any) -> Value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import gluon_model
 import pytest
@@ -17,6 +18,7 @@ from sparsec.backends import registry
 from sparsec.backends.gluon import kernel as gluon
 from sparsec.backends.gluon.emit import NotPrinted, emit_gluon
 from sparsec.backends.gluon.kernel import GluonKernel
+from sparsec.backends.triton import call
 from sparsec.diagnostics.model import CallError
 from sparsec.pipeline import Compilation, Lowered
 from sparsec.plan.target import GLUON
@@ -44,7 +46,30 @@ def kernel_of(
 ) -> GluonKernel:
     """The kernel on the model; `edit` changes its text."""
     monkeypatch.setattr(gluon, "load_module", lambda source: gluon_model.load(edit(source), seed))
+    monkeypatch.setattr(call, "document_tiles", tiles_of_documents)
+    monkeypatch.setattr(GluonKernel, "_unsure_on", lambda self, device: [None] * len(self.plan.classes))
+    monkeypatch.setattr(call.LaunchCall, "query_tiles", nothing_unsure)
     return GluonKernel.of(Compilation(Lowered(pattern), *dims, dtype, GLUON).forward)
+
+
+def nothing_unsure(
+    self: object, entry: object, lists: object, tensors: dict[str, torch.Tensor], sources: object
+) -> None:
+    """In place of the launch that computes again."""
+    assert not tensors["unsure"].any()
+
+
+def tiles_of_documents(
+    cu_seqlens: torch.Tensor, rows: int, tile: int, *, restart: bool, recorded: object
+) -> torch.Tensor:
+    """What a kernel of Triton finds."""
+    found: list[tuple[int, int, int]] = []
+    for begin, end in pairwise(cu_seqlens.tolist()):
+        numbers = range(-(-(end - begin) // tile)) if restart else range(begin // tile, -(-end // tile))
+        found += [(number, begin, end) for number in numbers if begin < end]
+    table = torch.zeros(-(-rows // tile) + len(cu_seqlens) - 1, 3, dtype=torch.int32)
+    table[: len(found)] = torch.tensor(found, dtype=torch.int32).reshape(-1, 3)
+    return table
 
 
 def agrees(

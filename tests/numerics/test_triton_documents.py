@@ -144,6 +144,7 @@ def test_rows_in_no_document_are_zero(kind: m.Documents) -> None:
         assert all(not gradient[:, :, past:].any() for gradient in gradients)
 
 
+@in_interpreter
 @pytest.mark.parametrize("restart", [False, True])
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_every_tile_of_every_document_is_listed_once(packing: str, restart: bool) -> None:
@@ -157,12 +158,13 @@ def test_every_tile_of_every_document_is_listed_once(packing: str, restart: bool
     assert table[: len(expected)].tolist() == expected and not table[len(expected) :].any()
 
 
-def test_ten_thousand_documents() -> None:
-    lengths = torch.arange(10_000) % 7
+@in_interpreter
+def test_a_thousand_documents() -> None:
+    lengths = torch.arange(1_000) % 7
     bounds = torch.cat((torch.zeros(1), lengths.cumsum(0))).to(torch.int32)
     for restart in (False, True):
         table = document_tiles(bounds, int(bounds[-1]), 16, restart=restart)
-        assert len(table) <= int(bounds[-1]) // 16 + 10_001
+        assert len(table) <= int(bounds[-1]) // 16 + 1_001
         used = table[table[:, 2] > table[:, 1]].long()
         start = used[:, 0] * 16 + (used[:, 1] if restart else 0)
         rows = torch.minimum(start + 16, used[:, 2]) - torch.maximum(start, used[:, 1])

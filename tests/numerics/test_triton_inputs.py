@@ -205,7 +205,7 @@ def test_rows_of_each_entry_are_listed_in_order() -> None:
 def test_entries_of_documents_become_numbers_of_their_tiles() -> None:
     entries = torch.tensor([0, 1, 2, -1], dtype=torch.int32).expand(1, 1, 12, -1)
     bounds = torch.tensor([0, 5, 5, 12], dtype=torch.int32)
-    restart = within_documents(entries, 4, bounds, restart=True)
+    restart = within_documents(entries, bounds, width=4, restart=True)
     assert restart[0, 0, [0, 11]].tolist() == [[0, 1, -1, -1], [2, 3, -1, -1]]
-    separate = within_documents(entries, 4, bounds, restart=False)
+    separate = within_documents(entries, bounds, width=4, restart=False)
     assert separate[0, 0, [0, 11]].tolist() == [[0, 1, -1, -1], [-1, 2, 3, -1]]

@@ -11,6 +11,7 @@ from triton_harness import in_interpreter, interpreted, passes_in_the_interprete
 
 import sparsec
 from sparsec.backends.triton import cached
+from sparsec.backends.triton.replays import Replay
 from sparsec.diagnostics.model import CallError
 from sparsec.runtime.kv import keep, ops
 from sparsec.runtime.kv.cache import KVCache
@@ -63,22 +64,24 @@ def said(attn: SparseAttention, n: int, stop: int, seed: int, heads: int = HEADS
     return {input_.name: every[input_.name] for input_ in attn.inputs}
 
 
-def dropped(name: str, attn: SparseAttention, marks: Tensor, left: Tensor, heads: int) -> KVCache:
+def dropped(
+    name: str, attn: SparseAttention, marks: Tensor, left: Tensor, heads: int, room: int | None = None
+) -> KVCache:
     """A cache of `attn` whose keys, TOKENS of `tokens(TOKENS, 0)`, plain torch has stored and dropped."""
     exact, cache = module(name, "torch", heads), attn.new_cache(2, 100)
     given = {**said(exact, TOKENS, TOKENS, 0, heads), "kept": marks}
     other = exact.new_cache(2, 100)
     exact(*tokens(TOKENS, 0, heads), cache=other, inputs=given)
-    other.keep("kept", left)
+    other.keep("kept", left, room=room)
     cache.load_state_dict(other.state_dict())
     return cache
 
 
-def results(name: str, target: str, steps: Steps, heads: int = HEADS) -> list[Tensor]:
+def results(name: str, target: str, steps: Steps, heads: int = HEADS, room: int | None = None) -> list[Tensor]:
     """Outputs and log-sum-exps of calls of so many tokens and, of each sequence, so many own ones; entries of lists."""
     attn, marks = module(name, target, heads), said(module(name, "torch", heads), TOKENS, TOKENS, 0, heads)["kept"]
     left = marks & (torch.rand(marks.shape, generator=torch.Generator().manual_seed(9)) < 0.6)
-    cache, found = dropped(name, attn, marks, left, heads), []
+    cache, found = dropped(name, attn, marks, left, heads, room), []
     for n, lengths in steps:
         inputs = said(attn, n, max(cache.lengths) + n, n, heads)
         found += attn(*tokens(n, n, heads), cache=cache, inputs=inputs, lengths=lengths, return_lse=True)
@@ -86,8 +89,10 @@ def results(name: str, target: str, steps: Steps, heads: int = HEADS) -> list[Te
     return [*found, cache.kept.lists[..., 2]]
 
 
-def agree(name: str, steps: Steps, heads: int = HEADS) -> None:
-    for ours, theirs in zip(*(results(name, target, steps, heads) for target in ("triton", "torch")), strict=True):
+def agree(name: str, steps: Steps, heads: int = HEADS, room: int | None = None) -> None:
+    for ours, theirs in zip(
+        *(results(name, target, steps, heads, room) for target in ("triton", "torch")), strict=True
+    ):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
@@ -97,6 +102,23 @@ def agree(name: str, steps: Steps, heads: int = HEADS) -> None:
 )
 def test_a_module_gives_what_the_torch_target_gives(name: str, steps: Steps) -> None:
     agree(name, steps)
+
+
+@in_interpreter
+@pytest.mark.parametrize("name", ["beside tiles", "alone, modified"])
+@pytest.mark.parametrize("n", [2, 18])
+def test_calls_from_a_record(name: str, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    replayed = list[bool]()
+    honest = Replay.run
+
+    def noted(self: Replay, *arguments: object) -> object:
+        made = honest(self, *arguments)  # type: ignore[arg-type]  # those of `run`
+        replayed.append(made is not None)
+        return made
+
+    monkeypatch.setattr(Replay, "run", noted)
+    agree(name, ((n, None),) * 3, room=60)
+    assert replayed == [True], "the first call is run, the second recorded"
 
 
 @in_interpreter

@@ -13,7 +13,8 @@ from paged_requests import Drawn, check_paged, paged_modules
 from triton_harness import in_interpreter, passes_in_the_interpreter
 
 from sparsec.backends.triton import paged
-from sparsec.backends.triton.kernel import interpreted, load_module
+from sparsec.backends.triton.kernel import interpreted
+from sparsec.backends.triton.modules import load_module
 from sparsec.backends.triton.paged import TritonPaged
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.runtime.kernel import registered

@@ -12,6 +12,7 @@ from triton_harness import in_interpreter, passes_in_the_interpreter
 import sparsec
 from sparsec.backends.triton import replays
 from sparsec.backends.triton.kernel import interpreted
+from sparsec.backends.triton.launches import VECTOR_BYTES
 from sparsec.backends.triton.replays import Replay
 from sparsec.runtime.module import SparseAttention
 
@@ -55,11 +56,11 @@ def tensors(seed: int, tokens: int, batch: int = 1) -> list[Tensor]:
     return [torch.randn(batch, heads, tokens, 16, generator=generator) for heads in (4, 2, 2)]
 
 
-def passes(attn: SparseAttention, seed: int, tokens: int) -> tuple[Tensor, ...]:
+def passes(attn: SparseAttention, seed: int, tokens: int, **given: object) -> tuple[Tensor, ...]:
     """Output, LSE and gradients."""
     q, k, v = (t.requires_grad_() for t in tensors(seed, tokens))
     leaves = (q, k, v) if attn.sink is None else (q, k, v, attn.sink)
-    out, lse = attn(q, k, v, return_lse=True)
+    out, lse = attn(q, k, v, return_lse=True, **given)
     g, of_lse = torch.randn(out.shape, generator=torch.Generator().manual_seed(seed)), lse.detach().sin()
     return out, lse, *torch.autograd.grad((out, lse), leaves, (g, of_lse))
 
@@ -73,6 +74,49 @@ def test_passes_from_a_record_are_right(name: str, replayed: list[Replay]) -> No
             torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
         assert len(replayed) == 2 * max(seed - 1, 0), "the first call is run, the second recorded"
     assert len(set(map(id, replayed))) == 2, "one record a pass"
+
+
+def integers(seed: int, below: int, *shape: int) -> Tensor:
+    return torch.randint(below, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.int32)
+
+
+def bounds(seed: int, tokens: int, documents: int) -> Tensor:
+    ends = integers(seed, tokens, documents - 1).sort().values
+    return torch.cat((torch.zeros(1), ends, torch.tensor([tokens]))).to(torch.int32)
+
+
+GIVEN = {
+    "documents": ("documents causal attend window(9) | sink(2)", lambda seed: {"cu_seqlens": bounds(seed, 25, 3)}),
+    "documents that restart": (
+        "documents restart causal attend window(9) | sink(2)",
+        lambda seed: {"cu_seqlens": bounds(seed, 25, 3)},
+    ),
+    "rows": (
+        "input kept : rows causal attend window(3) | kept",
+        lambda seed: {"inputs": {"kept": integers(seed, 25, 1, 2, 25, 2)}},
+    ),
+    "columns": (
+        "input picked : columns causal attend window(3) | picked",
+        lambda seed: {"inputs": {"picked": integers(seed, 25, 1, 4, 3)}},
+    ),
+    "weights": (
+        "input bias : weights causal key_bias bias attend window(9)",
+        lambda seed: {"inputs": {"bias": torch.randn(1, 2, 25, generator=torch.Generator().manual_seed(seed))}},
+    ),
+}
+
+
+@in_interpreter
+@pytest.mark.parametrize("name", GIVEN)
+def test_passes_with_more_tensors_from_a_record_are_right(name: str, replayed: list[Replay]) -> None:
+    """What these say differs from call to call."""
+    terms, given = GIVEN[name]
+    attn, exact = compiled(terms), compiled(terms, "torch")
+    for seed in range(4):
+        more = given(seed)
+        for found, expected in zip(passes(attn, seed, 25, **more), passes(exact, seed, 25, **more), strict=True):
+            torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+        assert len(replayed) == 2 * max(seed - 1, 0), "the first call is run, the second recorded"
 
 
 @in_interpreter
@@ -111,7 +155,7 @@ def test_what_a_record_does_not_fit_is_launched_anew(replayed: list[Replay]) -> 
     assert check(q, k, v, q_offset=3) == 0, "another offset"
     assert check(q.mT.contiguous().mT, k, v) == 0, "other strides"
     shifted = torch.empty(k.numel() + 1)[1:].view(k.shape).copy_(k)
-    assert shifted.data_ptr() % replays.VECTOR_BYTES and check(q, shifted, v) == 0, "another alignment"
+    assert shifted.data_ptr() % VECTOR_BYTES and check(q, shifted, v) == 0, "another alignment"
     assert check(k.repeat(1, 2, 1, 1), k, k) == 1, "one tensor twice"
     assert check(*tensors(1, 20, batch=2)) == 1
 

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 from sparsec.backends.base import Unavailable
 from sparsec.backends.environment import render
-from sparsec.backends.triton.emit import triton_view
+from sparsec.backends.triton.emit import checked_name, query_side, triton_view
+from sparsec.backends.triton.expr import assignment
 from sparsec.backends.triton.sources import with_functions
 from sparsec.backends.triton.view import KernelView, ModuleView
-from sparsec.plan.kernel import KernelPlan
+from sparsec.ir.expr.simplify import both
+from sparsec.plan.kernel import HeadClass, KernelPlan
 from sparsec.plan.target import GLUON, shared_memory_bytes
 
 STEP_KEYS = 128
@@ -53,9 +55,13 @@ class NotPrinted(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleView:
-    """One class's kernel. `tensors`: what it is given beside the outputs; `parts`: key tiles of a step."""
+    """One class's kernel. `tensors`: what it is given beside the outputs; `parts`: key tiles of a step.
+
+    `pair_lines` set `live` by `i` and `j` alone, as steps of several tiles need it.
+    """
 
     kernel: KernelView
+    pair_lines: tuple[str, ...]
     tensors: tuple[str, ...]
     groups: int
     parts: int
@@ -110,7 +116,10 @@ def gluon_view(plan: KernelPlan) -> GluonView:
     columns = padded(plan.head_dim), padded(plan.value_dim)
     return GluonView(
         module,
-        tuple(_schedule(module, kernel, columns) for kernel in module.kernels),
+        tuple(
+            _schedule(module, kernel, _pair_lines(plan, of), columns)
+            for kernel, of in zip(module.kernels, plan.classes, strict=True)
+        ),
         sizes_of(module),
         STEP_KEYS,
         *columns,
@@ -128,14 +137,24 @@ def padded(columns: int) -> int:
     return max(16, 1 << (columns - 1).bit_length())
 
 
-def _schedule(module: ModuleView, kernel: KernelView, columns: tuple[int, int]) -> ScheduleView:
+def _pair_lines(plan: KernelPlan, of: HeadClass) -> tuple[str, ...]:
+    side = query_side(plan.documents)
+    planned = *(name for name, _ in of.constants), *(let.name for let in of.program.lets)
+    names = {**side.names, **{name: checked_name(name) for name in planned}, "i": "i", "j": "j"}
+    lines = assignment("live", both(of.program.live, side.inside), names)
+    return lines if plan.score.bias is None else (*lines, "live = live & kept")
+
+
+def _schedule(
+    module: ModuleView, kernel: KernelView, pair_lines: tuple[str, ...], columns: tuple[int, int]
+) -> ScheduleView:
     tables = ("table", *(["document_tiles"] if module.documents != "none" else []))
     lists = tuple(f"draws_{each.ordinal}" for each in kernel.lists)
     tensors = dict.fromkeys((*tables, *lists, *module.start.arguments, *module.score.arguments))
     groups = max(1, kernel.query_tile // GROUP_ROWS)
     room = shared_memory_bytes(GLUON) - _BARRIER_BYTES - 2 * groups * GROUP_ROWS * columns[0]
     stages = min(MOST_STAGES, room // (2 * STEP_KEYS * sum(columns)))
-    return ScheduleView(kernel, tuple(tensors), groups, max(1, STEP_KEYS // kernel.key_tile), stages)
+    return ScheduleView(kernel, pair_lines, tuple(tensors), groups, max(1, STEP_KEYS // kernel.key_tile), stages)
 
 
 _SHARED = re.compile(r"\btl\.(?=\w)")

@@ -16,20 +16,20 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from sparsec.backends.base import Lookup
 from sparsec.backends.gluon.emit import GROUP_ROWS, emit_gluon, padded
-from sparsec.backends.triton.call import aligned_tensor, bias_arguments
-from sparsec.backends.triton.kernel import LOG2_E, constants, load_module, new_like, with_lists, with_positive_scale
-from sparsec.backends.triton.launches import KernelEntry, launch
-from sparsec.backends.triton.packed import document_tiles
+from sparsec.backends.triton.call import ClassEntry, LaunchCall, aligned_tensor, with_rows
+from sparsec.backends.triton.emit import emit_triton
+from sparsec.backends.triton.kernel import LOG2_E, constants, new_like, with_lists, with_positive_scale
+from sparsec.backends.triton.kernel import target_of as triton_target_of
+from sparsec.backends.triton.launches import VECTOR_BYTES, KernelEntry, launch
+from sparsec.backends.triton.modules import load_module
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.launch import LaunchPlan
 from sparsec.plan.target import GLUON, LaunchShape
 from sparsec.runtime.devices import PerDevice, device_tensor
-from sparsec.sema.model import Documents
 
 SHAPE = LaunchShape(4, 1, True)
 """Of the first warp group; the kernel itself asks for the others."""
-_VECTOR_BYTES = 16
 _MOST_STRIDE = 1 << 40
 
 
@@ -42,19 +42,22 @@ def target_of(device: torch.device) -> str:
 
 @dataclass(frozen=True, slots=True)
 class GluonKernel:
-    """The forward kernels of one plan."""
+    """The forward kernels of one plan, and those of Triton that compute again what these are not sure of."""
 
     plan: LaunchPlan
     source: str
+    again: str
     entries: PerDevice[tuple[KernelEntry, ...]] = field(init=False, repr=False, compare=False)
+    unsure: PerDevice[tuple[ClassEntry, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "entries", PerDevice(self._entries_on))
+        object.__setattr__(self, "unsure", PerDevice(self._unsure_on))
 
     @classmethod
     def of(cls, plan: KernelPlan) -> GluonKernel:
         """Raises NotPrinted."""
-        return cls(LaunchPlan.of(plan), emit_gluon(plan))
+        return cls(LaunchPlan.of(plan), emit_gluon(plan), emit_triton(plan, unsure=True))
 
     def _entries_on(self, device: torch.device) -> tuple[KernelEntry, ...]:
         module, fixed = load_module(self.source), constants(self.plan, False, device)
@@ -63,6 +66,14 @@ class GluonKernel:
                 getattr(module, f"forward_{n}"), device, SHAPE, {**fixed, "table": device_tensor(each.table, device)}
             )
             for n, each in enumerate(self.plan.classes)
+        )
+
+    def _unsure_on(self, device: torch.device) -> tuple[ClassEntry, ...]:
+        plan, target = self.plan, triton_target_of(device)
+        module, fixed = load_module(self.again), constants(plan, False, device)
+        return tuple(
+            ClassEntry.of(module, f"forward_{n}", device, target, plan.shape(each, target), plan, each, fixed)
+            for n, each in enumerate(plan.classes)
         )
 
     def forward(
@@ -79,66 +90,49 @@ class GluonKernel:
         inputs: tuple[Lookup, ...] = (),
         key_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """See `backends.base.ForwardKernel`, but for this: a NaN or an infinity among the values of a key that a row
-        does not see reaches the row if its query tile has the key in a tile that it does not see in full."""
+        """See `backends.base.ForwardKernel`."""
         plan, packed = self.plan, cu_seqlens is not None
         out = new_like(q, zero=packed, columns=v.shape[3])
         lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
         if packed:  # a row may be in no document
             lse.fill_(-math.inf)
         if q.numel() == 0:
-            return out, lse
+            return out.to(q.dtype), lse
         q, scale = with_positive_scale(q, plan.scale(scale))
-        batch, _, n_queries, _ = q.shape
-        given: dict[str, object] = {
-            "out": out,
-            "lse": lse,
-            "sink": None if sink is None else aligned_tensor(sink),
-            "nq": n_queries,
-            "nk": k.shape[2],
-            "q0": q_offset,
-            "batches": batch,
-            "scale_log2": scale * LOG2_E,
-            **bias_arguments(key_bias),
-        }
+        strided = {"q": with_rows(q), "k": with_rows(k), "v": with_rows(v), "out": out}
+        call = LaunchCall.of(plan, strided, q_offset, cu_seqlens, scale * LOG2_E, inputs, key_bias)
+        tensors = {**strided, "lse": lse, "sink": None if sink is None else aligned_tensor(sink)}
+        sources = {"keys": strided["k"], "values": strided["v"]}
         if k.shape[2] == 0:  # no tile is visited, and a descriptor describes something
             k, v = (tensor.new_zeros((*tensor.shape[:2], 1, tensor.shape[3])) for tensor in (k, v))
         q, k, v = (_described(tensor) for tensor in (q, k, v))
-        given["queries"] = _descriptor(q, GROUP_ROWS)
-        entries = self.entries.on(q.device)
-        for entry, each, tables in zip(entries, plan.classes, with_lists(plan.classes, lists), strict=True):
+        given = {**call.numbers, **tensors, "queries": _descriptor(q, GROUP_ROWS)}
+        entries = zip(self.entries.on(q.device), self.unsure.on(q.device), strict=True)
+        classes = zip(entries, plan.classes, with_lists(plan.classes, lists), strict=True)
+        for (entry, again), each, tables in classes:
             own = given | {f"draws_{n}": table for n, table in enumerate(tables)}
             own |= {"keys": _descriptor(k, each.key_tile), "values": _descriptor(v, each.key_tile)}
-            places = self._places(each.query_tile, batch, n_queries, q_offset, cu_seqlens, own)
-            launch(entry, places * len(each.table), own)
-        return out, lse
-
-    def _places(
-        self, size: int, batch: int, rows: int, offset: int, cu_seqlens: Tensor | None, given: dict[str, object]
-    ) -> int:
-        """How many query tiles all sequences or documents have; what finds them is then given."""
-        if cu_seqlens is not None:
-            restart = self.plan.documents is Documents.RESTART
-            given["document_tiles"] = table = document_tiles(cu_seqlens, rows, size, restart=restart)
-            return len(table)
-        first = offset // size
-        given["first_tile"], given["tiles"] = first, (offset + rows - 1) // size + 1 - first
-        return batch * ((offset + rows - 1) // size + 1 - first)
+            own["first_tile"], own["tiles"] = call.tiles(each.query_tile)
+            programs = call.places(each.query_tile, own["tiles"], own) * len(each.table)
+            own["unsure"] = unsure = torch.zeros(programs, dtype=torch.int32, device=q.device)
+            launch(entry, programs, own)
+            call.query_tiles(again, tables, {**tensors, "unsure": unsure}, sources)
+        return out.to(q.dtype), lse
 
 
 def _described(tensor: Tensor) -> Tensor:
     """The tensor, or a copy where TMA takes none with such an address or such strides."""
     strides = [of for of, size in zip(tensor.stride()[:3], tensor.shape[:3], strict=True) if size > 1]
-    whole = tensor.stride(3) == 1 and tensor.data_ptr() % _VECTOR_BYTES == 0
+    whole = tensor.stride(3) == 1 and tensor.data_ptr() % VECTOR_BYTES == 0
     sizes = [of * tensor.element_size() for of in strides]
-    if whole and all(size % _VECTOR_BYTES == 0 and 0 < size < _MOST_STRIDE for size in sizes):
+    if whole and all(size % VECTOR_BYTES == 0 and 0 < size < _MOST_STRIDE for size in sizes):
         return tensor
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _descriptor(tensor: Tensor, rows: int) -> TensorDescriptor:
     """Of a dimension of size 1 the stride may be any number."""
-    strides = [of if size > 1 else _VECTOR_BYTES for of, size in zip(tensor.stride(), tensor.shape, strict=True)]
+    strides = [of if size > 1 else VECTOR_BYTES for of, size in zip(tensor.stride(), tensor.shape, strict=True)]
     copied = box(rows, tensor.shape[3])
     return TensorDescriptor(tensor, list(tensor.shape), [*strides[:3], 1], copied, layout_of_box(copied, tensor.dtype))
 

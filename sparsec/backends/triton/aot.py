@@ -19,11 +19,11 @@ from triton.compiler import ASTSource
 
 from sparsec.backends.built import LaunchRecord
 from sparsec.backends.triton.emit_paged import REQUESTS
-from sparsec.backends.triton.kernel import load_module
-from sparsec.backends.triton.launches import FP_FUSION
+from sparsec.backends.triton.launches import FP_FUSION, VECTOR_BYTES
 from sparsec.backends.triton.lookups import ELEMENTS
 from sparsec.backends.triton.machine_code import AheadOfTimeError, amd_code, nvidia_code
 from sparsec.backends.triton.modifiers import modifiers_of
+from sparsec.backends.triton.modules import load_module
 from sparsec.backends.triton.programs import (
     Programs,
     of_caches,
@@ -58,7 +58,7 @@ _LOOKUPS = {
 }
 """Tensors of integers, by their names before `_<n>`."""
 _ELEMENTS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-_TENSOR_CORES = re.compile(r"\b(HGMMA|HMMA|UTCHMMA|UTCQMMA|IMMA|v_s?mfma_\w+)")
+TENSOR_CORES = re.compile(r"\b(HGMMA|HMMA|UTCHMMA|UTCQMMA|IMMA|v_s?mfma_\w+)")
 _MOVERS = ("row_sums", "merge", "store", "append", "list_")
 """Kernels without a product of matrices."""
 _ABSENT = ("grad_lse",)
@@ -66,7 +66,7 @@ _ABSENT = ("grad_lse",)
 _CONSTANTS_NAMED = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 7)
 """Whether launches name every constant among what they know of arguments, or those that are strings alone: with the
 same names Triton's cache takes what is built here for what a launch would build."""
-_TMA = re.compile(r"\b(UTMALDG|UTMASTG)")
+TMA = re.compile(r"\b(UTMALDG|UTMASTG)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +296,7 @@ def _compile(kernel: Any, request: _Request, programs: Programs | None) -> Kerne
     pointers |= dict.fromkeys(("grad_k", "grad_v"), "fp32" if request.wide or request.gathers else element)
     pointers |= dict.fromkeys(("lse", "log_sum", "delta", "sink", "sink_parts", "mass", "bias", "grad_bias"), "fp32")
     pointers |= dict.fromkeys(("keys", "values"), element) | dict.fromkeys(("parts", "part_logs"), "fp32")
-    pointers |= dict.fromkeys(("table", "spans", "document_tiles", "members", "head_splits"), "i32")
+    pointers |= dict.fromkeys(("table", "spans", "document_tiles", "members", "head_splits", "unsure"), "i32")
     pointers |= dict.fromkeys(("visits", "listing", "starts", "listed", "page_table"), "i32")
     pointers |= dict.fromkeys(
         ("lengths", "counts", "places", "mass_groups", "kept_entries", "kept_lists", "wanted"), "i32"
@@ -324,7 +324,7 @@ def _compile(kernel: Any, request: _Request, programs: Programs | None) -> Kerne
             pointee = element if stem in sources else pointers.get(name) or _LOOKUPS[stem]
             signature[name] = f"*{pointee}"
     constants = {
-        "VECTOR": 16 // {"fp32": 4}.get(element, 2),
+        "VECTOR": VECTOR_BYTES // {"fp32": 4}.get(element, 2),
         "TMA": shape.tma,
         "OPERAND": getattr(tl, plan.dtype),
         "PRECISION": "tf32" if request.tf32 and gpu.backend == "cuda" else "ieee",
@@ -367,8 +367,8 @@ def _compile(kernel: Any, request: _Request, programs: Programs | None) -> Kerne
         usage["spills"],
         usage["stack"],
         built.metadata.shared,
-        len(_TENSOR_CORES.findall(listing)),
-        len(_TMA.findall(listing)),
+        len(TENSOR_CORES.findall(listing)),
+        len(TMA.findall(listing)),
         files,
         launch,
     )

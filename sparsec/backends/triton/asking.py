@@ -5,14 +5,14 @@ Invariant: their launches and buffers follow from shapes, never from what the in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from sparsec.backends.triton.launches import KernelEntry, launch
+from sparsec.backends.triton.launches import KernelEntry, Recorded, derived, launch
 from sparsec.ir.bands.band import Asks
 from sparsec.plan.launch import LaunchClass, LaunchPlan
 from sparsec.plan.list_shapes import gather_rows, gather_shape
@@ -34,13 +34,12 @@ class KeyGather:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """`visits` finds tiles; `gather` takes the lists of rows, of heads `together` or one by one; None for none."""
+    """`visits` finds tiles; `gather` takes the lists of rows, of heads together, `apart` one by one; None for none."""
 
     heads: int
     visits: KernelEntry | None
     gather: KernelEntry | None
-    together: Tensor
-    alone: Tensor
+    apart: KernelEntry | None
     of_keys: tuple[KeyGather, ...]
 
     @classmethod
@@ -73,12 +72,16 @@ class Asking:
                 )
                 if found is not None:
                     of_keys.append(KeyGather(found, g, test.width, -(-test.width // most), len(places)))
+
+        def of_rows(places: Sequence[object]) -> KernelEntry | None:
+            taken = {"ROWS": gather_rows(max(count for _, _, count in spans)), "KEYS": keys, "slots_a_row": len(places)}
+            return entry(f"gather_{name}", shape=shape, spans=device_tensor(places, device), **taken)
+
         return cls(
             len(launched.table),
             entry(f"list_{name.replace('key_mass', 'grad_keys')}", WALK=WALKED_TILES),
-            entry(f"gather_{name}", shape=shape, ROWS=gather_rows(max(count for _, _, count in spans)), KEYS=keys),
-            device_tensor(alone if heads_differ else spans, device),
-            device_tensor(alone, device),
+            of_rows(alone if heads_differ else spans),
+            of_rows(alone),
             tuple(of_keys),
         )
 
@@ -86,24 +89,27 @@ class Asking:
     def gathers(self) -> bool:
         return self.gather is not None or bool(self.of_keys)
 
-    def find_visits(self, places: int, tiles: int, given: dict[str, object]) -> None:
+    def find_visits(self, places: int, tiles: int, given: dict[str, object], recorded: Recorded | None) -> None:
         """Has the tiles found that each of the `places` visits, of `tiles` at most, and adds them to what is given."""
         if self.visits is not None:
-            find_visits(self.visits, places * self.heads, tiles, given)
+            find_visits(self.visits, places * self.heads, tiles, given, recorded)
 
-    def take_rows(self, rows: int, kv_heads: int, given: Mapping[str, object]) -> None:
+    def take_rows(self, rows: int, kv_heads: int, given: Mapping[str, object], recorded: Recorded | None) -> None:
         """Takes the lists of `rows` rows, of all sequences together."""
-        if self.gather is None:
+        if self.gather is None or self.apart is None:
             return
         names = [name for name in self.gather.function.arg_names if name.endswith("_heads") and name in given]
         apart = any(int(given[name]) > kv_heads for name in names)  # type: ignore[call-overload]  # a number of heads
-        spans = self.alone if apart else self.together
-        launch(self.gather, rows * len(spans), {**given, "spans": spans, "slots_a_row": len(spans)})
+        entry = self.apart if apart else self.gather
+        launch(entry, rows * int(entry.fixed["slots_a_row"]), given, recorded)  # type: ignore[call-overload]  # a count
 
 
-def find_visits(entry: KernelEntry, programs: int, tiles: int, given: dict[str, object]) -> None:
+def find_visits(
+    entry: KernelEntry, programs: int, tiles: int, given: dict[str, object], recorded: Recorded | None = None
+) -> None:
     """Has the tiles found that each program visits, of `tiles` at most, and adds them to what is given."""
     row = tiles + 2
-    given["visits"] = torch.empty((programs, row), dtype=torch.int32, device=entry.device)
+    make = partial(torch.empty, (programs, row), dtype=torch.int32, device=entry.device)
+    (given["visits"],) = derived(recorded, make)
     given["visits_row"] = row
-    launch(entry, programs, given)
+    launch(entry, programs, given, recorded)

@@ -70,24 +70,7 @@ class TritonBackend:
         return {part: emitters[part]() for part in parts}
 
     def build(self, compilation: Compilation, parts: Sequence[str], progress: Callable[[str], None]) -> Built:
-        from sparsec.backends.triton import aot
-
-        of, target = compilation, compilation.target
-        builders: dict[str, Callable[[str], tuple[KernelArtefact, ...]]] = {
-            "forward": lambda text: aot.compile_ahead(text, of.forward, target),
-            "cached": lambda text: aot.compile_ahead_cached(text, *of.cached, target),
-            KEPT: lambda text: aot.compile_ahead_cached(text, *of.kept, target),
-            "backward": lambda text: aot.compile_ahead_backward(text, of.backward, target),
-        }
-        files: dict[str, bytes] = {}
-        records: list[KernelRecord] = []
-        for part, source in self.sources(of, parts).items():
-            progress(part)
-            files[f"{part}.py"] = source.encode()
-            before = f"{KEPT}." if part == KEPT else ""  # the module's kernels are called as those without lists
-            for artefact in builders[part](source) if part in builders else ():
-                files |= {f"{before}{name}": data for name, data in artefact.files}
-                records.append(_record(artefact, before))
+        files, records = built_parts(compilation, self.sources(compilation, parts), compilation.target, progress)
         files[HEADER] = header(compilation, records).encode()
         return Built(tuple(records), files)
 
@@ -109,6 +92,43 @@ class TritonBackend:
         over_lists = None if kept is None else TritonCached.load(kept, files[f"{KEPT}.py"].decode())
         over_pages = None if paged is None else TritonPaged.load(paged, files[f"{PAGED}.py"].decode())
         return FolderKernels(kernel, trained, over_cache, trained, over_lists, over_pages)
+
+
+def built_parts(
+    of: Compilation, sources: Mapping[str, str], target: str, progress: Callable[[str], None]
+) -> tuple[dict[str, bytes], list[KernelRecord]]:
+    """The files of kernels built from the sources of some parts, and what is known of each."""
+    from sparsec.backends.triton import aot
+
+    builders: dict[str, Callable[[str], tuple[KernelArtefact, ...]]] = {
+        "forward": lambda text: aot.compile_ahead(text, of.forward, target),
+        "cached": lambda text: aot.compile_ahead_cached(text, *of.cached, target),
+        KEPT: lambda text: aot.compile_ahead_cached(text, *of.kept, target),
+        "backward": lambda text: aot.compile_ahead_backward(text, of.backward, target),
+    }
+    files: dict[str, bytes] = {}
+    records: list[KernelRecord] = []
+    for part, source in sources.items():
+        progress(part)
+        built = builders[part](source) if part in builders else ()
+        before = f"{KEPT}." if part == KEPT else ""  # the module's kernels are called as those without lists
+        add_built(files, records, f"{part}.py", source, built, before)
+    return files, records
+
+
+def add_built(
+    files: dict[str, bytes],
+    records: list[KernelRecord],
+    name: str,
+    source: str,
+    built: Sequence[KernelArtefact],
+    before: str = "",
+) -> None:
+    """Adds a source, called `name`, and what was built of it; `before`: what its files' names begin with."""
+    files[name] = source.encode()
+    for artefact in built:
+        files |= {f"{before}{file}": data for file, data in artefact.files}
+        records.append(_record(artefact, before))
 
 
 def _record(artefact: KernelArtefact, before: str) -> KernelRecord:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import ClassVar
 
 import torch
@@ -24,21 +24,21 @@ from sparsec.backends.triton.kernel import (
     LOG2_E,
     check_runs_triton,
     constants,
-    load_module,
     new_like,
     target_of,
     with_lists,
     with_positive_scale,
 )
-from sparsec.backends.triton.launches import Launched, launch
+from sparsec.backends.triton.launches import Recorded, derived, launch
 from sparsec.backends.triton.lookups import input_arguments
-from sparsec.backends.triton.replays import Lasting, Replays, key_of
+from sparsec.backends.triton.modules import load_module
+from sparsec.backends.triton.replays import Lasting, Replays, given_to, key_of
 from sparsec.ir.bands.band import Asks, InputTest
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.launch import CachedLaunch, LaunchClass
 from sparsec.plan.target import DECODE_ROWS, STORE_ROWS
 from sparsec.runtime.devices import PerDevice, captured
-from sparsec.runtime.kv.lists import check_append
+from sparsec.runtime.kv.lists import KeptLists, check_append
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +93,15 @@ class TritonCached:
     ) -> tuple[Tensor, Tensor]:
         few = q.shape[2] <= DECODE_ROWS
         counts, key = self._counts(q, cache, few), None
-        given, held = (q, k, v, counts, *lists, *(() if sink is None else (sink,))), _held(self.replays, cache)
-        plain = not inputs and key_bias is None and cache.kept is None and cache.mass is None
-        if held.layouts is not None and store and plain:
-            key = key_of(given, held.layouts, scale)
+        kept, held = cache.kept, _held(self.replays, cache)
+        if kept is not None and q.numel():
+            _check_room(kept, k, cache)
+        beside = () if kept is None else (kept.keys, kept.values, kept.entries, kept.lists, *kept.new)
+        given, told = given_to((q, k, v, counts, *lists), (sink, key_bias, *beside), inputs)
+        if held.layouts is not None and store and cache.mass is None:
+            of = self.plan.few if few else self.plan.chunks
+            reach = [-(-cache.reach // each.key_tile) for each in of.classes] if inputs else ()
+            key = key_of(given, held.layouts, scale, told, tuple(reach))
             if (found := self.replays.run(key, given, held)) is not None:
                 return as_dtype(found[0], q.dtype), found[1]
         recorded = None if key is None else self.replays.recorder(key, q.device)
@@ -114,15 +119,15 @@ class TritonCached:
         shared |= bias_arguments(key_bias)
         shared["sink"] = None if sink is None else aligned_tensor(sink)
         call = _Call(entries, shared, q, cache, lists, inputs, tells_apart(inputs, key_bias, plan.kv_heads), recorded)
-        _append(entries, shared, k, cache)
-        made, kept = self._decode(call) if few else self._chunk(call)
+        _append(entries, shared, k, cache, recorded)
+        made, lasting = self._decode(call) if few else self._chunk(call)
         if cache.mass is not None:
             self._weigh(call, cache.mass)
         if store:
             _store(entries, shared, k, recorded)
         if recorded is not None and key is not None:
-            results = [(each, False) for each in (out, lse, *made)]
-            self.replays.keep(key, recorded, given, results, held, kept)
+            results = [(each, None) for each in (out, lse, *made)]
+            self.replays.keep(key, recorded, given, results, held, lasting)
         return out.to(q.dtype), lse
 
     def _counts(self, q: Tensor, cache: Cached, few: bool) -> Tensor:
@@ -135,20 +140,21 @@ class TritonCached:
     def _chunk(self, call: _Call) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         plan, given, q = self.plan.chunks, call.given, call.q
         batch, _, rows, _ = q.shape
-        given |= input_arguments(plan, call.inputs)
+        given |= input_arguments(plan, call.inputs, call.recorded)
         kernels = call.entries.chunk[call.apart]
         if any(of.kept is not None for of in kernels):
-            given["tiles_out"] = new_like(q, zero=False, wide=True, columns=plan.value_dim)
-            given["tiles_lse"] = torch.empty_like(given["lse"])  # type: ignore[arg-type]  # a tensor
+            make = partial(new_like, zero=False, wide=True, columns=plan.value_dim)
+            (given["tiles_out"],) = derived(call.recorded, make, q)
+            (given["tiles_lse"],) = derived(call.recorded, torch.empty_like, call.lse)
         for of, launched, tables in zip(kernels, plan.classes, with_lists(plan.classes, call.lists), strict=True):
             tiles = most_tiles(rows, launched.query_tile)
             own = {**given, "tiles": tiles, "stretch": of.stretch, **draw_arguments(tables)}
             before = own if of.kept is None else {**own, "out": own["tiles_out"], "lse": own["tiles_lse"]}
             call.attend_tiles(of, launched, batch * tiles * of.slots, 1, before)
             if of.gather is not None:
-                launch(of.gather, batch * rows * of.packs, before)
+                launch(of.gather, batch * rows * of.packs, before, call.recorded)
             if of.kept is not None:
-                launch(of.kept, batch * of.kept_packs * -(-rows // of.stretch), own)
+                launch(of.kept, batch * of.kept_packs * -(-rows // of.stretch), own, call.recorded)
         return (), ()
 
     def _decode(self, call: _Call) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -168,7 +174,7 @@ class TritonCached:
             part_logs = torch.empty((most, batch, heads, rows), dtype=torch.float32, device=q.device)
             sums = part_logs.new_empty((*part_logs.shape, plan.value_dim))
             made = part_logs, sums
-        given |= {"parts": sums, "part_logs": part_logs, **input_arguments(plan, call.inputs)}
+        given |= {"parts": sums, "part_logs": part_logs, **input_arguments(plan, call.inputs, call.recorded)}
         of_classes = zip(kernels, plan.classes, parts, with_lists(plan.classes, call.lists), strict=True)
         for of, launched, part, tables in of_classes:
             tiles = most_tiles(rows, launched.query_tile)
@@ -176,10 +182,10 @@ class TritonCached:
             call.attend_tiles(of, launched, batch * tiles * of.slots, part.tiles, own)
             if of.gather is not None:
                 own |= {"splits": part.listed, "before": part.tiles}
-                launch(of.gather, batch * rows * of.packs * part.listed, own)
+                launch(of.gather, batch * rows * of.packs * part.listed, own, call.recorded)
             if of.kept is not None:
                 own |= {"splits": part.kept, "before": part.tiles + part.listed}
-                launch(of.kept, batch * of.kept_packs * part.kept, own)
+                launch(of.kept, batch * of.kept_packs * part.kept, own, call.recorded)
         if most:
             by_head = entries.numbers(parts, lambda: _by_head(plan.classes, parts))
             kept = (by_head,)
@@ -205,7 +211,9 @@ class TritonCached:
             return
         k, v = with_rows(k), with_rows(v)
         entries, given = self.entries.on(k.device), _shared(k, k, v, cache.counted(k.shape[2]), cache)
-        _append(entries, given, k, cache)
+        if cache.kept is not None:
+            _check_room(cache.kept, k, cache)
+        _append(entries, given, k, cache, None)
         _store(entries, given, k, None)
 
     def _entries_on(self, device: torch.device) -> Entries:
@@ -222,7 +230,7 @@ class TritonCached:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """What the launches of one call share; `given`: arguments by name. `recorded` gets those of tiles and of sums."""
+    """What the launches of one call share; `given`: arguments by name. `recorded` gets what it does."""
 
     entries: Entries
     given: dict[str, object]
@@ -231,14 +239,20 @@ class _Call:
     lists: Sequence[Tensor]
     inputs: tuple[Lookup, ...]
     apart: bool
-    recorded: list[Launched] | None
+    recorded: Recorded | None
+
+    @property
+    def lse(self) -> Tensor:
+        found = self.given["lse"]
+        assert isinstance(found, Tensor), "each call has one"
+        return found
 
     def attend_tiles(
         self, of: ClassKernels, launched: LaunchClass, programs: int, splits: int, given: dict[str, object]
     ) -> None:
         """The tiles of one class, by `programs` programs for each of so many splits of their keys."""
         if of.visits is not None:
-            find_visits(of.visits, programs, -(-self.cache.reach // launched.key_tile), given)
+            find_visits(of.visits, programs, -(-self.cache.reach // launched.key_tile), given, self.recorded)
         if of.tiles is not None:
             launch(of.tiles, programs * splits, given, self.recorded)
 
@@ -268,25 +282,32 @@ def _listed(tests: tuple[InputTest, ...], inputs: tuple[Lookup, ...]) -> tuple[i
     return tuple(columns.get(test, 0) for test in tests)
 
 
-def _store(entries: Entries, given: Mapping[str, object], k: Tensor, recorded: list[Launched] | None) -> None:
+def _store(entries: Entries, given: Mapping[str, object], k: Tensor, recorded: Recorded | None) -> None:
     batch, groups, rows, _ = k.shape
     tiles = -(-rows // STORE_ROWS)
     launch(entries.store, batch * groups * tiles, {**given, "tiles": tiles}, recorded)
 
 
-def _append(entries: Entries, given: Mapping[str, object], k: Tensor, cache: Cached) -> None:
-    """Adds the marked keys of a call to the lists. Raises CallError where one has too little room for them, unless the
-    call is captured: a replay leaves out what has no room."""
+def _check_room(kept: KeptLists, k: Tensor, cache: Cached) -> None:
+    """Raises CallError where a list has too little room for the marked keys of a call, unless the call is captured: a
+    replay leaves out what has no room."""
+    if not kept.sure and not captured(k.device):
+        check_append(kept, k.shape[2], cache.counted(k.shape[2]))
+
+
+def _append(entries: Entries, given: Mapping[str, object], k: Tensor, cache: Cached, recorded: Recorded | None) -> None:
+    """Adds the marked keys of a call to the lists."""
     kept = cache.kept
     if kept is None:
         return
     assert entries.append is not None, "kernels over lists add to them"
-    batch, groups, new, _ = k.shape
-    if not kept.sure and not captured(k.device):
-        check_append(kept, new, cache.counted(new))
-    said = {f"said_{n}": mark.contiguous().view(torch.uint8) for n, mark in enumerate(kept.new)}
+    said = {f"said_{n}": derived(recorded, _bytes, mark)[0] for n, mark in enumerate(kept.new)}
     sizes = {f"said_{n}_{name}": size for n, mark in enumerate(kept.new) for name, size in _sizes(mark)}
-    launch(entries.append, batch * groups, {**given, **said, **sizes})
+    launch(entries.append, k.shape[0] * k.shape[1], {**given, **said, **sizes}, recorded)
+
+
+def _bytes(mark: Tensor) -> Tensor:
+    return mark.contiguous().view(torch.uint8)
 
 
 def _sizes(mark: Tensor) -> tuple[tuple[str, int], ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from sparsec.backends.base import Lookup
 from sparsec.backends.triton.asking import Asking, KeyGather
-from sparsec.backends.triton.launches import KernelEntry, Launched, launch
+from sparsec.backends.triton.launches import VECTOR_BYTES, KernelEntry, Recorded, derived, launch
 from sparsec.backends.triton.lookups import columns_of_groups, input_arguments, listing_of, within_documents
 from sparsec.backends.triton.modifiers import BIAS_SIZES
 from sparsec.backends.triton.packed import document_tiles
@@ -25,7 +26,6 @@ from sparsec.plan.target import SUM_ROWS, LaunchShape
 from sparsec.runtime.devices import device_tensor
 from sparsec.sema.model import Documents
 
-_VECTOR_BYTES = 16
 _ROW_REACH = 1 << 31
 """Offsets within one tile are 32 bits wide."""
 
@@ -92,10 +92,9 @@ class LaunchCall:
     numbers: Mapping[str, object]
     _document_tiles: dict[int, Tensor] = field(default_factory=dict)
     """By the size of a tile."""
-    _listings: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _listings: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
     """By the test of a list of rows, or of columns of KV groups."""
-    recorded: list[Launched] | None = None
-    """What gets the launches of a call that takes no inputs and no documents."""
+    recorded: Recorded | None = None
 
     @classmethod
     def of(
@@ -107,7 +106,7 @@ class LaunchCall:
         scale_log2: float,
         inputs: tuple[Lookup, ...] = (),
         key_bias: Tensor | None = None,
-        recorded: list[Launched] | None = None,
+        recorded: Recorded | None = None,
     ) -> LaunchCall:
         """`strided`: tensors [B, heads, rows, columns] by the names that their strides have, among them q and k."""
         q, k = strided["q"], strided["k"]
@@ -120,9 +119,14 @@ class LaunchCall:
             "batches": batch,
             "scale_log2": scale_log2,
         }
-        numbers |= strides(strided) | input_arguments(plan, inputs) | bias_arguments(key_bias)
+        numbers |= strides(strided) | input_arguments(plan, inputs, recorded) | bias_arguments(key_bias)
         sizes = batch, n_queries, n_keys, plan.kv_heads, q_offset
         return cls(plan.documents, *sizes, cu_seqlens, numbers, recorded=recorded)
+
+    def tiles(self, size: int) -> tuple[int, int]:
+        """The number of the first query tile of `size` rows, and how many a sequence has."""
+        first = self.q_offset // size
+        return first, (self.q_offset + self.n_queries - 1) // size + 1 - first
 
     def query_tiles(
         self,
@@ -132,13 +136,11 @@ class LaunchCall:
         sources: Mapping[str, Tensor],
     ) -> None:
         """One program a query tile and head; `sources` are read by key tiles."""
-        size, offset = of.query_tile, self.q_offset
-        first = offset // size
-        tiles = (offset + self.n_queries - 1) // size + 1 - first
+        first, tiles = self.tiles(of.query_tile)
         given = {**self.numbers, **tensors, "first_tile": first, "tiles": tiles}
-        self._run(of, self._places(size, tiles, given), lists, given, sources, of.key_tile, self.n_keys)
+        self._run(of, self.places(of.query_tile, tiles, given), lists, given, sources, of.key_tile, self.n_keys)
         if of.asking.gather is not None:
-            of.asking.take_rows(self._places(1, self.n_queries, given), self.kv_heads, given)
+            of.asking.take_rows(self.places(1, self.n_queries, given), self.kv_heads, given, self.recorded)
 
     def key_tiles(
         self,
@@ -150,7 +152,7 @@ class LaunchCall:
         """One program a key tile and KV group, or head; `sources` are read by query tiles."""
         size = of.key_tile
         given = {**self.numbers, **tensors}
-        places = self._places(size, -(-self.n_keys // size), given)
+        places = self.places(size, -(-self.n_keys // size), given)
         self._run(of, places, lists, given, sources, of.query_tile, self.n_queries + of.query_tile)
         for gather in of.asking.of_keys:
             self._list_keys(gather, given)
@@ -170,11 +172,12 @@ class LaunchCall:
         assert isinstance(counts, Tensor) and isinstance(listed, Tensor), "a list of columns"
         if of.of_groups:
             if test not in self._listings:
-                self._listings[test] = columns_of_groups(counts, listed, self.kv_heads)
+                make = partial(columns_of_groups, groups=self.kv_heads)
+                self._listings[test] = derived(self.recorded, make, counts, listed)
             counts, listed = self._listings[test]
         own = {**given, "counts": counts, "listed": listed, "list_columns": counts.shape[2]}
         own |= {"list_batches": counts.shape[0], "list_heads": counts.shape[1], "list_width": listed.shape[2]}
-        own["sequences"] = sequences = self._places(self.n_queries, 1, own)
+        own["sequences"] = sequences = self.places(self.n_queries, 1, own)
         parts = -(-listed.shape[2] // of.key_tile)
         self._run(of, sequences * parts, lists, own, sources, of.query_tile, self.n_queries + of.query_tile)
 
@@ -182,24 +185,25 @@ class LaunchCall:
         """One program some keys of an entry and KV group."""
         entries, count = given[f"entries_{of.test}"], -(-self.n_keys // of.width)
         assert isinstance(entries, Tensor), "a list of rows"
-        places = self._places(of.width, count, given)
+        places = self.places(of.width, count, given)
         if of.test not in self._listings:
             if "document_tiles" in given:
                 assert self.cu_seqlens is not None, "there are documents"
                 restart, count = self.documents is Documents.RESTART, places
-                entries = within_documents(entries, of.width, self.cu_seqlens, restart=restart)
-            self._listings[of.test] = listing_of(entries, count)
+                make = partial(within_documents, width=of.width, restart=restart)
+                (entries,) = derived(self.recorded, make, entries, self.cu_seqlens)
+            self._listings[of.test] = derived(self.recorded, partial(listing_of, count=count), entries)
         listing, starts = self._listings[of.test]
         own = {"listing": listing, "starts": starts, "places": starts.shape[2] - 1, "slots_a_tile": of.spans}
-        launch(of.entry, places * of.parts * of.spans, {**given, **own})
+        launch(of.entry, places * of.parts * of.spans, {**given, **own}, self.recorded)
 
-    def _places(self, size: int, tiles: int, given: dict[str, object]) -> int:
-        """The tiles of all sequences, or of all documents, which are then given."""
+    def places(self, size: int, tiles: int, given: dict[str, object]) -> int:
+        """The tiles of all sequences, so many each, or of all documents, which are then given."""
         if self.cu_seqlens is None or self.documents is Documents.NONE:
             return self.batch * tiles
         if size not in self._document_tiles:
-            restart = self.documents is Documents.RESTART
-            self._document_tiles[size] = document_tiles(self.cu_seqlens, self.n_queries, size, restart=restart)
+            restart, on = self.documents is Documents.RESTART, (self.cu_seqlens, self.n_queries, size)
+            self._document_tiles[size] = document_tiles(*on, restart=restart, recorded=self.recorded)
         given["document_tiles"] = table = self._document_tiles[size]
         return len(table)
 
@@ -216,7 +220,7 @@ class LaunchCall:
         """`columns`: what the tiles that a program visits lie in, of `rows` each."""
         for n, table in enumerate(lists):
             given[f"draws_{n}"] = table
-        of.asking.find_visits(places, -(-columns // rows), given)
+        of.asking.find_visits(places, -(-columns // rows), given, self.recorded)
         if of.entry is None:
             return
         tma = of.entry.shape.tma and given["VECTOR"] != 1 and all(_fits_descriptor(t) for t in sources.values())
@@ -245,7 +249,7 @@ def row_sums(
     lse: Tensor,
     grad_lse: Tensor | None,
     sink: Tensor | None,
-    recorded: list[Launched] | None,
+    recorded: Recorded | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Of each row the log-sum-exp to base 2 and sum(g * out) - grad_lse, float32 [B, H, Nq]; the parts of dsink
     [B, H, tiles]."""
@@ -273,7 +277,7 @@ def as_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def aligned_tensor(tensor: Tensor) -> Tensor:
     """The tensor, or a copy where its address would have Triton compile a kernel once more: for small ones."""
-    return tensor.clone() if tensor.data_ptr() % _VECTOR_BYTES else tensor
+    return tensor.clone() if tensor.data_ptr() % VECTOR_BYTES else tensor
 
 
 def strides(tensors: Mapping[str, Tensor], *beside: Tensor) -> dict[str, object]:
@@ -291,9 +295,9 @@ def strides(tensors: Mapping[str, Tensor], *beside: Tensor) -> dict[str, object]
 
 
 def _vector(*tensors: Tensor) -> int:
-    vector = _VECTOR_BYTES // tensors[0].element_size()
+    vector = VECTOR_BYTES // tensors[0].element_size()
     for tensor in tensors:
-        if tensor.data_ptr() % _VECTOR_BYTES or any(stride % vector for stride in tensor.stride()[:-1]):
+        if tensor.data_ptr() % VECTOR_BYTES or any(stride % vector for stride in tensor.stride()[:-1]):
             return 1
     return vector
 

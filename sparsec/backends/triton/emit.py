@@ -38,9 +38,13 @@ _TEMPLATE_NAMES = ("i0", "i1", "j0", "j1", "q0")
 _ORIGIN = re.compile(r"[A-Za-z0-9_ ,.:=|&~()\[\]%*/+<>-]*")
 
 
-def emit_triton(plan: KernelPlan) -> str:
-    """The source of the module whose kernels `forward_0`, `forward_1`, ... serve the classes of `plan`, in order."""
-    return with_functions(render("templates/triton/forward.py.jinja", triton_view(plan)))
+def emit_triton(plan: KernelPlan, *, unsure: bool = False) -> str:
+    """The source of the module whose kernels `forward_0`, `forward_1`, ... serve the classes of `plan`, in order.
+
+    `unsure`: they compute only what other kernels with the same programs were not sure of.
+    """
+    view = replace(triton_view(plan), unsure=unsure)
+    return with_functions(render("templates/triton/forward.py.jinja", view))
 
 
 def emit_triton_backward(plan: BackwardPlan) -> str:
@@ -269,8 +273,7 @@ def loop_view(
     inside = TRUE if side.zeros and program.live != TRUE else side.inside
     test = live_lines(program.live, inside, side.column, width, names, side.first)
     also = ("live = live & kept",) if keeps else ()
-    of_pairs = assignment("live", both(program.live, side.inside), {**names, "i": "i", "j": "j"})
-    return LoopView(tuple(views), end, True, skips, lookups, (*test, *also), (*of_pairs, *also))
+    return LoopView(tuple(views), end, True, skips, lookups, (*test, *also))
 
 
 def _found(kind: str, n: int, segment: Segment, first: str) -> tuple[SegmentView, str]:

@@ -101,7 +101,7 @@ def _loop(
     if gather.live != TRUE:
         test = (*assignment("allowed", gather.live, {**names, "i": "i", "j": "j"}), f"live = allowed & {known}")
     segment = SegmentView(gather.origin, tuple(counts), "0", tile)
-    return LoopView((segment,), past, True, False, tuple(lookups), test, (), first, program.key_tile)
+    return LoopView((segment,), past, True, False, tuple(lookups), test, first, program.key_tile)
 
 
 def tile_inputs(program: TileProgram, tests: tuple[InputTest, ...], at: KernelFrame, heads: int) -> InputsView:

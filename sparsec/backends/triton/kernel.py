@@ -5,16 +5,12 @@ Invariant: a new length, batch size or offset compiles nothing; two runs on the 
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.machinery import SourceFileLoader
-from types import CodeType, ModuleType
 
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
@@ -33,47 +29,23 @@ from sparsec.backends.triton.call import (
     with_rows,
 )
 from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
-from sparsec.backends.triton.launches import FP_FUSION, KernelEntry
+from sparsec.backends.triton.launches import KernelEntry
 from sparsec.backends.triton.modifiers import modifiers_of
-from sparsec.backends.triton.replays import Replays, key_of
+from sparsec.backends.triton.modules import load_module
+from sparsec.backends.triton.replays import Fill, Replays, given_to, key_of
 from sparsec.diagnostics.model import CallError, InternalError
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.launch import BackwardLaunch, LaunchClass, LaunchPlan
 from sparsec.plan.target import PLAIN, LaunchShape, family
-from sparsec.runtime.build.cache import build_key, lookup, publish
 from sparsec.runtime.devices import PerDevice, device_tensor
 from sparsec.runtime.draws import DrawTables
 
 LOG2_E = math.log2(math.e)
-_MODULE_FILE = "kernels.py"
 
 
 def interpreted() -> bool:
     """Whether this process runs Triton's kernels in the interpreter (TRITON_INTERPRET=1 when it was imported)."""
     return bool(triton.knobs.runtime.interpret)
-
-
-class _TextLoader(SourceFileLoader):
-    """Leaves no byte code beside the source: the cache's folders hold what was published, and nothing else is run."""
-
-    def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self.get_data(self.path), self.path)
-
-
-def load_module(source: str) -> ModuleType:
-    """Imports generated source from the build cache, once a process and text."""
-    key = build_key("triton", triton.__version__, str(FP_FUSION), source)
-    name = f"sparsec_triton_{key}"
-    if name in sys.modules:
-        return sys.modules[name]
-    folder = lookup(key) or publish(key, {_MODULE_FILE: source.encode()})
-    path = folder / _MODULE_FILE
-    spec = importlib.util.spec_from_file_location(name, path, loader=_TextLoader(name, str(path)))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.modules[name] = module
-    return module
 
 
 def target_of(device: torch.device) -> str:
@@ -211,12 +183,11 @@ class TritonKernel:
 
         Raises CallError for tensors on the CPU outside the interpreter.
         """
-        given, key = (q, k, v, *lists, *(() if sink is None else (sink,))), None
-        if cu_seqlens is None and not inputs and key_bias is None:
-            key = key_of(given, q_offset, scale)
-            if (found := self.replays.run(key, given)) is not None:
-                return as_dtype(found[0], q.dtype), found[1]
-        recorded = None if key is None else self.replays.recorder(key, q.device)
+        given, told = given_to((q, k, v, *lists), (sink, cu_seqlens, key_bias), inputs)
+        key = key_of(given, q_offset, scale, told)
+        if (made := self.replays.run(key, given)) is not None:
+            return as_dtype(made[0], q.dtype), made[1]
+        recorded = self.replays.recorder(key, q.device)
         scale, packed = self.plan.scale(scale), cu_seqlens is not None
         entries = self.entries.on(q.device)
         # What tiles give and what lists give meet in it, so it is rounded once, at the end.
@@ -234,8 +205,9 @@ class TritonKernel:
         tensors = {**strided, "lse": lse, "sink": None if sink is None else aligned_tensor(sink)}
         for entry, tables in zip(entries, with_lists(self.plan.classes, lists), strict=True):
             call.query_tiles(entry, tables, tensors, {"keys": k, "values": v})
-        if recorded is not None and key is not None:
-            self.replays.keep(key, recorded, given, ((out, packed), (lse, False)))
+        if recorded is not None:
+            fills = (0.0, -math.inf) if packed else (None, None)
+            self.replays.keep(key, recorded, given, tuple(zip((out, lse), fills, strict=True)))
         return out.to(q.dtype), lse
 
     def build(self) -> None:
@@ -263,13 +235,13 @@ class TritonKernel:
         """See `backends.base.BackwardKernel`; raises as `forward` does."""
         made = self._gradients()
         of_keys = made.draws.tables(q.shape[2], q_offset, q.device)
-        g, key = with_rows(grad_out), None
-        given = (q, k, v, g, out, lse, *lists, *of_keys, *(each for each in (grad_lse, sink) if each is not None))
-        if cu_seqlens is None and not inputs and key_bias is None:
-            key = key_of(given, q_offset, scale, grad_lse is None)
-            if (found := made.replays.run(key, given)) is not None:
-                return _gradients_of(found, q, k, v, None)
-        recorded = None if key is None else made.replays.recorder(key, q.device)
+        g = with_rows(grad_out)
+        beside = grad_lse, sink, cu_seqlens, key_bias
+        given, told = given_to((q, k, v, g, out, lse, *lists, *of_keys), beside, inputs)
+        key = key_of(given, q_offset, scale, told, of_bias)
+        if (found := made.replays.run(key, given)) is not None:
+            return _gradients_of(found, q, k, v, of_bias)
+        recorded = made.replays.recorder(key, q.device)
         plan, packed, entries = made.plan, cu_seqlens is not None, made.entries.on(q.device)
         gathers = any(entry.gathers for entry in entries.queries)
         adds = plan.adds_up or any(entry.gathers for entry in entries.keys)
@@ -292,11 +264,15 @@ class TritonKernel:
             call.query_tiles(entry, tables, tensors, {"keys": k, "values": v})
         for entry, tables in zip(entries.keys, with_lists(plan.transposed, of_keys), strict=True):
             call.key_tiles(entry, tables, tensors, {"queries": q, "gradients": g})
-        results = [dq, dk, dv, *(each for each in sums if each is not None)]
-        if recorded is not None and key is not None:
-            zeros = (gathers, adds, adds, False, False, False)
-            made.replays.keep(key, recorded, given, tuple(zip(results, zeros, strict=False)))
-        return _gradients_of(results, *leaves, dbias)
+        zeros = packed or gathers, packed or adds, packed or adds
+        filled: list[tuple[Tensor, Fill]] = [
+            (t, 0.0 if zero else None) for t, zero in zip((dq, dk, dv), zeros, strict=True)
+        ]
+        filled += [] if dbias is None else [(dbias, 0.0)]
+        filled += [(each, None) for each in sums if each is not None]
+        if recorded is not None:
+            made.replays.keep(key, recorded, given, filled)
+        return _gradients_of([each for each, _ in filled], *leaves, of_bias)
 
     def mass(
         self,
@@ -336,11 +312,13 @@ class TritonKernel:
 
 
 def _gradients_of(
-    made: Sequence[Tensor], q: Tensor, k: Tensor, v: Tensor, dbias: Tensor | None
+    made: Sequence[Tensor], q: Tensor, k: Tensor, v: Tensor, of_bias: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    """What `backward` returns, of dq, dk, dv, the sums of rows and, with a sink, the parts of its gradient."""
-    dq, dk, dv, _, _, *parts = made
-    dsink = parts[0].sum((0, 2)) if parts else None
+    """What `backward` returns, of dq, dk, dv, dbias if it is asked for, the sums of rows and, with a sink, the parts of
+    its gradient."""
+    dq, dk, dv, *rest = made
+    dbias = rest.pop(0) if of_bias else None
+    dsink = rest[2].sum((0, 2)) if rest[2:] else None
     return as_dtype(dq, q.dtype), as_dtype(dk, k.dtype), as_dtype(dv, v.dtype), dsink, dbias
 
 

@@ -11,12 +11,15 @@ from typing import Any
 
 import torch
 import triton
+from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.target import LaunchShape
 from sparsec.runtime.devices import current
 
+VECTOR_BYTES = 16
+"""Addresses and strides that are multiples of it are what kernels are compiled for, and what TMA takes."""
 FP_FUSION = True
 """Multiply and add become one instruction; passed to every compile, so that Triton's default does not matter."""
 
@@ -46,9 +49,33 @@ class Launched:
     by_address: bool
 
 
-def launch(
-    entry: KernelEntry, programs: int, given: Mapping[str, object], recorded: list[Launched] | None = None
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """Tensors that were made of others between two launches, and what makes them again."""
+
+    make: Callable[..., Made]
+    tensors: tuple[Tensor, ...]
+    results: tuple[Tensor, ...]
+
+
+Made = Tensor | tuple[Tensor, ...]
+Recorded = list[Launched | Derived]
+"""What a call did, in order."""
+
+
+def derived(recorded: Recorded | None, make: Callable[..., Made], *tensors: Tensor) -> tuple[Tensor, ...]:
+    """What `make` makes of the tensors, of their layouts alone but for what they hold; `recorded` gets it."""
+    results = as_tuple(make(*tensors))
+    if recorded is not None:
+        recorded.append(Derived(make, tensors, results))
+    return results
+
+
+def as_tuple(made: Made) -> tuple[Tensor, ...]:
+    return made if isinstance(made, tuple) else (made,)
+
+
+def launch(entry: KernelEntry, programs: int, given: Mapping[str, object], recorded: Recorded | None = None) -> None:
     """Runs `programs` programs on the entry's device, with those arguments that the kernel names; `recorded` gets it.
 
     Raises CallError where the device has too little room for the tiles that the kernel was planned with.

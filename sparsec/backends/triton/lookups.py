@@ -5,6 +5,7 @@ Invariant: all of it is made on the device, and nothing is read back.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import assert_never
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from sparsec.backends.base import Lookup
 from sparsec.backends.entries import int32_of
 from sparsec.backends.triton.emit_inputs import BITS, NUMBERS
+from sparsec.backends.triton.launches import Recorded, derived
 from sparsec.backends.triton.packed import document_grid
 from sparsec.diagnostics.model import InternalError
 from sparsec.ir.bands.band import Asks
@@ -25,15 +27,18 @@ ELEMENTS |= dict.fromkeys(("length", *BITS), torch.int32)
 """By what a tensor is called, before `_<g>`."""
 
 
-def input_arguments(plan: LaunchPlan, lookups: tuple[Lookup, ...]) -> dict[str, object]:
-    """The arguments of the tests of a plan, whatever the order of the lookups."""
+def input_arguments(
+    plan: LaunchPlan, lookups: tuple[Lookup, ...], recorded: Recorded | None = None
+) -> dict[str, object]:
+    """The arguments of the tests of a plan, whatever the order of the lookups; `recorded`: see `derived`."""
     given: dict[str, object] = {}
     for g, test in enumerate(plan.inputs):
         if test not in plan.of_inputs:
             continue
         (lookup,) = (each for each in lookups if each.test == test)
         given |= {**_numbers(f"input_{g}", lookup.data), f"input_{g}_first": lookup.first}
-        given |= {f"{name}_{g}": tensor for name, tensor in _tensors(lookup, of_pairs=test in plan.looked_up).items()}
+        tensors = _tensors(lookup, recorded, of_pairs=test in plan.looked_up)
+        given |= {f"{name}_{g}": tensor for name, tensor in tensors.items()}
         if lookup.ordered is not None:
             given[f"input_{g}_listed"] = lookup.ordered.shape[-1]
         if lookup.keys is not None:
@@ -41,30 +46,40 @@ def input_arguments(plan: LaunchPlan, lookups: tuple[Lookup, ...]) -> dict[str, 
     return given
 
 
-def _tensors(lookup: Lookup, *, of_pairs: bool) -> dict[str, Tensor | None]:
+def _tensors(lookup: Lookup, recorded: Recorded | None, *, of_pairs: bool) -> dict[str, Tensor | None]:
     """By what they are called, before `_<g>`."""
     data = lookup.data
+
+    def bits(make: Callable[[Tensor], Tensor]) -> Tensor:
+        (found,) = derived(recorded, lambda data: _bits(make(data)), data)
+        return found
+
     match lookup.test.asks:
         case Asks.MARKED | Asks.COLUMN | Asks.SLASH | Asks.SLASH_TILE:
             columns = {} if lookup.ordered is None else {"columns": lookup.ordered}
             if not of_pairs:
                 return {"marks": data, **columns}
-            after = torch.nn.functional.pad(data[..., 1:], (0, 1))  # as long as the counts: the last number is none
-            return {"marks": data, "picked": _bits(after > data), **columns}
+            return {"marks": data, "picked": bits(_picked), **columns}
         case Asks.ROW:
-            return {"entries": int32_of(data), "ordered": lookup.ordered}
+            (entries,) = derived(recorded, int32_of, data)
+            return {"entries": entries, "ordered": lookup.ordered}
         case Asks.CELL:
             return {"cells": data}
         case Asks.LABEL:
             return {"labels": data, "key_labels": lookup.keys}
         case Asks.ANCESTOR:
-            return {"ancestors": _bits(data), "descendants": _bits(data.transpose(-1, -2))}
+            return {"ancestors": bits(lambda data: data), "descendants": bits(lambda data: data.mT)}
         case Asks.KEY_BELOW | Asks.QUERY_BELOW | Asks.NEAR:
             return {"length": data}
         case Asks.KEPT | Asks.KEPT_MARK:
             raise InternalError("no tensor of a call says what lists of kept keys do")
         case _:
             assert_never(lookup.test.asks)
+
+
+def _picked(counts: Tensor) -> Tensor:
+    """As long as the counts: the last number is none."""
+    return torch.nn.functional.pad(counts[..., 1:], (0, 1)) > counts
 
 
 def _bits(flags: Tensor) -> Tensor:
@@ -106,7 +121,7 @@ def listing_of(entries: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return (place // max(columns, 1)).to(torch.int32).contiguous(), starts
 
 
-def within_documents(entries: Tensor, width: int, cu_seqlens: Tensor, *, restart: bool) -> Tensor:
+def within_documents(entries: Tensor, cu_seqlens: Tensor, *, width: int, restart: bool) -> Tensor:
     """The entries as numbers of tiles of `document_tiles(cu_seqlens, Nq, width)`, -1 for those of other documents."""
     first, count, stop = document_grid(cu_seqlens, width, restart=restart)
     rows = torch.arange(entries.shape[2], device=entries.device)

@@ -25,7 +25,6 @@ from sparsec.backends.triton.kernel import (
     LOG2_E,
     check_runs_triton,
     constants,
-    load_module,
     new_like,
     target_of,
     with_lists,
@@ -33,6 +32,7 @@ from sparsec.backends.triton.kernel import (
 )
 from sparsec.backends.triton.launches import KernelEntry, launch
 from sparsec.backends.triton.lookups import input_arguments
+from sparsec.backends.triton.modules import load_module
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.plan.heads import PackTable
 from sparsec.plan.kv.cached import CachedPlan

@@ -59,6 +59,7 @@ _DESCRIBED = {
     "part_logs": "float [splits, batch, heads, nq]; not written for one split",
     "head_splits": "int32 [heads]: the splits of each head",
     "document_tiles": "int32 [.., 3]: of each tile its number, and its document's first row and one past its last",
+    "unsure": "int32 [programs], zeros before: 1 where the kernel of the same number in again.py is to compute again",
     "visits": "int32 [programs of the kernel, visits_row]: tiles that the list_ kernel has found",
     "listing": "int32: the rows that list entry 0, those that list entry 1, ...",
     "starts": "int32: where in the listing each entry's rows start",
@@ -88,7 +89,7 @@ def launch_of(
             continue
         if kind.startswith("tensordesc"):
             each = found.pop(0)
-            source = SOURCES[argument.rpartition("_")[0]]
+            source = SOURCES[argument.rpartition("_")[0] or argument]
             box = tuple(each["block_size"])
             descriptors.append(
                 LaunchDescriptor(argument, source, box, each["swizzle"], _host_element(each["elem_type"]))

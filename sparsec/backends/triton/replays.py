@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,19 +18,41 @@ from triton.runtime import driver
 from triton.runtime.errors import OutOfResources
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from sparsec.backends.triton.launches import Again, Launched, hooked, lack_of_room
+from sparsec.backends.base import Lookup
+from sparsec.backends.triton.launches import (
+    VECTOR_BYTES,
+    Again,
+    Derived,
+    Launched,
+    Made,
+    Recorded,
+    as_tuple,
+    hooked,
+    lack_of_room,
+)
 from sparsec.runtime.devices import captured, current
 
-VECTOR_BYTES = 16
 _MOST = 256
 """Keys of one kernel whose records are kept."""
 
 Key = tuple[Hashable, ...]
+Fill = float | None
+"""Of a new tensor; None: whatever is there."""
 
 
 def key_of(given: Sequence[Tensor], *numbers: Hashable) -> Key:
     """What the launches of a call follow from, but for addresses: its tensors' layouts, and the numbers."""
     return (*numbers, *[(t.shape, t.stride(), t.dtype, t.device) for t in given])
+
+
+def given_to(
+    tensors: tuple[Tensor, ...], beside: tuple[Tensor | None, ...], inputs: tuple[Lookup, ...]
+) -> tuple[tuple[Tensor, ...], tuple[int | bool, ...]]:
+    """All tensors of a call, and what tells which of those `beside` and of the lookups are there."""
+    for lookup in inputs:
+        beside += lookup.data, lookup.keys, lookup.ordered
+    told = *(each is None for each in beside), *(lookup.first for lookup in inputs)
+    return (*tensors, *(each for each in beside if each is not None)), told
 
 
 class Lasting(NamedTuple):
@@ -45,6 +67,13 @@ class Lasting(NamedTuple):
 _NOTHING = Lasting((), (), ())
 
 
+class _Derivation(NamedTuple):
+    """Tensors that are made of those of these numbers, and get the next ones."""
+
+    make: Callable[..., Made]
+    numbers: tuple[int, ...]
+
+
 class _Step(NamedTuple):
     """A launch: `places` says which argument is which tensor, `descriptors` also what describes it."""
 
@@ -56,10 +85,10 @@ class _Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The launches of one call, on the tensors given to it, those held and those that it makes, numbered so."""
+    """What one call does, on the tensors given to it, those held and those that it makes, numbered so."""
 
     device: torch.device
-    steps: tuple[_Step, ...]
+    steps: tuple[_Step | _Derivation, ...]
     made: tuple[Callable[[], Tensor], ...]
     by_address: bool
     """Whether kernels are given addresses, or tensors, as the interpreter wants them."""
@@ -67,14 +96,14 @@ class Replay:
     @classmethod
     def of(
         cls,
-        launched: Sequence[Launched],
+        recorded: Recorded,
         given: Sequence[Tensor],
-        made: Sequence[tuple[Tensor, bool]],
+        made: Sequence[tuple[Tensor, Fill]],
         held: Lasting,
         kept: Sequence[Tensor],
     ) -> Replay:
-        """`made`: with each whether it starts as zeros. `kept`: tensors that are the same in each call, and live as
-        long as the kernel, as do those that no call changes.
+        """`made`: with each what it starts full of. `kept`: tensors that are the same in each call, and live as long as
+        the kernel, as do those that no call changes.
 
         Raises LookupError where a launch has a tensor that the next call would not have, or where one is given twice.
         """
@@ -82,10 +111,16 @@ class Replay:
         numbers = {id(tensor): n for n, tensor in enumerate(tensors)}
         if len(numbers) < len(tensors):
             raise LookupError
-        lasting = set(map(id, kept))
-        by_address = all(each.by_address for each in launched)
-        steps = []
-        for each in launched:
+        known, lasting = len(tensors), set(map(id, kept))
+        by_address = all(each.by_address for each in recorded if isinstance(each, Launched))
+        steps: list[_Step | _Derivation] = []
+        for each in recorded:
+            if isinstance(each, Derived):
+                steps.append(_Derivation(each.make, tuple(numbers[id(tensor)] for tensor in each.tensors)))
+                for n, tensor in enumerate(each.results, start=known):
+                    numbers.setdefault(id(tensor), n)
+                known += len(each.results)
+                continue
             arguments, places, descriptors = list(each.arguments), [], []
             for place, argument in enumerate(each.arguments):
                 if isinstance(argument, TensorDescriptor):
@@ -110,13 +145,20 @@ class Replay:
                 return None
         made = [make() for make in self.made]
         tensors = [*given, *held.tensors, *made]
-        values: Sequence[object] = tensors
+        values: list[Any] = tensors
         if self.by_address:
             values = [*addresses, *held.addresses, *[tensor.data_ptr() for tensor in made]]
         try:
             with current(self.device):
                 stream, told = (_stream(), hooked()) if self.by_address else (None, False)
-                for again, fixed, places, descriptors in self.steps:
+                for step in self.steps:
+                    if isinstance(step, _Derivation):
+                        found = as_tuple(step.make(*[tensors[n] for n in step.numbers]))
+                        tensors += found
+                        if self.by_address:
+                            values += [tensor.data_ptr() for tensor in found]
+                        continue
+                    again, fixed, places, descriptors = step
                     arguments = fixed.copy()
                     for place, n in places:
                         arguments[place] = values[n]
@@ -128,9 +170,12 @@ class Replay:
         return made
 
 
-def _maker(tensor: Tensor, zero: bool) -> Callable[[], Tensor]:
+def _maker(tensor: Tensor, fill: Fill) -> Callable[[], Tensor]:
     """Makes contiguous tensors of its shape and type, on its device."""
-    return partial(torch.zeros if zero else torch.empty, *tensor.shape, dtype=tensor.dtype, device=tensor.device)
+    of = {"dtype": tensor.dtype, "device": tensor.device}
+    if fill is None or fill == 0.0:
+        return partial(torch.empty if fill is None else torch.zeros, tuple(tensor.shape), **of)
+    return partial(torch.full, tuple(tensor.shape), fill, **of)
 
 
 def _stream() -> int:
@@ -159,8 +204,8 @@ class Replays:
         found = self._found.get(key)
         return None if found is None else found.run(given, held)
 
-    def recorder(self, key: Key, device: torch.device) -> list[Launched] | None:
-        """Where to put the launches of a call that was not replayed, if they are wanted. Those that a CUDA graph
+    def recorder(self, key: Key, device: torch.device) -> Recorded | None:
+        """Where to put what is done by a call that was not replayed, if they are wanted. Those that a CUDA graph
         captures are not: what is made there does not last."""
         if captured(device):
             return None
@@ -174,15 +219,15 @@ class Replays:
     def keep(
         self,
         key: Key,
-        launched: Sequence[Launched],
+        recorded: Recorded,
         given: Sequence[Tensor],
-        made: Sequence[tuple[Tensor, bool]],
+        made: Sequence[tuple[Tensor, Fill]],
         held: Lasting = _NOTHING,
         kept: Sequence[Tensor] = (),
     ) -> None:
         """As of `Replay.of`; a call that cannot be replayed is left out."""
         with suppress(LookupError):
-            self._found[key] = Replay.of(launched, given, made, held, kept)
+            self._found[key] = Replay.of(recorded, given, made, held, kept)
 
     def held(self, tensors: tuple[Tensor, ...]) -> Lasting:
         """What calls that have these in common give beside them."""

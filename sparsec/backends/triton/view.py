@@ -38,8 +38,6 @@ class LoopView:
     """Lines that set `listed_<n>` for the tile at hand."""
     test_lines: tuple[str, ...]
     """Lines that set `live`; none in the loop of full tiles."""
-    pair_lines: tuple[str, ...] = ()
-    """The same by `i` and `j` alone, for steps of several tiles."""
     first: str = "0"
     gathered: int = 0
     stages: int | None = None
@@ -241,3 +239,5 @@ class ModuleView:
     """Those of values, and of outputs and their gradients."""
     kernels: tuple[KernelView, ...]
     key_kernels: tuple[KernelView, ...]
+    unsure: bool = False
+    """Whether only those programs compute that others, in whose place they come, were not sure of."""

@@ -15,7 +15,7 @@ from sparsec.backends.base import Kernels, Unavailable
 from sparsec.backends.torch.backend import TorchBackend
 from sparsec.diagnostics.model import CallError, InternalError, SparsecError
 from sparsec.pipeline import Compilation
-from sparsec.plan.target import CPU_TARGETS, GPU_TARGETS
+from sparsec.plan.target import CPU_TARGETS, GLUON, GPU_TARGETS
 from sparsec.runtime import compile as compiling
 from sparsec.runtime.devices import check_device
 from sparsec.testing.verify import check_runs
@@ -111,7 +111,7 @@ def test_unknown_names() -> None:
 
 
 def test_each_target_belongs_to_the_backend_that_builds_it() -> None:
-    for name, targets in (("cpu", CPU_TARGETS), ("triton", GPU_TARGETS)):
+    for name, targets in (("cpu", CPU_TARGETS), ("triton", GPU_TARGETS), ("gluon", (GLUON,))):
         assert {registry.backend_name(target) for target in targets} == {name}
         assert registry.builder(targets[0]).packages[0] == "torch"
     assert {device: registry.best(device) for device in ("cpu", "cuda", "mps")} == {

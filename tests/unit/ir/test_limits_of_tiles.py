@@ -9,7 +9,7 @@ from test_project import SHAPES, TERMS, TILE, pattern
 from sparsec.ir.expr import simplify as x
 from sparsec.ir.expr.evaluate import evaluate, holds
 from sparsec.ir.expr.fold import names_in
-from sparsec.ir.expr.nodes import TRUE, Add, Bool, Int, Less, Listed, Mod, Not, Or, Var
+from sparsec.ir.expr.nodes import TRUE, Add, Bool, FloorDiv, Int, Less, Listed, Mod, Not, Or, Var
 from sparsec.ir.tiles.limits import FIRST, RowLimits, limits_of
 from sparsec.ir.tiles.program import TileProgram
 from sparsec.pipeline import Lowered
@@ -99,3 +99,7 @@ def test_what_is_moved_out_of_a_tile() -> None:
     odd = x.less(Mod(J, Int(3), True), Int(1))
     assert moved(odd) == RowLimits(None, None, odd)
     assert moved(Or(odd, TRUE)) == RowLimits(None, None, TRUE)
+    half = x.less(FloorDiv(J, Int(TILE * 3 // 2), True), Int(2))
+    assert moved(half) == RowLimits(None, None, half)
+    neither = moved(Not(Or(CAUSAL, x.less(J, Int(5)))))
+    assert neither == RowLimits(x.maximum(Add(ROW, Int(1)), Int(5)), None, TRUE)

@@ -326,7 +326,7 @@ def test_a_poisoned_library_is_built_again(root: Path, monkeypatch: pytest.Monke
 
 
 def test_poisoned_triton_text_is_written_again(root: Path) -> None:
-    triton = pytest.importorskip("sparsec.backends.triton.kernel")
+    triton = pytest.importorskip("sparsec.backends.triton.modules")
     module = triton.load_module("ANSWER = 42\n")
     text = Path(module.__file__)
     text.write_text("ANSWER = 43\n")

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from typing import Any
+from pathlib import Path
 
 import pytest
-import torch
-import triton
-from triton.backends.compiler import GPUTarget
+from click.testing import CliRunner
 
 import sparsec
-from sparsec.backends.gluon.emit import REGISTERS, GluonView, ScheduleView, emit_gluon, gluon_view
-from sparsec.backends.gluon.kernel import SHAPE, box, layout_of_box
-from sparsec.backends.triton.kernel import load_module
-from sparsec.backends.triton.machine_code import nvidia_code
+from sparsec.backends.gluon.aot import compile_ahead
+from sparsec.backends.gluon.emit import REGISTERS, emit_gluon, gluon_view
+from sparsec.backends.triton.aot import findings_of
+from sparsec.cli.main import commands
 from sparsec.pipeline import Compilation
-from sparsec.plan.kernel import KernelPlan
-from sparsec.plan.target import GLUON, shared_memory_bytes
+from sparsec.plan.target import GLUON
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytestmark = [pytest.mark.kernels, pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")]
@@ -26,41 +24,30 @@ S2 = "causal\nsoftcap 30\nalibi\nlearned_sink\nattend sink(64) | window(4b) | st
 BLOCKS = "causal\nattend window(64) | random(3b, seed=1)"
 
 
-def signature(kernel: Any, plan: KernelPlan, view: GluonView, schedule: ScheduleView) -> dict[str, str]:
-    """The types of a kernel's arguments."""
-    sizes = {"queries": 64, "keys": schedule.kernel.key_tile, "values": schedule.kernel.key_tile}
-    columns = {"queries": plan.head_dim, "keys": plan.head_dim, "values": plan.value_dim}
-    pointees = {"out": "bf16", "lse": "fp32", "sink": "fp32", "head_slopes": "fp32"}
-    found = {}
-    for name in kernel.arg_names:
-        if name in sizes:
-            shape = box(sizes[name], columns[name])
-            found[name] = f"tensordesc<bf16{shape},{layout_of_box(shape, torch.bfloat16)!r}>"
-        elif name in view.sizes:
-            found[name] = "i32"
-        else:
-            found[name] = "fp32" if name in ("scale_log2", "cap_log2") else f"*{pointees.get(name, 'i32')}"
-    return found
-
-
 @pytest.mark.parametrize(("text", "dims"), [(S2, (128, 128)), (BLOCKS, (64, 64)), ("causal\nattend full", (128, 64))])
 def test_no_kernel_spills(text: str, dims: tuple[int, int]) -> None:
-    from triton.experimental.gluon._runtime import GluonASTSource
-
     pattern = sparsec.parse(f"pattern p {{\nblock 64\n{text}\n}}").pattern()
     plan = Compilation(pattern.lowered(8, 4), *dims, "bfloat16", GLUON).forward
-    view, module = gluon_view(plan), load_module(emit_gluon(plan))
-    assert view.kernels
-    for schedule in view.kernels:
-        kernel = getattr(module, schedule.kernel.name)
-        given = signature(kernel, plan, view, schedule)
-        aligned = {(n,): [["tt.divisibility", 16]] for n, kind in enumerate(given.values()) if kind.startswith("*")}
-        source = GluonASTSource(kernel, given, {}, aligned)
-        options = {"num_warps": SHAPE.warps, "enable_fp_fusion": True}
-        built = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-        _, listing, usage = nvidia_code(built)
-        assert usage["spills"] == usage["stack"] == 0
-        assert built.metadata.shared <= shared_memory_bytes(GLUON)
-        assert re.search(r"\bHGMMA", listing) and re.search(r"\bUTMALDG", listing)
-        asked = {int(number) for number in re.findall(r"setmaxnreg\S+\s+(\d+)", built.asm["ptx"])}
+    built = compile_ahead(emit_gluon(plan), plan)
+    for schedule, kernel in zip(gluon_view(plan).kernels, built, strict=True):
+        found = findings_of(kernel)
+        assert found.problems == found.warnings == () and kernel.tensor_core and kernel.tma
+        text = dict(kernel.files)[f"{kernel.name}.ptx"].decode()
+        asked = {int(number) for number in re.findall(r"setmaxnreg\S+\s+(\d+)", text)}
         assert set(REGISTERS[schedule.groups, schedule.parts > 2]) <= asked
+
+
+def test_a_folder_has_kernels_for_what_is_not_sure(tmp_path: Path) -> None:
+    file, folder = tmp_path / "p.sparse", tmp_path / "built"
+    file.write_text("pattern p { heads 4 kv 2  causal  attend window(64) | sink(4) }")
+    command = ["compile", str(file), "-o", str(folder), "--target", GLUON, "--head-dim", "64", "--dtype", "bfloat16"]
+    done = CliRunner().invoke(commands, command)
+    assert done.exit_code == 0, done.output
+    kernels = {each["name"]: each for each in json.loads((folder / "manifest.json").read_text())["kernels"]}
+    assert {"forward_0", "again.forward_0", "row_sums", "grad_queries_0", "grad_keys_0", "decode_0"} <= set(kernels)
+    ours, again = (kernels[name]["launch"] for name in ("forward_0", "again.forward_0"))
+    assert ours["programs"] == again["programs"] and ours["threads"] > again["threads"]
+    assert all("unsure" in [each["name"] for each in of["arguments"]] for of in (ours, again))
+    assert [each["argument"] for each in ours["descriptors"]] == ["queries", "keys", "values"]
+    loaded = sparsec.load_compiled(folder)
+    assert loaded.target == "gluon"
