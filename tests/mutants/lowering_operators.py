@@ -5,10 +5,9 @@ from __future__ import annotations
 from mutant import Operator
 
 
-def _of(folder: str, *operators: tuple[str, str, str, str]) -> tuple[Operator, ...]:
+def _of(folder: str, *operators: tuple[str, str, str, str], part: str = "lowering") -> tuple[Operator, ...]:
     return tuple(
-        Operator(name, "lowering", f"sparsec/{folder}/{file}.py", before, after)
-        for name, file, before, after in operators
+        Operator(name, part, f"sparsec/{folder}/{file}.py", before, after) for name, file, before, after in operators
     )
 
 
@@ -96,4 +95,20 @@ TILES = _of(
     ("tiles drawn twice doubled", "listed", "    when = x.both(when, x.negate(seen))\n", ""),
 )  # fmt: skip
 
-OPERATORS = (*TERMS, *ALGEBRA, *TILES)
+LIMITS = _of(
+    "ir/tiles",
+    ("the greatest of several lower limits", "limits", "x.minimum if kind is _Kind.LOWER else x.maximum, limits)",
+     "x.maximum if kind is _Kind.LOWER else x.minimum, limits)"),
+    ("rows without a limit see every column", "limits", "else ALWAYS, NEVER)", "else ALWAYS, ALWAYS)"),
+    ("a lower limit one column early", "limits", "x.add(x.sub(left, Int(beyond)), ONE)", "x.sub(left, Int(beyond))"),
+    ("a tile that begins at its limit left out", "limits", "x.at_most(limit, FIRST)", "x.less(limit, FIRST)"),
+    ("blocks of a tile and a half told by its first column", "limits", "unit % width == 0", "2 * unit % width == 0"),
+    ("limits within a tile asked of its rows", "limits", "return number % width == 0",
+     "return 2 * number % width == 0"),
+    ("unions negated as unions", "limits", " != negated else x.either", " else x.either"),
+    ("what one way asks asked of all", "limits", "if all(atom in way for way in ways)",
+     "if any(atom in way for way in ways)"),
+    part="limits of tiles",
+)  # fmt: skip
+
+OPERATORS = (*TERMS, *ALGEBRA, *TILES, *LIMITS)

@@ -22,6 +22,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "tests/property/test_tiles.py",
         "tests/property/test_gradients.py::test_torch",
     ),
+    "limits of tiles": ("tests/unit/ir/test_limits_of_tiles.py",),
     "cache layout": (
         "tests/unit/runtime/test_kv_cache.py::test_keys_before_all_that_is_asked_for_take_no_slot",
         "tests/property/test_cache_layout.py",

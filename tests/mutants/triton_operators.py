@@ -126,7 +126,30 @@ KEPT = _of(
     ("marks of the first word alone", f"{KERNELS}/kept.py", "tl.where(bit >> 5 == n, ", "tl.where(bit < 0, "),
 )  # fmt: skip
 
+LIMITS = _of(
+    "Triton exact",
+    ("a limit behind its word's last column", f"{KERNELS}/limits.py", "limit - first, 0), 32)",
+     "limit - first, 0), 31)"),
+    ("words of 16 columns", f"{KERNELS}/limits.py", "column & 31", "column & 15"),
+    ("columns between limits that cross", f"{KERNELS}/limits.py", "tl.maximum(lower, upper) - lower", "upper - lower"),
+)  # fmt: skip
+
+INTERVALS = _of(
+    "Triton forward",
+    ("the first word for all columns", "sparsec/backends/triton/emit_limits.py",
+     'f"tl.where(column < {at + _WORD}, word_{n}, {word})" if word', 'f"word_{n}" if word'),
+    ("intervals without what all rows have", "sparsec/backends/triton/emit_limits.py",
+     'f"word_{n} = word_{n} & {common}"', 'f"word_{n} = word_{n}"'),
+)  # fmt: skip
+
+DOCUMENT_TILES = _of(
+    "Triton documents",
+    ("tiles of the document before", "documents.py", "(stop <= place[:, None])", "(stop < place[:, None])"),
+    ("a document's tiles from row 0", "documents.py", "begin // tile + place - before", "place - before"),
+)  # fmt: skip
+
 OPERATORS = (
+    *(*LIMITS, *INTERVALS, *DOCUMENT_TILES),
     *(*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *PAGES, *UNSEEN),
     *(*INPUTS, *COLUMNS, *BIAS, *CACHED_INPUTS, *CACHED_MASS, *KEPT),
 )
