@@ -51,8 +51,8 @@ def given_to(
     """All tensors of a call, and what tells which of those `beside` and of the lookups are there."""
     for lookup in inputs:
         beside += lookup.data, lookup.keys, lookup.ordered
-    told = *(each is None for each in beside), *(lookup.first for lookup in inputs)
-    return (*tensors, *(each for each in beside if each is not None)), told
+    told = *[each is None for each in beside], *[lookup.first for lookup in inputs]
+    return (*tensors, *[each for each in beside if each is not None]), told
 
 
 class Lasting(NamedTuple):
