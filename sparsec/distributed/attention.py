@@ -104,7 +104,7 @@ class ParallelAttention(nn.Module):
             near, far = self._by_keys
             first = [self._attend(near, *call) for call in calls]
             coming[0].wait()
-            outs = [joined(each, self._attend(far, *call)) for each, call in zip(first, calls, strict=True)]
+            outs = [merged_by_lse(each, self._attend(far, *call)) for each, call in zip(first, calls, strict=True)]
         out = torch.cat([each[0] for each in outs], dim=2)
         return (out, torch.cat([each[1] for each in outs], dim=2)) if return_lse else out
 
@@ -125,7 +125,7 @@ class ParallelAttention(nn.Module):
         return torch.func.functional_call(kernel, own, (q, k, v), more)  # type: ignore[no-any-return]  # of a module's call
 
 
-def joined(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def merged_by_lse(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Outputs and log-sum-exps of queries over two sets of keys -> those over both. Differentiable."""
     lses = torch.stack([one[1], other[1]])
     nothing = lses.isinf()
