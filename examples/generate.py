@@ -71,7 +71,7 @@ class Masked(torch.nn.Module):
         super().__init__()
         self.head_dim, self.dtype = attention.head_dim, attention.dtype
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens: None, cache: DenseCache) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens: None, cache: DenseCache, lengths: None) -> Tensor:
         return cache.attend(q, k, v)
 
 

@@ -185,7 +185,7 @@ def _call_cached(built: Built, kernel: str, tokens: Tokens, layout: int, place: 
     held = Cached(
         *(keys, values, place.integers(lengths), None if counts is None else place.integers(counts)),
         place.integers(places).view(-1, cached.plan.regions, 2),
-        place(torch.tensor([lengths, lengths])) if cached.advances else None,
+        place(torch.tensor([lengths, lengths, [0, 0]])) if cached.advances else None,
     )
     k, v = (place.random(BATCH, plan.kv_heads, new, dim, dtype=dtype, layout=layout) for dim in dims)
     if kernel == "store":

@@ -8,7 +8,7 @@ from input_patterns import BATCH, HEADS, KV_HEADS, TERMS, Call, pattern, visible
 from torch import Tensor
 
 from sparsec.pipeline import Lowered
-from sparsec.runtime.compile import _module
+from sparsec.runtime.compile import module_for
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import Request
 
@@ -18,7 +18,7 @@ TARGETS = ("torch", pytest.param("cpu", marks=pytest.mark.kernels))
 
 
 def compiled(name: str, target: str) -> SparseAttention:
-    return _module(Request(Lowered(pattern(name)), DIM, DIM, torch.float32), target, torch.device("cpu"), anyhow=False)
+    return module_for(Request(Lowered(pattern(name)), DIM, DIM, torch.float32), target, torch.device("cpu"))
 
 
 def dense(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from input_patterns import BATCH, BLOCK, HEADS, KV_HEADS, Call, Tensors, pattern
 from torch import Tensor
 
 from sparsec.pipeline import Lowered
-from sparsec.runtime.compile import _module
+from sparsec.runtime.compile import module_for
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import Request
 from sparsec.sema import model as m
@@ -35,7 +35,7 @@ def compiled(
     dtype: torch.dtype = torch.float32,
 ) -> SparseAttention:
     of = replace(pattern(name), score=score or m.Score(), documents=documents)
-    return _module(Request(Lowered(of), dim, dim, dtype), target, torch.device("cpu"), anyhow=False)
+    return module_for(Request(Lowered(of), dim, dim, dtype), target, torch.device("cpu"))
 
 
 def leaves_of(call: Call, dim: int, dtype: torch.dtype, batch: int = BATCH) -> list[Tensor]:

@@ -13,7 +13,7 @@ from triton_harness import interpreted, passes_in_the_interpreter
 
 import sparsec
 from sparsec.pipeline import Lowered
-from sparsec.runtime.compile import _module
+from sparsec.runtime.compile import module_for
 from sparsec.runtime.kernel import registered
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.request import Request
@@ -35,7 +35,7 @@ def test_interpreted_triton() -> None:
 def module_of(body: str, target: str, dtype: torch.dtype = torch.float32) -> SparseAttention:
     text = f"pattern p {{ heads {HEADS} kv {KV_HEADS} block 16 {body} }}"
     resolved = sparsec.parse(text).pattern("p").resolve(None, None)
-    return _module(Request(Lowered(resolved), DIM, DIM, dtype), target, torch.device("cpu"), anyhow=False)
+    return module_for(Request(Lowered(resolved), DIM, DIM, dtype), target, torch.device("cpu"))
 
 
 def tensors(n_q: int, n_k: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:

@@ -70,7 +70,7 @@ CHOSEN = (
 class TorchMachine(CacheMachine):
     @initialize(drawn=causal_patterns(blocks=(16,), inputs=True), batch=st.integers(1, 2), rollback=st.integers(0, 9))
     def start(self, drawn: ResolvedPattern, batch: int, rollback: int) -> None:
-        self.begin(drawn, torch_module(drawn, HEAD_DIM), batch, rollback)
+        self.begin(drawn, torch_module(drawn, HEAD_DIM), batch, rollback, grows=False)
 
 
 @cache
@@ -81,7 +81,7 @@ def built() -> list[SparseAttention]:
 class CpuMachine(CacheMachine):
     @initialize(which=st.integers(0, len(CHOSEN) - 1), batch=st.integers(1, 3), rollback=st.integers(0, 9))
     def start(self, which: int, batch: int, rollback: int) -> None:
-        self.begin(CHOSEN[which], built()[which], batch, rollback)
+        self.begin(CHOSEN[which], built()[which], batch, rollback, grows=False)
 
 
 @pytest.mark.filterwarnings("ignore:the cache keeps every key")

@@ -107,8 +107,8 @@ def test_without_the_option_there_is_no_proof_and_without_gradients_none_of_them
     ("arguments", "message"),
     [
         (("-o", ""), "expected the name of a folder, got an empty one"),
-        (("-o", "built", "--target", "hip:gfx000"), "hip:gfx950, got 'hip:gfx000'"),
-        (("-o", "built", "--target", "cuda:999"), "hip:gfx950, got 'cuda:999'"),
+        (("-o", "built", "--target", "hip:gfx000"), "hip:gfx950, gluon:90, got 'hip:gfx000'"),
+        (("-o", "built", "--target", "cuda:999"), "hip:gfx950, gluon:90, got 'cuda:999'"),
     ],
 )
 def test_wrong_usage(file: Path, arguments: tuple[str, ...], message: str) -> None:

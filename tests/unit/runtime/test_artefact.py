@@ -239,7 +239,7 @@ def test_launch_plans_survive_json(target: str) -> None:
         assert launches_of(data, plans.chunks.layout) == each
 
 
-@pytest.mark.parametrize(("terms", "light"), [("window(20)", True), ("sink(4) | window(20) | stride(3b)", False)])
+@pytest.mark.parametrize(("terms", "light"), [("full", True), ("sink(4) | window(20) | stride(3b)", False)])
 def test_the_manifest_says_which_classes_are_light(terms: str, light: bool) -> None:
     pattern = sparsec.parse(f"pattern p {{ block 16 causal attend {terms} }}").pattern()
     plan = Request(pattern.lowered(2, 1), 64, 64, torch.bfloat16).compilation("cuda:90").forward

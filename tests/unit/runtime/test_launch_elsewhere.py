@@ -156,6 +156,8 @@ def test_the_formulas_give_what_is_launched(text: str) -> None:
             launch.name for launch in machine.launches
         }
         for launch in machine.launches:
+            if launch.name == "find_document_tiles":  # it makes a table, and the manifest says what is in that
+                continue
             batch, documents = (1, 3) if attn.documents else (BATCH, 0)
             check_programs(launch, expected[launch.name], quantities(launch, batch, documents))
 
