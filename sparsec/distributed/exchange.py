@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,14 +32,26 @@ class ExchangeError(SparsecError, RuntimeError):
 class TravellingRows:
     """Rows of one token in one KV group; a rank's own are [groups, tokens], the others' [groups, width], both flat.
 
-    `sent[r]`: which of its own a rank sends to rank r; `received[r]`: where those of rank r go. `held`: where its own
-    go.
+    sent: which of its own a rank sends, those to rank 0 first; received: where what comes goes, that of rank 0 first;
+    held: where its own go. `sent_to[r]` and `received_of[r]`: how many they are. copies: the same on other devices.
     """
 
-    sent: tuple[Tensor, ...]
-    received: tuple[Tensor, ...]
+    sent: Tensor
+    sent_to: tuple[int, ...]
+    received: Tensor
+    received_of: tuple[int, ...]
     held: Tensor
     width: int
+    copies: dict[torch.device, TravellingRows] = field(default_factory=dict)
+
+    def on(self, device: torch.device) -> TravellingRows:
+        """The same with its tensors on a device, where they stay."""
+        if device == self.held.device:
+            return self
+        if device not in self.copies:
+            moved = {name: getattr(self, name).to(device) for name in ("sent", "received", "held")}
+            self.copies[device] = replace(self, **moved, copies={})
+        return self.copies[device]
 
 
 @dataclass(slots=True, eq=False)
@@ -81,17 +93,16 @@ class _Exchange(torch.autograd.Function):
     def forward(
         ctx: Any, k: Tensor, v: Tensor, rows: TravellingRows, group: ProcessGroup, later: list[OnTheWay] | None
     ) -> tuple[Tensor, Tensor]:
+        rows = rows.on(k.device)
         ctx.rows, ctx.group, ctx.tokens = rows, group, k.shape[2]
-        counts = [len(each) for each in rows.received]
-        work, came = _all_to_all([_flat(k), _flat(v)], rows.sent, counts, group, KEYS)
-        where, held = torch.cat(rows.received).to(k.device), rows.held.to(k.device)
+        work, came = _all_to_all([_flat(k), _flat(v)], rows.sent, rows.sent_to, rows.received_of, group, KEYS)
         buffers, full = list[Tensor](), list[Tensor]()
         for each, part in zip((k, v), came, strict=True):
             batch, groups, _, dim = each.shape
             buffers.append(_zeros(groups * rows.width, part))
-            buffers[-1].index_copy_(0, held, _flat(each))
+            buffers[-1].index_copy_(0, rows.held, _flat(each))
             full.append(_unflat(buffers[-1], batch, groups, rows.width, dim))
-        coming = OnTheWay(work, came, where, tuple(buffers), group)
+        coming = OnTheWay(work, came, rows.received, tuple(buffers), group)
         if later is None:
             coming.wait()
         else:
@@ -102,17 +113,15 @@ class _Exchange(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> Any:
         rows: TravellingRows = ctx.rows
         flat = [_flat(each) for each in gradients]
-        counts = [len(each) for each in rows.sent]
-        work, came = _all_to_all(flat, rows.received, counts, ctx.group, GRADIENTS)
+        work, came = _all_to_all(flat, rows.received, rows.received_of, rows.sent_to, ctx.group, GRADIENTS)
         with exchange_of(GRADIENTS, ctx.group):
             work.wait()
-        held = rows.held.to(flat[0].device)
+        to_each = torch.split(rows.sent, list(rows.sent_to))
         own = []
         for each, whole, part in zip(gradients, flat, came, strict=True):
-            total = whole.index_select(0, held)
+            total = whole.index_select(0, rows.held)
             total = total if total.dtype == torch.float64 else total.float()
-            for places, of_rank in zip(rows.sent, torch.split(part, counts), strict=True):
-                where = places.to(total.device)  # none of them twice
+            for where, of_rank in zip(to_each, torch.split(part, list(rows.sent_to)), strict=True):  # no place twice
                 total.index_copy_(0, where, total.index_select(0, where) + of_rank)
             batch, groups, _, dim = each.shape
             own.append(_unflat(total.to(each.dtype), batch, groups, ctx.tokens, dim))
@@ -159,15 +168,20 @@ def _zeros(count: int, like: Tensor) -> Tensor:
 
 
 def _all_to_all(
-    flat: Sequence[Tensor], there: Sequence[Tensor], counts: list[int], group: ProcessGroup, what: str
+    flat: Sequence[Tensor],
+    places: Tensor,
+    to_each: Sequence[int],
+    of_each: Sequence[int],
+    group: ProcessGroup,
+    what: str,
 ) -> tuple[dist.Work, tuple[Tensor, ...]]:
-    """Sends rows `there[r]` of both to rank r, in one message; what is to be waited for before those that come are
-    there, counts[r] of rank r, one rank after another."""
-    chosen, widths = torch.cat(list(there)).to(flat[0].device), [each.shape[1] for each in flat]
-    sent = torch.cat([each.index_select(0, chosen) for each in flat], dim=1)
-    came = sent.new_empty((sum(counts), sum(widths)))
+    """Sends the rows of both at `places`, to_each[r] of them to rank r, in one message. Returns what is to be waited
+    for before those that come are there, of_each[r] of rank r, one rank after another; and these."""
+    widths = [each.shape[1] for each in flat]
+    sent = torch.cat([each.index_select(0, places) for each in flat], dim=1)
+    came = sent.new_empty((sum(of_each), sum(widths)))
     with exchange_of(what, group):
-        work = dist.all_to_all_single(came, sent, counts, [len(each) for each in there], group, async_op=True)
+        work = dist.all_to_all_single(came, sent, list(of_each), list(to_each), group, async_op=True)
     return work, torch.split(came, widths, dim=1)
 
 

@@ -16,7 +16,7 @@ GRACE = 3.0
 
 
 def silent_ranks(group: ProcessGroup) -> tuple[int, ...]:
-    """The ranks of the group that have not come here too within GRACE seconds; all others if the store is gone."""
+    """The ranks of the group that have not come here too within GRACE seconds; rank 0 if the store is gone."""
     own, ranks = dist.get_rank(group), range(dist.get_world_size(group))
     try:
         store = _get_process_group_store(group)

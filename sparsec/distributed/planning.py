@@ -109,13 +109,12 @@ class Plan:
         """Which rows of keys travel, by KV group, where they are here and where they go."""
         traffic, rank, width = self.traffic, self.held.rank, self.last_key
         local, groups = self.positions.numpy(), range(len(self.traffic.kinds))
-        nothing = torch.empty(0, dtype=torch.int64)
         sent, received = list[Tensor](), list[Tensor]()
         asked = traffic.needs(rank)
         for other in range(traffic.shards.ranks):
             if other == rank:
-                sent.append(nothing)
-                received.append(nothing)
+                sent.append(torch.empty(0, dtype=torch.int64))
+                received.append(sent[-1])
                 continue
             theirs = [traffic.keys(needs, rank) for needs in traffic.needs(other)]
             places = [torch.from_numpy(local.searchsorted(keys)) for keys in theirs]
@@ -123,7 +122,8 @@ class Plan:
             ours = [torch.from_numpy(traffic.keys(needs, other)) for needs in asked]
             received.append(torch.cat([ours[traffic.kinds[g]] + g * width for g in groups]))
         held = torch.cat([self.positions + g * width for g in groups])
-        return TravellingRows(tuple(sent), tuple(received), held, width)
+        counts = [tuple(map(len, each)) for each in (sent, received)]
+        return TravellingRows(torch.cat(sent), counts[0], torch.cat(received), counts[1], held, width)
 
     def over(self, attn: SparseAttention, *, overlap: bool = False) -> ParallelAttention:
         """`attn` on this rank's part of a sequence: what `SparseAttention.parallel` gives. Raises CallError."""
