@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sparsec.pipeline import Lowered
+from sparsec.sema.among import intersected
 from sparsec.sema.inputs import input_names
 from sparsec.sema.model import (
     Columns,
@@ -17,10 +18,8 @@ from sparsec.sema.model import (
     Documents,
     InputDecl,
     InputKind,
-    Intersection,
     ResolvedPattern,
     RunTimeLength,
-    Term,
 )
 from sparsec.sema.modifiers import LearnedSink
 
@@ -38,10 +37,8 @@ def from_a_key(attn: SparseAttention) -> SparseAttention:
     pattern = attn.lowered.pattern
     (name,) = _new_names(pattern, ("first_key",))
     begun = Columns(RunTimeLength(len(pattern.inputs)), None, blocks=False)
-    found = {id(term): _both(term, begun) for term in pattern.terms}
-    declared = (*pattern.inputs, InputDecl(name, InputKind.LENGTH, line=0, column=0))
-    terms = tuple(found[id(term)] for term in pattern.terms)
-    return _module(attn, replace(pattern, terms=terms, inputs=declared, documents=Documents.NONE))
+    within = intersected(pattern, begun, InputDecl(name, InputKind.LENGTH, line=0, column=0))
+    return _module(attn, replace(within, documents=Documents.NONE))
 
 
 def by_keys(attn: SparseAttention) -> tuple[SparseAttention, SparseAttention]:
@@ -51,14 +48,10 @@ def by_keys(attn: SparseAttention) -> tuple[SparseAttention, SparseAttention]:
     names = _new_names(pattern, ("first_key", "past_key"))
     ends = [RunTimeLength(len(pattern.inputs) + n) for n in range(2)]
     inside = Columns(ends[0], ends[1], blocks=False)
-    declared = (*pattern.inputs, *(InputDecl(name, InputKind.LENGTH, line=0, column=0) for name in names))
-    found = []
-    for also in (inside, Complement(inside)):
-        terms = {id(term): _both(term, also) for term in pattern.terms}
-        found.append(replace(pattern, terms=tuple(terms[id(term)] for term in pattern.terms), inputs=declared))
+    declared = [InputDecl(name, InputKind.LENGTH, line=0, column=0) for name in names]
+    near, far = (intersected(pattern, also, *declared) for also in (inside, Complement(inside)))
     others = tuple(each for each in pattern.score.modifiers if not isinstance(each, LearnedSink))
-    rest = replace(found[1], score=replace(pattern.score, modifiers=others))
-    return _module(attn, found[0]), _module(attn, rest)
+    return _module(attn, near), _module(attn, replace(far, score=replace(pattern.score, modifiers=others)))
 
 
 def _new_names(pattern: ResolvedPattern, names: Sequence[str]) -> list[str]:
@@ -66,10 +59,6 @@ def _new_names(pattern: ResolvedPattern, names: Sequence[str]) -> list[str]:
     taken = input_names(pattern.inputs)
     longest = max(map(len, taken), default=0)
     return [name if name not in taken else name.ljust(longest + 1, "_") for name in names]
-
-
-def _both(term: Term, also: Term) -> Term:
-    return Intersection((*term.terms, also) if isinstance(term, Intersection) else (term, also))
 
 
 def _module(attn: SparseAttention, pattern: ResolvedPattern) -> SparseAttention:

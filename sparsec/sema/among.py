@@ -1,4 +1,4 @@
-"""A resolved pattern -> the same within the keys that one more input marks.
+"""A resolved pattern -> the same within another term, such as the keys that one more input marks.
 
 Invariant: the ordinals of the pattern's own inputs stay; equal heads share one term object.
 """
@@ -13,10 +13,15 @@ from sparsec.sema.model import Input, InputDecl, InputKind, Intersection, Resolv
 def among_marked(pattern: ResolvedPattern, name: str) -> ResolvedPattern:
     """Pairs of the pattern whose key is marked by input `name`, of kind tokens, which it does not declare yet."""
     marked = Input(len(pattern.inputs))
-    found = {id(term): _both(term, marked) for term in pattern.terms}
-    declared = (*pattern.inputs, InputDecl(name, InputKind.TOKENS, line=0, column=0))
-    return replace(pattern, terms=tuple(found[id(term)] for term in pattern.terms), inputs=declared)
+    return intersected(pattern, marked, InputDecl(name, InputKind.TOKENS, line=0, column=0))
 
 
-def _both(term: Term, marked: Input) -> Term:
-    return Intersection((*term.terms, marked) if isinstance(term, Intersection) else (term, marked))
+def intersected(pattern: ResolvedPattern, also: Term, *more: InputDecl) -> ResolvedPattern:
+    """Pairs of the pattern that are in `also` too, which may name the inputs of `more` after the pattern's own."""
+    found = {id(term): _both(term, also) for term in pattern.terms}
+    terms = tuple(found[id(term)] for term in pattern.terms)
+    return replace(pattern, terms=terms, inputs=(*pattern.inputs, *more))
+
+
+def _both(term: Term, also: Term) -> Term:
+    return Intersection((*term.terms, also) if isinstance(term, Intersection) else (term, also))

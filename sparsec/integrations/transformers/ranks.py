@@ -23,6 +23,7 @@ from transformers.cache_utils import Cache
 from sparsec.diagnostics.model import CallError
 from sparsec.distributed import Plan, plan
 from sparsec.distributed.attention import ParallelAttention
+from sparsec.distributed.held import made_of
 from sparsec.distributed.work import work_of_heads
 from sparsec.runtime.module import SparseAttention
 
@@ -36,11 +37,13 @@ LENGTH = "sparsec_tokens"
 
 @dataclass(eq=False)
 class SequenceRanks:
-    """The ranks that hold a sequence together, and what they run for each layer's module and length."""
+    """The ranks that hold a sequence together, and what they run for each layer's module and length; layers of equal
+    patterns share a plan."""
 
     mesh: DeviceMesh | ProcessGroup
     _made: dict[tuple[int, int], tuple[SparseAttention, ParallelAttention]] = field(default_factory=dict)
     _dealt: dict[int, Plan] = field(default_factory=dict)
+    _plans: dict[tuple[str, int], Plan] = field(default_factory=dict)
 
     @property
     def group(self) -> ProcessGroup:
@@ -50,14 +53,18 @@ class SequenceRanks:
         """The plan that deals out the positions: that of the layer with the most work."""
         if length not in self._dealt:
             most = max(layers(device), key=lambda attn: sum(work_of_heads(attn.lowered, length)))
-            self._dealt[length] = plan(most, self.mesh, length)
+            first = self._dealt[length] = plan(most, self.mesh, length)
+            self._plans[first.made_from, length] = first
         return self._dealt[length]
 
     def attend(self, attn: SparseAttention, length: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """A layer's attention: this rank's queries to the keys of all ranks."""
         found = self._made.get((id(attn), length))
         if found is None:
-            made = attn.parallel(plan(attn, self.mesh, length, balance=self._dealt[length]))
+            key = made_of(attn), length
+            if key not in self._plans:
+                self._plans[key] = plan(attn, self.mesh, length, balance=self._dealt[length])
+            made = attn.parallel(self._plans[key])
             assert isinstance(made, ParallelAttention)
             found = self._made[id(attn), length] = attn, made
         out: Tensor = found[1](q, k, v)
