@@ -20,7 +20,7 @@ a row and pack; that of chunks, which reads it once a head, takes as long for on
 CPU_KEYS_A_TASK, CPU_MOST_TASKS = 512, 16
 CPU_PAGED_KEYS_A_TASK, CPU_PAGED_MOST_TASKS = 256, 128
 """On a CPU a row of few queries, over a cache or pages, is shared out to tasks of so many keys, so many at most."""
-CPU_KEYS_AHEAD = 24
+CPU_KEYS_AHEAD = 48
 """On a CPU, keys from the one at hand to the one that is fetched from memory; no fewer than a vector has lanes."""
 CPU_GRADIENT_ROWS = 64
 """On a CPU, rows of q that the gradients' kernel sets to zero, prepares and sums at a time."""

@@ -55,7 +55,12 @@ class LoadedKernel:
 
     def key_bias(self, inputs: Sequence[Tensor]) -> Tensor | None:
         """What keys add to their scores, of those tensors; None where the pattern has it not."""
-        return key_bias_of(self.launch.score.bias, self.launch.declared, inputs)
+        return None if self.bias is None else key_bias_of(self.bias, self.launch.declared, inputs)
+
+    @cached_property
+    def bias(self) -> int | None:
+        """As of `sema.model.Score`."""
+        return self.launch.score.bias
 
     @cached_property
     def plan(self) -> KernelPlan:

@@ -18,7 +18,6 @@ from torch import Tensor
 from sparsec.backends.base import Cached, KeyMass, Lookup
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit_cached import emit_cpp_cached, emit_cpp_cached_mass
-from sparsec.backends.cpu.inputs import bias_arguments, lookup_table, with_whole_rows
 from sparsec.backends.cpu.kept import list_call
 from sparsec.backends.cpu.kernel import (
     TORCH_DTYPES,
@@ -29,6 +28,7 @@ from sparsec.backends.cpu.kernel import (
     open_library,
     table_address,
 )
+from sparsec.backends.cpu.lookups import bias_arguments, lookup_table, with_whole_rows
 from sparsec.backends.room import check_room
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.bounds import POSITION_LIMIT

@@ -1,29 +1,13 @@
-"""The tests of inputs that a plan has -> what the CPU kernels have for each, and a call's lookups as they take them.
-
-Invariant: every address that a kernel makes of a lookup lies within its tensor.
-"""
+"""The tests of inputs that a plan has -> what the CPU kernels have for each."""
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
-from sparsec.backends.base import Lookup
-from sparsec.backends.cpu import calls
-from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.band import Asks, InputTest
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sparsec.plan.launch import LaunchPlan
-    from sparsec.runtime.kv.lists import KeptLists
-
-_LOOKUP = calls.LOOKUP.packer()
-_NO_LOOKUP = bytes(_LOOKUP.size)
 LOOKUPS_A_TEST = 2
-_OF_LISTS = (Asks.KEPT, Asks.KEPT_MARK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,75 +53,3 @@ def view_of(test: InputTest) -> TestView:
 def headers_of(tests: tuple[InputTest, ...]) -> tuple[str, ...]:
     """The headers of these tests, without directories."""
     return tuple(dict.fromkeys(view_of(test).header for test in tests)) or ("none",)
-
-
-def with_whole_rows(plan: LaunchPlan, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Keys or values whose rows are contiguous, where the kernels of the plan read single rows."""
-    if all(test.asks is not Asks.ROW for test in plan.inputs):
-        return tensors
-    return tuple(t if t.stride(3) == 1 else t.contiguous() for t in tensors)
-
-
-def lookup_table(
-    plan: LaunchPlan, given: tuple[Lookup, ...], batch: int, kept: KeptLists | None = None
-) -> ctypes.Array[ctypes.c_char] | None:
-    """The lookups of the plan's tests in order, None without any; the tensors must outlive it. Raises CallError."""
-    if not plan.inputs:
-        return None
-    of_kept = b"" if kept is None else _list_rows(plan, kept)
-    if [lookup.test for lookup in given] != [test for test in plan.inputs if not (of_kept and test.asks in _OF_LISTS)]:
-        raise CallError(f"expected a lookup for each test of an input, got {[lookup.test for lookup in given]}")
-    rows, rest = b"", iter(given)
-    for test in plan.inputs:
-        if of_kept and test.asks in _OF_LISTS:
-            rows += of_kept
-            continue
-        lookup = next(rest)
-        rows += _row(plan, lookup, lookup.data, batch)
-        other = lookup.keys if lookup.keys is not None else lookup.ordered
-        rows += _NO_LOOKUP if other is None else _row(plan, lookup, other, batch)
-        if other is None and (test in plan.ordered or test.asks is Asks.LABEL):
-            raise CallError(f"expected a second tensor for {test}, got none")
-        rows_in_order = test.asks is Asks.ROW and test in plan.ordered
-        if rows_in_order and other is not None and other.shape != lookup.data.shape:
-            raise CallError(f"expected ordered lists like the lists, got {list(other.shape)}")
-    return ctypes.create_string_buffer(rows, len(rows))
-
-
-def _list_rows(plan: LaunchPlan, kept: KeptLists) -> bytes:
-    """Both lookups of a test that lists of kept keys answer; heads are told apart where their marks differ."""
-    heads = plan.heads if kept.by_head else plan.kv_heads
-    return _LOOKUP.pack(kept.entries.data_ptr(), 1, heads, *kept.entries.shape, 0) + _LOOKUP.pack(
-        kept.lists.data_ptr(), kept.lists.shape[0], plan.kv_heads, 1, 3, 0
-    )
-
-
-def bias_arguments(plan: LaunchPlan, key_bias: Tensor | None, batch: int) -> tuple[int, ...]:
-    """`calls.FORWARD`'s fields of a key bias; the tensor must outlive them. Raises CallError."""
-    if (key_bias is not None) != (plan.score.bias is not None):
-        raise CallError(f"expected {'no' if key_bias is not None else 'a'} key_bias for this pattern")
-    if key_bias is None:
-        return (0,) * 6
-    fits = key_bias.dim() == 3 and key_bias.shape[0] in (1, batch)
-    fits = fits and key_bias.shape[1] in (1, plan.kv_heads, plan.heads)
-    if not fits or str(key_bias.dtype) != "torch.float32" or not key_bias.is_cpu:
-        raise CallError(
-            f"expected a key_bias float32 [{batch}, {plan.heads} or {plan.kv_heads}, keys] on the CPU, "
-            f"got {key_bias.dtype} {list(key_bias.shape)} on {key_bias.device}"
-        )
-    of_batch, *apart = key_bias.stride()
-    return key_bias.data_ptr(), *key_bias.shape[1:], of_batch if key_bias.shape[0] > 1 else 0, *apart
-
-
-def _row(plan: LaunchPlan, lookup: Lookup, data: Tensor, batch: int) -> bytes:
-    asks, found, first, shape = lookup.test.asks, str(data.dtype), lookup.first, tuple(data.shape)
-    wanted = "torch.uint8" if asks in (Asks.CELL, Asks.ANCESTOR) else "torch.int32"
-    if asks is Asks.ROW and found == "torch.int64" and data is lookup.data:
-        wanted, first = found, 1
-    ready = found == wanted and data.is_cpu and data.is_contiguous() and 2 <= len(shape) <= 4
-    if not ready or shape[0] not in (1, batch) or shape[1] not in (1, plan.kv_heads, plan.heads):
-        raise CallError(
-            f"expected a contiguous {wanted.removeprefix('torch.')} tensor of {batch} sequences and {plan.heads} or "
-            f"{plan.kv_heads} heads on the CPU, got {data.dtype} {list(shape)} on {data.device}"
-        )
-    return _LOOKUP.pack(data.data_ptr(), *shape[:2], *(1,) * (4 - len(shape)), *shape[2:], first)

@@ -6,11 +6,12 @@ Invariant: what the structs point at lives as long as these.
 from __future__ import annotations
 
 import ctypes
+from array import array
 from dataclasses import dataclass
 
 from sparsec.backends.base import Cached
 from sparsec.backends.cpu import calls
-from sparsec.backends.cpu.inputs import lookup_table
+from sparsec.backends.cpu.lookups import lookup_table
 from sparsec.plan.launch import LaunchPlan
 from sparsec.runtime.kv.lists import PAD, KeptLists
 
@@ -25,7 +26,7 @@ class ListCall:
     by_head: bool
     struct: ctypes.Structure
     marks: ctypes.Array[ctypes.Structure]
-    lookups: ctypes.Array[ctypes.c_char] | None
+    lookups: array[int] | None
 
     def with_marks(self) -> int:
         """The address of the struct, with the marks of the call at hand."""

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +26,7 @@ import sparsec
 from sparsec.backends.base import Lookup, Unavailable
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit import emit_cpp
-from sparsec.backends.cpu.inputs import bias_arguments, lookup_table, with_whole_rows
+from sparsec.backends.cpu.lookups import bias_arguments, lookup_table, with_whole_rows
 from sparsec.backends.cpu.processor import Processor, used_by
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.kernel import KernelPlan
@@ -249,9 +250,11 @@ def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def table_address(table: ctypes.Array[ctypes.Structure] | ctypes.Array[ctypes.c_char] | None) -> int:
+def table_address(table: ctypes.Array[ctypes.Structure] | array[int] | None) -> int:
     """Likewise of an array of structs."""
-    return 0 if table is None else ctypes.addressof(table)
+    if table is None:
+        return 0
+    return table.buffer_info()[0] if isinstance(table, array) else ctypes.addressof(table)
 
 
 def draw_lists(

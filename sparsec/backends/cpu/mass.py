@@ -17,8 +17,8 @@ from torch import Tensor
 from sparsec.backends.base import Lookup
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.emit import emit_cpp_mass
-from sparsec.backends.cpu.inputs import bias_arguments, lookup_table, with_whole_rows
 from sparsec.backends.cpu.kernel import address, check_keys, compile_shared, draw_lists, open_library, table_address
+from sparsec.backends.cpu.lookups import bias_arguments, lookup_table, with_whole_rows
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.kernel import BackwardPlan
 from sparsec.plan.launch import LaunchPlan

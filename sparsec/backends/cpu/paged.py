@@ -18,8 +18,8 @@ from sparsec.backends.base import Lookup
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.cached import Entry, draw_tables_of
 from sparsec.backends.cpu.emit_paged import emit_cpp_paged
-from sparsec.backends.cpu.inputs import bias_arguments, lookup_table, with_whole_rows
 from sparsec.backends.cpu.kernel import TORCH_DTYPES, address, compile_shared, open_library, table_address
+from sparsec.backends.cpu.lookups import bias_arguments, lookup_table, with_whole_rows
 from sparsec.backends.paged import Pages, check_requests
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.bounds import POSITION_LIMIT

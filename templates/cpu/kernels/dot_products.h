@@ -46,7 +46,7 @@ inline void add_lanes(float (&x)[LANES * LANES], float* to) {
 
 template <int N>
 inline void fetch(const element* row) {
-  for (size_t d = 0; d < N * sizeof *row; d += 64) __builtin_prefetch((const char*)row + d);
+  for (size_t d = 0; d < N * sizeof *row; d += 64) __builtin_prefetch((const char*)row + d, 0, 2);
 }
 
 // s[r][n] = the product of q[r] and key[n], rows of N numbers, in groups of LANES keys; AHEAD more entries of `key` are

@@ -397,7 +397,7 @@ int most_tasks(const sparsec_cached_call& call) {
 
 ...
 
-constexpr int AHEAD = 24;
+constexpr int AHEAD = 48;
 
 // ---- Dot products: lanes along the head dim, in steps of STEP elements; keys widen in registers.
 constexpr int PARTS = sizeof(float) / sizeof(element),
@@ -442,7 +442,7 @@ inline void add_lanes(float (&x)[LANES * LANES], float* to) {
 
 template <int N>
 inline void fetch(const element* row) {
-  for (size_t d = 0; d < N * sizeof *row; d += 64) __builtin_prefetch((const char*)row + d);
+  for (size_t d = 0; d < N * sizeof *row; d += 64) __builtin_prefetch((const char*)row + d, 0, 2);
 }
 
 // s[r][n] = the product of q[r] and key[n], rows of N numbers, in groups of LANES keys; AHEAD more entries of `key` are

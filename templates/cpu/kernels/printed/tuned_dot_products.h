@@ -1,2 +1,2 @@
 #pragma once
-constexpr int AHEAD = 24;
+constexpr int AHEAD = 48;
