@@ -31,7 +31,7 @@ FILE = re.compile(
     r"[\w./*-]*\w\.(?:py|md|toml|txt|sh|sparse|lark|jinja|svg|cpp|h)|(?=.*[a-z])[\w.*-]*/[\w./*-]*|\.[a-z]+-[\w.-]+"
 )
 ALIASES = {"tl": "triton.language"}
-MADE = re.compile(r".*\.json|kernels\.h|\.(?:venv|wheels)\b.*|build/gpu|i/n")
+MADE = re.compile(r".*\.json|mine\.sparse|kernels\.h|\.(?:venv|wheels)\b.*|build/gpu|i/n")
 """What commands write, and no checkout holds; a placeholder."""
 
 Names = Mapping[str, tuple[object, ...]]
