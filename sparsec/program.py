@@ -198,6 +198,14 @@ class Pattern:
         return self._resolve(heads, kv_heads).heads
 
     @property
+    def alike(self) -> ResolvedPattern | None:
+        """The pattern with the head counts of its file, or for one head where it is the same for every head.
+
+        None where counts that the caller gives matter. A score that depends on the head does not count.
+        """
+        return None if self._marked is not None else sema.settled_heads(self._checked, self._binding)
+
+    @property
     def inputs(self) -> tuple[str, ...]:
         """The names of the inputs that a call gives, in the order of the file."""
         declared = tuple(each.name for each in self._checked.patterns[self.name].inputs)

@@ -77,7 +77,7 @@ def dense_pairs(found: tuple[HeadCoverage, ...], length: int) -> tuple[int, bool
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class VisitedRow:
     """What one query tile visits; `first` and `last` are its rows, half-open."""
 
     first: int
@@ -97,7 +97,7 @@ def _head(
     column_sizes = np.bincount(np.arange(columns_of_tiles) // per_cell[1], minlength=shape[1])
     rows = []
     for tile in spread(rows_of_tiles, QUERY_TILE_LIMIT):
-        row = _visited(program, constants, tile, length)
+        row = visited_tiles(program, constants, tile, length)
         rows.append(row)
         cell = tile // per_cell[0]
         tiles[cell] += column_sizes
@@ -129,7 +129,7 @@ def spread(count: int, limit: int) -> list[int]:
     return sorted({min(int((n + n * 0.618034 % 1) * count / limit), count - 1) for n in range(limit)})
 
 
-def _sample(rows: list[_Row], program: TileProgram) -> list[_Row]:
+def _sample(rows: list[VisitedRow], program: TileProgram) -> list[VisitedRow]:
     """The rows, thinned until testing the pairs of their partial tiles stays within PAIR_LIMIT."""
     pairs = sum(len(row.partial) for row in rows) * program.query_tile * program.key_tile
     if pairs <= PAIR_LIMIT:
@@ -137,7 +137,8 @@ def _sample(rows: list[_Row], program: TileProgram) -> list[_Row]:
     return [rows[n] for n in spread(len(rows), max(len(rows) * PAIR_LIMIT // pairs, 16))]
 
 
-def _visited(program: TileProgram, constants: Mapping[str, int], tile: int, length: int) -> _Row:
+def visited_tiles(program: TileProgram, constants: Mapping[str, int], tile: int, length: int) -> VisitedRow:
+    """What the query tile number `tile` visits, of `length` queries on as many keys."""
     first, last = tile * program.query_tile, min((tile + 1) * program.query_tile, length)
     values: dict[str, int | Ints] = {**constants, "i0": first, "i1": last - 1, "nk": length}
     for let in program.lets:
@@ -147,7 +148,7 @@ def _visited(program: TileProgram, constants: Mapping[str, int], tile: int, leng
         np.concatenate([_tiles(program, segment, values, drawn) for segment in segments] or [np.empty(0, np.int64)])
         for segments in (program.full, program.masked)
     )
-    return _Row(first, last, full, partial, drawn)
+    return VisitedRow(first, last, full, partial, drawn)
 
 
 def _tiles(
@@ -170,7 +171,7 @@ def _listed(program: TileProgram, drawn: tuple[tuple[int, ...], ...], tile: Ints
     return {n: np.isin(tile * program.key_tile // spec.block, drawn[n]) for n, spec in enumerate(program.lists)}
 
 
-def _live(program: TileProgram, constants: Mapping[str, int], row: _Row, length: int) -> tuple[int, bool]:
+def _live(program: TileProgram, constants: Mapping[str, int], row: VisitedRow, length: int) -> tuple[int, bool]:
     """The live pairs of one query tile, and whether any has j > i."""
     i = np.arange(row.first, row.last)[:, None]
     keys = (row.partial[:, None] * program.key_tile + np.arange(program.key_tile)).ravel()

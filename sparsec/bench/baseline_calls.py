@@ -25,7 +25,8 @@ from sparsec.bench.baselines import (
     over_dense_cache,
 )
 from sparsec.bench.gathering import by_gathering, rows_of
-from sparsec.integrations.flex import FlexUnavailable, compile_flex
+from sparsec.integrations.flex.compiled import compile_flex
+from sparsec.integrations.flex.terms import FlexUnavailable
 from sparsec.reference.parts import InputTensors
 from sparsec.sema.model import ResolvedPattern
 

@@ -60,3 +60,9 @@ class CallError(SparsecError, ValueError):
 
 class InternalError(SparsecError):
     """A broken invariant of sparsec itself; the message names the invariant."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """Its type and the first line of what it says, at most 200 characters."""
+    reason = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {reason}"[:200]

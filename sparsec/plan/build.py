@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sparsec.diagnostics.model import SparsecError
 from sparsec.ir.bands.band import Asks
-from sparsec.ir.bands.classes import BandClass, BlockMask, HeadBands, block_mask
+from sparsec.ir.bands.classes import BandClass, BlockMask, HeadBands, grouped_mask
 from sparsec.ir.bands.normalise import TooManyBandsTogether
 from sparsec.ir.expr.nodes import TRUE, Var
 from sparsec.ir.tiles.limits import limits_of
@@ -34,7 +34,7 @@ class TooManyClasses(SparsecError):
 
 def limited_mask(bands: HeadBands, block: int, *, transposed: bool = False) -> BlockMask:
     """The block mask of heads with these bands. Raises TooManyBandsTogether or TooManyClasses."""
-    mask = block_mask(bands, block, transposed=transposed)
+    mask = grouped_mask(bands, block, transposed=transposed)
     if len(mask.classes) > CLASS_LIMIT:
         raise TooManyClasses(len(mask.classes))
     together = sum(len(band_class.bands) for band_class in mask.classes)

@@ -28,7 +28,7 @@ from sparsec.analysis.coverage import pattern_coverage
 from sparsec.bench.baseline_calls import Passes, baseline_calls
 from sparsec.bench.baselines import BenchCase, compare, copying, passes
 from sparsec.bench.clock import CALLS_BESIDE_ROUNDS, Call, Recorded, Timed, recorder, timed
-from sparsec.integrations.flex import in_one_line
+from sparsec.diagnostics.model import in_one_line
 from sparsec.pipeline import Lowered
 from sparsec.plan import target as targets
 from sparsec.plan.target import Pick

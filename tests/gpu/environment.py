@@ -19,7 +19,7 @@ from results import write
 from step import arguments
 
 from sparsec.bench.clock import median_seconds
-from sparsec.integrations.flex import in_one_line
+from sparsec.diagnostics.model import in_one_line
 
 PACKAGES = ("torch", "triton", "numpy", "lark", "jinja2", "networkx", "click", "hypothesis", "pytest", "pytest-xdist")
 TOOLS = ("nvidia-smi", "ncu", "compute-sanitizer", "nvcc", "cuobjdump")

@@ -13,7 +13,7 @@ from typing import Any
 
 from step import Given
 
-from sparsec.integrations.flex import in_one_line
+from sparsec.diagnostics.model import in_one_line
 
 
 def workers(count: int) -> ProcessPoolExecutor:

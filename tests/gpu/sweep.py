@@ -27,7 +27,7 @@ from torch import Tensor
 
 import sparsec
 from sparsec.bench.clock import recorder, timed
-from sparsec.integrations.flex import in_one_line
+from sparsec.diagnostics.model import in_one_line
 from sparsec.plan import target as targets
 from sparsec.plan.target import Kind, family
 from sparsec.reference.tolerance import allowed_errors

@@ -48,7 +48,7 @@ def bands_of_heads(pattern: ResolvedPattern, effort: Effort) -> HeadBands:
     return tuple(found[id(term)] for term in pattern.terms)
 
 
-def block_mask(bands: HeadBands, block: int, *, transposed: bool = False) -> BlockMask:
+def grouped_mask(bands: HeadBands, block: int, *, transposed: bool = False) -> BlockMask:
     """Groups the heads of a pattern of that block size; `transposed`: with rows and columns exchanged."""
     kinds: dict[int, _Kind] = {}
     ordinals: dict[tuple[Band, ...], int] = {}

@@ -1,6 +1,6 @@
 """What every block mask must be, as statements: each head's bands in normal form, and classes that cover the heads.
 
-Invariant: a mask that `block_mask` made passes; another one raises InternalError with the statement that it breaks, and
+Invariant: a mask that `grouped_mask` made passes; another one raises InternalError with the statement that it breaks, and
 a witness.
 """
 
@@ -73,7 +73,7 @@ NORMAL: Mapping[str, Callable[[Band], bool]] = {
 
 
 def verify_mask(mask: BlockMask) -> None:
-    """Raises InternalError if the classes, or some head's bands, are not what `block_mask` promises."""
+    """Raises InternalError if the classes, or some head's bands, are not what `grouped_mask` promises."""
     _verify_classes(mask)
     for of in mask.classes:
         for (head, *_), own in equal_heads(of.heads, of.constants):

@@ -51,7 +51,7 @@ def project(
 def project_transposed(
     mask: BandClass, query_tile: int, key_tile: int, *, gathers_columns: bool = False
 ) -> TileProgram:
-    """The query tiles of a key tile, for one class of transposed bands (`block_mask(..., transposed=True)`)."""
+    """The query tiles of a key tile, for one class of transposed bands (`grouped_mask(..., transposed=True)`)."""
     return _project(mask, Scalars(key_tile, query_tile, TRANSPOSED), gathers_columns)
 
 

@@ -1,33 +1,26 @@
-"""Checked pattern -> FlexAttention: the same set as a `mask_mod`, its score, and the compiled call over its block mask.
+"""Term trees of all heads -> one test of pairs, as a FlexAttention user would write it.
 
-Invariant: the `mask_mod` is built from the terms alone, as a FlexAttention user would write it: numbers that differ
-between heads become tensors indexed by the head; nothing of the IR or the plan is read.
+Invariant: a test is built from the terms alone: numbers that differ between heads become tensors indexed by the head;
+nothing of the IR or the plan is read.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, assert_never
 
 import torch
 from torch import Tensor
 
-from sparsec.diagnostics.model import CallError, SparsecError
-from sparsec.integrations.flex_inputs import CallPlace, input_test, length_number
+from sparsec.diagnostics.model import SparsecError
+from sparsec.integrations.flex.inputs import CallPlace, input_test, length_number
 from sparsec.ir.bands.draws import split_mix
-from sparsec.reference.parts import InputTensors
 from sparsec.sema import model
-from sparsec.sema.inputs import settled
-from sparsec.sema.model import Documents, ResolvedPattern, Term
-from sparsec.sema.modifiers import Alibi, KeyBias, LearnedSink, Modifier, Softcap
+from sparsec.sema.model import ResolvedPattern, Term
 from sparsec.sema.terms import parts_of
 
-MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 _Number = int | Tensor
-_Test = Callable[[Tensor, Tensor, Tensor, Tensor, _Number], Tensor]
+WholeTest = Callable[[Tensor, Tensor, Tensor, Tensor, _Number], Tensor]
 """(b, h, i, j, n): whether the query at i of head h, in sequence b, may see the key at j of n."""
 _OfHead = Callable[[Tensor, Tensor], _Number]
 """(b, h): a number that a term has in sequence b and head h."""
@@ -38,165 +31,21 @@ class FlexUnavailable(SparsecError):
 
 
 @dataclass(frozen=True, slots=True)
-class Flex:
-    """A compiled FlexAttention call, and what makes its block mask once more; the seconds that both took at first."""
+class PairPlace:
+    """Where a test is for: the call, the device of its tensors, and the inputs with what they hold."""
 
-    call: Callable[[], Tensor]
-    build: Callable[[], object]
-    compile_seconds: float
-
-
-def compile_flex(
-    pattern: ResolvedPattern,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    block: int = 128,
-    inputs: Mapping[str, InputTensors] | None = None,
-) -> Flex:
-    """FlexAttention under torch.compile on q [B, H, Nq, D] and k, v [B, G, Nk, D]. Raises FlexUnavailable.
-
-    block: of its block mask, in tokens; below its own 128, the forward kernel's tiles are made to fit.
-    `documents` are taken to be one that fills the sequence; a learned sink is left out.
-    """
-    from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
-
-    started = time.perf_counter()
-    try:
-        tensors = [t for value in (inputs or {}).values() for t in _pair(value)]
-        alike = len(set(pattern.terms)) == 1 and all(t.dim() < 3 or t.shape[1] == 1 for t in tensors)
-        bounds = None if pattern.documents is Documents.NONE else (0, k.shape[2])
-
-        live = mask_mod(pattern, q.shape[2], k.shape[2], q.device, cu_seqlens=bounds, inputs=inputs)
-
-        def build() -> BlockMask:
-            return create_block_mask(
-                live,
-                max((len(t) for t in tensors), default=1) if tensors else None,
-                None if alike else pattern.heads,
-                q.shape[2],
-                k.shape[2],
-                device=str(q.device),
-                BLOCK_SIZE=block,
-                _compile=True,
-            )
-
-        mask = build()
-        attend: Any = torch.compile(flex_attention, dynamic=False)
-        scale, shared = pattern.score.scale, pattern.kv_heads < pattern.heads
-        bend = score_mod(pattern, k.shape[2] - q.shape[2], q.device, inputs=inputs)
-        tiles = {"fwd_BLOCK_M": block, "fwd_BLOCK_N": block, "fwd_num_warps": 4} if block < 128 else None
-
-        def call() -> Tensor:
-            out: Tensor = attend(
-                q, k, v, score_mod=bend, block_mask=mask, scale=scale, enable_gqa=shared, kernel_options=tiles
-            )
-            return out
-
-        call()
-    except Exception as error:  # torch.compile fails in many ways: no compiler, an unsupported shape, its own defects
-        raise FlexUnavailable(in_one_line(error)) from error
-    return Flex(call, build, time.perf_counter() - started)
+    call: CallPlace
+    device: torch.device
+    inputs: tuple[model.InputDecl, ...]
+    given: tuple[tuple[Tensor, ...], ...]
 
 
-def in_one_line(error: BaseException) -> str:
-    """Its type and the first line of what it says, at most 200 characters."""
-    reason = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {reason}"[:200]
-
-
-def score_mod(
-    pattern: ResolvedPattern, q_offset: int, device: torch.device, *, inputs: Mapping[str, InputTensors] | None = None
-) -> ScoreMod | None:
-    """What changes the score of a pair, queries starting at q_offset; None if nothing does."""
-    given = {decl.name: _pair((inputs or {})[decl.name])[0] for decl in pattern.inputs if inputs}
-    made = (_bend(each, pattern, q_offset, device, given) for each in pattern.score.modifiers)
-    bends = [bend for bend in made if bend is not None]
-    if len(bends) < 2:
-        return bends[0] if bends else None
-    first, *others = bends
-
-    def bent(score: Tensor, b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
-        score = first(score, b, h, q, kv)
-        for bend in others:
-            score = bend(score, b, h, q, kv)
-        return score
-
-    return bent
-
-
-def _bend(
-    modifier: Modifier, pattern: ResolvedPattern, q_offset: int, device: torch.device, given: Mapping[str, Tensor]
-) -> ScoreMod | None:
-    heads = pattern.heads
-    match modifier:
-        case Softcap(x):
-            return lambda score, b, h, q, kv: x * torch.tanh(score / x)
-        case Alibi():
-            slopes = torch.tensor(modifier.of_heads(heads), dtype=torch.float32, device=device)
-            return lambda score, b, h, q, kv: score - slopes[h] * (q + q_offset - kv).abs()
-        case KeyBias(ordinal):
-            weights = given[pattern.inputs[ordinal].name]
-            batch, of_heads = weights.shape[:2]
-            return lambda score, b, h, q, kv: (
-                score + weights[b if batch > 1 else 0, h * of_heads // heads if of_heads > 1 else 0, kv]
-            )
-        case LearnedSink():  # of a row, not of a pair: FlexAttention runs without
-            return None
-        case _:
-            assert_never(modifier)
-
-
-def mask_mod(
-    pattern: ResolvedPattern,
-    n_q: int,
-    n_k: int,
-    device: torch.device,
-    *,
-    cu_seqlens: Sequence[int] | None = None,
-    inputs: Mapping[str, InputTensors] | None = None,
-) -> MaskMod:
-    """The set of `pattern` for n_q queries, the last of which sees the last of n_k keys.
-
-    cu_seqlens: where the documents start, and n_k last. inputs: on `device`, checked. Raises CallError unless
-    cu_seqlens is given for patterns with documents, whose n_q is n_k, and for no others; FlexUnavailable for inputs
-    that the pattern lacks, and for those of documents that restart.
-    """
-    if (cu_seqlens is None) != (pattern.documents is Documents.NONE):
-        raise CallError("expected cu_seqlens for patterns with documents and for no others")
-    if pattern.inputs and (inputs is None or (pattern.documents is Documents.RESTART and len(cu_seqlens or ()) > 2)):
-        raise FlexUnavailable("a set with inputs is known only at run time, and of one document")
-    at = CallPlace(pattern.heads, n_k - n_q, n_q, n_k, pattern.block)
-    given = tuple(_pair((inputs or {})[decl.name]) for decl in pattern.inputs)
-    whole = _whole(pattern, _Place(at, device, settled(pattern.inputs, pattern.block), given))
-    if cu_seqlens is None:
-        return lambda b, h, q, kv: whole(b, h, q + (n_k - n_q), kv, n_k)
-    if n_q != n_k or list(cu_seqlens) != sorted(cu_seqlens) or cu_seqlens[0] != 0 or cu_seqlens[-1] != n_k:
-        raise CallError(f"expected n_q = n_k, and cu_seqlens from 0 up to it, got {n_q}, {n_k} and {list(cu_seqlens)}")
-    bounds = torch.tensor(cu_seqlens, dtype=torch.int64)
-    document = torch.repeat_interleave(torch.arange(len(bounds) - 1), bounds.diff()).to(device)
-    if pattern.documents is Documents.SEPARATE:
-        return lambda b, h, q, kv: (document[q] == document[kv]) & whole(b, h, q, kv, n_k)
-    starts, sizes = bounds[:-1].to(device), bounds.diff().to(device)
-
-    def restarted(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
-        own, other = document[q], document[kv]
-        return (own == other) & whole(b, h, q - starts[own], kv - starts[other], sizes[own])
-
-    return restarted
-
-
-def _pair(value: InputTensors) -> tuple[Tensor, ...]:
-    return value if isinstance(value, tuple) else (value,)
-
-
-def _whole(pattern: ResolvedPattern, place: _Place) -> _Test:
+def whole_test(pattern: ResolvedPattern, place: PairPlace) -> WholeTest:
     """The test of every head, documents aside."""
     groups: dict[object, list[int]] = {}
     for head, term in enumerate(pattern.terms):
         groups.setdefault(_shape(term), []).append(head)
-    tests: list[_Test] = []
+    tests: list[WholeTest] = []
     for heads in groups.values():
         # A head of another group borrows this group's first term: its own test decides.
         members = [pattern.terms[head if head in heads else heads[0]] for head in range(pattern.heads)]
@@ -216,14 +65,6 @@ def _whole(pattern: ResolvedPattern, place: _Place) -> _Test:
         return found
 
     return chosen
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    call: CallPlace
-    device: torch.device
-    inputs: tuple[model.InputDecl, ...]
-    given: tuple[tuple[Tensor, ...], ...]
 
 
 def _shape(term: Term) -> object:
@@ -254,7 +95,7 @@ def _kind(value: object) -> object:
     return type(value)
 
 
-def _test(terms: Sequence[Term], place: _Place) -> _Test:
+def _test(terms: Sequence[Term], place: PairPlace) -> WholeTest:
     """The test of one tree shape; `terms` holds one term for each head."""
     terms = [term.term if isinstance(term, model.At) else term for term in terms]
     first = terms[0]
@@ -338,7 +179,7 @@ def _test(terms: Sequence[Term], place: _Place) -> _Test:
     raise FlexUnavailable(f"{type(first).__name__.lower()} terms have no test here")
 
 
-def _number(values: Sequence[int | model.RunTimeLength], place: _Place) -> _OfHead:
+def _number(values: Sequence[int | model.RunTimeLength], place: PairPlace) -> _OfHead:
     """Of heads that have one length in common, or each a number of its own."""
     first = values[0]
     if isinstance(first, model.RunTimeLength):
@@ -362,7 +203,7 @@ def _end(
     return lambda b, h, n: at(b, h) + -(-n // unit)
 
 
-def _draws(terms: Sequence[Term], place: _Place) -> Tensor:
+def _draws(terms: Sequence[Term], place: PairPlace) -> Tensor:
     """Bool [heads, query blocks, key blocks]: the blocks that a random term draws."""
     blocks = -(-place.call.n_k // place.call.block)
     table = torch.zeros((len(terms), blocks, blocks), dtype=torch.bool)
@@ -376,3 +217,18 @@ def _draws(terms: Sequence[Term], place: _Place) -> Tensor:
             for t in range(term.k):
                 table[head, query, split_mix(term.seed, term.lane, query, t) % (query + 1)] = True
     return table.to(place.device)
+
+
+def needs_length(pattern: ResolvedPattern) -> bool:
+    """Whether a test needs to know how many keys there are: a bound counts back, blocks are drawn, or inputs given."""
+    return bool(pattern.inputs) or any(map(_of_length, set(pattern.terms)))
+
+
+def _of_length(term: Term) -> bool:
+    match term:
+        case model.Random():
+            return True
+        case model.Columns(start, stop) | model.Rows(start, stop):
+            return any(isinstance(edge, model.Edge) and edge.from_end for edge in (start, stop))
+        case _:
+            return any(map(_of_length, parts_of(term)))
