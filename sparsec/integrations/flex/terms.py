@@ -44,7 +44,7 @@ def whole_test(pattern: ResolvedPattern, place: PairPlace) -> WholeTest:
     """The test of every head, documents aside."""
     groups: dict[object, list[int]] = {}
     for head, term in enumerate(pattern.terms):
-        groups.setdefault(_shape(term), []).append(head)
+        groups.setdefault(term_shape(term), []).append(head)
     tests: list[WholeTest] = []
     for heads in groups.values():
         # A head of another group borrows this group's first term: its own test decides.
@@ -67,17 +67,17 @@ def whole_test(pattern: ResolvedPattern, place: PairPlace) -> WholeTest:
     return chosen
 
 
-def _shape(term: Term) -> object:
+def term_shape(term: Term) -> object:
     """What two terms share if they differ in numbers alone."""
     match term:
         case model.At(inner):
-            return _shape(inner)
+            return term_shape(inner)
         case model.Union(terms) | model.Intersection(terms):
-            return (type(term), *map(_shape, terms))
+            return (type(term), *map(term_shape, terms))
         case model.Difference(left, right):
-            return (type(term), _shape(left), _shape(right))
+            return (type(term), term_shape(left), term_shape(right))
         case model.Complement(inner):
-            return (type(term), _shape(inner))
+            return (type(term), term_shape(inner))
         case model.Input(ordinal):
             return (type(term), ordinal)
         case _:

@@ -1,7 +1,7 @@
 """What every block mask must be, as statements: each head's bands in normal form, and classes that cover the heads.
 
-Invariant: a mask that `grouped_mask` made passes; another one raises InternalError with the statement that it breaks, and
-a witness.
+Invariant: a mask that `grouped_mask` made passes; another one raises InternalError with the statement that it breaks,
+and a witness.
 """
 
 from __future__ import annotations
