@@ -17,7 +17,17 @@ from typing import Any
 import click
 
 ROOT = Path(__file__).resolve().parents[2]
-GUIDES = ("tutorial", "inputs", "training", "caches", "serving", "huggingface", "verifying", "artefacts")
+GUIDES = (
+    "tutorial",
+    "inputs",
+    "training",
+    "caches",
+    "serving",
+    "flexattention",
+    "huggingface",
+    "verifying",
+    "artefacts",
+)
 MODULES = (
     *("sparsec", "sparsec.runtime.compile", "sparsec.runtime.module", "sparsec.runtime.kv.cache", "sparsec.nn"),
     *("sparsec.distributed", "sparsec.integrations.transformers", "sparsec.integrations.flex", "sparsec.testing"),
