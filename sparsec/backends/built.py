@@ -69,7 +69,8 @@ class KernelRecord:
     """One built kernel. Registers per thread, bytes per thread or program; None where a target has no such figure.
 
     `problems` holds what makes it unfit: too much shared memory, no tensor-core instruction. `warnings` tell of spills.
-    `launch`: None for a function of a library, which its header declares.
+    `launch`: None for a function of a library, which its header declares; `micro_kernel` then says what such a function
+    multiplies, and how, if it does.
     """
 
     name: str
@@ -82,6 +83,7 @@ class KernelRecord:
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     launch: LaunchRecord | None = None
+    micro_kernel: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,11 +27,21 @@ FORWARD = _of(
     ("odd key counted twice", "tiles", "w.mask[n][v] = ivec{};", "w.mask[n][v] = w.mask[count - 1][v];"),
     ("heads dealt out to groups in turn", "call_keys", "const int64_t g = h / (HEADS / KV_HEADS);",
      "const int64_t g = h % KV_HEADS;"),
-    ("stride of the head dim", "elements", "to[d] = widen(from[d * m.dim])", "to[d] = widen(from[d])"),
+    ("stride of the head dim", "elements", "to[d] = converted<To>(from[d * m.dim])",
+     "to[d] = converted<To>(from[d])"),
     ("offset of the queries", "documents/none", "n_k, n_k, -call.q0, 0}", "n_k, n_k, 0, 0}"),
     ("bfloat16 cut off", "dtypes/bfloat16", "(b + 0x7fff + ((b >> 16) & 1)) >> 16", "b >> 16"),
     ("draws of another row", "draws", "(block - list.first, 0,", "(block, 0,"),
     ("division towards zero", "vectors", "return q - ((a - q * b < 0) & 1);", "return q;"),
+)  # fmt: skip
+
+PAIRS = _of(
+    "C++ pairs",
+    ("values of a pair's first key twice", "operands/bfloat16", "*b = from[2 * n + 1];", "*b = from[2 * n];"),
+    ("weights of a pair exchanged", "operands/bfloat16", "rounded(x[n], x[N + n])", "rounded(x[N + n], x[n])"),
+    ("the mask of a pair's first key for both", "operands/bfloat16", "(mask[1][v] & int(0xffff0000))",
+     "(mask[0][v] & int(0xffff0000))"),
+    ("scores of pairs without their scale", "operands/bfloat16", "return sum * factor;", "return sum;"),
 )  # fmt: skip
 
 SCORES = _of(
@@ -127,6 +137,6 @@ GUARDED = _of(
 )  # fmt: skip
 
 OPERATORS = (
-    *(*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *PAGES),
+    *(*FORWARD, *PAIRS, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *PAGES),
     *(*INPUTS, *MASS, *CACHED_MASS, *BIAS, *KEPT, *GUARDED),
 )

@@ -93,6 +93,7 @@ class CpuBackend:
         level = compilation.target.partition(":")[2] or kernel.NATIVE
         files: dict[str, bytes] = {}
         names: dict[str, Sequence[str]] = {}
+        micro_kernels: dict[str, dict[str, str]] = {}
         for part, source in self.sources(compilation, parts).items():
             progress(part)
             texts = {part: source}
@@ -103,7 +104,12 @@ class CpuBackend:
                 library = kernel.compile_shared(text, processor=level)
                 files |= {f"{name}.cpp": text.encode(), f"{name}.so": library.read_bytes()}
                 names[f"{name}.so"] = entries.get(name, (name,))
-        records = tuple(KernelRecord(f"sparsec_{name}") for found in names.values() for name in found)
+                micro_kernels[f"{name}.so"] = kernel.micro_kernels_of(files[f"{name}.so"])
+        records = tuple(
+            KernelRecord(f"sparsec_{name}", micro_kernel=micro_kernels[library].get(name.removeprefix(f"{KEPT}_")))
+            for library, found in names.items()
+            for name in found
+        )
         files[HEADER] = header(compilation, names.items()).encode()
         return Built(records, files, asdict(kernel.processor_of(level)))
 

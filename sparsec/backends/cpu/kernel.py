@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -40,6 +41,7 @@ NATIVE = "native"
 _LIBRARY = "kernel.so"
 _ALIAS = "entry"
 _TIMEOUT_SECONDS = 300
+_MICRO_KERNEL = re.compile(rb"sparsec micro-kernel of (\w+)\0+([ -~]+)\0")
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -115,6 +117,11 @@ def _aliased(alias: str) -> Path | None:
     """The entry that another one names."""
     found = lookup(alias)
     return None if found is None else lookup((found / _ALIAS).read_text(encoding="ascii"))
+
+
+def micro_kernels_of(library: bytes) -> dict[str, str]:
+    """The micro-kernels that a compiler chose for a library of `compile_shared`, by entry point without its symbol."""
+    return {entry.decode("ascii"): name.decode("ascii") for entry, name in _MICRO_KERNEL.findall(library)}
 
 
 def open_library(library: Path) -> ctypes.CDLL:

@@ -20,24 +20,30 @@ from sparsec.plan import target
 
 _KERNELS = "templates/cpu/kernels"
 _CALLS = "printed/calls.h"
+_GUARDED = re.compile(r"#if (?P<condition>[^\n]+)\n#include <(?P<system>\w+\.h)>\n#endif\n")
 _INCLUDE = re.compile(r'#include (?:<(?P<system>\w+)>|"(?P<own>[\w./]+)")')
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A header's own text, without what it includes: names of system headers, and paths within the kernels' folder."""
+    """A header's own text, without what it includes: names of system headers, and paths within the kernels' folder.
+
+    `guarded`: (condition, name) of each system header that is there under a condition alone.
+    """
 
     system: tuple[str, ...]
     own: tuple[str, ...]
     text: str
+    guarded: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """`includes`: the system headers that `text` needs, sorted."""
+    """`includes`: the system headers that `text` needs, sorted; `guarded`: those that it needs under a condition."""
 
     includes: tuple[str, ...]
     text: str
+    guarded: tuple[tuple[str, str], ...]
 
 
 def joined_headers(roots: Sequence[str], printed: Mapping[str, str]) -> Joined:
@@ -54,12 +60,15 @@ def joined_headers(roots: Sequence[str], printed: Mapping[str, str]) -> Joined:
     for root in roots:
         add(root)
     system = sorted({name for header in found.values() for name in header.system})
-    return Joined(tuple(system), "\n".join(header.text for header in found.values() if header.text))
+    guarded = sorted({each for header in found.values() for each in header.guarded})
+    return Joined(tuple(system), "\n".join(header.text for header in found.values() if header.text), tuple(guarded))
 
 
 def parsed_header(text: str, path: str) -> Header:
     """The header `text` at `path`; its directives come before all else."""
     system, own, lines = [], [], []
+    guarded = tuple((match["condition"], match["system"]) for match in _GUARDED.finditer(text))
+    text = _GUARDED.sub("", text)
     for line in text.splitlines():
         match = _INCLUDE.fullmatch(line)
         if match is None:
@@ -69,7 +78,7 @@ def parsed_header(text: str, path: str) -> Header:
         else:
             own.append(normpath(join(dirname(path), match["own"])))
     body = "\n".join(line for line in lines if line != "#pragma once").strip()
-    return Header(tuple(system), tuple(own), f"{body}\n" if body else "")
+    return Header(tuple(system), tuple(own), f"{body}\n" if body else "", guarded)
 
 
 @cache
@@ -83,7 +92,7 @@ class Kernel:
 
     `headers`: those that it starts from. `keys`, `rows`: the headers that say where the keys of a tile lie, and of a
     row. `by_row`: all keys are those of rows, which are widened in registers. `shares`: the fewest keys of a
-    task, where a row is shared out, and the most tasks.
+    task, where a row is shared out, and the most tasks. `widened`: products are of floats, whatever the elements are.
     """
 
     template: str
@@ -93,11 +102,12 @@ class Kernel:
     rows: str = "call_rows.h"
     by_row: bool = False
     shares: tuple[int, int] = (target.CPU_KEYS_A_TASK, target.CPU_MOST_TASKS)
+    widened: bool = False
 
 
 FORWARD = Kernel("forward", ("forward.h",), (calls.LIST, calls.LOOKUP, calls.FORWARD))
-BACKWARD = Kernel("backward", ("backward.h",), (calls.LIST, calls.LOOKUP, calls.BACKWARD))
-MASS = Kernel("mass", ("mass.h",), (calls.LIST, calls.LOOKUP, calls.MASS))
+BACKWARD = Kernel("backward", ("backward.h",), (calls.LIST, calls.LOOKUP, calls.BACKWARD), widened=True)
+MASS = Kernel("mass", ("mass.h",), (calls.LIST, calls.LOOKUP, calls.MASS), widened=True)
 CHUNK = Kernel(
     "cached",
     ("chunk.h", "store.h"),
@@ -138,13 +148,14 @@ def print_kernel(kernel: Kernel, view: CppView) -> str:
         roots += ("drawn_pairs.h",)
     parts = joined_headers(roots, {**printed_headers(kernel, view), _CALLS: "#include <cstdint>"})
     structs = tuple(struct.declaration() for struct in kernel.structs)  # outside the namespace of the rest
-    whole = replace(view, includes=parts.includes, structs=structs, headers=parts.text)
+    whole = replace(view, includes=parts.includes, guarded=parts.guarded, structs=structs, headers=parts.text)
     return render(f"templates/cpu/{kernel.template}.cpp.jinja", whole)
 
 
 def printed_headers(kernel: Kernel, view: CppView) -> dict[str, str]:
     """Path within the kernels' folder -> what a pattern prints there; the files in that place are an example."""
     rows = (f"dtypes/{view.dtype}_rows.h",) if kernel.by_row or view.gathered else ()
+    operands = "bfloat16" if view.dtype == "bfloat16" and not (kernel.by_row or kernel.widened) else "widened"
     gathers = "" if view.gathered else "no_"
     columns = "" if view.columns else "no_"
     return {
@@ -159,6 +170,7 @@ def printed_headers(kernel: Kernel, view: CppView) -> dict[str, str]:
         "printed/key_rows.h": _including(kernel.rows),
         "printed/keys.h": _including(kernel.keys),
         "printed/modifiers.h": render("templates/cpu/modifiers.h.jinja", view),
+        "printed/operands.h": _including(f"operands/{operands}.h"),
         "printed/own_gradients.h": _including(f"gathers/{gathers}backward.h"),
         "printed/own_mass.h": _including(f"gathers/{gathers}mass.h"),
         "printed/packs.h": render("templates/cpu/packs.h.jinja", view),

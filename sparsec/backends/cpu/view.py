@@ -174,8 +174,8 @@ class CppView:
     which keys are not loaded. `packs` are initialisers of (group, number of heads, heads). `inputs`: the headers of
     what the classes ask inputs, which have `lookups`.
     `gathered`: the classes by which rows find the keys that they list themselves in functions of their own, if there
-    are any; a head's class is that of `gathering_class_of_head`. `includes`, `structs` and `headers` stand before the
-    classes: system headers, call structs, text of the kernels' own headers.
+    are any; a head's class is that of `gathering_class_of_head`. `includes`, `guarded`, `structs` and `headers` stand
+    before the classes: system headers, those under a condition, call structs, text of the kernels' own headers.
     """
 
     symbol: str
@@ -205,6 +205,7 @@ class CppView:
     dead: DeadView | None = None
     packs: tuple[str, ...] = ()
     includes: tuple[str, ...] = ()
+    guarded: tuple[tuple[str, str], ...] = ()
     structs: tuple[str, ...] = ()
     headers: str = ""
 

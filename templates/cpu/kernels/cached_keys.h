@@ -29,21 +29,21 @@ Source source_of(const sparsec_cached_call& call, int64_t b, int64_t h, int64_t 
 
 // Points at one row of a matrix, as `point` does.
 template <int N>
-inline void point_at(const Matrix& m, int row, float (*packed)[N], const float** to) {
+inline void point_at(const Matrix& m, int row, operand (*packed)[row_of(N)], const operand** to) {
   if (row < 0) *to = NOTHING;
-  else point(m, row, 1, packed, to);
+  else point<N>(m, row, 1, packed, to);
 }
 
 // Points at keys and values first .. first + count of `stop`, in place or in `key` and `value`.
-inline void point_tile(const Source& from, int stop, int first, int count, float (*key)[D], float (*value)[DV],
-                       const float** keys, const float** values) {
+inline void point_tile(const Source& from, int stop, int first, int count, operand (*key)[row_of(D)],
+                       operand (*value)[row_of(DV)], const operand** keys, const operand** values) {
   int number[KEY_TILE], slot[KEY_TILE];
   for (int n = 0; n < count; ++n) number[n] = first + n;
   slots_of_keys(from.places, from.head, stop, number, count, slot);
   for (int n = 0; n < count; ++n) {
     const bool old = number[n] < from.length;
     const int row = old ? slot[n] : number[n];
-    point_at(old ? from.keys : from.k, row, key + n, keys + n);
-    point_at(old ? from.values : from.v, row, value + n, values + n);
+    point_at<D>(old ? from.keys : from.k, row, key + n, keys + n);
+    point_at<DV>(old ? from.values : from.v, row, value + n, values + n);
   }
 }

@@ -14,8 +14,8 @@ Source source_of(const Call& call, int64_t b, int64_t h, int64_t first) {
 }
 
 // Points at keys and values first .. first + count, in place or in `key` and `value`.
-inline void point_tile(const Source& from, int, int first, int count, float (*key)[D], float (*value)[DV],
-                       const float** keys, const float** values) {
-  point(from.k, first, count, key, keys);
-  point(from.v, first, count, value, values);
+inline void point_tile(const Source& from, int, int first, int count, operand (*key)[row_of(D)],
+                       operand (*value)[row_of(DV)], const operand** keys, const operand** values) {
+  point<D>(from.k, first, count, key, keys);
+  point<DV>(from.v, first, count, value, values);
 }

@@ -21,8 +21,9 @@ void lay_keys(Work& w, int first, int count, float scale) {
   w.present.finite = all_finite<D>(w.present.row, count);
   const float factor = scale * Modifiers::UNIT;
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
-    to_panel(w.key[p * PANEL], WIDE, factor, w.panel[p].k);
-    to_panel(w.value[p * PANEL], DV, 1.0f, w.panel[p].v);
+    to_panel(w.key[p * PANEL], WIDE, w.panel[p].k);
+    Operands::scale(w.panel[p].k[0], D * VECS, factor);
+    to_panel(w.value[p * PANEL], DV, w.panel[p].v);
     std::memset(w.panel[p].dk, 0, sizeof w.panel[p].dk);
     std::memset(w.panel[p].dv, 0, sizeof w.panel[p].dv);
   }

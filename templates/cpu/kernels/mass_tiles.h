@@ -48,7 +48,7 @@ __attribute__((noinline)) void open_tile(Work& w, int tile) {
   const int first = w.origin + maximum(tile * QUERY_TILE, w.begin);
   Queries& queries = w.tile;
   queries.count = w.origin + minimum(tile * QUERY_TILE + QUERY_TILE, w.end) - first;
-  point(w.queries, first, queries.count, w.q, queries.q);
+  point<D>(w.queries, first, queries.count, w.q, queries.q);
   for (int n = 0; n < queries.count; ++n) {
     const float lse = w.lse[(first + n + w.q_row) * w.lse_row] * LOG2E;
     queries.lse[n] = lse == -INF ? INF : lse;
@@ -132,7 +132,8 @@ void attend_full(Work& w, int tile) {
 void lay_keys(Work& w, int first, int count, float scale) {
   w.first_lane = first, w.last_lane = first + count - 1;
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
-    to_panel(w.key[p * PANEL], D, scale * Modifiers::UNIT, w.panel[p].k);
+    to_panel(w.key[p * PANEL], D, w.panel[p].k);
+    Operands::scale(w.panel[p].k[0], D * VECS, scale * Modifiers::UNIT);
     EACH(v, VECS) w.panel[p].sum[v] = vec{};
   }
 }

@@ -1,4 +1,4 @@
 #pragma once
 #include "elements.h"
 
-const float NOTHING[WIDEST] = {};  // in place of a key that is not held: it is dead, and is not read
+const operand NOTHING[row_of(WIDEST)] = {};  // in place of a key that is not held: it is dead, and is not read

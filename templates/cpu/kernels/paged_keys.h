@@ -40,8 +40,8 @@ bool is_dead(int group, int first, int end, int stop);
 
 // Points at keys and values first .. first + count, in place or in `key` and `value`. A page is looked up for the sake
 // of keys that are not dead.
-inline void point_tile(const Source& from, int, int first, int count, float (*key)[D], float (*value)[DV],
-                       const float** keys, const float** values) {
+inline void point_tile(const Source& from, int, int first, int count, operand (*key)[row_of(D)],
+                       operand (*value)[row_of(DV)], const operand** keys, const operand** values) {
   for (int n = 0, rows; n < count; n += rows) {
     const int number = (first + n) / from.size, row = (first + n) - number * from.size;
     rows = minimum(from.size - row, count - n);
@@ -53,7 +53,7 @@ inline void point_tile(const Source& from, int, int first, int count, float (*ke
     const int64_t page = page_of(from, number);
     const Matrix k = {from.k.data + page * from.k_page, from.k.row, from.k.dim};
     const Matrix v = {from.v.data + page * from.v_page, from.v.row, from.v.dim};
-    point(k, row, rows, key + n, keys + n);
-    point(v, row, rows, value + n, values + n);
+    point<D>(k, row, rows, key + n, keys + n);
+    point<DV>(v, row, rows, value + n, values + n);
   }
 }

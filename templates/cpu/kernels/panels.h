@@ -9,11 +9,14 @@ void load_queries(Work& w, const Matrix& q, float scale) {
   const float factor = scale * Modifiers::UNIT;
   float peak = -INF, total = 0.0f;
   w.modifiers.start(peak, total);
-  if (w.i1 - w.i0 + 1 < QUERY_TILE) std::memset(w.rows, 0, sizeof w.rows);  // absent rows score 0 and are never stored
-  load_rows<D>(q, w.i0, w.i1 - w.i0 + 1, w.rows[w.i0 - w.base], WIDEST);
+  // Absent rows score 0 and are never stored.
+  if (w.i1 - w.i0 + 1 < QUERY_TILE || D % DEPTH != 0) std::memset(w.query, 0, sizeof w.query);
+  load_rows<D>(q, w.i0, w.i1 - w.i0 + 1, w.query[w.i0 - w.base], row_of(D));
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
     Panel& panel = w.panel[p];
-    to_panel(w.rows[p * PANEL], WIDEST, factor, panel.q);
+    to_panel(w.query[p * PANEL], row_of(D), panel.q);
+    Operands::scale(panel.q[0], units_of(D) * VECS, factor);
+    panel.factor = factor;
     std::memset(panel.o, 0, sizeof panel.o);
     EACH(v, VECS) panel.peak[v] = splat(peak), panel.total[v] = splat(total);
     EACH(v, VECS) panel.at[v] = w.lane[v] + (w.base + p * PANEL);

@@ -55,8 +55,8 @@ __attribute__((noinline)) void open_tile(Work& w, int tile) {
   const int first = w.origin + maximum(tile * QUERY_TILE, w.begin);
   Queries& queries = w.tile;
   queries.count = w.origin + minimum(tile * QUERY_TILE + QUERY_TILE, w.end) - first;
-  point(w.queries, first, queries.count, w.q, queries.q);
-  point(w.grads, first, queries.count, w.grad, queries.grad);
+  point<D>(w.queries, first, queries.count, w.q, queries.q);
+  point<DV>(w.grads, first, queries.count, w.grad, queries.grad);
   const int64_t first_row = first + w.q_row;
   for (int64_t chunk = first_row / CHUNK; chunk <= (first_row + queries.count - 1) / CHUNK; ++chunk) {
     const int64_t rows = std::min<int64_t>(CHUNK, w.n_q - chunk * CHUNK);

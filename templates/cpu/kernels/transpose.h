@@ -32,15 +32,18 @@ __attribute__((noinline)) void transpose_block(const float* from, int width, flo
   EACH(r, LANES) store(to + r * apart, x[r]);
 }
 
-// to[d][n] = row[n][d] * factor, of PANEL rows `width` numbers apart.
-template <int N>
-inline void to_panel(const float* row, int width, float factor, float (&to)[N][PANEL]) {
+// Lane n of to[d] = unit d of row n, of PANEL rows `width` operands apart.
+template <class T, int N, int M>
+inline void to_panel(const T* row, int width, T (&to)[N][M]) {
+  constexpr int UNIT = M / PANEL, WORD = sizeof(float) / sizeof(T);
+  static_assert(UNIT == WORD, "a unit is as long as a float");
   int d = 0;
-  for (; d + LANES <= N; d += LANES)
-    EACH(v, VECS) transpose_block(row + v * LANES * width + d, width, to[d] + v * LANES, PANEL);
+  for (; d + LANES <= N; d += LANES) EACH(v, VECS) {
+      const T* from = row + v * LANES * width + d * UNIT;
+      transpose_block((const float*)from, width / WORD, (float*)(to[d] + v * LANES * UNIT), PANEL);
+    }
   for (; d < N; ++d)
-    for (int n = 0; n < PANEL; ++n) to[d][n] = row[n * width + d];
-  for (d = 0; d < N; ++d) EACH(v, VECS) store(to[d] + v * LANES, load(to[d] + v * LANES) * factor);
+    for (int n = 0; n < PANEL; ++n) std::memcpy(to[d] + n * UNIT, row + n * width + d * UNIT, sizeof(float));
 }
 
 // row[n][d] = from[d][n].

@@ -5,14 +5,21 @@
 #include "printed/config.h"
 
 // ---- Vectors: LANES numbers; a panel is VECS vectors, a register block ROWS sums x one panel.
+struct Name {
+  char text[48];
+};
 #if defined(__AVX512F__)
 constexpr int LANES = 16, VECS = LANE_TILE % 32 == 0 ? 2 : 1, ROWS = 12;
+constexpr Name FLOATS = {"float32, 16 lanes"};
 #elif defined(__AVX__)
 constexpr int LANES = 8, VECS = 2, ROWS = 6;
+constexpr Name FLOATS = {"float32, 8 lanes"};
 #elif defined(__aarch64__)
 constexpr int LANES = 4, VECS = 4, ROWS = 6;
+constexpr Name FLOATS = {"float32, 4 lanes"};
 #else
 constexpr int LANES = 4, VECS = 2, ROWS = 6;
+constexpr Name FLOATS = {"float32, 4 lanes"};
 #endif
 constexpr int PANEL = LANES * VECS, PANELS = LANE_TILE / PANEL;
 static_assert(PANELS * PANEL == LANE_TILE, "a tile is whole panels");

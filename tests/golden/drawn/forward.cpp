@@ -20,6 +20,7 @@ inline bool drawn(const int32_t* draws, int width, int block) {
 }
 
 ...
+
   static const int c0_of_head[HEADS] = {0, 1, 2, 3};
   [[maybe_unused]] const int c0 = c0_of_head[head];
   static const int row0_of_head[HEADS] = {0, 1, 2, 3};

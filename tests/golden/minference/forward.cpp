@@ -179,6 +179,8 @@ __attribute__((noinline)) void attend_columns(Work& w, const Columns& columns, i
   }
 }
 
+...
+
 // ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
 // line 8: input0 & line 7: causal
 ...

@@ -1,8 +1,4 @@
 ...
-#include <type_traits>
-#include <utility>
-
-...
 
 constexpr int LOOKUPS = 4;  // of what the pattern asks inputs
 
@@ -217,7 +213,7 @@ void resume(Work& w, int64_t h) {
     w.panel[n / PANEL].peak[v][lane] = from.peak[h][n];
     w.panel[n / PANEL].total[v][lane] = from.total[h][n];
   }
-  for (int p = w.first_panel(); p <= w.last_panel(); ++p) to_panel(w.rows[p * PANEL], WIDEST, 1.0f, w.panel[p].o);
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) to_panel(w.rows[p * PANEL], WIDEST, w.panel[p].o);
 }
 
 ...
@@ -256,6 +252,8 @@ inline void attend_own(Row& w, const Lists<WIDTH>& lists, const Live& live) {
 ... -1
   }
 }
+
+...
 
 // ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
 // line 8: rows(..input0) & line 7: causal

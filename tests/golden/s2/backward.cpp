@@ -14,6 +14,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <type_traits>
 #include <utility>
 
 ...
@@ -273,8 +274,8 @@ __attribute__((noinline)) void open_tile(Work& w, int tile) {
   const int first = w.origin + maximum(tile * QUERY_TILE, w.begin);
   Queries& queries = w.tile;
   queries.count = w.origin + minimum(tile * QUERY_TILE + QUERY_TILE, w.end) - first;
-  point(w.queries, first, queries.count, w.q, queries.q);
-  point(w.grads, first, queries.count, w.grad, queries.grad);
+  point<D>(w.queries, first, queries.count, w.q, queries.q);
+  point<DV>(w.grads, first, queries.count, w.grad, queries.grad);
   const int64_t first_row = first + w.q_row;
   for (int64_t chunk = first_row / CHUNK; chunk <= (first_row + queries.count - 1) / CHUNK; ++chunk) {
     const int64_t rows = std::min<int64_t>(CHUNK, w.n_q - chunk * CHUNK);
@@ -384,8 +385,9 @@ void lay_keys(Work& w, int first, int count, float scale) {
   w.present.finite = all_finite<D>(w.present.row, count);
   const float factor = scale * Modifiers::UNIT;
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
-    to_panel(w.key[p * PANEL], WIDE, factor, w.panel[p].k);
-    to_panel(w.value[p * PANEL], DV, 1.0f, w.panel[p].v);
+    to_panel(w.key[p * PANEL], WIDE, w.panel[p].k);
+    Operands::scale(w.panel[p].k[0], D * VECS, factor);
+    to_panel(w.value[p * PANEL], DV, w.panel[p].v);
     std::memset(w.panel[p].dk, 0, sizeof w.panel[p].dk);
     std::memset(w.panel[p].dv, 0, sizeof w.panel[p].dv);
   }
@@ -615,6 +617,12 @@ int backward(const sparsec_backward_call& call) {
   std::free(scratch);
   return failed;
 }
+
+// In the library, for its manifest.
+__attribute__((used)) const struct {
+  char entry[48];
+  Name name;
+} MICRO_KERNEL = {"sparsec micro-kernel of backward", Operands::NAME};
 
 // ---- Head classes: which query tiles the keys j0 .. j1 visit, in full or through a mask.
 // line 9: window(16b) & line 7: causal

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 ...
@@ -135,7 +136,7 @@ void slots_of_keys(const int32_t* places, int head, int stop, const int* key, in
 
 ...
 
-const float NOTHING[WIDEST] = {};  // in place of a key that is not held: it is dead, and is not read
+const operand NOTHING[row_of(WIDEST)] = {};  // in place of a key that is not held: it is dead, and is not read
 
 // ---- Where the keys and values of a tile lie: in the cache, or those of the call in its own tensors.
 struct Source {
@@ -164,22 +165,22 @@ Source source_of(const sparsec_cached_call& call, int64_t b, int64_t h, int64_t 
 
 // Points at one row of a matrix, as `point` does.
 template <int N>
-inline void point_at(const Matrix& m, int row, float (*packed)[N], const float** to) {
+inline void point_at(const Matrix& m, int row, operand (*packed)[row_of(N)], const operand** to) {
   if (row < 0) *to = NOTHING;
-  else point(m, row, 1, packed, to);
+  else point<N>(m, row, 1, packed, to);
 }
 
 // Points at keys and values first .. first + count of `stop`, in place or in `key` and `value`.
-inline void point_tile(const Source& from, int stop, int first, int count, float (*key)[D], float (*value)[DV],
-                       const float** keys, const float** values) {
+inline void point_tile(const Source& from, int stop, int first, int count, operand (*key)[row_of(D)],
+                       operand (*value)[row_of(DV)], const operand** keys, const operand** values) {
   int number[KEY_TILE], slot[KEY_TILE];
   for (int n = 0; n < count; ++n) number[n] = first + n;
   slots_of_keys(from.places, from.head, stop, number, count, slot);
   for (int n = 0; n < count; ++n) {
     const bool old = number[n] < from.length;
     const int row = old ? slot[n] : number[n];
-    point_at(old ? from.keys : from.k, row, key + n, keys + n);
-    point_at(old ? from.values : from.v, row, value + n, values + n);
+    point_at<D>(old ? from.keys : from.k, row, key + n, keys + n);
+    point_at<DV>(old ? from.values : from.v, row, value + n, values + n);
   }
 }
 
@@ -286,6 +287,12 @@ int store(const sparsec_cached_call& call) {
     }
   return 0;
 }
+
+// In the library, for its manifest.
+__attribute__((used)) const struct {
+  char entry[48];
+  Name name;
+} MICRO_KERNEL = {"sparsec micro-kernel of attend_chunk", Operands::NAME};
 
 // ---- Slots of keys, for each class of heads.
 void slots_of_keys_0(const int32_t* places, int member, int stop, const int* key, int count, int* slot) {
@@ -846,6 +853,12 @@ int attend_rows(const sparsec_cached_call& call) {
   std::free(sums);
   return failed;
 }
+
+// In the library, for its manifest.
+__attribute__((used)) const struct {
+  char entry[48];
+  Name name;
+} MICRO_KERNEL = {"sparsec micro-kernel of attend_rows", Operands::NAME};
 
 ...
 

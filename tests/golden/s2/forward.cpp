@@ -12,6 +12,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <type_traits>
 #include <utility>
 
 #ifndef SPARSEC_LIST
@@ -98,74 +99,25 @@ constexpr int LANE_TILE = QUERY_TILE;  // lies across vector lanes
 
 // ---- Elements: tensors hold float32; all arithmetic is float32.
 typedef float element;
-constexpr bool PACK = false;  // rows of contiguous floats are read in place
 inline float widen(float x) { return x; }
 inline float narrow(float x) { return x; }
 
-constexpr int WIDEST = D > DV ? D : DV;  // of a row of keys and one of values
-
-struct Matrix {  // [rows, D or DV], strides in elements
-  const element* data;
-  int64_t row, dim;
-};
-
-// [batch, heads, rows, ...] at one batch entry and head; row 0 of the result is row `first`, which may be negative.
-Matrix matrix(const void* data, const int64_t* stride, int64_t b, int64_t h, int64_t first) {
-  return {(const element*)data + b * stride[0] + h * stride[1] + first * stride[2], stride[2], stride[3]};
-}
-
-// Rows first .. first + count of `m`, of N numbers, as float32, [count][width].
-template <int N>
-void load_rows(const Matrix& m, int64_t first, int count, float* to, int width = N) {
-  for (int n = 0; n < count; ++n, to += width) {
-    const element* from = m.data + (first + n) * m.row;
-    if (m.dim == 1)
-      for (int d = 0; d < N; ++d) to[d] = widen(from[d]);
-    else
-      for (int d = 0; d < N; ++d) to[d] = widen(from[d * m.dim]);
-  }
-}
-
-// Points at rows first .. first + count of `m`, in place if they are contiguous floats, else widened into `packed`.
-template <int N>
-inline void point(const Matrix& m, int64_t first, int count, float (*packed)[N], const float** to) {
-  const float* from = (const float*)m.data + first * m.row;
-  int64_t row = m.row;
-  if (PACK || m.dim != 1) {
-    load_rows<N>(m, first, count, packed[0]);
-    from = packed[0], row = N;
-  }
-  for (int n = 0; n < count; ++n, from += row) to[n] = from;
-}
-
-// ---- Where the keys and values of a tile lie: in the call's own tensors.
-struct Source {
-  Matrix k, v;  // rows are positions
-};
-
-// For head h of sequence b; row `first` is at position 0.
-template <class Call>
-Source source_of(const Call& call, int64_t b, int64_t h, int64_t first) {
-  const int64_t g = h / (HEADS / KV_HEADS);
-  return {matrix(call.k, call.k_stride, b, g, first), matrix(call.v, call.v_stride, b, g, first)};
-}
-
-// Points at keys and values first .. first + count, in place or in `key` and `value`.
-inline void point_tile(const Source& from, int, int first, int count, float (*key)[D], float (*value)[DV],
-                       const float** keys, const float** values) {
-  point(from.k, first, count, key, keys);
-  point(from.v, first, count, value, values);
-}
-
 // ---- Vectors: LANES numbers; a panel is VECS vectors, a register block ROWS sums x one panel.
+struct Name {
+  char text[48];
+};
 #if defined(__AVX512F__)
 constexpr int LANES = 16, VECS = LANE_TILE % 32 == 0 ? 2 : 1, ROWS = 12;
+constexpr Name FLOATS = {"float32, 16 lanes"};
 #elif defined(__AVX__)
 constexpr int LANES = 8, VECS = 2, ROWS = 6;
+constexpr Name FLOATS = {"float32, 8 lanes"};
 #elif defined(__aarch64__)
 constexpr int LANES = 4, VECS = 4, ROWS = 6;
+constexpr Name FLOATS = {"float32, 4 lanes"};
 #else
 constexpr int LANES = 4, VECS = 2, ROWS = 6;
+constexpr Name FLOATS = {"float32, 4 lanes"};
 #endif
 constexpr int PANEL = LANES * VECS, PANELS = LANE_TILE / PANEL;
 static_assert(PANELS * PANEL == LANE_TILE, "a tile is whole panels");
@@ -236,6 +188,117 @@ inline void exp2(vec (&x)[N], vec lowest) {
   EACH(n, N) x[n] = (vec)((ivec)p[n] + ((ivec)shifted[n] << 23));
 }
 
+// ---- Operands: what the micro-kernels multiply. A unit is DEPTH of them, neighbours in the dimension that is summed
+// over; sums are float32.
+struct Floats {
+  typedef float operand;
+  typedef vec units;  // one in each lane
+  static constexpr int DEPTH = 1;
+  static constexpr Name NAME = FLOATS;
+
+  static units read(const float* from) { return load(from); }
+  static units spread(const float* unit) { return splat(*unit); }
+  static vec add(vec sum, units a, units b) { return sum + a * b; }
+
+  // A factor of the sums is either in one side of a product, here `count` vectors of units, or comes to the sums.
+  static void scale(float* x, int count, float factor) {
+    for (int n = 0; n < count; ++n, x += LANES) store(x, load(x) * factor);
+  }
+  static vec scaled(vec sum, float) { return sum; }
+
+  // As operands two rows of N vectors, `width` operands apart, that are summed over.
+  template <int N>
+  static void store_two(const vec (&x)[2 * N], float* to, int width) {
+    EACH(n, 2 * N) store(to + n / N * width + n % N * LANES, x[n]);
+  }
+  // The mask of a unit's operands, of a mask of each.
+  static ivec seen(const ivec (*mask)[VECS], int v) { return mask[0][v]; }
+  // The bits of operand n of each unit, as a float32 has them.
+  static ivec bits(units x, int) { return (ivec)x; }
+  static int32_t bits(const float* x) {
+    int32_t to;
+    std::memcpy(&to, x, sizeof to);
+    return to;
+  }
+
+  // COUNT rows of N operands, in units across the rows.
+  template <int N, int COUNT>
+  struct Across {
+    const float* const* of(const float* const* row, int) { return row; }
+  };
+};
+
+typedef Floats Operands;  // elements are widened
+
+typedef Operands::operand operand;
+constexpr int DEPTH = Operands::DEPTH;
+constexpr int units_of(int n) { return (n + DEPTH - 1) / DEPTH; }
+constexpr int row_of(int n) { return units_of(n) * DEPTH; }  // operands of n elements, in whole units
+constexpr int WIDEST = D > DV ? D : DV;  // of a row of keys and one of values
+
+struct Matrix {  // [rows, D or DV], strides in elements
+  const element* data;
+  int64_t row, dim;
+};
+
+// [batch, heads, rows, ...] at one batch entry and head; row 0 of the result is row `first`, which may be negative.
+Matrix matrix(const void* data, const int64_t* stride, int64_t b, int64_t h, int64_t first) {
+  return {(const element*)data + b * stride[0] + h * stride[1] + first * stride[2], stride[2], stride[3]};
+}
+
+template <class To>
+inline To converted(element x) {
+  if constexpr (std::is_same_v<To, element>) return x;
+  else return widen(x);
+}
+
+// Rows first .. first + count of `m`, of N numbers, as float32 or as operands, [count][width].
+template <int N, class To>
+void load_rows(const Matrix& m, int64_t first, int count, To* to, int width = N) {
+  for (int n = 0; n < count; ++n, to += width) {
+    const element* from = m.data + (first + n) * m.row;
+    if (m.dim == 1)
+      for (int d = 0; d < N; ++d) to[d] = converted<To>(from[d]);
+    else
+      for (int d = 0; d < N; ++d) to[d] = converted<To>(from[d * m.dim]);
+  }
+}
+
+// Points at rows first .. first + count of `m`, of N numbers, in place if they are contiguous operands and whole units,
+// else as such in `packed`.
+template <int N>
+inline void point(const Matrix& m, int64_t first, int count, operand (*packed)[row_of(N)], const operand** to) {
+  constexpr bool IN_PLACE = std::is_same_v<operand, element> && N % DEPTH == 0;
+  const operand* from = (const operand*)m.data + first * m.row;
+  int64_t row = m.row;
+  if (!IN_PLACE || m.dim != 1) {
+    load_rows<N>(m, first, count, packed[0], row_of(N));
+    if constexpr (N % DEPTH != 0)
+      for (int n = 0; n < count; ++n) packed[n][N] = 0;
+    from = packed[0], row = row_of(N);
+  }
+  for (int n = 0; n < count; ++n, from += row) to[n] = from;
+}
+
+// ---- Where the keys and values of a tile lie: in the call's own tensors.
+struct Source {
+  Matrix k, v;  // rows are positions
+};
+
+// For head h of sequence b; row `first` is at position 0.
+template <class Call>
+Source source_of(const Call& call, int64_t b, int64_t h, int64_t first) {
+  const int64_t g = h / (HEADS / KV_HEADS);
+  return {matrix(call.k, call.k_stride, b, g, first), matrix(call.v, call.v_stride, b, g, first)};
+}
+
+// Points at keys and values first .. first + count, in place or in `key` and `value`.
+inline void point_tile(const Source& from, int, int first, int count, operand (*key)[row_of(D)],
+                       operand (*value)[row_of(DV)], const operand** keys, const operand** values) {
+  point<D>(from.k, first, count, key, keys);
+  point<DV>(from.v, first, count, value, values);
+}
+
 // ---- Micro-kernels: a block of sums in registers, R rows of one panel each; scalars are broadcast in place.
 
 // TOTAL rows in blocks of nearly equal size, at most ROWS: first those of LARGE rows, up to LARGE_END, then of SIZE.
@@ -245,25 +308,26 @@ struct Split {
   static constexpr int LARGE = SIZE + (MORE > 0), LARGE_END = MORE * LARGE;
 };
 
-// o[r][lane] += sum over n of row[n][d + r] * p[n][lane], p's rows WIDTH apart; there is at least one n.
+// o[r][lane] += the product of unit d + r of row[n] and of p[n][lane], summed over n; p's rows are WIDTH units apart,
+// and there is at least one n.
 template <int R, int WIDTH>
-__attribute__((noinline)) void accumulate_block(const float* const* row, int count, int d, const float* p,
+__attribute__((noinline)) void accumulate_block(const operand* const* row, int count, int d, const operand* p,
                                                 float (*o)[PANEL]) {
   vec sum[R][VECS];
   EACH(r, R) EACH(v, VECS) sum[r][v] = load(o[r] + v * LANES);
   int n = 0;
   do {
-    const float* scalars = row[n] + d;
-    vec x[VECS];
-    EACH(v, VECS) x[v] = load(p + n * WIDTH + v * LANES);
-    EACH(r, R) EACH(v, VECS) sum[r][v] += scalars[r] * x[v];
+    const operand* unit = row[n] + d * DEPTH;
+    Operands::units x[VECS];
+    EACH(v, VECS) x[v] = Operands::read(p + (n * WIDTH + v * LANES) * DEPTH);
+    EACH(r, R) EACH(v, VECS) sum[r][v] = Operands::add(sum[r][v], Operands::spread(unit + r * DEPTH), x[v]);
   } while (++n < count);
   EACH(r, R) EACH(v, VECS) store(o[r] + v * LANES, sum[r][v]);
 }
 
-// The same for every number of a row.
+// The same for every unit of a row.
 template <int WIDTH, int N>
-inline void accumulate(const float* const* row, int count, const float* p, float (&o)[N][PANEL]) {
+inline void accumulate(const operand* const* row, int count, const operand* p, float (&o)[N][PANEL]) {
   typedef Split<N> DimSplit;
   int d = 0;
   for (; d < DimSplit::LARGE_END; d += DimSplit::LARGE)
@@ -273,35 +337,36 @@ inline void accumulate(const float* const* row, int count, const float* p, float
 
 // Whether no element of the rows, of N numbers, is infinite or NaN.
 template <int N>
-__attribute__((noinline)) bool all_finite(const float* const* row, int count) {
+__attribute__((noinline)) bool all_finite(const operand* const* row, int count) {
   constexpr int32_t EXPONENT = 0x7f800000, MAGNITUDE = 0x7fffffff;
   ivec largest[VECS] = {};
   int32_t rest = 0;
   for (int n = 0; n < count; ++n) {
     int d = 0;
-    for (; d + PANEL <= N; d += PANEL)
-      EACH(v, VECS) largest[v] = maximum(largest[v], (ivec)load(row[n] + d + v * LANES) & MAGNITUDE);
-    for (; d < N; ++d) {
-      int32_t bits;
-      std::memcpy(&bits, row[n] + d, sizeof bits);
-      rest = maximum(rest, bits & MAGNITUDE);
-    }
+    for (; d + PANEL * DEPTH <= N; d += PANEL * DEPTH) EACH(v, VECS) EACH(i, DEPTH) {
+        const ivec bits = Operands::bits(Operands::read(row[n] + d + v * LANES * DEPTH), i);
+        largest[v] = maximum(largest[v], bits & MAGNITUDE);
+      }
+    for (; d < N; ++d) rest = maximum(rest, Operands::bits(row[n] + d) & MAGNITUDE);
   }
   ivec found = {};
   EACH(v, VECS) found |= largest[v] >= EXPONENT;
   return !any(found) && rest < EXPONENT;
 }
 
-// `accumulate` where some rows are not finite: a row has no part in the lanes where its mask is 0, whatever it holds;
-// the others have the same bits.
+// `accumulate` where some rows are not finite: an operand has no part in the lanes where its mask is 0, whatever it
+// holds; the others have the same bits.
 template <int WIDTH, int N>
-__attribute__((noinline, cold)) void accumulate_seen(const float* const* row, int count, const float* p,
+__attribute__((noinline, cold)) void accumulate_seen(const operand* const* row, int count, const operand* p,
                                                      const ivec (*mask)[VECS], float (&o)[N][PANEL]) {
   for (int d = 0; d < N; ++d) {
     vec sum[VECS];
     EACH(v, VECS) sum[v] = load(o[d] + v * LANES);
-    for (int n = 0; n < count; ++n)
-      EACH(v, VECS) sum[v] += (mask[n][v] ? splat(row[n][d]) : vec{}) * load(p + n * WIDTH + v * LANES);
+    for (int n = 0; n < count; ++n) EACH(v, VECS) {
+        const ivec seen = (ivec)Operands::spread(row[n] + d * DEPTH) & Operands::seen(mask + n * DEPTH, v);
+        const Operands::units x = Operands::read(p + (n * WIDTH + v * LANES) * DEPTH);
+        sum[v] = Operands::add(sum[v], (Operands::units)seen, x);
+      }
     EACH(v, VECS) store(o[d] + v * LANES, sum[v]);
   }
 }
@@ -381,35 +446,38 @@ typedef Split<KEY_TILE> KeySplit;
 
 struct Keys {  // the keys of one tile to attend to, in order; ROWS more entries, so that every block is whole
   int count;
-  const float *key[KEY_TILE + ROWS], *value[KEY_TILE + ROWS];
+  const operand *key[KEY_TILE + ROWS], *value[KEY_TILE + ROWS];
   bool finite;  // all values; set where a mask is
   int at[KEY_TILE + ROWS];  // their positions; set where a modifier reads them
 };
 
+typedef Operands::Across<DV, KEY_TILE + ROWS> Values;  // of those keys, with units along the keys
+
 struct Panel {
-  float q[D][PANEL];  // times the score's scale
+  operand q[units_of(D)][PANEL * DEPTH];  // as `Operands::scale` leaves it
+  float factor;  // the score's scale
   float o[DV][PANEL];  // the sum of weights times values, relative to 2^peak
   vec peak[VECS];  // within 8 below the largest score so far; -inf before the first live key
   vec total[VECS];  // the sum of weights, relative to 2^peak
   ivec at[VECS];  // positions of the queries
 };
 
-// s[r][lane] = the score of key[r], at position at[r], and q[..][lane], or -inf where the mask is 0; `peak` follows the
-// largest.
+// s[r][lane] = the score of key[r], at position at[r], and the panel's query in that lane, or -inf where the mask is 0;
+// `peak` follows the largest.
 template <int R, bool MASKED>
-__attribute__((noinline)) void score(const float (*q)[PANEL], const float* const* key, const int* at,
-                                     const ivec (&lane)[VECS], Modifiers modifiers, const ivec (*mask)[VECS],
-                                     float (*s)[PANEL], vec* peak) {
+__attribute__((noinline)) void score(const Panel& panel, const operand* const* key, const int* at, Modifiers modifiers,
+                                     const ivec (*mask)[VECS], float (*s)[PANEL], vec* peak) {
   vec sum[R][VECS] = {};
 #pragma GCC unroll 4
-  for (int d = 0; d < D; ++d) {
-    vec x[VECS];
-    EACH(v, VECS) x[v] = load(q[d] + v * LANES);
-    EACH(r, R) EACH(v, VECS) sum[r][v] += key[r][d] * x[v];
+  for (int d = 0; d < units_of(D); ++d) {
+    Operands::units x[VECS];
+    EACH(v, VECS) x[v] = Operands::read(panel.q[d] + v * LANES * DEPTH);
+    EACH(r, R) EACH(v, VECS) sum[r][v] = Operands::add(sum[r][v], Operands::spread(key[r] + d * DEPTH), x[v]);
   }
   EACH(r, R) {
+    EACH(v, VECS) sum[r][v] = Operands::scaled(sum[r][v], panel.factor);
     Modifiers::Kept<VECS> kept;
-    modifiers.forward(sum[r], kept, lane, at + r);
+    modifiers.forward(sum[r], kept, panel.at, at + r);
     if constexpr (Modifiers::KEYS) {
       const float more = modifiers.of_key(at[r]);
       EACH(v, VECS) sum[r][v] += more;
@@ -444,37 +512,37 @@ inline void rescale(Panel& panel, const vec* largest, vec lowest) {
   for (int d = 0; d < DV; ++d) EACH(v, VECS) store(panel.o[d] + v * LANES, load(panel.o[d] + v * LANES) * factor[v]);
 }
 
-// The number of keys is even. `s` is scratch for scores, then weights.
+// The number of keys is even; `value` are their values, with units along the keys. `s` is scratch for scores, then
+// weights.
 template <bool MASKED>
-__attribute__((noinline)) void attend(Panel& panel, const Keys& keys, Modifiers modifiers, const ivec (*mask)[VECS],
-                                      float (*s)[PANEL]) {
+__attribute__((noinline)) void attend(Panel& panel, const Keys& keys, const operand* const* value, Modifiers modifiers,
+                                      const ivec (*mask)[VECS], float (*s)[PANEL]) {
   const vec lowest = splat(LOWEST_EXPONENT);
   const int count = keys.count;
   vec largest[VECS], shift[VECS], total[VECS];
   EACH(v, VECS) largest[v] = panel.peak[v];
   int n = 0;
   for (; n < minimum(count, KeySplit::LARGE_END); n += KeySplit::LARGE)
-    score<KeySplit::LARGE, MASKED>(panel.q, keys.key + n, keys.at + n, panel.at, modifiers, mask + n, s + n, largest);
+    score<KeySplit::LARGE, MASKED>(panel, keys.key + n, keys.at + n, modifiers, mask + n, s + n, largest);
   for (; n < count; n += KeySplit::SIZE)
-    score<KeySplit::SIZE, MASKED>(panel.q, keys.key + n, keys.at + n, panel.at, modifiers, mask + n, s + n, largest);
+    score<KeySplit::SIZE, MASKED>(panel, keys.key + n, keys.at + n, modifiers, mask + n, s + n, largest);
 
   rescale(panel, largest, lowest);
   EACH(v, VECS) {
     shift[v] = finite(panel.peak[v]);
     total[v] = panel.total[v];
   }
+  operand* const weights = (operand*)s[0];
   for (n = 0; n < count; n += 2) {
     vec p[2 * VECS];
     EACH(v, 2 * VECS) p[v] = load(s[n] + v * LANES) - shift[v % VECS];
     exp2(p, lowest);
-    EACH(v, 2 * VECS) {
-      total[v % VECS] += p[v];
-      store(s[n] + v * LANES, p[v]);
-    }
+    EACH(v, 2 * VECS) total[v % VECS] += p[v];
+    Operands::store_two<VECS>(p, weights + n * PANEL, PANEL);
   }
   EACH(v, VECS) panel.total[v] = total[v];
-  if (!MASKED || keys.finite) accumulate<PANEL>(keys.value, count, s[0], panel.o);
-  else accumulate_seen<PANEL>(keys.value, count, s[0], mask, panel.o);
+  if (!MASKED || keys.finite) accumulate<PANEL>(value, count / DEPTH, weights, panel.o);
+  else accumulate_seen<PANEL>(value, count / DEPTH, weights, mask, panel.o);
 }
 
 // ---- Tiles: one query tile of one head, and a key tile that it sees in full or through a mask.
@@ -482,7 +550,9 @@ struct Work {  // one thread's scratch
   Panel panel[PANELS];
   float s[KEY_TILE + ROWS][PANEL];
   ivec mask[KEY_TILE + ROWS][VECS];
-  float key[KEY_TILE][D], value[KEY_TILE][DV], rows[QUERY_TILE][WIDEST];
+  operand key[KEY_TILE][row_of(D)], value[KEY_TILE][row_of(DV)], query[QUERY_TILE][row_of(D)];
+  Values values;  // of the tile at hand
+  float rows[QUERY_TILE][WIDEST];
   Keys tile, live;
   ivec lane[VECS];  // 0, 1, ..., PANEL - 1
   Source source;  // of keys and values
@@ -549,7 +619,7 @@ inline void attend_seen(Work& w, const At& at, const Live& live) {
     const int count = live_keys(w, p, at, live, whole);
     if (count == 0) continue;
     if (whole) {
-      attend<false>(w.panel[p], w.tile, w.modifiers, w.mask, w.s);
+      attend<false>(w.panel[p], w.tile, w.values.of(w.tile.value, KEY_TILE), w.modifiers, w.mask, w.s);
       continue;
     }
     for (int n = count; n < count + ROWS; ++n) {  // whole blocks: the last key again, seen by nobody
@@ -559,7 +629,7 @@ inline void attend_seen(Work& w, const At& at, const Live& live) {
       EACH(v, VECS) w.mask[n][v] = ivec{};
     }
     w.live.count = count + count % 2;
-    attend<true>(w.panel[p], w.live, w.modifiers, w.mask, w.s);
+    attend<true>(w.panel[p], w.live, w.values.of(w.live.value, w.live.count), w.modifiers, w.mask, w.s);
   }
 }
 
@@ -573,7 +643,9 @@ void attend_full(Work& w, int tile) {
   open_tile(w, tile);
   if (!keeps_all(w.modifiers, w.first_key, w.first_key + w.tile.count))
     return attend_masked(w, tile, [](ivec, int) { return splat(-1); });
-  for (int p = w.first_panel(); p <= w.last_panel(); ++p) attend<false>(w.panel[p], w.tile, w.modifiers, w.mask, w.s);
+  const operand* const* values = w.values.of(w.tile.value, w.tile.count);
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p)
+    attend<false>(w.panel[p], w.tile, values, w.modifiers, w.mask, w.s);
 }
 
 // ---- Between rows and panels: LANES x LANES numbers are transposed in registers, head dims that are left one by one.
@@ -605,15 +677,18 @@ __attribute__((noinline)) void transpose_block(const float* from, int width, flo
   EACH(r, LANES) store(to + r * apart, x[r]);
 }
 
-// to[d][n] = row[n][d] * factor, of PANEL rows `width` numbers apart.
-template <int N>
-inline void to_panel(const float* row, int width, float factor, float (&to)[N][PANEL]) {
+// Lane n of to[d] = unit d of row n, of PANEL rows `width` operands apart.
+template <class T, int N, int M>
+inline void to_panel(const T* row, int width, T (&to)[N][M]) {
+  constexpr int UNIT = M / PANEL, WORD = sizeof(float) / sizeof(T);
+  static_assert(UNIT == WORD, "a unit is as long as a float");
   int d = 0;
-  for (; d + LANES <= N; d += LANES)
-    EACH(v, VECS) transpose_block(row + v * LANES * width + d, width, to[d] + v * LANES, PANEL);
+  for (; d + LANES <= N; d += LANES) EACH(v, VECS) {
+      const T* from = row + v * LANES * width + d * UNIT;
+      transpose_block((const float*)from, width / WORD, (float*)(to[d] + v * LANES * UNIT), PANEL);
+    }
   for (; d < N; ++d)
-    for (int n = 0; n < PANEL; ++n) to[d][n] = row[n * width + d];
-  for (d = 0; d < N; ++d) EACH(v, VECS) store(to[d] + v * LANES, load(to[d] + v * LANES) * factor);
+    for (int n = 0; n < PANEL; ++n) std::memcpy(to[d] + n * UNIT, row + n * width + d * UNIT, sizeof(float));
 }
 
 // row[n][d] = from[d][n].
@@ -631,11 +706,14 @@ void load_queries(Work& w, const Matrix& q, float scale) {
   const float factor = scale * Modifiers::UNIT;
   float peak = -INF, total = 0.0f;
   w.modifiers.start(peak, total);
-  if (w.i1 - w.i0 + 1 < QUERY_TILE) std::memset(w.rows, 0, sizeof w.rows);  // absent rows score 0 and are never stored
-  load_rows<D>(q, w.i0, w.i1 - w.i0 + 1, w.rows[w.i0 - w.base], WIDEST);
+  // Absent rows score 0 and are never stored.
+  if (w.i1 - w.i0 + 1 < QUERY_TILE || D % DEPTH != 0) std::memset(w.query, 0, sizeof w.query);
+  load_rows<D>(q, w.i0, w.i1 - w.i0 + 1, w.query[w.i0 - w.base], row_of(D));
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
     Panel& panel = w.panel[p];
-    to_panel(w.rows[p * PANEL], WIDEST, factor, panel.q);
+    to_panel(w.query[p * PANEL], row_of(D), panel.q);
+    Operands::scale(panel.q[0], units_of(D) * VECS, factor);
+    panel.factor = factor;
     std::memset(panel.o, 0, sizeof panel.o);
     EACH(v, VECS) panel.peak[v] = splat(peak), panel.total[v] = splat(total);
     EACH(v, VECS) panel.at[v] = w.lane[v] + (w.base + p * PANEL);
@@ -757,6 +835,12 @@ int forward(const sparsec_call& call) {
   }
   return failed;
 }
+
+// In the library, for its manifest.
+__attribute__((used)) const struct {
+  char entry[48];
+  Name name;
+} MICRO_KERNEL = {"sparsec micro-kernel of forward", Operands::NAME};
 
 // ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
 // line 9: window(16b) & line 7: causal

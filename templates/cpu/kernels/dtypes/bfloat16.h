@@ -3,7 +3,6 @@
 
 // ---- Elements: tensors hold bfloat16; all arithmetic is float32.
 typedef uint16_t element;
-constexpr bool PACK = true;  // keys and values are widened into scratch, tile by tile
 inline float widen(element x) { return float_of(uint32_t(x) << 16); }
 inline element narrow(float x) {  // to nearest, ties to even
   const uint32_t b = bits_of(x);

@@ -3,7 +3,6 @@
 
 // ---- Elements: tensors hold float16; all arithmetic is float32.
 typedef uint16_t element;
-constexpr bool PACK = true;  // keys and values are widened into scratch, tile by tile
 inline float widen(element x) {  // the multiplication by 2^112 moves the exponent and normalises the subnormal
   const float magnitude = float_of(uint32_t(x & 0x7fff) << 13) * 5.192296858534828e33f;
   const uint32_t special = (x & 0x7c00) == 0x7c00 ? 0x7f800000 : 0;

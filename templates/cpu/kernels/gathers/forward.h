@@ -52,5 +52,5 @@ void resume(Work& w, int64_t h) {
     w.panel[n / PANEL].peak[v][lane] = from.peak[h][n];
     w.panel[n / PANEL].total[v][lane] = from.total[h][n];
   }
-  for (int p = w.first_panel(); p <= w.last_panel(); ++p) to_panel(w.rows[p * PANEL], WIDEST, 1.0f, w.panel[p].o);
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) to_panel(w.rows[p * PANEL], WIDEST, w.panel[p].o);
 }

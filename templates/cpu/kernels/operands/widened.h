@@ -1,0 +1,4 @@
+#pragma once
+#include "floats.h"
+
+typedef Floats Operands;  // elements are widened
