@@ -290,7 +290,7 @@ TOO_MANY_BANDS = Code(
     "E414",
     "a set that needs too many bands",
     "{what} does not simplify to {limit} bands or fewer",
-    "write it with fewer unions, differences and complements of unlike terms",
+    "write it with fewer unions, differences and complements of unlike terms, and fewer rows in `near2d`",
 )
 
 NO_ELEMENT = Code(

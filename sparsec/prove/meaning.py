@@ -74,9 +74,15 @@ def holds(term: Term, at: Pair) -> Condition:
         case model.Dilated(period, phase, blocks):
             distance = at.query(blocks) - at.key(blocks)
             return space.equal(space.divided(distance, period)[1], Linear(phase % period))
-        case model.Chunk(n, back):
+        case model.Chunk(n, back, ahead):
             chunks = space.divided(at.i, n)[0] - space.divided(at.j, n)[0]
-            return space.within(chunks, Linear(0), Linear(back + 1))
+            return space.within(chunks, Linear(-ahead), Linear(back + 1))
+        case model.Near2d(width, rows, columns):
+            (row, column), (row_of_key, column_of_key) = space.divided(at.i, width), space.divided(at.j, width)
+            return every(
+                space.within(apart, Linear(-most), Linear(most + 1))
+                for apart, most in ((row - row_of_key, rows), (column - column_of_key, columns))
+            )
         case model.Columns(start, stop, blocks):
             return _between(at, at.key(blocks), start, stop, blocks, "key below")
         case model.Rows(start, stop, blocks):

@@ -124,9 +124,11 @@ def _holds(term: Term, pairs: _Pairs) -> torch.Tensor:
             return (at.kb if blocks else j) % period == phase % period
         case model.Dilated(period, phase, blocks):
             return (at.qb - at.kb if blocks else i - j) % period == phase % period
-        case model.Chunk(n, back):
+        case model.Chunk(n, back, ahead):
             chunks = i // n - j // n
-            return (chunks >= 0) & (chunks <= back)
+            return (chunks >= -ahead) & (chunks <= back)
+        case model.Near2d(width, rows, columns):
+            return ((i // width - j // width).abs() <= rows) & ((i % width - j % width).abs() <= columns)
         case model.Columns(first, stop, blocks):
             return _between(at.kb if blocks else j, first, stop, at.key_blocks if blocks else at.n_k, pairs)
         case model.Rows(first, stop, blocks):

@@ -34,7 +34,8 @@ class SlotKind(Enum):
 class Slot:
     """One argument of a built-in term. `least` is the smallest value, `most` the largest, in its own unit.
 
-    An `optional` one is 0 if left out, or the query head with `of_head`. `told`: it is printed even if it is 0.
+    An `optional` one is 0 if left out, or the query head with `of_head`. `told`: it is printed even if it is 0. A call
+    gives one that is `named`, and every optional one, by its name.
     `run_time`: a RunTimeLength may stand there, which may be 0.
     """
 
@@ -45,7 +46,13 @@ class Slot:
     optional: bool = False
     of_head: bool = False
     told: bool = False
+    named: bool = False
     run_time: bool = False
+
+    @property
+    def by_name(self) -> bool:
+        """Whether a call gives it by its name alone."""
+        return self.named or self.optional
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +103,18 @@ TERMS: dict[str, BuiltInTerm] = {
     "sink": BuiltInTerm(model.Sink, (Slot("n", SlotKind.LENGTH, run_time=True),)),
     "stride": BuiltInTerm(model.Stride, _PERIODIC),
     "dilated": BuiltInTerm(model.Dilated, _PERIODIC),
-    "chunk": BuiltInTerm(model.Chunk, (_N, Slot("back", SlotKind.INTEGER, optional=True))),
+    "chunk": BuiltInTerm(
+        model.Chunk,
+        (_N, Slot("back", SlotKind.INTEGER, optional=True), Slot("ahead", SlotKind.INTEGER, optional=True)),
+    ),
+    "near2d": BuiltInTerm(
+        model.Near2d,
+        (
+            Slot("width", SlotKind.INTEGER, 1, named=True),
+            Slot("rows", SlotKind.INTEGER, named=True),
+            Slot("columns", SlotKind.INTEGER, named=True),
+        ),
+    ),
     "columns": BuiltInTerm(model.Columns, _RANGE),
     "rows": BuiltInTerm(model.Rows, _RANGE),
     "global": BuiltInTerm(model.Global, (Slot("n", SlotKind.LENGTH),)),
@@ -132,7 +150,7 @@ def usage(name: str) -> str:
     if name in FUNCTIONS:
         return f"{name}({', '.join(FUNCTIONS[name].arguments)})"
     parts = [
-        f"{slot.name} = ..." if slot.optional else "a..b" if slot.takes is SlotKind.RANGE else slot.name
+        f"{slot.name} = ..." if slot.by_name else "a..b" if slot.takes is SlotKind.RANGE else slot.name
         for slot in TERMS[name].slots
     ]
     return f"{name}({', '.join(parts)})" if parts else name
@@ -200,9 +218,9 @@ def printed(leaf: Leaf, names: Sequence[str] = ()) -> str:
             parts.append("..".join(map(end, (value, next(values)))))
         elif isinstance(value, model.RunTimeLength):
             parts.append(of_input(value.ordinal))
-        elif not slot.optional:
+        elif not slot.by_name:
             parts.append(f"{value}{own}")
-        elif value or slot.told:
+        elif value or slot.told or not slot.optional:
             parts.append(f"{slot.name}={value}{own}")
     return f"{name}({', '.join(parts)})" if parts else name
 

@@ -93,10 +93,20 @@ class Dilated:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """0 <= i // n - j // n <= back; n in tokens (a block length is n*B already)."""
+    """-ahead <= i // n - j // n <= back; n in tokens (a block length is n*B already)."""
 
     n: int
     back: int
+    ahead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Near2d:
+    """|i // width - j // width| <= rows and |i % width - j % width| <= columns: near in a grid of `width` columns."""
+
+    width: int
+    rows: int
+    columns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +191,22 @@ class At:
     origin: Origin
 
 
-Leaf = Full | Nothing | Causal | Window | Sink | Stride | Dilated | Chunk | Columns | Rows | Global | Random | Input
+Leaf = (
+    Full
+    | Nothing
+    | Causal
+    | Window
+    | Sink
+    | Stride
+    | Dilated
+    | Chunk
+    | Near2d
+    | Columns
+    | Rows
+    | Global
+    | Random
+    | Input
+)
 Term = Leaf | Union | Intersection | Difference | Complement | At
 
 

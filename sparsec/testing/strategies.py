@@ -28,7 +28,7 @@ from sparsec.sema.modifiers import ENTRIES, KINDS, Given, KeyBias, Modifier, Tak
 from sparsec.testing.drawn import FORMS, Drawn, HeadLeaf, Operation, Source, Tree, declaration, resolved_of, written
 
 SETS = ("causal", "full", "none")
-LEAVES = ("window", "sink", "stride", "dilated", "chunk", "columns", "rows", "global", "random")
+LEAVES = ("window", "sink", "stride", "dilated", "chunk", "near2d", "columns", "rows", "global", "random")
 """With SETS, the terms that `patterns` and `sources` draw; those with numbers three times as often."""
 
 
@@ -247,8 +247,11 @@ def _leaves(draw: st.DrawFn) -> HeadLeaf:
             built = model.Stride if kind == "stride" else model.Dilated
             return HeadLeaf(built(period, phase, blocks), slope)
         case "chunk":
-            term = model.Chunk(draw(st.integers(1, 100)), draw(st.integers(0, 2)))
+            term = model.Chunk(draw(st.integers(1, 100)), draw(st.integers(0, 2)), draw(st.sampled_from([0, 0, 1, 2])))
             return HeadLeaf(term, 0)
+        case "near2d":
+            width = draw(st.one_of(st.integers(1, 40), st.sampled_from([16, 32, 64])))
+            return HeadLeaf(model.Near2d(width, draw(st.integers(0, 3)), draw(st.integers(0, width))), 0)
         case "columns" | "rows":
             start, stop = draw(_ranges(4 if blocks else 100))
             return HeadLeaf((model.Columns if kind == "columns" else model.Rows)(start, stop, blocks), 0)

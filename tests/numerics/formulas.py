@@ -160,6 +160,16 @@ def chunks(length: int) -> Callable[[Pairs], Mask]:
     return lambda p: p.causal & (p.i // length == p.j // length) & (p.h >= 0)
 
 
+def around(width: int, reach: int) -> Callable[[Pairs], Mask]:
+    """The pixels (a, b) at most `reach` rows and columns from pixel (x, y), of an image of `width` columns."""
+
+    def formula(p: Pairs) -> Mask:
+        (x, y), (a, b) = divmod(p.i, width), divmod(p.j, width)
+        return (abs(a - x) <= reach) & (abs(b - y) <= reach) & (p.h >= 0)
+
+    return formula
+
+
 CASES = (
     Case("dense", "dense", {}, 4, 2, dense),
     Case("s2", "s2", {"local": "2b", "every": "4b"}, 4, 2, s2(2, 4, by="group")),
@@ -191,6 +201,7 @@ CASES = (
     Case("sparse_transformer", "sparse_transformer_strided", {"step": 24}, 2, 1, strided(24)),
     Case("sparse_transformer", "sparse_transformer_fixed", {"section": "3b"}, 2, 1, fixed(48, 16)),
     Case("sparse_transformer", "sparse_transformer_fixed", {}, 2, 1, fixed(128, 16)),
+    Case("sasa", "sasa", {"width": 40, "reach": 2}, 2, 1, around(40, 2)),
     Case("mistral", "mistral", {"local": 41}, 4, 1, sink_and_window(0, 41)),
     Case("llama4_chunked", "llama4_chunk", {"length": 48}, 4, 2, chunks(48)),
     Case("llama4_chunked", "llama4_full", {}, 4, 2, dense),

@@ -130,7 +130,9 @@ class _Author:
             return f"~{self.term(0)}"
         if self.draw.random() < 0.2 and self.lets + self.patterns:
             return self.draw.choice(self.lets + self.patterns)
-        kind = self.draw.choice(("window", "window", "sink", "stride", "dilated", "chunk", "columns", "rows", "more"))
+        kind = self.draw.choice(
+            ("window", "window", "sink", "stride", "dilated", "chunk", "near2d", "columns", "rows", "more")
+        )
         unit = self.draw.choice(("", "b"))
         size = f"{self.draw.choice((1, 2, 7, 64, 1000, 33_554_431))}{unit}" if unit else self.integer()
         match kind:
@@ -139,7 +141,10 @@ class _Author:
             case "stride" | "dilated":
                 return f"{kind}({size}{self.draw.choice(('', f', phase = {self.integer()}'))})"
             case "chunk":
-                return f"chunk({size}{self.draw.choice(('', ', back = 2'))})"
+                return f"chunk({size}{self.draw.choice(('', ', back = 2', ', ahead = 3'))})"
+            case "near2d":
+                near, width = self.draw.choice((0, 1, 5, 40)), self.integer()
+                return f"near2d(width = {width}, rows = {near}, columns = {self.integer()})"
             case "columns" | "rows":
                 return f"{kind}({self.draw.choice((f'0{unit}..', f'..-2{unit}', f'3{unit} .. 90{unit}', 'n..H'))})"
             case "more":

@@ -70,6 +70,7 @@ TERMS: dict[str, Callable[[int], str]] = {
     "rows of a window": lambda n: f"rows({100 * n} .. {100 * n + 50}) & window({10 * n + 7})",
     "distances": lambda n: f"window({10 * n + 8}) - window({10 * n + 3})",
     "chunk": lambda n: f"chunk({PRIMES[n]})",
+    "near in grids": lambda n: f"near2d(width = {PRIMES[n]}, rows = 2, columns = 3)",
     "global": lambda n: f"global({10 * n + 8}) - global({10 * n + 4})",
     "stride": lambda n: f"stride({PRIMES[n]})",
     "block stride": lambda n: f"stride({PRIMES[n]}b)",

@@ -82,6 +82,8 @@ def test_claims_about_a_gpu_s_plans_are_proved() -> None:
         "window(60000000b)",
         "chunk(1000000000, back = 3)",
         "chunk(1073741823, back = 1)",
+        "chunk(1073741823, back = 1, ahead = 1)",
+        "near2d(width = 1000000000, rows = 2, columns = 70)",
         "columns(-1073741823..)",
         "rows(1073741824..)",
     ],

@@ -66,7 +66,7 @@ def test_the_table_of_terms() -> None:
     listed = {re.match(r"\w+", cell)[0]: cell for cell in first_cells("| term | tokens | blocks (lengths with `b`) |")}  # type: ignore[index]
     assert list(listed) == list(TERMS)
     for name, term in TERMS.items():
-        options = [slot.name for slot in term.slots if slot.optional]
+        options = [slot.name for slot in term.slots if slot.by_name]
         assert re.findall(r"(\w+) =", listed[name]) == options, name
         assert ("(" in listed[name]) == bool(term.slots), name
 

@@ -131,9 +131,15 @@ def _test(terms: Sequence[Term], place: PairPlace) -> WholeTest:
             period, phase = of("period"), of("phase")
             return lambda b, h, i, j, _: (i // unit - j // unit) % period(b, h) == phase(b, h)
         case model.Chunk():
-            n, back = of("n"), of("back")
+            n, back, ahead = of("n"), of("back"), of("ahead")
             return lambda b, h, i, j, _: (
-                (i // n(b, h) - j // n(b, h) >= 0) & (i // n(b, h) - j // n(b, h) <= back(b, h))
+                (i // n(b, h) - j // n(b, h) >= -ahead(b, h)) & (i // n(b, h) - j // n(b, h) <= back(b, h))
+            )
+        case model.Near2d():
+            width, up, across = of("width"), of("rows"), of("columns")
+            return lambda b, h, i, j, _: (
+                (abs(i // width(b, h) - j // width(b, h)) <= up(b, h))
+                & (abs(i % width(b, h) - j % width(b, h)) <= across(b, h))
             )
         case model.Columns() | model.Rows():
             start, stop = (

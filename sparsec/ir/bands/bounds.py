@@ -63,6 +63,8 @@ def constant(value: int) -> Bound:
 
 def query(offset: int, unit: int = 1) -> Bound:
     """unit * (i // unit) + offset."""
+    if unit >= POSITION_LIMIT and offset - unit >= POSITION_LIMIT:  # every key lies below it, for a negative row too
+        return constant(LIMIT)
     if unit > LIMIT:  # i // unit is 0 or -1; negative rows lie below every key, as does offset - LIMIT
         unit = LIMIT
     largest = (POSITION_LIMIT - 1) // unit * unit

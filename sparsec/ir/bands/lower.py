@@ -11,7 +11,7 @@ from typing import assert_never
 from sparsec.diagnostics.model import InternalError
 from sparsec.ir.bands.band import ALL, Asks, Band, Congruence, Draws, InputTest, ListTest
 from sparsec.ir.bands.bounds import LIMIT, Bound, constant, end, query
-from sparsec.ir.bands.normalise import Effort, normalise
+from sparsec.ir.bands.normalise import BAND_LIMIT, Effort, TooManyBands, normalise
 from sparsec.sema import model
 
 Inputs = tuple[model.InputDecl, ...]
@@ -116,8 +116,10 @@ def _leaf(term: model.Leaf, block: int, inputs: Inputs) -> tuple[Band, ...]:
             return _residue(period, phase, block if blocks else 1)
         case model.Dilated(period, phase, blocks):
             return _moving_residue(period, phase, block if blocks else 1)
-        case model.Chunk(n, back):
-            return (Band(lower=(query(-back * n, n),), upper=(query(n, n),)),)
+        case model.Chunk(n, back, ahead):
+            return (_chunks(n, -back, ahead + 1),)
+        case model.Near2d(width, rows, columns):
+            return _near2d(width, rows, columns)
         case model.Columns(start, stop, blocks):
             unit = block if blocks else 1
             return (Band(_edge(start, unit), _edge(stop, unit), inputs=_ends(start, stop, Asks.KEY_BELOW)),)
@@ -178,6 +180,30 @@ def _moving_residue(period: int, phase: int, unit: int) -> tuple[Band, ...]:
             Band(lower=(query(-d * unit, unit),), upper=(query((1 - d) * unit, unit),)) for d in (phase, phase - period)
         )
     return (Band(congruences=(Congruence(unit, period, -phase % period, 1, moving=True),)),)
+
+
+def _chunks(n: int, first: int, stop: int) -> Band:
+    """The keys of the chunks `first` to before `stop`, counted from the query's own."""
+    return Band(lower=(query(first * n, n),), upper=(query(stop * n, n),))
+
+
+def _near2d(width: int, rows: int, columns: int) -> tuple[Band, ...]:
+    """A band for each grid row: the window of 2 * columns + 1 keys around the query's column, cut to that row."""
+    near = _chunks(width, -rows, rows + 1)
+    if columns >= width - 1:
+        return (near,)
+    rows = min(rows, LIMIT // width + 1)  # no two positions are further apart
+    if 2 * rows + 1 > BAND_LIMIT:
+        if columns == 0:
+            return tuple(_meet(near, band) for band in _moving_residue(width, 0, 1))
+        raise TooManyBands(f"expected at most {BAND_LIMIT} bands, got {2 * rows + 1}")
+    return tuple(
+        _meet(
+            _chunks(width, row, row + 1),
+            Band(lower=(query(row * width - columns),), upper=(query(row * width + columns + 1),)),
+        )
+        for row in range(-rows, rows + 1)
+    )
 
 
 def _edge(edge: model.Edge | model.RunTimeLength | None, unit: int) -> tuple[Bound, ...]:

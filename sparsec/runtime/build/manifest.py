@@ -21,7 +21,7 @@ from sparsec.plan.tiles import tiles_data, tiles_from
 from sparsec.sema.model import Documents
 from sparsec.sema.record import inputs_data, inputs_of, score_data, score_of
 
-FORMAT = 7
+FORMAT = 8
 MANIFEST, LAYOUT = "manifest.json", "layout.json"
 
 

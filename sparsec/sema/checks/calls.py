@@ -21,7 +21,7 @@ Arguments = Sequence[tuple[tree.Argument, Node]]
 def check_term_call(callee: tree.Name, arguments: Arguments, span: Span, scope: Scope) -> Node:
     """The Node of a built-in term."""
     name, slots = callee.text, TERMS[callee.text].slots
-    positional = [slot.name for slot in slots if not slot.optional]
+    positional = [slot.name for slot in slots if not slot.by_name]
     fitted = fitted_arguments(name, tuple(slot.name for slot in slots), len(positional), arguments, usage(name), scope)
     if fitted is None:
         return error(span)

@@ -75,8 +75,13 @@ def row(term: Term, i: int, at: Sample) -> int:
         case model.Dilated(period, phase, blocks):
             unit = block if blocks else 1
             return at.comb(period, (i // unit - phase) % period, unit)
-        case model.Chunk(n, back):
-            return at.keys((i // n - back) * n, (i // n + 1) * n)
+        case model.Chunk(n, back, ahead):
+            return at.keys((i // n - back) * n, (i // n + ahead + 1) * n)
+        case model.Near2d(width, rows, columns):
+            x, y = i % width, i // width
+            first, stop = max(0, x - columns), min(width, x + columns + 1, at.n_k)
+            near = at.comb(width, 0, 1) * at.keys(first, stop)
+            return near & at.keys((y - rows) * width, (y + rows + 1) * width)
         case model.Columns(start, stop, blocks):
             unit = block if blocks else 1
             return at.keys(at.edge(start, blocks, 0) * unit, at.edge(stop, blocks, at.n_k) * unit)
@@ -118,8 +123,10 @@ def extent(leaf: Leaf, block: int) -> int:
             | model.Dilated(n, _, blocks)
         ):
             return n * (block if blocks else 1)
-        case model.Chunk(n, back):
-            return n * (back + 1)
+        case model.Chunk(n, back, ahead):
+            return n * (back + ahead + 1)
+        case model.Near2d(width, rows):
+            return width * (rows + 1)
         case model.Columns(start, stop, blocks) | model.Rows(start, stop, blocks):
             return max([abs(edge.at) for edge in (start, stop) if isinstance(edge, Edge)], default=0) * (
                 block if blocks else 1

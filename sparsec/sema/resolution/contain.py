@@ -69,8 +69,14 @@ def contains(outer: Term, inner: Term, block: int) -> bool:
             model.Dilated(multiple, part, small),
         ):
             return blocks is small and multiple % period == 0 and part % period == phase
-        case model.Chunk(n, back), model.Chunk(m, less):
-            return n == m and less <= back
+        case model.Chunk(n, back, ahead), model.Chunk(m, less, fewer):
+            return n == m and less <= back and fewer <= ahead
+        case model.Chunk(n, back, ahead), model.Near2d(width, rows):
+            return n == width and rows <= min(back, ahead)
+        case model.Near2d(width, rows, columns), model.Near2d(other, less, fewer):
+            return width == other and less <= rows and fewer <= columns
+        case model.Window(int(n), ahead, False), model.Near2d(width, rows, columns):
+            return rows * width + min(columns, width - 1) <= min(n - 1, ahead)
         case (model.Columns(low, high, blocks), model.Columns(start, stop, small)) | (
             model.Rows(low, high, blocks),
             model.Rows(start, stop, small),

@@ -27,6 +27,8 @@ TERMS = [
     "stride(2b, phase = -h)",
     "dilated(7, phase = h)",
     "chunk(100, back = 1)",
+    "chunk(9 + h, ahead = 2)",
+    "near2d(width = 20 + h, rows = 2 - g, columns = 3)",
     "columns(10 .. -20)",
     "rows(-2b ..)",
     "global(30)",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from sparsec.ir.bands.band import ALL, Band, Congruence
-from sparsec.ir.bands.bounds import LIMIT, Base, Bound
+from sparsec.ir.bands.bounds import LIMIT, POSITION_LIMIT, Base, Bound
+from sparsec.ir.bands.interpreter import pairs
 from sparsec.ir.bands.lower import lower
 from sparsec.ir.bands.normalise import BAND_LIMIT, Effort, TooManyBands
 from sparsec.sema import model as m
@@ -80,10 +82,51 @@ def test_lengths_beyond_any_sequence_cost_nothing() -> None:
         Band(lower=(Bound(Base.START, 1, 320),), upper=(Bound(Base.START, 1, 384),)),
     )
     assert bands(m.Stride(huge, huge - 1, blocks=True)) == ()
-    for term in (m.Window(huge, huge, True), m.Chunk(huge, huge), m.Dilated(huge, 7, True), m.Global(huge, True)):
+    for term in (m.Window(huge, huge, True), m.Chunk(huge, huge, huge), m.Dilated(huge, 7, True), m.Global(huge, True)):
         for band in bands(term):
             for bound in (*band.lower, *band.upper, *band.first_row, *band.last_row):
                 assert isinstance(bound.offset, int) and abs(bound.offset) <= LIMIT and bound.unit <= LIMIT
+
+
+def test_a_neighbourhood_in_a_grid_is_a_band_for_each_row() -> None:
+    near = m.Near2d(40, 2, 3)
+    assert [(band.lower, band.upper) for band in bands(near)] == [
+        (
+            (Bound(Base.ROW, 1, 40 * row - 3), Bound(Base.ROW, 40, 40 * row)),
+            (Bound(Base.ROW, 1, 40 * row + 4), Bound(Base.ROW, 40, 40 * (row + 1))),
+        )
+        for row in range(-2, 3)
+    ]
+    assert len(bands(m.Intersection((near, CAUSAL)))) == 3
+    for whole_rows in (m.Near2d(40, 50, 39), m.Near2d(40, 50, 2**31 - 1)):
+        assert bands(whole_rows) == bands(m.Chunk(40, 50, 50))
+    assert len(bands(m.Near2d(40, 31, 0))) == 63
+    (column,) = bands(m.Near2d(40, 32, 0))
+    assert column.congruences == (Congruence(1, 40, 0, 1, moving=True),)
+
+
+HUGE = (POSITION_LIMIT - 1, POSITION_LIMIT, LIMIT - 1, LIMIT, 2**31 - 1)
+
+
+@pytest.mark.parametrize("width", HUGE)
+@pytest.mark.parametrize("near", [0, 1, 3, 10**6, 2**31 - 1])
+@pytest.mark.parametrize("rows", [0, 1, 2, 2**31 - 1])
+def test_grids_wider_than_any_sequence(width: int, rows: int, near: int) -> None:
+    """At positions before 0 too, where i // width is -1."""
+    queries, keys = np.arange(-30, 40), np.arange(25)
+    down = queries[:, None] // width - keys // width
+    across = queries[:, None] % width - keys % width
+    for term, held in (
+        (m.Near2d(width, rows, near), (abs(down) <= rows) & (abs(across) <= near)),
+        (m.Chunk(width, rows, near), (-near <= down) & (down <= rows)),
+    ):
+        assert (pairs(bands(term), {}, queries, keys, 25) == held).all()
+
+
+def test_a_neighbourhood_of_too_many_rows_is_refused_at_once() -> None:
+    with pytest.raises(TooManyBands, match=f"at most {BAND_LIMIT} bands"):
+        bands(m.Near2d(1000, 2**31 - 1, 3))
+    assert len(bands(m.Near2d(1000, 31, 3))) == 63
 
 
 def test_too_many_bands_are_refused() -> None:

@@ -35,6 +35,12 @@ TERMS: dict[str, tuple[m.Term, Pair]] = {
     "dilated by one tile": (m.Dilated(32, 0, False), lambda i, j, nk: (i - j) % 32 == 0),
     "dilated blocks": (m.Dilated(3, 1, True), lambda i, j, nk: (i // TILE - j // TILE) % 3 == 1),
     "chunk": (m.Chunk(24, 1), lambda i, j, nk: 0 <= i // 24 - j // 24 <= 1),
+    "chunk ahead": (m.Chunk(24, 1, 2), lambda i, j, nk: -2 <= i // 24 - j // 24 <= 1),
+    "near in a grid": (
+        m.Near2d(40, 2, 3),
+        lambda i, j, nk: abs(i // 40 - j // 40) <= 2 and abs(i % 40 - j % 40) <= 3,
+    ),
+    "near in a column": (m.Near2d(40, 2, 0), lambda i, j, nk: abs(i // 40 - j // 40) <= 2 and i % 40 == j % 40),
     "columns": (m.Columns(m.Edge(5, False), m.Edge(40, False), False), lambda i, j, nk: 5 <= j < 40),
     "last columns": (m.Columns(m.Edge(-9, True), None, False), lambda i, j, nk: j >= nk - 9),
     "last blocks": (

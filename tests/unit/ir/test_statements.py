@@ -34,6 +34,7 @@ DENSE = (
     "window(20)",
     "sink(21) | window(30)",
     "chunk(24)",
+    "near2d(width = 20, rows = 2, columns = 3)",
     "rows(5..90) | columns(100..)",
     "global(19)",
 )

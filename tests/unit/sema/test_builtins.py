@@ -33,6 +33,8 @@ def test_the_fields_of_a_term_are_its_slots(name: str) -> None:
         ("stride(3b, phase = -1)", "stride(3b, phase=2)"),
         ("dilated(4, phase = 8)", "dilated(4)"),
         ("chunk(2b, back = 1)", "chunk(32, back=1)"),
+        ("chunk(9, ahead = 2)", "chunk(9, ahead=2)"),
+        ("near2d(rows = 0, columns = 2, width = 9)", "near2d(width=9, rows=0, columns=2)"),
         ("columns(-4b ..)", "columns(-4b..)"),
         ("rows(.. 5)", "rows(..5)"),
         ("random(3)", "random(3, seed=0, lane=0)"),

@@ -220,6 +220,8 @@ def test_a_case_of_another_pattern() -> None:
             ("window(9, ahead = 3)", 12),
             ("window(2b) | stride(5b, phase = 1)", 80),
             ("chunk(10, back = 2)", 30),
+            ("chunk(10, back = 2, ahead = 1)", 40),
+            ("near2d(width = 10, rows = 2, columns = 3)", 30),
         ),
         *(("sink(70) - dilated(33)", 70), ("columns(..-90)", 90), ("~global(3b) & rows(1..99)", 99), ("random(3)", 64)),
     ],
