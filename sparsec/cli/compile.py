@@ -26,11 +26,30 @@ from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.render import render_text
 from sparsec.diagnostics.tables import table
 from sparsec.pipeline import Compilation
+from sparsec.plan.tiles import tiles_from
 from sparsec.program import Pattern
 from sparsec.sema.model import ResolvedPattern
 
 if TYPE_CHECKING:
     from sparsec.runtime.build.manifest import Proof
+
+
+class TilesOption(click.ParamType[tuple[str, tuple[int, ...]]]):
+    """A kind of kernels and the numbers of its tiles."""
+
+    name = "tiles"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, ...]]:
+        kind, equals, numbers = value.partition("=")
+        try:
+            found = tuple(int(number) for number in numbers.split(","))
+            tiles_from({kind: found})
+        except ValueError as error:
+            why = str(error) if equals and str(error).startswith("expected") else f"got {value!r:.80}"
+            self.fail(f"expected KIND=NUMBERS as in forward=128,64,8,3: {why}", param, ctx)
+        return kind, found
 
 
 class _Folder(click.Path):
@@ -54,6 +73,15 @@ class _Folder(click.Path):
 )
 @click.option("--inference", is_flag=True, help="Leave out the kernels of the gradients.")
 @click.option("--pages", is_flag=True, help="Add the kernels of attention over a server's pages.")
+@click.option(
+    "--tiles",
+    "tiles",
+    multiple=True,
+    type=TilesOption(),
+    metavar="KIND=NUMBERS",
+    help="Tiles of a kind of GPU kernel, as in forward=128,64,8,3: query tile, key tile, warps, stages, and the most "
+    "registers of a thread if you like; what sparsec tune prints; may be repeated.",
+)
 @click.option("--no-spills", is_flag=True, help="Exit with 1 if a kernel spills registers, rather than warn.")
 @click.option("--prove", is_flag=True, help="Write nothing unless z3 proves the plan's claims for all lengths.")
 @pattern_options
@@ -65,6 +93,7 @@ def compile_pattern(
     target: str,
     inference: bool,
     pages: bool,
+    tiles: tuple[tuple[str, tuple[int, ...]], ...],
     no_spills: bool,
     prove: bool,
     name: str | None,
@@ -104,6 +133,7 @@ def compile_pattern(
             dtype=dtype,
             gradients=not inference,
             pages=pages,
+            tiles=dict(tiles),
             progress=report,
             prove=partial(_proof, not inference) if prove else None,
         )

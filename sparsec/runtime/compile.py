@@ -91,7 +91,12 @@ def _tiles(
     if given is None:
         tuned = chooses and device.type == "cuda"
         return kept_tiles(request, registry.backend(backend).target_of(device), device) if tuned else ()
-    if not chooses:
+    return chosen_tiles(given, backend)
+
+
+def chosen_tiles(given: Mapping[str, Sequence[int | None]], backend: str) -> Tiles:
+    """What a caller gives, for a backend. Raises CallError."""
+    if not registry.BACKENDS[backend].tiles:
         raise CallError(f"expected no tiles for target {backend!r}, which has none to choose, got {given!r:.80}")
     try:
         return tiles_from(given)

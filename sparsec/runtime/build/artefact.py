@@ -14,7 +14,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
@@ -55,7 +55,7 @@ from sparsec.runtime.build.manifest import (
     layout_data,
     layout_of,
 )
-from sparsec.runtime.compile import checked_dims, module_of
+from sparsec.runtime.compile import checked_dims, chosen_tiles, module_of
 from sparsec.runtime.devices import default_device
 from sparsec.runtime.kernel import LoadedKernel
 from sparsec.runtime.module import SparseAttention
@@ -83,13 +83,14 @@ def compile_to_directory(
     dtype: str,
     gradients: bool = True,
     pages: bool = False,
+    tiles: Mapping[str, Sequence[int | None]] | None = None,
     progress: Callable[[str], None] = lambda _: None,
     prove: Callable[[Compilation], Proof] | None = None,
 ) -> Manifest:
     """Writes the artefacts of `pattern` for `target` (a name of `plan.target`) to `directory`.
 
     value_dim: head_dim if left out. dtype: "float32", "bfloat16" or "float16". `gradients`: whether it can be trained;
-    `pages`: whether it can attend over a server's pages.
+    `pages`: whether it can attend over a server's pages. `tiles`: as of `sparsec.compile`.
     `progress` is told of each step. `prove`, called before anything is built, gives what the manifest is to record, or
     raises to refuse. An existing folder is replaced if it is empty or holds such artefacts. Raises CallError,
     DiagnosticError, and the compilers' BuildError or AheadOfTimeError.
@@ -104,6 +105,8 @@ def compile_to_directory(
     backend = registry.builder(target)
     with pattern.refusals():
         request = Request(pattern.lowered(heads, kv_heads), *dims, names[dtype])
+        if tiles:
+            request = request.with_tiles(chosen_tiles(tiles, registry.backend_name(target)))
         compilation = request.compilation(target)
         launches, layout = _launches(compilation, gradients, pages)
     proof = None

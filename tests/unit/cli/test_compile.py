@@ -22,6 +22,7 @@ from sparsec.backends.cpu.backend import CpuBackend
 from sparsec.backends.triton.backend import TritonBackend
 from sparsec.cli import proofs
 from sparsec.cli.main import commands
+from sparsec.plan.tiles import tiles_data
 from sparsec.runtime.build import artefact
 from sparsec.runtime.build.manifest import KernelRecord
 
@@ -109,12 +110,39 @@ def test_without_the_option_there_is_no_proof_and_without_gradients_none_of_them
         (("-o", ""), "expected the name of a folder, got an empty one"),
         (("-o", "built", "--target", "hip:gfx000"), "hip:gfx950, gluon:90, got 'hip:gfx000'"),
         (("-o", "built", "--target", "cuda:999"), "hip:gfx950, gluon:90, got 'cuda:999'"),
+        (("-o", "built", "--tiles", "forward"), "expected KIND=NUMBERS as in forward=128,64,8,3: got 'forward'"),
+        (("-o", "built", "--tiles", "forward=128,x"), "as in forward=128,64,8,3: got 'forward=128,x'"),
+        (("-o", "built", "--tiles", "fast=16,16,4,2"), "expected tiles of forward, "),
+        (("-o", "built", "--tiles", "forward=48,16,4,2"), "expected a query tile of forward among 16, 32, 64, 128"),
     ],
 )
 def test_wrong_usage(file: Path, arguments: tuple[str, ...], message: str) -> None:
     result = compiled(file, *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in " ".join(result.stderr.split())
+
+
+def test_tiles_reach_the_kernels(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Any] = []
+
+    def build(_: object, compilation: Any, *__: object) -> Built:
+        built.append(compilation)
+        return Built((), {})
+
+    monkeypatch.setattr(TritonBackend, "build", build)
+    options = ("-o", file.with_name("built"), "--target", "cuda:90", "--dtype", "float16", "--inference")
+    result = compiled(file, *options, "--tiles", "forward=32,16,4,2", "--tiles", "decode=16,64,4,3,128")
+    assert result.exit_code == 0, result.output
+    (compilation,) = built
+    assert tiles_data(compilation.tiles) == {"forward": [32, 16, 4, 2, None], "decode": [16, 64, 4, 3, 128]}
+    of_forward = json.loads((file.with_name("built") / "manifest.json").read_text())["launch"]["forward"]
+    assert of_forward["tiles"]["forward"] == [32, 16, 4, 2, None]
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+def test_a_target_without_tiles_takes_none(file: Path) -> None:
+    result = compiled(file, "-o", "built", "--tiles", "forward=32,16,4,2")
+    assert result.exit_code == 2 and "expected no tiles for target 'cpu', which has none to choose" in result.stderr
 
 
 SPILL = "grad_keys_0 for cuda:90 spills registers: 52 bytes spilled, 48 bytes of stack a thread"
