@@ -151,10 +151,14 @@ class Program:
         binding = sema.bind(self._checked, _pick("pattern", name, self.patterns), params)
         return Pattern(self._checked, binding, self._lowered.get(binding))
 
-    def model(self, name: str | None = None, /, **params: Given) -> Model:
-        """The model called `name`, which may be left out if the file has one; `params` as for `pattern`."""
+    def model(self, name: str | None = None, /, *, layers: int | None = None, **params: Given) -> Model:
+        """The model called `name`, which may be left out if the file has one; `params` as for `pattern`.
+
+        layers: how many, where the file does not say it; a number that it does say must agree. Raises CallError.
+        """
         picked = _pick("model", name, self.models)
-        return Model(self._checked, picked, sema.layers(self._checked, picked, params), self._lowered)
+        count = None if layers is None else arguments.integer("layers", layers)
+        return Model(self._checked, picked, sema.layers(self._checked, picked, params, count), self._lowered)
 
     def parameters(self, params: Mapping[str, Given] | None = None) -> dict[str, Value]:
         """The file's own parameters by name, with those among `params` in place of defaults; ranges are RangeValues.
@@ -289,9 +293,9 @@ class Pattern:
         return mask(self.resolve(heads, kv_heads), n_q, n_k, inputs=inputs)
 
     def _resolve(self, heads: int | None, kv_heads: int | None) -> sema.Resolved:
-        key = (heads, kv_heads)
+        key = (_count(heads), _count(kv_heads))
         if key not in self._resolved:
-            found = sema.resolve(self._checked, self._binding, heads, kv_heads)
+            found = sema.resolve(self._checked, self._binding, *key)
             if self._marked is not None:
                 found = replace(found, heads=sema.among_marked(found.heads, self._marked))
             self._resolved[key] = found
@@ -327,6 +331,11 @@ class Model:
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {len(self)} layers)"
+
+
+def _count(given: int | None) -> int | None:
+    """As an int of Python, where it is one of any type; `sema.resolve` refuses the rest."""
+    return arguments.as_python(given)  # type: ignore[return-value]
 
 
 def _pick(what: str, name: str | None, names: tuple[str, ...]) -> str:

@@ -35,6 +35,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 @file_argument
 @pattern_options
 @click.option("--model", metavar="NAME", help="Which model of the file; its only one if neither is named.")
+@click.option("--layers", type=click.IntRange(1, 4096), metavar="L", help="Of the model, where the file does not say.")
 @click.option("--seq-len", type=click.IntRange(1, LENGTH_LIMIT), default=131_072, show_default=True, metavar="N")
 @click.option("--head-dim", type=click.IntRange(1, 1024), default=128, show_default=True)
 @value_dim_option
@@ -48,6 +49,7 @@ def explain(
     heads: int | None,
     kv_heads: int | None,
     model: str | None,
+    layers: int | None,
     seq_len: int,
     head_dim: int,
     value_dim: int | None,
@@ -63,8 +65,10 @@ def explain(
     program = open_program(file)
     if model is not None and name is not None:
         raise click.UsageError("expected --pattern or --model, got both")
-    if model is not None or (name is None and len(program.models) == 1):
-        title, parts = _of_model(program.model(model, **parsed(settings)), heads, kv_heads)
+    if layers is not None and name is not None:
+        raise click.UsageError("expected --layers with a model, got a pattern")
+    if model is not None or layers is not None or (name is None and len(program.models) == 1):
+        title, parts = _of_model(program.model(model, layers=layers, **parsed(settings)), heads, kv_heads)
     else:
         title, parts = _of_pattern(choose(program, name, settings, or_first=True), heads, kv_heads)
     counts = {(part.lowered.pattern.heads, part.lowered.pattern.kv_heads) for part in parts}

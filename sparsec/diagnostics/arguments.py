@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from sparsec.diagnostics.model import CallError
 
+ROW_LIMIT = 1 << 15
 _Kind = TypeVar("_Kind")
 
 
@@ -33,6 +34,20 @@ def integer(name: str, given: object, least: int | None = None, most: int | None
         bounds = f"of at least {least}" if most is None else f"between {least} and {most}"
         raise CallError(f"expected {name} {bounds}, got {number}")
     return number
+
+
+def as_python(given: object) -> object:
+    """What `given` holds, as Python's own numbers and lists: an integer of any type, a scalar or a row of an array.
+
+    Anything else comes back as it is; so does an array that holds more than ROW_LIMIT numbers, or none that are known.
+    """
+    shape, items = getattr(given, "shape", None), getattr(given, "tolist", None)
+    try:
+        if isinstance(shape, tuple) and callable(items):
+            return items() if len(shape) == 0 or (len(shape) == 1 and shape[0] <= ROW_LIMIT) else given
+        return given if isinstance(given, bool) else index(given)  # type: ignore[arg-type]  # see `integer`
+    except (TypeError, ValueError, RuntimeError):
+        return given
 
 
 def path(given: object) -> Path:

@@ -177,9 +177,6 @@ BARE_AND_ARMS = Code(
     "`{verb}` without a condition must be the only arm, but line {line} has another one",
     "{action}",
 )
-NO_LAYERS = Code(
-    "E308", "a model without `layers`", "model `{name}` does not say how many layers it has", "add `layers 32`"
-)
 NO_USE = Code("E309", "a model without `use`", "model `{name}` uses no pattern", "add `use` and the name of a pattern")
 BLOCK_DISAGREES = Code(
     "E310",

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from sparsec.diagnostics.model import CallError
 from sparsec.program import Pattern, Program, load, parse
 from sparsec.sema.arguments import Given
 
@@ -23,11 +22,11 @@ def program_of(given: Program | Path | str) -> Program:
 
 
 def patterns_of(program: Program, name: str | None, params: Mapping[str, Given], layers: int) -> list[Pattern]:
-    """Of each layer; equal ones are one object. name: of a model or a pattern; left out, the file's model if it has
-    one, else its only pattern. Raises CallError."""
+    """Of each of the host's layers, whose number a file may leave out; equal ones are one object.
+
+    name: of a model or a pattern; left out, the file's model if it has one, else its only pattern. Raises CallError.
+    """
     if name in program.models or (name is None and program.models):
-        chosen = program.model(name, **params)
-        if len(chosen) != layers:
-            raise CallError(f"expected a model of {layers} layers, got {chosen.name!r} of {len(chosen)}")
+        chosen = program.model(name, layers=layers, **params)
         return [chosen.layer(layer) for layer in range(layers)]
     return [program.pattern(name, **params)] * layers

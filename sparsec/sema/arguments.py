@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any, Protocol, SupportsIndex
 
+from sparsec.diagnostics import arguments
 from sparsec.diagnostics.model import CallError, Diagnostic
 from sparsec.diagnostics.source import SourceFile
 from sparsec.sema.checked import CheckedFile
@@ -22,7 +24,18 @@ from sparsec.sema.terms import Sized
 from sparsec.syntax import tree
 from sparsec.syntax.parser import parse
 
-Given = int | bool | str | range | Sequence["int | float | range"]
+
+class Numbers(Protocol):
+    """An array or a tensor."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def tolist(self) -> Any: ...
+
+
+Given = SupportsIndex | str | range | Numbers | Sequence["SupportsIndex | float | range"]
+"""Integers of any type, so also those of NumPy and of torch, and their arrays of one dimension."""
 
 EXAMPLES = {
     Type.INTEGER: "64",
@@ -65,21 +78,24 @@ def split_arguments(
 
 def convert(parameter: Parameter, given: Given) -> Value:
     """`given` as a value of the parameter's type; raises CallError if it is none."""
-    match given:
+    plain = arguments.as_python(given)
+    if isinstance(plain, list | tuple):
+        plain = [arguments.as_python(item) for item in plain]
+    match plain:
         case str():
-            return _read(parameter, given)
+            return _read(parameter, plain)
         case bool():
             fits = parameter.type is Type.BOOLEAN
-            value: Value = given
+            value: Value = plain
         case int():
-            fits, value = parameter.type is Type.INTEGER or (parameter.type is Type.BLOCKS and given == 0), given
+            fits, value = parameter.type is Type.INTEGER or (parameter.type is Type.BLOCKS and plain == 0), plain
         case range():
-            fits, value = parameter.type is Type.RANGE and given.step == 1, RangeValue(given.start, given.stop)
-        case list() | tuple():
-            fits = parameter.type is Type.LIST and all(_is_item(item) for item in given)
-            fits = fits or (parameter.type is Type.BLOCK_LIST and not given)
-            fits = fits or (parameter.type is Type.DECIMAL_LIST and all(_is_decimal(item) for item in given))
-            value = tuple(RangeValue(item.start, item.stop) if isinstance(item, range) else item for item in given)
+            fits, value = parameter.type is Type.RANGE and plain.step == 1, RangeValue(plain.start, plain.stop)
+        case list():
+            fits = parameter.type is Type.LIST and all(_is_item(item) for item in plain)
+            fits = fits or (parameter.type is Type.BLOCK_LIST and not plain)
+            fits = fits or (parameter.type is Type.DECIMAL_LIST and all(_is_decimal(item) for item in plain))
+            value = tuple(RangeValue(item.start, item.stop) if isinstance(item, range) else item for item in plain)
         case _:
             fits, value = False, 0
     if not fits:

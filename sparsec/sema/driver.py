@@ -187,18 +187,26 @@ def head_counts(
     return count, groups
 
 
-def layers(checked: CheckedFile, name: str, params: Mapping[str, Given]) -> tuple[Binding, ...]:
-    """The bound pattern of each layer of model `name`; raises as `instantiate` does."""
+def layers(
+    checked: CheckedFile, name: str, params: Mapping[str, Given], count: int | None = None
+) -> tuple[Binding, ...]:
+    """The bound pattern of each layer of model `name`; raises as `instantiate` does.
+
+    `count`: how many layers, as the caller has it; CallError if the file says another number, or if neither says one.
+    """
     model = checked.models[name]
     own, of_file = split_arguments(params, model.parameters, checked, f"model {name!r}")
     findings = Findings(checked)
     found: tuple[Binding, ...] | None = None
     try:
-        found = _layers(checked, model, own, of_file, findings, Budget())
+        found = _layers(checked, model, own, of_file, findings, Budget(), count)
     except OverBudget:
         over_budget(findings, model.span)
     _raise_errors(findings)
-    assert found is not None, "a model without errors has layers"
+    if found is None:
+        raise CallError(f"model {name!r}: expected layers=..., since its file gives none, got no layers")
+    if count is not None and count != len(found):
+        raise CallError(f"model {name!r}: expected layers={len(found)}, as its file says, got layers={count}")
     return found
 
 
@@ -220,15 +228,18 @@ def _layers(
     of_file: Mapping[str, Value],
     findings: Findings,
     budget: Budget,
+    given: int | None = None,
 ) -> tuple[Binding, ...] | None:
-    """The binding of each layer; None if the layers are not known."""
+    """The binding of each layer, `given` of them where the file does not say; None if their number is not known."""
     started = begin(checked, of_file, findings, budget)
     place = Place(checked.source, {}, {})
     evaluate_parameters(model.parameters, own, place, started.run)
-    count = integer(model.layers, place, started.run) if model.layers is not None else None
-    if model.layers is None or count is None:
+    count = integer(model.layers, place, started.run) if model.layers is not None else given
+    if count is None:
         return None
-    if not 1 <= count <= MAX_LAYERS:
+    if model.layers is None and not 1 <= count <= MAX_LAYERS:
+        raise CallError(f"model {model.name!r}: expected layers from 1 to {MAX_LAYERS}, got {count}")
+    if model.layers is not None and not 1 <= count <= MAX_LAYERS:
         findings(codes.COUNT_OUT_OF_RANGE, model.layers.span, what="layers", value=count)
         return None
     place.builtins["L"] = count

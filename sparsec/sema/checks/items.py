@@ -171,8 +171,6 @@ def check_model(item: tree.ModelItem, scope: Scope) -> CheckedModel:
                 arms.append(_arm(statement, _used(statement.pattern, here), here))
             case _:
                 pass
-    if layers is None:
-        scope.report(codes.NO_LAYERS.at(scope.source, item.name.span, name=item.name.text))
     if not any(isinstance(statement, tree.UseStatement) for statement in item.statements):
         scope.report(codes.NO_USE.at(scope.source, item.name.span, name=item.name.text))
     _check_arms([statement for statement in statements if isinstance(statement, tree.UseStatement)], scope)

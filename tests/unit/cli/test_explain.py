@@ -122,3 +122,14 @@ def test_what_travels_between_ranks(tmp_path: Path) -> None:
 def test_more_ranks_than_tokens(tmp_path: Path) -> None:
     result = explain(written(tmp_path, FILE), "--pattern", "local", "--seq-len", "4", "--ranks", "5")
     assert result.exit_code == 2 and "expected at least as many tokens as ranks, 5, got 4" in result.stderr
+
+
+def test_layers_of_a_model_that_leaves_them_out(tmp_path: Path) -> None:
+    path = written(tmp_path, FILE.replace("    layers 4\n", ""))
+    assert [part["layers"] for part in priced(path, "--layers", "3")] == [[0], [1, 2]]
+    for arguments, message in (
+        (("--model", "m"), "expected layers=..., since its file gives none"),
+        (("--layers", "3", "--pattern", "dense"), "expected --layers with a model, got a pattern"),
+    ):
+        result = explain(path, "--heads", "1", *arguments)
+        assert result.exit_code in (1, 2) and message in result.output

@@ -92,7 +92,7 @@ def test_layers_that_differ_and_models_of_other_layers() -> None:
     patterns = Wanted(text, "<m>").patterns(4)
     assert [each.name for each in patterns] == ["a", "a", "b", "b"] and patterns[0] is patterns[1]
     assert Wanted(TEXT, "<p>").patterns(3)[2].name == "p"
-    with pytest.raises(sparsec.CallError, match="expected a model of 6 layers, got 'm' of 4"):
+    with pytest.raises(sparsec.CallError, match="'m': expected layers=4, as its file says, got layers=6"):
         Wanted(text, "<m>").patterns(6)
 
 
