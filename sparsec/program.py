@@ -19,6 +19,7 @@ from sparsec.diagnostics.codes_text import more_problems
 from sparsec.diagnostics.model import CallError, Diagnostic, DiagnosticError, Severity
 from sparsec.diagnostics.source import SourceFile, Span
 from sparsec.ir.bands.normalise import BAND_LIMIT, Effort, TooManyBands, TooManyBandsTogether, TooMuchEffort
+from sparsec.pictures import methods
 from sparsec.pipeline import Lowered
 from sparsec.plan.build import CLASS_LIMIT, TOGETHER_LIMIT, TooManyClasses
 from sparsec.plan.kv.cached import NoCache
@@ -167,6 +168,8 @@ class Program:
         """
         return sema.file_values(self._checked, params or {})
 
+    _repr_html_ = methods.html_of_program
+
     def __repr__(self) -> str:
         return f"Program({self.source.name!r}, patterns={self.patterns}, models={self.models})"
 
@@ -292,6 +295,13 @@ class Pattern:
         n_q, n_k = arguments.integer("n_q", n_q, 0), arguments.integer("n_k", n_k, 0)
         return mask(self.resolve(heads, kv_heads), n_q, n_k, inputs=inputs)
 
+    show, svg, show_cache, _repr_html_ = (
+        methods.show_pattern,
+        methods.pattern_svg,
+        methods.show_cache,
+        methods.pattern_html,
+    )
+
     def _resolve(self, heads: int | None, kv_heads: int | None) -> sema.Resolved:
         key = (_count(heads), _count(kv_heads))
         if key not in self._resolved:
@@ -328,6 +338,8 @@ class Model:
     def layer(self, layer: int) -> Pattern:
         """The pattern of layer `layer`, from 0; raises CallError if there is no such layer."""
         return self._layers[arguments.integer("layer", layer, 0, len(self) - 1)]
+
+    show, _repr_html_ = methods.show_model, methods.model_html
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {len(self)} layers)"

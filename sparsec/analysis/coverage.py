@@ -1,207 +1,228 @@
-"""Head classes -> how much of each distinct head is live at one length, and where: the stuff of pictures and ratios.
+"""Bands -> how much of each distinct head is live in a part of its pairs, and where: the stuff of pictures and ratios.
 
-Invariant: memory is one query tile's row of keys and a grid of cells, never Nq x Nk; when the length makes an exact
-count long, evenly spread query tiles stand for the others and `exact` is False.
+Invariant: every row that is looked at is counted in closed form; where there are more rows than a picture can pay for,
+evenly spread ones stand for the others and `exact` is False. Nothing of the size of a sequence is ever held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from sparsec.ir.bands.classes import BlockMask, equal_heads
-from sparsec.ir.expr.evaluate import evaluate, holds
-from sparsec.ir.tiles.interpreter import draws
-from sparsec.ir.tiles.program import Segment, TileProgram
+from sparsec.analysis.rows import GOLDEN, RowPlaces, keys_seen, row_edges, sampled_rows
+from sparsec.ir.bands.band import Band
+from sparsec.ir.bands.classes import BlockMask
+from sparsec.ir.bands.liveness import is_causal
 from sparsec.pipeline import Lowered
-from sparsec.plan.build import head_classes
-from sparsec.plan.kernel import HeadClass
 
 TILE = 64
 """Rows and columns of the tiles in which a pattern is counted."""
 
-QUERY_TILE_LIMIT = 1024
-"""Query tiles looked at for one head; a longer sequence is sampled."""
-PAIR_LIMIT = 1 << 25
-"""Pairs of partial tiles tested for one head; beyond, fewer query tiles are sampled."""
+ROWS_A_CELL = 16
+"""Rows looked at for one row of cells: at least so many of each of its parts."""
+GRID_WORK, TOTAL_WORK = 1 << 22, 1 << 21
+"""Rows times points times bands, of all heads of a picture and of their totals; beyond, rows are sampled."""
+SEVERAL = 16
+"""What a point costs where several residues hold together, of what it costs where one does."""
+CHUNK = 1 << 20
+"""Rows times points that are held at a time."""
 
 Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The pairs of rows first <= i < stop and of such columns, among `keys` keys; ranges are half-open.
+
+    `documents`: 0, then where each packed document ends; none: the sequence is one. `restart`: positions of the
+    pattern count from the start of a row's document.
+    """
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    keys: int
+    documents: tuple[int, ...] = ()
+    restart: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is of as many queries as keys, and of all."""
+        return self.rows == self.columns == (0, self.keys)
+
+    @property
+    def causal_pairs(self) -> int:
+        """Pairs with j <= i."""
+        (first, stop), (left, right) = self.rows, self.columns
+        start, full = max(first, left), max(first, right - 1)
+        rising = max(min(stop, full) - start, 0)  # rows whose keys end at their own
+        return rising * (2 * (start - left) + rising + 1) // 2 + max(stop - max(full, first), 0) * (right - left)
+
+    @property
+    def pairs(self) -> int:
+        return (self.rows[1] - self.rows[0]) * (self.columns[1] - self.columns[0])
+
+    def at(self, rows: Ints) -> RowPlaces:
+        """Where those query positions stand."""
+        if not self.documents:
+            return RowPlaces.of_one_document(rows, self.keys)
+        bounds = np.asarray(self.documents, np.int64)
+        which = np.clip(np.searchsorted(bounds, rows, side="right") - 1, 0, len(bounds) - 2)
+        begin, end = bounds[which], bounds[which + 1]
+        if self.restart:
+            return RowPlaces(rows, begin, end, begin, end - begin)
+        return RowPlaces(rows, begin, end, np.zeros_like(rows), np.full_like(rows, self.keys))
+
+    def row_edges(self, bands: tuple[Band, ...]) -> tuple[int, ...]:
+        """Rows between two of which the sets of `bands` have one form."""
+        if not self.documents:
+            return row_edges(bands, self.keys)
+        found = set(self.documents)
+        if not self.restart:
+            return tuple(sorted(found | set(row_edges(bands, self.keys))))
+        for begin, end in zip(self.documents, self.documents[1:], strict=False):
+            found |= {begin + edge for edge in row_edges(bands, end - begin) if 0 < edge < end - begin}
+        return tuple(sorted(found))
+
+
+def whole_view(length: int) -> View:
+    """All pairs of `length` queries on as many keys."""
+    return View((0, length), (0, length), length)
 
 
 @dataclass(frozen=True, slots=True)
 class HeadCoverage:
-    """One distinct head for n queries on n keys.
+    """One distinct head within a view.
 
-    `full` and `partial` count tiles by cell, [cell rows, cell columns]; `tiles` counts what the cells hold in all (0:
-    the cell holds no tile). `live_pairs` is of one head; an estimate unless `exact`. `causal`: no pair has j > i.
+    `live` is the share of live pairs by cell, [rows - 1, columns - 1], where `rows` and `columns` are the edges of the
+    cells: positions, ascending. `live_pairs` is of one head and the whole view; an estimate unless `exact`. `causal`:
+    no pair has j > i.
     """
 
     heads: tuple[int, ...]
-    query_tile: int
-    key_tile: int
-    tiles_per_cell: tuple[int, int]
-    full: Ints
-    partial: Ints
-    tiles: Ints
+    rows: Ints
+    columns: Ints
+    live: Floats
     live_pairs: float
     causal: bool
     exact: bool
 
 
-def coverage(
-    classes: tuple[HeadClass, ...], length: int, cells: tuple[int, int], *, only: int | None = None
-) -> tuple[HeadCoverage, ...]:
-    """Every distinct head of `classes` (or just the one like head `only`), in the order of its first head.
-
-    `cells`: the largest numbers of rows and of columns of the grids.
-    """
-    found = []
-    for head_class in classes:
-        for heads, constants in equal_heads(head_class.heads, head_class.constants):
-            if only is None or only in heads:
-                found.append(_head(head_class.program, constants, heads, length, cells))
-    return tuple(sorted(found, key=lambda head: head.heads))
-
-
-def dense_pairs(found: tuple[HeadCoverage, ...], length: int) -> tuple[int, bool]:
+def dense_pairs(found: Iterable[HeadCoverage], view: View) -> tuple[int, bool]:
     """The pairs of dense attention that these heads, all of a pattern's, are held against, and whether it is causal.
 
     Causal if no head looks ahead.
     """
-    causal = all(head.causal for head in found)
-    return sum(len(head.heads) for head in found) * (length * (length + 1) // 2 if causal else length**2), causal
-
-
-@dataclass(frozen=True, slots=True)
-class VisitedRow:
-    """What one query tile visits; `first` and `last` are its rows, half-open."""
-
-    first: int
-    last: int
-    full: Ints
-    partial: Ints
-    drawn: tuple[tuple[int, ...], ...]
-
-
-def _head(
-    program: TileProgram, constants: Mapping[str, int], heads: tuple[int, ...], length: int, cells: tuple[int, int]
-) -> HeadCoverage:
-    rows_of_tiles, columns_of_tiles = -(-length // program.query_tile), -(-length // program.key_tile)
-    per_cell = -(-rows_of_tiles // cells[0]), -(-columns_of_tiles // cells[1])
-    shape = -(-rows_of_tiles // per_cell[0]), -(-columns_of_tiles // per_cell[1])
-    full, partial, tiles = (np.zeros(shape, np.int64) for _ in range(3))
-    column_sizes = np.bincount(np.arange(columns_of_tiles) // per_cell[1], minlength=shape[1])
-    rows = []
-    for tile in spread(rows_of_tiles, QUERY_TILE_LIMIT):
-        row = visited_tiles(program, constants, tile, length)
-        rows.append(row)
-        cell = tile // per_cell[0]
-        tiles[cell] += column_sizes
-        for counts, visited in ((full, row.full), (partial, row.partial)):
-            counts[cell] += np.bincount(visited // per_cell[1], minlength=shape[1])
-    sample = _sample(rows, program)
-    pairs, queries, ahead = 0, 0, False
-    for row in sample:
-        live, beyond = _live(program, constants, row, length)
-        pairs, queries, ahead = pairs + live, queries + row.last - row.first, ahead or beyond
-    return HeadCoverage(
-        heads=heads,
-        query_tile=program.query_tile,
-        key_tile=program.key_tile,
-        tiles_per_cell=per_cell,
-        full=full,
-        partial=partial,
-        tiles=tiles,
-        live_pairs=pairs * (length / queries),
-        causal=not ahead,
-        exact=queries == length,
-    )
+    heads = tuple(found)
+    causal = all(head.causal for head in heads)
+    return sum(len(head.heads) for head in heads) * (view.causal_pairs if causal else view.pairs), causal
 
 
 def spread(count: int, limit: int) -> list[int]:
     """All of range(count), or `limit` of them, one at a varying place of each equal part: no stride can hide."""
     if count <= limit:
         return list(range(count))
-    return sorted({min(int((n + n * 0.618034 % 1) * count / limit), count - 1) for n in range(limit)})
+    return sorted({min(int((n + n * GOLDEN % 1) * count / limit), count - 1) for n in range(limit)})
 
 
-def _sample(rows: list[VisitedRow], program: TileProgram) -> list[VisitedRow]:
-    """The rows, thinned until testing the pairs of their partial tiles stays within PAIR_LIMIT."""
-    pairs = sum(len(row.partial) for row in rows) * program.query_tile * program.key_tile
-    if pairs <= PAIR_LIMIT:
-        return rows
-    return [rows[n] for n in spread(len(rows), max(len(rows) * PAIR_LIMIT // pairs, 16))]
+def cell_edges(first: int, stop: int, cells: int) -> Ints:
+    """The edges of at most `cells` + 1 cells of first <= x < stop, at multiples of one power of two."""
+    step = 1
+    while -(-(stop - first) // step) > cells:
+        step *= 2
+    inner = np.arange(first // step + 1, -(-stop // step), dtype=np.int64) * step
+    return np.concatenate([[first], inner, [stop]]).astype(np.int64)
 
 
-def visited_tiles(program: TileProgram, constants: Mapping[str, int], tile: int, length: int) -> VisitedRow:
-    """What the query tile number `tile` visits, of `length` queries on as many keys."""
-    first, last = tile * program.query_tile, min((tile + 1) * program.query_tile, length)
-    values: dict[str, int | Ints] = {**constants, "i0": first, "i1": last - 1, "nk": length}
-    for let in program.lets:
-        values[let.name] = evaluate(let.value, values, {})
-    drawn = tuple(draws(spec, constants[spec.lane_row], first // spec.block) for spec in program.lists)
-    full, partial = (
-        np.concatenate([_tiles(program, segment, values, drawn) for segment in segments] or [np.empty(0, np.int64)])
-        for segments in (program.full, program.masked)
-    )
-    return VisitedRow(first, last, full, partial, drawn)
-
-
-def _tiles(
-    program: TileProgram, segment: Segment, values: Mapping[str, int | Ints], drawn: tuple[tuple[int, ...], ...]
-) -> Ints:
-    """The tiles that a segment visits."""
-    n = np.arange(int(evaluate(segment.count, values, {})), dtype=np.int64)
-    scope = {**values, "n": n}
-    if segment.listed is not None:
-        per_block = program.lists[segment.listed].block // program.key_tile
-        scope["entry"] = np.asarray(drawn[segment.listed], np.int64)[n // per_block]
-    tile: Ints = np.broadcast_to(evaluate(segment.tile, scope, {}), n.shape)
-    when = holds(segment.when, {**scope, "tile": tile}, _listed(program, drawn, tile))
-    visited: Ints = tile[np.broadcast_to(when, n.shape)]
-    return visited
-
-
-def _listed(program: TileProgram, drawn: tuple[tuple[int, ...], ...], tile: Ints) -> dict[int, Bools]:
-    """For each list, which of the key tiles are in blocks that it names."""
-    return {n: np.isin(tile * program.key_tile // spec.block, drawn[n]) for n, spec in enumerate(program.lists)}
-
-
-def _live(program: TileProgram, constants: Mapping[str, int], row: VisitedRow, length: int) -> tuple[int, bool]:
-    """The live pairs of one query tile, and whether any has j > i."""
-    i = np.arange(row.first, row.last)[:, None]
-    keys = (row.partial[:, None] * program.key_tile + np.arange(program.key_tile)).ravel()
-    inside = keys < length
-    keys = keys[inside]
-    tile = keys // program.key_tile
-    scope: dict[str, int | Ints] = {**constants, "nk": length, "i": i, "j": keys[None, :]}
-    live = np.broadcast_to(holds(program.live, scope, _listed(program, row.drawn, tile)), (len(i), len(keys)))
-    dense = len(row.full) * program.key_tile * len(i)
-    beyond = bool(np.any((row.full + 1) * program.key_tile - 1 > row.first)) or bool(np.any(live & (keys > i)))
-    return dense + int(np.count_nonzero(live)), beyond
+def distinct_heads(lowered: Lowered) -> dict[tuple[Band, ...], tuple[int, ...]]:
+    """The bands of each distinct head, and the heads that have them, in the order of their first; inputs name every
+    pair that they may. Raises TooManyBands, TooManyClasses."""
+    lowered.within_limits()
+    named: dict[int, tuple[Band, ...]] = {}
+    found: dict[tuple[Band, ...], list[int]] = {}
+    for head, bands in enumerate(lowered.bands):
+        if id(bands) not in named:
+            named[id(bands)] = without_inputs(bands)
+        found.setdefault(named[id(bands)], []).append(head)
+    return {bands: tuple(heads) for bands, heads in found.items()}
 
 
 def pattern_coverage(
-    lowered: Lowered, length: int, cells: tuple[int, int] = (1, 1), *, only: int | None = None
+    lowered: Lowered,
+    length: int,
+    cells: tuple[int, int] = (1, 1),
+    *,
+    only: int | None = None,
+    view: View | None = None,
+    most: int | None = None,
 ) -> tuple[HeadCoverage, ...]:
-    """The coverage of each distinct head in tiles of at most TILE x TILE; `documents` count as one, and inputs as if
-    they named every pair that they may.
+    """The coverage of each distinct head (or just of the one like head `only`; or of `most` heads) in a view, by
+    default of all pairs of `length` queries on as many keys; inputs count as if they named every pair that they may.
 
-    Raises TooManyBands, TooManyClasses.
+    `cells`: the largest numbers of rows and of columns of the grids. Raises TooManyBands, TooManyClasses.
     """
-    return coverage(head_classes(whatever_inputs_name(lowered.mask), TILE, TILE), length, cells, only=only)
+    distinct = distinct_heads(lowered)
+    wanted = [(bands, heads) for bands, heads in distinct.items() if only is None or only in heads][:most]
+    view = view or whole_view(length)
+    return tuple(coverage_of_bands(bands, heads, view, cells, share=len(wanted)) for bands, heads in wanted)
+
+
+def coverage_of_bands(
+    bands: tuple[Band, ...], heads: tuple[int, ...], view: View, cells: tuple[int, int], *, share: int = 1
+) -> HeadCoverage:
+    """The coverage of a set of pairs; `share`: how many of them share what a picture may cost."""
+    rows, columns = cell_edges(*view.rows, cells[0]), cell_edges(*view.columns, cells[1])
+    edges = view.row_edges(bands)
+    width = len(columns) + 1 + sum(2 + sum(2 * test.draws.count for test in band.lists) for band in bands)
+    together = sum(len(band.congruences) for band in bands) > 1
+    cost = max(width * max(len(bands), 1) * share * (SEVERAL if together else 1), 1)
+    height = len(rows) - 1
+    total_cost = max(cost * (width - len(columns) + 2) // width, 1)
+    # With one cell, or few, the grid and the total are one count.
+    work = TOTAL_WORK if len(columns) == 2 else GRID_WORK
+    most = max(ROWS_A_CELL, work // (cost * height))
+    samples = [sampled_rows(int(rows[n]), int(rows[n + 1]), edges, most) for n in range(height)]
+    at, weights = (np.concatenate(parts) for parts in zip(*samples, strict=True))
+    cell = np.repeat(np.arange(height), [len(of_cell) for of_cell, _ in samples])
+    exact, ahead, live = len(at) == rows[-1] - rows[0], False, np.zeros((height, len(columns) - 1))
+    for part in _chunks(len(at), width):
+        seen, beyond, counted = keys_seen(bands, view.at(at[part]), columns)
+        exact, ahead = exact and counted, ahead or bool(beyond.any())
+        np.add.at(live, cell[part], weights[part, None] * seen)
+    total = float(live.sum())
+    if not exact and len(columns) > 2:
+        total, ahead, exact = _total(bands, view, edges, TOTAL_WORK // total_cost, width - len(columns) + 2)
+    live /= np.diff(rows)[:, None] * np.diff(columns)[None, :]
+    return HeadCoverage(heads, rows, columns, live, total, not ahead or all(map(is_causal, bands)), exact)
+
+
+def _total(
+    bands: tuple[Band, ...], view: View, edges: tuple[int, ...], rows: int, width: int
+) -> tuple[float, bool, bool]:
+    """The live pairs of the view, whether any has j > i, and whether every row was counted."""
+    ends = np.asarray(view.columns, np.int64)
+    at, weights = sampled_rows(*view.rows, edges, max(rows // (len(edges) + 1), 1024))
+    exact, ahead, total = len(at) == view.rows[1] - view.rows[0], False, 0.0
+    for part in _chunks(len(at), width):
+        seen, beyond, counted = keys_seen(bands, view.at(at[part]), ends)
+        exact, ahead = exact and counted, ahead or bool(beyond.any())
+        total += float(weights[part] @ seen[:, 0])
+    return total, ahead, exact
+
+
+def _chunks(count: int, width: int) -> Iterable[slice]:
+    step = max(CHUNK // width, 1)
+    return (slice(first, first + step) for first in range(0, count, step))
+
+
+def without_inputs(bands: tuple[Band, ...]) -> tuple[Band, ...]:
+    """The bands without their tests of inputs: every pair that they may name."""
+    return tuple(dict.fromkeys(replace(band, inputs=()) for band in bands))
 
 
 def whatever_inputs_name(mask: BlockMask) -> BlockMask:
     """The mask without its tests of inputs: every pair that they may name."""
-    return replace(
-        mask,
-        classes=tuple(
-            replace(of, bands=tuple(dict.fromkeys(replace(band, inputs=()) for band in of.bands)))
-            for of in mask.classes
-        ),
-    )
+    return replace(mask, classes=tuple(replace(of, bands=without_inputs(of.bands)) for of in mask.classes))

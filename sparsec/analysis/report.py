@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparsec.analysis.cost import LENGTHS, CachePrice, Geometry, GroupPrice, group_prices, price
-from sparsec.analysis.coverage import dense_pairs, pattern_coverage
+from sparsec.analysis.coverage import dense_pairs, pattern_coverage, whole_view
+from sparsec.diagnostics.tables import percent, table_html
 from sparsec.pipeline import Lowered
 from sparsec.plan.kv.layout import CacheLayout
 
@@ -64,6 +65,27 @@ class Report:
         live = sum(part.live_pairs * len(part.layers) for part in self.parts)
         return live / sum(part.dense_pairs * len(part.layers) for part in self.parts)
 
+    def _repr_html_(self) -> str:
+        """For a notebook: what is computed, pattern by pattern, and what the caches of all layers hold."""
+        computed = [(part.name, str(len(part.layers)), *_live(part), f"{part.flops / 1e12:.3g}") for part in self.parts]
+        caches = [
+            (str(each.tokens), f"{each.bytes / 2**20:.4g}", f"{each.dense_bytes / 2**20:.4g}", percent(each.saved))
+            for each in self.prices
+        ]
+        at = self.geometry
+        title = f"{at.heads} heads on {at.kv_heads} KV heads, head dim {at.head_dim}, {at.dtype}, {self.tokens} tokens"
+        head = ("pattern", "layers", "live", "of", "TFLOP, forward, one layer")
+        tables = [table_html(title, head, computed)]
+        if caches:
+            tables.append(table_html("KV cache", ("tokens", "MiB", "MiB, dense", "saved"), caches))
+        return "\n".join(tables)
+
+
+def _live(part: PartReport) -> tuple[str, str]:
+    """The share of live pairs, and what of."""
+    about = f"{'at most ' if part.at_most else ''}{'' if part.exact else '~'}"
+    return f"{about}{percent(part.live_pairs / part.dense_pairs)}", "causal pairs" if part.causal else "all pairs"
+
 
 def report(parts: Sequence[Part], geometry: Geometry, tokens: int) -> Report:
     """The costs of sequences of `tokens` tokens. Raises TooManyBands, TooManyClasses."""
@@ -77,7 +99,7 @@ def report(parts: Sequence[Part], geometry: Geometry, tokens: int) -> Report:
 def _part(part: Part, geometry: Geometry, tokens: int) -> PartReport:
     covered = pattern_coverage(part.lowered, tokens)
     live = sum(each.live_pairs * len(each.heads) for each in covered)
-    dense, causal = dense_pairs(covered, tokens)
+    dense, causal = dense_pairs(covered, whole_view(tokens))
     layout = part.layout
     return PartReport(
         part.name,

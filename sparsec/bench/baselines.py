@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sparsec.bench.baseline_names import DENSE
-from sparsec.bench.live import live_mask, shared
 from sparsec.diagnostics.model import CallError, SparsecError, in_one_line
 from sparsec.integrations.flex.compiled import Flex, compile_flex
 from sparsec.integrations.flex.terms import FlexUnavailable
+from sparsec.pictures.given import live_mask, shared
 from sparsec.reference import attention, mask
 from sparsec.reference.parts import InputTensors, inputs_of_part
 from sparsec.reference.tolerance import allowed_errors

@@ -86,7 +86,7 @@ def measure_cached(
     from sparsec.bench.baseline_calls import Passes, baseline_calls
     from sparsec.bench.baselines import copying
     from sparsec.bench.clock import CALLS_BESIDE_ROUNDS, median_seconds
-    from sparsec.bench.live import live_mask
+    from sparsec.pictures.given import live_mask
 
     pattern, length = case.pattern, case.length
     report("filling the cache")

@@ -88,7 +88,7 @@ def launched_lines(
 
 def coverage_of(case: BenchCase, cells: tuple[int, int] = (1, 1)) -> tuple[HeadCoverage, ...]:
     """What is live, with the inputs that the case has."""
-    from sparsec.bench.live import given_coverage
+    from sparsec.pictures.given import given_coverage
 
     if case.given:
         return given_coverage(case.pattern, case.given, case.length, cells)

@@ -28,7 +28,7 @@ def rows_of(pattern: ResolvedPattern) -> int:
 def by_gathering(
     live: Tensor, q: Tensor, k: Tensor, v: Tensor, *, rows: int, scale: float | None
 ) -> Callable[[], Tensor]:
-    """`live`: bool [B or 1, X, Nq, Nk] as `bench.live.live_mask` gives it; q [B, H, Nq, D]; k, v [B, G, Nk, D]."""
+    """`live`: bool [B or 1, X, Nq, Nk] as `pictures.given.live_mask` gives it; q [B, H, Nq, D]; k, v [B, G, Nk, D]."""
     batch, heads, n_q, head_dim = q.shape
     groups, n_k = k.shape[1:3]
     per_group, units = heads // groups, -(-n_q // rows)

@@ -14,16 +14,17 @@ from sparsec.cli.options import (
     choose,
     dtype_option,
     file_argument,
+    layers_option,
     open_program,
     parsed,
     pattern_options,
     resolved,
     value_dim_option,
 )
-from sparsec.cli.show import of_pairs
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.diagnostics.tables import count, percent, table
 from sparsec.distributed.report import ModelTraffic, model_traffic
+from sparsec.pictures.labels import of_pairs
 from sparsec.program import Model, Pattern
 from sparsec.sema.printer import head_ranges
 
@@ -35,7 +36,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 @file_argument
 @pattern_options
 @click.option("--model", metavar="NAME", help="Which model of the file; its only one if neither is named.")
-@click.option("--layers", type=click.IntRange(1, 4096), metavar="L", help="Of the model, where the file does not say.")
+@layers_option
 @click.option("--seq-len", type=click.IntRange(1, LENGTH_LIMIT), default=131_072, show_default=True, metavar="N")
 @click.option("--head-dim", type=click.IntRange(1, 1024), default=128, show_default=True)
 @value_dim_option

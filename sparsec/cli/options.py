@@ -14,11 +14,11 @@ import click
 from sparsec.backends import registry
 from sparsec.diagnostics.model import DiagnosticError
 from sparsec.diagnostics.source import SourceFile
+from sparsec.pictures.methods import DEFAULT_HEADS, heads_or_default
 from sparsec.program import Pattern, Program, parse
 from sparsec.sema.model import ResolvedPattern
 from sparsec.syntax.parser import read_file
 
-DEFAULT_HEADS = 8
 DTYPES = ("float32", "bfloat16", "float16")
 SHORT_DTYPES = {"fp32": "float32", "float": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}
 
@@ -36,6 +36,12 @@ def dtype_option(default: str) -> Callable[[_Command], _Command]:
         show_default=True,
         callback=lambda _, __, given: SHORT_DTYPES.get(given, given),
     )
+
+
+def layers_option(command: _Command) -> _Command:
+    return click.option(
+        "--layers", type=click.IntRange(1, 4096), metavar="L", help="Of the model, where the file does not say."
+    )(command)
 
 
 def file_argument(command: _Command) -> _Command:
@@ -132,8 +138,7 @@ def parsed(settings: tuple[str, ...]) -> dict[str, str]:
 
 def resolved(pattern: Pattern, heads: int | None, kv_heads: int | None) -> ResolvedPattern:
     """The pattern for the counts of the options, the file, or DEFAULT_HEADS. Raises DiagnosticError."""
-    if heads is None and pattern.heads is None:
-        heads = DEFAULT_HEADS if kv_heads is None else max(DEFAULT_HEADS // kv_heads, 1) * kv_heads
+    heads = heads_or_default(pattern, heads, kv_heads)
     found = pattern.resolve(heads, kv_heads)
     with pattern.refusals():
         pattern.lowered(heads, kv_heads).within_limits()

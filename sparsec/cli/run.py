@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +22,11 @@ from sparsec.cli.options import (
     pattern_options,
     resolved,
 )
-from sparsec.cli.show import LENGTH_LIMIT, cells_for, pictures
+from sparsec.cli.show import LENGTH_LIMIT
 from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.tables import count, duration, percent, table
+from sparsec.pictures.drawing import Drawing, picture_view
+from sparsec.pictures.text import shades_for, text_picture
 from sparsec.sema.shapes import Sizes
 
 if TYPE_CHECKING:
@@ -90,10 +94,13 @@ def run(
     against = [name for name in usual if name != "flex" or not no_flex]
     for line in simplifications(found, against):
         click.echo(f"{line}\n")
+    lowered, width = pattern.lowered(found.heads, found.kv_heads), shutil.get_terminal_size().columns
+    drawn = Drawing(pattern.name, lowered, picture_view(seq_len))
     with progress() as report:
         report("counting live pairs")
-        covered = coverage_of(case, cells_for(found))
-    click.echo(pictures(covered, seq_len, limit=PICTURES))
+        covered = coverage_of(case, drawn.text_cells(width))
+    shown = text_picture(covered, drawn.view, width, shades_for(sys.stdout.encoding), limit=PICTURES)
+    click.echo(shown)
     with progress() as report:
         measured = measure(attn, case, against, repeats=REPEATS, report=report, check=True, found=covered)
     assert measured.comparison is not None, "the comparison was asked for"

@@ -1,34 +1,49 @@
-"""`sparsec show`: a picture of the tiles of each distinct head at one length."""
+"""`sparsec show`: a picture of the pairs of each distinct head, of a model's layers, or of what a KV cache keeps."""
 
 from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 import click
 
-from sparsec.analysis.coverage import HeadCoverage, dense_pairs, pattern_coverage
+from sparsec.analysis.coverage import HeadCoverage, View
 from sparsec.cli.inputs import InputSources, inputs_option
-from sparsec.cli.options import choose, file_argument, open_program, pattern_options, resolved
-from sparsec.cli.picture import draw, shades_for
-from sparsec.cli.picture_svg import draw_html, draw_svg
+from sparsec.cli.options import choose, file_argument, layers_option, open_program, parsed, pattern_options, resolved
+from sparsec.cli.output import write_whole
+from sparsec.diagnostics.model import CallError
 from sparsec.diagnostics.progress import progress
-from sparsec.diagnostics.tables import count, percent
-from sparsec.pipeline import Lowered
-from sparsec.sema.model import ResolvedPattern
+from sparsec.pictures.caches import CacheDrawing
+from sparsec.pictures.drawing import Cells, Drawing, picture_view
+from sparsec.pictures.layers import ModelDrawing, model_drawing
+from sparsec.pictures.text import shades_for
+from sparsec.program import Model, Pattern
+from sparsec.sema.model import Documents, ResolvedPattern
 from sparsec.sema.shapes import Sizes
 
 LENGTH_LIMIT = 1 << 26
+DOCUMENT_LIMIT = 4096
+FORMS = ("text", "svg", "html", "json")
 
 
 @click.command()
 @file_argument
 @pattern_options
+@click.option("--model", metavar="NAME", help="Draw the layers of this model of the file, not a pattern.")
+@layers_option
+@click.option("--cache", is_flag=True, help="Draw what the KV cache of each group keeps as a sequence grows.")
 @click.option("--head", type=click.IntRange(0), help="Only the picture of this query head.")
 @click.option("--seq-len", type=click.IntRange(1, LENGTH_LIMIT), default=8192, show_default=True, metavar="N")
+@click.option("--q-offset", type=click.IntRange(-LENGTH_LIMIT, LENGTH_LIMIT), help="The position of the first query.")
+@click.option("--queries", type=click.IntRange(1, LENGTH_LIMIT), help="How many queries; N, or up to the last key.")
+@click.option("--rows", metavar="A..B", help="Only these queries, by position; negative ones count from the end.")
+@click.option("--columns", metavar="A..B", help="Only these keys, likewise.")
+@click.option("--documents", metavar="N,N,...", help="The lengths of packed documents, for `documents`; N in all.")
 @inputs_option
-@click.option("--format", "form", type=click.Choice(["text", "svg", "html"]), default="text", show_default=True)
+@click.option("--format", "form", type=click.Choice(FORMS), default="text", show_default=True)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
 def show(
     file: Path,
@@ -36,86 +51,143 @@ def show(
     settings: tuple[str, ...],
     heads: int | None,
     kv_heads: int | None,
+    model: str | None,
+    layers: int | None,
+    cache: bool,
     head: int | None,
     seq_len: int,
+    q_offset: int | None,
+    queries: int | None,
+    rows: str | None,
+    columns: str | None,
+    documents: str | None,
     sources: InputSources,
     form: str,
     output: Path | None,
 ) -> None:
-    """Draw which tiles each head computes for N queries on N keys.
+    """Draw which pairs each head computes for N queries on N keys.
 
-    Heads that share a picture are drawn once. A pattern with inputs is drawn with what --inputs gives.
+    Shades say how many pairs of a cell are live. Heads that share a picture are drawn once. A pattern with inputs is
+    drawn with what --inputs gives. In a page of --format html, the head, the length and the place can be changed.
 
     Example: sparsec show examples/s2.sparse --seq-len 16384 --head 0
     """
-    pattern = choose(open_program(file), name, settings, or_first=True)
+    program = open_program(file)
+    of_pairs = (name, head, q_offset, queries, rows, columns, documents, sources.given or None, cache or None)
+    if layers is not None and model is None:
+        raise click.UsageError("expected --layers with --model, got a pattern")
+    if model is not None:
+        if any(option is not None for option in of_pairs):
+            raise click.UsageError(
+                "expected --model with --layers, --seq-len, --heads, --kv-heads, --set and --format alone"
+            )
+        _write(
+            _of_model(program.model(model, layers=layers, **parsed(settings)), heads, kv_heads, seq_len), form, output
+        )
+        return
+    pattern = choose(program, name, settings, or_first=True)
     found = resolved(pattern, heads, kv_heads)
+    if cache:
+        if any(option is not None for option in of_pairs[1:-1]):
+            raise click.UsageError("expected --cache without options of queries and heads, got some")
+        layout = pattern.cache_layout(found.heads, found.kv_heads)
+        _write(CacheDrawing(pattern.name, layout, seq_len), form, output)
+        return
     if head is not None and head >= found.heads:
         raise click.BadParameter(f"expected a head below {found.heads}, got {head}", param_hint="'--head'")
     sources.check(found)
-    title = f"{pattern.name}: {count(seq_len, 'query', 'queries')}, {count(seq_len, 'key')}"
-    if found.inputs:
-        title += f", {sources.described(found)}"
-    cells = cells_for(found, only=head) if form == "text" else (128, 128)
-    covered = _covered(pattern.lowered(found.heads, found.kv_heads), sources, seq_len, cells, head)
-    if form == "text":
-        text = f"{title}\n\n{pictures(covered, seq_len)}\n"
-    else:
-        text = (draw_svg if form == "svg" else draw_html)(covered, title)
-    if output is not None:
-        output.write_text(text, encoding="utf-8")
-    else:
-        click.echo(text, nl=False)
+    view = picture_view(
+        seq_len,
+        queries=queries,
+        q_offset=q_offset,
+        documents=_bounds(documents, found, seq_len),
+        restart=found.documents is Documents.RESTART,
+    )
+    view = replace(
+        view,
+        rows=_range("--rows", rows, view.rows, seq_len),
+        columns=_range("--columns", columns, view.columns, seq_len),
+    )
+    _write(_drawing(pattern, found, view, head, sources), form, output)
 
 
-def _covered(
-    lowered: Lowered, sources: InputSources, length: int, cells: tuple[int, int], only: int | None
-) -> tuple[HeadCoverage, ...]:
-    """What is live, with inputs if the pattern has some."""
-    pattern = lowered.pattern
-    if not pattern.inputs:
-        return pattern_coverage(lowered, length, cells, only=only)
+def _drawing(pattern: Pattern, found: ResolvedPattern, view: View, head: int | None, sources: InputSources) -> Drawing:
+    lowered = pattern.lowered(found.heads, found.kv_heads)
+    if not found.inputs:
+        return Drawing(pattern.name, lowered, view, head)
+    length = view.keys
+    if not 0 <= view.rows[0] < view.rows[1] <= length:
+        raise CallError(f"expected queries within the {length} keys, since the inputs are those of a whole call")
     with progress() as report:
         report("drawing the inputs")
-        from sparsec.bench.live import given_coverage
+        sizes = Sizes(None, found.heads, found.kv_heads, length, length, length, 0)
+        given = sources.tensors(found, sizes, "cpu")
 
-        sizes = Sizes(None, pattern.heads, pattern.kv_heads, length, length, length, 0)
-        given = sources.tensors(pattern, sizes, "cpu")
-        report("counting live pairs")
-        return given_coverage(pattern, given, length, cells, only=only)
+    def coverage(cells: Cells) -> tuple[HeadCoverage, ...]:
+        from sparsec.pictures.given import given_coverage
 
+        with progress() as report:
+            report("counting live pairs")
+            return given_coverage(found, given, length, cells, only=head, view=view)
 
-def cells_for(pattern: ResolvedPattern, *, only: int | None = None) -> tuple[int, int]:
-    """The rows and columns of a picture in text."""
-    distinct = len(set(pattern.terms)) if only is None else 1
-    if distinct == 1 and only is None and pattern.inputs:
-        distinct = pattern.kv_heads
-    # A character is about twice as high as it is wide.
-    return (32, 64) if distinct == 1 and shutil.get_terminal_size().columns >= 64 else (16, 32)
+    return Drawing(pattern.name, lowered, view, head, coverage, sources.described(found))
 
 
-def pictures(found: tuple[HeadCoverage, ...], length: int, *, limit: int | None = None) -> str:
-    """Pictures, legend and live fractions; `limit`: at most so many pictures."""
-    width = shutil.get_terminal_size().columns
-    parts = [draw(found[:limit], width, shades_for(sys.stdout.encoding))]
-    if limit is not None and len(found) > limit:
-        parts.append(f"{len(found) - limit} more distinct heads: sparsec show draws them all")
-    return "\n".join([*parts, live_line(found, length)])
+def _of_model(model: Model, heads: int | None, kv_heads: int | None, keys: int) -> ModelDrawing:
+    layers = [model.layer(layer) for layer in range(len(model))]
+    found = {layer: resolved(layer, heads, kv_heads) for layer in dict.fromkeys(layers)}
+    lowered = {layer: layer.lowered(of.heads, of.kv_heads) for layer, of in found.items()}
+    return model_drawing(model.name, [(layer.name, lowered[layer]) for layer in layers], keys)
 
 
-def live_line(found: tuple[HeadCoverage, ...], length: int) -> str:
-    """`live: 12.5% of the causal pairs`, the mean over the heads."""
-    fraction, dense = live_fraction(found, length)
-    about = "" if all(head.exact for head in found) else "about "
-    return f"live: {about}{percent(fraction)} of {dense}"
+def _write(drawn: Drawing | ModelDrawing | CacheDrawing, form: str, output: Path | None) -> None:
+    if form == "text":
+        encoding = "utf-8" if output is not None else sys.stdout.encoding
+        text = drawn.text(shutil.get_terminal_size().columns, shades_for(encoding))
+    else:
+        text = {"svg": drawn.svg, "html": drawn.html, "json": drawn.json}[form]()
+    if output is not None:
+        write_whole(output, text.encode())
+    else:
+        click.echo(text, nl=form == "json")
 
 
-def live_fraction(found: tuple[HeadCoverage, ...], length: int) -> tuple[float, str]:
-    """The share of live pairs, and what of: the causal pairs if no head looks ahead, else all pairs."""
-    dense, causal = dense_pairs(found, length)
-    return sum(len(head.heads) * head.live_pairs for head in found) / dense, of_pairs(causal)
+def _range(option: str, text: str | None, default: tuple[int, int], keys: int) -> tuple[int, int]:
+    """`A..B`, `A..`, `..B` or `A`: positions, half-open; negative ones count back from the end of the keys."""
+    if text is None:
+        return default
+    start, dots, stop = (part.strip() for part in text.partition(".."))
+    try:
+        first = default[0] if dots and not start else _at(start, keys)
+        last = first + 1 if not dots else default[1] if not stop else _at(stop, keys)
+    except ValueError:
+        raise click.BadParameter(f"expected A..B, got {text!r:.80}", param_hint=f"'{option}'") from None
+    if not default[0] <= first < last <= default[1]:
+        raise click.BadParameter(
+            f"expected a range within {default[0]}..{default[1]} that is not empty, got {text!r:.80}",
+            param_hint=f"'{option}'",
+        )
+    return first, last
 
 
-def of_pairs(causal: bool) -> str:
-    """The pairs that a share is of."""
-    return "the causal pairs" if causal else "all pairs"
+def _at(text: str, keys: int) -> int:
+    number = int(text[:-1]) * 1024 if text.endswith("k") else int(text)
+    return number + keys if number < 0 else number
+
+
+def _bounds(text: str | None, pattern: ResolvedPattern, keys: int) -> tuple[int, ...]:
+    """The bounds of packed documents of these lengths."""
+    if text is None:
+        return ()
+    if pattern.documents is Documents.NONE:
+        raise click.UsageError("expected no --documents, since the pattern packs none")
+    try:
+        lengths = [int(part) for part in text.split(",")]
+    except ValueError:
+        lengths = []
+    if not lengths or min(lengths) < 1 or sum(lengths) != keys or len(lengths) > DOCUMENT_LIMIT:
+        raise click.BadParameter(
+            f"expected the lengths of at most {DOCUMENT_LIMIT} documents, {keys} tokens in all, got {text!r:.80}",
+            param_hint="'--documents'",
+        )
+    return tuple(accumulate(lengths, initial=0))

@@ -50,6 +50,11 @@ def as_python(given: object) -> object:
         return given
 
 
+def optional(name: str, given: object, least: int, most: int) -> int | None:
+    """`integer`, or None where None is given."""
+    return None if given is None else integer(name, given, least, most)
+
+
 def path(given: object) -> Path:
     """`given` as a path: a string or anything that is a path to the system."""
     try:

@@ -1,8 +1,9 @@
-"""Rows of cells -> an aligned table as text: the first column to the left, the others to the right."""
+"""Rows of cells -> a table, as aligned text or in HTML; and numbers as tables have them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from html import escape
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -17,6 +18,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         return "  ".join([first, *others]).rstrip()
 
     return "\n".join([line(head), "  ".join("-" * width for width in widths), *map(line, rows)])
+
+
+def table_html(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table under a title."""
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    header = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    return f"<table><caption>{escape(title)}</caption><tr>{header}</tr>{body}</table>"
 
 
 def count(number: int, what: str, several: str = "") -> str:

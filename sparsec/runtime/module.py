@@ -30,6 +30,7 @@ from sparsec.runtime.kernel import registered
 from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.kv.mass import Asked, room_for_mass
 from sparsec.runtime.kv.ops import attend_cached, attend_now, refuse_derivatives
+from sparsec.runtime.notebook import module_html
 from sparsec.runtime.paged import attention
 from sparsec.runtime.positions import check_positions, position
 from sparsec.runtime.request import Request, request_of
@@ -272,6 +273,7 @@ class SparseAttention(nn.Module):
 
     paged, append_paged, dead_pages = attention.over_pages, attention.into_pages, attention.freed_pages
     shard, parallel = of_rank, on_ranks
+    _repr_html_ = module_html
 
     def _described(self) -> Request:
         """What it was made for; a module that has travelled reads it off its kernel."""

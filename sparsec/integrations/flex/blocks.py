@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from sparsec.analysis.coverage import visited_tiles
 from sparsec.diagnostics.arguments import integer
 from sparsec.integrations.flex.masks import MaskMod, Place, mask_mod, place_of, settled_pattern
+from sparsec.integrations.flex.visited import visited_tiles
 from sparsec.ir.bands.classes import equal_heads
 from sparsec.pipeline import Lowered
 from sparsec.plan.build import head_classes

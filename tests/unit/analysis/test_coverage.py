@@ -1,20 +1,20 @@
-"""Counts and pictures of tiles agree with the reference mask."""
+"""Counts of pairs agree with the reference mask."""
 
 from __future__ import annotations
 
-from xml.etree import ElementTree
+import tracemalloc
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import sparsec
 from sparsec.analysis import coverage as module
-from sparsec.analysis.coverage import HeadCoverage, coverage, pattern_coverage
-from sparsec.cli.picture import ASCII, BLOCKS, draw, name_heads, shades_for
-from sparsec.cli.picture_svg import draw_html, draw_svg
+from sparsec.analysis.coverage import HeadCoverage, View, pattern_coverage
 from sparsec.pipeline import Lowered
 from sparsec.reference import mask
 from sparsec.sema import model as m
-from sparsec.sema.model import ResolvedPattern
+from sparsec.sema.model import Documents, ResolvedPattern
 
 PATTERNS = [
     "causal attend full",
@@ -26,6 +26,8 @@ PATTERNS = [
     "block 32 causal attend random(2, seed = 3) | window(1b)",
     "where h == 2 attend full otherwise attend causal & window(9 + h)",
     "attend columns(100 .. ) - rows(-40 ..)",
+    "causal attend stride(7) | dilated(5, phase = 2) | stride(3, phase = 1) & dilated(4)",
+    "attend ~(stride(5) | window(9)) & ~random(3)",
 ]
 
 
@@ -34,101 +36,94 @@ def resolved(body: str, heads: int = 4) -> ResolvedPattern:
 
 
 def covered(pattern: ResolvedPattern, length: int, cells: tuple[int, int] = (1000, 1000)) -> tuple[HeadCoverage, ...]:
-    plan = Lowered(pattern).plan_forward(head_dim=64, dtype="float32", query_tile=32, key_tile=32)
-    return coverage(plan.classes, length, cells)
+    return pattern_coverage(Lowered(pattern), length, cells)
+
+
+def shares(live: np.ndarray, head: HeadCoverage) -> np.ndarray:
+    """Of a mask, [rows, columns], the share of live pairs in each cell."""
+    summed = np.add.reduceat(np.add.reduceat(live.astype(float), head.rows[:-1], 0), head.columns[:-1], 1)
+    return summed / (np.diff(head.rows)[:, None] * np.diff(head.columns))
 
 
 @pytest.mark.parametrize("body", PATTERNS)
-@pytest.mark.parametrize("length", [1, 250, 256])
-def test_counts_are_those_of_the_mask(body: str, length: int) -> None:
+@pytest.mark.parametrize("length", [1, 50, 250])
+@pytest.mark.parametrize("cells", [(1000, 1000), (7, 5), (1, 1)])
+def test_counts_are_those_of_the_mask(body: str, length: int, cells: tuple[int, int]) -> None:
     pattern = resolved(body)
-    expected = mask(pattern, length, length)
-    found = covered(pattern, length)
+    expected = mask(pattern, length, length).numpy()
+    found = covered(pattern, length, cells)
     assert sorted(head for each in found for head in each.heads) == list(range(pattern.heads))
     for each in found:
         for head in each.heads:
             assert each.exact
-            assert each.live_pairs == int(expected[head].sum())
-            assert each.causal == (not bool(expected[head].triu(1).any()))
-        live = expected[each.heads[0]]
-        size = each.query_tile, each.key_tile
-        for row in range(each.full.shape[0]):
-            for column in range(each.full.shape[1]):
-                tile = live[row * size[0] :, column * size[1] :][: size[0], : size[1]]
-                whole = bool(tile.all()) and tile.shape[1] == size[1]
-                visited = each.full[row, column] + each.partial[row, column]
-                assert visited == int(tile.any()), (row, column)
-                assert not each.full[row, column] or whole
-                assert each.tiles[row, column] == 1
+            assert each.live_pairs == expected[head].sum()
+            assert each.causal == (not np.triu(expected[head], 1).any())
+            assert np.allclose(each.live, shares(expected[head], each))
 
 
-def test_cells_add_up_their_tiles() -> None:
-    pattern = resolved("block 32 causal attend window(2b) | stride(4b, phase = -h)")
-    for fine, coarse in zip(covered(pattern, 1000), covered(pattern, 1000, (7, 5)), strict=True):
-        assert coarse.full.shape == (7, 5)
-        assert coarse.full.sum() == fine.full.sum()
-        assert coarse.partial.sum() == fine.partial.sum()
-        assert coarse.tiles.sum() == fine.tiles.sum() == 32 * 32
-        assert coarse.live_pairs == fine.live_pairs
+@pytest.mark.parametrize("body", PATTERNS)
+@pytest.mark.parametrize("restart", [False, True])
+def test_parts_and_documents_are_those_of_the_mask(body: str, restart: bool) -> None:
+    pattern = resolved(body)
+    bounds = (0, 37, 38, 150, 200)
+    cut_at = Documents.RESTART if restart else Documents.SEPARATE
+    whole = mask(replace(pattern, documents=cut_at), 200, 200, cu_seqlens=bounds)
+    view = View((30, 160), (5, 170), 200, bounds, restart)
+    for each in pattern_coverage(Lowered(pattern), 200, (9, 13), view=view):
+        own = whole[each.heads[0]].numpy()[30:160, 5:170]
+        cut = replace(each, rows=each.rows - 30, columns=each.columns - 5)
+        assert each.exact and np.allclose(each.live, shares(own, cut))
+
+
+def test_queries_before_and_behind_the_keys() -> None:
+    pattern = resolved("causal attend window(30) | stride(7)")
+    for first in (-20, 40):
+        view = View((first, first + 50), (0, 60), 60)
+        expected = mask(pattern, 50, 60, first)[0].numpy()
+        (found, *_) = pattern_coverage(Lowered(pattern), 60, (1, 1), view=view)
+        assert found.exact and found.live_pairs == expected.sum()
+
+
+@pytest.mark.parametrize(("rows", "columns"), [((0, 9), (0, 9)), ((3, 7), (1, 5)), ((0, 4), (6, 9)), ((7, 9), (2, 4))])
+def test_causal_pairs_of_a_view(rows: tuple[int, int], columns: tuple[int, int]) -> None:
+    expected = sum(j <= i for i in range(*rows) for j in range(*columns))
+    assert View(rows, columns, 9).causal_pairs == expected
 
 
 def test_a_long_sequence_is_sampled_and_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    pattern = resolved("block 32 causal attend window(70) | stride(8b, phase = -h)", heads=1)
-    (exact,) = covered(pattern, 8000)
-    monkeypatch.setattr(module, "QUERY_TILE_LIMIT", 60)
-    (sampled,) = covered(pattern, 8000)
-    assert exact.exact
-    assert not sampled.exact
-    assert sampled.live_pairs == pytest.approx(exact.live_pairs, rel=0.05)
-    monkeypatch.setattr(module, "PAIR_LIMIT", 40 * 32 * 32)
-    (thinned,) = covered(pattern, 8000)
-    assert thinned.live_pairs == pytest.approx(exact.live_pairs, rel=0.2)
+    pattern = resolved("block 32 causal attend window(70) | stride(8b, phase = -h) | rows(4000 .. 4003)", heads=1)
+    (exact,) = covered(pattern, 8000, (10, 10))
+    monkeypatch.setattr(module, "TOTAL_WORK", 1)
+    monkeypatch.setattr(module, "GRID_WORK", 1)
+    (sampled,) = covered(pattern, 8000, (10, 10))
+    assert exact.exact and not sampled.exact
+    assert sampled.live_pairs == pytest.approx(exact.live_pairs, rel=0.02)
+    assert np.allclose(sampled.live, exact.live, atol=0.03)
+
+
+def test_several_residues_beyond_every_table_are_estimated() -> None:
+    pattern = resolved("attend stride(97) & dilated(101) | stride(89)", heads=1)
+    (found,) = covered(pattern, 2000, (1, 1))
+    expected = int(mask(pattern, 2000, 2000).sum())
+    assert not found.exact and found.live_pairs == pytest.approx(expected, rel=0.2)
+
+
+def test_long_lengths_hold_nothing_of_their_size() -> None:
+    pattern = resolved("block 64 causal attend window(16b) | stride(16b, phase = -h)")
+    tracemalloc.start()
+    found = covered(pattern, 1 << 26, (64, 64))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 27
+    tracemalloc.stop()
+    assert not found[0].exact
+    assert found[0].live_pairs / ((1 << 26) ** 2 / 2) == pytest.approx(1 / 16, rel=0.01)
+    assert 0 < found[0].live[40, 3] < 0.07
 
 
 def test_only_one_head() -> None:
     pattern = resolved("causal attend window(9 + h)")
-    plan = Lowered(pattern).plan_forward(head_dim=64, dtype="float32", query_tile=32, key_tile=32)
-    (found,) = coverage(plan.classes, 100, (10, 10), only=2)
+    (found,) = pattern_coverage(Lowered(pattern), 100, (10, 10), only=2)
     assert found.heads == (2,)
     assert found.live_pairs == int(mask(pattern, 100, 100)[2].sum())
-
-
-def test_picture_of_a_window_and_a_sink() -> None:
-    text = draw(covered(resolved("causal attend window(64) | sink(32)"), 160), 80, ASCII)
-    assert text.splitlines()[:7] == ["heads 0-3", "+....", "#+...", "##+..", "#+#+.", "#.+#+", ""]
-    assert "# full tile  + partial  . skipped" in text
-
-
-def test_pictures_stand_side_by_side_within_the_width() -> None:
-    found = covered(resolved("causal attend window(9 + h)"), 320)
-    lines = draw(found, 30, BLOCKS).splitlines()
-    assert lines[0].split() == ["head", "0", "head", "1"]
-    assert max(len(line) for line in lines[:11]) == 22
-    assert draw(found, 5, BLOCKS).splitlines()[0] == "head 0"
-
-
-def test_shades_follow_the_encoding() -> None:
-    assert shades_for("utf-8") == BLOCKS
-    assert shades_for("ascii") == shades_for(None) == shades_for("no such") == ASCII
-
-
-def test_names_of_heads() -> None:
-    assert name_heads((3,)) == "head 3"
-    assert name_heads((0, 2, 4, 5, 6)) == "heads 0, 2, 4-6"
-    assert name_heads(tuple(range(0, 40, 2))) == "heads 0, 2, 4, 6, 8, ... 38"
-
-
-def test_svg_is_well_formed_and_draws_every_visited_cell() -> None:
-    found = covered(resolved("causal attend window(64) | sink(32)"), 160)
-    text = draw_svg(found, "a < b")
-    root = ElementTree.fromstring(text)
-    paths = root.findall(".//{http://www.w3.org/2000/svg}path")
-    drawn = 0
-    for path in paths:
-        for run in path.attrib["d"].split("M")[1:]:
-            drawn += int(run.split("h")[1].split("v")[0])
-    assert drawn == int(((found[0].full + found[0].partial) > 0).sum())
-    assert "a &lt; b" in draw_html(found, "a < b")
 
 
 def test_inputs_count_as_if_they_named_all_that_they_may() -> None:

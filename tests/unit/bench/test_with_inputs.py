@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 import sparsec
 from sparsec.bench.baselines import baseline_mask, masked
 from sparsec.bench.gathering import by_gathering, rows_of
-from sparsec.bench.live import given_coverage, live_mask
+from sparsec.pictures.given import given_coverage, live_mask
 from sparsec.reference import attention, mask
 from sparsec.testing.inputs import drawn_inputs
 
@@ -52,13 +53,9 @@ def test_coverage(text: str) -> None:
             own = whole[:, head]
             assert each.exact and each.live_pairs == pytest.approx(float(own.sum()) / len(own))
             assert each.causal == (not bool(own.triu(1).any()))
-            cut = (
-                torch.nn.functional.pad(own[0], (0, 42, 0, 42)).unflatten(1, (3, 64)).unflatten(0, (3, 64)).sum((1, 3))
-            )
-            sizes = torch.tensor([64, 64, 22])[:, None] * torch.tensor([64, 64, 22])
-            assert torch.equal(torch.from_numpy(each.full > 0), cut == sizes)
-            assert torch.equal(torch.from_numpy(each.partial > 0), (cut > 0) & (cut < sizes))
-            assert each.tiles.tolist() == [[1, 1, 1]] * 3
+            rows, columns = np.diff(each.rows).tolist(), np.diff(each.columns).tolist()
+            cells = [[cell.mean().item() for cell in row.split(columns, 1)] for row in own[0].double().split(rows)]
+            assert np.allclose(each.live, cells)
 
 
 def test_a_mask_that_is_too_large_is_not_made() -> None:

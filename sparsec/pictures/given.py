@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsec.analysis.coverage import TILE, HeadCoverage, spread
+from sparsec.analysis.coverage import TILE, HeadCoverage, View, cell_edges, spread, whole_view
 from sparsec.reference import mask
+from sparsec.reference.inputs import given_inputs
 from sparsec.reference.parts import InputTensors, inputs_of_part
 from sparsec.sema.model import Documents, InputDecl, InputKind, ResolvedPattern
 
@@ -36,54 +37,49 @@ def given_coverage(
     cells: tuple[int, int] = (1, 1),
     *,
     only: int | None = None,
+    view: View | None = None,
 ) -> tuple[HeadCoverage, ...]:
-    """As `analysis.coverage.pattern_coverage`, for `length` queries on as many keys; pictures are of sequence 0."""
+    """As `analysis.coverage.pattern_coverage`, for `length` queries on as many keys; the cells are of sequence 0."""
+    view = view or whole_view(length)
     alike = shared(pattern, given)
-    per_head = pattern.heads // alike.heads
-    tiles = -(-length // TILE)
-    per_cell = -(-tiles // cells[0]), -(-tiles // cells[1])
-    shape = alike.heads, -(-tiles // per_cell[0]), -(-tiles // per_cell[1])
-    full, partial, held = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape[1:], np.int64)
-    column_cell = np.arange(tiles) // per_cell[1]
-    widths = torch.full((tiles,), TILE).clamp(max=length)
-    widths[-1] = length - (tiles - 1) * TILE
-    live, queries, ahead = torch.zeros(alike.heads, dtype=torch.float64), 0, torch.zeros(alike.heads, dtype=torch.bool)
+    per_head, (top, bottom), (left, right) = pattern.heads // alike.heads, view.rows, view.columns
+    edges, columns = cell_edges(top, bottom, cells[0]), cell_edges(left, right, cells[1])
+    live = np.zeros((alike.heads, len(edges) - 1, len(columns) - 1))
+    looked = np.zeros(len(edges) - 1)
+    pairs, ahead = np.zeros(alike.heads), np.zeros(alike.heads, np.bool_)
+    tiles = -(-(bottom - top) // TILE)
     for tile in spread(tiles, max(PAIRS // (alike.heads * TILE * length), cells[0], 16)):
-        first, last = tile * TILE, min((tile + 1) * TILE, length)
-        rows = _rows(alike, given, (first, last), length, 0)
-        live += rows.sum((0, 2, 3)) / len(rows)
-        queries += last - first
-        ahead |= rows[..., first:].triu(1).any(-1).any(-1).any(0)
-        columns = torch.nn.functional.pad(rows[0], (0, tiles * TILE - length))
-        counts = columns.view(alike.heads, last - first, tiles, TILE).sum((1, 3))
-        whole = counts == widths * (last - first)
-        held[tile // per_cell[0]] += np.bincount(column_cell, minlength=shape[2])
-        for sums, which in ((full, whole), (partial, (counts > 0) & ~whole)):
-            for head, marks in enumerate(which.numpy()):
-                sums[head, tile // per_cell[0]] += np.bincount(column_cell, weights=marks, minlength=shape[2]).astype(
-                    int
-                )
+        at = np.arange(top + tile * TILE, min(top + (tile + 1) * TILE, bottom))
+        rows = _rows(alike, given, (int(at[0]), int(at[-1]) + 1), length, 0)[..., left:right].numpy()
+        pairs += rows.sum((0, 2, 3)) / len(rows)
+        ahead |= (rows & (np.arange(left, right) > at[:, None])).any((0, 2, 3))
+        seen = np.add.reduceat(rows[0].astype(np.int64), columns[:-1] - left, axis=2)
+        cell = np.searchsorted(edges, at, side="right") - 1
+        np.add.at(looked, cell, 1)
+        for own, counts in zip(live, seen, strict=True):
+            np.add.at(own, cell, counts)
+    rows_looked = looked.sum()
+    live /= np.maximum(looked, 1)[:, None] * np.diff(columns)
     found: dict[object, HeadCoverage] = {}
     for head in range(alike.heads):
         heads = tuple(range(head * per_head, (head + 1) * per_head))
-        pairs = float(live[head]) * (length / queries)
-        same = (full[head].tobytes(), partial[head].tobytes(), pairs)
+        share = float(pairs[head]) * ((bottom - top) / rows_looked)
+        same = (live[head].tobytes(), share)
         if same in found:
             found[same] = replace(found[same], heads=found[same].heads + heads)
             continue
-        found[same] = HeadCoverage(
-            heads,
-            TILE,
-            TILE,
-            per_cell,
-            full[head],
-            partial[head],
-            held,
-            pairs,
-            not bool(ahead[head]),
-            queries == length,
-        )
+        exact = bool(rows_looked == bottom - top)
+        found[same] = HeadCoverage(heads, edges, columns, live[head], share, not ahead[head], exact)
     return tuple(each for each in found.values() if only is None or only in each.heads)
+
+
+def on_cpu(pattern: ResolvedPattern, inputs: Mapping[str, InputTensors], length: int) -> dict[str, InputTensors]:
+    """The inputs of a call of `length` queries on as many keys. Raises CallError where they do not fit."""
+    given_inputs(pattern, inputs, length, length, 0)
+    return {
+        name: value.cpu() if isinstance(value, Tensor) else (value[0].cpu(), value[1].cpu())
+        for name, value in inputs.items()
+    }
 
 
 def shared(pattern: ResolvedPattern, given: Mapping[str, InputTensors]) -> ResolvedPattern:

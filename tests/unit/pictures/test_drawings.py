@@ -1,0 +1,210 @@
+"""Drawings in every form: text, SVG, pages and JSON say the same, and hold no text that is not escaped."""
+
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+
+import sparsec
+from sparsec.analysis.coverage import pattern_coverage, whole_view
+from sparsec.diagnostics.model import CallError
+from sparsec.ir.bands.interpreter import pairs
+from sparsec.pictures.caches import held_band
+from sparsec.pictures.drawing import Drawing
+from sparsec.pictures.labels import name_heads, place_text, ticks
+from sparsec.pictures.shades import LEVELS, levels
+from sparsec.pictures.svg import level_paths
+from sparsec.pictures.text import ASCII, BLOCKS, draw, shades_for
+
+NAMESPACE = "{http://www.w3.org/2000/svg}"
+S2 = "pattern s2 { block 32 causal attend window(2b) | stride(4b, phase = -h) }"
+
+
+def drawing(body: str, length: int, **how: object) -> Drawing:
+    return sparsec.parse(f"pattern p {{ {body} }}").pattern().show(length, **how)  # type: ignore[arg-type]
+
+
+def test_text_of_a_window_and_a_sink() -> None:
+    text = drawing("causal attend window(64) | sink(32)", 512, heads=2).text(40)
+    assert text.splitlines()[:6] == [
+        "p: 512 queries, 512 keys",
+        "",
+        "heads 0-1, 34% live",
+        "    0       128     256     384",
+        "  0 +=..............................",
+        "    ##+=............................",
+    ]
+    assert text.splitlines()[-3].startswith("# all live  + half or more")
+
+
+def test_less_than_a_tile_is_drawn_pair_by_pair() -> None:
+    text = drawing("causal attend window(3)", 8, heads=1).text()
+    assert [line[2:] for line in text.splitlines()[4:8]] == ["#.......", "##......", "###.....", ".###...."]
+
+
+def test_pictures_stand_side_by_side_within_the_width() -> None:
+    lowered = sparsec.parse("pattern p { causal attend window(9 + h) }").pattern().lowered(4, 4)
+    found = pattern_coverage(lowered, 320, (10, 10))
+    lines = draw(found, whole_view(320), 50, BLOCKS).splitlines()
+    assert lines[0].count("head ") == 2 and max(map(len, lines[:11])) <= 50
+    assert draw(found, whole_view(320), 5, BLOCKS).splitlines()[0].startswith("head 0, ")
+
+
+def test_shades_follow_the_encoding() -> None:
+    assert shades_for("utf-8") == BLOCKS
+    assert shades_for("ascii") == shades_for(None) == shades_for("no such") == ASCII
+
+
+def test_names_and_positions() -> None:
+    assert name_heads((3,)) == "head 3"
+    assert name_heads((0, 2, 4, 5, 6)) == "heads 0, 2, 4-6"
+    assert name_heads(tuple(range(0, 40, 2))) == "heads 0, 2, 4, 6, 8, ... 38"
+    assert [place_text(n) for n in (0, 96, 4096, 5000, 3 << 20)] == ["0", "96", "4k", "5000", "3M"]
+    assert list(ticks(0, 1000)) == [0, 256, 512, 768, 1000]
+    assert list(ticks(100, 101)) == [100, 101]
+
+
+def test_levels_are_ordered_and_keep_none_and_all_apart() -> None:
+    found = levels(np.array([0, 1e-9, 0.01, 0.011, 0.5, 0.9999, 1]))
+    assert found.tolist() == [0, 1, 1, 2, 7, LEVELS - 1, LEVELS]
+
+
+def test_svg_draws_every_live_cell_at_its_size() -> None:
+    shown = drawing("causal attend window(64) | sink(32)", 160, heads=1)
+    root = ElementTree.fromstring(shown.svg())
+    area = 0
+    for path in root.iter(f"{NAMESPACE}path"):
+        if path.get("class") == "s-ink0":
+            for run in path.attrib["d"].split("M")[1:]:
+                area += int(run.split("h")[1].split("v")[0]) * int(run.split("v")[1].split("h")[0])
+    (head,) = shown.coverage((128, 128))
+    cells = np.diff(head.rows)[:, None] * np.diff(head.columns)
+    assert area == int(cells[head.live > 0].sum())
+    texts = [text.text for text in root.iter(f"{NAMESPACE}text")]
+    assert {"p: 160 queries, 160 keys", "head 0", "0", "160", "key j →"} <= set(texts)
+
+
+def test_the_last_cells_have_their_own_size() -> None:
+    rows = np.array([0, 64, 100])
+    assert dict(level_paths(np.array([[0, 0], [0, 10]]), rows, rows)) == {10: "M64 64h36v36h-36z"}
+
+
+def test_density_at_a_long_length_is_no_dense_picture() -> None:
+    long = sparsec.parse(S2.replace("2b", "32b").replace("4b", "32b")).pattern().show(131_072, heads=2)
+    head = long.coverage((64, 64))[0]
+    assert 0.02 < head.live[40, 5] < 0.045
+    assert levels(head.live)[40, 5] == 3
+    assert "% of the causal pairs" in long.svg()
+
+
+def test_heads_that_see_the_same_are_drawn_once() -> None:
+    short = sparsec.parse(S2).pattern().show(60, heads=4)
+    assert [head.heads for head in short.coverage((16, 16))] == [(0, 1, 2, 3)]
+    assert len(sparsec.parse(S2).pattern().show(600, heads=4).coverage((16, 16))) == 4
+
+
+def test_json_is_what_the_mask_says() -> None:
+    pattern = sparsec.parse(S2).pattern()
+    data = json.loads(pattern.show(100, heads=2, rows=(90, 100), columns=(3, 40)).json())
+    for head in data["heads"]:
+        for number in head["heads"]:
+            mask = pattern.mask(100, 100, heads=2)[number, 90:100, 3:40]
+            assert head["live"] == mask.double().tolist() and head["live_pairs"] == int(mask.sum())
+
+
+def test_a_row_of_a_call_and_documents() -> None:
+    body = "causal attend window(4) | sink(1)"
+    assert "1 query at 9, 12 keys" in (one := drawing(body, 12, heads=1, queries=1, q_offset=9)).text()
+    assert one.coverage((64, 64))[0].live.tolist() == [[1, 0, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0]]
+    packed = drawing("documents restart " + body, 12, heads=1, cu_seqlens=[0, 6, 12])
+    assert packed.coverage((64, 64))[0].live[8].tolist() == [0] * 6 + [1, 1, 1] + [0] * 3
+    assert "2 documents, positions restart" in packed.svg()
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"seq_len": 0}, "seq_len between 1 and"),
+        ({"head": 9}, "head between 0 and 7"),
+        ({"rows": (5, 5)}, "rows that are not empty"),
+        ({"columns": (0, 101)}, "columns between 0 and 100"),
+        ({"cu_seqlens": [0, 100]}, "packs no documents"),
+        ({"queries": 0}, "queries between 1 and"),
+    ],
+)
+def test_wrong_arguments(how: dict[str, object], message: str) -> None:
+    with pytest.raises(CallError, match=message):
+        sparsec.parse(S2).pattern().show(**{"seq_len": 100, **how})  # type: ignore[arg-type]
+
+
+def test_inputs_of_a_call_by_example() -> None:
+    pattern = sparsec.parse("pattern p { input picks : columns  causal attend picks | window(2) }").pattern()
+    lists = torch.tensor([[[3, 7, -1]]])
+    shown = pattern.show(20, heads=2, inputs={"picks": lists})
+    mask = pattern.mask(20, 20, heads=2, inputs={"picks": lists})[0, 0]
+    (head,) = shown.coverage((64, 64))
+    assert head.heads == (0, 1) and head.live.tolist() == mask.double().tolist()
+    assert "<script" not in shown.html() and shown.svg() in shown.html()
+    with pytest.raises(CallError, match="expected inputs"):
+        pattern.show(20, inputs={"pick": lists})
+
+
+def test_a_cache_is_drawn_as_its_regions_are_needed() -> None:
+    pattern = sparsec.parse("pattern p { block 16 causal attend sink(5) | window(20) | stride(4b) }").pattern()
+    drawn = pattern.show_cache(120, heads=2)
+    (kind,) = drawn.kinds
+    assert kind.groups == (0, 1) and len(kind.regions) >= 2
+    at = np.arange(120)
+    held = np.zeros((120, 120), np.bool_)
+    for region in kind.regions:
+        held |= pairs((held_band(region),), {}, at, at, 120)
+    mask = pattern.mask(120, 120, heads=2)[0].numpy()
+    needed = (np.cumsum(mask[::-1], axis=0)[::-1] > 0) & (at <= at[:, None])
+    assert not (needed & ~held).any(), "a key that a later query sees is held"
+    assert np.allclose(sum(kind.own(n) for n in range(len(kind.regions))), kind.unions[-1].live)
+    assert kind.unions[-1].live_pairs == held.sum()
+    assert "the latest 20 keys" in drawn.svg() and "tokens so far" in drawn.text()
+    assert json.loads(drawn.json())["groups"][0]["groups"] == [0, 1]
+
+
+MODEL = """
+pattern dense { causal attend full }
+pattern near(w = 64) { causal attend window(w) }
+model m { layers 5  where l == 2 use dense  where l == 3 use near(w = 8)  otherwise use near }
+"""
+
+
+def test_a_model_has_a_strip_a_layer() -> None:
+    drawn = sparsec.parse(MODEL).model().show(256, heads=2)
+    lines = drawn.text().splitlines()
+    assert lines[0] == "m: 5 layers, 256 tokens"
+    assert [line.split()[:3] for line in lines[2:5]] == [
+        ["layer", "0", "near"],
+        ["layer", "1", "near"],
+        ["layer", "2", "dense"],
+    ]
+    assert "near 2" in lines[5] and "near 1" in lines[2]
+    assert drawn.svg().count(">layer ") >= 5
+    assert [part["layers"] for part in json.loads(drawn.json())["parts"]] == [[0, 1, 4], [2], [3]]
+    assert '"near 2"' in drawn.html()
+
+
+def test_notebooks_show_values_and_never_raise() -> None:
+    program = sparsec.parse(MODEL)
+    assert program._repr_html_().count("<svg") == 2 and "model m {" in program._repr_html_()
+    assert program.pattern("near")._repr_html_().startswith("<svg")
+    assert "layer 4" in program.model()._repr_html_()
+    assert 'sandbox="allow-scripts"' in program.pattern("near").show(64)._repr_html_()
+    odd = sparsec.parse("pattern p { where h == 9 attend full otherwise attend causal }").pattern()
+    assert odd._repr_html_().startswith("<pre>Pattern(")
+
+
+def test_a_module_and_its_report_in_a_notebook() -> None:
+    attn = sparsec.compile(sparsec.parse(S2).pattern(), heads=2, kv_heads=2, head_dim=16, target="reference")
+    assert "target reference" in attn._repr_html_() and "<svg" in attn._repr_html_()
+    report = attn.explain(1000)._repr_html_()
+    assert "<td>1</td>" in report and "causal pairs" in report
