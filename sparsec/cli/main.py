@@ -21,6 +21,7 @@ from sparsec.cli.explain import explain
 from sparsec.cli.fmt import fmt
 from sparsec.cli.imports import imports
 from sparsec.cli.lower import lower
+from sparsec.cli.play import play
 from sparsec.cli.profile import profile
 from sparsec.cli.run import run
 from sparsec.cli.show import show
@@ -61,7 +62,21 @@ def commands() -> None:
     """
 
 
-for _command in (check, fmt, show, explain, lower, compile_pattern, run, verify, bench, tune_tiles, imports, profile):
+for _command in (
+    check,
+    fmt,
+    show,
+    explain,
+    lower,
+    compile_pattern,
+    run,
+    verify,
+    bench,
+    tune_tiles,
+    imports,
+    profile,
+    play,
+):
     commands.add_command(_command)
 
 

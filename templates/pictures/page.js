@@ -231,7 +231,9 @@
     length.value = view.keys;
     const side = chosen.length === 1 ? 512 : chosen.length <= 8 ? 260 : 170;
     panels.replaceChildren(...chosen.map((head, n) => panel(head, found[n], side)));
-    document.body.dataset.drawn = `${of.name} ${state.head} ${view.keys}`;
+    const drawn = `${of.name} ${state.head} ${view.keys}`;
+    document.body.dataset.drawn = drawn;
+    if (window.parent !== window) window.parent.postMessage({drawn}, "*"); // in a frame: the page around it may wait
   }
 
   const legend = html("div", "", {class: "legend", "aria-label": "share of a cell's pairs that are live"});

@@ -1,15 +1,26 @@
-"""A page in headless Chromium: what its document holds once its scripts have run."""
+"""Headless Chromium, driven through ChromeDriver's HTTP interface (the W3C's WebDriver)."""
 
 from __future__ import annotations
 
+import json
 import shutil
+import socket
 import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-wants_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+DRIVER = shutil.which("chromedriver")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+wants_chromium = pytest.mark.skipif(
+    DRIVER is None or CHROMIUM is None, reason="there is no Chromium with its ChromeDriver on this machine"
+)
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -22,9 +33,62 @@ _FLAGS = (
 )
 
 
-def document_of(address: str, profile: Path, *flags: str) -> str:
-    """The document as text, after up to ten seconds of the page's own time."""
-    assert CHROMIUM is not None
-    own = (f"--user-data-dir={profile}", "--virtual-time-budget=10000")
-    command = [CHROMIUM, *_FLAGS, *own, *flags, "--dump-dom", address]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Browser:
+    """One session; `address` is where the driver has it."""
+
+    address: str
+
+    def open(self, url: str) -> None:
+        _call("POST", f"{self.address}/url", {"url": url})
+
+    def run(self, script: str) -> Any:
+        """What the body of a function gives; a promise is waited for."""
+        return _call("POST", f"{self.address}/execute/sync", {"script": script, "args": []})
+
+    def until(self, expression: str) -> None:
+        """Waits until the expression is true in the page."""
+        end = time.monotonic() + 20
+        while not self.run(f"return Boolean({expression});"):
+            assert time.monotonic() < end, expression
+            time.sleep(0.03)
+
+
+@contextmanager
+def browser(profile: Path) -> Iterator[Browser]:
+    """A session whose files lie in `profile`; it ends with the block."""
+    assert DRIVER is not None and CHROMIUM is not None
+    port = free_port()
+    driver = subprocess.Popen([DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    root, address = f"http://127.0.0.1:{port}", None
+    try:
+        end = time.monotonic() + 20
+        while True:
+            try:
+                _call("GET", f"{root}/status")
+                break
+            except OSError:
+                assert time.monotonic() < end, "the driver does not answer"
+                time.sleep(0.05)
+        chrome = {"binary": CHROMIUM, "args": [*_FLAGS, f"--user-data-dir={profile}"]}
+        session = _call("POST", f"{root}/session", {"capabilities": {"alwaysMatch": {"goog:chromeOptions": chrome}}})
+        address = f"{root}/session/{session['sessionId']}"
+        yield Browser(address)
+    finally:
+        if address is not None:
+            _call("DELETE", address)
+        driver.terminate()
+        driver.wait(20)
+
+
+def _call(method: str, address: str, data: object = None) -> Any:
+    body = None if data is None else json.dumps(data).encode()
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"}, method=method)
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.loads(response.read())["value"]

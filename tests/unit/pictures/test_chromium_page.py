@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
-from html import unescape
 from pathlib import Path
 
 import pytest
-from chromium import document_of, wants_chromium
+from chromium import browser, wants_chromium
 
 import sparsec
 from sparsec.pictures.shades import levels
@@ -18,7 +16,6 @@ pytestmark = [pytest.mark.kernels, wants_chromium]
 
 TEXT = "pattern p {\n causal\n attend window(40) | stride(16, phase = -h)\n}"
 SCRIPT = """
-<script>
 const report = {};
 const snapshot = name => {
   report[name] = {
@@ -53,17 +50,17 @@ snapshot("near");
 document.getElementById("whole").click();
 choose("length", "0");
 snapshot("whole");
-document.body.append(Object.assign(document.createElement("pre"), {id: "report", textContent: JSON.stringify(report)}));
-</script>
+return report;
 """
 
 
 def test_a_page_draws_what_python_draws_and_answers_its_reader(tmp_path: Path) -> None:
     pattern = sparsec.parse(TEXT).pattern()
-    page = tmp_path / "page.html"
-    page.write_text(pattern.show(300, heads=2).html().replace("</body>", f"{SCRIPT}</body>"))
-    text = document_of(page.as_uri(), tmp_path / "profile")
-    report = json.loads(unescape(text.split('<pre id="report">')[1].split("</pre>")[0]))
+    file = tmp_path / "page.html"
+    file.write_text(pattern.show(300, heads=2).html())
+    with browser(tmp_path / "profile") as page:
+        page.open(file.as_uri())
+        report = page.run(SCRIPT)
 
     assert report["first"]["drawn"] == "p all 300" and report["first"]["title"] == "p: 300 tokens"
     for panel, head in zip(report["first"]["panels"], pattern.show(300, heads=2).coverage((128, 128)), strict=True):
