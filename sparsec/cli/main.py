@@ -21,6 +21,7 @@ from sparsec.cli.explain import explain
 from sparsec.cli.fmt import fmt
 from sparsec.cli.imports import imports
 from sparsec.cli.lower import lower
+from sparsec.cli.lsp import lsp
 from sparsec.cli.play import play
 from sparsec.cli.profile import profile
 from sparsec.cli.run import run
@@ -76,6 +77,7 @@ for _command in (
     imports,
     profile,
     play,
+    lsp,
 ):
     commands.add_command(_command)
 

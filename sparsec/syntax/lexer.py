@@ -61,6 +61,13 @@ def spellings() -> dict[str, str]:
 
 
 @cache
+def terminal_patterns() -> dict[str, str]:
+    """The regular expression of every other terminal by its name, in the order in which the lexer tries them."""
+    found = [t for t in grammar().terminals if t.pattern.type == "re"]
+    return {t.name: t.pattern.to_regexp() for t in sorted(found, key=lambda t: -t.priority)}
+
+
+@cache
 def keywords() -> frozenset[str]:
     """The reserved words."""
     return frozenset(text for text in spellings().values() if text.isidentifier())

@@ -83,6 +83,20 @@ def recover(source: SourceFile) -> tuple[File, tuple[Diagnostic, ...]]:
     return File(source, tuple(_marked(item, faults) for item in items), tokens.comments), report.close(source)
 
 
+def stop_place(source: SourceFile, stop: int) -> StopPlace | None:
+    """Where the parser stands once it has read the tokens before the offset `stop`; None for a text that is too large.
+
+    The place's token is the end of the file, as if the text ended there.
+    """
+    tokens = split(SourceFile(source.name, source.text[:stop]), ProblemReport())
+    if tokens is None:
+        return None
+    reader = _Reader(source, tokens, ProblemReport())
+    end = reader.read_tokens()
+    reader.report = ProblemReport()  # one that is full would hide what is accepted
+    return reader.place(end)
+
+
 class _Reader:
     """One pass over the tokens with lark's parser state, whose two stacks recovery cuts back."""
 
@@ -104,9 +118,17 @@ class _Reader:
 
     def read(self) -> tuple[tuple[Item, ...], set[int]]:
         """The items, and the start of each that lost a part."""
+        end = self.read_tokens()
+        while not self._accepts(END):
+            end = self._recover(end)
+        result: tuple[Item, ...] | None = self.parser.feed_token(self.tokens[end])
+        assert result is not None, "the end of the file was accepted without a result"
+        return result, self.damaged
+
+    def read_tokens(self) -> int:
+        """Reads all tokens but the end of the file, and gives the index of that."""
         index = 0
-        result: tuple[Item, ...] | None = None
-        while index < len(self.tokens):
+        while index < len(self.tokens) - 1:
             token = self.tokens[index]
             if not self._accepts(token.type):
                 index = self._recover(index)
@@ -115,11 +137,10 @@ class _Reader:
                 self._add(index, codes.nesting_too_deep(self.source, span_of(token), MAX_NESTING))
                 index = self._resume(index, complete=False)
                 continue
-            result = self.parser.feed_token(token)
+            self.parser.feed_token(token)
             self._track(token)
             index += 1
-        assert result is not None, "the end of the file was accepted without a result"
-        return result, self.damaged
+        return index
 
     def _track(self, token: Token) -> None:
         if token.type in _OPENING:
@@ -171,7 +192,7 @@ class _Reader:
             self.parser.feed_token(name)
             return index + 1
         if index != self.reported and span_of(token).start not in self.mended:
-            place = self._place(index)
+            place = self.place(index)
             meant = None if self.report.full else keyword_like(place)
             if meant is not None and self._accepts(meant.type, follower):
                 self.parser.feed_token(meant)
@@ -191,7 +212,8 @@ class _Reader:
             return index
         return self._resume(index, complete)
 
-    def _place(self, index: int) -> StopPlace:
+    def place(self, index: int) -> StopPlace:
+        """What stands at a token and what the parser would accept there."""
         before = self.tokens[index - 1] if index else None
         row = () if self.report.full else self.table[self.state.position]
         accepts = frozenset(kind for kind in row if kind.isupper() and self._accepts(kind))

@@ -42,7 +42,10 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def data_files(folder: str) -> set[str]:
-    return {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*") if path.is_file()}
+    """The files of a folder but those that npm makes there."""
+    made = {"node_modules", "out", "syntaxes"}
+    found = (path.relative_to(ROOT) for path in (ROOT / folder).rglob("*") if path.is_file())
+    return {str(path) for path in found if not made & set(path.parts) and path.name != "LICENSE"}
 
 
 def test_the_version_stands_in_one_place() -> None:
@@ -59,8 +62,9 @@ def test_sdist_holds_what_its_tests_need(sdist: Path) -> None:
 
 def test_wheel_holds_grammar_and_templates_and_no_tests(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    data = {f"sparsec/_data/{name}" for folder in ("grammar", "templates") for name in data_files(folder)}
-    assert "sparsec/_data/grammar/sparse.lark" in data
+    data = {f"sparsec/_data/{name}" for name in data_files("templates")}
+    data |= {f"sparsec/_data/grammar/{name}" for name in ("sparse.lark", "README.md")}
+    assert not any("vscode" in name for name in names)
     assert any(name.startswith("sparsec/_data/templates/cpu/") for name in data)
     assert data <= names
     assert "sparsec/py.typed" in names

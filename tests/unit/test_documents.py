@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("grammar", "templates", "sparsec", "tests", "examples")
 SOURCES = sorted((ROOT / "sparsec").rglob("*.py"))
 PAGES = sorted(
-    (*ROOT.glob("*.md"), *(each for top in ROOT.iterdir() if top.name in FOLDERS for each in top.rglob("*.md")))
+    each
+    for each in (*ROOT.glob("*.md"), *(each for folder in FOLDERS for each in (ROOT / folder).rglob("*.md")))
+    if "node_modules" not in each.parts
 )
 DOTTED = re.compile(r"(?<!`)`([A-Za-z_]\w*(?:\.\w+)+)(?:\(\))?`")
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)

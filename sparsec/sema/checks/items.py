@@ -43,6 +43,7 @@ PARAMETER_TYPES = (
 )
 CONSTANT = Depends.NOTHING
 IN_ARMS = Depends.HEAD | Depends.GROUP | Depends.COUNTS | Depends.BLOCK
+IN_LAYERS = Depends.LAYER | Depends.LAYERS
 
 
 def keyword_of(statement: tree.Statement) -> str:
@@ -157,8 +158,7 @@ def check_model(item: tree.ModelItem, scope: Scope) -> CheckedModel:
     lets: list[Node] = []
     arms: list[Arm] = []
     layers: Node | None = None
-    available = Depends.LAYER | Depends.LAYERS
-    here = _with_later_lets(replace(scope, available=available, where="in a model"), statements, taken)
+    here = _with_later_lets(replace(scope, available=IN_LAYERS, where="in a model"), statements, taken)
     for statement in statements:
         match statement:
             case tree.LayersStatement():

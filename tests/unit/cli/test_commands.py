@@ -46,6 +46,7 @@ def test_version_and_help_of_every_command() -> None:
         "fmt",
         "import",
         "lower",
+        "lsp",
         "play",
         "profile",
         "run",
