@@ -28,6 +28,7 @@ from sparsec.sema.arguments import Given
 from sparsec.sema.model import Documents, ResolvedPattern
 from sparsec.sema.resolution.values import Value
 from sparsec.syntax import parser
+from sparsec.syntax.imports import NO_IMPORTS, Imports, JoinedFiles, from_texts, joined_files
 from sparsec.syntax.lexer import MAX_DIAGNOSTICS
 
 if TYPE_CHECKING:
@@ -40,37 +41,50 @@ CHECKED_PATTERNS, CHECKED_HEADS = 32, 128
 """How much of a file `check` lowers to count bands: enough for any file that people write, little for a hostile one."""
 
 
-def load(path: str | Path) -> Program:
-    """The program in the file at `path`. Raises DiagnosticError if it has errors, OSError if it cannot be read."""
+def load(path: str | Path, *, root: str | Path | None = None) -> Program:
+    """The program in the file at `path`, with what it imports, from files in its folder or below `root`.
+
+    Raises DiagnosticError if it has errors, OSError if it cannot be read, CallError for a root that does not hold it.
+    """
     file = arguments.path(path)
     source, problems = parser.read_file(file, str(file))
     if source is None:
         raise DiagnosticError(problems)
-    return _program(source)
+    return _program(source, Imports.of_file(file, root))
 
 
-def parse(text: str, filename: str = "<string>") -> Program:
-    """The program in `text`; diagnostics call it `filename`. Raises DiagnosticError if it has errors."""
-    return _program(SourceFile(filename, arguments.instance("text", text, str)))
+def parse(text: str, filename: str = "<string>", *, imports: Mapping[str, str] | None = None) -> Program:
+    """The program in `text`; diagnostics call it `filename`. Raises DiagnosticError if it has errors.
+
+    imports: the texts that it may import, by their paths; no file is read.
+    """
+    source = SourceFile(filename, arguments.instance("text", text, str))
+    return _program(source, NO_IMPORTS if imports is None else Imports(from_texts(imports)))
 
 
 _LoweredPatterns = dict[sema.Binding, Lowered]
 """Those of a file whose bands are known already, with the head counts of the file."""
 
 
-def check(source: SourceFile) -> tuple[sema.CheckedFile | None, tuple[Diagnostic, ...]]:
-    """Every problem of a source text; the checked file is None if the text itself is broken."""
-    return _check(source, {})
+def check(source: SourceFile, imports: Imports = NO_IMPORTS) -> tuple[sema.CheckedFile | None, tuple[Diagnostic, ...]]:
+    """Every problem of a text, and the errors of what it imports; the checked file is None if one of them is broken."""
+    return _check(joined_files(source, imports.read, imports.first), source, {})
 
 
-def _check(source: SourceFile, lowered: _LoweredPatterns) -> tuple[sema.CheckedFile | None, tuple[Diagnostic, ...]]:
-    """Adds to `lowered` the patterns that it had to lower."""
-    file, problems = parser.recover(source)
-    if problems:
-        places = {problem.span.start for problem in problems}
-        found = (problem for problem in sema.check_damaged(file, places) if problem.span.start not in places)
-        return None, _shown(source, (*problems, *found))
-    checked, diagnostics = sema.check(file)
+def _check(
+    files: JoinedFiles, source: SourceFile, lowered: _LoweredPatterns
+) -> tuple[sema.CheckedFile | None, tuple[Diagnostic, ...]]:
+    """Adds to `lowered` the patterns that it had to lower. Of an imported file errors count, and no warnings."""
+    if files.problems:
+        places = {(problem.source.name, problem.span.start) for problem in files.problems}
+        found = (
+            problem
+            for problem in sema.check_damaged(files.file, files.faults)
+            if (problem.source.name, problem.span.start) not in places
+        )
+        return None, _shown(source, (*files.problems, *found))
+    checked, found_here = sema.check(files.file)
+    diagnostics = tuple(d for d in found_here if d.severity is Severity.ERROR or d.source.name == source.name)
     if _has_error(diagnostics):
         return checked, _shown(source, diagnostics)
     return checked, (*diagnostics, *_band_problems(checked, lowered))
@@ -119,29 +133,36 @@ def _refusal(checked: sema.CheckedFile, name: str, error: TooManyBands | TooMany
     return codes.TOO_MANY_BANDS.at(source, span, what=what, limit=BAND_LIMIT)
 
 
-def _program(source: SourceFile) -> Program:
+def _program(source: SourceFile, imports: Imports) -> Program:
     lowered: _LoweredPatterns = {}
-    checked, diagnostics = _check(source, lowered)
+    files = joined_files(source, imports.read, imports.first)
+    checked, diagnostics = _check(files, source, lowered)
     if checked is None or _has_error(diagnostics):
         raise DiagnosticError(diagnostics)
-    return Program(checked, diagnostics, lowered)
+    return Program(checked, diagnostics, lowered, files.texts)
 
 
 class Program:
-    """A checked file. `patterns` and `models` are their names in file order, `diagnostics` the file's warnings."""
+    """A checked file. `patterns` and `models` are their names in file order, then those that imports bring;
+    `diagnostics` are the file's warnings, `imports` the texts of what it imports, as `parse` takes them."""
 
     def __init__(
-        self, checked: sema.CheckedFile, diagnostics: tuple[Diagnostic, ...], lowered: Mapping[sema.Binding, Lowered]
+        self,
+        checked: sema.CheckedFile,
+        diagnostics: tuple[Diagnostic, ...],
+        lowered: Mapping[sema.Binding, Lowered],
+        imports: Mapping[str, str],
     ) -> None:
         self._checked, self._lowered = checked, lowered
+        self.imports = imports
         self.patterns = checked.pattern_names
         self.models = checked.model_names
         self.diagnostics = diagnostics
 
     @property
     def source(self) -> SourceFile:
-        """The text that this program was read from."""
-        return self._checked.source
+        """The text that this program was read from, without what it imports."""
+        return self._checked.source.of_part(Span(0, 0))[0]
 
     def pattern(self, name: str | None = None, /, **params: Given) -> Pattern:
         """The pattern called `name`, which may be left out if the file has one.
@@ -149,7 +170,8 @@ class Program:
         `params` replace defaults, of the pattern's parameters and then of the file's; each has the type of the default,
         and a string is read as the language writes it: `every="8b"`. Raises CallError for a wrong name or type.
         """
-        binding = sema.bind(self._checked, _pick("pattern", name, self.patterns), params)
+        picked = _pick("pattern", name, self.patterns, self._own(self._checked.patterns))
+        binding = sema.bind(self._checked, picked, params)
         return Pattern(self._checked, binding, self._lowered.get(binding))
 
     def model(self, name: str | None = None, /, *, layers: int | None = None, **params: Given) -> Model:
@@ -157,16 +179,21 @@ class Program:
 
         layers: how many, where the file does not say it; a number that it does say must agree. Raises CallError.
         """
-        picked = _pick("model", name, self.models)
+        picked = _pick("model", name, self.models, self._own(self._checked.models))
         count = None if layers is None else arguments.integer("layers", layers)
         return Model(self._checked, picked, sema.layers(self._checked, picked, params, count), self._lowered)
+
+    def _own(self, items: Mapping[str, sema.CheckedPattern] | Mapping[str, sema.CheckedModel]) -> tuple[str, ...]:
+        """The names of those that no import brings."""
+        return tuple(name for name, item in items.items() if self._checked.own(item))
 
     def parameters(self, params: Mapping[str, Given] | None = None) -> dict[str, Value]:
         """The file's own parameters by name, with those among `params` in place of defaults; ranges are RangeValues.
 
         Raises CallError for a value of another type.
         """
-        return sema.file_values(self._checked, params or {})
+        found = sema.file_values(self._checked, params or {})
+        return {name: value for name, value in found.items() if " " not in name}
 
     _repr_html_ = methods.html_of_program
 
@@ -194,7 +221,7 @@ class Pattern:
     @property
     def source(self) -> SourceFile:
         """The text that this pattern was read from."""
-        return self._checked.source
+        return self._checked.source.of_part(self._checked.patterns[self.name].span)[0]
 
     def resolve(self, heads: int | None = None, kv_heads: int | None = None) -> ResolvedPattern:
         """One term for each query head.
@@ -350,14 +377,14 @@ def _count(given: int | None) -> int | None:
     return arguments.as_python(given)  # type: ignore[return-value]
 
 
-def _pick(what: str, name: str | None, names: tuple[str, ...]) -> str:
+def _pick(what: str, name: str | None, names: tuple[str, ...], own: tuple[str, ...]) -> str:
     if not names:
         raise CallError(f"expected a file with a {what}, got one without")
     shown = ", ".join(names)
     if name is None:
-        if len(names) != 1:
+        if len(own or names) != 1:
             raise CallError(f"expected the name of a {what}, one of: {shown}; got no name")
-        return names[0]
+        return (own or names)[0]
     if name not in names:
         raise CallError(f"expected the name of a {what}, one of: {shown}; got {name!r}")
     return name

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sparsec.cli.options import FILE, open_source
+from sparsec.cli.options import FILE, imports_of, open_source, root_option
 from sparsec.diagnostics.model import Diagnostic, DiagnosticError, Severity
 from sparsec.diagnostics.render import render_json, render_text
 from sparsec.diagnostics.tables import count
@@ -16,6 +16,7 @@ from sparsec.program import check as check_source
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
+@root_option
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def check(files: tuple[Path, ...], form: str) -> None:
     """Report every problem of the files.
@@ -40,7 +41,7 @@ def _problems(path: Path) -> tuple[Diagnostic, ...]:
         source = open_source(path)
     except DiagnosticError as error:
         return error.diagnostics
-    return check_source(source)[1]
+    return check_source(source, imports_of(path))[1]
 
 
 def _summary(files: int, errors: int, warnings: int) -> str:

@@ -15,13 +15,15 @@ from sparsec.backends import registry
 from sparsec.diagnostics.model import DiagnosticError
 from sparsec.diagnostics.source import SourceFile
 from sparsec.pictures.methods import DEFAULT_HEADS, heads_or_default
-from sparsec.program import Pattern, Program, parse
+from sparsec.program import Pattern, Program, load
 from sparsec.sema.model import ResolvedPattern
+from sparsec.syntax.imports import Imports
 from sparsec.syntax.parser import read_file
 
 DTYPES = ("float32", "bfloat16", "float16")
 SHORT_DTYPES = {"fp32": "float32", "float": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}
 
+_ROOT = "sparsec.root"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -45,7 +47,31 @@ def layers_option(command: _Command) -> _Command:
 
 
 def file_argument(command: _Command) -> _Command:
-    return click.argument("file", type=FILE)(command)
+    """FILE, --root."""
+    return click.argument("file", type=FILE)(root_option(command))
+
+
+def root_option(command: _Command) -> _Command:
+    """--root, which `imports_of` reads."""
+    return click.option(
+        "--root",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        metavar="FOLDER",
+        expose_value=False,
+        callback=lambda context, _, given: context.meta.__setitem__(_ROOT, given),
+        help="Where files may be imported from; the folder of FILE if left out.",
+    )(command)
+
+
+def imports_of(path: Path) -> Imports:
+    """Where the file of a command finds what it imports. Raises CallError for a --root that does not hold it."""
+    return Imports.of_file(path, _root())
+
+
+def _root() -> Path | None:
+    context = click.get_current_context(silent=True)
+    found: Path | None = None if context is None else context.meta.get(_ROOT)
+    return found
 
 
 def pattern_options(command: _Command) -> _Command:
@@ -108,8 +134,7 @@ def open_source(path: Path) -> SourceFile:
 
 def open_program(path: Path) -> Program:
     """The program at `path`. Raises DiagnosticError if it has errors, OSError if it cannot be read."""
-    source = open_source(path)
-    return parse(source.text, source.name)
+    return load(path, root=_root())
 
 
 def choose(program: Program, name: str | None, settings: tuple[str, ...], *, or_first: bool = False) -> Pattern:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sparsec.diagnostics.model import Diagnostic, Severity
 from sparsec.diagnostics.source import SourceFile, Span
 
-IMPORT_HINT = "put the patterns and models of the other file into this one"
+IMPORT_HINT = 'write `import "other.sparse"`, or `import "other.sparse" as name`, on one line'
 COMMENT_HINT = "`//` divides numbers: a comment starts with `#`"
 
 
@@ -73,8 +73,8 @@ def name_too_long(source: SourceFile, span: Span, limit: int) -> Diagnostic:
 
 
 def import_statement(source: SourceFile, span: Span) -> Diagnostic:
-    """E009: an `import`."""
-    return _error("E009", source, span, "a file cannot import another one", IMPORT_HINT)
+    """E009: an `import` that names no file between two quotes."""
+    return _error("E009", source, span, "an import names a file between two quotes", IMPORT_HINT)
 
 
 def unexpected_token(
@@ -118,6 +118,64 @@ def expression_too_long(source: SourceFile, span: Span, limit: int) -> Diagnosti
     """E016: a chain of more operators than the limit."""
     message = f"an expression of more than {limit} chained operators"
     return _error("E016", source, span, message, "name a part with `let name = ...`, or write a list or a range")
+
+
+def import_without_folder(source: SourceFile, span: Span) -> Diagnostic:
+    """E017: an import of a file that cannot be read."""
+    hint = "load it from a file, or give the texts: `sparsec.parse(text, imports={...})`"
+    return _error("E017", source, span, "a text that is no file has no folder to import from", hint)
+
+
+def import_unreadable(source: SourceFile, span: Span, path: str, why: str) -> Diagnostic:
+    """E017: an import of a file that cannot be read."""
+    hint = "a path starts at the folder of the file that imports"
+    return _error("E017", source, span, f"the file {quoted(path)} cannot be read: {why}", hint)
+
+
+def import_outside(source: SourceFile, span: Span) -> Diagnostic:
+    """E018: an import of a file that may not be read."""
+    message = "a file may import what lies in the folder of the first file, or below it, by a relative path with `/`"
+    return _error("E018", source, span, message, "move the file there, or allow another folder with `--root`")
+
+
+def import_of_no_sparse(source: SourceFile, span: Span, limit: int) -> Diagnostic:
+    """E018: an import of a file that may not be read."""
+    message = f"a file may import files whose path ends in `.sparse` and has at most {limit} characters"
+    return _error("E018", source, span, message, "rename the file")
+
+
+def import_cycle(source: SourceFile, span: Span, paths: list[str]) -> Diagnostic:
+    """E019: files that import each other."""
+    shown = " -> ".join(map(quoted, paths if len(paths) <= 8 else [*paths[:7], "...", paths[-1]]))
+    return _error("E019", source, span, f"these files import each other: {shown}", "move what both need into a third")
+
+
+def too_many_imports(source: SourceFile, span: Span, files: int, depth: int) -> Diagnostic:
+    """E020: more imported files, or more text in them, than the limit."""
+    message = f"more than {files} files are imported, or one through more than {depth} others"
+    return _error("E020", source, span, message, "put patterns that belong together into one file")
+
+
+def imports_too_large(source: SourceFile, span: Span, size: int, tokens: int) -> Diagnostic:
+    """E020: more imported files, or more text in them, than the limit."""
+    message = f"the files together have more than {size} characters, or more than {tokens} tokens and comments"
+    return _error("E020", source, span, message, "import less")
+
+
+def import_twice(source: SourceFile, span: Span, path: str) -> Diagnostic:
+    """E021: a file imported twice, or a name that two imports bring."""
+    return _error("E021", source, span, f"the file {quoted(path)} is imported already", "remove one of the two imports")
+
+
+def imported_name_taken(source: SourceFile, span: Span, name: str, line: int) -> Diagnostic:
+    """E021: a file imported twice, or a name that two imports bring."""
+    message = f"this import brings {quoted(name)}, which line {line} defines or brings already"
+    return _error("E021", source, span, message, 'put it behind a name: `import "other.sparse" as name`')
+
+
+def dotted_definition(source: SourceFile, span: Span, name: str) -> Diagnostic:
+    """E022: a dot in a name that is defined."""
+    return _error("E022", source, span, f"{quoted(name)} is of an import and cannot be defined", "leave the dot out")
 
 
 def more_problems(source: SourceFile, span: Span, count: int) -> Diagnostic:

@@ -28,6 +28,11 @@ class Diagnostic:
     hint: str | None = None
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        source, span = self.source.of_part(self.span)  # of files that are joined the one that has it
+        object.__setattr__(self, "source", source)
+        object.__setattr__(self, "span", span)
+
     @property
     def line(self) -> int:
         return self.source.line_of(self.span.start)

@@ -46,3 +46,46 @@ class SourceFile:
         start = self._line_starts[line - 1]
         stop = self._line_starts[line] - 1 if line < len(self._line_starts) else len(self.text)
         return self.text[start:stop].rstrip("\r")
+
+    def of_part(self, span: Span) -> tuple[SourceFile, Span]:
+        """The file that has the span, and where it is there."""
+        return self, span
+
+    def offset_of(self, part: SourceFile, offset: int) -> int:
+        """Where the character at `offset` of a file is here."""
+        return offset
+
+
+@dataclass(frozen=True)
+class JoinedSource(SourceFile):
+    """The texts of several files one after the other; its lines and columns are those of the files.
+
+    `parts`: where each starts, the first at 0; a span lies in one of them.
+    """
+
+    parts: tuple[tuple[int, SourceFile], ...]
+
+    def _part(self, offset: int) -> tuple[int, SourceFile]:
+        return self.parts[bisect_right([start for start, _ in self.parts], offset) - 1]
+
+    def line_of(self, offset: int) -> int:
+        """In its own file."""
+        start, part = self._part(offset)
+        return part.line_of(offset - start)
+
+    def column_of(self, offset: int) -> int:
+        """In its own file."""
+        start, part = self._part(offset)
+        return part.column_of(offset - start)
+
+    def of_part(self, span: Span) -> tuple[SourceFile, Span]:
+        start, part = self._part(span.start)
+        return part, Span(span.start - start, span.stop - start)
+
+    def offset_of(self, part: SourceFile, offset: int) -> int:
+        return next((start for start, each in self.parts if each is part), 0) + offset
+
+    @property
+    def first(self) -> SourceFile:
+        """The file that imports the others."""
+        return self.parts[0][1]

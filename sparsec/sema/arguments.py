@@ -65,7 +65,7 @@ def split_arguments(
     for name, value in given.items():
         parameter = known.get(name) or checked.parameters.get(name)
         if parameter is None:
-            names = (*known, *checked.parameters)
+            names = tuple(name for name in (*known, *checked.parameters) if " " not in name)
             close = get_close_matches(name[:64], names, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"its parameters: {', '.join(names) or 'none'}"
             others = [p.name for p in checked.patterns.values() if any(own.name == name for own in p.parameters)]

@@ -85,8 +85,14 @@ class CheckedFile:
 
     @property
     def pattern_names(self) -> tuple[str, ...]:
-        return tuple(self.patterns)
+        """Those that can be written, the file's own first and then those that imports bring."""
+        return tuple(name for name in self.patterns if " " not in name)
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        return tuple(self.models)
+        """Likewise."""
+        return tuple(name for name in self.models if " " not in name)
+
+    def own(self, item: CheckedPattern | CheckedModel) -> bool:
+        """Whether the file itself has the item, and no import."""
+        return self.source.of_part(item.span)[0] is self.source.of_part(Span(0, 0))[0]

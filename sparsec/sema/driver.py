@@ -15,7 +15,7 @@ from sparsec.diagnostics.model import CallError, Diagnostic, DiagnosticError, Se
 from sparsec.diagnostics.source import Span
 from sparsec.sema.arguments import Given, split_arguments
 from sparsec.sema.checked import CheckedFile, CheckedModel, CheckedPattern
-from sparsec.sema.checks.file import check_structure, intact, item_name
+from sparsec.sema.checks.file import check_structure, intact
 from sparsec.sema.lint.warn import warnings_of
 from sparsec.sema.model import ResolvedPattern
 from sparsec.sema.node import MAX_HEADS, MAX_LAYERS, Depends
@@ -100,11 +100,13 @@ def check_damaged(file: tree.File, faults: Iterable[int]) -> tuple[Diagnostic, .
     def within_broken(position: int) -> bool:
         return any(span.start <= position < span.stop for span in broken)
 
-    named = all(map(within_broken, faults)) and not any(item_name(item).text == tree.NAMELESS for item in file.items)
+    named = all(map(within_broken, faults)) and not any(
+        item.defined is not None and item.defined.text == tree.NAMELESS for item in file.items
+    )
     unsure = UNSURE_OUTSIDE - {codes.UNKNOWN_NAME.code} if named else UNSURE_OUTSIDE
 
     def sure(diagnostic: Diagnostic) -> bool:
-        inside = within_broken(diagnostic.span.start)
+        inside = within_broken(file.source.offset_of(diagnostic.source, diagnostic.span.start))
         return diagnostic.code in SURE_INSIDE if inside else diagnostic.code not in unsure
 
     findings, budget, sound = Findings(checked), Budget(), intact(file)

@@ -68,6 +68,13 @@ class TreeBuilder(Transformer[Token, Any]):
     def start(self, children: Children) -> tuple[tree.Item, ...]:
         return tuple(children)
 
+    def import_item(self, children: Children) -> tree.ImportItem:
+        token, span = children[0], span_of(children[0])
+        _, path, rest = (*token.split('"', 2), "")[:3]
+        alias = rest.split()[-1] if rest.strip() else ""
+        name = tree.Name(alias, Span(span.stop - len(alias), span.stop)) if alias else None
+        return tree.ImportItem(path, name, (), span)
+
     def param_item(self, children: Children) -> tree.ParamItem:
         return tree.ParamItem(children[1], (), _span(children))
 

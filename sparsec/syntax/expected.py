@@ -20,7 +20,7 @@ from sparsec.syntax.lexer import complete_statements, keywords, spellings, state
 
 END = "$END"
 CLOSING = {"RPAR": "LPAR", "RSQB": "LSQB", "RBRACE": "LBRACE"}
-ITEM_STARTS = ("PARAM", "PATTERN", "MODEL")
+ITEM_STARTS = ("IMPORT", "PARAM", "PATTERN", "MODEL")
 COMPARISONS = ("EQ", "NE", "LE", "GE", "LT", "GT", "IN")
 OPERATORS = (
     *("OR", "AND", *COMPARISONS, "RANGE", "BAR", "AMPERSAND", "PLUS", "MINUS", "STAR", "FLOOR_DIV", "PERCENT", "SLASH"),
@@ -91,7 +91,7 @@ def in_words(accepts: frozenset[str]) -> str:
         phrases.append("an operator")
     if item:
         rest -= {*ITEM_STARTS, END}
-        phrases.append("`param`, `pattern` or `model`")
+        phrases.append("`import`, `param`, `pattern` or `model`")
     if "NAME" in rest:
         rest.discard("NAME")
         phrases.append("a name")

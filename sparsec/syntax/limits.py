@@ -23,14 +23,17 @@ from sparsec.syntax.tree import (
     DocumentsStatement,
     Expr,
     HeadsStatement,
+    ImportItem,
     Index,
     InputStatement,
     Integer,
+    Item,
     LayersStatement,
     LetStatement,
     ListExpr,
     ModifierStatement,
     Name,
+    ParamItem,
     RangeExpr,
     ScaleStatement,
     Statement,
@@ -82,6 +85,14 @@ def expressions(statement: Statement) -> tuple[Expr, ...]:
             return ()
         case _:
             assert_never(statement)
+
+
+def definitions(item: Item) -> tuple[Name, ...]:
+    """The names that are defined within an item: its parameters, and what `let` and `input` name."""
+    if isinstance(item, ImportItem | ParamItem):
+        return ()
+    stated = (s.name for s in item.statements if isinstance(s, LetStatement | InputStatement))
+    return (*(parameter.name for parameter in item.parameters), *stated)
 
 
 def excess(source: SourceFile, root: Expr) -> Diagnostic | None:

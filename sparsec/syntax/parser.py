@@ -29,8 +29,8 @@ from sparsec.syntax.expected import (
     rejection,
 )
 from sparsec.syntax.lexer import MAX_BYTES, ProblemReport, Tokens, grammar, keywords, split, statement_starts
-from sparsec.syntax.limits import MAX_NESTING, excess, expressions
-from sparsec.syntax.tree import NAMELESS, Comment, File, Integer, Item, ParamItem
+from sparsec.syntax.limits import MAX_NESTING, definitions, excess, expressions
+from sparsec.syntax.tree import NAMELESS, Comment, File, ImportItem, Integer, Item, ParamItem
 
 _OPENING = frozenset(CLOSING.values())
 
@@ -79,8 +79,14 @@ def recover(source: SourceFile) -> tuple[File, tuple[Diagnostic, ...]]:
     items, damaged = _Reader(source, tokens, report).read()
     items = _documented(source, items, tokens.comments)
     items = tuple(_bounded(source, item, report) for item in items)
+    for item in items:
+        own = () if item.defined is None else (item.defined,)
+        for name in (*own, *definitions(item)):
+            if "." in name.text:
+                report.add(codes.dotted_definition(source, name.span, name.text))
     faults = sorted(damaged | tokens.mended)
-    return File(source, tuple(_marked(item, faults) for item in items), tokens.comments), report.close(source)
+    marked = tuple(_marked(item, faults) for item in items)
+    return File(source, marked, tokens.comments, tokens.count), report.close(source)
 
 
 def stop_place(source: SourceFile, stop: int) -> StopPlace | None:
@@ -284,6 +290,8 @@ class _Reader:
 
 def _bounded(source: SourceFile, item: Item, report: ProblemReport) -> Item:
     """The item without the parts that are nested or chained too deep."""
+    if isinstance(item, ImportItem):
+        return item
     if isinstance(item, ParamItem):
         fault = excess(source, item.parameter.default)
         if fault is None:

@@ -25,6 +25,7 @@ from sparsec.syntax.tree import (
     Expr,
     File,
     HeadsStatement,
+    ImportItem,
     Index,
     InputStatement,
     Integer,
@@ -98,9 +99,11 @@ def print_file(tree: File) -> str:
     page = _Page(tree.source, tree.comments)
     before: Item | None = None
     for item in tree.items:
-        page.apart = not (isinstance(before, ParamItem) and isinstance(item, ParamItem))
+        page.apart = not (isinstance(item, ImportItem | ParamItem) and type(before) is type(item))
         page.comments_before(item.span.start, item.span.start, 0)
         match item:
+            case ImportItem(path, alias):
+                page.line(f'import "{path}"' + ("" if alias is None else f" as {alias.text}"), item.span, 0)
             case ParamItem(parameter):
                 page.line(f"param {_parameter(parameter)}", item.span, 0)
             case PatternItem() | ModelItem():

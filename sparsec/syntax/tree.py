@@ -37,7 +37,10 @@ class Boolean:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A reference: a built-in (h, g, H, G, B, l, L), parameter, `let`, input, pattern, or `full`, `none`, `causal`."""
+    """A reference: a built-in (h, g, H, G, B, l, L), parameter, `let`, input, pattern, or `full`, `none`, `causal`.
+
+    One with a dot is of an import that has a name.
+    """
 
     text: str
     span: Span
@@ -228,6 +231,22 @@ Statement = (
 
 
 @dataclass(frozen=True, slots=True)
+class ImportItem:
+    """`import "path"`, or `import "path" as alias`; `path` as written."""
+
+    path: str
+    alias: Name | None
+    doc: tuple[str, ...]
+    span: Span
+    broken: bool = False
+
+    @property
+    def defined(self) -> Name | None:
+        """The name that the item defines in its file."""
+        return self.alias
+
+
+@dataclass(frozen=True, slots=True)
 class ParamItem:
     """`param name = default` at the top of a file."""
 
@@ -235,6 +254,11 @@ class ParamItem:
     doc: tuple[str, ...]
     span: Span
     broken: bool = False
+
+    @property
+    def defined(self) -> Name:
+        """The parameter's name."""
+        return self.parameter.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +275,11 @@ class PatternItem:
     span: Span
     broken: bool = False
 
+    @property
+    def defined(self) -> Name:
+        """Its name."""
+        return self.name
+
 
 @dataclass(frozen=True, slots=True)
 class ModelItem:
@@ -263,8 +292,13 @@ class ModelItem:
     span: Span
     broken: bool = False
 
+    @property
+    def defined(self) -> Name:
+        """Its name."""
+        return self.name
 
-Item = ParamItem | PatternItem | ModelItem
+
+Item = ImportItem | ParamItem | PatternItem | ModelItem
 
 NAMELESS = "_"
 """The name of an item whose head could not be read."""
@@ -272,8 +306,9 @@ NAMELESS = "_"
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A whole file: its items in order and every comment, for the printer."""
+    """A whole file: its items in order and every comment, for the printer; `tokens`: how many it has, comments too."""
 
     source: SourceFile
     items: tuple[Item, ...]
     comments: tuple[Comment, ...]
+    tokens: int = 0

@@ -14,6 +14,7 @@ from sparsec.diagnostics import codes_text
 from sparsec.diagnostics.codes_meaning import MEANING_CODES
 from sparsec.diagnostics.model import Diagnostic, DiagnosticError, Severity
 from sparsec.diagnostics.render import render_text
+from sparsec.syntax.imports import Imports, from_disk
 from sparsec.syntax.parser import read_source
 
 HERE = Path(__file__).parent
@@ -22,6 +23,7 @@ FILES = sorted(HERE.glob("*.sparse"))
 BUILT = {
     "E003": b"#" * (2**20 + 1),
     "E004": b"pattern p { attend full }\n" + b"param a = 1\n" * 80_000,
+    "E020": b'import "chain1.sparse"\n',
 }
 
 
@@ -34,10 +36,17 @@ def problems(name: str, data: bytes) -> tuple[Diagnostic, ...]:
     source, found = read_source(name, data)
     if source is None:
         return found
-    checked, found = program.check(source)
+    checked, found = program.check(source, Imports(read_beside, str(HERE / name)))
     if checked is None or any(diagnostic.severity is Severity.ERROR for diagnostic in found):
         return found
     return found + (cache_problems(name, data) if name[:4] in ("E502", "W605") else ())
+
+
+def read_beside(path: str) -> tuple[str, bytes]:
+    """A file of this folder, or of a chain of files in which each imports the next."""
+    if chain := re.fullmatch(r"chain(\d+)\.sparse", path):
+        return path, f'import "chain{int(chain[1]) + 1}.sparse"\npattern p{chain[1]} {{ attend full }}\n'.encode()
+    return from_disk(HERE / "main.sparse")(path)
 
 
 def cache_problems(name: str, data: bytes) -> tuple[Diagnostic, ...]:

@@ -151,7 +151,7 @@ def compress(
     saved: Any = model.config.sparsec  # type: ignore[union-attr]  # set by `apply`
     return _apply(
         model,
-        parse(saved["text"], filename=saved["filename"]),
+        parse(saved["text"], filename=saved["filename"], imports=saved.get("imports", {})),
         saved["name"],
         params=saved["params"],
         replace_window=saved["replace_window"],
@@ -240,6 +240,7 @@ def _apply(
         model.init_continuous_batching = Batching(model, patch)  # type: ignore[assignment]  # a method
     model.config.sparsec = {  # type: ignore[union-attr]  # a config takes any attribute
         "text": chosen.source.text,
+        "imports": dict(chosen.imports),
         "filename": Path(chosen.source.name).name,
         "name": name,
         "params": {key: _plain(value) for key, value in params.items()},
@@ -261,7 +262,7 @@ def restore(model: AnyModel, *, target: str | None = None, inputs: Selector | No
         raise CallError("expected a model that was saved with a pattern, got a config without `sparsec`")
     return apply(
         model,
-        parse(saved["text"], filename=saved["filename"]),
+        parse(saved["text"], filename=saved["filename"], imports=saved.get("imports", {})),
         saved["name"],
         params=saved["params"],
         replace_window=saved["replace_window"],

@@ -21,19 +21,20 @@ KEY = "sparsec"
 """In vLLM's additional_config, and in a model's config."""
 VARIABLE = "SPARSEC_VLLM"
 """The environment variable: a path, or a path and a name, as in `longgen.sparse#longgen`."""
-_FIELDS = ("text", "path", "name", "params", "filename", "replace_window", "rollback")
+_FIELDS = ("text", "path", "name", "params", "filename", "replace_window", "rollback", "imports")
 _SUFFIX = ".sparse"
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A program's text, the name that diagnostics call it by, and which of its models or patterns is meant, with which
-    parameters (JSON)."""
+    """A program's text, the name that diagnostics call it by, which of its models or patterns is meant, with which
+    parameters (JSON), and the texts that it imports, by their paths."""
 
     text: str
     filename: str
     name: str | None = None
     params: str = "{}"
+    imports: tuple[tuple[str, str], ...] = ()
 
     def patterns(self, layers: int) -> tuple[Pattern, ...]:
         """Of each layer; equal ones are one object. Raises CallError, DiagnosticError."""
@@ -72,21 +73,24 @@ def _read(given: Any, where: str, folder: Path | str | None) -> Wanted:
     params = json.dumps(instance("params", given.get("params") or {}, Mapping))  # type: ignore[type-abstract]  # none is made
     if "text" in given:
         text, filename = instance("text", given["text"], str), str(given.get("filename") or f"<{where}>")
+        imports = instance("imports", given.get("imports") or {}, Mapping)  # type: ignore[type-abstract]  # none is made
+        texts = tuple((str(name), instance("an import", each, str)) for name, each in imports.items())
     else:
         path = Path(folder or ".", instance("path", given["path"], str))
         try:
-            text, filename = _text(path), str(path)
+            (text, texts), filename = _texts(path), str(path)
         except OSError as error:
             raise CallError(f"expected a {_SUFFIX} file at the path in {where}, got {error}") from error
-    return Wanted(text, filename, given.get("name"), params)
+    return Wanted(text, filename, given.get("name"), params, texts)
 
 
 @cache  # each layer of a model asks
-def _text(path: Path) -> str:
-    return load(path).source.text
+def _texts(path: Path) -> tuple[str, tuple[tuple[str, str], ...]]:
+    program = load(path)
+    return program.source.text, tuple(program.imports.items())
 
 
 @cache
 def _patterns(wanted: Wanted, layers: int) -> tuple[Pattern, ...]:
-    program = parse(wanted.text, filename=wanted.filename)
+    program = parse(wanted.text, filename=wanted.filename, imports=dict(wanted.imports))
     return tuple(patterns_of(program, wanted.name, json.loads(wanted.params), layers))

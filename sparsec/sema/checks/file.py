@@ -70,7 +70,11 @@ def _named_items(file: tree.File, scope: Scope) -> dict[str, tree.Item]:
     items: dict[str, tree.Item] = {}
     taken: dict[str, Span] = {}
     for position, item in enumerate(file.items):
-        name = item_name(item)
+        if isinstance(item, tree.ImportItem):
+            if item.alias is not None:
+                check_definition(item.alias, "import", taken, scope)
+            continue
+        name = item.defined
         what = {tree.ParamItem: "parameter", tree.PatternItem: "pattern", tree.ModelItem: "model"}[type(item)]
         defined = check_definition(name, what, taken, scope)
         items[name.text if defined else f"{name.text} ({position})"] = item
@@ -138,17 +142,13 @@ def _unused_inputs(
             scope.report(codes.UNUSED_INPUT.at(scope.source, given.span, name=given.name, pattern=pattern.name))
 
 
-def item_name(item: tree.Item) -> tree.Name:
-    return item.parameter.name if isinstance(item, tree.ParamItem) else item.name
-
-
 def intact(file: tree.File) -> frozenset[str]:
     """The names of patterns that the parser read in full, with all items that they use, directly or through others."""
     uses: dict[str, set[str]] = {}
     for item in file.items:
-        if isinstance(item, tree.ModelItem):
+        if isinstance(item, tree.ModelItem | tree.ImportItem):
             continue
-        used = uses.setdefault(item_name(item).text, set())
+        used = uses.setdefault(item.defined.text, set())
         if isinstance(item, tree.ParamItem):
             used.update(name.text for name in _names(item.parameter.default))
         else:
@@ -158,8 +158,8 @@ def intact(file: tree.File) -> frozenset[str]:
     graph.add_nodes_from(uses)
     hurt: set[str] = set()
     for item in file.items:
-        if item.broken and (name := item_name(item).text) in graph:
-            hurt |= {name, *nx.descendants(graph, name)}
+        if item.broken and item.defined is not None and item.defined.text in graph:
+            hurt |= {item.defined.text, *nx.descendants(graph, item.defined.text)}
     return frozenset(uses.keys() - hurt)
 
 

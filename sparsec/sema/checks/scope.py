@@ -76,7 +76,7 @@ class Scope:
         if self.comparisons_left[0] <= 0:
             return None
         name, considered = name[:64], list[str]()
-        for candidate in sorted(set(candidates)):
+        for candidate in sorted(candidate for candidate in set(candidates) if " " not in candidate):
             self.comparisons_left[0] -= len(name) * len(candidate)
             if self.comparisons_left[0] < 0:
                 break
