@@ -11,6 +11,8 @@ from sparsec.analysis.coverage import HeadCoverage, View, dense_pairs
 from sparsec.diagnostics.tables import count, percent
 from sparsec.sema.model import Documents, ResolvedPattern
 
+LONG_AXIS = 4096
+"""From so many positions on, those on an axis are shortened."""
 _TICKS = 4
 """An axis has about so many parts."""
 
@@ -39,8 +41,10 @@ def name_heads(heads: tuple[int, ...]) -> str:
     return name_members("head", heads)
 
 
-def place_text(number: int) -> str:
-    """A position on an axis: `96`, `12k` for 12 * 1024."""
+def place_text(number: int, span: int) -> str:
+    """A position on an axis that spans so many: `96`, or on a long one `12k` for 12 * 1024."""
+    if span < LONG_AXIS:
+        return str(number)
     for power, unit in ((20, "M"), (10, "k")):
         if number and number % (1 << power) == 0:
             return f"{number >> power}{unit}"
@@ -48,13 +52,14 @@ def place_text(number: int) -> str:
 
 
 def ticks(first: int, stop: int) -> Iterator[int]:
-    """Round positions on an axis of first <= x <= stop, and `stop` itself unless one is close to it."""
+    """Round positions on an axis of first <= x <= stop, and `stop` itself unless there is one position alone."""
     size, step = stop - first, 1
     while size > _TICKS * step:
         step *= 2
     found = [first, *(x for x in range((first // step + 1) * step, stop, step))]
     yield from (x for x in found if stop - x >= step / 2 or x == first)
-    yield stop
+    if size > 1:
+        yield stop
 
 
 def live_share(found: Sequence[HeadCoverage], view: View) -> tuple[float, str]:

@@ -134,12 +134,13 @@ def _panel(panel: Panel, size: tuple[int, int], place: tuple[int, int], names: t
         'stroke-width="1"/>'
     )
     lines = []
+    across, down = (int(edges[-1] - edges[0]) for edges in (panel.columns, panel.rows))
     for at, x in _tick_places(panel.columns, width):
         lines.append(f"M{left + x:g} {top + height}v4")
-        yield _text(left + x, top + height + 15, place_text(at), "small", "middle")
+        yield _text(left + x, top + height + 15, place_text(at, across), "small", "middle")
     for at, y in _tick_places(panel.rows, height):
         lines.append(f"M{left} {top + y:g}h-4")
-        yield _text(left - 7, top + y + 4, place_text(at), "small", "end")
+        yield _text(left - 7, top + y + 4, place_text(at, down), "small", "end")
     yield f'<path d="{"".join(lines)}" fill="none" stroke="{_LINES[0]}"/>'
     yield _text(left + width / 2, top + height + 28, f"{names[1]} →", "small", "middle")
     if height >= 80:

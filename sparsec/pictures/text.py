@@ -57,7 +57,10 @@ def text_picture(
 
 
 def _picture(head: HeadCoverage, view: View, shades: Shades, what: str) -> list[str]:
-    named = {row: place_text(int(head.rows[row])) for row in range(0, len(head.live), -(-len(head.live) // _PARTS))}
+    down = int(head.rows[-1] - head.rows[0])
+    named = {
+        row: place_text(int(head.rows[row]), down) for row in range(0, len(head.live), -(-len(head.live) // _PARTS))
+    }
     margin = max(map(len, named.values()))
     rows = [
         f"{named.get(row, ''):>{margin}} {''.join(shade_of(share, shades) for share in shares)}"
@@ -74,7 +77,7 @@ def _axis(head: HeadCoverage) -> str:
     """The positions of some columns, each above the first of its cells."""
     cells, line = head.live.shape[1], ""
     for cell in range(0, cells, -(-cells // _PARTS)):
-        text = place_text(int(head.columns[cell]))
+        text = place_text(int(head.columns[cell]), int(head.columns[-1] - head.columns[0]))
         if len(line) <= cell and cell + len(text) <= max(cells, len(text)):
             line = line.ljust(cell) + text + " "
     return line.rstrip()

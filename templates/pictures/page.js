@@ -23,7 +23,8 @@
     const place = shades.limits.findIndex(limit => share <= limit);
     return (place < 0 ? shades.limits.length : place) + 1;
   };
-  const position = n => {
+  const position = (n, span) => {
+    if (span < 4096) return `${n}`;
     if (n && n % 2 ** 20 === 0) return `${n / 2 ** 20}M`;
     return n && n % 1024 === 0 ? `${n / 1024}k` : `${n}`;
   };
@@ -36,7 +37,7 @@
     while (stop - first > 4 * step) step *= 2;
     const found = [first];
     for (let x = (div(first, step) + 1) * step; x < stop; x += step) if (stop - x >= step / 2) found.push(x);
-    return [...found, stop];
+    return stop - first > 1 ? [...found, stop] : found;
   }
 
   // A closed rectangle for each run of cells of one level in a row of them.
@@ -74,14 +75,14 @@
     let free = -100;
     for (const at of ticks(...view.columns)) {
       const x = (at - view.columns[0]) * side / right;
-      plot.append(svg("text", {x, y: height + 14, "text-anchor": "middle"}, position(at)));
+      plot.append(svg("text", {x, y: height + 14, "text-anchor": "middle"}, position(at, right)));
       plot.append(svg("path", {class: "frame", d: `M${x} ${height}v4`}));
     }
     for (const at of ticks(...view.rows)) {
       const y = (at - view.rows[0]) * height / down;
       if (y - free < 13 || (at !== view.rows[1] && height - y < 13 && at !== view.rows[0])) continue;
       free = y;
-      plot.append(svg("text", {x: -7, y: y + 4, "text-anchor": "end"}, position(at)));
+      plot.append(svg("text", {x: -7, y: y + 4, "text-anchor": "end"}, position(at, down)));
       plot.append(svg("path", {class: "frame", d: `M0 ${y}h-4`}));
     }
     plot.append(svg("text", {x: side / 2, y: height + 26, "text-anchor": "middle"}, "key j →"));

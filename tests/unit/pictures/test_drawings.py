@@ -63,9 +63,10 @@ def test_names_and_positions() -> None:
     assert name_heads((3,)) == "head 3"
     assert name_heads((0, 2, 4, 5, 6)) == "heads 0, 2, 4-6"
     assert name_heads(tuple(range(0, 40, 2))) == "heads 0, 2, 4, 6, 8, ... 38"
-    assert [place_text(n) for n in (0, 96, 4096, 5000, 3 << 20)] == ["0", "96", "4k", "5000", "3M"]
+    assert [place_text(n, 1 << 22) for n in (0, 96, 4096, 5000, 3 << 20)] == ["0", "96", "4k", "5000", "3M"]
+    assert place_text(3072, 300) == "3072"
     assert list(ticks(0, 1000)) == [0, 256, 512, 768, 1000]
-    assert list(ticks(100, 101)) == [100, 101]
+    assert list(ticks(100, 101)) == [100]
 
 
 def test_levels_are_ordered_and_keep_none_and_all_apart() -> None:

@@ -107,6 +107,9 @@ def test_labels_of_the_page_are_those_of_images(engine: MiniRacer) -> None:
     begin, end = text.index("  const position ="), text.index("  const percent =")
     first, last = text.index("  function ticks("), text.index("  // A closed rectangle")
     for numbers in ((0, 1000), (100, 101), (0, 131_072), (4096, 8192)):
+        span = numbers[1] - numbers[0]
         parts = f"{text[begin:end]} {text[first:last]}"
-        script = f"(() => {{ {parts} return JSON.stringify(ticks(...{list(numbers)}).map(position)); }})()"
-        assert json.loads(str(engine.eval(script))) == [place_text(n) for n in ticks(*numbers)]
+        script = (
+            f"(() => {{ {parts} return JSON.stringify(ticks(...{list(numbers)}).map(n => position(n, {span}))); }})()"
+        )
+        assert json.loads(str(engine.eval(script))) == [place_text(n, span) for n in ticks(*numbers)]
