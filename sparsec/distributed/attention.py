@@ -5,7 +5,8 @@ Invariant: outputs, log-sum-exps and gradients are those of one process with the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, assert_never, overload
 
 import torch
@@ -14,9 +15,21 @@ from torch import Tensor, nn
 from sparsec.diagnostics.arguments import instance
 from sparsec.diagnostics.model import CallError
 from sparsec.distributed.exchange import OnTheWay, exchanged
-from sparsec.distributed.inputs import InputTensors, check_kinds, of_piece, with_keys_of_all
+from sparsec.distributed.inputs import Given, InputTensors, check_kinds, of_piece, of_sequences, with_keys_of_all
+from sparsec.distributed.merging import merged_by_lse
 from sparsec.distributed.needs import Piece
 from sparsec.distributed.planning import Plan
+from sparsec.distributed.prompt import store_shares
+from sparsec.distributed.rank_cache import (
+    RankCache,
+    attended_by_all,
+    begin_prompt,
+    check_without_cache,
+    count_tokens,
+    rank_cache,
+    tokens_of_all,
+)
+from sparsec.runtime.kv.ops import refuse_derivatives
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.within import by_keys, from_a_key, without_documents
 from sparsec.sema.model import Documents
@@ -43,6 +56,18 @@ class ParallelAttention(nn.Module):
         self._by_keys = by_keys(attn) if overlap else None  # no submodule: its parameters are those of attn
         self._kernel = (_within_documents(attn, self._documents),)  # in a tuple: its parameters are those of attn
 
+    def new_cache(
+        self,
+        batch_size: int = 1,
+        max_len: int | None = None,
+        *,
+        rollback: int = 0,
+        device: torch.device | str | None = None,
+    ) -> RankCache:
+        """This rank's part of an empty cache: as of `SparseAttention.new_cache`, of which every rank has about an equal
+        share. Every rank has to call it. Plans of other lengths on the same ranks may use it too. Raises likewise."""
+        return rank_cache(self.attn, self.plan.held.group, batch_size, max_len, rollback, device)
+
     @overload
     def forward(
         self,
@@ -52,6 +77,9 @@ class ParallelAttention(nn.Module):
         *,
         return_lse: Literal[False] = False,
         inputs: Mapping[str, InputTensors] | None = None,
+        cache: RankCache | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        replicated: bool | None = None,
     ) -> Tensor: ...
     @overload
     def forward(
@@ -62,6 +90,9 @@ class ParallelAttention(nn.Module):
         *,
         return_lse: Literal[True],
         inputs: Mapping[str, InputTensors] | None = None,
+        cache: RankCache | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        replicated: bool | None = None,
     ) -> tuple[Tensor, Tensor]: ...
     def forward(
         self,
@@ -71,6 +102,9 @@ class ParallelAttention(nn.Module):
         *,
         return_lse: bool = False,
         inputs: Mapping[str, InputTensors] | None = None,
+        cache: RankCache | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        replicated: bool | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Attends with this rank's queries, to keys of all ranks. Every rank of the plan has to make the same calls.
 
@@ -78,35 +112,86 @@ class ParallelAttention(nn.Module):
         plan's tokens of this rank (`Plan.shard`); with documents B is 1.
         inputs: as of `SparseAttention`, but that what speaks of queries, or of keys, is given for this rank's tokens;
         lists name absolute positions.
+        cache: of `new_cache`, without gradients. While it is empty, q, k and v are a prompt: the plan's tokens of this
+        rank, of sequences of the plan's length. After that they are new tokens, any number of them, which every rank
+        gives and gets the output of (`replicated`: True for such tokens in an empty cache too; None: as the cache is).
+        lengths: as of `SparseAttention`; a prompt's are read on the host.
         Returns this rank's output [B, heads, tokens, value_dim], and with `return_lse` its natural-log LSE, float32
         [B, heads, tokens]. Gradients of k and v come back from the ranks that needed them; that of a learned sink is
         of this rank's queries. Raises CallError, and ExchangeError if another rank has died or stalls.
         """
+        if cache is not None:
+            out, lse = self._over_cache(q, k, v, inputs, cache, lengths, replicated)
+            return (out, lse) if return_lse else out
+        check_without_cache(lengths, replicated)
         plan = self.plan
         plan.held.check_tokens(q, k, v)
         if self._documents is not Documents.NONE and q.shape[0] != 1:
             raise CallError(f"expected batch 1 with documents, got {q.shape[0]}")
-        given = with_keys_of_all(self.attn.inputs, inputs, plan)
+        out, lse = self._of_shares(q, k, v, with_keys_of_all(self.attn.inputs, inputs, plan), plan)
+        return (out, lse) if return_lse else out
+
+    def _over_cache(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        inputs: Mapping[str, InputTensors] | None,
+        cache: RankCache,
+        lengths: Tensor | Sequence[int] | None,
+        replicated: bool | None,
+    ) -> tuple[Tensor, Tensor]:
+        attn, plan = self.attn, self.plan
+        cache = instance("cache", cache, RankCache)
+        if cache.of != attn.kernel_digest or cache.group is not plan.held.group:
+            raise CallError("expected a cache of this module's new_cache on the plan's ranks, got one of others")
+        refuse_derivatives(q, k, v, attn.sink)
+        if tokens_of_all(cache, replicated):
+            return attended_by_all(cache, attn.sink, (q, k, v), lengths, inputs)
+        plan.held.check_tokens(q, k, v)
+        given = with_keys_of_all(attn.inputs, inputs, plan)
+        counts = begin_prompt(cache, q, k, given, lengths, plan.held.length)
+        out, lse = _nothing(q, v)
+        for count in sorted(set(counts) - {0}):
+            rows = [row for row, own in enumerate(counts) if own == count]
+            of_rows = q[rows], k[rows], v[rows]
+            traffic = replace(plan.traffic, first=plan.held.length - count)
+            own = of_sequences(attn.inputs, given, rows)
+            out[rows], lse[rows] = self._of_shares(*of_rows, own, replace(plan, traffic=traffic))
+            store_shares(cache, *of_rows[1:], rows, traffic, count)
+        count_tokens(cache, counts)
+        return out, lse
+
+    def _of_shares(self, q: Tensor, k: Tensor, v: Tensor, given: Given, plan: Plan) -> tuple[Tensor, Tensor]:
+        """The output and LSE of this rank's tokens; of those before the plan's first 0 and -inf."""
         coming: list[OnTheWay] = []
         keys, values = exchanged(k, v, plan.rows, plan.held.group, coming if self._by_keys else None)
-        calls, at = [], 0
+        at = int((plan.positions < plan.traffic.first).sum())
+        calls, outs = [], list[tuple[Tensor, Tensor]]()
+        if at:
+            wide = torch.promote_types(q.dtype, torch.float32)
+            nothing = (
+                q.new_zeros((*q.shape[:2], at, v.shape[3])),
+                q.new_full((*q.shape[:2], at), -torch.inf, dtype=wide),
+            )
+            outs.append(nothing)
         for piece in plan.traffic.pieces(plan.held.rank):
             rows = piece.queries[1] - piece.queries[0]
-            stop = min(piece.keys[1], plan.last_key)
-            part = keys[:, :, piece.origin : stop], values[:, :, piece.origin : stop]
-            mine = of_piece(self.attn.inputs, given, (at, at + rows), stop)
-            calls.append((q.narrow(2, at, rows), *part, piece, mine))
+            seen = piece.origin, min(piece.keys[1], plan.last_key)
+            part = keys[:, :, slice(*seen)], values[:, :, slice(*seen)]
+            calls.append(
+                (q.narrow(2, at, rows), *part, piece, of_piece(self.attn.inputs, given, (at, at + rows), seen))
+            )
             at += rows
         if self._by_keys is None:
             (kernel,) = self._kernel
-            outs = [self._attend(kernel, *call) for call in calls]
+            outs += [self._attend(kernel, *call) for call in calls]
         else:
             near, far = self._by_keys
             first = [self._attend(near, *call) for call in calls]
             coming[0].wait()
-            outs = [merged_by_lse(each, self._attend(far, *call)) for each, call in zip(first, calls, strict=True)]
-        out = torch.cat([each[0] for each in outs], dim=2)
-        return (out, torch.cat([each[1] for each in outs], dim=2)) if return_lse else out
+            outs += [merged_by_lse([each, self._attend(far, *call)]) for each, call in zip(first, calls, strict=True)]
+        return torch.cat([each[0] for each in outs], dim=2), torch.cat([each[1] for each in outs], dim=2)
 
     def _attend(
         self, kernel: SparseAttention, q: Tensor, k: Tensor, v: Tensor, piece: Piece, inputs: dict[str, InputTensors]
@@ -115,8 +200,9 @@ class ParallelAttention(nn.Module):
         if self._documents is Documents.SEPARATE:
             inputs = {**inputs, kernel.inputs[-1].name: torch.tensor([piece.keys[0]], device=q.device)}
         if self._by_keys is not None:
-            ends = zip(kernel.inputs[-2:], piece.queries, strict=True)
-            inputs = {**inputs, **{decl.name: torch.tensor([end], device=q.device) for decl, end in ends}}
+            ends = (end - piece.origin for end in piece.queries)
+            named = zip(kernel.inputs[-2:], ends, strict=True)
+            inputs = {**inputs, **{decl.name: torch.tensor([end], device=q.device) for decl, end in named}}
         more = {
             "q_offset": piece.queries[0] - piece.origin,
             "return_lse": True,
@@ -125,16 +211,10 @@ class ParallelAttention(nn.Module):
         return torch.func.functional_call(kernel, own, (q, k, v), more)  # type: ignore[no-any-return]  # of a module's call
 
 
-def merged_by_lse(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Outputs and log-sum-exps of queries over two sets of keys -> those over both. Differentiable."""
-    lses = torch.stack([one[1], other[1]])
-    nothing = lses.isinf()
-    finite = lses.masked_fill(nothing, torch.finfo(lses.dtype).min)
-    lse = finite.logsumexp(0).masked_fill(nothing.all(0), -torch.inf)
-    shares = finite.softmax(0).masked_fill(nothing, 0.0).unsqueeze(-1)
-    wide = torch.promote_types(one[0].dtype, torch.float32)
-    out = one[0].to(wide) * shares[0] + other[0].to(wide) * shares[1]
-    return out.to(one[0].dtype), lse
+def _nothing(q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Output and LSE of queries that see no key."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    return q.new_zeros((*q.shape[:3], v.shape[3])), q.new_full(q.shape[:3], -torch.inf, dtype=wide)
 
 
 def _within_documents(attn: SparseAttention, documents: Documents) -> SparseAttention:

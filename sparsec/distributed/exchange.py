@@ -95,12 +95,12 @@ class _Exchange(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         rows = rows.on(k.device)
         ctx.rows, ctx.group, ctx.tokens = rows, group, k.shape[2]
-        work, came = _all_to_all([_flat(k), _flat(v)], rows.sent, rows.sent_to, rows.received_of, group, KEYS)
+        work, came = sent_to_all([flat_rows(k), flat_rows(v)], rows.sent, rows.sent_to, rows.received_of, group, KEYS)
         buffers, full = list[Tensor](), list[Tensor]()
         for each, part in zip((k, v), came, strict=True):
             batch, groups, _, dim = each.shape
             buffers.append(_zeros(groups * rows.width, part))
-            buffers[-1].index_copy_(0, rows.held, _flat(each))
+            buffers[-1].index_copy_(0, rows.held, flat_rows(each))
             full.append(_unflat(buffers[-1], batch, groups, rows.width, dim))
         coming = OnTheWay(work, came, rows.received, tuple(buffers), group)
         if later is None:
@@ -112,8 +112,8 @@ class _Exchange(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         rows: TravellingRows = ctx.rows
-        flat = [_flat(each) for each in gradients]
-        work, came = _all_to_all(flat, rows.received, rows.received_of, rows.sent_to, ctx.group, GRADIENTS)
+        flat = [flat_rows(each) for each in gradients]
+        work, came = sent_to_all(flat, rows.received, rows.received_of, rows.sent_to, ctx.group, GRADIENTS)
         with exchange_of(GRADIENTS, ctx.group):
             work.wait()
         to_each = torch.split(rows.sent, list(rows.sent_to))
@@ -147,7 +147,7 @@ class _Gather(torch.autograd.Function):
         return total.split(ctx.counts)[ctx.rank], None, None, None
 
 
-def _flat(x: Tensor) -> Tensor:
+def flat_rows(x: Tensor) -> Tensor:
     """[B, groups, tokens, dim] -> [groups * tokens, B * dim]."""
     batch, groups, tokens, dim = x.shape
     return x.permute(1, 2, 0, 3).reshape(groups * tokens, batch * dim)
@@ -167,7 +167,7 @@ def _zeros(count: int, like: Tensor) -> Tensor:
     return torch.from_numpy(memory).view(like.dtype)[: count * like.shape[1]].view(count, like.shape[1])
 
 
-def _all_to_all(
+def sent_to_all(
     flat: Sequence[Tensor],
     places: Tensor,
     to_each: Sequence[int],

@@ -21,7 +21,11 @@ from sparsec.analysis.cost import ITEM_BYTES, Geometry
 from sparsec.diagnostics.model import CallError
 from sparsec.distributed.exchange import exchange_of
 from sparsec.distributed.held import HeldTokens, packed
+from sparsec.distributed.merging import heads_of_ranks
+from sparsec.distributed.rank_cache import check_without_cache, tokens_of_all
 from sparsec.distributed.report import TrafficReport
+from sparsec.runtime.kv.cache import KVCache
+from sparsec.runtime.kv.ops import refuse_derivatives
 from sparsec.runtime.module import SparseAttention
 
 if TYPE_CHECKING:
@@ -133,25 +137,83 @@ class HeadParallelAttention(nn.Module):
         part = attn.shard(plan.held.share, plan.held.sharing)
         self._part = (part if plan.inner is None else plan.inner.over(part),)  # in a tuple: its parameters are of attn
 
+    def new_cache(
+        self,
+        batch_size: int = 1,
+        max_len: int | None = None,
+        *,
+        rollback: int = 0,
+        device: torch.device | str | None = None,
+    ) -> KVCache:
+        """An empty cache for this rank's heads, and of the keys that it holds of them, as of
+        `ParallelAttention.new_cache`."""
+        (part,) = self._part
+        return part.new_cache(batch_size, max_len, rollback=rollback, device=device)
+
     @overload
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[False] = False) -> Tensor: ...
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        return_lse: Literal[False] = False,
+        cache: KVCache | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        replicated: bool | None = None,
+    ) -> Tensor: ...
     @overload
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[True]) -> tuple[Tensor, Tensor]: ...
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, return_lse: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        return_lse: Literal[True],
+        cache: KVCache | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        replicated: bool | None = None,
+    ) -> tuple[Tensor, Tensor]: ...
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        return_lse: bool = False,
+        cache: KVCache | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        replicated: bool | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """As `ParallelAttention.forward`."""
         plan = self.plan
-        plan.held.check_tokens(q, k, v)
         queries, groups = plan.spans
-        dealt = [_deal(each, spans, plan.held) for each, spans in ((q, queries), (k, groups), (v, groups))]
         more: dict[str, Any] = {"return_lse": True}
+        shares = cache is None or not tokens_of_all(cache, replicated)
+        if cache is not None:
+            refuse_derivatives(q, k, v, self.attn.sink)
+            more |= {"cache": cache, "lengths": lengths}
+            if plan.inner is not None:
+                more["replicated"] = not shares
+        else:
+            check_without_cache(lengths, replicated)
+        if shares:
+            plan.held.check_tokens(q, k, v)
+            own = [_deal(each, spans, plan.held) for each, spans in ((q, queries), (k, groups), (v, groups))]
+        else:
+            mine = [slice(*spans[plan.held.share]) for spans in (queries, groups, groups)]
+            own = [each[:, span] for each, span in zip((q, k, v), mine, strict=True)]
         if plan.documents:
             more["cu_seqlens"] = torch.tensor(plan.documents, dtype=torch.int32, device=q.device)
         (part,) = self._part
         first, last = queries[plan.held.share]
-        own = {} if self.attn.sink is None else {"sink": self.attn.sink[first:last]}
+        sink = {} if self.attn.sink is None else {"sink": self.attn.sink[first:last]}
         if plan.inner is not None:
-            own = {f"attn.{name}": each for name, each in own.items()}
-        out, lse = torch.func.functional_call(part, own, tuple(dealt), more)
+            sink = {f"attn.{name}": each for name, each in sink.items()}
+        out, lse = torch.func.functional_call(part, sink, tuple(own), more)
+        if not shares:
+            out, lse = heads_of_ranks(out, lse, plan.held.sharing_group)
+            return (out, lse) if return_lse else out
         out = _deal_back(out, queries, plan.held)
         return (out, _deal_back(lse.unsqueeze(-1), queries, plan.held).squeeze(-1)) if return_lse else out
 

@@ -53,17 +53,29 @@ def with_keys_of_all(inputs: Sequence[InputDecl], given: Mapping[str, InputTenso
     return found
 
 
-def of_piece(inputs: Sequence[InputDecl], given: Given, rows: tuple[int, int], n_keys: int) -> Given:
-    """The tensors of a call with these of the rank's queries, on the first n_keys keys."""
+def of_sequences(inputs: Sequence[InputDecl], given: Given, rows: Sequence[int]) -> Given:
+    """The tensors of these sequences of the batch."""
+    found: Given = {}
+    for decl in inputs:
+        each = given[decl.name]
+        pair = (each,) if isinstance(each, Tensor) else each
+        own = tuple(of if len(of) == 1 else of[list(rows)] for of in pair)
+        found[decl.name] = own[0] if isinstance(each, Tensor) else (own[0], own[1])
+    return found
+
+
+def of_piece(inputs: Sequence[InputDecl], given: Given, rows: tuple[int, int], keys: tuple[int, int]) -> Given:
+    """The tensors of a call with these of the rank's queries, on a range of keys."""
     start, count = rows[0], rows[1] - rows[0]
+    seen = slice(*keys)
     found: Given = {}
     for decl in inputs:
         each = given[decl.name]
         if decl.kind in OF_ALL_KEYS:
-            found[decl.name] = _tensor(decl, each)[..., :n_keys]
+            found[decl.name] = _tensor(decl, each)[..., seen]
         elif decl.kind is InputKind.LABELS:
             of_queries, of_keys = _pair(decl, each)
-            found[decl.name] = of_queries.narrow(-1, start, count), of_keys[..., :n_keys]
+            found[decl.name] = of_queries.narrow(-1, start, count), of_keys[..., seen]
         elif decl.kind in OF_QUERIES:
             found[decl.name] = _tensor(decl, each).narrow(2, start, count)
         else:

@@ -25,7 +25,7 @@ class Traffic:
     """`kinds[g]`: KV groups of one kind need the same keys; `bands[kind]`: what any of its heads attends by.
 
     documents: the first key of each, and the sequence's length; empty: the sequence is one. documents_of:
-    what the pattern says of documents.
+    what the pattern says of documents. first: the positions before it are padding, and the one that counts as 0.
     """
 
     shards: Shards
@@ -33,6 +33,7 @@ class Traffic:
     bands: tuple[tuple[Band, ...], ...]
     documents_of: Documents
     documents: tuple[int, ...] = ()
+    first: int = 0
 
     @staticmethod
     def of(lowered: Lowered, shards: Shards) -> Traffic:
@@ -49,7 +50,8 @@ class Traffic:
         """The queries of a rank, chunk by chunk and document by document, in order."""
         length, chunks = self.shards.length, self.shards.chunks[rank]
         if not self.documents:
-            return tuple(Piece(chunk, (0, length)) for chunk in chunks)
+            spans = ((max(start, self.first), stop) for start, stop in chunks)
+            return tuple(Piece(span, (self.first, length), self.first) for span in spans if span[0] < span[1])
         found = []
         for start, stop in chunks:
             for number in range(bisect_right(self.documents, start) - 1, len(self.documents) - 1):

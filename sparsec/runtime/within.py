@@ -1,4 +1,5 @@
-"""A module -> modules of its pattern within one of its documents, within a range of keys, and without that range.
+"""A module -> modules of its pattern within one of its documents, within a range of keys, and without that range, or
+of any other pattern.
 
 Invariant: a variant runs on the backend, the device and in the dtype of the module that it comes from.
 """
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 def without_documents(attn: SparseAttention) -> SparseAttention:
     """The pattern as it is within one document that begins with key 0."""
-    return _module(attn, replace(attn.lowered.pattern, documents=Documents.NONE))
+    return module_like(attn, replace(attn.lowered.pattern, documents=Documents.NONE))
 
 
 def from_a_key(attn: SparseAttention) -> SparseAttention:
@@ -38,7 +39,7 @@ def from_a_key(attn: SparseAttention) -> SparseAttention:
     (name,) = _new_names(pattern, ("first_key",))
     begun = Columns(RunTimeLength(len(pattern.inputs)), None, blocks=False)
     within = intersected(pattern, begun, InputDecl(name, InputKind.LENGTH, line=0, column=0))
-    return _module(attn, replace(within, documents=Documents.NONE))
+    return module_like(attn, replace(within, documents=Documents.NONE))
 
 
 def by_keys(attn: SparseAttention) -> tuple[SparseAttention, SparseAttention]:
@@ -50,8 +51,13 @@ def by_keys(attn: SparseAttention) -> tuple[SparseAttention, SparseAttention]:
     inside = Columns(ends[0], ends[1], blocks=False)
     declared = [InputDecl(name, InputKind.LENGTH, line=0, column=0) for name in names]
     near, far = (intersected(pattern, also, *declared) for also in (inside, Complement(inside)))
+    return module_like(attn, near), module_like(attn, without_sink(far))
+
+
+def without_sink(pattern: ResolvedPattern) -> ResolvedPattern:
+    """The pattern without a learned sink."""
     others = tuple(each for each in pattern.score.modifiers if not isinstance(each, LearnedSink))
-    return _module(attn, near), _module(attn, replace(far, score=replace(pattern.score, modifiers=others)))
+    return replace(pattern, score=replace(pattern.score, modifiers=others))
 
 
 def _new_names(pattern: ResolvedPattern, names: Sequence[str]) -> list[str]:
@@ -61,7 +67,8 @@ def _new_names(pattern: ResolvedPattern, names: Sequence[str]) -> list[str]:
     return [name if name not in taken else name.ljust(longest + 1, "_") for name in names]
 
 
-def _module(attn: SparseAttention, pattern: ResolvedPattern) -> SparseAttention:
+def module_like(attn: SparseAttention, pattern: ResolvedPattern) -> SparseAttention:
+    """The module of another pattern with the same heads."""
     from sparsec.runtime.compile import module_for
 
     request = replace(attn._described(), lowered=Lowered(pattern), file_layout=None)

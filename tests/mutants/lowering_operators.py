@@ -53,7 +53,7 @@ ALGEBRA = _of(
     ("residues join over a gap", "normalise", "if gap <= left.width:", "if gap <= left.width + 1:"),
     ("joined residues counted twice", "normalise", "max(left.width, gap + right.width)", "left.width + right.width"),
     ("remainder theorem reversed", "normalise", "_phase(b) - _phase(a)\n    if", "_phase(a) - _phase(b)\n    if"),
-    ("overlap's second run dropped", "normalise", ", (0, min(start + b.width - a.period, a.width))):", ",):"),
+    ("overlap's second run dropped", "normalise", ", (0, min(start + b.width - b.period, a.width))):", ",):"),
     ("residue containment by phase alone", "normalise", "% b.period + a.width <= b.width", "% b.period < b.width"),
     ("bands join over a gap", "normalise", "upper_before(left, right) and _touches(left, right)",
      "upper_before(left, right)"),

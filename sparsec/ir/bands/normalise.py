@@ -241,16 +241,26 @@ def met_residues(a: Congruence, b: Congruence) -> tuple[Congruence, ...]:
         return (a,)
     if implies(b, a):
         return (b,)
-    if (a.unit, a.moving) == (b.unit, b.moving):
-        if a.width == b.width == 1:
-            solved = _solve(a, b)
-            if solved is None or solved.period * solved.unit < LIMIT:
-                return () if solved is None else (solved,)
-        elif a.period == b.period:
-            overlaps = _overlap(a, b)
+    if (a.unit, a.moving) == (b.unit, b.moving) and a.width == b.width == 1:
+        solved = _solve(a, b)
+        if solved is None or solved.period * solved.unit < LIMIT:
+            return () if solved is None else (solved,)
+    for long, short in ((a, b), (b, a)):
+        finer = _in_units_of(short, long)
+        if finer is not None and finer.period % short.period == 0 and finer.width <= short.period:
+            overlaps = _overlap(finer, short)
             if len(overlaps) < 2:
                 return overlaps
     return (a, b)
+
+
+def _in_units_of(short: Congruence, long: Congruence) -> Congruence | None:
+    """`long`, counted in the units of `short`, if its units are whole numbers of these."""
+    steps, rest = divmod(long.unit, short.unit)
+    if rest or long.moving != short.moving or (long.moving and steps > 1) or long.period * long.unit >= LIMIT:
+        return None
+    period, phase, width = (each * steps for each in (long.period, _phase(long), long.width))
+    return replace(long, unit=short.unit, period=period, phase=phase, width=width)
 
 
 def _solve(a: Congruence, b: Congruence) -> Congruence | None:
@@ -265,10 +275,11 @@ def _solve(a: Congruence, b: Congruence) -> Congruence | None:
 
 
 def _overlap(a: Congruence, b: Congruence) -> tuple[Congruence, ...]:
-    """The runs of residues common to two runs of one period: none, one or two."""
-    start = (_phase(b) - _phase(a)) % a.period
+    """The runs of residues common to a run of `a` and the runs of `b`, whose period divides that of `a` and is no
+    shorter than the run: none, one or two."""
+    start = (_phase(b) - _phase(a)) % b.period
     runs = []
-    for first, stop in ((start, min(start + b.width, a.width)), (0, min(start + b.width - a.period, a.width))):
+    for first, stop in ((start, min(start + b.width, a.width)), (0, min(start + b.width - b.period, a.width))):
         if first < stop:
             runs.append(replace(a, phase=(_phase(a) + first) % a.period, width=stop - first))
     return tuple(runs)

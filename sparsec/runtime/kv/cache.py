@@ -354,7 +354,7 @@ class KVCache:
         self.refresh()
 
     def _with(self, tensors: Mapping[str, Tensor]) -> KVCache:
-        copy = KVCache.__new__(KVCache)
+        copy = type(self).__new__(type(self))
         copy.__dict__ |= self.__dict__
         copy.keys, copy.values = tensors["keys"], tensors["values"]
         copy.lengths_tensor, copy.state, copy.live = tensors["lengths"], tensors["state"], self.live.clone()

@@ -50,7 +50,7 @@ def calls_that_are_wrong() -> None:
         plan.shard(q, 2)
     with pytest.raises(sparsec.CallError, match="expected balance 'work', 'zigzag', None or a plan, got 'even'"):
         sparsec.distributed.plan(attn, group, 100, balance="even")  # type: ignore[arg-type]  # none of its values
-    with pytest.raises(sparsec.CallError, match="expected seq_len between 2 and"):
+    with pytest.raises(sparsec.CallError, match="expected seq_len between 3 and"):
         sparsec.distributed.plan(attn, group, 1)
     packed = module("pattern p { causal documents attend full }")
     plan = sparsec.distributed.plan(packed, group, 100)
@@ -60,19 +60,23 @@ def calls_that_are_wrong() -> None:
         plan.for_documents([0, 60, 40, 100])
 
 
-def test_ranks_that_differ() -> None:
-    run(plans_that_differ, 3)
+def mistakes() -> None:
+    plans_that_differ()
+    calls_that_are_wrong()
 
 
-def test_wrong_calls() -> None:
-    run(calls_that_are_wrong, 2)
+def test_mistakes() -> None:
+    run(mistakes, 3)
 
 
-def one_goes(way: str) -> None:
+def one_goes(way: str, phase: str) -> None:
     attn = module()
     plan = sparsec.distributed.plan(attn, dist.group.WORLD, 100)
     q, k = torch.zeros(1, 2, plan.tokens, 16), torch.zeros(1, 1, plan.tokens, 16)
-    attn.parallel(plan)(q, k, k)
+    parallel, more = attn.parallel(plan), {}
+    if phase == "partial results":
+        more = {"cache": parallel.new_cache(1, 200)}
+    parallel(q, k, k, **more)
     if dist.get_rank() == 2:
         if way == "dies":
             os._exit(7)
@@ -80,13 +84,15 @@ def one_goes(way: str) -> None:
         os._exit(7)
     began = time.monotonic()
     with pytest.raises(ExchangeError) as caught:
-        attn.parallel(plan)(q, k, k)
+        parallel(q, k, k, **more)
     assert time.monotonic() - began < 15
-    assert re.match(r"rank \d: the exchange of keys and values failed, and rank 2 does not answer", str(caught.value))
+    assert re.match(rf"rank \d: the exchange of {phase} failed, and rank 2 does not answer", str(caught.value))
     os._exit(0)  # the group is of no use
 
 
-@pytest.mark.parametrize("way", ["dies", "stalls"])
-def test_a_rank_that_goes(way: str) -> None:
+@pytest.mark.parametrize(
+    ("way", "phase"), [("dies", "keys and values"), ("stalls", "keys and values"), ("dies", "partial results")]
+)
+def test_a_rank_that_goes(way: str, phase: str) -> None:
     with pytest.raises(mp.ProcessExitedException, match="exit code 7"):
-        run(one_goes, 3, way, timeout=4.0)
+        run(one_goes, 3, way, phase, timeout=4.0)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import sparsec
 from sparsec.distributed import shards as dealing
+from sparsec.distributed.holders import held_part, run_length
 from sparsec.distributed.needs import Piece, count_below, keys_within, needed
 from sparsec.distributed.traffic import Traffic
 from sparsec.distributed.work import work_before
@@ -100,3 +101,18 @@ def test_a_sink_and_a_window_send_little() -> None:
     sent = traffic.rows.sum() - np.trace(traffic.rows[:, :, 0])
     assert sent == 7 * (1023 + 64)
     assert sent <= 131_072 * 7 / 8
+
+
+@pytest.mark.parametrize("ranks", [3, 4, 8])
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [("dense", "dense"), ("s2", "s2_one_phase"), ("longgen", "longgen_blocks"), ("sparse_transformer", None)],
+)
+def test_ranks_share_a_cache_evenly(name: str, pattern: str | None, ranks: int) -> None:
+    program = sparsec.load(EXAMPLES / f"{name}.sparse")
+    for each in [pattern] if pattern else program.patterns:
+        resolved = program.pattern(each).lowered(32, 8).pattern
+        run = run_length(resolved, ranks)
+        parts = [Lowered(held_part(resolved, run, rank, ranks)).layout for rank in range(ranks)]
+        whole = Lowered(resolved).layout
+        assert max(part.slots(131_072) for part in parts) <= 1.05 * whole.slots(131_072) / ranks

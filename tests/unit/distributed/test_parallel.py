@@ -1,7 +1,10 @@
-"""Attention over a sequence that 1 to 4 processes hold, against one process: numbers, and the bytes that travel."""
+"""Attention over a sequence that 1 to 4 processes hold, against one process: numbers, and the bytes that travel.
+
+One set of processes does all of it, for most of what a set takes is starting it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from hypothesis import HealthCheck, given, seed, settings
-from together import run
+from together import group_of, run
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
@@ -88,23 +91,35 @@ def as_one(attn: SparseAttention, whole: list[Tensor], documents: Tensor | None)
     return [out.detach(), lse.detach(), *torch.autograd.grad((out, lse.masked_fill(lse.isinf(), 0)), leaves, whole[3:])]
 
 
-def in_parts(attn: SparseAttention, plan: Plan | HeadPlan, whole: list[Tensor], *, overlap: bool) -> list[Tensor]:
-    """The same, of this rank's part."""
+def of_one(
+    attn: SparseAttention, whole: list[Tensor], documents: Tensor | None, group: dist.ProcessGroup
+) -> list[Tensor]:
+    """`as_one`, which one rank computes for all."""
+    found: list[Any] = [as_one(attn, whole, documents) if dist.get_rank(group) == 0 else None]
+    dist.broadcast_object_list(found, dist.get_global_rank(group, 0), group)
+    return found[0]  # type: ignore[no-any-return]  # it is what the first rank gave
+
+
+def in_parts(
+    attn: SparseAttention, plan: Plan | HeadPlan, whole: list[Tensor], sent: Sent, *, overlap: bool
+) -> list[Tensor]:
+    """The same, of this rank's part; `sent` then counts what the forward pass has sent."""
     q, k, v = (plan.shard(each, 2).clone().requires_grad_() for each in whole[:3])
+    sent.bytes = 0
     out, lse = attn.parallel(plan, overlap=overlap)(q, k, v, return_lse=True)
+    forward = sent.bytes
     leaves = [q, k, v, *attn.parameters()]
     given = [plan.shard(each, 2) for each in whole[3:]]
     found = torch.autograd.grad((out, lse.masked_fill(lse.isinf(), 0)), leaves, given)
+    sent.bytes = forward
     return [out.detach(), lse.detach(), *found]
 
 
-def planned(attn: SparseAttention, length: int, number: int, shard: Any) -> Plan | HeadPlan:
+def planned(attn: SparseAttention, mesh: Any, length: int, number: int, shard: Any) -> Plan | HeadPlan:
     if shard != "sequence":
-        size = dist.get_world_size()
-        mesh = init_device_mesh("cpu", (2, size // 2) if isinstance(shard, tuple) else (size,))
         return sparsec.distributed.plan(attn, mesh, length, shard=shard)
-    balance = ("work", "zigzag", None)[number % 3]
-    return sparsec.distributed.plan(attn, dist.group.WORLD, length, balance=balance)  # type: ignore[arg-type, return-value]  # one of its values
+    balance: Any = ("work", "zigzag", None)[number % 3]
+    return sparsec.distributed.plan(attn, mesh, length, balance=balance)
 
 
 def check(attn: SparseAttention, plan: Plan | HeadPlan, length: int, sent: Sent, documents: Tensor | None) -> None:
@@ -115,28 +130,32 @@ def check(attn: SparseAttention, plan: Plan | HeadPlan, length: int, sent: Sent,
     whole.append(torch.randn((batch, attn.heads, length), generator=generator))
     if documents is not None:
         plan = plan.for_documents(documents)
-    sent.bytes = 0
-    attn.parallel(plan)(*(plan.shard(each, 2) for each in whole[:3]))
+    overlap = not attn.documents and isinstance(plan, Plan) and length % 2 == 0
+    found = in_parts(attn, plan, whole, sent, overlap=overlap)
+    if isinstance(plan, HeadPlan):  # which predicts a call without an LSE
+        sent.bytes = 0
+        attn.parallel(plan)(*(plan.shard(each, 2) for each in whole[:3]))
     if not isinstance(plan, HeadPlan) or plan.inner is None:
         wide = 2 if attn.dtype == torch.float64 else 1  # the report's numbers have four bytes
         report = plan.report()
         assert sent.bytes == report.sent[plan.held.rank] * batch * wide
         assert sum(report.sent) == sum(report.received)
-    overlap = not attn.documents and isinstance(plan, Plan) and length % 2 == 0
-    found = in_parts(attn, plan, whole, overlap=overlap)
-    expected = as_one(attn, whole, documents)
+    expected = of_one(attn, whole, documents, plan.held.group)
     for place, one in enumerate(expected):
         ours_of_one = plan.shard(one, 2) if place < 5 else one
         theirs = found[place]
         if place >= 5:  # a parameter's gradient is the sum over the ranks
-            dist.all_reduce(theirs)
+            dist.all_reduce(theirs, group=plan.held.group)
         rtol, atol = EXACT[one.dtype]
         torch.testing.assert_close(theirs, ours_of_one, rtol=rtol, atol=atol, msg=f"output, LSE, gradients: {place}")
     rtol, atol = EXACT[attn.dtype]
     torch.testing.assert_close(plan.unshard(found[0], 2), expected[0], rtol=rtol, atol=atol)
 
 
-def check_all(of: list[tuple[ResolvedPattern, int, str, torch.dtype]], shard: Any = "sequence") -> None:
+Cases = list[tuple[ResolvedPattern, int, str, torch.dtype]]
+
+
+def check_all(mesh: Any, of: Cases, shard: Any = "sequence") -> None:
     sent = Sent()
     dist.all_to_all_single = sent  # type: ignore[assignment]  # it counts
     for number, (pattern, length, target, dtype) in enumerate(of):
@@ -147,47 +166,72 @@ def check_all(of: list[tuple[ResolvedPattern, int, str, torch.dtype]], shard: An
         if attn.sink is not None:
             torch.nn.init.normal_(attn.sink, generator=torch.Generator().manual_seed(0))
         try:
-            check(attn, planned(attn, length, number, shard), length, sent, documents)
+            check(attn, planned(attn, mesh, length, number, shard), length, sent, documents)
         except sparsec.CallError as error:
             if "counts from the end" not in str(error):
                 raise
         except Exception as error:
             raise AssertionError(f"{number}: {pattern}, {length} tokens") from error
+    dist.all_to_all_single = sent._own
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
-def test_drawn_patterns(ranks: int) -> None:
-    found = drawn(DRAWN)[ranks - 1 :: 1 if ranks == 4 else 4]
-    run(check_all, ranks, [(each, 41 + 7 * n % 150, "torch", torch.float64) for n, each in enumerate(found)])
+def resolved(body: str) -> ResolvedPattern:
+    return sparsec.parse(f"pattern p {{ {body} }}").pattern("p").lowered(None, None).pattern
 
 
-@pytest.mark.parametrize(("shard", "ranks"), [("heads", 4), (("sequence", "heads"), 4)])
-def test_heads(shard: Any, ranks: int) -> None:
-    bodies = (
-        "heads 8 kv 4  block 16  causal  learned_sink  attend sink(4) | window(40)",
-        "heads 4 kv 2  block 16  causal  documents  alibi  attend window(2b) | stride(4b, phase = -h)",
-        "heads 4 kv 4  documents restart  causal  learned_sink  attend full",
-        "heads 8 kv 2  causal  where h < 3 attend full  where h >= 3 attend window(30)",
+BY_HEADS = (
+    "heads 8 kv 4  block 16  causal  learned_sink  attend sink(4) | window(40)",
+    "heads 4 kv 2  block 16  causal  documents  alibi  attend window(2b) | stride(4b, phase = -h)",
+    "heads 4 kv 4  documents restart  causal  learned_sink  attend full",
+    "heads 8 kv 2  causal  where h < 3 attend full  where h >= 3 attend window(30)",
+)
+ON_A_CPU = (
+    "heads 4 kv 2  block 16  causal  learned_sink  attend sink(4) | window(40)",
+    "heads 4 kv 4  block 16  causal  documents  alibi  attend window(2b) | stride(4b, phase = -h)",
+    "heads 4 kv 2  documents restart  causal  attend full",
+)
+
+
+def all_of_it(of_drawn: dict[int, Cases], of_examples: Cases, of_heads: Cases, on_a_cpu: Cases) -> None:
+    for ranks, cases in of_drawn.items():
+        group = group_of(ranks)
+        if group is None:
+            continue
+        check_all(group, cases)
+        if ranks == 3:
+            check_all(group, of_examples)
+        if ranks == 2:
+            check_all(group, on_a_cpu)
+            with_inputs(group)
+    dist.barrier()
+    check_all(init_device_mesh("cpu", (4,)), of_heads, "heads")
+    check_all(init_device_mesh("cpu", (2, 2)), of_heads, ("sequence", "heads"))
+
+
+def test_parts_of_a_sequence() -> None:
+    """Drawn patterns on 1 to 4 ranks, examples, what CPU kernels do, inputs, and heads dealt out."""
+    found = drawn(DRAWN)
+    of_ranks = {ranks: found[ranks - 1 :: 1 if ranks == 4 else 4] for ranks in (4, 3, 2, 1)}
+
+    def cases(patterns: Iterable[ResolvedPattern], length: int, target: str = "torch") -> Cases:
+        dtype = torch.float64 if target == "torch" else torch.float32
+        return [(each, length + n, target, dtype) for n, each in enumerate(patterns)]
+
+    run(
+        all_of_it,
+        4,
+        {
+            ranks: [(each, 41 + 7 * n % 150, "torch", torch.float64) for n, each in enumerate(of)]
+            for ranks, of in of_ranks.items()
+        },
+        cases(examples(), 389),
+        cases(map(resolved, BY_HEADS), 141),
+        cases(map(resolved, ON_A_CPU), 516, "cpu"),
+        timeout=900.0,
     )
-    found = [sparsec.parse(f"pattern p {{ {body} }}").pattern("p").lowered(None, None).pattern for body in bodies]
-    run(check_all, ranks, [(each, 141 + n, "torch", torch.float64) for n, each in enumerate(found)], shard)
 
 
-def test_examples() -> None:
-    run(check_all, 3, [(each, 389 + n, "torch", torch.float64) for n, each in enumerate(examples())])
-
-
-def test_cpu_kernels() -> None:
-    texts = (
-        "pattern p { heads 4 kv 2  block 16  causal  learned_sink  attend sink(4) | window(40) }",
-        "pattern p { heads 4 kv 4  block 16  causal  documents  alibi  attend window(2b) | stride(4b, phase = -h) }",
-        "pattern p { heads 4 kv 2  documents restart  causal  attend full }",
-    )
-    found = [sparsec.parse(text).pattern("p").lowered(None, None).pattern for text in texts]
-    run(check_all, 2, [(each, 516 + n, "cpu", torch.float32) for n, each in enumerate(found)])
-
-
-def with_inputs() -> None:
+def with_inputs(group: Any) -> None:
     """Every kind that is served: what speaks of queries or keys is given for a rank's tokens."""
     length, heads, groups = 120, 4, 2
     inputs = "input n : length  input marked : tokens  input far : columns  input near : slashes  input picks : rows"
@@ -209,7 +253,7 @@ def with_inputs() -> None:
         "names": (numbers(12, 1, 1, length) - 8, numbers(12, 1, 1, length) - 8),
         "w": torch.randn((1, groups, length), generator=generator),
     }
-    plan = sparsec.distributed.plan(attn, dist.group.WORLD, length)
+    plan = sparsec.distributed.plan(attn, group, length)
     mine = dict(whole)
     for name, axis in (("marked", -1), ("picks", 2), ("w", -1)):
         mine[name] = plan.shard(whole[name], axis)
@@ -226,8 +270,4 @@ def with_inputs() -> None:
         attn.parallel(plan)(*(plan.shard(each, 2) for each in (q, k, v)))
     tree = sparsec.compile("pattern p { causal  input t : tree  attend t }", heads=1, kv_heads=1, head_dim=16)
     with pytest.raises(sparsec.CallError, match=r"expected inputs of kinds length, .*, got t of kind tree"):
-        tree.parallel(sparsec.distributed.plan(tree, dist.group.WORLD, length))
-
-
-def test_inputs() -> None:
-    run(with_inputs, 2)
+        tree.parallel(sparsec.distributed.plan(tree, group, length))

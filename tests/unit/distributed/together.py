@@ -19,6 +19,12 @@ def run(function: Callable[..., None], ranks: int, *arguments: Any, timeout: flo
         mp.spawn(_rank, (ranks, f"file://{Path(folder) / 'store'}", timeout, function, arguments), nprocs=ranks)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
+def group_of(ranks: int) -> Any:
+    """A group of the first so many ranks, for which every rank has to ask; None where this rank is in none."""
+    group = dist.new_group(range(ranks))
+    return group if dist.get_rank() < ranks else None
+
+
 def _rank(
     rank: int, ranks: int, store: str, timeout: float, function: Callable[..., None], arguments: tuple[Any, ...]
 ) -> None:

@@ -51,3 +51,15 @@ def test_unions_intersections_and_differences_of_runs_of_residues() -> None:
             assert held(bands) == expected, (of, bands)
             if is_run(expected):
                 assert len(bands) == 1, (of, bands)
+
+
+def test_residues_of_two_units_that_meet_in_one_run_are_one_congruence() -> None:
+    """Within blocks of one residue, runs of keys whose period divides a block: as ranks share the keys of a cache."""
+    for period, phase, parts, part in product((3, 4), range(3), (2, 4, 16), range(2)):
+        run = BLOCK // parts
+        keys = m.Union(tuple(m.Stride(BLOCK, part * run + n, False) for n in range(run)))
+        (band,) = lower(m.Intersection((m.Stride(period, phase, True), keys)), BLOCK, Effort())
+        (found,) = band.congruences
+        for j in range(2 * period * BLOCK):
+            expected = j // BLOCK % period == phase and j % BLOCK // run == part
+            assert ((j // found.unit - lowest(found.phase)) % found.period < found.width) == expected

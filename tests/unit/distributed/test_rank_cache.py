@@ -1,0 +1,184 @@
+"""A KV cache that 1 to 4 processes hold in parts, against that of one process: prompts, steps, and what is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from together import group_of, run
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+
+import sparsec
+from sparsec.pipeline import Lowered
+from sparsec.runtime.compile import module_for
+from sparsec.runtime.kv.cache import KVCache
+from sparsec.runtime.module import SparseAttention
+from sparsec.runtime.request import Request
+
+pytestmark = pytest.mark.kernels
+
+PATTERNS = (
+    "heads 4 kv 2  causal  attend full",
+    "heads 4 kv 2  block 16  causal  learned_sink  alibi  attend sink(4) | window(40)",
+    "heads 4 kv 4  block 16  causal  attend window(2b) | stride(4b, phase = -h)",
+    "heads 4 kv 2  block 16  causal  attend window(30) | stride(4b)",
+    "heads 4 kv 2  block 16  causal  where g < 1 attend full  where g >= 1 attend sink(3) | window(20)",
+    "heads 2 kv 1  block 16  causal  softcap 5  attend window(6) | stride(5) | (window(50) & dilated(3))",
+    "heads 2 kv 1  block 16  causal  attend random(1, seed = 3)",
+)
+DIM, PROMPT, ROOM = 16, 101, 160
+
+
+class Both:
+    """One process with the whole sequences beside this rank's part: the same calls, and equal results."""
+
+    def __init__(
+        self, attn: SparseAttention, mesh: Any, batch: int, rollback: int = 0, shard: Any = "sequence"
+    ) -> None:
+        self.attn = attn
+        self.plan = sparsec.distributed.plan(attn, mesh, PROMPT, shard=shard)
+        self.parallel: Any = attn.parallel(self.plan)
+        self.one: KVCache = attn.new_cache(batch, ROOM, rollback=rollback)
+        self.part: KVCache = self.parallel.new_cache(batch, ROOM, rollback=rollback)
+        self.exact = {"rtol": 1e-9, "atol": 1e-9} if attn.dtype == torch.float64 else {"rtol": 1e-4, "atol": 2e-5}
+        self.generator = torch.Generator().manual_seed(1)
+
+    def qkv(self, tokens: int) -> list[Tensor]:
+        heads = self.attn.heads, self.attn.kv_heads, self.attn.kv_heads
+        shapes = [(self.one.batch_size, each, tokens, DIM) for each in heads]
+        return [torch.randn(shape, generator=self.generator).to(self.attn.dtype) for shape in shapes]
+
+    def prompt(self, lengths: list[int] | None = None, inputs: Any = None, mine: Any = None) -> None:
+        whole = self.qkv(PROMPT)
+        expected = self.attn(*whole, cache=self.one, return_lse=True, lengths=lengths, inputs=inputs)
+        local = [self.plan.shard(each, 2) for each in whole]
+        more = {} if mine is None else {"inputs": mine}
+        found = self.parallel(*local, cache=self.part, return_lse=True, lengths=lengths, **more)
+        for one, part in zip(expected, found, strict=True):
+            torch.testing.assert_close(part, self.plan.shard(one, 2), **self.exact)
+        assert self.part.lengths == self.one.lengths
+
+    def step(self, tokens: int = 1, lengths: list[int] | None = None, inputs: Any = None, **more: Any) -> None:
+        new = self.qkv(tokens)
+        expected = self.attn(*new, cache=self.one, return_lse=True, lengths=lengths, inputs=inputs)
+        more |= {} if inputs is None else {"inputs": inputs}
+        found = self.parallel(*new, cache=self.part, return_lse=True, lengths=lengths, **more)
+        for one, part in zip(expected, found, strict=True):
+            torch.testing.assert_close(part, one, **self.exact)
+        assert self.part.lengths == self.one.lengths
+
+
+def compiled(body: str, target: str = "torch", dtype: torch.dtype = torch.float64) -> SparseAttention:
+    pattern = sparsec.parse(f"pattern p {{ {body} }}").pattern("p").lowered(None, None).pattern
+    attn = module_for(Request(Lowered(pattern), DIM, DIM, dtype), target, torch.device("cpu"))
+    if attn.sink is not None:
+        torch.nn.init.normal_(attn.sink, generator=torch.Generator().manual_seed(0))
+    return attn
+
+
+def steps(attn: SparseAttention, group: Any, number: int) -> None:
+    both = Both(attn, group, batch=3, rollback=2)
+    both.prompt(None if number % 2 else [PROMPT, 50, 7])
+    both.step()
+    both.step(9, lengths=[9, 0, 4])
+    with pytest.raises(sparsec.CallError, match="expected tokens that every rank gives for a cache with tokens"):
+        both.parallel(*both.qkv(1), cache=both.part, replicated=False)
+    for cache in (both.one, both.part):
+        cache.truncate([length - 2 for length in cache.lengths])
+    both.step(20)
+    for cache in (both.one, both.part):
+        cache.reorder([2, 0, 1])
+        cache.release(1)
+    both.part, both.one = both.part.fork(), both.one.fork()
+    both.step(lengths=[1, 0, 1])
+    bytes_of_ranks = [0] * dist.get_world_size(group)
+    dist.all_gather_object(bytes_of_ranks, both.part.nbytes, group)
+    assert both.one.nbytes <= sum(bytes_of_ranks)
+    spare = 2 * attn.kv_heads * (3 * attn.lowered.pattern.block + 2) * both.one.batch_size * 2 * DIM
+    assert max(bytes_of_ranks) <= both.one.nbytes / len(bytes_of_ranks) + spare * attn.dtype.itemsize
+
+
+def steps_with_inputs(group: Any) -> None:
+    """What inputs say of keys is remembered on every rank."""
+    declared = "input marked : tokens  input picks : rows  input names : labels  input w : weights  key_bias w"
+    terms = "window(9) | marked | picks | names"
+    attn = compiled(f"heads 4 kv 2  {declared}  causal  attend {terms}")
+    both = Both(attn, group, batch=2)
+
+    def given(tokens: int) -> dict[str, Any]:
+        def numbers(high: int, *shape: int) -> Tensor:
+            return torch.randint(high, shape, generator=both.generator)
+
+        names = (numbers(12, 1, 1, tokens) - 8).int(), (numbers(12, 1, 1, tokens) - 8).int()
+        return {
+            "marked": numbers(30, 2, 2, tokens) == 0,
+            "picks": numbers(PROMPT, 2, 2, tokens, 2),
+            "names": names,
+            "w": torch.randn((2, 2, tokens), generator=both.generator),
+        }
+
+    whole, shard = given(PROMPT), both.plan.shard
+    mine = {name: shard(each, -1) for name, each in whole.items() if name in ("marked", "w")}
+    mine |= {"picks": shard(whole["picks"], 2), "names": tuple(shard(each, -1) for each in whole["names"])}
+    both.prompt([PROMPT, 31], whole, mine)
+    both.step(inputs=given(1))
+    both.step(5, lengths=[2, 5], inputs=given(5))
+
+
+def from_nothing(group: Any) -> None:
+    """Tokens that every rank has in an empty cache, which grows."""
+    both = Both(compiled(PATTERNS[1], "cpu", torch.float32), group, batch=1)
+    both.one, both.part = both.attn.new_cache(1), both.parallel.new_cache(1)
+    for tokens in (5, 1, 90):
+        both.step(tokens, replicated=True)
+    assert both.part.max_len == both.one.max_len > 90
+    for lost in (80, 20):
+        for cache in (both.one, both.part):
+            with pytest.raises(sparsec.CallError, match=f"got {lost} for sequence 0: key .* has been overwritten"):
+                cache.truncate(lost)
+    with pytest.raises(sparsec.CallError, match="expected a cache that one process has alone for keep"):
+        both.part.keep("marked", torch.ones(1, 96, dtype=torch.bool))
+    with pytest.raises(sparsec.CallError, match="expected a cache of this module's new_cache on the plan's ranks"):
+        other = compiled(PATTERNS[0])
+        other.parallel(sparsec.distributed.plan(other, group, PROMPT))(*both.qkv(1), cache=both.part)
+    with pytest.raises(sparsec.CallError, match="expected lengths and replicated with a cache alone"):
+        both.parallel(*both.qkv(1), replicated=True)
+
+
+def of_heads(shard: Any) -> None:
+    size = dist.get_world_size()
+    mesh = init_device_mesh("cpu", (2, size // 2) if isinstance(shard, tuple) else (size,))
+    for number in (1, 4):
+        body = PATTERNS[number].replace("heads 4", "heads 8")
+        both = Both(compiled(body), mesh, batch=2, shard=shard)
+        both.prompt([PROMPT, 40])
+        both.step()
+        both.step(6, lengths=[6, 1])
+
+
+@torch.no_grad()
+def all_of_it() -> None:
+    for ranks in (4, 3, 2, 1):
+        group = group_of(ranks)
+        if group is None:
+            continue
+        for number, body in enumerate(PATTERNS):
+            if ranks == 4 or number == ranks:
+                try:
+                    steps(compiled(body), group, number)
+                except Exception as error:
+                    raise AssertionError(f"{body}, {ranks} ranks") from error
+        if ranks == 3:
+            steps_with_inputs(group)
+        if ranks == 2:
+            from_nothing(group)
+    dist.barrier()
+    of_heads("heads")
+    of_heads(("sequence", "heads"))
+
+
+def test_a_cache_in_parts() -> None:
+    run(all_of_it, 4)
