@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 import sparsec
 from sparsec.distributed import HeadPlan, Plan
+from sparsec.integrations.megatron import SparseCoreAttention, core_attention
 from sparsec.pipeline import Lowered
 from sparsec.runtime.compile import module_for
 from sparsec.runtime.module import SparseAttention
@@ -192,6 +194,29 @@ ON_A_CPU = (
 )
 
 
+def ranks_of_megatron(group: Any) -> None:
+    """Context parallel ranks have chunks from either end, and tensor parallel ones some heads."""
+    size = dist.get_world_size(group)
+    own = {"num_layers": 1, "num_attention_heads": 4, "num_query_groups": 2, "kv_channels": 16}
+    own |= {"attention_dropout": 0.0, "params_dtype": torch.float64, "softmax_type": "vanilla", "window_size": None}
+    build = core_attention("pattern p { causal  attend sink(4) | window(70) }", target="torch")
+
+    def layer(tensor: int, context: int) -> SparseCoreAttention:
+        of = SimpleNamespace(**own, tensor_model_parallel_size=tensor, context_parallel_size=context)
+        return build(config=of, layer_number=1, pg_collection=SimpleNamespace(tp=group, cp=group))
+
+    generator = torch.Generator().manual_seed(3)
+    q, k, v = (torch.randn((256, 2, heads, 16), generator=generator).double() for heads in (4, 2, 2))
+    expected, rank, chunk = layer(1, 1)(q, k, v, None), dist.get_rank(group), 256 // (2 * size)
+    places = [n * chunk + i for n in (rank, 2 * size - 1 - rank) for i in range(chunk)]
+    torch.testing.assert_close(layer(1, size)(q[places], k[places], v[places], None), expected[places])
+    heads, groups = slice(rank * 4 // size, (rank + 1) * 4 // size), slice(rank * 2 // size, (rank + 1) * 2 // size)
+    part = layer(size, 1)(q[:, :, heads], k[:, :, groups], v[:, :, groups], None)
+    torch.testing.assert_close(part, expected[..., heads.start * 16 : heads.stop * 16])
+    with pytest.raises(sparsec.CallError, match="expected chunks of whole blocks on each rank, got 99 tokens"):
+        layer(1, size)(q[:99], k[:99], v[:99], None)
+
+
 def all_of_it(of_drawn: dict[int, Cases], of_examples: Cases, of_heads: Cases, on_a_cpu: Cases) -> None:
     for ranks, cases in of_drawn.items():
         group = group_of(ranks)
@@ -203,6 +228,7 @@ def all_of_it(of_drawn: dict[int, Cases], of_examples: Cases, of_heads: Cases, o
         if ranks == 2:
             check_all(group, on_a_cpu)
             with_inputs(group)
+            ranks_of_megatron(group)
     dist.barrier()
     check_all(init_device_mesh("cpu", (4,)), of_heads, "heads")
     check_all(init_device_mesh("cpu", (2, 2)), of_heads, ("sequence", "heads"))

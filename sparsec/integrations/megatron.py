@@ -1,0 +1,166 @@
+"""A program -> what Megatron-core takes for `core_attention`: a builder of modules that attend by a layer's pattern.
+
+Nothing of Megatron is imported: a builder and its modules have the interface of its attention layers
+(tried with megatron-core 0.16.1). Invariant: a module attends as its layer's pattern says, or refuses in one sentence.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from sparsec.diagnostics.model import CallError
+from sparsec.distributed import Plan, plan
+from sparsec.integrations.choice import patterns_of, program_of
+from sparsec.program import Pattern, Program
+from sparsec.runtime.compile import compile
+from sparsec.sema.arguments import Given
+
+MASKS = ("causal", "no_mask")
+"""Kinds of masks that say no more than a pattern does."""
+
+
+class SparseCoreAttention(nn.Module):
+    """Attention of one layer of Megatron-core, between its projections. `attn`: the heads of this tensor parallel rank.
+
+    With context parallel ranks, which hold chunks from either end of the sequence, only the keys that the pattern
+    needs travel.
+    """
+
+    def __init__(
+        self,
+        pattern: Pattern,
+        *,
+        config: Any,
+        softmax_scale: float | None = None,
+        pg_collection: Any = None,
+        target: str | None = None,
+    ) -> None:
+        """config: a TransformerConfig. Raises CallError for what a pattern does not do."""
+        super().__init__()
+        _check_config(config)
+        groups = config.num_query_groups or config.num_attention_heads
+        whole = compile(
+            pattern,
+            heads=config.num_attention_heads,
+            kv_heads=groups,
+            head_dim=config.kv_channels,
+            dtype=config.params_dtype,
+            device=torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu",
+            target=target,
+        )
+        if softmax_scale is not None:
+            whole.scale = softmax_scale
+        tensor, context = (
+            _group(pg_collection, name, size)
+            for name, size in (("tp", config.tensor_model_parallel_size), ("cp", config.context_parallel_size))
+        )
+        self.attn = whole if tensor is None else whole.shard(dist.get_rank(tensor), dist.get_world_size(tensor))
+        self.context = context
+        self._plans: dict[int, Plan] = {}
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        /,
+        *,
+        attn_mask_type: Any = None,
+        attention_bias: Tensor | None = None,
+        packed_seq_params: Any = None,
+    ) -> Tensor:
+        """query [tokens, B, heads, D], key and value [tokens, B, groups, D] -> [tokens, B, heads * D]; packed documents
+        [tokens, heads, D], with their ends in packed_seq_params.cu_seqlens_q -> [tokens, heads * D].
+
+        attention_mask: of causal attention, which the pattern has anyway, or None. Raises CallError.
+        """
+        if attention_bias is not None:
+            raise CallError("expected no attention bias, got one; patterns have `alibi` and `key_bias`")
+        packed = packed_seq_params is not None
+        kind = getattr(attn_mask_type, "name", attn_mask_type)
+        if kind is not None and kind not in (*MASKS, *(("padding_causal", "padding") if packed else ())):
+            raise CallError(f"expected an attention mask type of {', '.join(MASKS)}, which patterns say, got {kind}")
+        if packed:
+            return self._packed(query, key, value, packed_seq_params)
+        q, k, v = (each.permute(1, 2, 0, 3) for each in (query, key, value))
+        attend = self.attn if self.context is None else self.attn.parallel(self._plan(len(query)))
+        out: Tensor = attend(q, k, v)
+        return out.permute(2, 0, 1, 3).flatten(2)
+
+    def _packed(self, query: Tensor, key: Tensor, value: Tensor, packed: Any) -> Tensor:
+        if packed.qkv_format != "thd" or getattr(packed, "cu_seqlens_q_padded", None) is not None:
+            raise CallError(f"expected packed sequences without padding in format thd, got {packed.qkv_format}")
+        if self.context is not None:
+            raise CallError("expected whole packed sequences on each rank, got context parallel ranks")
+        if not self.attn.documents:
+            raise CallError("expected a pattern with `documents` for packed sequences, got one without")
+        q, k, v = (each.transpose(0, 1).unsqueeze(0) for each in (query, key, value))
+        out: Tensor = self.attn(q, k, v, cu_seqlens=packed.cu_seqlens_q.to(torch.int32))
+        return out[0].transpose(0, 1).flatten(1)
+
+    def _plan(self, tokens: int) -> Plan:
+        """Of sequences of which this rank has so many: as Megatron deals them out."""
+        if tokens not in self._plans:
+            assert self.context is not None
+            ranks, rank = dist.get_world_size(self.context), dist.get_rank(self.context)
+            found = plan(self.attn, self.context, tokens * ranks, balance="zigzag")
+            chunk, rest = divmod(tokens, 2)
+            starts = rank * chunk, (2 * ranks - 1 - rank) * chunk
+            if rest or found.positions.tolist() != [start + n for start in starts for n in range(chunk)]:
+                raise CallError(f"expected chunks of whole blocks on each rank, got {tokens} tokens on {ranks} ranks")
+            self._plans[tokens] = found
+        return self._plans[tokens]
+
+
+def core_attention(
+    program: Program | Path | str, name: str | None = None, *, target: str | None = None, **params: Given
+) -> Callable[..., SparseCoreAttention]:
+    """What stands for `core_attention` in `SelfAttentionSubmodules`.
+
+    program: a Program, a path or source text; name: of a model or a pattern in it, whose layers are those of the config
+    (None: its model if it has one, else its only pattern). params: of that. Builders raise CallError.
+    """
+    chosen = program_of(program)
+
+    def build(*, config: Any, layer_number: int, **more: Any) -> SparseCoreAttention:
+        pattern = patterns_of(chosen, name, params, config.num_layers)[layer_number - 1]
+        own = {key: more[key] for key in ("softmax_scale", "pg_collection") if key in more}
+        return SparseCoreAttention(pattern, config=config, target=target, **own)
+
+    return build
+
+
+def with_core_attention(spec: Any, build: Callable[..., SparseCoreAttention]) -> Any:
+    """A copy of a layer's ModuleSpec, such as those that its models of GPT have, with a builder of
+    `core_attention` in it."""
+    found = copy.deepcopy(spec)
+    found.submodules.self_attention.submodules.core_attention = build
+    return found
+
+
+def _check_config(config: Any) -> None:
+    if config.attention_dropout:
+        raise CallError(f"expected config.attention_dropout of 0, got {config.attention_dropout}")
+    if getattr(config, "window_size", None) is not None:
+        raise CallError(f"expected config.window_size None, since the pattern has windows, got {config.window_size}")
+    kind = getattr(config, "softmax_type", "vanilla")
+    if kind != "vanilla":
+        raise CallError(f"expected config.softmax_type 'vanilla', got {kind!r}; patterns have `learned_sink`")
+
+
+def _group(collection: Any, name: str, size: int) -> Any:
+    """The ranks of one kind of parallelism; None where there is one rank."""
+    if size == 1:
+        return None
+    group = getattr(collection, name, None)
+    if group is None:
+        raise CallError(f"expected a pg_collection with {name} for {size} ranks, got none")
+    return group
