@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from transformers import LlamaConfig, LlamaForCausalLM
+from torch.utils.data import DataLoader
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "distributed"))
 from together import run
@@ -46,7 +49,37 @@ def two_steps(model: Any, whole: Any) -> list[float]:
     return losses
 
 
-def trained() -> None:
+class SameBatches(Trainer):  # type: ignore[misc]  # transformers is not looked into
+    """A Trainer whose ranks all get every batch; by itself each would get batches of its own."""
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.train_dataset, self.args.per_device_train_batch_size, collate_fn=self.data_collator)
+
+
+def steps_of_trainer(model: Any, folder: str) -> list[torch.Tensor]:
+    """The weights after two steps."""
+    generator = torch.Generator().manual_seed(2)
+    data = []
+    for _ in range(4):
+        tokens = torch.randint(50, (81,), generator=generator)
+        data.append({"input_ids": tokens, "labels": tokens.where(torch.arange(81) > 30 * len(data), -100)})
+    options: dict[str, Any] = {"report_to": [], "save_strategy": "no", "disable_tqdm": True, "use_cpu": True}
+    steps: dict[str, Any] = {"max_steps": 2, "per_device_train_batch_size": 2, "lr_scheduler_type": "constant"}
+    asked = TrainingArguments(folder, learning_rate=0.5, optim="sgd", max_grad_norm=0.0, **steps, **options)
+    SameBatches(model, asked, train_dataset=data).train()
+    return [each.detach().clone() for each in model.parameters()]
+
+
+def trained_by_trainer(expected: list[torch.Tensor], folder: str) -> None:
+    rank, ranks = str(dist.get_rank()), str(dist.get_world_size())
+    os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}  # Accelerate looks at them; the group is there
+    model = apply(model_of(0), TEXT, target="torch", context_parallel=dist.group.WORLD)
+    for theirs, mine in zip(expected, steps_of_trainer(model, folder), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-9)
+
+
+def trained(of_trainer: list[torch.Tensor] | None, folder: str) -> None:
     generator = torch.Generator().manual_seed(1)
     whole = []
     for length in (90, 77):
@@ -66,6 +99,8 @@ def trained() -> None:
     for theirs, mine in zip(one.parameters(), ours.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-9)
     refused(ours, whole[0][0])
+    if of_trainer is not None:
+        trained_by_trainer(of_trainer, folder)
 
 
 def refused(model: Any, tokens: torch.Tensor) -> None:
@@ -79,5 +114,10 @@ def refused(model: Any, tokens: torch.Tensor) -> None:
         model.generate(tokens, max_new_tokens=2, do_sample=False)
 
 
-def test_two_steps_of_training() -> None:
-    run(trained, 4)
+def test_two_steps_of_training(tmp_path: Path) -> None:
+    """By a plain loop and, where Accelerate is installed, by transformers' Trainer, which wants it."""
+    of_trainer = None
+    if find_spec("accelerate") is not None:
+        of_trainer = steps_of_trainer(apply(model_of(0), TEXT, target="torch"), str(tmp_path))
+        assert not any(map(torch.equal, of_trainer, model_of(0).parameters()))
+    run(trained, 4, of_trainer, str(tmp_path))
