@@ -38,9 +38,11 @@ FORWARD = _of(
 PAIRS = _of(
     "C++ pairs",
     ("values of a pair's first key twice", "operands/bfloat16", "*b = from[2 * n + 1];", "*b = from[2 * n];"),
-    ("weights of a pair exchanged", "operands/bfloat16", "rounded(x[n], x[N + n])", "rounded(x[N + n], x[n])"),
+    ("weights not in pairs", "operands/bfloat16", "write(to + n * HALVES, in_turn<0, LANES>(both, both, Numbers()));",
+     "write(to + n * HALVES, both);"),
     ("the mask of a pair's first key for both", "operands/bfloat16", "(mask[1][v] & int(0xffff0000))",
      "(mask[0][v] & int(0xffff0000))"),
+    ("gradients of keys that there are not", "gradients", "(vec)((ivec)gradient[c] & panel.present[v])", "gradient[c]"),
     ("scores of pairs without their scale", "operands/bfloat16", "return sum * factor;", "return sum;"),
 )  # fmt: skip
 
@@ -92,8 +94,8 @@ INPUTS = _of(
     ("a listed key that a tile has counted twice", "own_keys", "live(w.i0, j) & (j >= w.begin)", "(j >= w.begin)"),
     ("gradients of the first rows alone", "gathers/backward", "share < shares; ++share", "share < 1; ++share"),
     ("a listed column between two tiles", "columns/tiles", "first += KEY_TILE", "first += KEY_TILE + 1"),
-    ("listed columns of the last head alone", "columns/backward", "to[WIDE + d] += w.value[n][d]",
-     "to[WIDE + d] = w.value[n][d]"),
+    ("listed columns of the last head alone", "columns/backward", "to[WIDE + d] += w.dv[n][d]",
+     "to[WIDE + d] = w.dv[n][d]"),
     ("listed columns of no later document", "columns/range", "first = past;", "first = stop;"),
 )  # fmt: skip
 

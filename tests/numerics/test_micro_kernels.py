@@ -12,13 +12,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from cpu_patterns import HEADS, KV_HEADS, PATTERNS
+from cpu_patterns import HEADS, KV_HEADS, PATTERNS, inputs
+from dense_formula import Formula
+from dense_formula import assert_close as assert_gradients_close
 from test_cpu_kernel import assert_close, run
 
 import sparsec
-from sparsec.backends.cpu.emit import emit_cpp
-from sparsec.backends.cpu.kernel import CpuKernel, compile_shared, has_compiler, micro_kernels_of, open_library
-from sparsec.plan.launch import LaunchPlan
+from sparsec.backends.cpu.backward import CpuBackward
+from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward
+from sparsec.backends.cpu.kernel import (
+    CpuKernel,
+    build_kernels,
+    compile_shared,
+    has_compiler,
+    micro_kernels_of,
+    open_library,
+)
+from sparsec.plan.launch import BackwardLaunch, LaunchPlan
 from sparsec.runtime.build.artefact import compile_to_directory
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
@@ -84,6 +94,29 @@ def test_values_that_are_not_seen_have_no_part_in_pairs(poison: float) -> None:
         (kept, _), (got, _) = (run(forward(33, model=model), q, k, each, 0) for each in (v, spoilt))
         assert torch.equal(got[:, ~seen], kept[:, ~seen]) and not got[:, seen].isfinite().all()
         assert seen.any() and not seen.all()
+
+
+def gradients(name: str, head_dim: int) -> CpuBackward:
+    """By the model."""
+    plan = PATTERNS[name].backward_plan(head_dim, "bfloat16")
+    entry = open_library(compile_shared(modelled(emit_cpp_backward(plan)), optimise=1)).sparsec_backward
+    return CpuBackward(BackwardLaunch.of(plan), lambda: entry)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "apart"), [("two_classes", (150, 171, 21), 0.0), ("full", (64, 77, 0), 20.0)], ids=str
+)
+def test_gradients_of_pairs(name: str, shape: tuple[int, int, int], apart: float) -> None:
+    """The last tile of the second case has an odd number of keys, and scores beside which 0 has a huge weight."""
+    n_q, n_k, q0 = shape
+    q, k, v = inputs(n_q, n_k, 33, torch.bfloat16)
+    q, k = q + apart, k - apart
+    formula = Formula(PATTERNS[name].mask(*shape))
+    grads = torch.randn(q.shape).bfloat16(), torch.randn(q.shape[:3])
+    kernel = build_kernels([PATTERNS[name].plan(33, "bfloat16")], optimise=1)[0]
+    out, lse = run(kernel, q, k, v, q0)
+    got = gradients(name, 33).backward(*grads, q, k, v, out, lse, q_offset=q0, scale=None, lists=())
+    assert_gradients_close([out, lse, *got[:3]], formula, [q, k, v], grads)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="levels of x86-64")

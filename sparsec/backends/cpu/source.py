@@ -106,7 +106,7 @@ class Kernel:
 
 
 FORWARD = Kernel("forward", ("forward.h",), (calls.LIST, calls.LOOKUP, calls.FORWARD))
-BACKWARD = Kernel("backward", ("backward.h",), (calls.LIST, calls.LOOKUP, calls.BACKWARD), widened=True)
+BACKWARD = Kernel("backward", ("backward.h",), (calls.LIST, calls.LOOKUP, calls.BACKWARD))
 MASS = Kernel("mass", ("mass.h",), (calls.LIST, calls.LOOKUP, calls.MASS), widened=True)
 CHUNK = Kernel(
     "cached",

@@ -13,9 +13,9 @@ constexpr int64_t TASKS = 32, TILES = 8, SHARES_BYTES = 256 << 20;
 
 void load_keys(Work& w, const Matrix& k, const Matrix& v, int base, float scale) {
   const int first = w.j0 - base, count = w.j1 - w.j0 + 1;
-  if (count < KEY_TILE) clear_keys(w);
+  clear_keys(w, count);
   load_rows<D>(k, w.j0, count, w.key[first], WIDE);
-  load_rows<DV>(v, w.j0, count, w.value[first]);
+  load_rows<DV>(v, w.j0, count, w.value[first], row_of(DV));
   lay_keys(w, first, count, scale);
   for (int p = w.first_panel(); p <= w.last_panel(); ++p)
     EACH(v, VECS) w.panel[p].at[v] = w.lane[v] + (base + p * PANEL);
@@ -26,11 +26,11 @@ void store_keys(Work& w, const OwnGradients& own, const ColumnGradients& listed,
                 float scale, element* dk, element* dv) {
   const int first = w.first_lane, count = w.j1 - w.j0 + 1;
   take_keys(w);
-  own.add(group, row, count, w.key + first, w.value + first);
-  listed.add(group, row, count, w.key + first, w.value + first);
+  own.add(group, row, count, w.dk + first, w.dv + first);
+  listed.add(group, row, count, w.dk + first, w.dv + first);
   for (int n = first; n < first + count; ++n, dk += D, dv += DV) {
-    for (int d = 0; d < D; ++d) dk[d] = narrow(w.key[n][d] * scale);
-    for (int d = 0; d < DV; ++d) dv[d] = narrow(w.value[n][d]);
+    for (int d = 0; d < D; ++d) dk[d] = narrow(w.dk[n][d] * scale);
+    for (int d = 0; d < DV; ++d) dv[d] = narrow(w.dv[n][d]);
   }
 }
 

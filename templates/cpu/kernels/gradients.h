@@ -10,49 +10,53 @@ struct Queries {  // the queries of one tile, in order; ROWS more entries, so th
   int count;
   bool finite;  // all queries and gradients; set where a mask is
   bool silent;  // some is: see `is_silent`
-  const float *q[QUERY_TILE + ROWS], *grad[QUERY_TILE + ROWS];  // `grad`: the gradient of the output
+  const operand *q[QUERY_TILE + ROWS], *grad[QUERY_TILE + ROWS];  // `grad`: the gradient of the output
+  const operand *const *q_across, *const *grad_across;  // the same in units across the queries
   float* dq[QUERY_TILE + ROWS];
   float lse[QUERY_TILE + ROWS], delta[QUERY_TILE + ROWS];
   int at[QUERY_TILE + ROWS];  // positions
 };
 
-struct Keys {  // keys of one tile: their numbers in it, and their rows in whole vectors
-  int count, lane[KEY_TILE];
+struct Keys {  // units of keys of one tile: the number in it of their first, and their rows in whole vectors
+  int count, lane[KEY_TILE / DEPTH];
   bool finite;  // all of the tile
-  const float* row[KEY_TILE];
+  const operand* row[KEY_TILE / DEPTH];
 };
 
 struct Panel {
-  float k[D][PANEL];  // times the score's scale
-  float v[DV][PANEL], dk[D][PANEL], dv[DV][PANEL];
+  operand k[units_of(D)][PANEL * DEPTH], v[units_of(DV)][PANEL * DEPTH];  // k as `Operands::scale` leaves it
+  float dk[D][PANEL], dv[DV][PANEL];
+  float factor;  // the score's scale
   ivec at[VECS];  // positions
+  ivec present[VECS];  // whether there is a key
   vec dbias[VECS];  // of what the keys add to the scores of one query head
 };
 
-// to[r][d] += sum over the keys of t[r][lane] * row[d], for V vectors of head dims from d on.
+// to[r][d] += the product of the units t[r][lane] and row[d], summed over the keys, for V vectors of head dims from d
+// on.
 template <int R, int V>
-__attribute__((noinline)) void gather_block(const Keys& keys, const float* t, int d, float* const* to) {
+__attribute__((noinline)) void gather_block(const Keys& keys, const operand* t, int d, float* const* to) {
   vec sum[R][V];
   EACH(r, R) EACH(v, V) sum[r][v] = load(to[r] + d + v * LANES);
   const int count = keys.count;
   for (int n = 0; n < count; ++n) {
-    const float *row = keys.row[n] + d, *scalars = t + keys.lane[n];
-    vec x[V];
-    EACH(v, V) x[v] = load(row + v * LANES);
-    EACH(r, R) EACH(v, V) sum[r][v] += scalars[r * KEY_TILE] * x[v];
+    const operand *row = keys.row[n] + d * DEPTH, *unit = t + keys.lane[n];
+    Operands::units x[V];
+    EACH(v, V) x[v] = Operands::read(row + v * LANES * DEPTH);
+    EACH(r, R) EACH(v, V) sum[r][v] = Operands::add(sum[r][v], Operands::spread(unit + r * KEY_TILE), x[v]);
   }
   EACH(r, R) EACH(v, V) store(to[r] + d + v * LANES, sum[r][v]);
 }
 
 template <int R>
-inline void gather_rows(const Keys& keys, const float* t, float* const* to) {
+inline void gather_rows(const Keys& keys, const operand* t, float* const* to) {
   int d = 0;
   for (; d + PANEL <= WIDE; d += PANEL) gather_block<R, VECS>(keys, t, d, to);
   for (; d < WIDE; d += LANES) gather_block<R, 1>(keys, t, d, to);
 }
 
 // dq of the queries, from the gradients t of their scores with the keys.
-inline void gather(const Keys& keys, const float* t, const Queries& queries) {
+inline void gather(const Keys& keys, const operand* t, const Queries& queries) {
   int n = 0;
   for (; n < minimum(queries.count, QuerySplit::LARGE_END); n += QuerySplit::LARGE)
     gather_rows<QuerySplit::LARGE>(keys, t + n * KEY_TILE, queries.dq + n);
@@ -61,29 +65,33 @@ inline void gather(const Keys& keys, const float* t, const Queries& queries) {
 }
 
 // The same where some keys of a panel are not finite: one has no part in the dq of a query whose mask is 0 there.
-__attribute__((noinline, cold)) void gather_seen(const Keys& keys, const float* t, const ivec (*mask)[VECS],
+__attribute__((noinline, cold)) void gather_seen(const Keys& keys, const operand* t, const ivec (*mask)[VECS],
                                                  const Queries& queries) {
   for (int r = 0; r < queries.count; ++r)
     for (int n = 0; n < keys.count; ++n) {
       const int lane = keys.lane[n] % PANEL;
-      if (!mask[r][lane / LANES][lane % LANES]) continue;
-      const float scalar = t[r * KEY_TILE + keys.lane[n]];
+      int32_t of_lane[DEPTH];
+      EACH(i, DEPTH) of_lane[i] = mask[r][(lane + i) / LANES][(lane + i) % LANES];
+      const int32_t seen = Operands::seen(of_lane);
+      if (!seen) continue;
+      const Operands::units unit = Operands::spread(t + r * KEY_TILE + keys.lane[n]);
       for (int d = 0; d < WIDE; d += LANES) {
-        vec sum = load(queries.dq[r] + d);
-        sum += scalar * load(keys.row[n] + d);
-        store(queries.dq[r] + d, sum);
+        const Operands::units x = Operands::masked(Operands::read(keys.row[n] + d * DEPTH), seen);
+        store(queries.dq[r] + d, Operands::add(load(queries.dq[r] + d), unit, x));
       }
     }
 }
 
 // Turns the products q.k in s into weights, and the products grad.v in t into the gradients of q.k, both 0 where the
-// mask is 0. The number of queries is even.
+// mask is 0, and both in units across the queries; `ds` are those gradients in units across the keys, 0 where there is
+// no key. The number of queries is even.
 template <bool MASKED>
 __attribute__((noinline)) void weigh(Panel& panel, const Queries& queries, Modifiers modifiers,
-                                     const ivec (*mask)[VECS], float* s, float* t) {
+                                     const ivec (*mask)[VECS], float* s, float* t, operand* ds) {
   const vec lowest = splat(LOWEST_EXPONENT);
   vec more[VECS], dbias[VECS] = {};
   EACH(v, VECS) more[v] = of_keys(modifiers, panel.at[v]);
+  operand *const weights = (operand*)s, *const gradients = (operand*)t;
   for (int n = 0; n < queries.count; n += 2, s += 2 * KEY_TILE, t += 2 * KEY_TILE) {
     vec p[2 * VECS];
     EACH(m, 2) EACH(v, VECS) p[m * VECS + v] = load(s + m * KEY_TILE + v * LANES);
@@ -106,26 +114,30 @@ __attribute__((noinline)) void weigh(Panel& panel, const Queries& queries, Modif
       if (MASKED) {
         p[c] = mask[n + m][v] ? p[c] : vec{};
         gradient[c] = mask[n + m][v] ? gradient[c] : vec{};
+      } else if (DEPTH > 1) {
+        gradient[c] = (vec)((ivec)gradient[c] & panel.present[v]);
       }
-      store(s + m * KEY_TILE + v * LANES, p[c]);
-      store(t + m * KEY_TILE + v * LANES, gradient[c]);
     }
+    Operands::store_two<VECS>(p, weights + n * KEY_TILE, KEY_TILE);
+    Operands::store_both<VECS>(gradient, gradients + n * KEY_TILE, ds + n * KEY_TILE, KEY_TILE);
   }
   if constexpr (Modifiers::KEYS) EACH(v, VECS) panel.dbias[v] += dbias[v];
 }
 
-// All of it but dq. `s` and `t` are scratch; t keeps the gradients of q.k.
+// All of it but dq. `s` and `t` are scratch; `ds` as above.
 template <bool MASKED>
 inline void differentiate(Panel& panel, const Queries& queries, Modifiers modifiers, const ivec (*mask)[VECS], float* s,
-                          float* t) {
-  product(panel.k, queries.q, queries.count, s);
-  product(panel.v, queries.grad, queries.count, t);
-  weigh<MASKED>(panel, queries, modifiers, mask, s, t);
+                          float* t, operand* ds) {
+  product(panel.k, queries.q, queries.count, panel.factor, s);
+  product(panel.v, queries.grad, queries.count, 1.0f, t);
+  weigh<MASKED>(panel, queries, modifiers, mask, s, t, ds);
+  const int count = queries.count / DEPTH;
+  const operand *const weights = (operand*)s, *const gradients = (operand*)t;
   if (!MASKED || queries.finite) {
-    accumulate<KEY_TILE>(queries.grad, queries.count, s, panel.dv);
-    accumulate<KEY_TILE>(queries.q, queries.count, t, panel.dk);
+    accumulate<KEY_TILE>(queries.grad_across, count, weights, panel.dv);
+    accumulate<KEY_TILE>(queries.q_across, count, gradients, panel.dk);
   } else {
-    accumulate_seen<KEY_TILE>(queries.grad, queries.count, s, mask, panel.dv);
-    accumulate_seen<KEY_TILE>(queries.q, queries.count, t, mask, panel.dk);
+    accumulate_seen<KEY_TILE>(queries.grad_across, count, weights, mask, panel.dv);
+    accumulate_seen<KEY_TILE>(queries.q_across, count, gradients, mask, panel.dk);
   }
 }

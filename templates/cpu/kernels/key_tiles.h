@@ -8,7 +8,9 @@ struct Rows {  // of the queries, [B, H, Nq]
   float *lse, *delta;
 };
 
-inline void clear_keys(Work& w) {
+// Zeros in place of keys, and of operands of a unit, that there are not.
+inline void clear_keys(Work& w, int count) {
+  if (count == KEY_TILE && D % DEPTH == 0 && DV % DEPTH == 0) return;
   std::memset(w.key, 0, sizeof w.key);
   std::memset(w.value, 0, sizeof w.value);
 }
@@ -16,24 +18,34 @@ inline void clear_keys(Work& w) {
 // Lays `count` keys from lane `first` on across the panels, whose rows w.key and w.value have.
 void lay_keys(Work& w, int first, int count, float scale) {
   w.first_lane = first, w.last_lane = first + count - 1;
-  w.present.count = count;
-  for (int n = 0; n < count; ++n) w.present.lane[n] = first + n, w.present.row[n] = w.key[first + n];
-  w.present.finite = all_finite<D>(w.present.row, count);
+  for (int n = 0; n < KEY_TILE; ++n) w.key_row[n] = w.key[n];
+  w.key_units = w.key_across.of(w.key_row, KEY_TILE);
+  w.present.count = 0;
+  for (int n = first / DEPTH; n <= w.last_lane / DEPTH; ++n) {
+    w.present.lane[w.present.count] = n * DEPTH;
+    w.present.row[w.present.count++] = w.key_units[n];
+  }
+  w.present.finite = all_finite<D>(w.key_row + first, count);
   const float factor = scale * Modifiers::UNIT;
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
     to_panel(w.key[p * PANEL], WIDE, w.panel[p].k);
-    Operands::scale(w.panel[p].k[0], D * VECS, factor);
-    to_panel(w.value[p * PANEL], DV, w.panel[p].v);
+    Operands::scale(w.panel[p].k[0], units_of(D) * VECS, factor);
+    w.panel[p].factor = factor;
+    to_panel(w.value[p * PANEL], row_of(DV), w.panel[p].v);
+    EACH(v, VECS) {
+      const ivec lane = w.lane[v] + p * PANEL;
+      w.panel[p].present[v] = (lane >= first) & (lane <= w.last_lane);
+    }
     std::memset(w.panel[p].dk, 0, sizeof w.panel[p].dk);
     std::memset(w.panel[p].dv, 0, sizeof w.panel[p].dv);
   }
 }
 
-// Turns the sums of the panels into rows of w.key and w.value.
+// Turns the sums of the panels into rows of w.dk and w.dv.
 void take_keys(Work& w) {
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
-    from_panel(w.panel[p].dk, w.key[p * PANEL], WIDE);
-    from_panel(w.panel[p].dv, w.value[p * PANEL], DV);
+    from_panel(w.panel[p].dk, w.dk[p * PANEL], WIDE);
+    from_panel(w.panel[p].dv, w.dv[p * PANEL], DV);
   }
 }
 

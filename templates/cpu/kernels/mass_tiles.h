@@ -61,7 +61,7 @@ __attribute__((noinline)) void open_tile(Work& w, int tile) {
 template <bool MASKED>
 __attribute__((noinline)) void add_weights(Panel& panel, const Queries& queries, Modifiers modifiers,
                                            const ivec (*mask)[VECS], float* s) {
-  product(panel.k, queries.q, queries.count, s);
+  product(panel.k, queries.q, queries.count, 1.0f, s);
   const vec lowest = splat(LOWEST_EXPONENT);
   vec sum[VECS] = {}, more[VECS];
   EACH(v, VECS) more[v] = of_keys(modifiers, panel.at[v]);

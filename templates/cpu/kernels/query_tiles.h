@@ -29,8 +29,14 @@ struct Work {  // one thread's scratch
   Panel panel[PANELS];
   float s[QUERY_TILE + ROWS][KEY_TILE], t[QUERY_TILE + ROWS][KEY_TILE];
   ivec mask[QUERY_TILE + ROWS][VECS];
-  float q[QUERY_TILE][D], grad[QUERY_TILE][DV];
-  float key[KEY_TILE][WIDE], value[KEY_TILE][DV], nowhere[WIDE];
+  operand ds[DEPTH > 1 ? QUERY_TILE + ROWS : 1][KEY_TILE];
+  operand q[QUERY_TILE][row_of(D)], grad[QUERY_TILE][row_of(DV)];
+  Operands::Across<D, QUERY_TILE + ROWS> q_across;
+  Operands::Across<DV, QUERY_TILE + ROWS> grad_across;
+  operand key[KEY_TILE][WIDE], value[KEY_TILE][row_of(DV)];
+  Operands::Across<WIDE, KEY_TILE> key_across;
+  const operand *key_row[KEY_TILE], *const *key_units;  // rows of `key`, and the same in units across the keys
+  float dk[KEY_TILE][WIDE], dv[KEY_TILE][DV], nowhere[WIDE];
   Queries tile, live;
   Keys present, seen;
   ivec lane[VECS];  // 0, 1, ..., PANEL - 1
@@ -46,6 +52,7 @@ struct Work {  // one thread's scratch
 
   int first_panel() const { return first_lane / PANEL; }
   int last_panel() const { return last_lane / PANEL; }
+  operand* ds_rows() { return DEPTH > 1 ? ds[0] : (operand*)t[0]; }
 };
 
 // Printed for the pattern: visits the tiles of queries that see some key.
@@ -72,6 +79,12 @@ __attribute__((noinline)) void open_tile(Work& w, int tile) {
     queries.at[n] = first + n;
     queries.silent |= is_silent(queries, n);
   }
+}
+
+// Has the queries in units across them; their number is even.
+inline void lay_across(Work& w, Queries& queries) {
+  queries.q_across = w.q_across.of(queries.q, queries.count);
+  queries.grad_across = w.grad_across.of(queries.grad, queries.count);
 }
 
 inline void copy_query(const Queries& from, int n, Queries& to, int m) {
@@ -102,10 +115,12 @@ inline int live_queries(Work& w, int p, const Live& live) {
     count += any(sees);
   }
   w.seen.count = 0;
-  for (int n = 0; n < PANEL; ++n) {
+  for (int n = 0; n < PANEL; n += DEPTH) {
+    int32_t some = 0;
+    EACH(i, DEPTH) some |= seen[(n + i) / LANES][(n + i) % LANES];
     w.seen.lane[w.seen.count] = p * PANEL + n;
-    w.seen.row[w.seen.count] = w.key[p * PANEL + n];
-    w.seen.count -= seen[n / LANES][n % LANES];
+    w.seen.row[w.seen.count] = w.key_units[(p * PANEL + n) / DEPTH];
+    w.seen.count -= some;
   }
   return count;
 }
@@ -125,9 +140,11 @@ __attribute__((noinline)) void attend_seen(Work& w, const Live& live) {
       EACH(v, VECS) w.mask[n][v] = ivec{};
     }
     w.live.count = count + count % 2;
-    differentiate<true>(w.panel[p], w.live, w.modifiers, w.mask, w.s[0] + p * PANEL, w.t[0] + p * PANEL);
-    if (w.present.finite) gather(w.seen, w.t[0], w.live);
-    else gather_seen(w.seen, w.t[0], w.mask, w.live);
+    lay_across(w, w.live);
+    differentiate<true>(w.panel[p], w.live, w.modifiers, w.mask, w.s[0] + p * PANEL, w.t[0] + p * PANEL,
+                        w.ds_rows() + p * PANEL);
+    if (w.present.finite) gather(w.seen, w.ds_rows(), w.live);
+    else gather_seen(w.seen, w.ds_rows(), w.mask, w.live);
   }
 }
 
@@ -141,7 +158,9 @@ void attend_full(Work& w, int tile) {
   open_tile(w, tile);
   if (w.tile.silent || !keeps_all(w.modifiers, w.j0, w.j1 + 1))
     return attend_seen(w, [](ivec, int) { return splat(-1); });
+  lay_across(w, w.tile);
   for (int p = w.first_panel(); p <= w.last_panel(); ++p)
-    differentiate<false>(w.panel[p], w.tile, w.modifiers, w.mask, w.s[0] + p * PANEL, w.t[0] + p * PANEL);
-  gather(w.present, w.t[0], w.tile);
+    differentiate<false>(w.panel[p], w.tile, w.modifiers, w.mask, w.s[0] + p * PANEL, w.t[0] + p * PANEL,
+                         w.ds_rows() + p * PANEL);
+  gather(w.present, w.ds_rows(), w.tile);
 }

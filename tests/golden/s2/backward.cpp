@@ -73,25 +73,27 @@ constexpr int LANE_TILE = KEY_TILE;  // lies across vector lanes
 // ---- Products of the rows of one tile with one panel.
 typedef Split<QUERY_TILE> QuerySplit;
 
-// s[r][lane] = sum over d of row[r][d] * x[d][lane]; s has KEY_TILE columns.
+// s[r][lane] = the product of row[r] and x[..][lane], of N units, scaled; s has KEY_TILE columns.
 template <int R, int N>
-__attribute__((noinline)) void product_block(const float (&x)[N][PANEL], const float* const* row, float* s) {
+__attribute__((noinline)) void product_block(const operand (&x)[N][PANEL * DEPTH], const operand* const* row,
+                                             float factor, float* s) {
   vec sum[R][VECS] = {};
 #pragma GCC unroll 4
   for (int d = 0; d < N; ++d) {
-    vec y[VECS];
-    EACH(v, VECS) y[v] = load(x[d] + v * LANES);
-    EACH(r, R) EACH(v, VECS) sum[r][v] += row[r][d] * y[v];
+    Operands::units y[VECS];
+    EACH(v, VECS) y[v] = Operands::read(x[d] + v * LANES * DEPTH);
+    EACH(r, R) EACH(v, VECS) sum[r][v] = Operands::add(sum[r][v], Operands::spread(row[r] + d * DEPTH), y[v]);
   }
-  EACH(r, R) EACH(v, VECS) store(s + r * KEY_TILE + v * LANES, sum[r][v]);
+  EACH(r, R) EACH(v, VECS) store(s + r * KEY_TILE + v * LANES, Operands::scaled(sum[r][v], factor));
 }
 
 template <int N>
-inline void product(const float (&x)[N][PANEL], const float* const* row, int count, float* s) {
+inline void product(const operand (&x)[N][PANEL * DEPTH], const operand* const* row, int count, float factor,
+                    float* s) {
   int n = 0;
   for (; n < minimum(count, QuerySplit::LARGE_END); n += QuerySplit::LARGE)
-    product_block<QuerySplit::LARGE>(x, row + n, s + n * KEY_TILE);
-  for (; n < count; n += QuerySplit::SIZE) product_block<QuerySplit::SIZE>(x, row + n, s + n * KEY_TILE);
+    product_block<QuerySplit::LARGE>(x, row + n, factor, s + n * KEY_TILE);
+  for (; n < count; n += QuerySplit::SIZE) product_block<QuerySplit::SIZE>(x, row + n, factor, s + n * KEY_TILE);
 }
 
 // ---- The gradients that one panel of keys and the queries of one tile give each other.
@@ -102,49 +104,53 @@ struct Queries {  // the queries of one tile, in order; ROWS more entries, so th
   int count;
   bool finite;  // all queries and gradients; set where a mask is
   bool silent;  // some is: see `is_silent`
-  const float *q[QUERY_TILE + ROWS], *grad[QUERY_TILE + ROWS];  // `grad`: the gradient of the output
+  const operand *q[QUERY_TILE + ROWS], *grad[QUERY_TILE + ROWS];  // `grad`: the gradient of the output
+  const operand *const *q_across, *const *grad_across;  // the same in units across the queries
   float* dq[QUERY_TILE + ROWS];
   float lse[QUERY_TILE + ROWS], delta[QUERY_TILE + ROWS];
   int at[QUERY_TILE + ROWS];  // positions
 };
 
-struct Keys {  // keys of one tile: their numbers in it, and their rows in whole vectors
-  int count, lane[KEY_TILE];
+struct Keys {  // units of keys of one tile: the number in it of their first, and their rows in whole vectors
+  int count, lane[KEY_TILE / DEPTH];
   bool finite;  // all of the tile
-  const float* row[KEY_TILE];
+  const operand* row[KEY_TILE / DEPTH];
 };
 
 struct Panel {
-  float k[D][PANEL];  // times the score's scale
-  float v[DV][PANEL], dk[D][PANEL], dv[DV][PANEL];
+  operand k[units_of(D)][PANEL * DEPTH], v[units_of(DV)][PANEL * DEPTH];  // k as `Operands::scale` leaves it
+  float dk[D][PANEL], dv[DV][PANEL];
+  float factor;  // the score's scale
   ivec at[VECS];  // positions
+  ivec present[VECS];  // whether there is a key
   vec dbias[VECS];  // of what the keys add to the scores of one query head
 };
 
-// to[r][d] += sum over the keys of t[r][lane] * row[d], for V vectors of head dims from d on.
+// to[r][d] += the product of the units t[r][lane] and row[d], summed over the keys, for V vectors of head dims from d
+// on.
 template <int R, int V>
-__attribute__((noinline)) void gather_block(const Keys& keys, const float* t, int d, float* const* to) {
+__attribute__((noinline)) void gather_block(const Keys& keys, const operand* t, int d, float* const* to) {
   vec sum[R][V];
   EACH(r, R) EACH(v, V) sum[r][v] = load(to[r] + d + v * LANES);
   const int count = keys.count;
   for (int n = 0; n < count; ++n) {
-    const float *row = keys.row[n] + d, *scalars = t + keys.lane[n];
-    vec x[V];
-    EACH(v, V) x[v] = load(row + v * LANES);
-    EACH(r, R) EACH(v, V) sum[r][v] += scalars[r * KEY_TILE] * x[v];
+    const operand *row = keys.row[n] + d * DEPTH, *unit = t + keys.lane[n];
+    Operands::units x[V];
+    EACH(v, V) x[v] = Operands::read(row + v * LANES * DEPTH);
+    EACH(r, R) EACH(v, V) sum[r][v] = Operands::add(sum[r][v], Operands::spread(unit + r * KEY_TILE), x[v]);
   }
   EACH(r, R) EACH(v, V) store(to[r] + d + v * LANES, sum[r][v]);
 }
 
 template <int R>
-inline void gather_rows(const Keys& keys, const float* t, float* const* to) {
+inline void gather_rows(const Keys& keys, const operand* t, float* const* to) {
   int d = 0;
   for (; d + PANEL <= WIDE; d += PANEL) gather_block<R, VECS>(keys, t, d, to);
   for (; d < WIDE; d += LANES) gather_block<R, 1>(keys, t, d, to);
 }
 
 // dq of the queries, from the gradients t of their scores with the keys.
-inline void gather(const Keys& keys, const float* t, const Queries& queries) {
+inline void gather(const Keys& keys, const operand* t, const Queries& queries) {
   int n = 0;
   for (; n < minimum(queries.count, QuerySplit::LARGE_END); n += QuerySplit::LARGE)
     gather_rows<QuerySplit::LARGE>(keys, t + n * KEY_TILE, queries.dq + n);
@@ -153,29 +159,33 @@ inline void gather(const Keys& keys, const float* t, const Queries& queries) {
 }
 
 // The same where some keys of a panel are not finite: one has no part in the dq of a query whose mask is 0 there.
-__attribute__((noinline, cold)) void gather_seen(const Keys& keys, const float* t, const ivec (*mask)[VECS],
+__attribute__((noinline, cold)) void gather_seen(const Keys& keys, const operand* t, const ivec (*mask)[VECS],
                                                  const Queries& queries) {
   for (int r = 0; r < queries.count; ++r)
     for (int n = 0; n < keys.count; ++n) {
       const int lane = keys.lane[n] % PANEL;
-      if (!mask[r][lane / LANES][lane % LANES]) continue;
-      const float scalar = t[r * KEY_TILE + keys.lane[n]];
+      int32_t of_lane[DEPTH];
+      EACH(i, DEPTH) of_lane[i] = mask[r][(lane + i) / LANES][(lane + i) % LANES];
+      const int32_t seen = Operands::seen(of_lane);
+      if (!seen) continue;
+      const Operands::units unit = Operands::spread(t + r * KEY_TILE + keys.lane[n]);
       for (int d = 0; d < WIDE; d += LANES) {
-        vec sum = load(queries.dq[r] + d);
-        sum += scalar * load(keys.row[n] + d);
-        store(queries.dq[r] + d, sum);
+        const Operands::units x = Operands::masked(Operands::read(keys.row[n] + d * DEPTH), seen);
+        store(queries.dq[r] + d, Operands::add(load(queries.dq[r] + d), unit, x));
       }
     }
 }
 
 // Turns the products q.k in s into weights, and the products grad.v in t into the gradients of q.k, both 0 where the
-// mask is 0. The number of queries is even.
+// mask is 0, and both in units across the queries; `ds` are those gradients in units across the keys, 0 where there is
+// no key. The number of queries is even.
 template <bool MASKED>
 __attribute__((noinline)) void weigh(Panel& panel, const Queries& queries, Modifiers modifiers,
-                                     const ivec (*mask)[VECS], float* s, float* t) {
+                                     const ivec (*mask)[VECS], float* s, float* t, operand* ds) {
   const vec lowest = splat(LOWEST_EXPONENT);
   vec more[VECS], dbias[VECS] = {};
   EACH(v, VECS) more[v] = of_keys(modifiers, panel.at[v]);
+  operand *const weights = (operand*)s, *const gradients = (operand*)t;
   for (int n = 0; n < queries.count; n += 2, s += 2 * KEY_TILE, t += 2 * KEY_TILE) {
     vec p[2 * VECS];
     EACH(m, 2) EACH(v, VECS) p[m * VECS + v] = load(s + m * KEY_TILE + v * LANES);
@@ -198,27 +208,31 @@ __attribute__((noinline)) void weigh(Panel& panel, const Queries& queries, Modif
       if (MASKED) {
         p[c] = mask[n + m][v] ? p[c] : vec{};
         gradient[c] = mask[n + m][v] ? gradient[c] : vec{};
+      } else if (DEPTH > 1) {
+        gradient[c] = (vec)((ivec)gradient[c] & panel.present[v]);
       }
-      store(s + m * KEY_TILE + v * LANES, p[c]);
-      store(t + m * KEY_TILE + v * LANES, gradient[c]);
     }
+    Operands::store_two<VECS>(p, weights + n * KEY_TILE, KEY_TILE);
+    Operands::store_both<VECS>(gradient, gradients + n * KEY_TILE, ds + n * KEY_TILE, KEY_TILE);
   }
   if constexpr (Modifiers::KEYS) EACH(v, VECS) panel.dbias[v] += dbias[v];
 }
 
-// All of it but dq. `s` and `t` are scratch; t keeps the gradients of q.k.
+// All of it but dq. `s` and `t` are scratch; `ds` as above.
 template <bool MASKED>
 inline void differentiate(Panel& panel, const Queries& queries, Modifiers modifiers, const ivec (*mask)[VECS], float* s,
-                          float* t) {
-  product(panel.k, queries.q, queries.count, s);
-  product(panel.v, queries.grad, queries.count, t);
-  weigh<MASKED>(panel, queries, modifiers, mask, s, t);
+                          float* t, operand* ds) {
+  product(panel.k, queries.q, queries.count, panel.factor, s);
+  product(panel.v, queries.grad, queries.count, 1.0f, t);
+  weigh<MASKED>(panel, queries, modifiers, mask, s, t, ds);
+  const int count = queries.count / DEPTH;
+  const operand *const weights = (operand*)s, *const gradients = (operand*)t;
   if (!MASKED || queries.finite) {
-    accumulate<KEY_TILE>(queries.grad, queries.count, s, panel.dv);
-    accumulate<KEY_TILE>(queries.q, queries.count, t, panel.dk);
+    accumulate<KEY_TILE>(queries.grad_across, count, weights, panel.dv);
+    accumulate<KEY_TILE>(queries.q_across, count, gradients, panel.dk);
   } else {
-    accumulate_seen<KEY_TILE>(queries.grad, queries.count, s, mask, panel.dv);
-    accumulate_seen<KEY_TILE>(queries.q, queries.count, t, mask, panel.dk);
+    accumulate_seen<KEY_TILE>(queries.grad_across, count, weights, mask, panel.dv);
+    accumulate_seen<KEY_TILE>(queries.q_across, count, gradients, mask, panel.dk);
   }
 }
 
@@ -248,8 +262,14 @@ struct Work {  // one thread's scratch
   Panel panel[PANELS];
   float s[QUERY_TILE + ROWS][KEY_TILE], t[QUERY_TILE + ROWS][KEY_TILE];
   ivec mask[QUERY_TILE + ROWS][VECS];
-  float q[QUERY_TILE][D], grad[QUERY_TILE][DV];
-  float key[KEY_TILE][WIDE], value[KEY_TILE][DV], nowhere[WIDE];
+  operand ds[DEPTH > 1 ? QUERY_TILE + ROWS : 1][KEY_TILE];
+  operand q[QUERY_TILE][row_of(D)], grad[QUERY_TILE][row_of(DV)];
+  Operands::Across<D, QUERY_TILE + ROWS> q_across;
+  Operands::Across<DV, QUERY_TILE + ROWS> grad_across;
+  operand key[KEY_TILE][WIDE], value[KEY_TILE][row_of(DV)];
+  Operands::Across<WIDE, KEY_TILE> key_across;
+  const operand *key_row[KEY_TILE], *const *key_units;  // rows of `key`, and the same in units across the keys
+  float dk[KEY_TILE][WIDE], dv[KEY_TILE][DV], nowhere[WIDE];
   Queries tile, live;
   Keys present, seen;
   ivec lane[VECS];  // 0, 1, ..., PANEL - 1
@@ -265,6 +285,7 @@ struct Work {  // one thread's scratch
 
   int first_panel() const { return first_lane / PANEL; }
   int last_panel() const { return last_lane / PANEL; }
+  operand* ds_rows() { return DEPTH > 1 ? ds[0] : (operand*)t[0]; }
 };
 
 // Printed for the pattern: visits the tiles of queries that see some key.
@@ -291,6 +312,12 @@ __attribute__((noinline)) void open_tile(Work& w, int tile) {
     queries.at[n] = first + n;
     queries.silent |= is_silent(queries, n);
   }
+}
+
+// Has the queries in units across them; their number is even.
+inline void lay_across(Work& w, Queries& queries) {
+  queries.q_across = w.q_across.of(queries.q, queries.count);
+  queries.grad_across = w.grad_across.of(queries.grad, queries.count);
 }
 
 inline void copy_query(const Queries& from, int n, Queries& to, int m) {
@@ -321,10 +348,12 @@ inline int live_queries(Work& w, int p, const Live& live) {
     count += any(sees);
   }
   w.seen.count = 0;
-  for (int n = 0; n < PANEL; ++n) {
+  for (int n = 0; n < PANEL; n += DEPTH) {
+    int32_t some = 0;
+    EACH(i, DEPTH) some |= seen[(n + i) / LANES][(n + i) % LANES];
     w.seen.lane[w.seen.count] = p * PANEL + n;
-    w.seen.row[w.seen.count] = w.key[p * PANEL + n];
-    w.seen.count -= seen[n / LANES][n % LANES];
+    w.seen.row[w.seen.count] = w.key_units[(p * PANEL + n) / DEPTH];
+    w.seen.count -= some;
   }
   return count;
 }
@@ -344,9 +373,11 @@ __attribute__((noinline)) void attend_seen(Work& w, const Live& live) {
       EACH(v, VECS) w.mask[n][v] = ivec{};
     }
     w.live.count = count + count % 2;
-    differentiate<true>(w.panel[p], w.live, w.modifiers, w.mask, w.s[0] + p * PANEL, w.t[0] + p * PANEL);
-    if (w.present.finite) gather(w.seen, w.t[0], w.live);
-    else gather_seen(w.seen, w.t[0], w.mask, w.live);
+    lay_across(w, w.live);
+    differentiate<true>(w.panel[p], w.live, w.modifiers, w.mask, w.s[0] + p * PANEL, w.t[0] + p * PANEL,
+                        w.ds_rows() + p * PANEL);
+    if (w.present.finite) gather(w.seen, w.ds_rows(), w.live);
+    else gather_seen(w.seen, w.ds_rows(), w.mask, w.live);
   }
 }
 
@@ -360,9 +391,11 @@ void attend_full(Work& w, int tile) {
   open_tile(w, tile);
   if (w.tile.silent || !keeps_all(w.modifiers, w.j0, w.j1 + 1))
     return attend_seen(w, [](ivec, int) { return splat(-1); });
+  lay_across(w, w.tile);
   for (int p = w.first_panel(); p <= w.last_panel(); ++p)
-    differentiate<false>(w.panel[p], w.tile, w.modifiers, w.mask, w.s[0] + p * PANEL, w.t[0] + p * PANEL);
-  gather(w.present, w.t[0], w.tile);
+    differentiate<false>(w.panel[p], w.tile, w.modifiers, w.mask, w.s[0] + p * PANEL, w.t[0] + p * PANEL,
+                         w.ds_rows() + p * PANEL);
+  gather(w.present, w.ds_rows(), w.tile);
 }
 
 ...
@@ -372,7 +405,9 @@ struct Rows {  // of the queries, [B, H, Nq]
   float *lse, *delta;
 };
 
-inline void clear_keys(Work& w) {
+// Zeros in place of keys, and of operands of a unit, that there are not.
+inline void clear_keys(Work& w, int count) {
+  if (count == KEY_TILE && D % DEPTH == 0 && DV % DEPTH == 0) return;
   std::memset(w.key, 0, sizeof w.key);
   std::memset(w.value, 0, sizeof w.value);
 }
@@ -380,24 +415,34 @@ inline void clear_keys(Work& w) {
 // Lays `count` keys from lane `first` on across the panels, whose rows w.key and w.value have.
 void lay_keys(Work& w, int first, int count, float scale) {
   w.first_lane = first, w.last_lane = first + count - 1;
-  w.present.count = count;
-  for (int n = 0; n < count; ++n) w.present.lane[n] = first + n, w.present.row[n] = w.key[first + n];
-  w.present.finite = all_finite<D>(w.present.row, count);
+  for (int n = 0; n < KEY_TILE; ++n) w.key_row[n] = w.key[n];
+  w.key_units = w.key_across.of(w.key_row, KEY_TILE);
+  w.present.count = 0;
+  for (int n = first / DEPTH; n <= w.last_lane / DEPTH; ++n) {
+    w.present.lane[w.present.count] = n * DEPTH;
+    w.present.row[w.present.count++] = w.key_units[n];
+  }
+  w.present.finite = all_finite<D>(w.key_row + first, count);
   const float factor = scale * Modifiers::UNIT;
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
     to_panel(w.key[p * PANEL], WIDE, w.panel[p].k);
-    Operands::scale(w.panel[p].k[0], D * VECS, factor);
-    to_panel(w.value[p * PANEL], DV, w.panel[p].v);
+    Operands::scale(w.panel[p].k[0], units_of(D) * VECS, factor);
+    w.panel[p].factor = factor;
+    to_panel(w.value[p * PANEL], row_of(DV), w.panel[p].v);
+    EACH(v, VECS) {
+      const ivec lane = w.lane[v] + p * PANEL;
+      w.panel[p].present[v] = (lane >= first) & (lane <= w.last_lane);
+    }
     std::memset(w.panel[p].dk, 0, sizeof w.panel[p].dk);
     std::memset(w.panel[p].dv, 0, sizeof w.panel[p].dv);
   }
 }
 
-// Turns the sums of the panels into rows of w.key and w.value.
+// Turns the sums of the panels into rows of w.dk and w.dv.
 void take_keys(Work& w) {
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
-    from_panel(w.panel[p].dk, w.key[p * PANEL], WIDE);
-    from_panel(w.panel[p].dv, w.value[p * PANEL], DV);
+    from_panel(w.panel[p].dk, w.dk[p * PANEL], WIDE);
+    from_panel(w.panel[p].dv, w.dv[p * PANEL], DV);
   }
 }
 
@@ -503,9 +548,9 @@ constexpr int64_t TASKS = 32, TILES = 8, SHARES_BYTES = 256 << 20;
 
 void load_keys(Work& w, const Matrix& k, const Matrix& v, int base, float scale) {
   const int first = w.j0 - base, count = w.j1 - w.j0 + 1;
-  if (count < KEY_TILE) clear_keys(w);
+  clear_keys(w, count);
   load_rows<D>(k, w.j0, count, w.key[first], WIDE);
-  load_rows<DV>(v, w.j0, count, w.value[first]);
+  load_rows<DV>(v, w.j0, count, w.value[first], row_of(DV));
   lay_keys(w, first, count, scale);
   for (int p = w.first_panel(); p <= w.last_panel(); ++p)
     EACH(v, VECS) w.panel[p].at[v] = w.lane[v] + (base + p * PANEL);
@@ -516,11 +561,11 @@ void store_keys(Work& w, const OwnGradients& own, const ColumnGradients& listed,
                 float scale, element* dk, element* dv) {
   const int first = w.first_lane, count = w.j1 - w.j0 + 1;
   take_keys(w);
-  own.add(group, row, count, w.key + first, w.value + first);
-  listed.add(group, row, count, w.key + first, w.value + first);
+  own.add(group, row, count, w.dk + first, w.dv + first);
+  listed.add(group, row, count, w.dk + first, w.dv + first);
   for (int n = first; n < first + count; ++n, dk += D, dv += DV) {
-    for (int d = 0; d < D; ++d) dk[d] = narrow(w.key[n][d] * scale);
-    for (int d = 0; d < DV; ++d) dv[d] = narrow(w.value[n][d]);
+    for (int d = 0; d < D; ++d) dk[d] = narrow(w.dk[n][d] * scale);
+    for (int d = 0; d < DV; ++d) dv[d] = narrow(w.dv[n][d]);
   }
 }
 

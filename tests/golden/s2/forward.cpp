@@ -211,8 +211,14 @@ struct Floats {
   static void store_two(const vec (&x)[2 * N], float* to, int width) {
     EACH(n, 2 * N) store(to + n / N * width + n % N * LANES, x[n]);
   }
+  // The same of rows that are also units of neighbours within a row.
+  template <int N>
+  static void store_both(const vec (&x)[2 * N], float* to, float*, int width) {
+    store_two<N>(x, to, width);
+  }
   // The mask of a unit's operands, of a mask of each.
   static ivec seen(const ivec (*mask)[VECS], int v) { return mask[0][v]; }
+  static int32_t seen(const int32_t* mask) { return mask[0]; }
   // The bits of operand n of each unit, as a float32 has them.
   static ivec bits(units x, int) { return (ivec)x; }
   static int32_t bits(const float* x) {
@@ -220,6 +226,8 @@ struct Floats {
     std::memcpy(&to, x, sizeof to);
     return to;
   }
+
+  static units masked(units x, int32_t mask) { return (units)((ivec)x & mask); }
 
   // COUNT rows of N operands, in units across the rows.
   template <int N, int COUNT>

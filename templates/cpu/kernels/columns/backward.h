@@ -16,10 +16,10 @@ struct Listed {  // what the keys of a range are taken from, and given to; rows 
   float *sums, *dbias;  // no dbias: not asked for
 
   void load(Work& w, const int* at, int count) const {
-    if (count < KEY_TILE) clear_keys(w);
+    clear_keys(w, count);
     for (int n = 0; n < count; ++n) {
       load_rows<D>(k, at[n], 1, w.key[n], WIDE);
-      load_rows<DV>(v, at[n], 1, w.value[n]);
+      load_rows<DV>(v, at[n], 1, w.value[n], row_of(DV));
     }
     lay_keys(w, 0, count, scale);
     start_bias(w);
@@ -28,8 +28,8 @@ struct Listed {  // what the keys of a range are taken from, and given to; rows 
     take_keys(w);
     for (int n = 0; n < count; ++n) {
       float* to = sums + int64_t(at[n]) * LISTED_WIDE;
-      for (int d = 0; d < WIDE; ++d) to[d] += w.key[n][d];
-      for (int d = 0; d < DV; ++d) to[WIDE + d] += w.value[n][d];
+      for (int d = 0; d < WIDE; ++d) to[d] += w.dk[n][d];
+      for (int d = 0; d < DV; ++d) to[WIDE + d] += w.dv[n][d];
       if (dbias) dbias[at[n]] += bias_at(w, n);
     }
   }

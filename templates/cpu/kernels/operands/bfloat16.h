@@ -77,7 +77,18 @@ struct Pairs {
       write(to + n * HALVES, in_turn<0, LANES>(both, both, Numbers()));
     }
   }
+  template <int N>
+  static void store_both(const vec (&x)[2 * N], uint16_t* pairs, uint16_t* rows, int width) {
+    EACH(n, N) {
+      const units both = PairSums::rounded(x[n], x[N + n]);
+      write(pairs + n * HALVES, in_turn<0, LANES>(both, both, Numbers()));
+      std::memcpy(rows + n * LANES, &both, sizeof both / 2);
+      std::memcpy(rows + width + n * LANES, (const char*)&both + sizeof both / 2, sizeof both / 2);
+    }
+  }
+  static units masked(units x, int32_t mask) { return x & mask; }
   static ivec seen(const ivec (*mask)[VECS], int v) { return (mask[0][v] & 0xffff) | (mask[1][v] & int(0xffff0000)); }
+  static int32_t seen(const int32_t* mask) { return (mask[0] & 0xffff) | (mask[1] & int(0xffff0000)); }
   static ivec bits(units x, int n) { return n == 0 ? x << 16 : x; }
   static int32_t bits(const uint16_t* x) { return int32_t(uint32_t(*x) << 16); }
 
