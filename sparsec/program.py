@@ -208,11 +208,17 @@ class Pattern:
     """
 
     def __init__(
-        self, checked: sema.CheckedFile, binding: sema.Binding, lowered: Lowered | None, marked: str | None = None
+        self,
+        checked: sema.CheckedFile,
+        binding: sema.Binding,
+        lowered: Lowered | None,
+        marked: str | None = None,
+        *,
+        packed: bool = False,
     ) -> None:
         self._checked = checked
         self._binding = binding
-        self._marked = marked
+        self._marked, self._packed = marked, packed
         self._resolved: dict[tuple[int | None, int | None], sema.Resolved] = {}
         self._lowered = {} if lowered is None else {(lowered.pattern.heads, lowered.pattern.kv_heads): lowered}
         self.name = binding.pattern
@@ -237,7 +243,9 @@ class Pattern:
 
         None where counts that the caller gives matter. A score that depends on the head does not count.
         """
-        return None if self._marked is not None else sema.settled_heads(self._checked, self._binding)
+        if self._marked is not None or self._packed:
+            return None
+        return sema.settled_heads(self._checked, self._binding)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -247,11 +255,15 @@ class Pattern:
 
     def among(self, name: str) -> Pattern:
         """This pattern within the keys that a new input `name`, of kind tokens, marks. Raises CallError."""
-        if name in self.inputs or self._marked is not None:
+        if name in self.inputs or self._marked is not None or self._packed:
             raise CallError(
                 f"expected a pattern as its file has it, and a new name, got inputs {self.inputs}, {name!r}"
             )
         return Pattern(self._checked, self._binding, None, name)
+
+    def in_documents(self) -> Pattern:
+        """This pattern in packed documents, each of which counts from its own start, as with `documents restart`."""
+        return Pattern(self._checked, self._binding, None, self._marked, packed=True)
 
     def lowered(self, heads: int | None = None, kv_heads: int | None = None) -> Lowered:
         """The resolved pattern on its way down, one for equal counts; raises as `resolve` does."""
@@ -335,6 +347,8 @@ class Pattern:
             found = sema.resolve(self._checked, self._binding, *key)
             if self._marked is not None:
                 found = replace(found, heads=sema.among_marked(found.heads, self._marked))
+            if self._packed:
+                found = replace(found, heads=replace(found.heads, documents=Documents.RESTART))
             self._resolved[key] = found
         return self._resolved[key]
 

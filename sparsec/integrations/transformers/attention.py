@@ -61,22 +61,35 @@ class LayerKernels:
     """How the lists that the layers choose reach the pattern."""
     made: tuple[str, ...] = ()
     """The inputs whose marks are made here, and taken away when a prompt ends."""
-    compiled: dict[tuple[torch.dtype, torch.device, float | None], SparseAttention] = field(default_factory=dict)
+    encodes: bool = False
+    """Whether the model looks in both directions, and has no cache."""
+    own_window: bool = False
+    """Whether the pattern is the window, or the chunk, that a layer has of its own."""
+    compiled: dict[tuple[torch.dtype, torch.device, float | None, bool], SparseAttention] = field(default_factory=dict)
 
-    def of(self, dtype: torch.dtype, device: torch.device, scaling: float | None) -> SparseAttention:
-        """The module for inputs of `dtype` on `device`, whose scores are q.k * scaling (None: 1/sqrt(head_dim))."""
+    def of(
+        self, dtype: torch.dtype, device: torch.device, scaling: float | None, *, packed: bool = False
+    ) -> SparseAttention:
+        """The module for inputs of `dtype` on `device`, whose scores are q.k * scaling (None: 1/sqrt(head_dim));
+        packed: for sequences packed end to end."""
         scale = self._scale(scaling)
-        found = self.compiled.get((dtype, device, scale))
+        found = self.compiled.get((dtype, device, scale, packed))
         if found is None:
-            found = self.compiled[dtype, device, scale] = self._compile(dtype, device)
+            found = self.compiled[dtype, device, scale, packed] = self._compile(dtype, device, packed)
             found.scale = scale
         return found
 
     def of_module(
-        self, module: nn.Module, dtype: torch.dtype, device: torch.device, scaling: float | None
+        self,
+        module: nn.Module,
+        dtype: torch.dtype,
+        device: torch.device,
+        scaling: float | None,
+        *,
+        packed: bool = False,
     ) -> SparseAttention:
         """As `of`, with the sinks of a layer's attention where the pattern has learned ones."""
-        attn = self.of(dtype, device, scaling)
+        attn = self.of(dtype, device, scaling, packed=packed)
         if self.score.learned and attn.sink is not module.sinks:
             attn.sink = module.sinks  # type: ignore[assignment]  # the model's parameter, which it may have replaced
         return attn
@@ -105,9 +118,9 @@ class LayerKernels:
         return wanted
 
     @torch.compiler.disable(reason="a pattern is compiled at the first call: call the model once before torch.compile")  # type: ignore[no-untyped-call, untyped-decorator]
-    def _compile(self, dtype: torch.dtype, device: torch.device) -> SparseAttention:
+    def _compile(self, dtype: torch.dtype, device: torch.device, packed: bool) -> SparseAttention:
         return compile(
-            self.pattern,
+            self.pattern.in_documents() if packed else self.pattern,
             heads=self.heads,
             kv_heads=self.kv_heads,
             head_dim=self.head_dim,
@@ -122,16 +135,18 @@ class LayerKernels:
 class ModelCall:
     """One call of a model.
 
-    kernels: of each layer. new: the columns that the call brings. cache: None without one. counts: with a cache, int32
-    [rows] on the CPU, the tokens of each row among the new columns (None: all). spans: without a cache, the tokens of
-    each row (None: all, or padding that nobody sees). replace_window: whether the patterns stand for the model's own
-    windows. attended: how often each layer has attended so far, with a cache. selector: what gives the inputs that the
-    model does not. padding: with a cache, int [rows], the columns before each row's first token (None: none). marks:
-    those that the file says how to make. selecting: which keys of a prompt stay, of a model that `compress` changed.
-    ranks: those that hold a sequence together, and its length, of which the call brings this rank's tokens.
+    kernels: of each layer, None of one that does not attend. new: the columns that the call brings. cache: None without
+    one. counts: with a cache, int32 [rows] on the CPU, the tokens of each row among the new columns (None: all). spans:
+    without a cache, the tokens of each row (None: all, or padding that nobody sees). replace_window: whether the
+    patterns stand for the model's own windows. attended: how often each layer has attended so far, with a cache.
+    selector: what gives the inputs that the model does not. padding: with a cache, int [rows], the columns before each
+    row's first token (None: none). marks: those that the file says how to make. selecting: which keys of a prompt stay,
+    of a model that `compress` changed. ranks: those that hold a sequence together, and its length, of which the call
+    brings this rank's tokens. packed: int32 [sequences + 1] on the model's device, where each of the sequences starts
+    that one row holds, without a cache.
     """
 
-    kernels: tuple[LayerKernels, ...]
+    kernels: tuple[LayerKernels | None, ...]
     new: int
     cache: SparseCache | None
     counts: Tensor | None
@@ -143,6 +158,7 @@ class ModelCall:
     marks: CallMarks | None = None
     selecting: Selecting | None = None
     ranks: tuple[SequenceRanks, int] | None = None
+    packed: Tensor | None = None
 
 
 class Witness(Protocol):
@@ -182,15 +198,17 @@ def attend(
     call, index = sparsec_call, module.layer_idx
     assert isinstance(index, int)
     kernels = call.kernels[index]
+    assert kernels is not None, "a layer that attends has kernels"
     if dropout > 0:
         raise CallError(f"expected no dropout of attention weights, got {dropout}; set config.attention_dropout to 0")
     choosing = kernels.fed is not None and kwargs.get(kernels.fed.argument) is not None
     mask = None if attention_mask is None or choosing else attention_mask.shape
-    check_asked(kernels.score, mask, kwargs, replace_window=call.replace_window)
+    replaced = call.replace_window or kernels.own_window
+    check_asked(kernels.score, mask, kwargs, replace_window=replaced, encodes=kernels.encodes)
     device = query.device
     autocast = torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if autocast else query.dtype
-    attn = kernels.of_module(module, dtype, device, scaling)
+    attn = kernels.of_module(module, dtype, device, scaling, packed=call.packed is not None)
     asked, fewer = query, call.new - query.shape[2]
     if key.shape[2] != call.new or fewer < 0:
         raise CallError(f"expected {call.new} queries and keys, got {query.shape[2]} and {key.shape[2]}")
@@ -213,6 +231,8 @@ def attend(
     elif call.ranks is not None:
         ranks, length = call.ranks
         out = ranks.attend(attn, length, query, key, value)
+    elif call.packed is not None:
+        out = attn(query, key, value, cu_seqlens=call.packed)
     elif call.spans is None:
         out = attn(query, key, value, inputs=_inputs(call, kernels, index, query, key, lists, None))
     else:
@@ -252,6 +272,7 @@ def _attend_spans(
     spans = call.spans
     assert spans is not None
     kernels = call.kernels[layer]
+    assert kernels is not None, "a layer that attends has kernels"
     for first, stop in dict.fromkeys(spans):
         if first < stop:
             rows = [row for row, span in enumerate(spans) if span == (first, stop)]
@@ -263,14 +284,22 @@ def _attend_spans(
     return out
 
 
-def check_asked(score: Score, mask: Sequence[int] | None, options: Mapping[str, Any], *, replace_window: bool) -> None:
-    """Refuses what a model asks of its attention and a kernel does not do; `mask`: the shape of an attention mask."""
+def check_asked(
+    score: Score,
+    mask: Sequence[int] | None,
+    options: Mapping[str, Any],
+    *,
+    replace_window: bool,
+    encodes: bool = False,
+) -> None:
+    """Refuses what a model asks of its attention and a kernel does not do; `mask`: the shape of an attention mask;
+    encodes: of a model that looks in both directions."""
     if mask is not None:
         raise CallError("expected an attention_mask [batch, tokens], got another: the pattern says who sees whom")
     if options.get("sliding_window") is not None and not replace_window:
         raise CallError(f"expected replace_window=True for a model with a window, got {options['sliding_window']}")
     check_options(score, options)
-    if options.get("is_causal") is False:
+    if options.get("is_causal") is False and not encodes:
         raise CallError("expected a causal call, got is_causal=False")
     for name, given in options.items():
         if isinstance(given, Tensor | torch.Size) and name not in KNOWN_TENSORS and name not in LISTS:

@@ -67,6 +67,11 @@ def _check(patch: Patch, config: Any) -> None:
 
     from sparsec.integrations.transformers.live_blocks import KINDS
 
+    if patch.hybrid:
+        raise CallError(
+            f"expected a model each of whose layers attends for continuous batching, got {len(patch.places)} of "
+            f"{patch.layers}"
+        )
     for layer, (kernels, attends) in enumerate(zip(patch.kernels, patch.attends, strict=True)):
         name, inputs = kernels.pattern.name, kernels.pattern.inputs
         if inputs:

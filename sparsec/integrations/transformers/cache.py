@@ -183,17 +183,35 @@ class SparseCache(Cache):  # type: ignore[misc]  # likewise
 
     `max_len`: columns that each sequence may have, padding included; a cache that `grows` gets more when it has to.
     `nbytes`: bytes of all keys and values held. `taken`: whether a decoder got it since that was last set to False.
-    `prompt`: the columns of a prompt that comes in chunks; None for one that is the first call.
+    `prompt`: the columns of a prompt that comes in chunks; None for one that is the first call. `own`: the layers that
+    attend; the others are transformers' own, `states` by their places.
     """
 
     def __init__(
-        self, layers: int, max_len: int, rollback: int = 0, *, grows: bool = False, prompt: int | None = None
+        self,
+        layers: int,
+        max_len: int,
+        rollback: int = 0,
+        *,
+        grows: bool = False,
+        prompt: int | None = None,
+        states: Mapping[int, Any] | None = None,
     ) -> None:
         for name, value, least in (("max_len", max_len, 1), ("rollback", rollback, 0), ("prompt", prompt, 1)):
             if value is not None and value < least:
                 raise CallError(f"expected {name} of at least {least}, got {value}")
         self.max_len, self.grows, self.taken, self.prompt = max_len, grows, False, prompt
-        super().__init__(layers=[SparseCacheLayer(max_len, rollback) for _ in range(layers)])
+        others = states or {}
+        super().__init__(
+            layers=[
+                others[place] if place in others else SparseCacheLayer(max_len, rollback) for place in range(layers)
+            ]
+        )
+
+    @property
+    def own(self) -> list[SparseCacheLayer]:
+        """The layers that attend, in order."""
+        return [layer for layer in self.layers if isinstance(layer, SparseCacheLayer)]
 
     @property
     def max_cache_len(self) -> int:
@@ -202,41 +220,41 @@ class SparseCache(Cache):  # type: ignore[misc]  # likewise
 
     def begin(self, new: int) -> None:
         """Before a forward of `new` columns: checks that the layers hold the same tokens, and makes room if it may."""
-        columns = self.layers[0].columns
-        held = [kv.state[0].numpy() for layer in self.layers for kv in layer.kvs]
+        columns = self.own[0].columns
+        held = [kv.state[0].numpy() for layer in self.own for kv in layer.kvs]
         if held and (held[0].max() > columns or not all(np.array_equal(each, held[0]) for each in held)):
             raise CallError(
                 "expected a cache whose layers all hold the tokens of the calls that ended, got one that a call has "
                 "left half filled; reset() empties it"
             )
-        for layer in self.layers:
+        for layer in self.own:
             layer.reached = False
         needed = columns + new
         if self.grows and needed > self.max_len:
             self.max_len = room_after(self.max_len, needed)
-            for layer in self.layers:
+            for layer in self.own:
                 layer.grow(self.max_len)
 
     def end(self, new: int) -> None:
         """After a forward of `new` columns."""
-        for layer in self.layers:
+        for layer in self.own:
             layer.columns += new
 
     @property
     def reached(self) -> bool:
         """Whether a layer's keys and values have come to this cache since `begin`."""
-        return any(layer.reached for layer in self.layers)
+        return any(layer.reached for layer in self.own)
 
     @property
     def lengths(self) -> tuple[int, ...]:
         """Tokens of each sequence, padding not counted; empty before the first call."""
-        found: tuple[int, ...] = self.layers[0].lengths
+        found: tuple[int, ...] = self.own[0].lengths
         return found
 
     @property
     def nbytes(self) -> int:
         """Bytes of all keys and values, once the first call has made room for them."""
-        return sum(kv.nbytes for layer in self.layers for kv in layer.kvs)
+        return sum(kv.nbytes for layer in self.own for kv in layer.kvs)
 
     @property
     def batch_size(self) -> int:

@@ -6,7 +6,7 @@ Invariant: what the model's own attention does beside soft-max over causal pairs
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -16,14 +16,21 @@ from sparsec.integrations.transformers.attention import LayerKernels, check_aske
 from sparsec.integrations.transformers.lists import fed
 from sparsec.integrations.transformers.marks import Marks
 from sparsec.integrations.transformers.modifiers import check_own_score
+from sparsec.integrations.transformers.own import own_window
 from sparsec.integrations.transformers.selection import KEPT
 from sparsec.integrations.transformers.trial import Asked
-from sparsec.program import Pattern
-from sparsec.sema.model import Edge
+from sparsec.program import Pattern, parse
+from sparsec.sema.model import Documents, Edge
+
+
+def unwrapped(model: Any) -> Any:
+    """The model of transformers inside a model of PEFT; another model itself."""
+    return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
 
 
 def decoder_of(model: Any) -> nn.Module:
     """The part of a causal LM that holds its layers, and gets the padding mask and the cache."""
+    model = unwrapped(model)
     config = getattr(model, "config", None)
     if config is None or not hasattr(model, "set_attn_implementation"):
         raise CallError(f"expected a model of transformers, got {type(model).__name__}")
@@ -42,21 +49,25 @@ def fit(
     layers: Sequence[Sequence[Asked]],
     patterns: Sequence[Pattern],
     *,
+    places: Sequence[int] | None = None,
     replace_window: bool,
     target: str | None,
     selected: bool = False,
     marks: Marks | None = None,
     among: tuple[str, ...] = (),
+    encodes: bool = False,
 ) -> tuple[LayerKernels, ...]:
-    """The kernels of each layer: layers[l] is what layer l asks of its attention in a forward, patterns[l] its pattern.
+    """The kernels of each layer that attends: layers[n] is what layer places[n] (n, if left out) asks of its attention,
+    patterns[n] its pattern.
 
     Layers of one pattern and shape share theirs, but those with a learned sink, for their sinks differ. `selected`: a
     selector gives inputs that the layers do not. marks: those that the file says how to make. among: the inputs that
-    mark the keys that stay. Raises CallError, and DiagnosticError for a pattern that is not causal.
+    mark the keys that stay. encodes: the model looks in both directions, and so
+    may its patterns. Raises CallError, and DiagnosticError for a pattern of a decoder that is not causal.
     """
     made: list[LayerKernels] = []
     shared: dict[tuple[object, ...], LayerKernels] = {}
-    for layer, (calls, pattern) in enumerate(zip(layers, patterns, strict=True)):
+    for layer, calls, pattern in zip(places or range(len(layers)), layers, patterns, strict=True):
         (_, heads, _, head_dim), kv_heads, value_dim = calls[0].query, calls[0].key[1], calls[0].value[3]
         if any((each.query, each.key) != (calls[0].query, calls[0].key) for each in calls):
             raise CallError(f"expected attention of one shape in layer {layer}, got {[each.query for each in calls]}")
@@ -66,8 +77,14 @@ def fit(
         key = (id(pattern), heads, kv_heads, head_dim, value_dim, lists)
         kernels = shared.get(key)
         if kernels is None:
-            pattern.cache_layout(heads, kv_heads)  # says what is wrong where it is not causal, or packs documents
+            if not encodes:
+                pattern.cache_layout(heads, kv_heads)  # says what is wrong where it is not causal, or packs documents
+            elif resolved.documents is not Documents.NONE:
+                raise CallError(
+                    f"expected a pattern without documents, which a model packs itself, got {pattern.name!r}"
+                )
             kernels = LayerKernels(pattern, heads, kv_heads, head_dim, value_dim, resolved.score, target, lists, marked)
+            kernels.encodes = encodes
             if not kernels.score.learned:
                 shared[key] = kernels
         for each in calls:
@@ -107,31 +124,36 @@ def _has_end(node: object) -> bool:
 
 def _check_layer(asked: Asked, config: Any, kernels: LayerKernels, layer: int, replace_window: bool) -> None:
     module, score, name = asked.module, kernels.score, kernels.pattern.name
-    if not getattr(module, "is_causal", True) or getattr(config, "is_causal", True) is False:
+    both = not getattr(module, "is_causal", True) or getattr(config, "is_causal", True) is False
+    if both and not kernels.encodes:
         raise CallError(f"expected causal attention, got attention in both directions in layer {layer}")
     if getattr(module, "is_cross_attention", False) or getattr(config, "add_cross_attention", False):
         raise CallError(f"expected self-attention, got cross-attention in layer {layer}")
-    window = _own_window(config, layer)
-    if kernels.fed is not None:
-        window = None
-    if window is not None and not replace_window:
-        raise CallError(
-            f"expected replace_window=True, for layer {layer} of the model has its own {window}, which pattern "
-            f"{name!r} would replace; got replace_window=False"
-        )
+    own = None if kernels.fed is not None else own_window(config, layer, ahead=kernels.encodes)
+    if own is not None and not replace_window:
+        window, term = own
+        if term is None or not _same_set(kernels, term):
+            raise CallError(
+                f"expected replace_window=True, for layer {layer} of the model has its own {window}, which pattern "
+                f"{name!r} would replace; got replace_window=False"
+            )
+        kernels.own_window = True
     check_own_score(score, name, config, module)
     try:
         mask = None if kernels.fed is not None else asked.attention_mask
-        check_asked(score, mask, asked.options, replace_window=replace_window)
+        check_asked(
+            score, mask, asked.options, replace_window=replace_window or kernels.own_window, encodes=kernels.encodes
+        )
     except CallError as error:
         raise CallError(f"{error}, in layer {layer} ({type(module).__name__})") from error
 
 
-def _own_window(config: Any, layer: int) -> str | None:
-    kinds = getattr(config, "layer_types", None)
-    if kinds is not None:
-        return None if kinds[layer] == "full_attention" else str(kinds[layer])
-    for name in ("sliding_window", "attention_chunk_size"):
-        if getattr(config, name, None) is not None:
-            return f"{name} {getattr(config, name)}"
-    return None
+def _same_set(kernels: LayerKernels, term: str) -> bool:
+    """Whether every head sees what `term` says, causally in a decoder."""
+    own = parse(f"pattern own {{ {'' if kernels.encodes else 'causal '}attend {term} }}").pattern()
+    counts = kernels.heads, kernels.kv_heads
+    theirs, ours = (
+        [[replace(band, origin="") for band in head] for head in each.lowered(*counts).bands]
+        for each in (own, kernels.pattern)
+    )
+    return theirs == ours

@@ -21,9 +21,10 @@ from sparsec.diagnostics.progress import progress
 from sparsec.integrations.transformers.attention import LayerKernels, ModelCall
 from sparsec.integrations.transformers.batch_call import Batched
 from sparsec.integrations.transformers.cache import SparseCache
+from sparsec.integrations.transformers.hybrids import state_layers
 from sparsec.integrations.transformers.lists import Selector
 from sparsec.integrations.transformers.marks import CallMarks, Marks
-from sparsec.integrations.transformers.padding import new_tokens, token_spans
+from sparsec.integrations.transformers.padding import given_bounds, new_tokens, packed_bounds, token_spans
 from sparsec.integrations.transformers.prompts import options_of
 from sparsec.integrations.transformers.ranks import LENGTH, SequenceRanks
 from sparsec.integrations.transformers.selection import Selection
@@ -31,21 +32,26 @@ from sparsec.runtime.build.ahead import build_ahead, side_by_side
 from sparsec.runtime.kv.growth import FIRST
 from sparsec.runtime.module import SparseAttention
 
-REFUSED = ("cu_seq_lens_q", "cu_seq_lens_k", "block_sequence_ids")
-"""Arguments that pack sequences into one, or join tokens into blocks."""
+REFUSED = ("block_sequence_ids",)
+"""Arguments that join tokens into blocks."""
+PACKING = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
+"""Arguments that say where the sequences of one row start, as a collator for packed sequences gives them."""
 
 
 @dataclass(slots=True)
 class Patch:
     """What `apply` did to a decoder.
 
-    modules: the attention of each layer. attends: how often each attends in a forward. scalings: the scale of its
+    layers: how many the decoder has. places: of those that attend, in order; what follows is of these. modules: the
+    attention of each layer. attends: how often each attends in a forward. scalings: the scale of its
     scores. arguments: the names of the decoder's arguments, in order. cache_name: that of its cache. ends: whether a
     pattern has a bound that counts from the end. selector: what gives inputs that the model does not. marks: those that
     the file says how to make. selection: which keys of a prompt stay. ranks: those that hold a sequence together.
     before: the attention implementation that the decoder had.
     """
 
+    layers: int
+    places: tuple[int, ...]
     kernels: tuple[LayerKernels, ...]
     modules: tuple[nn.Module, ...]
     attends: tuple[int, ...]
@@ -62,6 +68,28 @@ class Patch:
     before: str = ""
     handles: tuple[RemovableHandle, ...] = ()
     ahead: dict[str, bool] = field(default_factory=lambda: {"cache": False, "gradients": False})
+
+    @property
+    def encodes(self) -> bool:
+        """Whether the model looks in both directions, and has no cache."""
+        return self.kernels[0].encodes
+
+    @property
+    def hybrid(self) -> bool:
+        """Whether some layers do not attend."""
+        return len(self.places) < self.layers
+
+    def of_layers(self) -> tuple[LayerKernels | None, ...]:
+        """The kernels of each layer of the decoder; None of one that does not attend."""
+        found = dict(zip(self.places, self.kernels, strict=True))
+        return tuple(found.get(layer) for layer in range(self.layers))
+
+    def new_cache(
+        self, config: Any, max_len: int, rollback: int, *, grows: bool = False, prompt: int | None = None
+    ) -> SparseCache:
+        """An empty one; config: of the decoder."""
+        states = state_layers(config) if self.hybrid else None
+        return SparseCache(self.layers, max_len, rollback, grows=grows, prompt=prompt, states=states)
 
 
 def compile_layers(patch: Patch, dtype: torch.dtype) -> None:
@@ -135,8 +163,9 @@ class BeforeDecoder:
         tokens = named["input_ids"] if named.get("input_ids") is not None else named.get("inputs_embeds")
         if tokens is None:
             raise CallError("expected input_ids or inputs_embeds, got neither")
-        cache = self._cache(named, tokens)
-        refuse_unsupported(decoder, named, cache, ranks=self.patch.ranks is not None)
+        cache = self._cache(decoder, named, tokens)
+        refuse_unsupported(decoder, named, cache, encodes=self.patch.encodes)
+        packed = _packed(self.patch, named, tokens, cache)
         counts = spans = padding = None
         mask = named.get("attention_mask")
         if cache is not None:
@@ -147,11 +176,17 @@ class BeforeDecoder:
             counts = _begin(self.patch, cache, tokens, mask)
             padding = _padding(cache, tokens, counts)
         else:
-            named["use_cache"] = False  # the model would make a cache of its own
+            if "use_cache" in self.patch.arguments:
+                named["use_cache"] = False  # the model would make a cache of its own
             spans = token_spans(mask, tokens.shape[0], tokens.shape[1])
-            if spans is not None and not self.patch.ends and all(first == 0 for first, _ in spans):
+            if (
+                spans is not None
+                and not self.patch.ends
+                and not self.patch.encodes
+                and all(first == 0 for first, _ in spans)
+            ):
                 spans = None  # padding that follows the tokens is seen by nobody
-        kernels, attended = self.patch.kernels, [0] * len(self.patch.kernels)
+        kernels, attended = self.patch.of_layers(), [0] * self.patch.layers
         selection = self.patch.selection
         named["sparsec_call"] = ModelCall(
             kernels,
@@ -166,6 +201,7 @@ class BeforeDecoder:
             self._marks(named, cache),
             None if selection is None else selection.of_call(cache, tokens.shape[1]),
             None if self.patch.ranks is None else (self.patch.ranks, named.pop(LENGTH)),
+            packed,
         )
         return (), named
 
@@ -175,7 +211,7 @@ class BeforeDecoder:
         prompt = cache is None or cache.get_seq_length() == 0
         return self.patch.marks.of_call(named.get("input_ids"), prompt=prompt, cached=cache is not None)
 
-    def _cache(self, named: dict[str, Any], tokens: Tensor) -> SparseCache | None:
+    def _cache(self, decoder: nn.Module, named: dict[str, Any], tokens: Tensor) -> SparseCache | None:
         """The cache among the arguments, by whatever name it comes; a new one, put among them, if one is asked for."""
         name = self.patch.cache_name
         found = [each for each in named.values() if isinstance(each, Cache)]
@@ -189,7 +225,7 @@ class BeforeDecoder:
                     f"expected all {mask.shape[1]} tokens of the attention_mask in a call that has no cache yet, got "
                     f"the last {tokens.shape[1]}: the model has dropped the cache that held the others"
                 )
-            found = [SparseCache(len(self.patch.kernels), FIRST, self.patch.rollback, grows=True)]
+            found = [self.patch.new_cache(decoder.config, FIRST, self.patch.rollback, grows=True)]
             named[name] = found[0]
         if not found:
             return None
@@ -222,9 +258,10 @@ class AfterDecoder:
             return
         if not call.cache.reached:
             raise CallError(f"expected a decoder that hands its cache to its layers, got {type(decoder).__name__}")
-        if tuple(call.attended) != self.patch.attends:
+        attended = [call.attended[place] for place in self.patch.places]
+        if tuple(attended) != self.patch.attends:
             raise CallError(
-                f"expected layers that attend {list(self.patch.attends)} times in a forward, got {call.attended}"
+                f"expected layers that attend {list(self.patch.attends)} times in a forward, got {attended}"
             )
         call.cache.end(call.new)
 
@@ -238,7 +275,7 @@ def _begin(patch: Patch, cache: SparseCache, tokens: Tensor, mask: Any) -> Tenso
     cache.taken = True
     if columns == 0:
         for module, kernels, layer, attends, scaling in zip(
-            patch.modules, patch.kernels, cache.layers, patch.attends, patch.scalings, strict=True
+            patch.modules, patch.kernels, cache.own, patch.attends, patch.scalings, strict=True
         ):
             weight = next(each for each in module.parameters() if each.is_floating_point())
             if weight.device.type == "meta" or patch.selection is not None:
@@ -260,10 +297,45 @@ def _padding(cache: SparseCache, tokens: Tensor, counts: Tensor | None) -> Tenso
     return padding if bool(padding.any()) else None
 
 
+def _packed(patch: Patch, named: dict[str, Any], tokens: Tensor, cache: SparseCache | None) -> Tensor | None:
+    """Where the sequences start that the call packs into one row, as for `ModelCall`; the arguments that say so go.
+
+    Like transformers, it looks for them in position_ids where there is neither an attention_mask nor a cache.
+    """
+    given = {name: named.pop(name, None) for name in PACKING}
+    asked = next((name for name, value in given.items() if value is not None), None)
+    positions, mask = named.get("position_ids"), named.get("attention_mask")
+    batch, new = tokens.shape[:2]
+    bounds = None
+    if asked is not None:
+        if cache is not None or batch != 1 or patch.ranks is not None:
+            raise CallError(f"expected {asked} with one row, without a cache and on one rank alone, got another call")
+        bounds = given_bounds(given["cu_seq_lens_q"], given["cu_seq_lens_k"], new)
+    elif not isinstance(positions, Tensor) or positions.dim() != 2 or patch.ranks is not None:
+        return None
+    elif cache is None and mask is None and bool((positions.diff() != 1).any()):
+        if batch != 1:
+            raise CallError("expected position_ids that count up by 1, as one sequence a row has, got others")
+        bounds = packed_bounds(positions, new)
+    if bounds is None:
+        return None
+    if patch.hybrid:
+        raise CallError(
+            "expected one sequence a row for a model with layers that do not attend, whose states would go from one "
+            "sequence into the next, got packed sequences"
+        )
+    if patch.selector is not None or any(each.pattern.inputs for each in patch.kernels):
+        raise CallError("expected one sequence a row for a pattern with inputs, got packed sequences")
+    named["attention_mask"] = torch.ones(1, new, dtype=torch.int64, device=tokens.device)
+    return torch.tensor(bounds, dtype=torch.int32, device=tokens.device)
+
+
 def refuse_unsupported(
-    decoder: nn.Module, named: Mapping[str, Any], cache: SparseCache | None, *, ranks: bool = False
+    decoder: nn.Module, named: Mapping[str, Any], cache: SparseCache | None, *, encodes: bool = False
 ) -> None:
-    """Refuses what a call asks for and a pattern does not give; ranks: whether positions are of one rank's part."""
+    """Refuses what a call asks for and a pattern does not give; encodes: as for `Patch`."""
+    if encodes and (cache is not None or named.get("encoder_hidden_states") is not None):
+        raise CallError("expected a call of an encoder without a cache and another's hidden states, got one with")
     if cache is not None and decoder.training and getattr(decoder, "gradient_checkpointing", False):
         raise CallError("expected no cache with gradient checkpointing, got one")
     wanted = named.get("output_attentions")
@@ -272,11 +344,5 @@ def refuse_unsupported(
     for name in REFUSED:
         if named.get(name) is not None:
             raise CallError(f"expected one sequence a row, got {name}")
-    if named.get("is_causal") is False:
+    if named.get("is_causal") is False and not encodes:
         raise CallError("expected a causal call, got is_causal=False")
-    positions = named.get("position_ids")
-    alone = (
-        cache is None and named.get("attention_mask") is None
-    )  # then transformers looks for packed sequences in them
-    if alone and not ranks and positions is not None and positions.dim() == 2 and bool((positions.diff() != 1).any()):
-        raise CallError("expected position_ids that count up by 1, as one sequence a row has, got others")

@@ -45,7 +45,27 @@ def _kinds(config: Any) -> tuple[str, ...]:
     return (found[0] if found else FULL,) * int(config.num_hidden_layers)
 
 
-def _term(kind: str, config: Any) -> str:
+def _term(kind: str, config: Any, ahead: bool = False) -> str:
+    if kind == SLIDING and ahead:
+        return f"window({config.sliding_window + 1}, ahead = {config.sliding_window})"
     if kind == SLIDING:
         return f"window({config.sliding_window})"
     return f"chunk({config.attention_chunk_size})" if kind == CHUNKED else "full"
+
+
+def own_window(config: Any, layer: int, *, ahead: bool) -> tuple[str, str | None] | None:
+    """What a layer sees less than all, as its config calls it, and as a term; None of one that sees all keys. ahead: of
+    an encoder, whose window has as many keys on either side as its config says."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        kind = str(kinds[layer])
+        known = {SLIDING: "sliding_window", CHUNKED: "attention_chunk_size"}.get(kind)
+        if kind == FULL:
+            return None
+        return kind, _term(kind, config, ahead) if known is not None and getattr(
+            config, known, None
+        ) is not None else None
+    for kind, name in ((SLIDING, "sliding_window"), (CHUNKED, "attention_chunk_size")):
+        if getattr(config, name, None) is not None:
+            return f"{name} {getattr(config, name)}", _term(kind, config, ahead)
+    return None

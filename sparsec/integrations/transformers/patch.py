@@ -24,7 +24,7 @@ from sparsec.integrations.transformers.attention import IMPLEMENTATION
 from sparsec.integrations.transformers.batching import Batching
 from sparsec.integrations.transformers.budgets import Amount, Budget, budget_of
 from sparsec.integrations.transformers.cache import SparseCache
-from sparsec.integrations.transformers.fit import among_kept, counts_from_end, decoder_of, fit
+from sparsec.integrations.transformers.fit import among_kept, counts_from_end, decoder_of, fit, unwrapped
 from sparsec.integrations.transformers.hooks import (
     AfterDecoder,
     AfterModel,
@@ -40,7 +40,7 @@ from sparsec.integrations.transformers.own import own_program
 from sparsec.integrations.transformers.presses import Score, scorer_of
 from sparsec.integrations.transformers.ranks import SequenceRanks, hooks_of_ranks
 from sparsec.integrations.transformers.selection import KEPT, Selection
-from sparsec.integrations.transformers.trial import cache_argument, try_out
+from sparsec.integrations.transformers.trial import cache_argument, is_encoder, try_out
 from sparsec.program import Pattern, Program, parse
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema.arguments import Given
@@ -63,7 +63,7 @@ def apply(
     inputs: Selector | None = None,
     context_parallel: DeviceMesh | ProcessGroup | None = None,
 ) -> AnyModel:
-    """Makes a Hugging Face causal LM attend by a pattern in every layer, or by a model of patterns, layer by layer.
+    """Makes a Hugging Face causal LM, or an encoder, attend by a pattern in every layer, or by a model of patterns.
 
     program: a Program, a path (a Path, or a string that ends in `.sparse`), or source text. name: of a model or a
     pattern in it; left out, the file's model if it has one, else its only pattern. params: override parameters, as for
@@ -95,7 +95,7 @@ def apply(
     Rows of a batch may be padded on either side: the tokens of a row, from its first on, have positions 0, 1, ... in
     the pattern, so padding changes nothing. With a cache (in `generate()`) padding is at the left alone.
     Raises CallError for what the model asks and the pattern does not give, here or at a call; DiagnosticError for a
-    pattern that is not causal, packs documents or is beyond the kernels; BuildError if the compiler fails.
+    pattern of a decoder that is not causal, packs documents or is beyond the kernels; BuildError if the compiler fails.
     """
     return _apply(
         model,
@@ -177,9 +177,19 @@ def _apply(
     """`apply`, or `compress` if there is a `select`, which gets the number of layers."""
     if rollback < 0:
         raise CallError(f"expected rollback of at least 0, got {rollback}")
+    wrapped, model = model, unwrapped(model)
     decoder: Any = decoder_of(model)
-    layers = try_out(model, decoder, IMPLEMENTATION)
-    patterns: Sequence[Pattern] = patterns_of(chosen, name, params, len(layers))
+    asked = try_out(model, decoder, IMPLEMENTATION)
+    places = tuple(place for place, calls in enumerate(asked) if calls)
+    layers = [asked[place] for place in places]
+    if len(places) < len(asked) and (ranks is not None or select is not None):
+        what = "context_parallel" if ranks is not None else "compress"
+        raise CallError(f"expected a model each of whose layers attends for {what}, got {len(places)} of {len(asked)}")
+    encodes = is_encoder(layers)
+    if encodes and (ranks is not None or select is not None):
+        raise CallError("expected a decoder for context_parallel and compress, got a model that looks both ways")
+    of_all = patterns_of(chosen, name, params, len(asked))
+    patterns: Sequence[Pattern] = [of_all[place] for place in places]
     marks = marks_of(chosen, params) if inputs is None and select is None else None
     selection = None
     if select is not None:
@@ -188,21 +198,24 @@ def _apply(
         decoder,
         layers,
         patterns,
+        places=places,
         replace_window=replace_window,
         target=target,
         selected=inputs is not None,
         marks=marks,
         among=() if select is None else (KEPT,),
+        encodes=encodes,
     )
     cache_name = cache_argument(decoder.forward)
-    assert cache_name is not None
     patch = Patch(
+        layers=len(asked),
+        places=places,
         kernels=kernels,
         modules=tuple(calls[0].module for calls in layers),
         attends=tuple(len(calls) for calls in layers),
         scalings=tuple(calls[0].scaling for calls in layers),
         arguments=tuple(inspect.signature(decoder.forward).parameters),
-        cache_name=cache_name,
+        cache_name=cache_name or "",
         ends=any(counts_from_end(each) for each in kernels),
         replace_window=replace_window,
         rollback=rollback,
@@ -247,7 +260,7 @@ def _apply(
         "replace_window": replace_window,
         "rollback": rollback,
     }
-    return model
+    return wrapped
 
 
 def restore(model: AnyModel, *, target: str | None = None, inputs: Selector | None = None) -> AnyModel:
@@ -274,8 +287,9 @@ def restore(model: AnyModel, *, target: str | None = None, inputs: Selector | No
 
 def remove(model: AnyModel) -> AnyModel:
     """Gives a model its own attention back, and takes the pattern out of its config."""
+    wrapped, model = model, unwrapped(model)
     decoder = decoder_of(model)
-    patch = _applied(decoder)
+    patch = applied_patch(decoder)
     for handle in patch.handles:
         handle.remove()
     del decoder._sparsec
@@ -285,7 +299,7 @@ def remove(model: AnyModel) -> AnyModel:
         model.__dict__.pop(method, None)
     decoder.set_attn_implementation(patch.before)  # type: ignore[operator]  # a method that torch's __getattr__ hides
     del model.config.sparsec  # type: ignore[union-attr]  # set by `apply`
-    return model
+    return wrapped
 
 
 def new_cache(model: nn.Module, max_len: int, *, rollback: int | None = None, prompt: int | None = None) -> SparseCache:
@@ -295,8 +309,11 @@ def new_cache(model: nn.Module, max_len: int, *, rollback: int | None = None, pr
     max_len: columns that each sequence may have, padding included. rollback: see `apply`, whose value is the default.
     prompt: the columns of a prompt that comes in chunks, for `compress`; left out, the first call is the prompt.
     """
-    patch = _applied(decoder_of(model))
-    return SparseCache(len(patch.kernels), max_len, patch.rollback if rollback is None else rollback, prompt=prompt)
+    decoder: Any = decoder_of(model)
+    patch = applied_patch(decoder)
+    if patch.encodes:
+        raise CallError("expected a decoder, got a model that looks in both directions, which has no cache")
+    return patch.new_cache(decoder.config, max_len, patch.rollback if rollback is None else rollback, prompt=prompt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +329,8 @@ class _PrepareCache:
         if generation_config.cache_implementation not in (None, "dynamic", "dynamic_full"):
             kind = generation_config.cache_implementation
             raise CallError(f"expected no cache_implementation, for the pattern has its own cache, got {kind!r}")
-        patch = _applied(decoder_of(model))
+        decoder: Any = decoder_of(model)
+        patch = applied_patch(decoder)
         name = cache_argument(model.forward) or patch.cache_name
         given = model_kwargs.get(name)
         if given is not None and not isinstance(given, SparseCache):
@@ -326,11 +344,15 @@ class _PrepareCache:
                 "expected generate() without an assistant for a model that `compress` changed, for the first call of "
                 "an assisted one brings the prompt and drafts after it, got one with"
             )
+        if mode == "assisted_generation" and patch.hybrid:
+            raise CallError(
+                "expected generate() without an assistant for a model with layers that keep states, got one"
+            )
         if mode == "assisted_generation" or getattr(generation_config, "is_assistant", False):
             rollback = max(rollback, ASSISTED_ROLLBACK)
             room += rollback  # a draft may go on past the end
         # It grows for a host that feeds more than it says: virtual tokens before the prompt, for one.
-        model_kwargs[name] = SparseCache(len(patch.kernels), room, rollback, grows=True)
+        model_kwargs[name] = patch.new_cache(decoder.config, room, rollback, grows=True)
         return None
 
 
@@ -361,7 +383,7 @@ def _patch_of(decoder: nn.Module) -> Patch | None:
     return found
 
 
-def _applied(decoder: nn.Module) -> Patch:
+def applied_patch(decoder: nn.Module) -> Patch:
     patch = _patch_of(decoder)
     if patch is None:
         raise CallError("expected a model that a pattern was applied to, got one without")

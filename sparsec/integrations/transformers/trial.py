@@ -6,7 +6,7 @@ Invariant: the decoder is as it was before, whatever its forward does.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sparsec.diagnostics.model import CallError
 from sparsec.integrations.transformers.cache import SparseCache
+from sparsec.integrations.transformers.hybrids import state_layers
 
 TOKENS = 4
 """In the first forward; the second has one more token, with a cache that claims to hold these."""
@@ -78,34 +79,46 @@ def cache_argument(forward: Callable[..., Any]) -> str | None:
 
 
 def try_out(model: Any, decoder: Any, implementation: str) -> tuple[tuple[Asked, ...], ...]:
-    """What each layer of `decoder` asks of its attention in one forward of `model`, in order.
+    """What each layer of `decoder` asks of its attention in one forward of `model`, in order; of a layer that does not
+    attend, and keeps a state of its own kind, nothing.
 
     Raises CallError, and says what is missing, for a model that does not attend through transformers'
-    AttentionInterface, in every layer and alike with a cache and without, or whose forward fails.
+    AttentionInterface, in every layer and, unless it is an encoder, alike with a cache and without, or whose forward
+    fails.
     """
     kind, count = type(decoder).__name__, _layer_count(decoder)
     name = cache_argument(model.forward)
-    if name is None or cache_argument(decoder.forward) is None:
-        raise CallError(f"expected a model that takes a cache, got {type(model).__name__}")
-    cache = SparseCache(count, TOKENS + 1)
+    states = state_layers(decoder.config)
+    attending = [layer for layer in range(count) if layer not in states]
+    cache = SparseCache(count, TOKENS + 1, states=states)
     cache.end(TOKENS)  # claims to hold them
     with attending_by(decoder, implementation), evaluated(model), torch.no_grad():
         ids = _ids(decoder)
-        alone = _forward(model, decoder, input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-        if sorted(alone) != list(range(count)) or not alone:
+        without = {"use_cache": False} if name is not None else {}
+        alone = _forward(model, decoder, input_ids=ids, attention_mask=torch.ones_like(ids), **without)
+        if sorted(alone) != attending or not alone:
             raise CallError(
-                f"expected self-attention in each of {count} layers of {kind}, through transformers' "
+                f"expected self-attention in each of {len(attending)} layers of {kind}, through transformers' "
                 f"AttentionInterface, got it in layers {sorted(alone)}"
             )
+        if is_encoder(alone.values()):
+            return tuple(tuple(alone.get(layer, ())) for layer in range(count))
+        if name is None or cache_argument(decoder.forward) is None:
+            raise CallError(f"expected a model that takes a cache, got {type(model).__name__}")
         mask = torch.ones_like(ids[:, :1]).expand(1, TOKENS + 1)
         following = _forward(model, decoder, input_ids=ids[:, :1], attention_mask=mask, use_cache=True, **{name: cache})
     if not cache.taken:
         raise CallError(f"expected a model that hands its cache to its decoder, got {type(model).__name__}")
     if not cache.reached:
         raise CallError(f"expected a decoder that hands its cache to its layers, got {kind}")
-    if [len(alone[layer]) for layer in range(count)] != [len(following.get(layer, ())) for layer in range(count)]:
+    if [len(alone[layer]) for layer in attending] != [len(following.get(layer, ())) for layer in attending]:
         raise CallError(f"expected the same attention with a cache as without, got another in {kind}")
-    return tuple(tuple(alone[layer]) for layer in range(count))
+    return tuple(tuple(alone.get(layer, ())) for layer in range(count))
+
+
+def is_encoder(layers: Iterable[Sequence[Asked]]) -> bool:
+    """Whether every layer's attention looks in both directions, by what its modules say."""
+    return all(getattr(asked.module, "is_causal", True) is False for calls in layers for asked in calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +153,7 @@ def _forward(model: Any, decoder: Any, **arguments: Any) -> dict[int, list[Asked
         raise
     except Exception as error:  # whatever a host raises, the model does not fit
         what = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        with_cache = "with a cache of new_cache" if arguments["use_cache"] else "without a cache"
+        with_cache = "with a cache of new_cache" if arguments.get("use_cache") else "without a cache"
         raise CallError(
             f"expected {kind} to run {with_cache}, on token ids and with no attention mask of its own, got {what}"
         ) from error

@@ -134,7 +134,7 @@ def wider_mask(model: Model, ids: Tensor) -> object:
         (lambda m, i: m(i, output_attentions=True), "output_attentions=False"),
         (lambda m, i: m(i, past_key_values=transformers.DynamicCache()), "new_cache.*, got DynamicCache"),
         (lambda m, i: m(i, position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]])), "count up by 1"),
-        (lambda m, i: m(i, cu_seq_lens_q=torch.tensor([0, 12])), "one sequence a row, got cu_seq_lens_q"),
+        (lambda m, i: m(i, cu_seq_lens_q=torch.tensor([0, 12])), "expected cu_seq_lens_q with one row"),
         (lambda m, i: m(i, is_causal=False), "is_causal=False"),
         (lambda m, i: m(i, head_mask=torch.ones(4)), "takes q, k and v alone, got head_mask"),
         (lambda m, i: wider_mask(m, i), "one that adds pairs"),
