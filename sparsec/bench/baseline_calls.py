@@ -13,7 +13,7 @@ from enum import Enum
 
 from torch import Tensor
 
-from sparsec.bench.baseline_names import DENSE
+from sparsec.bench.baseline_names import DENSE, FLASH_ATTN
 from sparsec.bench.baselines import (
     BaselineAbsent,
     baseline_mask,
@@ -25,6 +25,7 @@ from sparsec.bench.baselines import (
     over_dense_cache,
 )
 from sparsec.bench.gathering import by_gathering, rows_of
+from sparsec.bench.own_baselines import of_flash_attn, of_own
 from sparsec.integrations.flex.compiled import compile_flex
 from sparsec.integrations.flex.terms import FlexUnavailable
 from sparsec.reference.parts import InputTensors
@@ -88,6 +89,10 @@ def baseline_calls(
                     calls[name] = masked(live, *tensors, scale=scale)
                 else:
                     calls[name] = by_gathering(live, *tensors, rows=min(rows_of(pattern), q.shape[2]), scale=scale)
+            elif ":" in name:
+                calls[name] = of_own(name, *tensors)
+            elif name == FLASH_ATTN:
+                calls[name] = of_flash_attn(*tensors, causal=causal, scale=pattern.score.scale)
             elif name == "eager":
                 if inputs:
                     raise BaselineAbsent("masked stands for it where a pattern has inputs")

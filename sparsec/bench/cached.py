@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sparsec.bench.baseline_names import BASELINES
+from sparsec.bench.baseline_names import baseline_label
 from sparsec.bench.forward import launched_lines
 from sparsec.diagnostics.tables import table
 
@@ -116,7 +116,7 @@ def measure_cached(
     return CachedFigures(
         length=length,
         new=new,
-        seconds={name: times[name].seconds for name in ("sparsec", *BASELINES) if name in times},
+        seconds={name: taken.seconds for name, taken in times.items() if name != "copy"},
         absent=found.absent,
         launched=tuple(name for name, taken in times.items() if taken.host),
         live_keys=live,
@@ -190,6 +190,6 @@ def cached_table(measured: list[CachedFigures], baselines: tuple[str, ...]) -> s
         lines.append(f"window: sparsec's kernel of the latest {', '.join(sizes)} keys, over its own cache, storing too")
     lines += launched_lines(measured)
     lines += dict.fromkeys(
-        f"{BASELINES[name]} did not run: {why}" for each in measured for name, why in each.absent.items()
+        f"{baseline_label(name)} did not run: {why}" for each in measured for name, why in each.absent.items()
     )
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sparsec.analysis.coverage import HeadCoverage, pattern_coverage
-from sparsec.bench.baseline_names import BASELINES, DENSE
+from sparsec.bench.baseline_names import DENSE
 from sparsec.pipeline import Lowered
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def measure(
     return Measurement(
         length=case.length,
         seconds=times["sparsec"].seconds,
-        baselines={name: times[name].seconds for name in BASELINES if name in times},
+        baselines={name: times[name].seconds for name in baselines.calls},
         absent=baselines.absent,
         launched=tuple(name for name, taken in times.items() if taken.host),
         flex_compile_seconds=baselines.flex_compile_seconds,

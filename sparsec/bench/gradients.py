@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sparsec.bench.baseline_names import BASELINES
+from sparsec.bench.baseline_names import baseline_label
 from sparsec.bench.forward import coverage_of, launched_lines
 from sparsec.diagnostics.tables import table
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from sparsec.bench.baselines import BenchCase
     from sparsec.runtime.module import SparseAttention
-
-GRADIENT_BASELINES = {**BASELINES, "eager": "eager masked attention"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +97,6 @@ def gradients_table(measured: list[GradientFigures], baselines: tuple[str, ...])
             rows.append((str(each.length), passes, *cells, f"{each.ideal:.2f}x"))
     reasons = launched_lines(measured)
     reasons += dict.fromkeys(
-        f"{GRADIENT_BASELINES[name]} did not run: {why}" for each in measured for name, why in each.absent.items()
+        f"{baseline_label(name)} did not run: {why}" for each in measured for name, why in each.absent.items()
     )
     return "\n".join([table(head, rows), *([""] if reasons else []), *reasons])

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparsec.bench.baseline_names import BASELINES, DENSE, USUAL, USUAL_WITH_INPUTS
+from sparsec.bench.baseline_names import BASELINES, DENSE, GRADIENT_BASELINES, USUAL, USUAL_WITH_INPUTS, baseline_label
 from sparsec.bench.cached import CachedFigures, cached_table, measure_cached
 from sparsec.bench.forward import Measurement, launched_lines, measure
-from sparsec.bench.gradients import GRADIENT_BASELINES, GradientFigures, gradients_table, measure_gradients
+from sparsec.bench.gradients import GradientFigures, gradients_table, measure_gradients
 from sparsec.bench.host import host_table, measure_host
 from sparsec.bench.kept import KeptFigures, kept_table, measure_kept
 from sparsec.bench.paged import PagedFigures, measure_paged, paged_table
@@ -50,9 +50,10 @@ if TYPE_CHECKING:
 @inputs_option
 @click.option(
     "--against",
-    help=f"Any of {', '.join(BASELINES)}, with --backward eager too, with commas; or none. On a GPU sdpa stands for "
-    "flash and cudnn; window is sparsec's own, of as many keys, with --decode. If left out: sdpa, flex and, with "
-    "--backward, eager; of a pattern with inputs sdpa, masked, flex, gather and, with --decode, window.",
+    help=f"Any of {', '.join(BASELINES)}, with --backward eager too, with commas; or none. MODULE:CALLABLE is "
+    "attention of your own, (q, k, v) -> out, from a module that can be imported or a file here. On a GPU sdpa "
+    "stands for flash and cudnn; window is sparsec's own, of as many keys, with --decode. If left out: sdpa, flex and, "
+    "with --backward, eager; of a pattern with inputs sdpa, masked, flex, gather and, with --decode, window.",
 )
 @click.option("--backward", is_flag=True, help="Time forward and backward together, and backward alone.")
 @click.option("--decode", is_flag=True, help="Time one token over the KV cache; baselines keep every key.")
@@ -153,6 +154,9 @@ def bench(
     with progress() as report:
         report("importing torch")
         import sparsec
+        from sparsec.bench.own_baselines import check_own
+
+        check_own(named)
         from sparsec.bench.baselines import baselines_on, make_case, simplifications
 
         cases = [make_case(found, batch, length, head_dim, dtype, device) for length in lengths]
@@ -250,9 +254,17 @@ def _named_baselines(text: str | None, known: Collection[str], usual: tuple[str,
     if text is None:
         return usual
     names = () if text == "none" else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-    if any(name not in known for name in names):
-        raise click.BadParameter(f"expected names among {', '.join(known)}, got {text!r}", param_hint="'--against'")
+    if any(name not in known and not _own(name) for name in names):
+        raise click.BadParameter(
+            f"expected names among {', '.join(known)}, or MODULE:CALLABLE, got {text!r}", param_hint="'--against'"
+        )
     return names
+
+
+def _own(name: str) -> bool:
+    """Whether it is MODULE:CALLABLE."""
+    module, colon, path = name.partition(":")
+    return bool(colon) and all(part.isidentifier() for part in (*module.split("."), *path.split(".")))
 
 
 def _table(measured: list[Measurement], baselines: tuple[str, ...]) -> str:
@@ -290,7 +302,7 @@ def _table(measured: list[Measurement], baselines: tuple[str, ...]) -> str:
     if masks:
         lines.append(f"making FlexAttention's BlockMask, at each call, not counted: {', '.join(map(duration, masks))}")
     lines += dict.fromkeys(
-        f"{BASELINES[name]} did not run: {why}" for each in measured for name, why in each.absent.items()
+        f"{baseline_label(name)} did not run: {why}" for each in measured for name, why in each.absent.items()
     )
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparsec.bench.baseline_names import BASELINES, DENSE, USUAL, USUAL_WITH_INPUTS
+from sparsec.bench.baseline_names import DENSE, USUAL, USUAL_WITH_INPUTS, baseline_label
 from sparsec.bench.forward import Measurement, coverage_of, measure
 from sparsec.cli.inputs import InputSources, inputs_option
 from sparsec.cli.options import (
@@ -121,7 +121,7 @@ def _verdict(comparison: Comparison) -> str:
 def _times(measured: Measurement) -> str:
     rows = [("sparsec", duration(measured.seconds), "")]
     for name, seconds in measured.baselines.items():
-        label = BASELINES[name] + (" causal" if name in DENSE and measured.causal else "")
+        label = baseline_label(name) + (" causal" if name in DENSE and measured.causal else "")
         rows.append((label, duration(seconds), f"{seconds / measured.seconds:.2f}x"))
     lines = [table(("", "time", "sparsec is faster by"), rows), ""]
     if measured.achieved is not None:
@@ -134,5 +134,5 @@ def _times(measured: Measurement) -> str:
     if measured.flex_mask_seconds is not None:
         lines.append(f"making its BlockMask, at each call, takes {duration(measured.flex_mask_seconds)} more")
     for name, reason in measured.absent.items():
-        lines.append(f"{BASELINES[name]} did not run: {reason}")
+        lines.append(f"{baseline_label(name)} did not run: {reason}")
     return "\n".join(lines)

@@ -6,7 +6,7 @@ Invariant: the callable is checked by `check_attention` alone, so a failure show
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -37,16 +37,20 @@ def for_patterns(
     examples: int = 30,
     head_dim: int | None = None,
     value_dim: int | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | Sequence[torch.dtype] = torch.float32,
     device: torch.device | str = "cpu",
     sink: torch.Tensor | None = None,
     probes: bool = False,
+    lse: bool = True,
+    gradients: bool = False,
+    seeds: int | Sequence[int] = 0,
     max_keys: int | None = None,
 ) -> Callable[[Test], Test]:
     """Makes a test of a function that takes `pattern` (a `ResolvedPattern`; fixtures may follow) and returns
     attention for it.
 
-    The attention is any callable that `check_attention` takes: attn(q, k, v, return_lse=True) -> (out, LSE).
+    The attention is any callable that `check_attention` takes: attn(q, k, v, return_lse=True) -> (out, LSE),
+    or with lse=False attn(q, k, v) -> out.
     source: a file (a Path, or a string that ends in `.sparse`), a text or a Pattern: a test for each of its patterns,
     or the one called `name`, over `examples` shapes; or a strategy such as `patterns()`: one test of `examples` drawn
     patterns, over a few shapes each. params, heads, kv_heads: for the file's patterns, as `sparsec.compile` has them.
@@ -71,6 +75,9 @@ def for_patterns(
             device=device,
             sink=sink,
             probes=probes,
+            lse=lse,
+            gradients=gradients,
+            seeds=seeds,
             examples=shapes,
             max_keys=max_keys,
         )

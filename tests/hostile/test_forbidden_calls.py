@@ -30,6 +30,7 @@ ALLOWED = {
     ("backends/registry.py", "importlib.import_module"): "the backends, by the names of a table, when first asked for",
     ("runtime/build/artefact.py", "CDLL"): "no file: the C library of this process, for one function",
     ("backends/cpu/kernel.py", "CDLL"): "a library whose digest was checked",
+    ("bench/own_baselines.py", "importlib.import_module"): "the module that the command line names as a baseline",
     ("bench/files.py", "torch.load"): "tensors alone: with weights_only=True",
     ("bench/files.py", "weights_only"): "the same",
     ("bench/files.py", "numpy.load"): "numbers alone: with allow_pickle=False",
