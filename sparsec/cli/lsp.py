@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from sparsec.diagnostics.model import CallError, DiagnosticError, SparsecError
-from sparsec.editor.document import Settings
+from sparsec.editor.document import Document, Settings
 from sparsec.editor.values import assumed_counts
 from sparsec.pictures.methods import DEFAULT_HEADS
 from sparsec.program import parse
@@ -30,10 +30,11 @@ def lsp(stdio: bool) -> None:
     serve(Settings(heads=DEFAULT_HEADS), page_of)
 
 
-def page_of(filename: str, text: str, name: str, settings: Settings) -> str | None:
+def page_of(document: Document, name: str, settings: Settings) -> str | None:
     """The picture of a pattern of a text, as a page; None if the text has errors."""
     try:
-        pattern = parse(text, filename).pattern(name)
+        program = parse(document.text, document.source.name, imports=document.imported_texts or None)
+        pattern = program.pattern(name)
         counts = assumed_counts(name, (pattern.heads, pattern.kv_heads), settings)
         if counts is None:
             return None

@@ -23,7 +23,7 @@ from sparsec.sema.model import InputKind
 from sparsec.syntax.expected import StopPlace
 from sparsec.syntax.lexer import spellings, statement_starts
 from sparsec.syntax.parser import stop_place
-from sparsec.syntax.tree import InputStatement, Name, ParamItem, PatternItem
+from sparsec.syntax.tree import InputStatement, ModelItem, Name, PatternItem
 
 _WORD = re.compile(r"[A-Za-z0-9_]*")
 _VALUES = ("NOT", "TRUE", "FALSE")
@@ -306,6 +306,6 @@ def _keywords(document: Document, place: StopPlace, offset: int, wanted: _Wanted
 def _given(document: Document, start: int) -> frozenset[str]:
     """The statements of an item that may be given once, and are."""
     for item in document.tree.items:
-        if item.span.start == start and not isinstance(item, ParamItem):
+        if item.span.start == start and isinstance(item, PatternItem | ModelItem):
             return frozenset(map(keyword_of, item.statements)) - frozenset(REPEATABLE)
     return frozenset()

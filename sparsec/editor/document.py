@@ -5,7 +5,8 @@ Invariant: nothing here raises for any text; what a broken text lacks is None or
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sparsec.diagnostics.model import Diagnostic
@@ -13,9 +14,10 @@ from sparsec.diagnostics.source import SourceFile
 from sparsec.editor.names import Names, names_of
 from sparsec.program import check
 from sparsec.sema.checked import CheckedFile
-from sparsec.sema.checks.file import check_structure, item_name
+from sparsec.sema.checks.file import check_structure
+from sparsec.syntax.imports import NO_IMPORTS, Imports, JoinedFiles, joined_files
 from sparsec.syntax.parser import recover
-from sparsec.syntax.tree import File, Item
+from sparsec.syntax.tree import File, ImportItem, Item
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +30,10 @@ class Settings:
 
 
 class Document:
-    """A named text. `name` stands in diagnostics alone."""
+    """A named text, and where it finds what it imports. `name` stands in diagnostics alone."""
 
-    def __init__(self, name: str, text: str) -> None:
-        self.source = SourceFile(name, text)
+    def __init__(self, name: str, text: str, imports: Imports = NO_IMPORTS) -> None:
+        self.source, self.imports = SourceFile(name, text), imports
 
     @property
     def text(self) -> str:
@@ -48,7 +50,7 @@ class Document:
 
     @property
     def tree(self) -> File:
-        """What could be read of the text."""
+        """What could be read of the text, without what it imports."""
         return self._recovered[0]
 
     @property
@@ -58,14 +60,33 @@ class Document:
 
     @cached_property
     def checked(self) -> CheckedFile:
-        """What could be checked of it: in the items with an error, Nodes of the type UNKNOWN."""
-        return check_structure(self.tree, [])
+        """What could be checked of it, after what it imports: in the items with an error, Nodes of the type UNKNOWN."""
+        return check_structure(self._joined.file, [])
+
+    @cached_property
+    def _joined(self) -> JoinedFiles:
+        return joined_files(self.source, self.imports.read, self.imports.first)
+
+    @property
+    def imported_texts(self) -> Mapping[str, str]:
+        """The texts that it imports, by their paths from its folder."""
+        return self._joined.texts
 
     @cached_property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
-        """Every problem, as `sparsec check` finds them."""
-        return check(self.source)[1]
+        """Every problem, as `sparsec check` finds them; one of a file that it imports stands at the first import."""
+        imported = next((item for item in self.tree.items if isinstance(item, ImportItem)), None)
+        return tuple(
+            problem if imported is None or problem.source.name == self.source.name else self._told(problem, imported)
+            for problem in check(self.source, self.imports)[1]
+        )
+
+    def _told(self, problem: Diagnostic, imported: ImportItem) -> Diagnostic:
+        line = problem.source.line_of(problem.span.start)
+        said = f"{problem.source.name}, line {line}: {problem.message}"
+        return replace(problem, source=self.source, span=imported.span, message=said, hint=None, notes=())
 
     def item(self, name: str) -> Item | None:
         """The first item of that name."""
-        return next((item for item in self.tree.items if item_name(item).text == name), None)
+        items = (item for item in self.tree.items if not isinstance(item, ImportItem))
+        return next((item for item in items if item.defined.text == name), None)

@@ -21,7 +21,18 @@ from sparsec.sema.model import InputKind
 from sparsec.sema.node import LIMIT, Depends
 from sparsec.syntax.limits import expressions, parts
 from sparsec.syntax.printer import print_expr, print_statement
-from sparsec.syntax.tree import Binary, InputStatement, LetStatement, ModelItem, Name, Parameter, ParamItem, PatternItem
+from sparsec.syntax.tree import (
+    Binary,
+    ImportItem,
+    InputStatement,
+    Item,
+    LetStatement,
+    ModelItem,
+    Name,
+    Parameter,
+    ParamItem,
+    PatternItem,
+)
 
 _WORD = re.compile(r"[A-Za-z0-9_.]+")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~&])")
@@ -70,7 +81,7 @@ def hover_at(document: Document, offset: int, settings: Settings) -> HoverText |
 def _operation_at(document: Document, offset: int) -> Binary | None:
     """The operation of two sides whose sign or word holds an offset."""
     for item in document.tree.items:
-        if not item.span.start <= offset <= item.span.stop:
+        if isinstance(item, ImportItem) or not item.span.start <= offset <= item.span.stop:
             continue
         statements = () if isinstance(item, ParamItem) else item.statements
         parameters = (item.parameter,) if isinstance(item, ParamItem) else item.parameters
@@ -207,7 +218,7 @@ def symbol_help(document: Document, symbol: Symbol) -> Iterator[str]:
                 return
 
 
-def definition(item: ParamItem | PatternItem | ModelItem | None, symbol: Symbol) -> str:
+def definition(item: Item | None, symbol: Symbol) -> str:
     """A definition on a line, as the file writes it."""
     match item:
         case ParamItem(parameter):

@@ -30,7 +30,7 @@ from sparsec.sema.resolution.instantiate import (
 )
 from sparsec.sema.resolution.values import Budget, Evaluator, OverBudget, Place, RangeValue, Value
 from sparsec.sema.terms import Sized
-from sparsec.syntax.tree import LetStatement, ParamItem
+from sparsec.syntax.tree import LetStatement, ModelItem, PatternItem
 
 STEPS = 20_000
 MAX_LINES = 12  # of values that are shown
@@ -138,7 +138,7 @@ def defined_node(document: Document, symbol: Symbol) -> Node | None:
 
 def _lets(document: Document, symbol: Symbol) -> Iterator[LetStatement]:
     for item in document.tree.items:
-        if item.span.start == document.names.items[symbol.item].start and not isinstance(item, ParamItem):
+        if item.span.start == document.names.items[symbol.item].start and isinstance(item, PatternItem | ModelItem):
             yield from (statement for statement in item.statements if isinstance(statement, LetStatement))
 
 

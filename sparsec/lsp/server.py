@@ -1,7 +1,7 @@
 """The language server: texts that a client opens and changes, and its requests about them.
 
-Invariant: it answers about texts that the client has opened, and reads no file; what takes long runs beside the loop
-that reads requests, so that a client can go on.
+Invariant: it answers about texts that the client has opened, and reads no file but those that they import; what takes
+long runs beside the loop that reads requests, so that a client can go on.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from sparsec.editor.edits import RenameError
 from sparsec.editor.positions import Encoding, LineIndex
 from sparsec.lsp.answers import LEGEND, PICTURE, Answers
 from sparsec.sema.node import MAX_HEADS
+from sparsec.syntax.imports import Imports
 
 DEBOUNCE = 0.15
 """Seconds that a text has to stay as it is before its problems are looked for."""
 MAX_LENGTH = 1 << 26
 """Of a sequence in the settings."""
 
-Picture = Callable[[str, str, str, Settings], str | None]
-"""Draws a pattern: the text's name, the text, the pattern's name, settings; an HTML page, None of one with errors."""
+Picture = Callable[[Document, str, Settings], str | None]
+"""Draws a pattern of a text, by its name: an HTML page, None of a text with errors."""
 _Given = TypeVar("_Given")
 
 
@@ -59,7 +60,7 @@ class SparseServer(LanguageServer):
         text, known = self.workspace.get_text_document(uri), self._answers.get(uri)
         if known is None or known.document.text != text.source:
             encoding = Encoding(str(getattr(self.workspace.position_encoding, "value", "utf-16")))
-            known = Answers(uri, Document(to_fs_path(uri) or uri, text.source), LineIndex(text.source, encoding))
+            known = Answers(uri, document_of(uri, text.source), LineIndex(text.source, encoding))
             self._answers[uri] = known
         return known
 
@@ -105,7 +106,7 @@ class SparseServer(LanguageServer):
         answers = self.answers(uri)
         if answers is None:
             return None
-        return self.picture(answers.document.source.name, answers.document.text, name, self.settings)
+        return self.picture(answers.document, name, self.settings)
 
     def saved(self, page: str, name: str) -> Path:
         """The page as a file that goes when the server ends."""
@@ -120,6 +121,12 @@ class SparseServer(LanguageServer):
         self.workers.shutdown(wait=False, cancel_futures=True)
         if self.pictures is not None:
             shutil.rmtree(self.pictures, ignore_errors=True)
+
+
+def document_of(uri: str, text: str) -> Document:
+    """The text of a file imports from its folder; one that has no file yet imports nothing."""
+    path = to_fs_path(uri) if uri.startswith("file:") else None
+    return Document(uri, text) if not path else Document(path, text, Imports.of_file(Path(path)))
 
 
 def _integer(given: object, most: int) -> int | None:

@@ -11,7 +11,7 @@ import yaml
 from invoking import GOOD, invoke
 
 from sparsec.cli.lsp import page_of
-from sparsec.editor.document import Settings
+from sparsec.editor.document import Document, Settings
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,11 +27,14 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_page_shows_a_pattern_and_none_a_text_with_errors() -> None:
-    page = page_of("p.sparse", GOOD, "p", Settings(heads=2, seq_len=512))
+    def page_of_text(text: str, name: str, settings: Settings) -> str | None:
+        return page_of(Document("p.sparse", text), name, settings)
+
+    page = page_of_text(GOOD, "p", Settings(heads=2, seq_len=512))
     assert page is not None and "<svg" in page and "p: 512 queries, 512 keys" in page
-    assert page_of("p.sparse", "pattern p { attend nope }", "p", Settings()) is None
-    assert page_of("p.sparse", GOOD, "q", Settings()) is None
-    assert page_of("p.sparse", "pattern p { heads 3 kv 3  where g == 9 attend full }", "p", Settings()) is None
+    assert page_of_text("pattern p { attend nope }", "p", Settings()) is None
+    assert page_of_text(GOOD, "q", Settings()) is None
+    assert page_of_text("pattern p { heads 3 kv 3  where g == 9 attend full }", "p", Settings()) is None
 
 
 def test_the_hooks_of_pre_commit_are_commands_for_sparse_files(good: Path) -> None:
