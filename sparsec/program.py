@@ -6,39 +6,35 @@ Invariant: a Program exists only for a file without errors; what remains to fail
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsec import sema
+from sparsec.checking import LoweredPatterns, check_files, has_error, refusal_of
+from sparsec.checking import check as check
 from sparsec.diagnostics import arguments
 from sparsec.diagnostics import codes_meaning as codes
-from sparsec.diagnostics.codes_text import more_problems
-from sparsec.diagnostics.model import CallError, Diagnostic, DiagnosticError, Severity
+from sparsec.diagnostics.model import CallError, Diagnostic, DiagnosticError
 from sparsec.diagnostics.source import SourceFile, Span
-from sparsec.ir.bands.normalise import BAND_LIMIT, Effort, TooManyBands, TooManyBandsTogether, TooMuchEffort
+from sparsec.ir.bands.normalise import TooManyBands
 from sparsec.pictures import methods
 from sparsec.pipeline import Lowered
-from sparsec.plan.build import CLASS_LIMIT, TOGETHER_LIMIT, TooManyClasses
+from sparsec.plan.build import TooManyClasses
 from sparsec.plan.kv.cached import NoCache
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.sema.arguments import Given
 from sparsec.sema.model import Documents, ResolvedPattern
 from sparsec.sema.resolution.values import Value
 from sparsec.syntax import parser
-from sparsec.syntax.imports import NO_IMPORTS, Imports, JoinedFiles, from_texts, joined_files
-from sparsec.syntax.lexer import MAX_DIAGNOSTICS
+from sparsec.syntax.imports import NO_IMPORTS, Imports, from_texts, joined_files
 
 if TYPE_CHECKING:
     import torch
 
     from sparsec.reference.inputs import InputValue
-
-CHECK_EFFORT = 10_000
-CHECKED_PATTERNS, CHECKED_HEADS = 32, 128
-"""How much of a file `check` lowers to count bands: enough for any file that people write, little for a hostile one."""
 
 
 def load(path: str | Path, *, root: str | Path | None = None) -> Program:
@@ -62,82 +58,11 @@ def parse(text: str, filename: str = "<string>", *, imports: Mapping[str, str] |
     return _program(source, NO_IMPORTS if imports is None else Imports(from_texts(imports)))
 
 
-_LoweredPatterns = dict[sema.Binding, Lowered]
-"""Those of a file whose bands are known already, with the head counts of the file."""
-
-
-def check(source: SourceFile, imports: Imports = NO_IMPORTS) -> tuple[sema.CheckedFile | None, tuple[Diagnostic, ...]]:
-    """Every problem of a text, and the errors of what it imports; the checked file is None if one of them is broken."""
-    return _check(joined_files(source, imports.read, imports.first), source, {})
-
-
-def _check(
-    files: JoinedFiles, source: SourceFile, lowered: _LoweredPatterns
-) -> tuple[sema.CheckedFile | None, tuple[Diagnostic, ...]]:
-    """Adds to `lowered` the patterns that it had to lower. Of an imported file errors count, and no warnings."""
-    if files.problems:
-        places = {(problem.source.name, problem.span.start) for problem in files.problems}
-        found = (
-            problem
-            for problem in sema.check_damaged(files.file, files.faults)
-            if (problem.source.name, problem.span.start) not in places
-        )
-        return None, _shown(source, (*files.problems, *found))
-    checked, found_here = sema.check(files.file)
-    diagnostics = tuple(d for d in found_here if d.severity is Severity.ERROR or d.source.name == source.name)
-    if _has_error(diagnostics):
-        return checked, _shown(source, diagnostics)
-    return checked, (*diagnostics, *_band_problems(checked, lowered))
-
-
-def _shown(source: SourceFile, found: tuple[Diagnostic, ...]) -> tuple[Diagnostic, ...]:
-    """Of more errors than anybody reads the first, and at least how many more there are; the text's may say so too."""
-    errors = [diagnostic for diagnostic in found if diagnostic.severity is Severity.ERROR]
-    if len(errors) <= MAX_DIAGNOSTICS + 1:
-        return found
-    end = len(source.text)
-    return (*errors[:MAX_DIAGNOSTICS], more_problems(source, Span(end, end), len(found) - MAX_DIAGNOSTICS))
-
-
-def _has_error(diagnostics: Iterable[Diagnostic]) -> bool:
-    return any(diagnostic.severity is Severity.ERROR for diagnostic in diagnostics)
-
-
-def _band_problems(checked: sema.CheckedFile, lowered: _LoweredPatterns) -> Iterator[Diagnostic]:
-    """The patterns with too many bands, or heads of too many kinds, of those whose heads the file gives.
-
-    Stops when it takes too long to tell.
-    """
-    effort = Effort(CHECK_EFFORT)
-    for name in checked.pattern_names[:CHECKED_PATTERNS]:
-        binding = sema.Binding(name)
-        try:
-            heads = sema.declared_counts(checked, binding)[0]
-            if heads is None or heads > CHECKED_HEADS:
-                continue
-            if (settled := sema.settled_heads(checked, binding)) is not None:
-                lowered[binding] = Lowered(settled, Effort(within=effort)).within_limits()
-        except TooMuchEffort:
-            return
-        except (TooManyBands, TooManyClasses) as error:
-            yield _refusal(checked, name, error)
-
-
-def _refusal(checked: sema.CheckedFile, name: str, error: TooManyBands | TooManyClasses) -> Diagnostic:
-    source, span = checked.source, checked.patterns[name].span
-    if isinstance(error, TooManyClasses):
-        return codes.TOO_MANY_CLASSES.at(source, span, name=name, count=error.classes, limit=CLASS_LIMIT)
-    if isinstance(error, TooManyBandsTogether):
-        return codes.TOO_MANY_TOGETHER.at(source, span, name=name, limit=TOGETHER_LIMIT)
-    what = "the set of one head" if error.group is None else f"what the heads of KV group {error.group} see together"
-    return codes.TOO_MANY_BANDS.at(source, span, what=what, limit=BAND_LIMIT)
-
-
 def _program(source: SourceFile, imports: Imports) -> Program:
-    lowered: _LoweredPatterns = {}
+    lowered: LoweredPatterns = {}
     files = joined_files(source, imports.read, imports.first)
-    checked, diagnostics = _check(files, source, lowered)
-    if checked is None or _has_error(diagnostics):
+    checked, diagnostics = check_files(files, source, lowered)
+    if checked is None or has_error(diagnostics):
         raise DiagnosticError(diagnostics)
     return Program(checked, diagnostics, lowered, files.texts)
 
@@ -288,7 +213,7 @@ class Pattern:
         try:
             yield
         except (TooManyBands, TooManyClasses) as error:
-            raise DiagnosticError((_refusal(self._checked, self.name, error),)) from error
+            raise DiagnosticError((refusal_of(self._checked, self.name, error),)) from error
 
     def cache_layout(self, heads: int | None = None, kv_heads: int | None = None) -> CacheLayout:
         """Which keys a KV cache of this pattern keeps, and where.

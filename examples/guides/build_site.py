@@ -26,6 +26,7 @@ GUIDES = (
     "flexattention",
     "huggingface",
     "verifying",
+    "editor",
     "artefacts",
 )
 MODULES = (

@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparsec.analysis.coverage import dense_pairs, pattern_coverage, whole_view
+from sparsec.checking import CHECK_EFFORT
 from sparsec.diagnostics.tables import percent
 from sparsec.editor.document import Document, Settings
 from sparsec.editor.values import Counts, resolved_pattern
 from sparsec.ir.bands.normalise import Effort, TooManyBands, TooMuchEffort
 from sparsec.pipeline import Lowered
 from sparsec.plan.build import TooManyClasses
-from sparsec.program import CHECK_EFFORT
 
 MAX_DISTINCT = 64
 """Distinct heads of a pattern that are counted."""
