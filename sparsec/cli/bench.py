@@ -18,7 +18,7 @@ from sparsec.bench.host import host_table, measure_host
 from sparsec.bench.kept import KeptFigures, kept_table, measure_kept
 from sparsec.bench.paged import PagedFigures, measure_paged, paged_table
 from sparsec.cli.inputs import InputSources, inputs_option
-from sparsec.cli.options import choose, file_argument, kernel_options, open_program, pattern_options, resolved
+from sparsec.cli.options import Length, choose, file_argument, kernel_options, open_program, pattern_options, resolved
 from sparsec.cli.show import LENGTH_LIMIT
 from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.tables import duration, percent, table
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--seq-len",
     "lengths",
-    type=click.IntRange(1, LENGTH_LIMIT),
+    type=Length(1, LENGTH_LIMIT),
     multiple=True,
     default=(8192,),
     show_default=True,

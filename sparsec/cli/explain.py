@@ -19,6 +19,7 @@ from sparsec.cli.options import (
     parsed,
     pattern_options,
     resolved,
+    seq_len_option,
     value_dim_option,
 )
 from sparsec.diagnostics.model import CallError, DiagnosticError
@@ -37,7 +38,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 @pattern_options
 @click.option("--model", metavar="NAME", help="Which model of the file; its only one if neither is named.")
 @layers_option
-@click.option("--seq-len", type=click.IntRange(1, LENGTH_LIMIT), default=131_072, show_default=True, metavar="N")
+@seq_len_option(LENGTH_LIMIT, 131_072)
 @click.option("--head-dim", type=click.IntRange(1, 1024), default=128, show_default=True)
 @value_dim_option
 @dtype_option("bfloat16")

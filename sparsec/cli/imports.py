@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import click
 
-from sparsec.cli.options import FILE, output_options
+from sparsec.cli.files import PLAIN_FILE
+from sparsec.cli.options import output_options
 from sparsec.cli.output import check_writable, write_whole
 from sparsec.imports.duo import Streaming, duo_model
 from sparsec.imports.minference import minference_model
@@ -35,7 +36,7 @@ def imports() -> None:
 
 def _table(command: _Command) -> _Command:
     """TABLE, -o OUT, --force."""
-    return output_options(click.argument("table", type=FILE)(command))
+    return output_options(click.argument("table", type=PLAIN_FILE)(command))
 
 
 def _exactly(_context: click.Context, _option: click.Parameter, given: float) -> Fraction:

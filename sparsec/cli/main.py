@@ -15,11 +15,13 @@ import click
 
 from sparsec import __version__
 from sparsec.cli.bench import bench
+from sparsec.cli.cache import cache
 from sparsec.cli.check import check
 from sparsec.cli.compile import compile_pattern
 from sparsec.cli.explain import explain
 from sparsec.cli.fmt import fmt
 from sparsec.cli.imports import imports
+from sparsec.cli.list import list_items
 from sparsec.cli.lower import lower
 from sparsec.cli.lsp import lsp
 from sparsec.cli.play import play
@@ -78,6 +80,8 @@ for _command in (
     profile,
     play,
     lsp,
+    list_items,
+    cache,
 ):
     commands.add_command(_command)
 

@@ -1,7 +1,4 @@
-"""Options that several commands share, and what they choose: a file, its text, a pattern, head counts.
-
-Invariant: a file is read up to one byte over the language's limit, however large it is.
-"""
+"""Options that several commands share, and what they choose: a program, a pattern, head counts, lengths."""
 
 from __future__ import annotations
 
@@ -12,21 +9,17 @@ from typing import Any, TypeVar
 import click
 
 from sparsec.backends import registry
-from sparsec.diagnostics.model import DiagnosticError
-from sparsec.diagnostics.source import SourceFile
+from sparsec.cli.files import FILE, STDIN, open_source
 from sparsec.pictures.methods import DEFAULT_HEADS, heads_or_default
-from sparsec.program import Pattern, Program, load
+from sparsec.program import Pattern, Program, program_of
 from sparsec.sema.model import ResolvedPattern
-from sparsec.syntax.imports import Imports
-from sparsec.syntax.parser import read_file
+from sparsec.syntax.imports import NO_IMPORTS, Imports, from_disk
 
 DTYPES = ("float32", "bfloat16", "float16")
 SHORT_DTYPES = {"fp32": "float32", "float": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}
 
 _ROOT = "sparsec.root"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def dtype_option(default: str) -> Callable[[_Command], _Command]:
@@ -40,6 +33,27 @@ def dtype_option(default: str) -> Callable[[_Command], _Command]:
     )
 
 
+class Length(click.ParamType[int]):
+    """A number of tokens: `131072` or, as in the language, `128k`."""
+
+    name = "length"
+
+    def __init__(self, least: int = 1, most: int | None = None) -> None:
+        self.range = click.IntRange(least, most)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value)
+        digits = text.removesuffix("k")
+        if not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
+            self.fail(f"expected a number of tokens such as 131072 or 128k, got {text!r:.40}", param, ctx)
+        return int(self.range.convert(int(digits) * (1024 if digits != text else 1), param, ctx))
+
+
+def seq_len_option(most: int, default: int) -> Callable[[_Command], _Command]:
+    """--seq-len, once."""
+    return click.option("--seq-len", type=Length(1, most), default=default, show_default=True, metavar="N")
+
+
 def layers_option(command: _Command) -> _Command:
     return click.option(
         "--layers", type=click.IntRange(1, 4096), metavar="L", help="Of the model, where the file does not say."
@@ -47,7 +61,7 @@ def layers_option(command: _Command) -> _Command:
 
 
 def file_argument(command: _Command) -> _Command:
-    """FILE, --root."""
+    """FILE, or - for standard input; --root."""
     return click.argument("file", type=FILE)(root_option(command))
 
 
@@ -64,8 +78,14 @@ def root_option(command: _Command) -> _Command:
 
 
 def imports_of(path: Path) -> Imports:
-    """Where the file of a command finds what it imports. Raises CallError for a --root that does not hold it."""
-    return Imports.of_file(path, _root())
+    """Where the file of a command finds what it imports; standard input does so in --root alone.
+
+    Raises CallError for a --root that does not hold the file.
+    """
+    root = _root()
+    if path != STDIN:
+        return Imports.of_file(path, root)
+    return NO_IMPORTS if root is None else Imports(from_disk(root / STDIN, root))
 
 
 def _root() -> Path | None:
@@ -124,17 +144,9 @@ def kernel_options(command: _Command) -> _Command:
     return head_dim(dtype_option("float32")(command))
 
 
-def open_source(path: Path) -> SourceFile:
-    """The text at `path`. Raises DiagnosticError if it is no text, OSError if it cannot be read."""
-    source, problems = read_file(path, click.format_filename(path))
-    if source is None:
-        raise DiagnosticError(problems)
-    return source
-
-
 def open_program(path: Path) -> Program:
     """The program at `path`. Raises DiagnosticError if it has errors, OSError if it cannot be read."""
-    return load(path, root=_root())
+    return program_of(open_source(path), imports_of(path))
 
 
 def choose(program: Program, name: str | None, settings: tuple[str, ...], *, or_first: bool = False) -> Pattern:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from sparsec.cli.options import FILE, open_source
+from sparsec.cli.files import FILE, open_source
 from sparsec.diagnostics.model import CallError
 
 HOST = "127.0.0.1"

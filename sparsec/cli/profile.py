@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparsec.cli.options import FILE, output_options
+from sparsec.cli.files import PLAIN_FILE
+from sparsec.cli.options import output_options
 from sparsec.cli.output import check_writable, write_whole
 from sparsec.diagnostics.model import CallError
 from sparsec.diagnostics.progress import progress
@@ -35,7 +36,7 @@ def _number(_context: click.Context, option: click.Parameter, given: float | Non
 @click.command()
 @output_options
 @click.argument("folder", metavar="MODEL", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--prompt", required=True, type=FILE, help="A text file, which the model's tokenizer reads.")
+@click.option("--prompt", required=True, type=PLAIN_FILE, help="A text file, which the model's tokenizer reads.")
 @click.option(
     "--recovery",
     type=click.FloatRange(0, 1, min_open=True),

@@ -21,6 +21,7 @@ from sparsec.cli.options import (
     open_program,
     pattern_options,
     resolved,
+    seq_len_option,
 )
 from sparsec.cli.show import LENGTH_LIMIT
 from sparsec.diagnostics.progress import progress
@@ -40,7 +41,7 @@ PICTURES = 2
 @file_argument
 @pattern_options
 @kernel_options
-@click.option("--seq-len", type=click.IntRange(1, LENGTH_LIMIT), default=8192, show_default=True, metavar="N")
+@seq_len_option(LENGTH_LIMIT, 8192)
 @click.option("--device", help="cpu, cuda or cuda:1; the GPU if left out and there is one.")
 @inputs_option
 @click.option("--no-flex", is_flag=True, help="Leave FlexAttention out: its compilation takes 10 to 30 seconds.")

@@ -12,7 +12,16 @@ import click
 
 from sparsec.analysis.coverage import HeadCoverage, View
 from sparsec.cli.inputs import InputSources, inputs_option
-from sparsec.cli.options import choose, file_argument, layers_option, open_program, parsed, pattern_options, resolved
+from sparsec.cli.options import (
+    choose,
+    file_argument,
+    layers_option,
+    open_program,
+    parsed,
+    pattern_options,
+    resolved,
+    seq_len_option,
+)
 from sparsec.cli.output import write_whole
 from sparsec.diagnostics.model import CallError
 from sparsec.diagnostics.progress import progress
@@ -36,7 +45,7 @@ FORMS = ("text", "svg", "html", "json")
 @layers_option
 @click.option("--cache", is_flag=True, help="Draw what the KV cache of each group keeps as a sequence grows.")
 @click.option("--head", type=click.IntRange(0), help="Only the picture of this query head.")
-@click.option("--seq-len", type=click.IntRange(1, LENGTH_LIMIT), default=8192, show_default=True, metavar="N")
+@seq_len_option(LENGTH_LIMIT, 8192)
 @click.option("--q-offset", type=click.IntRange(-LENGTH_LIMIT, LENGTH_LIMIT), help="The position of the first query.")
 @click.option("--queries", type=click.IntRange(1, LENGTH_LIMIT), help="How many queries; N, or up to the last key.")
 @click.option("--rows", metavar="A..B", help="Only these queries, by position; negative ones count from the end.")

@@ -14,6 +14,7 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -23,6 +24,7 @@ from pathlib import Path
 from sparsec.diagnostics.model import SparsecError
 
 _SUMS = "SHA256SUMS"
+_A_DAY = 86_400.0  # seconds
 _KEY = re.compile(r"[0-9a-f]{64}\Z")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 
@@ -64,6 +66,30 @@ def discard(key: str) -> None:
     for root in _roots(_configured_root()):
         if (root / _checked(key)).exists():
             _remove(root / key)
+
+
+def cache_folder() -> Path | None:
+    """Where builds are kept from process to process; None for a user without a home folder who names no other."""
+    return _configured_root()
+
+
+def entry_sizes(folder: Path) -> dict[str, int]:
+    """The bytes of each entry of a cache's folder, by its key; what is no entry does not count."""
+    entries = folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ()
+    return {
+        entry.name: sum(file.lstat().st_size for file in entry.iterdir())
+        for entry in entries
+        if _KEY.match(entry.name) and _ours(entry, stat.S_ISDIR)
+    }
+
+
+def clear_cache(folder: Path) -> None:
+    """Takes every entry of a cache's folder away, and what processes that died left there more than a day ago."""
+    for key in entry_sizes(folder):
+        _remove(folder / key)
+    for left in (*folder.glob(".new-*"), *folder.glob(".old-*")):
+        if _ours(left, stat.S_ISDIR) and left.lstat().st_mtime < time.time() - _A_DAY:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _published(root: Path, key: str, files: Mapping[str, bytes]) -> Path:

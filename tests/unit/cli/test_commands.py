@@ -40,11 +40,13 @@ def test_version_and_help_of_every_command() -> None:
     assert __version__ in invoke("--version").stdout
     assert sorted(commands.commands) == [
         "bench",
+        "cache",
         "check",
         "compile",
         "explain",
         "fmt",
         "import",
+        "list",
         "lower",
         "lsp",
         "play",
