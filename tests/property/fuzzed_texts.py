@@ -37,7 +37,13 @@ BYTES = (b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\x00", b"\r",
 
 NAMES = ("h", "g", "H", "G", "B", "l", "L", "n", "x", "p", "q", "full", "none", "window", "sink", "stride", "chunk")
 NUMBERS = ("0", "1", "3", "64", "4k", "2b", "16b", "1kb", "2147483647", "33554431b", "007")
-SAMPLES = {"NAME": NAMES, "INTEGER": NUMBERS, "DECIMAL": ("0.5", "1e-3", "0.0", "9.9E+300", "1e999")}
+IMPORTS = ('import "a.sparse"', 'import "a.sparse" as a', 'import "../b.sparse" as b')
+SAMPLES = {
+    "NAME": NAMES,
+    "INTEGER": NUMBERS,
+    "DECIMAL": ("0.5", "1e-3", "0.0", "9.9E+300", "1e999"),
+    "IMPORT": IMPORTS,
+}
 
 
 def drawn_from_the_grammar(draw: Random) -> bytes:

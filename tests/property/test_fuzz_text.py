@@ -53,7 +53,7 @@ def _check(data: bytes) -> bool:
         assert 0 <= problem.span.start <= problem.span.stop <= len(problem.source.text)
     assert render_json(problems) and (render_text(problems, color=True) or not problems)
     if checked is not None and not any(problem.severity.value == "error" for problem in problems):
-        _resolve(program.Program(checked, problems, {}))
+        _resolve(program.Program(checked, problems, {}, {}))
     partial, problems = parser.recover(source)
     whole = print_file(partial)
     if problems:
