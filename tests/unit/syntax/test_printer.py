@@ -61,11 +61,12 @@ pattern p(a = 1, b = [0, 4..8, 3 ..]) {  # a
     # b
     # c
     # first
-    # t1
-    # t2
-    attend full | none & ~(sink(4) | window(3b, ahead = -2))  # t3
+    attend full  # t1
+        # t2
+        | none & ~(sink(4) | window(3b, ahead = -2))  # t3
 
-    where not g == 1 and (h in 0..3 or -g % 2 >= 1) attend columns(0..prefix) - (rows(a + 1 ..) - none)
+    where not g == 1 and (h in 0..3 or -g % 2 >= 1) attend columns(0..prefix)
+        - (rows(a + 1 ..) - none)
     causal
     # last
 }  # end
@@ -163,21 +164,15 @@ WIDE = "    attend " + " | ".join(f"columns({n}..{n + 4})" for n in range(0, 60,
 LIST = "    let xs = [" + ", ".join(map(str, range(40))) + "]"
 
 
-def printed(text: str) -> str:
-    file, problems = parse(SourceFile("p", text))
-    assert file is not None, problems
-    return print_file(file)
-
-
 def test_what_is_too_wide_goes_on_in_further_lines() -> None:
     parameters = ", ".join(f"parameter{n} = {n}" for n in range(8))
-    text = printed(f"pattern p({parameters}) {{\n{LIST}\n{WIDE}\n    let short = sink(4) | window(8)\n}}\n")
+    text = formatted(f"pattern p({parameters}) {{\n{LIST}\n{WIDE}\n    let short = sink(4) | window(8)\n}}\n")
     assert max(map(len, text.splitlines())) <= 100
     assert "    attend columns(0..4)\n        | columns(10..14)\n        | columns(20..24)\n" in text
     assert "    let xs = [\n        0, 1, 2," in text and "\n    ]\n" in text
     assert text.startswith("pattern p(\n    parameter0 = 0,") and "\n) {\n" in text
     assert "    let short = sink(4) | window(8)\n" in text
-    assert printed(text) == text
+    assert formatted(text) == text
 
 
 def test_comments_of_operands_stay_at_their_lines() -> None:
@@ -185,6 +180,6 @@ def test_comments_of_operands_stay_at_their_lines() -> None:
         "pattern p {\n    attend window(8b)  # local\n        # far away\n        | stride(8b)  # by head\n"
         "        | sink(4)  # last\n    # after\n    let x = sink(1)\n}\n"
     )
-    assert printed(text) == text
+    assert formatted(text) == text
     apart = text.replace("        # far away\n", "\n        # far away\n\n")
-    assert printed(apart) == text
+    assert formatted(apart) == text
