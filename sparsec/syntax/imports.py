@@ -22,7 +22,7 @@ from sparsec.diagnostics import codes_text as codes
 from sparsec.diagnostics.model import CallError, Diagnostic
 from sparsec.diagnostics.source import JoinedSource, SourceFile, Span
 from sparsec.syntax import tree
-from sparsec.syntax.lexer import MAX_BYTES, MAX_TOKENS
+from sparsec.syntax.lexer import MAX_BYTES, MAX_DIAGNOSTICS, MAX_TOKENS
 from sparsec.syntax.limits import definitions
 from sparsec.syntax.parser import read_source, recover
 
@@ -131,8 +131,16 @@ class _Loading:
     found: list[tuple[_Loaded, Diagnostic]] = field(default_factory=list)
     open: list[str] = field(default_factory=list)
     """The files whose imports are being read, the first one first."""
+    seen: dict[str, str | OSError] = field(default_factory=dict)
+    """What reading each path gave: what tells its file from others, or why there is none."""
+    failed: set[str] = field(default_factory=set)
+    """The files that have no tree, for they are no text or one file too many."""
+    full: bool = False
+    """Whether a limit is passed: no further file is read."""
     characters: int = 0
+    """Of all texts; of what was read and gave none, the bytes."""
     tokens: int = 0
+    faults: int = 0
     written: set[str] = field(default_factory=set)
     """The names of the joined tree so far."""
 
@@ -143,7 +151,12 @@ class _Loading:
             problems = tuple(problem for _, problem in self.found)
             return JoinedFiles(main.file, problems, tuple(problem.span.start for problem in problems), {})
         self._imports(main, first)
-        return self._join(main)
+        joined = self._join(main)
+        if self.faults <= MAX_DIAGNOSTICS:
+            return joined
+        end = len(source.text)
+        more = codes.more_problems(source, Span(end, end), self.faults - MAX_DIAGNOSTICS)
+        return replace(joined, problems=(*joined.problems, more), faults=(*joined.faults, end))
 
     def _loaded(self, path: str, source: SourceFile) -> _Loaded:
         file, problems = recover(source)
@@ -171,34 +184,63 @@ class _Loading:
         if (problem := self._refusal(of, item)) is not None:
             self._fault(of, problem)
             return None
-        assert self.read is not None, "without a folder every import is refused"
-        try:
-            key, data = self.read(path)
-        except PermissionError:
-            self._fault(of, codes.import_outside(of.source, item.span))
+        data = self._read(path)
+        key = self.seen.get(path)
+        if isinstance(key, OSError):
+            why = key.strerror or str(key) or "there is none"
+            outside = isinstance(key, PermissionError)
+            said = codes.import_unreadable(of.source, item.span, item.path, why)
+            self._fault(of, codes.import_outside(of.source, item.span) if outside else said)
             return None
-        except OSError as error:
-            why = error.strerror or str(error) or "there is none"
-            self._fault(of, codes.import_unreadable(of.source, item.span, item.path, why))
+        if key is None or key in self.failed or self._too_large(of, item):
             return None
         if key in self.open:
             cycle = [self.known[each].path for each in self.open[self.open.index(key) :]]
             self._fault(of, codes.import_cycle(of.source, item.span, [*cycle, cycle[0]]))
             return None
-        if key in self.known:
-            return self.known[key]
-        if len(self.known) >= MAX_FILES or len(self.open) > MAX_IMPORT_DEPTH:
+        return self.known[key] if key in self.known else self._load(of, item, path, key, data)
+
+    def _read(self, path: str) -> bytes:
+        """The bytes at a path, none if they are known or a limit is passed."""
+        assert self.read is not None, "without a folder every import is refused"
+        if self.full or path in self.seen:
+            return b""
+        try:
+            key, data = self.read(path)
+        except OSError as error:
+            self.seen[path] = error
+            return b""
+        self.seen[path] = key
+        if key in self.known or key in self.failed:  # by another path: a link
+            self.characters += len(data)
+        return data
+
+    def _too_large(self, of: _Loaded, item: tree.ImportItem) -> bool:
+        """Whether the files have more text than the limit, which is reported once."""
+        over = self.characters > MAX_BYTES or self.tokens > MAX_TOKENS
+        if over and not self.full:
+            self._fault(of, codes.imports_too_large(of.source, item.span, MAX_BYTES, MAX_TOKENS))
+            self.full = True
+        return over
+
+    def _load(self, of: _Loaded, item: tree.ImportItem, path: str, key: str, data: bytes) -> _Loaded | None:
+        """The file of these bytes, with what it imports."""
+        if len(self.known) + len(self.failed) >= MAX_FILES or len(self.open) > MAX_IMPORT_DEPTH:
             self._fault(of, codes.too_many_imports(of.source, item.span, MAX_FILES, MAX_IMPORT_DEPTH))
+            self.failed.add(key)
+            self.full = True
             return None
         shown = posixpath.join(posixpath.dirname(self.known[self.open[0]].source.name), path)
         source, problems = read_source(posixpath.normpath(shown), data)
         if source is None:
             self.found += ((of, problem) for problem in problems)
+            self.failed.add(key)
+            self.characters += len(data)
+            self.full = self.full or self.characters > MAX_BYTES
             return None
         loaded = self._loaded(path, source)
         self.known[key] = loaded
-        if self.characters > MAX_BYTES or self.tokens > MAX_TOKENS:
-            self._fault(of, codes.imports_too_large(of.source, item.span, MAX_BYTES, MAX_TOKENS))
+        if self._too_large(of, item):
             return None
         self._imports(loaded, key)
         return loaded
@@ -214,7 +256,12 @@ class _Loading:
         return None
 
     def _fault(self, of: _Loaded, problem: Diagnostic) -> None:
-        self.found.append((of, problem))
+        """Keeps the first MAX_DIAGNOSTICS; with more of them, no further file is read."""
+        self.faults += 1
+        if self.faults <= MAX_DIAGNOSTICS:
+            self.found.append((of, problem))
+        else:
+            self.full = True
 
     def _join(self, main: _Loaded) -> JoinedFiles:
         files = list(dict.fromkeys(self.known.values()))
@@ -264,6 +311,9 @@ class _Loading:
                     continue
                 name = each.name.text
                 written = name if item.alias is None else f"{item.alias.text}.{name}"
+                if written in taken and self.faults >= MAX_DIAGNOSTICS:
+                    self.faults += 1
+                    continue
                 if written in taken:
                     line = loaded.source.line_of(taken[written].start)
                     self._fault(loaded, codes.imported_name_taken(loaded.source, item.span, written, line))

@@ -10,8 +10,10 @@ import pytest
 
 import sparsec
 from sparsec.diagnostics.model import DiagnosticError
+from sparsec.diagnostics.source import SourceFile
 from sparsec.program import check
-from sparsec.syntax.imports import MAX_FILES, MAX_IMPORT_DEPTH
+from sparsec.syntax.imports import MAX_FILES, MAX_IMPORT_DEPTH, Imports, from_disk
+from sparsec.syntax.lexer import MAX_BYTES, MAX_DIAGNOSTICS
 from sparsec.syntax.parser import read_file
 
 SECRET = "pattern secret { attend full }\n"
@@ -95,6 +97,49 @@ def test_more_files_and_text_than_anybody_reads(folder: Path) -> None:
     start = time.process_time()
     codes(folder, 'import "fan0.sparse" as f')
     assert time.process_time() - start < 5
+
+
+def reads(folder: Path, text: str) -> tuple[list[str], list[str]]:
+    """The codes of a file in the folder, and the paths that were read for it, each time."""
+    path, asked = folder / "main.sparse", list[str]()
+    read = from_disk(path)
+
+    def noted(target: str) -> tuple[str, bytes]:
+        asked.append(target)
+        return read(target)
+
+    source = SourceFile(str(path), text + "\npattern p { attend full }\n")
+    found = check(source, Imports(noted, str(path)))[1]
+    return [each.code for each in found], asked
+
+
+def test_a_file_is_read_once_and_none_after_a_limit(folder: Path) -> None:
+    (folder / "latin.sparse").write_bytes(b"# \xe9")
+    (folder / "huge.sparse").write_bytes(b"#" * (MAX_BYTES + 2))
+    (folder / "half.sparse").write_text("#" * (MAX_BYTES // 3) + "\npattern a { attend full }")
+    for n in range(4):
+        (folder / f"link{n}.sparse").symlink_to(folder / "half.sparse")
+        (folder / f"bad{n}.sparse").write_bytes(b"\xe9" * (MAX_BYTES // 2))
+    assert reads(folder, 'import "latin.sparse"\n' * 50) == (["E001"], ["latin.sparse"])
+    assert reads(folder, 'import "none.sparse"\n' * 3) == (["E017"] * 3, ["none.sparse"])
+    assert reads(folder, 'import "huge.sparse"\nimport "half.sparse"') == (["E003"], ["huge.sparse"])
+    wide = "".join(f'import "bad{n}.sparse"\n' for n in range(4))
+    assert reads(folder, wide) == (["E001"] * 2, ["bad0.sparse", "bad1.sparse"])
+    found, asked = reads(folder, "".join(f'import "link{n}.sparse"\n' for n in range(4)))
+    assert found == ["E021", "E020"] and asked == [f"link{n}.sparse" for n in range(3)]
+    found, asked = reads(folder, 'import "half.sparse"\nimport "latin.sparse"\n#' + "x" * MAX_BYTES)
+    assert not asked and found[-1] == "E003"
+
+
+def test_more_faults_than_anybody_reads(folder: Path) -> None:
+    found, asked = reads(folder, "".join(f'import "none{n}.sparse"\n' for n in range(3000)))
+    assert found == ["E017"] * MAX_DIAGNOSTICS + ["E029"] and len(asked) == MAX_DIAGNOSTICS + 1
+    (folder / "many.sparse").write_text("".join(f"pattern a{n} {{ attend full }}\n" for n in range(300)))
+    (folder / "same.sparse").write_text("".join(f"pattern a{n} {{ attend full }}\n" for n in range(300)))
+    path = folder / "main.sparse"
+    source = SourceFile(str(path), 'import "many.sparse"\nimport "same.sparse"\npattern p { attend a1 }')
+    found = check(source, Imports.of_file(path))[1]
+    assert [each.code for each in found] == ["E021"] * MAX_DIAGNOSTICS + ["E029"] and "200 more" in found[-1].message
 
 
 def test_a_text_imports_no_file(folder: Path) -> None:
