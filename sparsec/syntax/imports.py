@@ -54,24 +54,47 @@ def from_disk(first: Path, root: Path | None = None) -> ReadImport:
             raise OSError(str(error)) from error
         if not target.is_relative_to(top):
             raise PermissionError(path)
-        # Without waiting, for it may be a pipe; and not through a link that has been put there since.
+        # Without waiting, for it may be a pipe. A link that was put at the end of the path since is refused everywhere;
+        # one in the place of a folder is found out where the system tells the path of an open file, as Linux does.
         opened = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(opened, "rb") as stream:
             if not stat.S_ISREG(os.fstat(opened).st_mode):
                 raise OSError("it is no plain file")
+            if not _path_of(opened, target).is_relative_to(top):
+                raise PermissionError(path)
             return str(target), stream.read(MAX_BYTES + 1)
 
     return read
 
 
+def _path_of(opened: int, otherwise: Path) -> Path:
+    """The path of an open file, as the system tells it."""
+    try:
+        return Path(f"/proc/self/fd/{opened}").readlink()
+    except OSError:
+        return otherwise
+
+
 def from_texts(texts: Mapping[str, str]) -> ReadImport:
-    """Reads the texts of `texts`, by their paths relative to the first file's folder."""
-    known = {posixpath.normpath(path): text for path, text in texts.items()}
+    """Reads the texts of `texts`, by their paths relative to the first file's folder.
+
+    Raises CallError for what maps no paths to texts that UTF-8 can hold.
+    """
+    if not isinstance(texts, Mapping):
+        raise CallError(f"expected imports to map paths to texts, got {type(texts).__name__}")
+    known: dict[str, bytes] = {}
+    for path, text in texts.items():
+        name = f"imports[{arguments.instance('a path of imports', path, str)!r:.80}]"
+        try:
+            known[posixpath.normpath(path)] = arguments.instance(name, text, str).encode()
+        except UnicodeEncodeError as error:
+            got = f"{text[error.start]!r} at character {error.start}"
+            raise CallError(f"expected {name} to be text that UTF-8 can hold, got {got}") from None
 
     def read(path: str) -> tuple[str, bytes]:
         if path not in known:
             raise FileNotFoundError(path)
-        return path, known[path].encode()
+        return path, known[path]
 
     return read
 

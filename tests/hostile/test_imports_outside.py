@@ -61,6 +61,26 @@ def test_links_are_followed_before_the_folder_is_asked(folder: Path) -> None:
     assert codes(folder, 'import "alias.sparse"\nimport "real/inner.sparse" as again') == {"E021"}
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system tells no path of an open file")
+@pytest.mark.parametrize("swapped", ["real", "real/inner.sparse"])
+def test_a_link_that_is_put_there_before_it_is_opened(
+    folder: Path, swapped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "real").mkdir()
+    for path in (folder / "real/inner.sparse", folder.parent / "inner.sparse"):
+        path.write_text(SECRET)
+    really = os.open
+
+    def late(path: Path, flags: int) -> int:
+        (folder / swapped).rename(folder / "away")
+        (folder / swapped).symlink_to(folder.parent if swapped == "real" else folder.parent / "inner.sparse")
+        return really(path, flags)
+
+    monkeypatch.setattr("sparsec.syntax.imports.os.open", late)
+    with pytest.raises(OSError):
+        from_disk(folder / "main.sparse")("real/inner.sparse")
+
+
 def test_what_is_no_plain_file(folder: Path) -> None:
     os.mkfifo(folder / "pipe.sparse")
     (folder / "folder.sparse").mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -84,6 +85,23 @@ def test_texts_in_the_place_of_files(tmp_path: Path) -> None:
         sparsec.parse(MAIN)
     with pytest.raises(DiagnosticError, match="E017"):
         sparsec.parse(MAIN, imports={"lib/base.sparse": BASE})
+
+
+@pytest.mark.parametrize(
+    ("imports", "said"),
+    [
+        (
+            {"a.sparse": "# \ud800"},
+            r"imports\['a.sparse'\] to be text that UTF-8 can hold, got '\\ud800' at .* 2",
+        ),
+        ({"a.sparse": b"#"}, r"expected imports\['a.sparse'\] of type str, got bytes"),
+        ({b"a.sparse": "#"}, "expected a path of imports of type str, got bytes"),
+        (["a.sparse"], "expected imports to map paths to texts, got list"),
+    ],
+)
+def test_what_is_no_text_in_the_place_of_a_file(imports: Any, said: str) -> None:
+    with pytest.raises(CallError, match=said):
+        sparsec.parse('import "a.sparse"\npattern p { attend full }', imports=imports)
 
 
 def test_problems_are_shown_in_their_own_file(tmp_path: Path) -> None:
