@@ -22,6 +22,7 @@ from sparsec.sema.checks.scope import reserved
 from sparsec.syntax.lexer import MAX_WORD, grammar
 from sparsec.syntax.parser import parse
 from sparsec.syntax.printer import print_file
+from sparsec.syntax.tree import ImportItem
 
 MAX_FIXED = 8
 """Diagnostics of one request for which fixes are looked for."""
@@ -94,7 +95,20 @@ def rename(document: Document, offset: int, name: str) -> tuple[Edit, ...]:
     if taken:
         line = document.source.line_of(taken[0].span.start)
         raise RenameError(f"`{name}` is already defined on line {line}")
+    if name in _imported(document):
+        raise RenameError(f"`{name}` is a name that an import brings")
+    undefined = (each for each in names.occurrences if each.name == name and each.symbol is None)
+    if (free := next((each for each in undefined if each.use is Use.REFERENCE), None)) is not None:
+        line = document.source.line_of(free.span.start)
+        raise RenameError(f"line {line} uses `{name}`, which nothing defines, and would mean this")
     return tuple(Edit(use.span, name) for use in uses)
+
+
+def _imported(document: Document) -> set[str]:
+    """The names that imports bring, and those that they stand behind."""
+    aliases = (item.alias for item in document.tree.items if isinstance(item, ImportItem))
+    brought = {*document.checked.patterns, *document.checked.models} - document.names.file.keys()
+    return brought | {alias.text for alias in aliases if alias is not None}
 
 
 def _check_name(name: str) -> None:
@@ -211,7 +225,7 @@ def _removed_line(document: Document, span: Span) -> Iterator[tuple[str, Edit]]:
 
 def _mends(document: Document, diagnostic: Diagnostic, edit: Edit) -> bool:
     """Whether the edited text has one problem of that code less, and no error more of any code."""
-    after = check(SourceFile(document.source.name, applied(document.text, (edit,))))[1]
+    after = check(SourceFile(document.source.name, applied(document.text, (edit,))), document.imports)[1]
     had, has = (Counter(each.code for each in found) for found in (document.diagnostics, after))
     errors = {each.code for each in after if each.severity is Severity.ERROR}
     return has[diagnostic.code] < had[diagnostic.code] and all(has[code] <= had[code] for code in errors)

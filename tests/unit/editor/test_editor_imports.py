@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from sparsec.cli.lsp import page_of
+from sparsec.diagnostics.source import Span
 from sparsec.editor.document import Document, Settings
+from sparsec.editor.edits import RenameError, applied, fixes, rename
 from sparsec.editor.hover import hover_at
 from sparsec.editor.live import pattern_share
 from sparsec.syntax.imports import Imports
@@ -42,3 +44,23 @@ def test_a_problem_of_an_imported_file_stands_at_the_import(document: Document, 
 def test_a_text_without_a_folder_is_told_so(document: Document) -> None:
     (problem,) = [each for each in Document("untitled", TEXT).diagnostics if each.code == "E017"]
     assert TEXT[problem.span.start : problem.span.stop].startswith("import")
+
+
+def test_fixes_of_a_text_that_imports(document: Document) -> None:
+    text = TEXT.replace("sink", "snk")
+    broken = Document(document.source.name, text, document.imports)
+    found = fixes(broken, Span(0, len(text)), 60)
+    assert [(fix.diagnostic.code, applied(text, (fix.edit,))) for fix in found] == [("E101", TEXT)]
+
+
+def test_a_name_does_not_take_the_place_of_an_imported_one(document: Document) -> None:
+    for plain in (False, True):
+        text = TEXT.replace(" as base", "").replace("base.local", "local") if plain else TEXT
+        here = Document(document.source.name, text, document.imports)
+        offset = text.index("p {")
+        with pytest.raises(RenameError, match="that an import brings"):
+            rename(here, offset, "local" if plain else "base")
+        assert len(rename(here, offset, "base" if plain else "local")) == 1
+    gone = TEXT.replace("base.sparse", "gone.sparse").replace(" as base", "").replace("base.local", "local")
+    with pytest.raises(RenameError, match="line 2 uses `local`, which nothing defines"):
+        rename(Document(document.source.name, gone, document.imports), gone.index("p {"), "local")
