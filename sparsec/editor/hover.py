@@ -35,7 +35,7 @@ from sparsec.syntax.tree import (
 )
 
 _WORD = re.compile(r"[A-Za-z0-9_.]+")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~&])")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~&:@])")  # `:` and `@`: a bare address is a link too
 OPERATOR_WORDS = frozenset(word for word, role in words().items() if role is Role.OPERATOR)
 MAX_DOC = 2000  # characters of a documentation comment that are shown
 TABLES = {

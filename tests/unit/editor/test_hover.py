@@ -72,7 +72,7 @@ def test_an_operation_has_a_value() -> None:
 def test_items_have_their_documentation_and_share() -> None:
     said = hover("p(near = 2b")
     assert "pattern p(near = 2b, kinds = [0, 2])" in said
-    assert r"Half of the \*heads\* see far: \[link\]\(x\)\." in said
+    assert r"Half of the \*heads\* see far\: \[link\]\(x\)\." in said
     assert "at most" in said and "live at 8192 tokens (4 heads, 2 KV heads)" in said
     assert "pattern p(near = 2b, kinds = [0, 2])" in hover("p(near = 3b)")
     assert "- layers 0..3: `open`\n- layers 3..6: `p(near = 3b)`" in hover("m {")
@@ -111,9 +111,9 @@ def test_what_has_nothing_to_say(text: str) -> None:
 
 
 def test_markdown_of_a_text_is_inert() -> None:
-    text = "# ![x](http://y) <b> `z` ```\n# command:x\npattern p { attend full }\n"
+    text = "# ![x](http://y) <b> `z` ```\n# command:x www.y.org me@y.org\npattern p { attend full }\n"
     said = hover("p {", text=text)
-    assert r"\!\[x\]\(http://y\) \<b\> \`z\` \`\`\`" in said
+    assert r"\!\[x\]\(http\://y\) \<b\> \`z\` \`\`\` command\:x www\.y\.org me\@y\.org" in said
 
 
 def test_the_share_is_that_of_the_pattern() -> None:
