@@ -37,11 +37,23 @@ def test_a_page_shows_a_pattern_and_none_a_text_with_errors() -> None:
     assert page_of_text("pattern p { heads 3 kv 3  where g == 9 attend full }", "p", Settings()) is None
 
 
-def test_the_hooks_of_pre_commit_are_commands_for_sparse_files(good: Path) -> None:
+def test_the_hooks_of_pre_commit_are_commands_for_sparse_files(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(good.parent)
     hooks = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
     assert [hook["id"] for hook in hooks] == ["sparsec-check", "sparsec-fmt"]
     for hook in hooks:
         program, *arguments = hook["entry"].split()
         assert program == "sparsec" and re.search(hook["files"], good.name)
         assert not re.search(hook["files"], "good.py")
-        assert invoke(*arguments, good).exit_code == 0
+        given = [good.name] if hook.get("pass_filenames", True) else []
+        assert invoke(*arguments, *hook.get("args", []), *given).exit_code == 0
+
+
+def test_the_hook_that_checks_sees_a_file_whose_import_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hook = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))[0]
+    (tmp_path / "changed.sparse").write_text("pattern renamed { attend full }\n")
+    (tmp_path / "user.sparse").write_text('import "changed.sparse"\npattern p { attend before }\n')
+    monkeypatch.chdir(tmp_path)
+    given = ["changed.sparse"] if hook.get("pass_filenames", True) else []
+    result = invoke(*hook["entry"].split()[1:], *hook.get("args", []), *given)
+    assert result.exit_code == 1 and "user.sparse:2" in result.stdout
