@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import webbrowser
+from contextlib import suppress
 from importlib import util
 from pathlib import Path
 
@@ -36,8 +38,13 @@ def play(file: Path | None, port: int, opened: bool) -> None:
     text = START if file is None else open_source(file).text
     if len(text) > TEXT_LIMIT:
         raise CallError(f"expected a file of at most {TEXT_LIMIT} characters, got {len(text)}")
-    address = f"http://{HOST}:{port}/"
-    click.echo(f"{address}  (Ctrl-C ends it)")
-    if opened:
-        webbrowser.open(address)
-    uvicorn.run(application(port, text), host=HOST, port=port, log_level="warning")
+    try:
+        listening = socket.create_server((HOST, port))
+    except OSError as error:
+        raise CallError(f"expected a free port, got {HOST}:{port}: {error.strerror}: --port takes another") from error
+    with listening, suppress(KeyboardInterrupt):
+        address = f"http://{HOST}:{port}/"
+        click.echo(f"{address}  (Ctrl-C ends it)")
+        if opened:
+            webbrowser.open(address)
+        uvicorn.Server(uvicorn.Config(application(port, text), log_level="warning")).run(sockets=[listening])

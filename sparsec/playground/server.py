@@ -23,6 +23,8 @@ from sparsec.playground.answers import TEXT_LIMIT, answer, asked_of
 
 BODY_LIMIT = 6 * TEXT_LIMIT + 4096
 """Bytes of a request: a character takes at most six, escaped."""
+HTTP_PORT = 80
+"""The port that a browser leaves out of an address."""
 START = """# Near keys, and one block in eight far away: another one for each head.
 pattern s2(local = 8b, every = 8b) {
     block 64
@@ -53,6 +55,8 @@ def application(port: int, text: str = START) -> ASGIApp:
         except (CallError, ValueError, RecursionError) as error:
             return JSONResponse({"error": str(error) if isinstance(error, CallError) else "expected JSON"}, 400)
         async with lock:
+            if await request.is_disconnected():  # while it waited
+                return Response(status_code=204)
             said = await asyncio.to_thread(answer, asked)
         if isinstance(said["page"], str):
             said["page"] = said["page"].replace("<script>", f'<script nonce="{nonce}">', 1)
@@ -67,7 +71,8 @@ class Guard:
 
     def __init__(self, app: ASGIApp, port: int, nonce: str) -> None:
         self.app = app
-        self.hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
+        names = ("127.0.0.1", "localhost")
+        self.hosts = {f"{name}:{port}" for name in names} | set(names if port == HTTP_PORT else ())
         self.policy = (
             f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'unsafe-inline'; connect-src 'self'; "
             "frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -80,10 +85,10 @@ class Guard:
             return
         request = Request(scope, receive)
         origin = request.headers.get("origin")
-        if request.headers.get("host") not in self.hosts:
+        if request.headers.get("host", "").lower() not in self.hosts:
             await PlainTextResponse("expected this machine's own name", 421)(scope, receive, send)
-        elif (origin is None and request.method != "GET") or (
-            origin is not None and origin.removeprefix("http://") not in self.hosts
+        elif (origin is None and request.method not in ("GET", "HEAD")) or (
+            origin is not None and origin.lower().removeprefix("http://") not in self.hosts
         ):
             await PlainTextResponse("expected a request of this page", 403)(scope, receive, send)
         else:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from invoking import invoke
 
 from sparsec.playground.answers import TEXT_LIMIT, PlayRequest, answer
@@ -19,15 +21,23 @@ OWN = {**HOST, "origin": f"http://127.0.0.1:{PORT}", "content-type": "applicatio
 
 
 def send(
-    method: str, path: str, headers: dict[str, str], body: bytes = b"", text: str = START
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    body: bytes = b"",
+    text: str = START,
+    port: int = PORT,
+    gone: bool = False,
 ) -> tuple[int, dict[str, str], str]:
-    """The status, headers and body that the application gives."""
+    """The status, headers and body that the application gives; `gone`: the client leaves once it has sent its body."""
     found: list[dict[str, Any]] = []
 
     async def run() -> None:
         pending = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive() -> dict[str, Any]:
+            if not pending and not gone:
+                await asyncio.Event().wait()
             return pending.pop(0) if pending else {"type": "http.disconnect"}
 
         async def sent(message: Any) -> None:
@@ -47,7 +57,7 @@ def send(
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", PORT),
         }
-        await application(PORT, text)(scope, receive, sent)
+        await application(port, text)(scope, receive, sent)
 
     asyncio.run(run())
     start = found[0]
@@ -86,10 +96,34 @@ def test_the_page_holds_the_text_escaped_and_may_reach_nothing_else() -> None:
         ("POST", "/draw", {**OWN, "content-type": "text/plain"}, 415),
         ("GET", "/draw", HOST, 405),
         ("GET", "/../pyproject.toml", HOST, 404),
+        ("HEAD", "/", {**HOST, "origin": "https://evil.example"}, 403),
+        ("GET", "/", {"host": "localhost"}, 421),
     ],
 )
 def test_others_are_refused(method: str, path: str, headers: dict[str, str], status: int) -> None:
     assert send(method, path, headers, b"{}")[0] == status
+
+
+def test_the_names_of_this_machine() -> None:
+    assert send("GET", "/", {"host": f"LocalHost:{PORT}"})[0] == 200
+    assert send("HEAD", "/", HOST)[0] == 200
+    for host in ("127.0.0.1", "localhost", "localhost:80"):
+        own = {"host": host, "origin": f"http://{host}", "content-type": "application/json"}
+        assert send("GET", "/", {"host": host}, port=80)[0] == 200
+        assert send("POST", "/draw", own, b"{}", port=80)[0] == 400
+
+
+def test_nothing_is_drawn_for_a_client_that_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[PlayRequest] = []
+
+    def noted(request: PlayRequest) -> dict[str, object]:
+        asked.append(request)
+        return {"page": None}
+
+    monkeypatch.setattr("sparsec.playground.server.answer", noted)
+    body = json.dumps({"text": START, "seq_len": 9}).encode()
+    assert send("POST", "/draw", OWN, body, gone=True)[0] == 204 and not asked
+    assert send("POST", "/draw", OWN, body)[0] == 200 and len(asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -155,3 +189,23 @@ def test_a_file_that_is_too_long(tmp_path: Path) -> None:
     path.write_text("#" * (TEXT_LIMIT + 1))
     result = invoke("play", path)
     assert result.exit_code == 2 and "at most 65536 characters" in result.stderr
+
+
+def test_the_port_is_taken_before_the_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        result = invoke("play", "--open", "--port", str(port))
+        assert result.exit_code == 2 and f"got 127.0.0.1:{port}: " in result.stderr
+        assert not result.stdout and not opened
+
+    def serve(_: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        assert sockets[0].getsockname() == ("127.0.0.1", port)
+        assert opened == [f"http://127.0.0.1:{port}/"]
+        socket.create_connection(("127.0.0.1", port), 5).close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(uvicorn.Server, "run", serve)
+    result = invoke("play", "--open", "--port", str(port))
+    assert result.exit_code == 0 and result.stdout.startswith(f"http://127.0.0.1:{port}/ ")
