@@ -16,8 +16,8 @@ from torch import Tensor
 from sparsec.analysis.coverage import TILE, HeadCoverage, View, cell_edges, spread, whole_view
 from sparsec.reference import mask
 from sparsec.reference.inputs import given_inputs
-from sparsec.reference.parts import InputTensors, inputs_of_part
-from sparsec.sema.model import Documents, InputDecl, InputKind, ResolvedPattern
+from sparsec.reference.parts import InputTensors, heads_given, inputs_of_part
+from sparsec.sema.model import Documents, ResolvedPattern
 
 PAIRS = 1 << 29
 """Pairs of all heads that `given_coverage` looks at; beyond, query tiles are sampled."""
@@ -84,20 +84,13 @@ def on_cpu(pattern: ResolvedPattern, inputs: Mapping[str, InputTensors], length:
 
 def shared(pattern: ResolvedPattern, given: Mapping[str, InputTensors]) -> ResolvedPattern:
     """The pattern of one head, or of one for each KV group, where those of all or of a group see the same."""
-    own = max((_heads_of(decl, given[decl.name]) for decl in pattern.inputs), default=1)
+    own = heads_given(pattern.inputs, given)
     for heads in (1, pattern.kv_heads):
         terms = pattern.terms[:: pattern.heads // heads]
         if own <= heads and all(term == terms[h * heads // pattern.heads] for h, term in enumerate(pattern.terms)):
             kv_heads = 1 if heads == 1 else pattern.kv_heads
             return replace(pattern, heads=heads, kv_heads=kv_heads, terms=terms)
     return pattern
-
-
-def _heads_of(decl: InputDecl, value: InputTensors) -> int:
-    """X of an input's tensors; 1 where they have no such axis."""
-    pair = value if isinstance(value, tuple) else (value,)
-    bare = {InputKind.LENGTH: 1, InputKind.TOKENS: 2, InputKind.TREE: 2}
-    return max(1 if t.dim() == bare.get(decl.kind) else t.shape[1] for t in pair)
 
 
 def _rows(

@@ -5,15 +5,26 @@ Invariant: pair by pair they say the same. Lists, lengths and tiles name absolut
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from sparsec.sema.inputs import settled
-from sparsec.sema.model import InputKind, ResolvedPattern
+from sparsec.sema.model import InputDecl, InputKind, ResolvedPattern
 from sparsec.sema.shapes import tile_of
 
 InputTensors = Tensor | tuple[Tensor, Tensor]
+
+
+def heads_given(declared: Sequence[InputDecl], given: Mapping[str, InputTensors]) -> int:
+    """The greatest X of the inputs' tensors: KV heads or query heads, or 1 where no tensor differs between heads."""
+    bare = {InputKind.LENGTH: 1, InputKind.TOKENS: 2, InputKind.TREE: 2}  # axes of a tensor without X
+    found = [1]
+    for decl in declared:
+        value = given.get(decl.name, ())
+        for tensor in value if isinstance(value, tuple) else (value,):
+            found.append(1 if tensor.dim() == bare.get(decl.kind) else tensor.shape[1])
+    return max(found)
 
 
 def inputs_of_part(

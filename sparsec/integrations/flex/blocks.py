@@ -20,7 +20,7 @@ from sparsec.ir.bands.classes import equal_heads
 from sparsec.pipeline import Lowered
 from sparsec.plan.build import head_classes
 from sparsec.program import Pattern
-from sparsec.reference.parts import InputTensors
+from sparsec.reference.parts import InputTensors, heads_given
 from sparsec.sema import model
 from sparsec.sema.model import Documents, ResolvedPattern
 from sparsec.sema.terms import parts_of
@@ -57,7 +57,7 @@ def block_mask(
     live = mask_mod(found, n_q, n_k, where, cu_seqlens=cu_seqlens, inputs=inputs)
     tensors = [t for value in (inputs or {}).values() for t in (value if isinstance(value, tuple) else (value,))]
     batch = max(map(len, tensors), default=1)
-    alike = len(set(found.terms)) == 1 and all(t.dim() < 3 or t.shape[1] == 1 for t in tensors)
+    alike = len(set(found.terms)) == 1 and heads_given(found.inputs, inputs or {}) == 1
     if n_q == n_k and block & (block - 1) == 0 and _in_closed_form(found):
         kinds = _kinds(found, n_q, block, 1 if alike else found.heads)
         if cu_seqlens is not None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from sparsec.diagnostics.model import in_one_line
 from sparsec.integrations.flex.masks import mask_mod, score_mod
 from sparsec.integrations.flex.terms import FlexUnavailable
-from sparsec.reference.parts import InputTensors
+from sparsec.reference.parts import InputTensors, heads_given
 from sparsec.sema.model import Documents, ResolvedPattern
 
 
@@ -48,7 +48,7 @@ def compile_flex(
     started = time.perf_counter()
     try:
         tensors = [t for value in (inputs or {}).values() for t in (value if isinstance(value, tuple) else (value,))]
-        alike = len(set(pattern.terms)) == 1 and all(t.dim() < 3 or t.shape[1] == 1 for t in tensors)
+        alike = len(set(pattern.terms)) == 1 and heads_given(pattern.inputs, inputs or {}) == 1
         bounds = None if pattern.documents is Documents.NONE else (0, k.shape[2])
 
         live = mask_mod(pattern, q.shape[2], k.shape[2], q.device, cu_seqlens=bounds, inputs=inputs)

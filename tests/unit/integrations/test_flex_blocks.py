@@ -65,6 +65,18 @@ def test_inputs_are_of_each_sequence() -> None:
         block_mask(pattern, 256, None, "cpu", heads=2)
 
 
+@pytest.mark.parametrize("of_heads", [[[4, 40]], [[4], [40]], [4, 40]])
+def test_a_length_may_differ_between_heads(of_heads: list[object]) -> None:
+    pattern = sparsec.parse("pattern p { input span : length  causal  attend window(span) }").pattern()
+    given = {"span": torch.tensor(of_heads)}
+    made = block_mask(pattern, 64, None, "cpu", block=16, heads=2, inputs=given)
+    live = mask_mod(pattern, 64, None, "cpu", heads=2, inputs=given)
+    usual = create_block_mask(live, len(of_heads), 2, 64, 64, device="cpu", BLOCK_SIZE=16)
+    assert made.kv_num_blocks.shape[1] == (2 if of_heads == [[4, 40]] else 1)
+    for ours, theirs in zip(blocks_of(made), blocks_of(usual), strict=True):
+        assert torch.equal(ours.expand_as(theirs), theirs)
+
+
 def test_a_long_block_mask_comes_from_the_closed_form() -> None:
     """At 32,768 tokens the pairs would be a thousand million; the counts are those of the formula."""
     pattern = sparsec.parse("pattern p { causal  attend window(1024) }").pattern()
