@@ -6,21 +6,23 @@ which gives all; heads that share their terms and their inputs are computed once
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sparsec.analysis.coverage import TILE, HeadCoverage, View, cell_edges, spread, whole_view
+from sparsec.analysis.coverage import TILE, HeadCoverage, Ints, View, cell_edges, whole_view
+from sparsec.analysis.rows import GOLDEN
 from sparsec.reference import mask
 from sparsec.reference.inputs import given_inputs
 from sparsec.reference.parts import InputTensors, heads_given, inputs_of_part
 from sparsec.sema.model import Documents, ResolvedPattern
 
 PAIRS = 1 << 29
-"""Pairs of all heads that `given_coverage` looks at; beyond, query tiles are sampled."""
+"""Pairs of all heads that `given_coverage` looks at; beyond, tiles of queries are sampled in each row of cells."""
 
 
 def live_mask(pattern: ResolvedPattern, given: Mapping[str, InputTensors], n_q: int, n_k: int, start: int) -> Tensor:
@@ -44,33 +46,50 @@ def given_coverage(
     alike = shared(pattern, given)
     per_head, (top, bottom), (left, right) = pattern.heads // alike.heads, view.rows, view.columns
     edges, columns = cell_edges(top, bottom, cells[0]), cell_edges(left, right, cells[1])
-    live = np.zeros((alike.heads, len(edges) - 1, len(columns) - 1))
-    looked = np.zeros(len(edges) - 1)
-    pairs, ahead = np.zeros(alike.heads), np.zeros(alike.heads, np.bool_)
-    tiles = -(-(bottom - top) // TILE)
-    for tile in spread(tiles, max(PAIRS // (alike.heads * TILE * length), cells[0], 16)):
-        at = np.arange(top + tile * TILE, min(top + (tile + 1) * TILE, bottom))
-        rows = _rows(alike, given, (int(at[0]), int(at[-1]) + 1), length, 0)[..., left:right].numpy()
-        pairs += rows.sum((0, 2, 3)) / len(rows)
+    height, sizes = len(edges) - 1, np.diff(edges)
+    live = np.zeros((alike.heads, height, len(columns) - 1))
+    looked, pairs = np.zeros(height), np.zeros((alike.heads, height))
+    ahead = np.zeros(alike.heads, np.bool_)
+    for first, stop in _tiles(edges, max(PAIRS // (alike.heads * TILE * length), cells[0], 16)):
+        at = np.arange(first, stop)
+        rows = _rows(alike, given, (first, stop), length, 0)[..., left:right].numpy()
+        cell = np.searchsorted(edges, at, side="right") - 1
+        np.add.at(pairs.T, cell, rows.sum((0, 3)).T / len(rows))
         ahead |= (rows & (np.arange(left, right) > at[:, None])).any((0, 2, 3))
         seen = np.add.reduceat(rows[0].astype(np.int64), columns[:-1] - left, axis=2)
-        cell = np.searchsorted(edges, at, side="right") - 1
         np.add.at(looked, cell, 1)
         for own, counts in zip(live, seen, strict=True):
             np.add.at(own, cell, counts)
-    rows_looked = looked.sum()
-    live /= np.maximum(looked, 1)[:, None] * np.diff(columns)
+    live /= looked[:, None] * np.diff(columns)
+    exact, shares = bool((looked == sizes).all()), pairs @ (sizes / looked)
     found: dict[object, HeadCoverage] = {}
     for head in range(alike.heads):
         heads = tuple(range(head * per_head, (head + 1) * per_head))
-        share = float(pairs[head]) * ((bottom - top) / rows_looked)
+        share = float(shares[head])
         same = (live[head].tobytes(), share)
         if same in found:
             found[same] = replace(found[same], heads=found[same].heads + heads)
             continue
-        exact = bool(rows_looked == bottom - top)
         found[same] = HeadCoverage(heads, edges, columns, live[head], share, not ahead[head], exact)
     return tuple(each for each in found.values() if only is None or only in each.heads)
+
+
+def _tiles(edges: Ints, limit: int) -> Iterator[tuple[int, int]]:
+    """All rows in tiles, if `limit` tiles hold them; or some tiles of each row of cells, at a varying place of each
+    equal part of it."""
+    top, bottom = int(edges[0]), int(edges[-1])
+    if bottom - top <= limit * TILE:
+        yield from ((first, min(first + TILE, bottom)) for first in range(top, bottom, TILE))
+        return
+    each = max(limit // (len(edges) - 1), 1)
+    for number, (begin, end) in enumerate(pairwise(edges.tolist())):
+        if end - begin <= each * TILE:
+            yield from ((first, min(first + TILE, end)) for first in range(begin, end, TILE))
+            continue
+        for n in range(each):
+            low, high = (begin + (end - begin) * part // each for part in (n, n + 1))
+            first = low + int((number * each + n + 1) * GOLDEN % 1 * (high - low - TILE + 1))
+            yield first, first + TILE
 
 
 def on_cpu(pattern: ResolvedPattern, inputs: Mapping[str, InputTensors], length: int) -> dict[str, InputTensors]:

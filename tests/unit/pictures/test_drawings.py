@@ -13,6 +13,7 @@ import sparsec
 from sparsec.analysis.coverage import pattern_coverage, whole_view
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.interpreter import pairs
+from sparsec.pictures import given
 from sparsec.pictures.caches import held_band
 from sparsec.pictures.drawing import Drawing
 from sparsec.pictures.labels import name_heads, place_text, ticks
@@ -209,3 +210,25 @@ def test_a_module_and_its_report_in_a_notebook() -> None:
     assert "target reference" in attn._repr_html_() and "<svg" in attn._repr_html_()
     report = attn.explain(1000)._repr_html_()
     assert "<td>1</td>" in report and "causal pairs" in report
+
+
+@pytest.mark.parametrize("height", [128, 5, 1])
+def test_sampled_tiles_of_a_call_with_inputs_reach_each_row_of_cells(
+    height: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """97 rows of cells are of 8 queries each, and the budget is 1 tile of 4 for each of them."""
+    monkeypatch.setattr(given, "TILE", 4)
+    pattern = sparsec.parse("pattern p { causal  input s : labels  attend full & s }").pattern().resolve(2, 2)
+    labels = (torch.arange(772) // 150 % 2).expand(1, 2, 772).clone()
+    labels[0, 1] = torch.arange(772) // 40
+    inputs = {"s": (labels, labels)}
+    exact = given.given_coverage(pattern, inputs, 772, (height, 4))
+    monkeypatch.setattr(given, "PAIRS", 1)
+    found = given.given_coverage(pattern, inputs, 772, (height, 4))
+    assert [head.heads for head in found] == [(0,), (1,)]
+    for one, whole in zip(found, exact, strict=True):
+        assert whole.exact and not one.exact and one.causal
+        assert (one.live.sum(1) > 0).all() and np.array_equal(one.rows, whole.rows)
+        weighed = (one.live * np.diff(one.rows)[:, None] * np.diff(one.columns)).sum()
+        assert one.live_pairs == pytest.approx(weighed)
+        assert one.live_pairs == pytest.approx(whole.live_pairs, rel=0.02 if height > 5 else 0.15)
