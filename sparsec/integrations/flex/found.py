@@ -80,11 +80,11 @@ def from_mask_mod(
     groups = None if kv_heads is None else integer("kv_heads", kv_heads, 1)
     if groups is not None and heads % groups:
         raise CallError(f"expected kv_heads to divide heads={heads}, got kv_heads={groups}")
-    try:
-        parse(f"pattern {name} {{ attend full }}")
-    except SparsecError:
-        raise CallError(f"expected a name for the pattern that the language takes, got {name!r:.80}") from None
-    end = integer("farthest", farthest, n) if farthest is not None else 4 * n if device == "cpu" else n
+    if not _is_name(name):
+        raise CallError(f"expected a name for the pattern that the language takes, got {name!r:.80}")
+    end = (
+        integer("farthest", farthest, n) if farthest is not None else 4 * n if torch.device(device).type == "cpu" else n
+    )
     asked = _Asked(f, torch.device(device), heads, batch)
     looked = asked.every_pair(n)
     tried = set()
@@ -169,10 +169,9 @@ def _confirmed(asked: _Asked, looked: Looked, match: Match, end: int) -> FoundPa
     here = FoundPattern(pattern, match.text, f"{every}; nothing beyond them was compared", pairs, n - 1, bounds, given)
     if bounds is not None or end <= n:
         return here
-    for run in range(RUNS):
-        start = n + run * (end - n - ROWS) // (RUNS - 1) if end - n > ROWS else n
-        rows = range(start, min(start + ROWS, end))
-        meant = mask(resolved, len(rows), end, q_offset=start, inputs=given or None).numpy()
+    beyond = _rows_beyond(n, end)
+    for rows in beyond:
+        meant = mask(resolved, len(rows), end, q_offset=rows.start, inputs=given or None).numpy()
         for b in range(asked.batch):
             for h in range(asked.heads):
                 try:
@@ -185,12 +184,32 @@ def _confirmed(asked: _Asked, looked: Looked, match: Match, end: int) -> FoundPa
                     return FoundPattern(
                         None,
                         "",
-                        f"no pattern: `{_attends(match.text)}` is {every}, but not at query {start + i}, key {j} of "
-                        f"head {h}: give a larger n",
+                        f"no pattern: `{_attends(match.text)}` is {every}, but not at query {rows.start + i}, key {j} "
+                        f"of head {h}: give a larger n",
                     )
                 pairs += own.size
-    why = f"{every}, and in {RUNS * ROWS} rows beyond, up to {end:,}"
+    count = sum(map(len, beyond))
+    why = f"{every}, and in {count} row{'s' * (count > 1)} beyond, up to {end:,}"
     return replace(here, why=why, pairs=pairs, farthest=end - 1)
+
+
+def _rows_beyond(n: int, end: int) -> list[range]:
+    """RUNS ascending runs of ROWS rows of n <= i < end, from the first to the last, no row twice; all, if these are no
+    more."""
+    if end - n <= RUNS * ROWS:
+        return [range(start, min(start + ROWS, end)) for start in range(n, end, ROWS)]
+    starts = (n + run * (end - n - ROWS) // (RUNS - 1) for run in range(RUNS))
+    return [range(start, start + ROWS) for start in starts]
+
+
+def _is_name(name: object) -> bool:
+    """Whether it is one word, with which a pattern may be declared."""
+    if not isinstance(name, str) or not name.isidentifier():
+        return False
+    try:
+        return list(parse(f"pattern {name} {{ attend full }}").patterns) == [name]
+    except SparsecError:
+        return False
 
 
 def _attends(text: str) -> str:

@@ -137,6 +137,18 @@ def test_what_shows_beyond_the_positions_is_not_taken_for_found() -> None:
     assert "attend stride(3)" in found.text and "the function raises" in found.why and found.farthest == N - 1
 
 
+@pytest.mark.parametrize(("more", "rows"), [(0, 0), (1, 1), (3, 3), (30, 30), (48, 48), (49, 48), (900, 48)])
+def test_each_row_beyond_the_positions_is_compared_once(more: int, rows: int) -> None:
+    found = from_mask_mod(lambda b, h, q, kv: q >= kv, 16, farthest=16 + more, heads=2)
+    assert found.pairs == 2 * (16 * 16 + rows * (16 + more)) and found.farthest == 15 + more
+    assert (f"and in {rows} row{'s' * (rows > 1)} beyond, up to {16 + more}" in found.why) == (rows > 0)
+
+
+def test_a_cpu_is_one_by_any_name() -> None:
+    found = [from_mask_mod(lambda b, h, q, kv: q >= kv, 16, device=each) for each in ("cpu", torch.device("cpu"))]
+    assert [each.farthest for each in found] == [63, 63]
+
+
 @pytest.mark.parametrize(
     ("f", "more", "message"),
     [
@@ -146,6 +158,9 @@ def test_what_shows_beyond_the_positions_is_not_taken_for_found() -> None:
         (lambda b, h, q, kv: q >= kv, {"n": 8}, "expected n between 16 and 4096, got 8"),
         (lambda b, h, q, kv: q >= kv, {"heads": 4, "kv_heads": 3}, "expected kv_heads to divide heads=4"),
         (lambda b, h, q, kv: q >= kv, {"name": "9 lives"}, "expected a name"),
+        (lambda b, h, q, kv: q >= kv, {"name": "p { attend full } pattern q"}, "expected a name"),
+        (lambda b, h, q, kv: q >= kv, {"name": "pattern"}, "expected a name"),
+        (lambda b, h, q, kv: q >= kv, {"name": "p # "}, "expected a name"),
     ],
 )
 def test_refusals(f: Callable[..., Tensor], more: dict[str, object], message: str) -> None:
