@@ -48,7 +48,7 @@ def fit_head(square: Square, blocks: tuple[int, ...] = BLOCKS) -> Fit:
         return Fit(model.Nothing(), None, np.zeros_like(seen))
     offered: dict[int | None, list[Candidate]] = {None: list(candidates(square, None))}
     plain = _union(square, None, offered[None])
-    if plain.exact and _cost(plain.term) <= SIMPLE:
+    if plain.exact and reading_cost(plain.term) <= SIMPLE:
         return plain
     fits: dict[int | None, Fit] = {None: plain}
     wanted = Sums(seen if plain.exact else plain.wrong)
@@ -59,18 +59,18 @@ def fit_head(square: Square, blocks: tuple[int, ...] = BLOCKS) -> Fit:
             fits[block] = _union(square, block, offered[block])
     exact = [each for each in fits.values() if each.exact]
     if exact:
-        return min(exact, key=lambda each: _cost(each.term))
+        return min(exact, key=lambda each: reading_cost(each.term))
     for size in fits:
         for found in _bounded(square, size):
             return found
     return min(fits.values(), key=lambda each: int(each.wrong.sum()))
 
 
-def _cost(term: Term) -> int:
+def reading_cost(term: Term) -> int:
     """How much there is to read: leaves, with ranges that start or stop amid the sequence twice."""
     parts = parts_of(term)
     if parts:
-        return sum(map(_cost, parts)) + (not isinstance(term, model.Union))
+        return sum(map(reading_cost, parts)) + (not isinstance(term, model.Union))
     return 2 if isinstance(term, model.Columns | model.Rows) and term.start is not None else 1
 
 

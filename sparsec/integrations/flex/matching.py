@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from sparsec.integrations.flex.evidence import Bools, Ints, Square
-from sparsec.integrations.flex.fitting import BLOCKS, Fit, below_diagonal, fit_head
+from sparsec.integrations.flex.fitting import BLOCKS, Fit, below_diagonal, fit_head, reading_cost
 from sparsec.integrations.flex.terms import term_shape
 from sparsec.integrations.flex.wording import LENGTH_NAME, pattern_text, term_numbers
 from sparsec.sema import model
 from sparsec.sema.model import Documents, Term
+from sparsec.sema.terms import parts_of
 
 MOST_DOCUMENTS = 4
 """Documents at most, as a part of the positions: 1 in 4."""
@@ -46,27 +47,39 @@ class Match:
 
 
 def matches(looked: Looked, name: str, groups: int | None) -> Iterator[Match]:
-    """Plain terms; an input that differs between sequences; documents; documents that restart."""
+    """Plain terms; an input that differs between sequences; documents; documents that restart. Documents come first
+    where the plain terms name positions, and there is less to read of what is seen within documents."""
     one = bool((looked.of == looked.of[0]).all())
     fits = _fits([_square(each) for each in looked.masks])
-    if all(fit.exact for fit in fits):
-        yield from (_plain if one else _by_length)(looked, fits, name, groups)
-    if not one:
-        return
-    cuts = _cuts(np.logical_or.reduce(looked.masks))
+    whole = list((_plain if one else _by_length)(looked, fits, name, groups)) if _exact(fits) else []
+    cuts = _cuts(np.logical_or.reduce(looked.masks)) if one else []
     if not 2 < len(cuts) <= looked.size // MOST_DOCUMENTS:
+        yield from whole
         return
     bounds = np.asarray(cuts)
     document = np.searchsorted(bounds, np.arange(looked.size), side="right")
     inside = document[:, None] == document[None, :]
     within = _fits([_square(each, inside) for each in looked.masks])
-    if all(fit.exact for fit in within):
-        yield from _plain(looked, within, name, groups, Documents.SEPARATE, tuple(cuts))
+    apart = list(_plain(looked, within, name, groups, Documents.SEPARATE, tuple(cuts))) if _exact(within) else []
+    fewer = any(_names_positions(fit.term) for fit in fits) and _to_read(within) < _to_read(fits)
+    yield from (*apart, *whole) if fewer else (*whole, *apart)
     overlaid = [_overlaid(each, cuts) for each in looked.masks]
     if all(each is not None for each in overlaid):
         restarted = _fits([each for each in overlaid if each is not None])
-        if all(fit.exact for fit in restarted):
+        if _exact(restarted):
             yield from _plain(looked, restarted, name, groups, Documents.RESTART, tuple(cuts))
+
+
+def _exact(fits: Sequence[Fit]) -> bool:
+    return all(fit.exact for fit in fits)
+
+
+def _to_read(fits: Sequence[Fit]) -> int:
+    return sum(reading_cost(fit.term) for fit in fits)
+
+
+def _names_positions(term: Term) -> bool:
+    return isinstance(term, model.Columns | model.Rows) or any(map(_names_positions, parts_of(term)))
 
 
 def why_not(looked: Looked) -> str:

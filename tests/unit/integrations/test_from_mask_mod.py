@@ -107,6 +107,24 @@ def test_documents() -> None:
     assert found.cu_seqlens is not None and "documents restart\n" in found.text and "stride(7, phase=2)" in found.text
 
 
+@pytest.mark.parametrize(
+    ("sizes", "body"),
+    [((20, 44), "causal attend full"), ((20, 44), "attend full"), ((9, 30, 25), "causal attend window(5)")],
+)
+def test_few_documents_are_no_ranges(sizes: tuple[int, ...], body: str) -> None:
+    """Absolute ranges of rows and columns say two documents too, with more to read."""
+    document = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    term = mask_mod(sparsec.parse(f"pattern p {{ {body} }}").pattern(), device="cpu")
+    found = from_mask_mod(lambda b, h, q, kv: term(b, h, q, kv) & (document[q] == document[kv]), 64)
+    assert " ".join(found.text.split()) == f"pattern found {{ documents {body} }}"
+    assert found.cu_seqlens == (0, *torch.tensor(sizes).cumsum(0).tolist())
+
+
+def test_chunks_are_no_documents() -> None:
+    found = from_mask_mod(lambda b, h, q, kv: q // 24 == kv // 24, 96)
+    assert "attend chunk(24)" in found.text and found.cu_seqlens is None
+
+
 def test_lengths_that_differ_between_sequences() -> None:
     lengths = torch.tensor([30, 0, 77])
     found = from_mask_mod(lambda b, h, q, kv: (kv < lengths[b]) | (q >= kv), N, batch=3, heads=2)
