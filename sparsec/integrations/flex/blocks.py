@@ -1,7 +1,7 @@
 """Checked pattern -> FlexAttention's BlockMask for given lengths: its full and its partial blocks.
 
-Invariant: the blocks are those of `create_block_mask`. They come from the tiles of the closed form where there is one,
-and no more pairs are looked at than those of one row of blocks anywhere.
+Invariant: the blocks are those of `create_block_mask`. They come from the tiles of the closed form where there is one;
+pairs are looked at in blocks that documents cut, a few at a time, and elsewhere in one row of blocks at a time.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from sparsec.sema.terms import parts_of
 EMPTY, PARTIAL, FULL = 0, 1, 2
 """What a block is: no pair of it is seen, some are, or all."""
 
+HELD_PAIRS = 1 << 22
+"""Pairs of the blocks that documents cut, looked at together."""
+
 
 def block_mask(
     pattern: Pattern | ResolvedPattern,
@@ -45,8 +48,9 @@ def block_mask(
     edges, at least 16.
 
     It is of one head if all heads see the same, of one sequence unless `inputs` are of more, and has `mask_mod`. For
-    self-attention its blocks are computed from the closed form, without looking at pairs: those of 131,072 tokens in
-    seconds. Random blocks, inputs, documents that restart and other lengths are evaluated, one row of blocks at a time.
+    self-attention its blocks are computed from the closed form, without looking at pairs but where documents cut a
+    block: those of 131,072 tokens in seconds. Random blocks, inputs, documents that restart and other lengths are
+    evaluated, one row of blocks at a time.
     The other arguments, and what is raised, as for `mask_mod`.
     """
     n_q = integer("n_q", n_q, 1)
@@ -61,7 +65,7 @@ def block_mask(
     if n_q == n_k and block & (block - 1) == 0 and _in_closed_form(found):
         kinds = _kinds(found, n_q, block, 1 if alike else found.heads)
         if cu_seqlens is not None:
-            kinds = _within(kinds, cu_seqlens, block)
+            kinds = _within(kinds, cu_seqlens, block, live, where)
         made = torch.from_numpy(kinds)[None]
     else:
         made = _evaluated(live, (batch, 1 if alike else found.heads, n_q, n_k), block, where)
@@ -103,8 +107,11 @@ def _kinds(pattern: ResolvedPattern, length: int, block: int, heads: int) -> np.
     return found
 
 
-def _within(kinds: np.ndarray, cu_seqlens: Sequence[int], block: int) -> np.ndarray:
-    """The blocks where documents cut them: between two documents no pair is seen, in a block of several some."""
+def _within(
+    kinds: np.ndarray, cu_seqlens: Sequence[int], block: int, live: MaskMod, device: torch.device
+) -> np.ndarray:
+    """The blocks where documents cut them: between two documents no pair is seen; in a block of several, `live` says
+    whether any is."""
     length = cu_seqlens[-1]
     starts = np.arange(0, length, block)
     bounds = np.asarray(cu_seqlens)
@@ -112,7 +119,18 @@ def _within(kinds: np.ndarray, cu_seqlens: Sequence[int], block: int) -> np.ndar
     last = np.searchsorted(bounds, np.minimum(starts + block, length) - 1, side="right")
     apart = (last[:, None] < first[None, :]) | (last[None, :] < first[:, None])
     mixed = (first != last)[:, None] | (first != last)[None, :]
-    return np.where(apart, EMPTY, np.where(mixed, np.minimum(kinds, PARTIAL), kinds)).astype(np.int8)
+    found = np.where(apart, EMPTY, kinds).astype(np.int8)
+    tokens, some = torch.arange(block, device=device), max(HELD_PAIRS // block**2, 1)
+    for head, of_head in enumerate(found):
+        place = torch.tensor(0, device=device), torch.tensor(head, device=device)
+        row, column = np.nonzero(mixed & (of_head != EMPTY))
+        for at in range(0, len(row), some):
+            here = row[at : at + some], column[at : at + some]
+            # What is past the last position is a repetition of it.
+            i, j = ((torch.from_numpy(x * block).to(device)[:, None] + tokens).clamp(max=length - 1) for x in here)
+            seen = live(*place, i[:, :, None], j[:, None, :]).expand(len(i), block, block)
+            of_head[here] = np.where(seen.any(2).any(1).cpu().numpy(), PARTIAL, EMPTY)
+    return found
 
 
 def _evaluated(live: MaskMod, shape: tuple[int, int, int, int], block: int, device: torch.device) -> Tensor:

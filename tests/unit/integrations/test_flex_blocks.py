@@ -8,7 +8,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, crea
 
 import sparsec
 from sparsec.diagnostics.model import CallError
-from sparsec.integrations.flex import FlexUnavailable, block_mask, mask_mod, score_mod
+from sparsec.integrations.flex import FlexUnavailable, block_mask, blocks, mask_mod, score_mod
 
 PATTERNS = {
     "stream": "causal  attend sink(64) | window(200)",
@@ -85,6 +85,17 @@ def test_a_long_block_mask_comes_from_the_closed_form() -> None:
     row = torch.arange(256)
     assert torch.equal(full[0, 0].sum(1), (row - (row - 7).clamp(min=0)))
     assert torch.equal(partial[0, 0].sum(1), 1 + (row >= 8).long())
+
+
+@pytest.mark.parametrize("held", [1, 1 << 22])
+def test_a_block_that_documents_leave_nothing_of_is_empty(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "HELD_PAIRS", held)
+    pattern = sparsec.parse("pattern p { documents  heads 2  causal  attend ~window(60 - 20 * h) }").pattern()
+    bounds = (0, 96, 150, 160, 250)
+    made = block_mask(pattern, 250, None, "cpu", block=64, cu_seqlens=bounds)
+    usual = create_block_mask(mask_mod(pattern, 250, 250, "cpu", cu_seqlens=bounds), 1, 2, 250, 250, "cpu", 64)
+    assert all(torch.equal(*each) for each in zip(blocks_of(made), blocks_of(usual), strict=True))
+    assert made.kv_num_blocks[0, 0, 1] == 1  # keys 0 .. 63 alone
 
 
 def test_functions_of_a_pattern_without_head_counts() -> None:
