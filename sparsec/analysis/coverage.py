@@ -6,8 +6,10 @@ evenly spread ones stand for the others and `exact` is False. Nothing of the siz
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +23,10 @@ from sparsec.pipeline import Lowered
 TILE = 64
 """Rows and columns of the tiles in which a pattern is counted."""
 
-ROWS_A_CELL = 16
-"""Rows looked at for one row of cells: at least so many of each of its parts."""
+ROWS_A_CELL, ROWS_A_TOTAL = 16, 1024
+"""Rows looked at for one row of cells, and for all pairs: at least so many of each of their parts, for few parts."""
+FEW_ROWS = 2
+"""Rows of a part at least, for many parts."""
 GRID_WORK, TOTAL_WORK = 1 << 22, 1 << 21
 """Rows times points times bands, of all heads of a picture and of their totals; beyond, rows are sampled."""
 SEVERAL = 16
@@ -83,8 +87,12 @@ class View:
         found = set(self.documents)
         if not self.restart:
             return tuple(sorted(found | set(row_edges(bands, self.keys))))
-        for begin, end in zip(self.documents, self.documents[1:], strict=False):
-            found |= {begin + edge for edge in row_edges(bands, end - begin) if 0 < edge < end - begin}
+        of_size: dict[int, tuple[int, ...]] = {}
+        for begin, end in pairwise(self.documents):
+            size = end - begin
+            if size not in of_size:
+                of_size[size] = tuple(edge for edge in row_edges(bands, size) if 0 < edge < size)
+            found |= {begin + edge for edge in of_size[size]}
         return tuple(sorted(found))
 
 
@@ -183,8 +191,9 @@ def coverage_of_bands(
     total_cost = max(cost * (width - len(columns) + 2) // width, 1)
     # With one cell, or few, the grid and the total are one count.
     work = TOTAL_WORK if len(columns) == 2 else GRID_WORK
-    most = max(ROWS_A_CELL, work // (cost * height))
-    samples = [sampled_rows(int(rows[n]), int(rows[n + 1]), edges, most) for n in range(height)]
+    samples = [
+        _sampled(int(rows[n]), int(rows[n + 1]), edges, work // (cost * height), ROWS_A_CELL) for n in range(height)
+    ]
     at, weights = (np.concatenate(parts) for parts in zip(*samples, strict=True))
     cell = np.repeat(np.arange(height), [len(of_cell) for of_cell, _ in samples])
     exact, ahead, live = len(at) == rows[-1] - rows[0], False, np.zeros((height, len(columns) - 1))
@@ -204,13 +213,19 @@ def _total(
 ) -> tuple[float, bool, bool]:
     """The live pairs of the view, whether any has j > i, and whether every row was counted."""
     ends = np.asarray(view.columns, np.int64)
-    at, weights = sampled_rows(*view.rows, edges, max(rows // (len(edges) + 1), 1024))
+    at, weights = _sampled(*view.rows, edges, rows, ROWS_A_TOTAL)
     exact, ahead, total = len(at) == view.rows[1] - view.rows[0], False, 0.0
     for part in _chunks(len(at), width):
         seen, beyond, counted = keys_seen(bands, view.at(at[part]), ends)
         exact, ahead = exact and counted, ahead or bool(beyond.any())
         total += float(weights[part] @ seen[:, 0])
     return total, ahead, exact
+
+
+def _sampled(first: int, stop: int, edges: tuple[int, ...], most: int, each: int) -> tuple[Ints, Floats]:
+    """Some `most` of the rows, and `each` of a part while there are at most four."""
+    parts = bisect_left(edges, stop) - bisect_right(edges, first) + 1
+    return sampled_rows(first, stop, edges, max(most, each), max(min(4 * each // parts, each), FEW_ROWS))
 
 
 def _chunks(count: int, width: int) -> Iterable[slice]:

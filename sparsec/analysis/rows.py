@@ -7,6 +7,8 @@ periodic. Invariant: work and memory follow the rows asked for, the ranges and t
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from itertools import pairwise
@@ -140,8 +142,7 @@ class _Counting:
                 held &= self.local >= evaluate(form.first_row, values)
             if form.last_row is not None:
                 held &= self.local < evaluate(form.last_row, values)
-            for residue in band.row_residues:
-                held &= _inside(residue, self.local, self.local)
+            assert not band.row_residues, "residues of rows are of transposed bands alone"
             self.held.append(held)
             self.drawn.append([_draws(test.draws, self.local) for test in band.lists])
 
@@ -264,16 +265,21 @@ def _draws(draws: Draws, i: Ints) -> Ints:
     return table[which.reshape(-1)]
 
 
-def sampled_rows(first: int, stop: int, edges: tuple[int, ...], most: int) -> tuple[Ints, Floats]:
-    """Rows of first <= i < stop and the weight of each: all, or `most` of each part between two of `edges`.
+def sampled_rows(first: int, stop: int, edges: Sequence[int], most: int, least: int) -> tuple[Ints, Floats]:
+    """Rows of first <= i < stop and the weight of each: all, if they are no more than `most`; or an equal share of
+    `most`, and `least` at the least, of each part between two of the ascending `edges`.
 
     The rows of a part lie at a varying place of each equal piece of it, so that no stride hides between them.
     """
-    inner = [edge for edge in edges if first < edge < stop]
-    rows, weights = [], []
+    inner = edges[bisect_right(edges, first) : bisect_left(edges, stop)]
+    if stop - first > most:
+        most = max(most // (len(inner) + 1), least)
+    rows, weights, before = [], [], 0
     for begin, end in pairwise([first, *inner, stop]):
         size = end - begin
         n = np.arange(min(size, most))
-        rows.append(begin + (n if size <= most else ((n + (n + 1) * GOLDEN % 1) * size / most).astype(np.int64)))
+        place = n if size <= most else ((n + (before + n + 1) * GOLDEN % 1) * size / most).astype(np.int64)
+        rows.append(begin + place)
         weights.append(np.full(len(n), size / len(n)))
+        before += len(n)
     return np.concatenate(rows), np.concatenate(weights)

@@ -5,7 +5,9 @@
 const div = (a, b) => Math.floor(a / b);
 const mod = (a, b) => a - b * Math.floor(a / b);
 const GOLDEN = 0.618034;
-const LIMITS = {table: 4096, points: 64, rowsACell: 16, gridWork: 2 ** 22, totalWork: 2 ** 21, several: 16};
+const LIMITS = {
+  table: 4096, points: 64, rowsACell: 16, rowsATotal: 1024, fewRows: 2, gridWork: 2 ** 22, totalWork: 2 ** 21, several: 16,
+};
 const gcd = (a, b) => (b ? gcd(b, a % b) : a);
 const lcm = (a, b) => a / gcd(a, b) * b;
 
@@ -181,13 +183,17 @@ function rowEdges(bands, view) {
   return [...found].sort((a, b) => a - b);
 }
 
-// Rows and their weights: all, or `most` of each part between two of `edges`.
-function sampled(first, stop, edges, most) {
+// Rows and their weights: all, if they are no more than `most`; or an equal share of `most` of each part between two of
+// `edges`, and at least `each` while there are at most four.
+function sampled(first, stop, edges, most, each) {
   const inner = [first, ...edges.filter(edge => first < edge && edge < stop), stop], found = [];
-  for (let part = 0; part + 1 < inner.length; part++) {
-    const begin = inner[part], size = inner[part + 1] - begin, number = Math.min(size, most);
+  const parts = inner.length - 1, least = Math.max(Math.min(div(4 * each, parts), each), LIMITS.fewRows);
+  let limit = Math.max(most, each);
+  if (stop - first > limit) limit = Math.max(div(limit, parts), least);
+  for (let part = 0; part < parts; part++) {
+    const begin = inner[part], size = inner[part + 1] - begin, number = Math.min(size, limit), before = found.length;
     for (let n = 0; n < number; n++) {
-      const at = size <= most ? n : Math.trunc((n + (n + 1) * GOLDEN % 1) * size / most);
+      const at = size <= limit ? n : Math.trunc((n + (before + n + 1) * GOLDEN % 1) * size / limit);
       found.push([begin + at, size / number]);
     }
   }
@@ -211,12 +217,12 @@ function coverageOf(bands, view, cells, share, causal) {
   const width = across + 1 + own, cost = Math.max(width * Math.max(bands.length, 1) * share * factor, 1);
   const narrow = width - across + 2, totalCost = Math.max(div(cost * narrow, width), 1);
   const work = across === 2 ? LIMITS.totalWork : LIMITS.gridWork;
-  const most = Math.max(LIMITS.rowsACell, div(work, cost * height));
+  const most = div(work, cost * height);
   const live = [];
   let exact = true, ahead = false, total = 0, looked = 0;
   for (let cell = 0; cell < height; cell++) {
     const counts = new Array(across - 1).fill(0);
-    for (const [at, weight] of sampled(rows[cell], rows[cell + 1], edges, most)) {
+    for (const [at, weight] of sampled(rows[cell], rows[cell + 1], edges, most, LIMITS.rowsACell)) {
       const said = keysSeen(bands, rowOf(view, at), columns, counts, weight);
       exact = exact && said.exact;
       ahead = ahead || said.ahead;
@@ -227,7 +233,7 @@ function coverageOf(bands, view, cells, share, causal) {
   }
   exact = exact && looked === view.rows[1] - view.rows[0];
   if (!exact && across > 2) {
-    const chosen = sampled(...view.rows, edges, Math.max(div(div(LIMITS.totalWork, totalCost), edges.length + 1), 1024));
+    const chosen = sampled(...view.rows, edges, div(LIMITS.totalWork, totalCost), LIMITS.rowsATotal);
     const sum = [0];
     exact = chosen.length === view.rows[1] - view.rows[0];
     ahead = false;

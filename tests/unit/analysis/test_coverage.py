@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import pytest
 import sparsec
 from sparsec.analysis import coverage as module
 from sparsec.analysis.coverage import HeadCoverage, View, pattern_coverage
+from sparsec.analysis.rows import Bools, Ints, RowPlaces, keys_seen, sampled_rows
+from sparsec.ir.bands.band import Band
 from sparsec.pipeline import Lowered
 from sparsec.reference import mask
 from sparsec.sema import model as m
@@ -132,3 +135,36 @@ def test_inputs_count_as_if_they_named_all_that_they_may() -> None:
     lowered = Lowered(m.ResolvedPattern(1, 1, (term,), 64, (rows,), m.Documents.NONE, m.Score()))
     (found,) = pattern_coverage(lowered, 200)
     assert found.live_pairs == 200 * 201 / 2 and found.causal and found.exact
+
+
+def test_many_documents_share_what_a_picture_may_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of 1,024 documents has rows of four forms, and two rows of each stand for the others."""
+    pattern = resolved("causal attend rows(10 .. 200) & window(90) | rows(100 .. 400) & window(30)", 1)
+    length, size = 1 << 20, 1 << 10
+    looked = []
+
+    def counted(bands: tuple[Band, ...], rows: RowPlaces, edges: Ints) -> tuple[Ints, Bools, bool]:
+        looked.append(len(rows.at))
+        return keys_seen(bands, rows, edges)
+
+    monkeypatch.setattr(module, "keys_seen", counted)
+    monkeypatch.setattr(module, "GRID_WORK", 1)
+    monkeypatch.setattr(module, "TOTAL_WORK", 1)
+    view = View((0, length), (0, length), length, tuple(range(0, length + 1, size)), True)
+    (found,) = pattern_coverage(Lowered(pattern), length, (128, 128), view=view)
+    parts = len(view.row_edges(Lowered(pattern).bands[0])) - 1
+    assert not found.exact and parts > 4 * 1024 and sum(looked) <= 2 * (2 * parts + 128 * 16)
+    exact = mask(pattern, size, size).sum().item() * (length // size)
+    assert found.live_pairs == pytest.approx(exact, rel=0.01)
+
+
+@pytest.mark.parametrize(("most", "least"), [(1, 1), (7, 2), (90, 2), (200, 2)])
+def test_sampled_rows_stand_for_all(most: int, least: int) -> None:
+    edges = (-3, 10, 11, 30, 64, 99, 100, 250)
+    at, weights = sampled_rows(10, 110, edges, most, least)
+    assert (np.diff(at) >= 0).all() and weights.sum() == pytest.approx(100)
+    parts = list(pairwise((10, 11, 30, 64, 99, 100, 110)))
+    for begin, end in parts:
+        own = weights[(begin <= at) & (at < end)]
+        assert own.sum() == pytest.approx(end - begin) and len(own) >= min(least, end - begin)
+    assert len(at) == 100 if most >= 100 else len(at) <= max(most, least * len(parts))

@@ -12,7 +12,7 @@ from py_mini_racer import MiniRacer
 
 import sparsec
 from sparsec._resources import read_data
-from sparsec.analysis.coverage import coverage_of_bands, distinct_heads, whole_view
+from sparsec.analysis.coverage import View, coverage_of_bands, distinct_heads, whole_view
 from sparsec.ir.bands.draws import drawn_blocks, split_mix
 from sparsec.ir.bands.liveness import is_causal
 from sparsec.ir.expr import nodes as x
@@ -20,6 +20,9 @@ from sparsec.ir.expr.evaluate import evaluate, holds
 from sparsec.pictures.javascript import js_bands, js_expression, js_value
 from sparsec.pictures.labels import place_text, ticks
 from sparsec.pictures.page import pattern_script
+
+MANY_PARTS = View((0, 1_000_000), (0, 1_000_000), 1_000_000, tuple(range(0, 1_000_001, 1000)), True)
+"""1,000 documents, of which rows are sampled in each of 3 parts."""
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +32,13 @@ def engine() -> Iterator[MiniRacer]:
         yield made
 
 
-@pytest.mark.parametrize("body", PATTERNS)
-def test_coverage_is_that_of_python(engine: MiniRacer, body: str) -> None:
+@pytest.mark.parametrize(
+    ("body", "views"),
+    [*((body, VIEWS) for body in PATTERNS), ("causal attend rows(9 .. 60) & window(9)", (MANY_PARTS,))],
+)
+def test_coverage_is_that_of_python(engine: MiniRacer, body: str, views: tuple[View, ...]) -> None:
     lowered = sparsec.parse(f"pattern p {{ {body} }}").pattern().lowered(2, 2)
-    for view in VIEWS:
+    for view in views:
         bands, heads = list(distinct_heads(lowered).items())[-1]
         causal = js_value(all(map(is_causal, bands)))
         for cells in (1, 12):
