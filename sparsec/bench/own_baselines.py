@@ -24,18 +24,22 @@ def own_callable(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """What `MODULE:CALLABLE` names, CALLABLE with dots where it is inside something; MODULE may be a file of the
     working directory. Raises CallError."""
     module, _, path = name.partition(":")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
+    before = list(sys.path)
+    sys.path.insert(0, str(Path.cwd()))
     try:
         found: Any = import_module(module)
         for part in path.split("."):
             found = getattr(found, part)
+    except SystemExit as error:
+        raise CallError(
+            f"expected a baseline MODULE:CALLABLE that can be imported, got a module {module!r} that ends the program"
+        ) from error
     except Exception as error:  # a module raises anything when it is imported
         raise CallError(
             f"expected a baseline MODULE:CALLABLE that can be imported, got {in_one_line(error)}"
         ) from error
     finally:
-        sys.path.remove(here)
+        sys.path[:] = before
     if not callable(found):
         raise CallError(f"expected a callable (q, k, v) -> out in {name!r}, got {type(found).__name__}")
     called: Callable[[Tensor, Tensor, Tensor], Tensor] = found

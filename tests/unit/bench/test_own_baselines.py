@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,23 @@ def test_a_callable_runs_on_the_same_tensors(module: str) -> None:
 def test_what_cannot_be_imported(module: str, name: str, message: str) -> None:
     with pytest.raises(CallError, match=message):
         check_own((name.format(module),))
+
+
+@pytest.mark.parametrize("body", ["import sys; sys.path.remove(sys.path[0])", "import sys; sys.path.insert(0, 'x')"])
+def test_the_path_of_modules_is_as_before(body: str, module: str, tmp_path: Path) -> None:
+    """Whatever the module did to it."""
+    (tmp_path / f"{module}_path.py").write_text(f"{body}\nf = len\n")
+    before = list(sys.path)
+    check_own((f"{module}_path:f",))
+    assert sys.path == before
+
+
+def test_a_module_that_ends_the_program(module: str, tmp_path: Path) -> None:
+    (tmp_path / f"{module}_script.py").write_text("raise SystemExit(3)\n")
+    with pytest.raises(CallError, match=f"got a module '{module}_script' that ends the program"):
+        check_own((f"{module}_script:f",))
+    found = CliRunner().invoke(commands, ["bench", "p.sparse", "--heads", "1", "--against", f"{module}_script:f"])
+    assert found.exit_code == 2 and "ends the program" in f"{found.output}{found.exception}"
 
 
 def test_the_command_line(module: str) -> None:
