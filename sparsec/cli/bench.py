@@ -19,9 +19,9 @@ from sparsec.bench.kept import KeptFigures, kept_table, measure_kept
 from sparsec.bench.paged import PagedFigures, measure_paged, paged_table
 from sparsec.cli.inputs import InputSources, inputs_option
 from sparsec.cli.options import Length, choose, file_argument, kernel_options, open_program, pattern_options, resolved
-from sparsec.cli.show import LENGTH_LIMIT
 from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.tables import duration, percent, table
+from sparsec.pictures.drawing import LONGEST
 from sparsec.program import Pattern
 from sparsec.sema.inputs import OF_KEYS
 from sparsec.sema.model import InputKind, ResolvedPattern
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--seq-len",
     "lengths",
-    type=Length(1, LENGTH_LIMIT),
+    type=Length(1, LONGEST),
     multiple=True,
     default=(8192,),
     show_default=True,

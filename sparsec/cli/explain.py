@@ -25,11 +25,11 @@ from sparsec.cli.options import (
 from sparsec.diagnostics.model import CallError, DiagnosticError
 from sparsec.diagnostics.tables import count, percent, table
 from sparsec.distributed.report import ModelTraffic, model_traffic
+from sparsec.pictures.drawing import LONGEST
 from sparsec.pictures.labels import of_pairs
 from sparsec.program import Model, Pattern
 from sparsec.sema.printer import head_ranges
 
-LENGTH_LIMIT = 1 << 26
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -38,7 +38,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 @pattern_options
 @click.option("--model", metavar="NAME", help="Which model of the file; its only one if neither is named.")
 @layers_option
-@seq_len_option(LENGTH_LIMIT, 131_072)
+@seq_len_option(LONGEST, 131_072)
 @click.option("--head-dim", type=click.IntRange(1, 1024), default=128, show_default=True)
 @value_dim_option
 @dtype_option("bfloat16")

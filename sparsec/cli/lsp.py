@@ -7,7 +7,6 @@ import click
 from sparsec.diagnostics.model import CallError, DiagnosticError, SparsecError
 from sparsec.editor.document import Document, Settings
 from sparsec.editor.values import assumed_counts
-from sparsec.pictures.methods import DEFAULT_HEADS
 from sparsec.program import parse
 
 
@@ -27,7 +26,7 @@ def lsp(stdio: bool) -> None:
         if error.name is None or error.name.partition(".")[0] not in ("pygls", "lsprotocol"):
             raise
         raise SparsecError("the language server needs pygls: pip install 'sparsec[lsp]'") from error
-    serve(Settings(heads=DEFAULT_HEADS), page_of)
+    serve(Settings(), page_of)
 
 
 def page_of(document: Document, name: str, settings: Settings) -> str | None:

@@ -13,6 +13,7 @@ from sparsec.cli.files import FILE, STDIN, open_source
 from sparsec.pictures.methods import DEFAULT_HEADS, heads_or_default
 from sparsec.program import Pattern, Program, program_of
 from sparsec.sema.model import ResolvedPattern
+from sparsec.sema.node import MAX_HEADS, MAX_LAYERS
 from sparsec.syntax.imports import NO_IMPORTS, Imports, from_disk
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -56,7 +57,7 @@ def seq_len_option(most: int, default: int) -> Callable[[_Command], _Command]:
 
 def layers_option(command: _Command) -> _Command:
     return click.option(
-        "--layers", type=click.IntRange(1, 4096), metavar="L", help="Of the model, where the file does not say."
+        "--layers", type=click.IntRange(1, MAX_LAYERS), metavar="L", help="Of the model, where the file does not say."
     )(command)
 
 
@@ -97,10 +98,12 @@ def _root() -> Path | None:
 def pattern_options(command: _Command) -> _Command:
     """--pattern, --set, --heads, --kv-heads."""
     for option in (
-        click.option("--kv-heads", type=click.IntRange(1, 4096), help="KV heads; one for each query head if left out."),
+        click.option(
+            "--kv-heads", type=click.IntRange(1, MAX_HEADS), help="KV heads; one for each query head if left out."
+        ),
         click.option(
             "--heads",
-            type=click.IntRange(1, 4096),
+            type=click.IntRange(1, MAX_HEADS),
             help=f"Query heads; what the file says, or {DEFAULT_HEADS}, if left out.",
         ),
         click.option(

@@ -23,10 +23,9 @@ from sparsec.cli.options import (
     resolved,
     seq_len_option,
 )
-from sparsec.cli.show import LENGTH_LIMIT
 from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.tables import count, duration, percent, table
-from sparsec.pictures.drawing import Drawing, picture_view
+from sparsec.pictures.drawing import LONGEST, Drawing, picture_view
 from sparsec.pictures.text import shades_for, text_picture
 from sparsec.sema.shapes import Sizes
 
@@ -41,7 +40,7 @@ PICTURES = 2
 @file_argument
 @pattern_options
 @kernel_options
-@seq_len_option(LENGTH_LIMIT, 8192)
+@seq_len_option(LONGEST, 8192)
 @click.option("--device", help="cpu, cuda or cuda:1; the GPU if left out and there is one.")
 @inputs_option
 @click.option("--no-flex", is_flag=True, help="Leave FlexAttention out: its compilation takes 10 to 30 seconds.")

@@ -26,15 +26,14 @@ from sparsec.cli.output import write_whole
 from sparsec.diagnostics.model import CallError
 from sparsec.diagnostics.progress import progress
 from sparsec.pictures.caches import CacheDrawing
-from sparsec.pictures.drawing import Cells, Drawing, picture_view
+from sparsec.pictures.drawing import DOCUMENTS, LONGEST, Cells, Drawing, picture_view
 from sparsec.pictures.layers import ModelDrawing, model_drawing
+from sparsec.pictures.notebook import SEQ_LEN
 from sparsec.pictures.text import shades_for
 from sparsec.program import Model, Pattern
 from sparsec.sema.model import Documents, ResolvedPattern
 from sparsec.sema.shapes import Sizes
 
-LENGTH_LIMIT = 1 << 26
-DOCUMENT_LIMIT = 4096
 FORMS = ("text", "svg", "html", "json")
 
 
@@ -45,9 +44,9 @@ FORMS = ("text", "svg", "html", "json")
 @layers_option
 @click.option("--cache", is_flag=True, help="Draw what the KV cache of each group keeps as a sequence grows.")
 @click.option("--head", type=click.IntRange(0), help="Only the picture of this query head.")
-@seq_len_option(LENGTH_LIMIT, 8192)
-@click.option("--q-offset", type=click.IntRange(-LENGTH_LIMIT, LENGTH_LIMIT), help="The position of the first query.")
-@click.option("--queries", type=click.IntRange(1, LENGTH_LIMIT), help="How many queries; N, or up to the last key.")
+@seq_len_option(LONGEST, SEQ_LEN)
+@click.option("--q-offset", type=click.IntRange(-LONGEST, LONGEST), help="The position of the first query.")
+@click.option("--queries", type=click.IntRange(1, LONGEST), help="How many queries; N, or up to the last key.")
 @click.option("--rows", metavar="A..B", help="Only these queries, by position; negative ones count from the end.")
 @click.option("--columns", metavar="A..B", help="Only these keys, likewise.")
 @click.option("--documents", metavar="N,N,...", help="The lengths of packed documents, for `documents`; N in all.")
@@ -194,9 +193,9 @@ def _bounds(text: str | None, pattern: ResolvedPattern, keys: int) -> tuple[int,
         lengths = [int(part) for part in text.split(",")]
     except ValueError:
         lengths = []
-    if not lengths or min(lengths) < 1 or sum(lengths) != keys or len(lengths) > DOCUMENT_LIMIT:
+    if not lengths or min(lengths) < 1 or sum(lengths) != keys or len(lengths) > DOCUMENTS:
         raise click.BadParameter(
-            f"expected the lengths of at most {DOCUMENT_LIMIT} documents, {keys} tokens in all, got {text!r:.80}",
+            f"expected the lengths of at most {DOCUMENTS} documents, {keys} tokens in all, got {text!r:.80}",
             param_hint="'--documents'",
         )
     return tuple(accumulate(lengths, initial=0))

@@ -13,9 +13,9 @@ import click
 from sparsec.bench.tune import Timing, tune
 from sparsec.cli.inputs import InputSources, inputs_option
 from sparsec.cli.options import Length, choose, file_argument, kernel_options, open_program, pattern_options, resolved
-from sparsec.cli.show import LENGTH_LIMIT
 from sparsec.diagnostics.model import CallError
 from sparsec.diagnostics.progress import progress
+from sparsec.pictures.drawing import LONGEST
 from sparsec.plan.target import Kind
 from sparsec.plan.tiles import tiles_data
 from sparsec.sema.inputs import OF_KEYS
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--seq-len",
     "lengths",
-    type=Length(16, LENGTH_LIMIT),
+    type=Length(16, LONGEST),
     multiple=True,
     default=(8192,),
     show_default=True,

@@ -12,6 +12,8 @@ from functools import cached_property
 from sparsec.diagnostics.model import Diagnostic
 from sparsec.diagnostics.source import SourceFile
 from sparsec.editor.names import Names, names_of
+from sparsec.pictures.methods import DEFAULT_HEADS
+from sparsec.pictures.notebook import SEQ_LEN
 from sparsec.program import check
 from sparsec.sema.checked import CheckedFile
 from sparsec.sema.checks.file import check_structure
@@ -24,9 +26,9 @@ from sparsec.syntax.tree import File, ImportItem, Item
 class Settings:
     """What pictures and values are for where a file leaves it open: head counts, and the length of a sequence."""
 
-    heads: int = 8
+    heads: int = DEFAULT_HEADS
     kv_heads: int | None = None
-    seq_len: int = 8192
+    seq_len: int = SEQ_LEN
 
 
 class Document:

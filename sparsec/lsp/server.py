@@ -24,13 +24,12 @@ from sparsec.editor.document import Document, Settings
 from sparsec.editor.edits import RenameError
 from sparsec.editor.positions import Encoding, LineIndex
 from sparsec.lsp.answers import LEGEND, PICTURE, Answers
+from sparsec.pictures.drawing import LONGEST
 from sparsec.sema.node import MAX_HEADS
 from sparsec.syntax.imports import Imports
 
 DEBOUNCE = 0.15
 """Seconds that a text has to stay as it is before its problems are looked for."""
-MAX_LENGTH = 1 << 26
-"""Of a sequence in the settings."""
 
 Picture = Callable[[Document, str, Settings], str | None]
 """Draws a pattern of a text, by its name: an HTML page, None of a text with errors."""
@@ -97,7 +96,7 @@ class SparseServer(LanguageServer):
         if not isinstance(given, dict):
             return
         heads = _integer(given.get("heads"), MAX_HEADS)
-        seq_len = _integer(given.get("seqLen"), MAX_LENGTH)
+        seq_len = _integer(given.get("seqLen"), LONGEST)
         kv_heads = _integer(given.get("kvHeads"), MAX_HEADS)
         self.settings = Settings(heads or self.defaults.heads, kv_heads, seq_len or self.defaults.seq_len)
 

@@ -16,6 +16,11 @@ from invoking import GOOD, invoke
 from sparsec import __version__
 from sparsec.cli.main import commands
 from sparsec.diagnostics.model import InternalError
+from sparsec.editor.document import Settings
+from sparsec.pictures.drawing import LONGEST
+from sparsec.pictures.methods import DEFAULT_HEADS
+from sparsec.pictures.notebook import SEQ_LEN
+from sparsec.sema.node import MAX_HEADS, MAX_LAYERS
 
 BAD = "pattern p { attend windw(3) }\npattern q { attend window(0) }\n"
 HOSTILE = {
@@ -265,3 +270,17 @@ def test_an_interrupt_is_clean_and_a_broken_invariant_is_not_hidden(monkeypatch:
     assert (result.exit_code, result.stderr) == (130, "\ninterrupted\n")
     monkeypatch.setitem(commands.commands, "probe", raising(InternalError("tiles overlap")))
     assert isinstance(CliRunner().invoke(commands, ["probe"]).exception, InternalError)
+
+
+def test_limits_of_options_are_those_of_the_language_and_of_pictures() -> None:
+    most = {"heads": MAX_HEADS, "kv_heads": MAX_HEADS, "layers": MAX_LAYERS, "seq_len": LONGEST}
+    found = set()
+    for name, command in commands.commands.items():
+        for option in command.params:
+            limits = getattr(option.type, "range", option.type)
+            if option.name in most and isinstance(limits, click.IntRange):
+                assert (name, option.name, limits.max) == (name, option.name, most[option.name])
+                found.add(option.name)
+    assert found == set(most)
+    assert Settings() == Settings(DEFAULT_HEADS, None, SEQ_LEN)
+    assert {each.name: each.default for each in commands.commands["show"].params}["seq_len"] == SEQ_LEN
