@@ -300,7 +300,10 @@ def _padding(cache: SparseCache, tokens: Tensor, counts: Tensor | None) -> Tenso
 def _packed(patch: Patch, named: dict[str, Any], tokens: Tensor, cache: SparseCache | None) -> Tensor | None:
     """Where the sequences start that the call packs into one row, as for `ModelCall`; the arguments that say so go.
 
-    Like transformers, it looks for them in position_ids where there is neither an attention_mask nor a cache.
+    Like transformers' causal masks, it looks for them in a decoder's position_ids where there is neither an
+    attention_mask nor a cache. transformers makes a cache where the config says use_cache, and then does not look; here
+    a call has a cache where it is given one, or asks with use_cache=True, so another one with positions that start anew
+    is packed. An encoder's position_ids choose embeddings and say nothing of sequences.
     """
     given = {name: named.pop(name, None) for name in PACKING}
     asked = next((name for name, value in given.items() if value is not None), None)
@@ -311,7 +314,7 @@ def _packed(patch: Patch, named: dict[str, Any], tokens: Tensor, cache: SparseCa
         if cache is not None or batch != 1 or patch.ranks is not None:
             raise CallError(f"expected {asked} with one row, without a cache and on one rank alone, got another call")
         bounds = given_bounds(given["cu_seq_lens_q"], given["cu_seq_lens_k"], new)
-    elif not isinstance(positions, Tensor) or positions.dim() != 2 or patch.ranks is not None:
+    elif patch.encodes or not isinstance(positions, Tensor) or positions.dim() != 2 or patch.ranks is not None:
         return None
     elif cache is None and mask is None and bool((positions.diff() != 1).any()):
         if batch != 1:

@@ -89,6 +89,22 @@ def test_padding_at_the_right_is_seen_by_nobody() -> None:
         torch.testing.assert_close(found[:1], model(ids()[:1]).logits, rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_positions_that_repeat_are_of_one_sequence(batch: int) -> None:
+    """As in the encoder itself, whose masks do not read them; bounds that are given divide a row."""
+    model, positions = bert(), torch.arange(10).repeat(2)[None]
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        wanted = model(ids(batch, 20), position_ids=positions).logits
+        alone = model(ids(batch, 20)[:, :10]).logits
+        apply(model, "pattern p { attend full }", target="torch")
+        torch.testing.assert_close(model(ids(batch, 20), position_ids=positions).logits, wanted, rtol=1e-5, atol=1e-5)
+        if batch == 1:
+            bounds = dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), torch.tensor([0, 10, 20]))
+            found = model(ids(batch, 20), position_ids=positions, **bounds).logits
+            torch.testing.assert_close(found[:, :10], alone, rtol=2e-4, atol=2e-4)
+
+
 def test_the_window_of_its_own_layers() -> None:
     """ModernBERT's local layers see half of `local_attention` on either side."""
     model = modernbert()
