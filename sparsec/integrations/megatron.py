@@ -18,12 +18,15 @@ from torch import Tensor, nn
 from sparsec.diagnostics.model import CallError
 from sparsec.distributed import Plan, plan
 from sparsec.integrations.choice import patterns_of, program_of
+from sparsec.ir.bands.liveness import is_causal
 from sparsec.program import Pattern, Program
 from sparsec.runtime.compile import compile
 from sparsec.sema.arguments import Given
 
 MASKS = ("causal", "no_mask")
-"""Kinds of masks that say no more than a pattern does."""
+"""Kinds of masks that say no more than a pattern does; a pattern under a causal one has to be causal."""
+CAUSAL = ("causal", "padding_causal")
+SELF = ("self", "self_attn")
 
 
 class SparseCoreAttention(nn.Module):
@@ -40,9 +43,11 @@ class SparseCoreAttention(nn.Module):
         config: Any,
         softmax_scale: float | None = None,
         pg_collection: Any = None,
+        attn_mask_type: Any = None,
         target: str | None = None,
     ) -> None:
-        """config: a TransformerConfig. Raises CallError for what a pattern does not do."""
+        """config: a TransformerConfig. attn_mask_type: that of calls without one. Raises CallError for what a pattern
+        does not do."""
         super().__init__()
         _check_config(config)
         groups = config.num_query_groups or config.num_attention_heads
@@ -61,6 +66,11 @@ class SparseCoreAttention(nn.Module):
             _group(pg_collection, name, size)
             for name, size in (("tp", config.tensor_model_parallel_size), ("cp", config.context_parallel_size))
         )
+        bands = pattern.lowered(config.num_attention_heads, groups).bands
+        self.causal = all(is_causal(band) for head in bands for band in head)
+        self.mask_type = attn_mask_type
+        if _kind(attn_mask_type) in CAUSAL:
+            self._check_causal(attn_mask_type)
         self.attn = whole if tensor is None else whole.shard(dist.get_rank(tensor), dist.get_world_size(tensor))
         self.context = context
         self._plans: dict[int, Plan] = {}
@@ -80,20 +90,43 @@ class SparseCoreAttention(nn.Module):
         """query [tokens, B, heads, D], key and value [tokens, B, groups, D] -> [tokens, B, heads * D]; packed documents
         [tokens, heads, D], with their ends in packed_seq_params.cu_seqlens_q -> [tokens, heads * D].
 
-        attention_mask: of causal attention, which the pattern has anyway, or None. Raises CallError.
+        attention_mask: None, or bool [..., tokens, all tokens], True at j > i, which the pattern has anyway; with
+        attn_mask_type no_mask also one that hides nothing. It is compared, and not read. Raises CallError.
         """
         if attention_bias is not None:
             raise CallError("expected no attention bias, got one; patterns have `alibi` and `key_bias`")
         packed = packed_seq_params is not None
-        kind = getattr(attn_mask_type, "name", attn_mask_type)
+        kind = _kind(attn_mask_type if attn_mask_type is not None else self.mask_type)
         if kind is not None and kind not in (*MASKS, *(("padding_causal", "padding") if packed else ())):
             raise CallError(f"expected an attention mask type of {', '.join(MASKS)}, which patterns say, got {kind}")
+        if kind in CAUSAL:
+            self._check_causal(kind)
+        if attention_mask is not None:
+            self._check_mask(attention_mask, kind, len(query))
         if packed:
             return self._packed(query, key, value, packed_seq_params)
         q, k, v = (each.permute(1, 2, 0, 3) for each in (query, key, value))
         attend = self.attn if self.context is None else self.attn.parallel(self._plan(len(query)))
         out: Tensor = attend(q, k, v)
         return out.permute(2, 0, 1, 3).flatten(2)
+
+    def _check_causal(self, kind: Any) -> None:
+        if not self.causal:
+            raise CallError(f"expected a causal pattern for the mask type {_kind(kind)}, got one that looks ahead")
+
+    def _check_mask(self, mask: Tensor, kind: Any, tokens: int) -> None:
+        """Of this rank's queries, and all keys."""
+        rows = torch.arange(tokens) if self.context is None else self._plan(tokens).positions
+        length = tokens if self.context is None else tokens * dist.get_world_size(self.context)
+        wanted, given = (tokens, length), tuple(mask.shape[-2:])
+        if mask.dtype != torch.bool or given != wanted:
+            got = f"{str(mask.dtype).removeprefix('torch.')} {list(mask.shape)}"
+            raise CallError(f"expected a bool attention_mask [..., {tokens}, {length}], or none, got {got}")
+        if kind == "no_mask" and not bool(mask.any()):
+            return
+        later = torch.arange(length, device=mask.device) > rows.to(mask.device)[:, None]
+        if not self.causal or bool((mask != later).any()):
+            raise CallError("expected an attention_mask that hides the later keys alone, or none, got another")
 
     def _packed(self, query: Tensor, key: Tensor, value: Tensor, packed: Any) -> Tensor:
         if packed.qkv_format != "thd" or getattr(packed, "cu_seqlens_q_padded", None) is not None:
@@ -132,7 +165,13 @@ def core_attention(
 
     def build(*, config: Any, layer_number: int, **more: Any) -> SparseCoreAttention:
         pattern = patterns_of(chosen, name, params, config.num_layers)[layer_number - 1]
-        own = {key: more[key] for key in ("softmax_scale", "pg_collection") if key in more}
+        kind = more.get("attention_type")
+        if kind is not None and _kind(kind) not in SELF:
+            raise CallError(f"expected attention_type self, got {_kind(kind)}")
+        for key in ("k_channels", "v_channels"):
+            if more.get(key) not in (None, config.kv_channels):
+                raise CallError(f"expected {key} of config.kv_channels, {config.kv_channels}, got {more[key]}")
+        own = {key: more[key] for key in ("softmax_scale", "pg_collection", "attn_mask_type") if key in more}
         return SparseCoreAttention(pattern, config=config, target=target, **own)
 
     return build
@@ -144,6 +183,11 @@ def with_core_attention(spec: Any, build: Callable[..., SparseCoreAttention]) ->
     found = copy.deepcopy(spec)
     found.submodules.self_attention.submodules.core_attention = build
     return found
+
+
+def _kind(given: Any) -> Any:
+    """The name of a member of an enum; a name itself."""
+    return getattr(given, "name", given)
 
 
 def _check_config(config: Any) -> None:

@@ -76,6 +76,48 @@ def test_what_patterns_do_not_say_is_refused() -> None:
         layer(q, k, k, None, packed_seq_params=SimpleNamespace(qkv_format="thd"))
 
 
+def test_masks_that_say_another_thing_are_refused() -> None:
+    build = core_attention(TEXT, "local", target="torch")
+    for wrong, said in (
+        ({"attention_type": "cross"}, "attention_type self, got cross"),
+        ({"k_channels": 24}, "k_channels of config.kv_channels, 16, got 24"),
+        ({"v_channels": 8}, "v_channels of config.kv_channels, 16, got 8"),
+    ):
+        with pytest.raises(sparsec.CallError, match=said):
+            build(config=config(), layer_number=1, **wrong)
+    layer = build(config=config(), layer_number=1, attention_type="self", k_channels=16)
+    q, k = torch.randn(8, 1, 4, 16), torch.randn(8, 1, 2, 16)
+    later = torch.ones(8, 8, dtype=torch.bool).triu(1)
+    wanted = layer(q, k, k, None)
+    for mask, kind in ((later[None, None], "causal"), (torch.zeros_like(later), "no_mask")):
+        torch.testing.assert_close(layer(q, k, k, mask, attn_mask_type=kind), wanted)
+    documents = later.clone()
+    documents[5:, :5] = True
+    for mask, said in (
+        (documents[None, None], "hides the later keys alone, or none, got another"),
+        (torch.zeros_like(later), "hides the later keys alone"),
+        (later.float(), r"bool attention_mask \[..., 8, 8\], or none, got float32 \[8, 8\]"),
+        (later[:, :4], r"got bool \[8, 4\]"),
+    ):
+        with pytest.raises(sparsec.CallError, match=said):
+            layer(q, k, k, mask, attn_mask_type="causal")
+
+
+def test_a_pattern_that_looks_ahead_has_no_causal_mask() -> None:
+    build = core_attention("pattern both { attend window(4, ahead = 3) }", target="torch")
+    with pytest.raises(sparsec.CallError, match="a causal pattern for the mask type causal, got one that looks ahead"):
+        build(config=config(), layer_number=1, attn_mask_type=SimpleNamespace(name="causal"))
+    layer = build(config=config(), layer_number=1, attn_mask_type="no_mask")
+    q, k = torch.randn(8, 1, 4, 16), torch.randn(8, 1, 2, 16)
+    i = torch.arange(8)
+    live = (i[:, None] - i).abs() < 4
+    torch.testing.assert_close(layer(q, k, k, None), masked(q, k, k, live), rtol=1e-4, atol=1e-5)
+    with pytest.raises(sparsec.CallError, match="mask type causal, got one that looks ahead"):
+        layer(q, k, k, None, attn_mask_type="causal")
+    with pytest.raises(sparsec.CallError, match="hides the later keys alone"):
+        layer(q, k, k, torch.ones(8, 8, dtype=torch.bool).triu(1))
+
+
 def test_a_model_of_megatron(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own local attention, under the pattern's mask, has the same logits and gradients."""
     pytest.importorskip("megatron.core", reason="Megatron-core is in nobody's extras")
@@ -100,14 +142,16 @@ def test_a_model_of_megatron(monkeypatch: pytest.MonkeyPatch) -> None:
         text = "pattern local { causal  attend sink(2) | window(9) }"
         mask = sparsec.parse(text).pattern("local").mask(40, 40, heads=4, kv_heads=2)[0]
         tokens = torch.randint(50, (2, 40), generator=torch.Generator().manual_seed(0))
-        for each in (spec, with_core_attention(spec, core_attention(text, target="torch"))):
+        later = torch.ones_like(mask).triu(1)
+        ours = with_core_attention(spec, core_attention(text, target="torch"))
+        for each, hidden in ((spec, ~mask), (ours, later)):
             torch.manual_seed(0)
             model = GPTModel(of, each, vocab_size=50, max_sequence_length=40)
-            logits = model(tokens, torch.arange(40).expand(2, 40), ~mask[None, None])
+            logits = model(tokens, torch.arange(40).expand(2, 40), hidden[None, None])
             logits.float().square().mean().backward()
             found.append((logits, *(p.grad for p in model.parameters())))
-        for ours, theirs in zip(*found, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+        for theirs, own in zip(*found, strict=True):
+            torch.testing.assert_close(own, theirs, rtol=1e-3, atol=1e-5)
     finally:
         parallel_state.destroy_model_parallel()
         dist.destroy_process_group()
