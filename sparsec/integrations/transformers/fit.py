@@ -129,7 +129,7 @@ def _check_layer(asked: Asked, config: Any, kernels: LayerKernels, layer: int, r
         raise CallError(f"expected causal attention, got attention in both directions in layer {layer}")
     if getattr(module, "is_cross_attention", False) or getattr(config, "add_cross_attention", False):
         raise CallError(f"expected self-attention, got cross-attention in layer {layer}")
-    own = None if kernels.fed is not None else own_window(config, layer, ahead=kernels.encodes)
+    own = None if kernels.fed is not None else own_window(config, layer, asked.options, ahead=kernels.encodes)
     if own is not None and not replace_window:
         window, term = own
         if term is None or not _same_set(kernels, term):

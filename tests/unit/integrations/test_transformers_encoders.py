@@ -117,6 +117,31 @@ def test_the_window_of_its_own_layers() -> None:
         apply(modernbert(), text, "all", target="torch")
 
 
+def test_windows_that_vary_by_layer() -> None:
+    """A config that varies by layer raises where it is asked for what varies."""
+    if not hasattr(transformers, "NeoMMEForMaskedLM"):
+        pytest.skip("this transformers has no such model")
+    kinds, full = ["sliding_attention"] * 2 + ["full_attention"], {"sliding_window": None}
+    own = {"num_key_value_heads": 2, "head_dim": 16, "embedding_rank": 16, "sliding_window": 4, "layer_types": kinds}
+    own |= {"num_hidden_layers": 3, "per_layer_config": {1: {"sliding_window": 6}, 2: full}}
+    torch.manual_seed(0)
+    model = transformers.NeoMMEForMaskedLM(transformers.NeoMMEConfig(**SIZES | own)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.set_attn_implementation("eager")
+    wanted = model(input_ids=ids(2, 20)).logits
+    terms = ("window(5, ahead = 4)", "window(7, ahead = 6)", "full")
+    text = " ".join(f"pattern p{place} {{ attend {term} }}" for place, term in enumerate(terms))
+    with pytest.raises(sparsec.CallError, match="layer 0 of the model has its own sliding_attention"):
+        apply(model, text, "p1", target="torch")
+    with pytest.raises(sparsec.CallError, match="expected a decoder for context_parallel and compress"):
+        compress(model, lambda prompt: prompt.k.norm(dim=-1), 0.5, target="torch")
+    layers = "model m { layers 3 where l == 0 use p0 where l == 1 use p1 otherwise use p2 }"
+    apply(model, text + layers, target="torch")
+    torch.testing.assert_close(model(input_ids=ids(2, 20)).logits, wanted, rtol=2e-4, atol=2e-4)
+    assert float(wanted.detach().std()) > 1e-2
+
+
 def test_an_encoder_is_saved_and_restored(tmp_path: Path) -> None:
     model = apply(bert(), PATTERN, target="torch")
     model.save_pretrained(tmp_path)
