@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from sparsec.analysis.cost import ITEM_BYTES, Geometry
+from sparsec.diagnostics.arguments import instance
 from sparsec.diagnostics.model import CallError
 from sparsec.distributed.exchange import exchange_of
 from sparsec.distributed.held import HeldTokens, packed
 from sparsec.distributed.merging import heads_of_ranks
-from sparsec.distributed.rank_cache import check_without_cache, tokens_of_all
+from sparsec.distributed.rank_cache import RankCache, check_without_cache, tokens_of_all
 from sparsec.distributed.report import TrafficReport
 from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.kv.ops import refuse_derivatives
@@ -189,6 +190,8 @@ class HeadParallelAttention(nn.Module):
         plan = self.plan
         queries, groups = plan.spans
         more: dict[str, Any] = {"return_lse": True}
+        if cache is not None:
+            instance("cache", cache, KVCache if plan.inner is None else RankCache)
         shares = cache is None or not tokens_of_all(cache, replicated)
         if cache is not None:
             refuse_derivatives(q, k, v, self.attn.sink)
@@ -199,6 +202,8 @@ class HeadParallelAttention(nn.Module):
             check_without_cache(lengths, replicated)
         if shares:
             plan.held.check_tokens(q, k, v)
+        self.attn._tensors.check(q, k, v)  # before heads are dealt out, so that no rank waits for one that refuses
+        if shares:
             own = [_deal(each, spans, plan.held) for each, spans in ((q, queries), (k, groups), (v, groups))]
         else:
             mine = [slice(*spans[plan.held.share]) for spans in (queries, groups, groups)]

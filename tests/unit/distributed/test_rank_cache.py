@@ -157,6 +157,17 @@ def of_heads(shard: Any) -> None:
         both.prompt([PROMPT, 40])
         both.step()
         both.step(6, lengths=[6, 1])
+    q, k, v = both.qkv(1)
+    for wrong, said in (
+        ((q[:, :-1], k, v), rf"expected q of shape \[B, {q.shape[1]}, Nq, 16\], got"),
+        ((q, k[:, :1], v), "expected k of shape"),
+        ((q, k, v[0]), "expected v of shape"),
+    ):
+        with pytest.raises(sparsec.CallError, match=said):  # on every rank
+            both.parallel(*wrong, cache=both.part)
+    with pytest.raises(sparsec.CallError, match=r"expected cache of type \w*Cache, got list"):
+        both.parallel(q, k, v, cache=[])
+    both.step()
 
 
 @torch.no_grad()
