@@ -17,12 +17,14 @@ from sparsec.plan.kv.layout import CacheLayout
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One pattern and the layers that have it, and its cache's layout (None: it has no cache)."""
+    """One pattern and the layers that have it, its cache's layout (None: it has no cache), and the layers' geometry
+    (None: that of the report)."""
 
     name: str
     layers: tuple[int, ...]
     lowered: Lowered
     layout: CacheLayout | None
+    geometry: Geometry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,13 @@ class PartReport:
     groups: tuple[GroupPrice, ...]
     cache: CachePrice | None
     growth: tuple[str, ...]
+    geometry: Geometry
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`prices`: the caches of all layers together, at several lengths; empty if some layer has none."""
+    """`prices`: the caches of all layers together, at several lengths; empty if some layer has none. `geometry`: of the
+    layers whose part has none of its own."""
 
     tokens: int
     geometry: Geometry
@@ -58,6 +62,13 @@ class Report:
     @property
     def layers(self) -> int:
         return sum(len(part.layers) for part in self.parts)
+
+    @property
+    def shapes(self) -> str:
+        """The head counts and dimensions of the layers, in words."""
+        each = (part.geometry for part in self.parts)
+        found = (f"{at.heads} query heads on {at.kv_heads} KV heads of {at.head_dim}" for at in each)
+        return " and ".join(dict.fromkeys(found))
 
     @property
     def live_share(self) -> float:
@@ -72,8 +83,7 @@ class Report:
             (str(each.tokens), f"{each.bytes / 2**20:.4g}", f"{each.dense_bytes / 2**20:.4g}", percent(each.saved))
             for each in self.prices
         ]
-        at = self.geometry
-        title = f"{at.heads} heads on {at.kv_heads} KV heads, head dim {at.head_dim}, {at.dtype}, {self.tokens} tokens"
+        title = f"{self.shapes}, {self.geometry.dtype}, {self.tokens} tokens"
         head = ("pattern", "layers", "live", "of", "TFLOP, forward, one layer")
         tables = [table_html(title, head, computed)]
         if caches:
@@ -89,11 +99,15 @@ def _live(part: PartReport) -> tuple[str, str]:
 
 def report(parts: Sequence[Part], geometry: Geometry, tokens: int) -> Report:
     """The costs of sequences of `tokens` tokens. Raises TooManyBands, TooManyClasses."""
-    layouts = [part.layout for part in parts for _ in part.layers]
     lengths = sorted({*LENGTHS, tokens})
-    known = [layout for layout in layouts if layout is not None]
-    prices = tuple(price(known, geometry, length) for length in lengths) if len(known) == len(layouts) else ()
-    return Report(tokens, geometry, tuple(_part(part, geometry, tokens) for part in parts), prices)
+    known = [(part, part.layout) for part in parts if part.layout is not None]
+    prices = tuple(_together(known, geometry, length) for length in lengths) if len(known) == len(parts) else ()
+    return Report(tokens, geometry, tuple(_part(part, part.geometry or geometry, tokens) for part in parts), prices)
+
+
+def _together(parts: Sequence[tuple[Part, CacheLayout]], geometry: Geometry, tokens: int) -> CachePrice:
+    each = [price([layout] * len(part.layers), part.geometry or geometry, tokens) for part, layout in parts]
+    return CachePrice(tokens, sum(one.bytes for one in each), sum(one.dense_bytes for one in each))
 
 
 def _part(part: Part, geometry: Geometry, tokens: int) -> PartReport:
@@ -113,4 +127,5 @@ def _part(part: Part, geometry: Geometry, tokens: int) -> PartReport:
         () if layout is None else group_prices(layout, tokens),
         None if layout is None else price([layout], geometry, tokens),
         () if layout is None else tuple(str(growth) for growth in layout.growth),
+        geometry,
     )

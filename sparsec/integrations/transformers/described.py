@@ -32,8 +32,8 @@ def explain(model: nn.Module, seq_len: int | None = None) -> Report:
     length = integer("seq_len", seq_len, 1) if seq_len is not None else _usual(decoder)
     first = patch.kernels[0]
     dtype = str(decoder.dtype).removeprefix("torch.")
-    at = Geometry(first.heads, first.kv_heads, first.head_dim, first.value_dim, dtype)
-    return report([_part(each, layers) for each, layers in _kinds(patch.of_layers())], at, length)
+    parts = [_part(each, layers, dtype) for each, layers in _kinds(patch.of_layers())]
+    return report(parts, _geometry(first, dtype), length)
 
 
 def describe(model: nn.Module, seq_len: int | None = None) -> str:
@@ -53,10 +53,8 @@ def describe(model: nn.Module, seq_len: int | None = None) -> str:
         targets = sorted({each.target for each in kernels.compiled.values()}) or [kernels.target or "-"]
         rows.append([head_ranges(layers), part.name, terms[0] + more, ", ".join(targets), live, kept])
     kind, layers_of = type(model).__name__, patch.layers
-    first = found.geometry
     lines = [
-        f"{kind}: {count(layers_of, 'layer')}, {first.heads} query heads on {first.kv_heads} KV heads of "
-        f"{first.head_dim}, {first.dtype}, {count(found.tokens, 'token')}",
+        f"{kind}: {count(layers_of, 'layer')}, {found.shapes}, {found.geometry.dtype}, {count(found.tokens, 'token')}",
         "",
         table(["layers", "pattern", "a head sees", "target", "live pairs", "keys in a cache"], rows),
     ]
@@ -72,7 +70,8 @@ def describe(model: nn.Module, seq_len: int | None = None) -> str:
 def _kinds(kernels: tuple[LayerKernels | None, ...]) -> list[tuple[LayerKernels, tuple[int, ...]]]:
     """Of each pattern and shape its kernels and layers."""
     places = alike(
-        None if each is None else (each.pattern, each.heads, each.kv_heads, each.head_dim) for each in kernels
+        None if each is None else (each.pattern, each.heads, each.kv_heads, each.head_dim, each.value_dim)
+        for each in kernels
     )
     found = []
     for of, layers in places.items():
@@ -82,13 +81,17 @@ def _kinds(kernels: tuple[LayerKernels | None, ...]) -> list[tuple[LayerKernels,
     return found
 
 
-def _part(kernels: LayerKernels, layers: tuple[int, ...]) -> Part:
+def _geometry(kernels: LayerKernels, dtype: str) -> Geometry:
+    return Geometry(kernels.heads, kernels.kv_heads, kernels.head_dim, kernels.value_dim, dtype)
+
+
+def _part(kernels: LayerKernels, layers: tuple[int, ...], dtype: str) -> Part:
     pattern, heads, kv_heads = kernels.pattern, kernels.heads, kernels.kv_heads
     try:
         layout = pattern.cache_layout(heads, kv_heads)
     except DiagnosticError:
         layout = None  # a pattern that no cache serves still has a cost
-    return Part(pattern.name, layers, pattern.lowered(heads, kv_heads), layout)
+    return Part(pattern.name, layers, pattern.lowered(heads, kv_heads), layout, _geometry(kernels, dtype))
 
 
 def _usual(decoder: Any) -> int:

@@ -90,6 +90,24 @@ def test_a_model_is_described() -> None:
         describe(llama())
 
 
+def test_layers_of_several_head_dimensions_are_described() -> None:
+    """Gemma 4's full layers have wider heads: bytes and head dimensions are those of each layer."""
+    if not hasattr(transformers, "Gemma4TextModel"):
+        pytest.skip("this transformers has no such model")
+    kinds = ["sliding_attention", "full_attention"]
+    own = {"head_dim": 16, "global_head_dim": 32, "layer_types": kinds, "sliding_window": 6, "num_kv_shared_layers": 0}
+    own |= {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 64}
+    model = transformers.Gemma4TextModel(transformers.Gemma4TextConfig(**SIZES | own)).eval()
+    text = PATTERN.replace("window(6) | stride(5, phase = -g)", "window(6)")
+    apply(model, text + "model m { layers 2 where l == 0 use p otherwise use all }", target="torch")
+    found = explain(model, 48)
+    assert [part.geometry.head_dim for part in found.parts] == [16, 32]
+    price = next(each for each in found.prices if each.tokens == 48)
+    assert price.dense_bytes == 48 * 2 * 2 * (16 + 32) * 4
+    assert price.bytes == sum(part.cache.bytes for part in found.parts if part.cache is not None)
+    assert "query heads on 2 KV heads of 16 and 4 query heads on 2 KV heads of 32, float32" in describe(model, 48)
+
+
 class Wrapped(torch.nn.Module):
     """A model of PEFT, as far as `apply` knows one."""
 
