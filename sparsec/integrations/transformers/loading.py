@@ -16,7 +16,9 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
+from sparsec.diagnostics.model import CallError
 from sparsec.integrations.transformers.attention import IMPLEMENTATION
+from sparsec.integrations.transformers.fit import decoder_of
 
 
 def after_loading(then: Callable[[Any], object]) -> None:
@@ -44,27 +46,34 @@ def named_pattern(model: Any) -> dict[str, Any] | None:
 
 
 def watch(model: nn.Module) -> None:
-    """Warns at the first forward of a model that names a pattern, unless it has been applied by then."""
-    hook = _FirstForward()
-    hook.handle = model.register_forward_pre_hook(hook)
+    """Warns at the first forward of a model that names a pattern, unless it has been applied by then: at that of its
+    decoder, which calls reach that go around the model's own `__call__`."""
+    try:
+        inner = decoder_of(model)
+    except CallError:
+        inner = model
+    hook = _FirstForward(model.config, type(model).__name__)
+    hook.handle = inner.register_forward_pre_hook(hook)
 
 
 @dataclass(slots=True)
 class _FirstForward:
-    """Before a forward: says once that the model attends without its pattern."""
+    """Before a forward: says once that the model attends without its pattern. config, kind: of the whole model."""
 
+    config: Any
+    kind: str
     handle: RemovableHandle | None = None
 
-    def __call__(self, model: nn.Module, args: tuple[Any, ...]) -> None:
-        applied = any("_sparsec" in vars(each) for each in model.modules())
-        if self.handle is None or (not applied and _tried(model)):
+    def __call__(self, inner: nn.Module, args: tuple[Any, ...]) -> None:
+        applied = any("_sparsec" in vars(each) for each in inner.modules())
+        if self.handle is None or (not applied and _tried(inner)):
             return
         self.handle.remove()
         self.handle = None
-        saved = named_pattern(model)
-        if saved is not None and not applied:
+        saved = getattr(self.config, "sparsec", None)
+        if isinstance(saved, dict) and not applied:
             warnings.warn(
-                f"the config of this {type(model).__name__} names a pattern ({saved.get('filename')}), and it runs "
+                f"the config of this {self.kind} names a pattern ({saved.get('filename')}), and it runs "
                 "without: call sparsec.integrations.transformers.restore(model), or import "
                 "sparsec.integrations.transformers.auto before it is loaded",
                 UserWarning,

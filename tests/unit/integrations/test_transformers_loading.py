@@ -59,6 +59,16 @@ def test_a_loaded_model_that_runs_without_its_pattern_warns_once(saved: Path) ->
         transformers.AutoModelForCausalLM.from_pretrained(saved)(IDS)
 
 
+def test_a_call_around_the_model_s_own_warns_too(saved: Path) -> None:
+    """As PEFT calls a model's forward, and as some call its decoder."""
+    for call in (lambda model: model.model(IDS), lambda model: model.forward(IDS)):
+        model = transformers.AutoModelForCausalLM.from_pretrained(saved)
+        with pytest.warns(UserWarning, match="this LlamaForCausalLM names a pattern") as caught:
+            call(model)
+            model(IDS)
+        assert sum("names a pattern" in str(each.message) for each in caught) == 1
+
+
 def test_an_import_restores_what_is_loaded(saved: Path) -> None:
     wanted = apply(llama(), MODEL, target="torch")(IDS).logits
     script = (
