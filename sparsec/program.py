@@ -46,7 +46,7 @@ def load(path: str | Path, *, root: str | Path | None = None) -> Program:
     source, problems = parser.read_file(file, str(file))
     if source is None:
         raise DiagnosticError(problems)
-    return program_of(source, Imports.of_file(file, root))
+    return read_program(source, Imports.of_file(file, root))
 
 
 def parse(text: str, filename: str = "<string>", *, imports: Mapping[str, str] | None = None) -> Program:
@@ -55,10 +55,10 @@ def parse(text: str, filename: str = "<string>", *, imports: Mapping[str, str] |
     imports: the texts that it may import, by their paths; no file is read.
     """
     source = SourceFile(filename, arguments.instance("text", text, str))
-    return program_of(source, NO_IMPORTS if imports is None else Imports(from_texts(imports)))
+    return read_program(source, NO_IMPORTS if imports is None else Imports(from_texts(imports)))
 
 
-def program_of(source: SourceFile, imports: Imports) -> Program:
+def read_program(source: SourceFile, imports: Imports) -> Program:
     """The program of a text that was read. Raises DiagnosticError if it has errors."""
     lowered: LoweredPatterns = {}
     files = joined_files(source, imports.read, imports.first)

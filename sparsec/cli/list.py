@@ -17,7 +17,7 @@ from sparsec.syntax.tree import ImportItem, Item, ParamItem
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedItem:
     """An item of a file; `defaults`: of its parameters, as the file writes them. Of a pattern that is imported the name
     alone is told."""
 
@@ -59,24 +59,24 @@ def list_items(file: Path, form: str) -> None:
         click.echo("\n".join(map(str, found)))
 
 
-def listed_items(program: Program) -> tuple[Listed, ...]:
+def listed_items(program: Program) -> tuple[ListedItem, ...]:
     """The items of the file in order, then what it imports."""
     tree, _ = recover(program.source)
     own = tuple(_listed(program, item) for item in tree.items if not isinstance(item, ImportItem))
     names = {item.name for item in own}
-    patterns = (Listed("pattern", name, {}, "", imported=True) for name in program.patterns if name not in names)
-    models = (Listed("model", name, {}, "", imported=True) for name in program.models if name not in names)
+    patterns = (ListedItem("pattern", name, {}, "", imported=True) for name in program.patterns if name not in names)
+    models = (ListedItem("model", name, {}, "", imported=True) for name in program.models if name not in names)
     return (*own, *patterns, *models)
 
 
-def _listed(program: Program, item: Item) -> Listed:
+def _listed(program: Program, item: Item) -> ListedItem:
     assert not isinstance(item, ImportItem), "defines nothing"
     doc = " ".join(item.doc)
     if isinstance(item, ParamItem):
-        return Listed("param", item.defined.text, {item.defined.text: print_expr(item.parameter.default)}, doc)
+        return ListedItem("param", item.defined.text, {item.defined.text: print_expr(item.parameter.default)}, doc)
     name = item.name.text
     defaults = {parameter.name.text: print_expr(parameter.default) for parameter in item.parameters}
     if name not in program.patterns:
-        return Listed("model", name, defaults, doc)
+        return ListedItem("model", name, defaults, doc)
     pattern = program.pattern(name)
-    return Listed("pattern", name, defaults, doc, pattern.heads, pattern.kv_heads, pattern.inputs)
+    return ListedItem("pattern", name, defaults, doc, pattern.heads, pattern.kv_heads, pattern.inputs)

@@ -11,7 +11,7 @@ import click
 from sparsec.backends import registry
 from sparsec.cli.files import FILE, STDIN, open_source
 from sparsec.pictures.methods import DEFAULT_HEADS, heads_or_default
-from sparsec.program import Pattern, Program, program_of
+from sparsec.program import Pattern, Program, read_program
 from sparsec.sema.model import ResolvedPattern
 from sparsec.sema.node import MAX_HEADS, MAX_LAYERS
 from sparsec.syntax.imports import NO_IMPORTS, Imports, from_disk
@@ -149,7 +149,7 @@ def kernel_options(command: _Command) -> _Command:
 
 def open_program(path: Path) -> Program:
     """The program at `path`. Raises DiagnosticError if it has errors, OSError if it cannot be read."""
-    return program_of(open_source(path), imports_of(path))
+    return read_program(open_source(path), imports_of(path))
 
 
 def choose(program: Program, name: str | None, settings: tuple[str, ...], *, or_first: bool = False) -> Pattern:

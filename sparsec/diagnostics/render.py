@@ -23,7 +23,7 @@ def render_text(diagnostics: Iterable[Diagnostic], *, color: bool = False) -> st
 
     Without a final newline; empty if there are no records.
     """
-    return "\n\n".join(_paragraph(diagnostic, color) for diagnostic in in_order(diagnostics))
+    return "\n\n".join(_paragraph(diagnostic, color) for diagnostic in in_file_order(diagnostics))
 
 
 def render_json(diagnostics: Iterable[Diagnostic]) -> str:
@@ -31,10 +31,10 @@ def render_json(diagnostics: Iterable[Diagnostic]) -> str:
 
     Rows and columns count from 1, columns in characters; the end is exclusive.
     """
-    return json.dumps([_record(diagnostic) for diagnostic in in_order(diagnostics)], indent=2)
+    return json.dumps([_record(diagnostic) for diagnostic in in_file_order(diagnostics)], indent=2)
 
 
-def in_order(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
+def in_file_order(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
     """By file, as these come, and by place."""
     records = list(diagnostics)
     files: dict[str, int] = {}

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from urllib.parse import quote
 
 from sparsec.diagnostics.model import Diagnostic
-from sparsec.diagnostics.render import in_order
+from sparsec.diagnostics.render import in_file_order
 
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
@@ -20,7 +20,7 @@ def render_sarif(diagnostics: Iterable[Diagnostic], version: str) -> str:
 
     Source: OASIS, Static Analysis Results Interchange Format, 2.1.0, sections 3.13 to 3.30.
     """
-    found = in_order(diagnostics)
+    found = in_file_order(diagnostics)
     codes = sorted({diagnostic.code for diagnostic in found})
     driver = {
         "name": "sparsec",
@@ -55,7 +55,7 @@ def render_github(diagnostics: Iterable[Diagnostic]) -> str:
         f"::{diagnostic.severity.value} file={_property(diagnostic.source.name)},line={diagnostic.line},"
         f"endLine={diagnostic.source.line_of(diagnostic.span.stop)},col={diagnostic.column},"
         f"title={_property(f'sparsec {diagnostic.code}')}::{_data(_whole(diagnostic))}"
-        for diagnostic in in_order(diagnostics)
+        for diagnostic in in_file_order(diagnostics)
     )
 
 
