@@ -84,7 +84,7 @@ class SparseServer(LanguageServer):
             self.text_document_publish_diagnostics(types.PublishDiagnosticsParams(uri, found, version))
 
     def forget(self, uri: str) -> None:
-        """A text that is closed: it has no problems any more."""
+        """A text that is closed has no problems."""
         if (waiting := self._waiting.pop(uri, None)) is not None:
             waiting.cancel()
         self.open.discard(uri)
@@ -123,9 +123,14 @@ class SparseServer(LanguageServer):
 
 
 def document_of(uri: str, text: str) -> Document:
-    """The text of a file imports from its folder; one that has no file yet imports nothing."""
+    """The text of a file imports from its folder; one that has no file yet, or no path to one, imports nothing."""
     path = to_fs_path(uri) if uri.startswith("file:") else None
-    return Document(uri, text) if not path else Document(path, text, Imports.of_file(Path(path)))
+    if not path:
+        return Document(uri, text)
+    try:
+        return Document(path, text, Imports.of_file(Path(path)))
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a NUL
+        return Document(path, text)
 
 
 def _integer(given: object, most: int) -> int | None:
