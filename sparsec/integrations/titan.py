@@ -49,7 +49,7 @@ class SparseInnerAttention(Module):  # type: ignore[misc]  # it may not be insta
         if config.window_size != (-1, 0):
             raise CallError(f"expected window_size (-1, 0), since the pattern has windows, got {config.window_size}")
         self.config = config
-        self._alike = len(set(map(id, resolved.terms))) == 1 and resolved.score.part(config.heads, slice(0, 1)) == (
+        self._alike = len(set(resolved.terms)) == 1 and resolved.score.part(config.heads, slice(0, 1)) == (
             resolved.score
         )
         self._compiled: dict[tuple[object, ...], SparseAttention] = {}

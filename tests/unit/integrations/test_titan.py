@@ -60,6 +60,27 @@ def test_a_model_of_torchtitan(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize(("other", "fits"), [("window(7)", True), ("window(9)", False)])
+def test_a_rank_has_some_of_the_heads(other: str, fits: bool) -> None:
+    """Where the sets of all heads are equal, however they are written."""
+    from torchtitan.models.common.attention import create_varlen_metadata_for_document
+
+    text = f"pattern p {{ causal  documents  where h % 2 < 1 attend window(7)  otherwise attend {other} }}"
+    pattern = sparsec.parse(text).pattern("p")
+    layer = SparseInnerAttention.Config(pattern=pattern, heads=4, kv_heads=2, target="torch").build()
+    q, k = torch.randn(1, 20, 2, 16), torch.randn(1, 20, 1, 16)
+    documents = create_varlen_metadata_for_document(torch.arange(20)[None])
+    if not fits:
+        with pytest.raises(sparsec.CallError, match="expected all 4 heads on a rank"):
+            layer(q, k, k, attention_masks=documents)
+        return
+    i = torch.arange(20)
+    live = (i[:, None] >= i) & (i[:, None] - i < 7)
+    wanted = functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, k)), live, enable_gqa=True)
+    found = layer(q, k, k, attention_masks=documents)
+    torch.testing.assert_close(found, wanted.transpose(1, 2), rtol=1e-4, atol=1e-5)
+
+
 def test_what_it_refuses() -> None:
     for text, said in (
         ("pattern p { causal  attend full }", "expected a pattern with `documents`, since TorchTitan packs them"),
@@ -68,5 +89,5 @@ def test_what_it_refuses() -> None:
         pattern = sparsec.parse(text).pattern("p")
         with pytest.raises(sparsec.CallError, match=said):
             SparseInnerAttention.Config(pattern=pattern, heads=2, kv_heads=2).build()
-    with pytest.raises(sparsec.CallError, match="expected a model of 2 layers, got 'm' of 3"):
+    with pytest.raises(sparsec.CallError, match="model 'm': expected layers=3, as its file says, got layers=2"):
         with_patterns(llama(), f"{PATTERN} model m {{ layers 3  use packed }}")
