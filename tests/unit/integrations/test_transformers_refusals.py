@@ -71,7 +71,11 @@ def t5() -> Model:
         (lambda: gemma3(use_bidirectional_attention=True), PATTERN, "a model whose mask is causal"),
         (t5, PATTERN, "expected a causal LM, got the encoder-decoder T5"),
         (lambda: torch.nn.Linear(2, 2), PATTERN, "expected a model of transformers, got Linear"),
-        (llama, PATTERN + "model m { layers 3 otherwise use p }", "a model of 2 layers, got 'm' of 3"),
+        (
+            llama,
+            PATTERN + "model m { layers 3 otherwise use p }",
+            "model 'm': expected layers=3, as its file says, got layers=2",
+        ),
         (llama, PATTERN + PATTERN.replace("p {", "r {"), "one of: p, r; got no name"),
     ],
 )
