@@ -209,7 +209,9 @@ def ranks_of_megatron(group: Any) -> None:
     q, k, v = (torch.randn((256, 2, heads, 16), generator=generator).double() for heads in (4, 2, 2))
     expected, rank, chunk = layer(1, 1)(q, k, v, None), dist.get_rank(group), 256 // (2 * size)
     places = [n * chunk + i for n in (rank, 2 * size - 1 - rank) for i in range(chunk)]
-    torch.testing.assert_close(layer(1, size)(q[places], k[places], v[places], None), expected[places])
+    later = torch.ones(256, 256, dtype=torch.bool).triu(1)[places]
+    for mask in (None, later[None, None]):
+        torch.testing.assert_close(layer(1, size)(q[places], k[places], v[places], mask), expected[places])
     heads, groups = slice(rank * 4 // size, (rank + 1) * 4 // size), slice(rank * 2 // size, (rank + 1) * 2 // size)
     part = layer(size, 1)(q[:, :, heads], k[:, :, groups], v[:, :, groups], None)
     torch.testing.assert_close(part, expected[..., heads.start * 16 : heads.stop * 16])
