@@ -70,6 +70,11 @@ class Document:
         return joined_files(self.source, self.imports.read, self.imports.first)
 
     @property
+    def has_imports(self) -> bool:
+        """Whether it asks for another file."""
+        return any(isinstance(item, ImportItem) for item in self.tree.items)
+
+    @property
     def imported_texts(self) -> Mapping[str, str]:
         """The texts that it imports, by their paths from its folder."""
         return self._joined.texts

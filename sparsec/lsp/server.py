@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,6 +74,13 @@ class SparseServer(LanguageServer):
             waiting.cancel()
         self._waiting[uri] = asyncio.create_task(self._publish(uri))
 
+    def look_at_importers(self) -> None:
+        """Looks again at the open texts that import a file, for a file has changed."""
+        for uri, answers in tuple(self._answers.items()):
+            if answers.document.has_imports:
+                del self._answers[uri]
+                self.look(uri)
+
     async def _publish(self, uri: str) -> None:
         await asyncio.sleep(DEBOUNCE)
         answers = self.answers(uri)
@@ -107,13 +115,16 @@ class SparseServer(LanguageServer):
             return None
         return self.picture(answers.document, name, self.settings)
 
-    def saved(self, page: str, name: str) -> Path:
+    def saved(self, uri: str, page: str, name: str) -> Path:
         """The page as a file that goes when the server ends."""
         if self.pictures is None:
             self.pictures = Path(tempfile.mkdtemp(prefix="sparsec-"))
-        path = self.pictures / f"{name}.html"
-        path.write_text(page, encoding="utf-8")
-        return path
+        folder = self.pictures / sha256(uri.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{name}.html"
+        fresh = path.with_suffix(".new")
+        fresh.write_text(page, encoding="utf-8")
+        return fresh.replace(path)
 
     def close(self) -> None:
         """Ends the workers and removes the pictures."""
@@ -181,6 +192,10 @@ def _follow_texts(server: SparseServer) -> None:
     @server.feature(types.TEXT_DOCUMENT_DID_CHANGE)
     async def edited(params: types.DidChangeTextDocumentParams) -> None:
         server.look(params.text_document.uri)
+
+    @server.feature(types.TEXT_DOCUMENT_DID_SAVE)
+    async def saved(params: types.DidSaveTextDocumentParams) -> None:
+        server.look_at_importers()
 
     @server.feature(types.TEXT_DOCUMENT_DID_CLOSE)
     def closed(params: types.DidCloseTextDocumentParams) -> None:
@@ -277,7 +292,7 @@ def _answer_beside(server: SparseServer) -> None:
             return None
         if server.shows_pictures:
             return {"title": name, "html": page}
-        path = server.saved(page, name)
+        path = server.saved(uri, page, name)
         window = server.client_capabilities.window
         if window is not None and window.show_document is not None and window.show_document.support:
             await server.window_show_document_async(types.ShowDocumentParams(path.as_uri(), external=True))

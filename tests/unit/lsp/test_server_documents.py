@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("pygls")
 
-from sparsec.lsp.server import document_of
+from sparsec.editor.document import Document, Settings
+from sparsec.editor.positions import Encoding, LineIndex
+from sparsec.lsp.answers import Answers
+from sparsec.lsp.server import SparseServer, document_of
 
 TEXT = 'import "a.sparse"\npattern p { attend full }\n'
 
@@ -19,3 +23,27 @@ def test_an_address_that_leads_to_no_file_imports_nothing(tmp_path: Path) -> Non
         assert [each.code for each in document_of(uri, TEXT).diagnostics] == ["E017"], uri
     (tmp_path / "a.sparse").write_text("pattern q { attend full }\n")
     assert document_of((tmp_path / "x.sparse").as_uri(), TEXT).diagnostics == ()
+
+
+def test_a_saved_file_has_the_texts_that_import_looked_at_again(tmp_path: Path) -> None:
+    async def drive() -> None:
+        server = SparseServer(Settings(), lambda *_: "")
+        server.open |= {"file:///a.sparse", "file:///b.sparse"}
+        looked: list[str] = []
+        server.look = looked.append  # type: ignore[method-assign]  # no client is there to be told
+        for uri, text in (("file:///a.sparse", TEXT), ("file:///b.sparse", "pattern p { attend full }")):
+            server._answers[uri] = Answers(uri, Document(uri, text), LineIndex(text, Encoding.UTF16))
+        server.look_at_importers()
+        assert looked == ["file:///a.sparse"] and set(server._answers) == {"file:///b.sparse"}
+        server.close()
+
+    asyncio.run(drive())
+
+
+def test_pictures_of_equal_names_are_files_of_their_own() -> None:
+    server = SparseServer(Settings(), lambda *_: "")
+    first, second = (server.saved(uri, uri, "p") for uri in ("file:///a.sparse", "file:///b.sparse"))
+    assert first.read_text() == "file:///a.sparse" and second.read_text() == "file:///b.sparse"
+    assert first.name == second.name == "p.html" and len(list(first.parent.iterdir())) == 1
+    server.close()
+    assert not first.exists()
