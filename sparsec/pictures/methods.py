@@ -10,13 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sparsec.diagnostics.arguments import integer, optional
-from sparsec.pictures.caches import CacheDrawing
-from sparsec.pictures.drawing import LONGEST, Drawing, checked_view
-from sparsec.pictures.layers import ModelDrawing, model_drawing
 from sparsec.pictures.notebook import SEQ_LEN, program_html, quiet
 from sparsec.pipeline import Lowered
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what draws needs numpy, which a program does not
+    from sparsec.pictures.caches import CacheDrawing
+    from sparsec.pictures.drawing import Drawing
+    from sparsec.pictures.layers import ModelDrawing
     from sparsec.program import Model, Pattern, Program
     from sparsec.reference.parts import InputTensors
 
@@ -53,6 +53,8 @@ def show_pattern(
     the tensors of a call; without them, inputs count as if they named every pair that they may. Head counts that nobody
     gives are DEFAULT_HEADS. Raises as `resolve` does, and CallError for what is out of range.
     """
+    from sparsec.pictures.drawing import Drawing, checked_view
+
     lowered = _lowered(self, heads, kv_heads)
     found = lowered.pattern
     view = checked_view(found, seq_len, queries, q_offset, rows, columns, cu_seqlens)
@@ -69,6 +71,9 @@ def show_cache(
     self: Pattern, seq_len: int = SEQ_LEN, heads: int | None = None, kv_heads: int | None = None
 ) -> CacheDrawing:
     """A drawing of what the KV cache of each group keeps as a sequence grows; raises as `cache_layout` does."""
+    from sparsec.pictures.caches import CacheDrawing
+    from sparsec.pictures.drawing import LONGEST
+
     layout = self.cache_layout(heads_or_default(self, heads, kv_heads), kv_heads)
     return CacheDrawing(self.name, layout, integer("seq_len", seq_len, 1, LONGEST))
 
@@ -82,6 +87,9 @@ def show_model(
     self: Model, seq_len: int = SEQ_LEN, heads: int | None = None, kv_heads: int | None = None
 ) -> ModelDrawing:
     """A drawing with a strip for each layer: the keys that its last queries see; as `Pattern.show` otherwise."""
+    from sparsec.pictures.drawing import LONGEST
+    from sparsec.pictures.layers import model_drawing
+
     layers = [self.layer(layer) for layer in range(len(self))]
     lowered = {pattern: _lowered(pattern, heads, kv_heads) for pattern in dict.fromkeys(layers)}
     keys = integer("seq_len", seq_len, 1, LONGEST)

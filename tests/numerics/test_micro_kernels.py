@@ -37,7 +37,7 @@ DIMS = (33, 96)
 BAD = [41]
 PAIRS = "pairs of bfloat16, vdpbf16ps"
 INSTRUCTIONS = ("struct PairSums {", "struct Replaced {")
-CHOSEN = "#if defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)\nstruct Pairs {"
+CHOSEN = "#if defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)\nstruct ElementPairs {"
 MODEL = """
 struct PairSums {
   static constexpr Name NAME = {"a model of pairs"};
@@ -53,7 +53,7 @@ struct PairSums {
   }
 };
 #if 1
-struct Pairs {"""
+struct ElementPairs {"""
 
 
 def modelled(source: str) -> str:

@@ -51,7 +51,7 @@ def test_a_model_computes_what_its_own_attention_does(name: str) -> None:
         ("gemma3", "a dict"),
         ("jamba", "self-attention in each of"),
         ("stablelm", "hand keyword arguments down"),
-        ("rwkv", "takes a cache"),
+        ("rwkv", "AttentionInterface"),
     ],
 )
 def test_a_model_that_lacks_something_is_refused_and_unchanged(name: str, lacks: str) -> None:

@@ -72,7 +72,7 @@ def test_a_cache_evicts_in_the_layer_that_attends() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(sparsec.CallError, match="a model of 3 layers, got 'm' of 2"):
+    with pytest.raises(sparsec.CallError, match="expected layers=2, as its file says, got layers=3"):
         apply(lfm2(), LAYERS.replace("layers 3", "layers 2"), target="torch")
     with pytest.raises(sparsec.CallError, match="whose layers attends for compress, got 1 of 3"):
         compress(lfm2(), lambda prompt: prompt.k.norm(dim=-1), 0.5, target="torch")

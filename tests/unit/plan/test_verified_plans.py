@@ -17,7 +17,7 @@ from sparsec.plan.verify import verified
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 PATTERNS = [(path.name, name) for path in sorted(EXAMPLES.glob("*.sparse")) for name in sparsec.load(path).patterns]
-WITHOUT_CACHE = ("bigbird", "longformer", "packed_window", "packed_s2")
+WITHOUT_CACHE = ("bigbird", "longformer", "packed_window", "packed_s2", "sasa")
 LOCAL = "pattern local { heads 2  block 16  causal  attend window(3b) | stride(4b, phase = h) }"
 
 

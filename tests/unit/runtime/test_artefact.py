@@ -25,7 +25,7 @@ from sparsec.diagnostics.model import CallError, SparsecError
 from sparsec.plan.launch import Launches
 from sparsec.runtime.build import artefact
 from sparsec.runtime.build.artefact import compile_to_directory, load_compiled
-from sparsec.runtime.build.manifest import launch_data, launches_of, layout_data, layout_of
+from sparsec.runtime.build.manifest import FORMAT, launch_data, launches_of, layout_data, layout_of
 from sparsec.runtime.compile import Request
 from sparsec.runtime.module import SparseAttention
 from sparsec.syntax import parser
@@ -185,7 +185,7 @@ def _told(change: Callable[[dict[str, object]], object]) -> Callable[[Path], Non
         (lambda folder: (folder / "manifest.json").write_text("[]"), "expected a folder that sparsec compile wrote"),
         (_told(lambda manifest: manifest["files"].pop("mass.so")), "mass"),  # type: ignore[attr-defined]
         (_told(lambda manifest: manifest["files"].pop("backward.so")), "backward"),  # type: ignore[attr-defined]
-        (_told(lambda manifest: manifest.update(format=3)), "expected artefacts of format 7, got 3"),
+        (_told(lambda manifest: manifest.update(format=3)), f"expected artefacts of format {FORMAT}, got 3"),
         (_told(lambda manifest: manifest["launch"].pop("cached")), "cached"),  # type: ignore[attr-defined]
         (_told(lambda manifest: manifest.update(files={"../whole/forward.so": ""})), "another content"),
     ],

@@ -31,7 +31,7 @@ struct PairSums {
 #endif
 
 #if defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
-struct Pairs {
+struct ElementPairs {
   typedef uint16_t operand;
   typedef ivec units;  // a pair in each lane
   static constexpr int DEPTH = 2, HALVES = 2 * LANES;
@@ -114,7 +114,7 @@ struct Pairs {
     }
   };
 };
-typedef Pairs Operands;
+typedef ElementPairs Operands;
 #else
 typedef Floats Operands;
 #endif
