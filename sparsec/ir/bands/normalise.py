@@ -246,18 +246,19 @@ def met_residues(a: Congruence, b: Congruence) -> tuple[Congruence, ...]:
         if solved is None or solved.period * solved.unit < LIMIT:
             return () if solved is None else (solved,)
     for long, short in ((a, b), (b, a)):
-        finer = _in_units_of(short, long)
-        if finer is not None and finer.period % short.period == 0 and finer.width <= short.period:
+        steps, rest = divmod(long.unit, short.unit)
+        if rest or long.period * steps % short.period or long.width * steps > short.period:
+            continue
+        if (finer := _in_smaller_units(long, short, steps)) is not None:
             overlaps = _overlap(finer, short)
             if len(overlaps) < 2:
                 return overlaps
     return (a, b)
 
 
-def _in_units_of(short: Congruence, long: Congruence) -> Congruence | None:
-    """`long`, counted in the units of `short`, if its units are whole numbers of these."""
-    steps, rest = divmod(long.unit, short.unit)
-    if rest or long.moving != short.moving or (long.moving and steps > 1) or long.period * long.unit >= LIMIT:
+def _in_smaller_units(long: Congruence, short: Congruence, steps: int) -> Congruence | None:
+    """`long`, counted in the units of `short`, `steps` of which are one of its own."""
+    if long.moving != short.moving or (long.moving and steps > 1) or long.period * long.unit >= LIMIT:
         return None
     period, phase, width = (each * steps for each in (long.period, _phase(long), long.width))
     return replace(long, unit=short.unit, period=period, phase=phase, width=width)
