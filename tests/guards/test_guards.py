@@ -12,7 +12,7 @@ from guarded_kernels import BESIDE, INPUTS, beside
 
 import sparsec
 
-WITHOUT_CACHE = {"bigbird", "longformer", "packed_window", "packed_s2", "drawn_beside_dilated"}
+WITHOUT_CACHE = {"bigbird", "longformer", "packed_window", "packed_s2", "sasa", "drawn_beside_dilated"}
 INPUTS_WITHOUT_CACHE = ("run-time ranges", "pages")
 PASSES = ("forward", "backward", "mass")
 NIGHTLY = os.environ.get("SPARSEC_PROFILE") == "nightly"
