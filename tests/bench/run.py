@@ -17,11 +17,16 @@ from pathlib import Path
 HERE = Path(__file__).parent
 FORWARD, BACKWARD = ("--seq-len", "8192"), ("--seq-len", "4096", "--backward")
 CACHED = ("--seq-len", "32768", "--against", "sdpa")
+IN_BFLOAT16 = ("--dtype", "bfloat16", "--against", "sdpa")
 SHARED = ("--heads", "8", "--kv-heads", "2")
 RUNS: dict[str, tuple[str, ...]] = {
     "dense": ("dense", *FORWARD),
     "sink_window": ("sink_window", *FORWARD),
     "s2": ("s2", *FORWARD),
+    "dense_bfloat16": ("dense", *FORWARD, *IN_BFLOAT16),
+    "sink_window_bfloat16": ("sink_window", *FORWARD, *IN_BFLOAT16),
+    "s2_bfloat16": ("s2", *FORWARD, *IN_BFLOAT16),
+    "dense_bfloat16_backward": ("dense", *BACKWARD, *IN_BFLOAT16),
     "dense_backward": ("dense", *BACKWARD, "--against", "sdpa"),
     "s2_backward": ("s2", *BACKWARD, "--against", "sdpa"),
     "s2_16_decode": ("s2_16", *CACHED, "--decode", "--repeats", "31"),
