@@ -30,6 +30,7 @@ def fmt(files: tuple[Path, ...], only_check: bool, only_diff: bool) -> None:
     Example: sparsec fmt --check examples/*.sparse
     """
     failed = changed = False
+    unwritten = only_check or only_diff
     for path in files_of(files):
         try:
             before, after = _formatted(path)
@@ -37,21 +38,19 @@ def fmt(files: tuple[Path, ...], only_check: bool, only_diff: bool) -> None:
             click.echo(str(error), err=True)
             failed = True
             continue
-        asked = only_check or only_diff
-        if path == STDIN and not asked:
+        if path == STDIN and not unwritten:
             click.echo(after, nl=False)
+            continue
         if before == after:
             continue
         changed = True
         if only_diff:
             click.echo("".join(_difference(path, before, after)), nl=False)
-        if path == STDIN and not asked:
             continue
-        if not asked:
+        if not only_check:
             write_whole(path, after)
-        if not only_diff:
-            click.echo(f"{'would reformat' if only_check else 'reformatted'} {click.format_filename(path)}")
-    click.get_current_context().exit(1 if failed or ((only_check or only_diff) and changed) else 0)
+        click.echo(f"{'would reformat' if only_check else 'reformatted'} {click.format_filename(path)}")
+    click.get_current_context().exit(1 if failed or (unwritten and changed) else 0)
 
 
 def _formatted(path: Path) -> tuple[bytes, bytes]:

@@ -55,7 +55,7 @@ class LoadedKernel:
 
     def key_bias(self, inputs: Sequence[Tensor]) -> Tensor | None:
         """What keys add to their scores, of those tensors; None where the pattern has it not."""
-        return None if self.bias is None else key_bias_of(self.bias, self.launch.declared, inputs)
+        return key_bias_of(self.bias, self.launch.declared, inputs)
 
     @cached_property
     def bias(self) -> int | None:

@@ -97,10 +97,10 @@ def _kinds(pattern: ResolvedPattern, length: int, block: int, heads: int) -> np.
             for row in range(blocks):
                 some, every = np.zeros(blocks * wide, np.int64), np.zeros(blocks * wide, np.int64)
                 for tile in range(row * tall, min((row + 1) * tall, -(-length // program.query_tile))):
-                    visited = visited_tiles(program, constants, tile, length)
-                    some[visited.full] += 1
-                    some[visited.partial] += 1
-                    every[visited.full] += 1
+                    full, partial = visited_tiles(program, constants, tile, length)
+                    some[full] += 1
+                    some[partial] += 1
+                    every[full] += 1
                 whole = (every == tall).reshape(blocks, wide).all(1) & ((row + 1) * block <= length)
                 kinds = np.where(whole, FULL, np.where(some.reshape(blocks, wide).any(1), PARTIAL, EMPTY))
                 found[own, row] = kinds

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,19 +15,8 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
-class VisitedRow:
-    """What one query tile visits; `first` and `last` are its rows, half-open."""
-
-    first: int
-    last: int
-    full: Ints
-    partial: Ints
-    drawn: tuple[tuple[int, ...], ...]
-
-
-def visited_tiles(program: TileProgram, constants: Mapping[str, int], tile: int, length: int) -> VisitedRow:
-    """What the query tile number `tile` visits, of `length` queries on as many keys."""
+def visited_tiles(program: TileProgram, constants: Mapping[str, int], tile: int, length: int) -> tuple[Ints, Ints]:
+    """The full and the partial tiles that query tile `tile` visits, of `length` queries on as many keys."""
     first, last = tile * program.query_tile, min((tile + 1) * program.query_tile, length)
     values: dict[str, int | Ints] = {**constants, "i0": first, "i1": last - 1, "nk": length}
     for let in program.lets:
@@ -38,7 +26,7 @@ def visited_tiles(program: TileProgram, constants: Mapping[str, int], tile: int,
         np.concatenate([_tiles(program, segment, values, drawn) for segment in segments] or [np.empty(0, np.int64)])
         for segments in (program.full, program.masked)
     )
-    return VisitedRow(first, last, full, partial, drawn)
+    return full, partial
 
 
 def _tiles(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from test_transformers_loading import SIZES as LOADED_SIZES
 from torch import Tensor
 
 import sparsec
@@ -14,19 +15,7 @@ from sparsec.integrations.transformers import apply, new_cache
 
 pytestmark = pytest.mark.kernels
 
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": None,
-    "initializer_range": 0.3,
-}
+SIZES = LOADED_SIZES | {"initializer_range": 0.3}
 PATTERN = "pattern p { causal attend window(4) | stride(5, phase = -g) | sink(2) }"
 LENGTHS = (9, 20, 1, 13)
 
