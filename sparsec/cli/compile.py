@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,22 +35,18 @@ if TYPE_CHECKING:
     from sparsec.runtime.build.manifest import Proof
 
 
-class TilesOption(click.ParamType[tuple[str, tuple[int, ...]]]):
-    """A kind of kernels and the numbers of its tiles."""
-
-    name = "tiles"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, tuple[int, ...]]:
-        kind, equals, numbers = value.partition("=")
+def _tiles(_: click.Context, option: click.Parameter, given: tuple[str, ...]) -> Mapping[str, tuple[int, ...]]:
+    """Each kind of kernels and the numbers of its tiles."""
+    tiles = {}
+    for text in given:
+        kind, equals, numbers = text.partition("=")
         try:
-            found = tuple(int(number) for number in numbers.split(","))
-            tiles_from({kind: found})
+            tiles[kind] = tuple(int(number) for number in numbers.split(","))
+            tiles_from({kind: tiles[kind]})
         except ValueError as error:
-            why = str(error) if equals and str(error).startswith("expected") else f"got {value!r:.80}"
-            self.fail(f"expected KIND=NUMBERS as in forward=128,64,8,3: {why}", param, ctx)
-        return kind, found
+            why = str(error) if equals and str(error).startswith("expected") else f"got {text!r:.80}"
+            raise click.BadParameter(f"expected KIND=NUMBERS as in forward=128,64,8,3: {why}", param=option) from None
+    return tiles
 
 
 class _Folder(click.Path):
@@ -77,7 +74,7 @@ class _Folder(click.Path):
     "--tiles",
     "tiles",
     multiple=True,
-    type=TilesOption(),
+    callback=_tiles,
     metavar="KIND=NUMBERS",
     help="Tiles of a kind of GPU kernel, as in forward=128,64,8,3: query tile, key tile, warps, stages, and the most "
     "registers of a thread if you like; what sparsec tune prints; may be repeated.",
@@ -93,7 +90,7 @@ def compile_pattern(
     target: str,
     inference: bool,
     pages: bool,
-    tiles: tuple[tuple[str, tuple[int, ...]], ...],
+    tiles: Mapping[str, tuple[int, ...]],
     no_spills: bool,
     prove: bool,
     name: str | None,
@@ -133,7 +130,7 @@ def compile_pattern(
             dtype=dtype,
             gradients=not inference,
             pages=pages,
-            tiles=dict(tiles),
+            tiles=tiles,
             progress=report,
             prove=partial(_proof, not inference) if prove else None,
         )

@@ -34,20 +34,17 @@ def dtype_option(default: str) -> Callable[[_Command], _Command]:
     )
 
 
-class Length(click.ParamType[int]):
+class Length(click.IntRange):
     """A number of tokens: `131072` or, as in the language, `128k`."""
 
     name = "length"
-
-    def __init__(self, least: int = 1, most: int | None = None) -> None:
-        self.range = click.IntRange(least, most)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         text = str(value)
         digits = text.removesuffix("k")
         if not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
             self.fail(f"expected a number of tokens such as 131072 or 128k, got {text!r:.40}", param, ctx)
-        return int(self.range.convert(int(digits) * (1024 if digits != text else 1), param, ctx))
+        return int(super().convert(int(digits) * (1024 if digits != text else 1), param, ctx))
 
 
 def seq_len_option(most: int, default: int) -> Callable[[_Command], _Command]:
