@@ -33,7 +33,7 @@ class Unavailable(SparsecError):
     lack = "something is missing"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # frozen ones are made in twice the time, which a step of decoding would feel
 class Lookup:
     """What a call's input says, where kernels look it up: one for each test of `KernelPlan.inputs`, in their order.
 
@@ -216,7 +216,8 @@ class Cached:
     marks: what the cache remembers of inputs, as of `runtime.inputs.remembered`. kept: lists of marked keys, and what a
     call says of its own keys; `attend` adds those that are marked, and sees them there.
     mass: where the mass of keys is asked for, of a kernel that `weighs`; it has a place for each key of each sequence.
-    reach: with inputs, the most tokens that a sequence can have after the call, as far as the host knows.
+    reach: with inputs, the most tokens that a sequence can have after the call, as far as the host knows; not said to a
+    kernel that `advances` and takes lists alone.
     live: int32 [B], 0 where a sequence is released, for which `counts` has no token (None: none is), else 1.
     state, max_len: as of `runtime.kv.cache.KVCache`, for a kernel that `advances`: storing then counts the tokens in
     state and lengths, and raises CallError before anything is written if a sequence would have more than max_len.

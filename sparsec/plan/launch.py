@@ -120,6 +120,11 @@ class LaunchPlan:
         """Those of `inputs` that tensors of a call answer; lists of kept keys answer the others."""
         return tuple(test for test in self.inputs if test.asks not in (Asks.KEPT, Asks.KEPT_MARK))
 
+    @cached_property
+    def takes_lists_alone(self) -> bool:
+        """Whether all that tensors of a call answer is lists by query, which kernels take as they are given."""
+        return bool(self.of_inputs) and not self.ordered and all(test.asks is Asks.ROW for test in self.of_inputs)
+
     @property
     def widest(self) -> int:
         """What tiles and launches are chosen by: the larger of the two dimensions."""

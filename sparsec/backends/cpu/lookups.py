@@ -36,7 +36,7 @@ def lookup_table(
     if not plan.inputs:
         return None
     of_kept = b"" if kept is None else _list_rows(plan, kept)
-    if [lookup.test for lookup in given] != [test for test in plan.inputs if not (of_kept and test.asks in _OF_LISTS)]:
+    if [lookup.test for lookup in given] != list(plan.of_inputs if of_kept else plan.inputs):
         raise CallError(f"expected a lookup for each test of an input, got {[lookup.test for lookup in given]}")
     rows, rest = b"", iter(given)
     for test in plan.inputs:

@@ -39,7 +39,7 @@ def by_input(
     `blocks` come as one tensor of four dimensions, or as a pair of which the first, the counts, has three.
     """
     if len(inputs) == len(flat):  # no pairs
-        return tuple((each,) for each in flat)
+        return tuple(zip(flat, strict=True))
     found, rest = [], tuple(flat)
     for input_ in inputs:
         pair = input_.kind is InputKind.LABELS or (input_.kind is InputKind.BLOCKS and dims(rest[0]) == 3)
@@ -69,13 +69,14 @@ def prepared(
     ordered: tuple[InputTest, ...] = (),
 ) -> tuple[Lookup, ...]:
     """A lookup for each test; `given`: of each input of the pattern. `ordered`: those of `LaunchPlan.ordered`."""
-    return tuple(_lookup(test, given[test.ordinal], call, test in ordered) for test in tests)
+    return tuple([_lookup(test, given[test.ordinal], call, test in ordered) for test in tests])
 
 
 def _lookup(test: InputTest, given: Given, call: CallShape, in_order: bool) -> Lookup:
     if test.asks is Asks.ROW:  # told apart before the others: a step of decoding is short enough to feel it
-        lists = given[0] if given[0].shape[-1] else given[0].new_full((*given[0].shape[:-1], 1), -1)
-        data = lists.contiguous()
+        data = given[0].contiguous()
+        if not data.shape[-1]:
+            data = data.new_full((*data.shape[:-1], 1), -1)
         return Lookup(test, data, ordered=_ordered(int32_of(data)) if in_order else None)
     first, keys = 0, _blocks(call.n_keys, test.width)
     match test.asks:

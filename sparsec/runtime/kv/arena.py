@@ -22,10 +22,12 @@ def arena(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
     nbytes = math.prod(shape) * dtype.itemsize
     if device.type != "cpu" or nbytes < LARGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.zeros(shape, dtype=dtype, device=device)
-    memory = mmap.mmap(-1, nbytes)
+    # Shared memory, which mmap makes unless told otherwise, has no large pages.
+    memory = mmap.mmap(-1, nbytes + LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with suppress(OSError):  # a system without them
         memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=dtype).view(shape)
+    start = -torch.frombuffer(memory, dtype=torch.uint8).data_ptr() % LARGE_PAGE
+    return torch.frombuffer(memory, dtype=dtype, count=math.prod(shape), offset=start).view(shape)
 
 
 def slots_for(layout: CacheLayout, max_len: int, rollback: int) -> int:

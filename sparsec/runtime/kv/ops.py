@@ -110,12 +110,14 @@ def attend_now(
     if counts is not cache.counts:
         cache = replace(cache, counts=counts)
     said, reach = inputs or [], 0
+    chunks = kernel.plan.chunks
     if inputs:
         declared = loaded.launch.declared
         if cache.kept is not None:
             of_each = by_input(declared, inputs, Tensor.dim)
             cache.kept.take(tuple(of_each[n][0] for n in cache.kept.of.ordinals))
-    if inputs and (kernel.plan.chunks.of_inputs or any(mark.shape[-1] > 1 for mark in cache.marks)):
+    in_place = kernel.advances and chunks.takes_lists_alone and not cache.marks
+    if inputs and not in_place and (chunks.of_inputs or any(mark.shape[-1] > 1 for mark in cache.marks)):
         # As many keys as any sequence can have by then; a replay of a graph may have more than the host knows of.
         reach = cache.max_len if recorded else min(max(state.tolist()[0]) + new, max(cache.max_len, new))
         cache.reach = reach
@@ -128,7 +130,7 @@ def attend_now(
         out, lse = _first(loaded, q, k, v, sink, inputs, scale, cache.mass)
         kernel.store(k, v, cache)
     else:
-        found = lookups(kernel.plan.chunks, said, CallShape(new, reach, reach - new)) if reach else ()
+        found = lookups(chunks, said, CallShape(new, reach, reach - new)) if reach or in_place else ()
         out, lse = kernel.attend(
             q,
             k,
