@@ -36,7 +36,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "keys": ("keys", *FORWARD, *SHARED, "--inputs", "random:count=512", "--against", "sdpa,masked"),
     "pages_decode": (
         *("pages", "--seq-len", "32768", *SHARED, "--inputs", "random:count=127", "--decode"),
-        *("--against", "sdpa,window", "--repeats", "201"),
+        *("--against", "sdpa,window", "--repeats", "401"),
     ),
 }
 
