@@ -28,28 +28,35 @@ SHORTEST = 8
 @dataclass(frozen=True, slots=True)
 class PagedFigures:
     """Seconds of one token of each of `requests` requests that have `shortest` to `longest` tokens, in even steps: over
-    a cache, and over pages by their size; `shared`: where the pages of the first `prefix` tokens are the same ones.
-    launched: as of Measurement, by the names of calls."""
+    a cache, and over pages by their size; `by_head`: over pages in which the tokens of a head lie together; `shared`:
+    where the pages of the first `prefix` tokens are the same ones. launched: as of Measurement, by the names of
+    calls."""
 
     requests: int
     shortest: int
     longest: int
     cached: float
     paged: dict[int, float]
+    by_head: dict[int, float]
     prefix: int
     shared: dict[int, float]
     launched: tuple[str, ...]
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
+
+        def said(of: dict[int, float]) -> dict[str, dict[str, float]]:
+            return {str(size): {"ms": s * 1e3, "of_cache": s / self.cached} for size, s in of.items()}
+
         return {
             "requests": self.requests,
             "shortest": self.shortest,
             "seq_len": self.longest,
             "cache_ms": self.cached * 1e3,
-            "pages": {str(size): {"ms": s * 1e3, "of_cache": s / self.cached} for size, s in self.paged.items()},
+            "pages": said(self.paged),
+            "pages_by_head": said(self.by_head),
             "shared_prefix": self.prefix,
-            "shared": {str(size): {"ms": s * 1e3, "of_cache": s / self.cached} for size, s in self.shared.items()},
+            "shared": said(self.shared),
             "host_time_in": self.launched,
         }
 
@@ -97,6 +104,8 @@ def measure_paged(
     for size in sizes:
         report(f"filling pages of {size}")
         calls[f"pages of {size}"] = _step(attn, case, (q, k, v), lengths, size)
+        if attn.kv_heads > 1:
+            calls[f"pages of {size} by head"] = _step(attn, case, (q, k, v), lengths, size, by_head=True)
         if prefix:
             calls[f"shared pages of {size}"] = _step(attn, case, (q, k, v), lengths, size, prefix)
     report(f"timing {', '.join(calls)} at {case.length} tokens, {repeats} rounds")
@@ -107,6 +116,7 @@ def measure_paged(
         longest=case.length,
         cached=times["cache"].seconds,
         paged={size: times[f"pages of {size}"].seconds for size in sizes},
+        by_head={size: times[f"pages of {size} by head"].seconds for size in sizes if attn.kv_heads > 1},
         prefix=prefix,
         shared={size: times[f"shared pages of {size}"].seconds for size in sizes} if prefix else {},
         launched=tuple(name for name, taken in times.items() if taken.host),
@@ -120,6 +130,8 @@ def _step(
     lengths: Sequence[int],
     size: int,
     prefix: int = 0,
+    *,
+    by_head: bool = False,
 ) -> Callable[[], object]:
     """A call of one token of each request, over pages that lie in a drawn order; the first `prefix` tokens are in the
     same pages, as far as they fill them."""
@@ -134,10 +146,12 @@ def _step(
     for row, own in zip(numbers, torch.split(order, counts), strict=True):
         row[: len(own)] = own
     numbers[:, : prefix // size] = numbers[0, : prefix // size]
+    within = (attn.kv_heads, size) if by_head else (size, attn.kv_heads)
     k_pages, v_pages = (
-        arena((sum(counts), size, attn.kv_heads, dim), case.dtype, device).normal_()
-        for dim in (attn.head_dim, attn.value_dim)
+        arena((sum(counts), *within, dim), case.dtype, device).normal_() for dim in (attn.head_dim, attn.value_dim)
     )
+    if by_head:
+        k_pages, v_pages = k_pages.transpose(1, 2), v_pages.transpose(1, 2)
     ends = torch.tensor(lengths) - 1
     slots = (numbers[torch.arange(len(lengths)), ends // size] * size + ends % size).to(device, torch.int64)
     q, k, v = (each[:, :, 0].contiguous() for each in token)
@@ -159,6 +173,10 @@ def paged_table(measured: Sequence[PagedFigures]) -> str:
         rows.append((*of, "a cache", f"{each.cached * 1e3:.3g}", "1.00x"))
         for size, seconds in each.paged.items():
             rows.append((*of, f"pages of {size}", f"{seconds * 1e3:.3g}", f"{seconds / each.cached:.2f}x"))
+        for size, seconds in each.by_head.items():
+            rows.append(
+                (*of, f"pages of {size}, head by head", f"{seconds * 1e3:.3g}", f"{seconds / each.cached:.2f}x")
+            )
         for size, seconds in each.shared.items():
             said = f"pages of {size}, {each.prefix} tokens shared"
             rows.append((*of, said, f"{seconds * 1e3:.3g}", f"{seconds / each.cached:.2f}x"))

@@ -23,7 +23,7 @@ from sparsec.backends.paged import PagedKernel
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.launch import LaunchPlan
 from sparsec.runtime.draws import DrawTables
-from sparsec.runtime.inputs.prepare import CallShape, by_input, key_bias_of, prepared
+from sparsec.runtime.inputs.prepare import CallShape, by_input, key_bias_of, lists_in_place, prepared
 from sparsec.runtime.request import DIGEST_LENGTH
 
 
@@ -108,6 +108,8 @@ def lookups(launch: LaunchPlan, inputs: Sequence[Tensor], call: CallShape) -> tu
     """What kernels of a launch plan look up in the tensors of all inputs in order."""
     if not launch.of_inputs:
         return ()
+    if launch.takes_lists_alone and len(inputs) == len(launch.declared):  # a step of decoding would feel the rest
+        return tuple([lists_in_place(test, inputs[test.ordinal]) for test in launch.of_inputs])
     given = by_input(launch.declared, inputs, Tensor.dim)
     return prepared(launch.of_inputs, given, call, launch.ordered)
 

@@ -34,13 +34,17 @@ RUNS: dict[str, tuple[str, ...]] = {
     "s2_16_prefill_chunk": ("s2_16", *CACHED, "--prefill-chunk", "512"),
     "tiles": ("tiles", *FORWARD, *SHARED, "--inputs", "random:density=0.1", "--against", "sdpa,flex64"),
     "keys": ("keys", *FORWARD, *SHARED, "--inputs", "random:count=512", "--against", "sdpa,masked"),
+    "paged_decode": (
+        *("dense", "--seq-len", "32768", *SHARED, "--decode", "--batch", "16", "--repeats", "15"),
+        *("--pages", "16", "--pages", "64", "--pages", "256"),
+    ),
     "pages_decode": (
         *("pages", "--seq-len", "32768", *SHARED, "--inputs", "random:count=127", "--decode"),
         *("--against", "sdpa,window", "--repeats", "401"),
     ),
 }
 
-SHOWN = ("ms", "speed_up", "both_ms", "both_speed_up")
+SHOWN = ("ms", "speed_up", "both_ms", "both_speed_up", "cache_ms", "pages", "pages_by_head")
 
 
 def main() -> None:

@@ -38,12 +38,12 @@ def lookup_table(
     of_kept = b"" if kept is None else _list_rows(plan, kept)
     if [lookup.test for lookup in given] != list(plan.of_inputs if of_kept else plan.inputs):
         raise CallError(f"expected a lookup for each test of an input, got {[lookup.test for lookup in given]}")
-    rows, rest = b"", iter(given)
+    rows, rest, ordered = b"", iter(given), plan.ordered
     for test in plan.inputs:
         if of_kept and test.asks in _OF_LISTS:
             rows += of_kept
             continue
-        lookup, in_order = next(rest), test in plan.ordered
+        lookup, in_order = next(rest), test in ordered
         rows += _row(plan, lookup, lookup.data, batch)
         other = lookup.keys if lookup.keys is not None else lookup.ordered
         if other is None:
@@ -84,13 +84,18 @@ def bias_arguments(plan: LaunchPlan, key_bias: Tensor | None, batch: int) -> tup
 
 def _row(plan: LaunchPlan, lookup: Lookup, data: Tensor, batch: int) -> bytes:
     asks, dtype, first, shape = lookup.test.asks, data.dtype, lookup.first, data.shape
-    wanted = torch.uint8 if asks is Asks.CELL or asks is Asks.ANCESTOR else torch.int32
-    if asks is Asks.ROW and dtype is torch.int64 and data is lookup.data:
-        wanted, first = dtype, 1
+    wanted = torch.int32
+    if asks is Asks.ROW:
+        if dtype is torch.int64 and data is lookup.data:
+            wanted, first = dtype, 1
+    elif asks is Asks.CELL or asks is Asks.ANCESTOR:
+        wanted = torch.uint8
     ready = dtype is wanted and data.is_cpu and data.is_contiguous() and 2 <= len(shape) <= 4
     if not ready or shape[0] not in (1, batch) or shape[1] not in (1, plan.kv_heads, plan.heads):
         raise CallError(
             f"expected a contiguous {str(wanted).removeprefix('torch.')} tensor of {batch} sequences and "
             f"{plan.heads} or {plan.kv_heads} heads on the CPU, got {data.dtype} {list(shape)} on {data.device}"
         )
+    if len(shape) == 4:
+        return _LOOKUP.pack(data.data_ptr(), *shape, first)
     return _LOOKUP.pack(data.data_ptr(), *shape[:2], *(1,) * (4 - len(shape)), *shape[2:], first)

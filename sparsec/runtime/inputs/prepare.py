@@ -72,14 +72,19 @@ def prepared(
     return tuple([_lookup(test, given[test.ordinal], call, test in ordered) for test in tests])
 
 
+def lists_in_place(test: InputTest, lists: Tensor) -> Lookup:
+    """Of a test of lists by query that needs none of them in order."""
+    data = lists if lists.is_contiguous() else lists.contiguous()
+    return Lookup(test, data if data.shape[-1] else data.new_full((*data.shape[:-1], 1), -1))
+
+
 def _lookup(test: InputTest, given: Given, call: CallShape, in_order: bool) -> Lookup:
-    if test.asks is Asks.ROW:  # told apart before the others: a step of decoding is short enough to feel it
-        data = given[0].contiguous()
-        if not data.shape[-1]:
-            data = data.new_full((*data.shape[:-1], 1), -1)
-        return Lookup(test, data, ordered=_ordered(int32_of(data)) if in_order else None)
     first, keys = 0, _blocks(call.n_keys, test.width)
     match test.asks:
+        case Asks.ROW:
+            found = lists_in_place(test, given[0])
+            found.ordered = _ordered(int32_of(found.data)) if in_order else None
+            return found
         case Asks.MARKED:
             marks = _with_heads(given[0], 3)
             return Lookup(test, counts_before(marks) if marks.dtype == torch.bool else marks)  # or counts, of a cache

@@ -50,7 +50,7 @@ inline void fetch(const element* row) {
 }
 
 // s[r][n] = the product of q[r] and key[n], rows of N numbers, in groups of LANES keys; AHEAD more entries of `key` are
-// addresses too. The values, rows of M, come into the cache meanwhile: two streams are faster than one after the other.
+// addresses too. At the end come the first AHEAD values, rows of M, so that memory is never idle.
 template <int R, int N, int M>
 __attribute__((noinline)) void score(const float (*q)[Steps<N>::WIDE], const element* const* key,
                                      const element* const* value, int count, float (*s)[BATCH]) {
@@ -60,7 +60,7 @@ __attribute__((noinline)) void score(const float (*q)[Steps<N>::WIDE], const ele
     for (int n = 0; n < LANES; ++n) {
       const element* row = key[first + n];
       fetch<N>(key[first + n + AHEAD]);
-      fetch<M>(value[first + n]);
+      if (first + n >= count - AHEAD) fetch<M>(value[first + n - (count - AHEAD)]);
       vec total[R] = {}, x[PARTS];
       EACH(c, WHOLE) {
         wide(row + c * STEP, x);
@@ -76,7 +76,8 @@ __attribute__((noinline)) void score(const float (*q)[Steps<N>::WIDE], const ele
   }
 }
 
-// o[r] += the sum over n of p[r][n] * value[n], rows of N numbers, in C steps from step c on, or in the rest of a row.
+// o[r] += the sum over n of p[r][n] * value[n], rows of N numbers, in C steps from step c on, or in the rest of a row;
+// AHEAD more entries of `value` are addresses too.
 template <int R, int N, int C, bool IS_REST>
 __attribute__((noinline)) void gather(const float (*p)[BATCH], const element* const* value, int count, int c,
                                       float (*o)[Steps<N>::WIDE]) {
@@ -84,6 +85,7 @@ __attribute__((noinline)) void gather(const float (*p)[BATCH], const element* co
   EACH(r, R) EACH(n, C * PARTS) total[r][n] = load(o[r] + c * STEP + n * LANES);
   for (int k = 0; k < count; ++k) {
     const element* row = value[k] + c * STEP;
+    if (c == 0) fetch<N>(value[k + AHEAD]);
     EACH(n, C) {
       vec x[PARTS];
       if (IS_REST) wide_rest<Steps<N>::REST>(row, x);

@@ -84,6 +84,9 @@ inline bool is_shared(Row& w, int tile) {
   return w.sharing == 0 || w.met[tile] == w.sharing;
 }
 
+// Tiles that are left to the set, or counted, have no turns.
+inline bool shares_tiles(const Row& w) { return w.tiles > 0; }
+
 inline void start_row(Row& w, const sparsec_paged_call& call, const FewRow& row, int64_t pack) {
   const int64_t first = place_row(w, call, row.request, row.row);
   place_heads(w, call, row.request, first, PACKS[pack].heads, PACKS[pack].size);

@@ -55,6 +55,29 @@ inline void make_room(Row& w) {
   attend(w);
 }
 
+// Whether tiles have no turns that can be told from their number: over pages alone.
+template <class Row>
+inline bool shares_tiles(const Row&) {
+  return false;
+}
+
+// Of `count` tiles that come next those before the first that is this task's; their turns are past.
+template <class Row>
+inline int passed(Row& w, int count) {
+  if (shares_tiles(w)) return 0;
+  const int before = maximum(minimum(w.first - w.turn, count), 0);
+  w.turn += before;
+  return before;
+}
+
+// Whether none of the `count` tiles that come next is this task's; their turns are past then.
+template <class Row>
+inline bool passes(Row& w, int count) {
+  if (w.turn < w.stop || shares_tiles(w)) return false;
+  w.turn += count;
+  return true;
+}
+
 // Whether the next tile is this task's; if so, there is room for its keys.
 template <class Row>
 inline bool takes(Row& w) {

@@ -453,7 +453,7 @@ inline void fetch(const element* row) {
 }
 
 // s[r][n] = the product of q[r] and key[n], rows of N numbers, in groups of LANES keys; AHEAD more entries of `key` are
-// addresses too. The values, rows of M, come into the cache meanwhile: two streams are faster than one after the other.
+// addresses too. At the end come the first AHEAD values, rows of M, so that memory is never idle.
 template <int R, int N, int M>
 __attribute__((noinline)) void score(const float (*q)[Steps<N>::WIDE], const element* const* key,
                                      const element* const* value, int count, float (*s)[BATCH]) {
@@ -463,7 +463,7 @@ __attribute__((noinline)) void score(const float (*q)[Steps<N>::WIDE], const ele
     for (int n = 0; n < LANES; ++n) {
       const element* row = key[first + n];
       fetch<N>(key[first + n + AHEAD]);
-      fetch<M>(value[first + n]);
+      if (first + n >= count - AHEAD) fetch<M>(value[first + n - (count - AHEAD)]);
       vec total[R] = {}, x[PARTS];
       EACH(c, WHOLE) {
         wide(row + c * STEP, x);
@@ -479,7 +479,8 @@ __attribute__((noinline)) void score(const float (*q)[Steps<N>::WIDE], const ele
   }
 }
 
-// o[r] += the sum over n of p[r][n] * value[n], rows of N numbers, in C steps from step c on, or in the rest of a row.
+// o[r] += the sum over n of p[r][n] * value[n], rows of N numbers, in C steps from step c on, or in the rest of a row;
+// AHEAD more entries of `value` are addresses too.
 template <int R, int N, int C, bool IS_REST>
 __attribute__((noinline)) void gather(const float (*p)[BATCH], const element* const* value, int count, int c,
                                       float (*o)[Steps<N>::WIDE]) {
@@ -487,6 +488,7 @@ __attribute__((noinline)) void gather(const float (*p)[BATCH], const element* co
   EACH(r, R) EACH(n, C * PARTS) total[r][n] = load(o[r] + c * STEP + n * LANES);
   for (int k = 0; k < count; ++k) {
     const element* row = value[k] + c * STEP;
+    if (c == 0) fetch<N>(value[k + AHEAD]);
     EACH(n, C) {
       vec x[PARTS];
       if (IS_REST) wide_rest<Steps<N>::REST>(row, x);
@@ -575,6 +577,29 @@ inline void point_waiting(Waiting& w) {
 template <class Row>
 inline void make_room(Row& w) {
   attend(w);
+}
+
+// Whether tiles have no turns that can be told from their number: over pages alone.
+template <class Row>
+inline bool shares_tiles(const Row&) {
+  return false;
+}
+
+// Of `count` tiles that come next those before the first that is this task's; their turns are past.
+template <class Row>
+inline int passed(Row& w, int count) {
+  if (shares_tiles(w)) return 0;
+  const int before = maximum(minimum(w.first - w.turn, count), 0);
+  w.turn += before;
+  return before;
+}
+
+// Whether none of the `count` tiles that come next is this task's; their turns are past then.
+template <class Row>
+inline bool passes(Row& w, int count) {
+  if (w.turn < w.stop || shares_tiles(w)) return false;
+  w.turn += count;
+  return true;
 }
 
 // Whether the next tile is this task's; if so, there is room for its keys.
@@ -887,22 +912,22 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int count3 = ((until1 + 16 - first_tile0 + 15) >> 4) - 1;
   const auto live = [&]([[maybe_unused]] ivec j, [[maybe_unused]] int i) -> ivec { return ((((i >> 6) * 64 - 960 < j + 1) & (j < i + 1)) | ((j < i + 1) & ((((j >> 6) - c0) & 15) < 1))); };
   // line 9: window(16b) & line 7: causal
-  for (int n = 0, count = count0; n < count; ++n) {
+  for (int count = count0, n = passed(w, count); n < count && !passes(w, count - n); ++n) {
     const int tile = full_from0 + n;
     attend_full(w, tile);
   }
   // line 9: stride(16b) & line 7: causal
-  for (int n = 0, count = count3; n < count; ++n) {
+  for (int count = count3, n = passed(w, count); n < count && !passes(w, count - n); ++n) {
     const int tile = (n + 1) * 16 - 16 + first_tile0;
     attend_full(w, tile);
   }
   // line 9: window(16b) & line 7: causal
-  for (int n = 0, count = count1; n < count; ++n) {
+  for (int count = count1, n = passed(w, count); n < count && !passes(w, count - n); ++n) {
     const int tile = from0 + n;
     attend_masked(w, tile, live);
   }
   // line 9: window(16b) & line 7: causal
-  for (int n = 0, count = count2; n < count; ++n) {
+  for (int count = count2, n = passed(w, count); n < count && !passes(w, count - n); ++n) {
     const int tile = at0 + n;
     attend_masked(w, tile, live);
   }

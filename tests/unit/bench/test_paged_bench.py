@@ -26,6 +26,7 @@ def test_a_step_over_pages_and_one_over_a_cache(window: str) -> None:
     assert found.paged.keys() == {16, 5} and min(found.cached, *found.paged.values()) > 0
     table = paged_table([found])
     assert "pages of 16" in table and "8 to 64" in table and f"{found.paged[5] / found.cached:.2f}x" in table
+    assert found.by_head.keys() == {16, 5} and "pages of 5, head by head" in table
     assert found.shared == {} and found.as_dict()["seq_len"] == 64 and "filling pages of 5" in said
 
 
