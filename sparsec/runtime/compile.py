@@ -75,7 +75,7 @@ def compile(
         raise CallError(f"expected a device that a target runs on, got {where}")
     check_device(backend, where)
     if dtype not in DTYPES and not (registry.BACKENDS[backend].float64 and dtype == torch.float64):
-        raise CallError(f"expected dtype float32, bfloat16 or float16, got {dtype}")
+        raise CallError(f"expected dtype torch.float32, torch.bfloat16 or torch.float16, got {dtype!r:.80}")
     dims = checked_dims(head_dim, value_dim)
     with chosen.refusals():
         request = request_for(chosen, *dims, dtype, heads, kv_heads)

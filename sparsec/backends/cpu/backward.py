@@ -5,7 +5,6 @@ Invariant: gradients are the same bit for bit whatever the number of threads; an
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -109,7 +108,7 @@ class CpuBackward:
             *(address(t) for t in (grad_out, q, k, v, out, lse, grad_lse, dq, dk, dv)),
             *(stride for t in given for stride in t.stride()),
             *(q.shape[0], q.shape[2], k.shape[2], q_offset),
-            *(ctypes.addressof(tables), table_address(lookups), address(sink)),
+            *(table_address(tables), table_address(lookups), address(sink)),
             *bias_arguments(plan, key_bias, q.shape[0]),
             *(address(dsink), address(dbias), address(cu_seqlens)),
             0 if cu_seqlens is None else cu_seqlens.shape[0] - 1,

@@ -235,12 +235,13 @@ class CpuKernel:
         lse = torch.empty(q.shape[:3], dtype=torch.float32)
         tables = draw_lists(self.plan, lists, q_offset, q.shape[2])
         lookups = lookup_table(self.plan, inputs, q.shape[0])
-        sink, cu_seqlens = (None if t is None else t.detach().contiguous() for t in (sink, cu_seqlens))
+        sink = None if sink is None else sink.detach().contiguous()
+        cu_seqlens = None if cu_seqlens is None else cu_seqlens.detach().contiguous()
         call = _CALL.pack(
-            *(t.data_ptr() for t in (q, k, v, out, lse)),
-            *(stride for t in (q, k, v, out, lse) for stride in t.stride()),
+            *(q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr(), lse.data_ptr()),
+            *(*q.stride(), *k.stride(), *v.stride(), *out.stride(), *lse.stride()),
             *(q.shape[0], q.shape[2], k.shape[2], q_offset),
-            *(ctypes.addressof(tables), table_address(lookups), address(sink)),
+            *(table_address(tables), table_address(lookups), address(sink)),
             *bias_arguments(self.plan, key_bias, q.shape[0]),
             address(cu_seqlens),
             0 if cu_seqlens is None else cu_seqlens.shape[0] - 1,
@@ -266,8 +267,10 @@ def table_address(table: ctypes.Array[ctypes.Structure] | array[int] | None) -> 
 
 def draw_lists(
     plan: LaunchPlan, lists: tuple[Tensor, ...], q_offset: int, n_queries: int
-) -> ctypes.Array[ctypes.Structure]:
+) -> ctypes.Array[ctypes.Structure] | None:
     """The tables of draws as the kernels take them. Raises CallError for tables that do not cover the queries."""
+    if not lists and not plan.lists:
+        return None
     start = 0 if plan.documents is Documents.RESTART else q_offset
     rows = []
     for spec, table in zip(plan.lists, lists, strict=True):
@@ -297,13 +300,14 @@ def check_keys(
 ) -> None:
     """The same of all but the values."""
     dtype = TORCH_DTYPES[plan.dtype]
-    if any(t.dtype != dtype or t.device.type != "cpu" for t in (q, k)):
+    if q.dtype != dtype or k.dtype != dtype or not (q.is_cpu and k.is_cpu):
         raise CallError(f"expected {dtype} tensors on the CPU, got {[(t.dtype, str(t.device)) for t in (q, k)]}")
-    batch, n_keys = q.shape[0], k.shape[2] if k.dim() == 4 else 0
-    wanted = [(batch, plan.heads, q.shape[-2], plan.head_dim), (batch, plan.kv_heads, n_keys, plan.head_dim)]
-    if [tuple(t.shape) for t in (q, k)] != wanted:
-        raise CallError(f"expected q, k of shapes {wanted}, got {[tuple(t.shape) for t in (q, k)]}")
-    check_positions(q_offset, q.shape[2], n_keys)
+    of_q, of_k = q.shape, k.shape
+    batch, n_keys = of_q[0], of_k[2] if len(of_k) == 4 else 0
+    wanted = (batch, plan.heads, of_q[-2], plan.head_dim), (batch, plan.kv_heads, n_keys, plan.head_dim)
+    if (of_q, of_k) != wanted:
+        raise CallError(f"expected q, k of shapes {list(wanted)}, got {[tuple(of_q), tuple(of_k)]}")
+    check_positions(q_offset, of_q[2], n_keys)
     if (sink is not None) != plan.score.learned:
         raise CallError(
             f"expected {'a' if plan.score.learned else 'no'} sink, got {'one' if sink is not None else 'none'}"

@@ -75,7 +75,7 @@ class CpuMass:
             *(t.data_ptr() for t in (q, k, lse, mass)),
             *(stride for t in (q, k, lse) for stride in t.stride()),
             *(q.shape[0], q.shape[2], k.shape[2], q_offset),
-            *(ctypes.addressof(tables), table_address(lookups), address(sink)),
+            *(table_address(tables), table_address(lookups), address(sink)),
             *bias_arguments(self.plan, key_bias, q.shape[0]),
             address(cu_seqlens),
             0 if cu_seqlens is None else cu_seqlens.shape[0] - 1,

@@ -88,7 +88,8 @@ def test_bad_arguments_to_compile_are_named() -> None:
     for changed, message in (
         ({"head_dim": 0}, "expected head_dim between 1 and"),
         ({"target": "gpu"}, "expected a target among cpu, triton, gluon, torch, reference, got 'gpu'"),
-        ({"dtype": torch.int32}, "expected dtype float32, bfloat16 or float16, got torch.int32"),
+        ({"dtype": "float32"}, "torch.float16, got 'float32'"),
+        ({"dtype": torch.int32}, "expected dtype torch.float32, torch.bfloat16 or torch.float16, got torch.int32"),
     ):
         with pytest.raises(sparsec.CallError, match=message):
             compiled(**changed)
