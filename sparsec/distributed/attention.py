@@ -15,7 +15,15 @@ from torch import Tensor, nn
 from sparsec.diagnostics.arguments import instance
 from sparsec.diagnostics.model import CallError
 from sparsec.distributed.exchange import OnTheWay, exchanged
-from sparsec.distributed.inputs import Given, InputTensors, check_kinds, of_piece, of_sequences, with_keys_of_all
+from sparsec.distributed.inputs import (
+    Given,
+    HeldPiece,
+    InputTensors,
+    check_kinds,
+    of_piece,
+    of_sequences,
+    with_keys_of_all,
+)
 from sparsec.distributed.merging import merged_by_lse
 from sparsec.distributed.needs import Piece
 from sparsec.distributed.planning import Plan
@@ -46,9 +54,9 @@ class ParallelAttention(nn.Module):
         super().__init__()
         plan = instance("plan", plan, Plan)
         plan.held.check_made_of(attn, plan.made_from)
-        check_kinds(attn.inputs)
         self.attn, self.plan = attn, plan
         self._documents = attn.lowered.pattern.documents
+        check_kinds(attn.inputs, self._documents)
         if attn.documents and not plan.traffic.documents:
             raise CallError("expected a plan for documents, since the pattern has some: plan.for_documents(cu_seqlens)")
         if overlap and attn.documents:
@@ -110,8 +118,9 @@ class ParallelAttention(nn.Module):
 
         q: [B, heads, tokens, head_dim], k: [B, kv_heads, tokens, head_dim], v: [B, kv_heads, tokens, value_dim]: the
         plan's tokens of this rank (`Plan.shard`); with documents B is 1.
-        inputs: as of `SparseAttention`, but that what speaks of queries, or of keys, is given for this rank's tokens;
-        lists name absolute positions.
+        inputs: as of `SparseAttention`, but that what speaks of queries, or of keys, is given for this rank's tokens,
+        and `blocks` by the rows of tiles that its chunks touch, chunk by chunk (`Plan.shard` with `tile`); lists name
+        absolute positions; a `tree` is the same on every rank.
         cache: of `new_cache`, without gradients. While it is empty, q, k and v are a prompt: the plan's tokens of this
         rank, of sequences of the plan's length. After that they are new tokens, any number of them, which every rank
         gives and gets the output of (`replicated`: True for such tokens in an empty cache too; None: as the cache is).
@@ -179,9 +188,8 @@ class ParallelAttention(nn.Module):
             rows = piece.queries[1] - piece.queries[0]
             seen = piece.origin, min(piece.keys[1], plan.last_key)
             part = keys[:, :, slice(*seen)], values[:, :, slice(*seen)]
-            calls.append(
-                (q.narrow(2, at, rows), *part, piece, of_piece(self.attn.inputs, given, (at, at + rows), seen))
-            )
+            held = HeldPiece(piece.queries, (at, at + rows), seen, plan.chunks, plan.held.length)
+            calls.append((q.narrow(2, at, rows), *part, piece, of_piece(self.attn.inputs, given, held)))
             at += rows
         if self._by_keys is None:
             (kernel,) = self._kernel

@@ -65,9 +65,9 @@ class HeadPlan:
         """This rank's absolute positions, ascending, int64 [tokens], on the CPU: for rotary embeddings."""
         return self.held.positions
 
-    def shard(self, x: Tensor, dim: int) -> Tensor:
+    def shard(self, x: Tensor, dim: int, *, tile: int = 1) -> Tensor:
         """As `Plan.shard`."""
-        return self.held.shard(x, dim)
+        return self.held.shard(x, dim, tile)
 
     def unshard(self, x: Tensor, dim: int) -> Tensor:
         """As `Plan.unshard`."""

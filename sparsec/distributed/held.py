@@ -57,11 +57,13 @@ class HeldTokens:
     def positions(self) -> Tensor:
         return _positions(self.chunks)
 
-    def shard(self, x: Tensor, dim: int) -> Tensor:
-        """This rank's part of `x`, which has the whole sequence along `dim`. Raises CallError."""
-        if x.shape[dim] != self.length:
-            raise CallError(f"expected {self.length} tokens along dimension {dim}, got {x.shape[dim]}")
-        return torch.cat([x.narrow(dim, start, stop - start) for start, stop in self.chunks], dim)
+    def shard(self, x: Tensor, dim: int, tile: int = 1) -> Tensor:
+        """As `Plan.shard`."""
+        whole = tiles_in((0, self.length), integer("tile", tile, 1))
+        if x.shape[dim] != whole:
+            what = "tokens" if tile == 1 else f"tiles of {tile} tokens"
+            raise CallError(f"expected {whole} {what} along dimension {dim}, got {x.shape[dim]}")
+        return torch.cat([x.narrow(dim, each[0] // tile, tiles_in(each, tile)) for each in self.chunks], dim)
 
     def unshard(self, x: Tensor, dim: int) -> Tensor:
         """The whole sequence along `dim`, on every rank. Raises CallError."""
@@ -99,6 +101,12 @@ def packed(cu_seqlens: Tensor | Sequence[int], length: int, wanted: bool) -> tup
     if ends[:1] != [0] or ends[-1:] != [length] or any(a > b for a, b in pairwise(ends)):
         raise CallError(f"expected cu_seqlens from 0 to {length} without a decrease, got {ends!r:.80}")
     return tuple(dict.fromkeys(ends))
+
+
+def tiles_in(positions: Range, tile: int) -> int:
+    """How many tiles of so many positions a range touches."""
+    start, stop = positions
+    return (stop - 1) // tile - start // tile + 1 if start < stop else 0
 
 
 def _positions(chunks: Sequence[Range]) -> Tensor:

@@ -1,37 +1,50 @@
 """Tensors of inputs on each rank -> those of a call on one piece of its queries.
 
-Invariant: what speaks of keys is gathered from all ranks; what speaks of queries stays where they are.
+Invariant: what speaks of keys is gathered from all ranks; what speaks of queries stays where they are; the rest says
+the same on every rank.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from sparsec.diagnostics.model import CallError
+from sparsec.diagnostics.model import CallError, InternalError
+from sparsec.distributed.held import tiles_in
+from sparsec.distributed.needs import Range
 from sparsec.runtime.inputs.checks import InputTensors as InputTensors
-from sparsec.sema.model import InputDecl, InputKind
+from sparsec.sema.model import Documents, InputDecl, InputKind
+from sparsec.sema.shapes import tile_of
 
 if TYPE_CHECKING:
     from sparsec.distributed.planning import Plan
 
-ALIKE = (InputKind.LENGTH, InputKind.COLUMNS, InputKind.SLASHES)
-"""Kinds that say the same on every rank."""
 OF_ALL_KEYS = (InputKind.TOKENS, InputKind.WEIGHTS)
 OF_QUERIES = (InputKind.ROWS,)
-SERVED = (*ALIKE, *OF_ALL_KEYS, *OF_QUERIES, InputKind.LABELS)
 
 Given = dict[str, InputTensors]
 
 
-def check_kinds(inputs: Sequence[InputDecl]) -> None:
+@dataclass(frozen=True, slots=True)
+class HeldPiece:
+    """What `of_piece` is asked for: queries of a rank, by absolute positions and among the rank's own tokens, and the
+    keys of their call; `length`: of the sequence."""
+
+    queries: Range
+    rows: Range
+    keys: Range
+    chunks: tuple[Range, ...]
+    length: int
+
+
+def check_kinds(inputs: Sequence[InputDecl], documents: Documents) -> None:
     """Raises CallError for a kind that is not served."""
     for decl in inputs:
-        if decl.kind not in SERVED:
-            served = ", ".join(kind.value for kind in SERVED)
-            raise CallError(f"expected inputs of kinds {served}, got {decl.name} of kind {decl.kind.value}")
+        if decl.kind is InputKind.BLOCKS and documents is Documents.RESTART:
+            raise CallError(f"expected no input of kind blocks where documents restart, got {decl.name}")
 
 
 def with_keys_of_all(inputs: Sequence[InputDecl], given: Mapping[str, InputTensors] | None, plan: Plan) -> Given:
@@ -48,6 +61,9 @@ def with_keys_of_all(inputs: Sequence[InputDecl], given: Mapping[str, InputTenso
         elif decl.kind is InputKind.LABELS:
             of_queries, of_keys = _pair(decl, each)
             found[decl.name] = of_queries, plan.unshard(of_keys, -1)
+        elif decl.kind is InputKind.BLOCKS:
+            _check_tile_rows(decl, each, plan.chunks)
+            found[decl.name] = each
         else:
             found[decl.name] = each
     return found
@@ -64,10 +80,10 @@ def of_sequences(inputs: Sequence[InputDecl], given: Given, rows: Sequence[int])
     return found
 
 
-def of_piece(inputs: Sequence[InputDecl], given: Given, rows: tuple[int, int], keys: tuple[int, int]) -> Given:
+def of_piece(inputs: Sequence[InputDecl], given: Given, piece: HeldPiece) -> Given:
     """The tensors of a call with these of the rank's queries, on a range of keys."""
-    start, count = rows[0], rows[1] - rows[0]
-    seen = slice(*keys)
+    start, count = piece.rows[0], piece.rows[1] - piece.rows[0]
+    seen = slice(*piece.keys)
     found: Given = {}
     for decl in inputs:
         each = given[decl.name]
@@ -78,9 +94,41 @@ def of_piece(inputs: Sequence[InputDecl], given: Given, rows: tuple[int, int], k
             found[decl.name] = of_queries.narrow(-1, start, count), of_keys[..., seen]
         elif decl.kind in OF_QUERIES:
             found[decl.name] = _tensor(decl, each).narrow(2, start, count)
+        elif decl.kind is InputKind.BLOCKS:
+            rows = tile_rows_of(piece.queries, piece.chunks, tile_of(decl)[0])
+            found[decl.name] = (
+                each.narrow(2, *rows)
+                if isinstance(each, Tensor)
+                else (each[0].narrow(2, *rows), each[1].narrow(2, *rows))
+            )
+        elif decl.kind is InputKind.TREE:  # parents come first: those of the tokens that are keys of the call
+            parents = _tensor(decl, each)
+            found[decl.name] = parents[:, : max(parents.shape[-1] - (piece.length - piece.keys[1]), 0)]
         else:
             found[decl.name] = each
     return found
+
+
+def tile_rows_of(queries: Range, chunks: Sequence[Range], tile: int) -> Range:
+    """The first, and how many, of the rows of tiles that a rank's chunks touch, chunk by chunk, that queries of one
+    chunk touch."""
+    before = 0
+    for chunk in chunks:
+        if chunk[0] <= queries[0] < chunk[1]:
+            return before + queries[0] // tile - chunk[0] // tile, tiles_in(queries, tile)
+        before += tiles_in(chunk, tile)
+    raise InternalError(f"queries {queries} are not of this rank's")
+
+
+def _check_tile_rows(decl: InputDecl, given: InputTensors, chunks: Sequence[Range]) -> None:
+    tile = tile_of(decl)[0]
+    wanted = sum(tiles_in(chunk, tile) for chunk in chunks)
+    for each in (given,) if isinstance(given, Tensor) else given:
+        if each.dim() < 3 or each.shape[2] != wanted:
+            raise CallError(
+                f"expected input {decl.name!r} with the {wanted} rows of tiles that this rank's chunks touch along "
+                f"dimension 2 (Plan.shard with tile={tile}), got {list(each.shape)}"
+            )
 
 
 def _tensor(decl: InputDecl, given: InputTensors) -> Tensor:

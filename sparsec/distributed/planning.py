@@ -67,9 +67,10 @@ class Plan:
         """This rank's absolute positions, ascending, int64 [tokens], on the CPU: for rotary embeddings."""
         return self.held.positions
 
-    def shard(self, x: Tensor, dim: int) -> Tensor:
-        """This rank's part of `x`, which has the whole sequence along `dim`. Raises CallError."""
-        return self.held.shard(x, dim)
+    def shard(self, x: Tensor, dim: int, *, tile: int = 1) -> Tensor:
+        """This rank's part of `x`, which has the whole sequence along `dim`: a row for each token, or for each tile of
+        so many. Of tiles the part has those that a chunk touches, chunk by chunk. Raises CallError."""
+        return self.held.shard(x, dim, tile)
 
     def unshard(self, x: Tensor, dim: int) -> Tensor:
         """The whole sequence along `dim` of what the ranks hold, on every rank. The gradient of a rank's part is the

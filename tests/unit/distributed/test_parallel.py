@@ -230,6 +230,7 @@ def all_of_it(of_drawn: dict[int, Cases], of_examples: Cases, of_heads: Cases, o
         if ranks == 2:
             check_all(group, on_a_cpu)
             with_inputs(group)
+            with_tiles(group)
             ranks_of_megatron(group)
     dist.barrier()
     check_all(init_device_mesh("cpu", (4,)), of_heads, "heads")
@@ -260,7 +261,7 @@ def test_parts_of_a_sequence() -> None:
 
 
 def with_inputs(group: Any) -> None:
-    """Every kind that is served: what speaks of queries or keys is given for a rank's tokens."""
+    """What speaks of queries or keys is given for a rank's tokens."""
     length, heads, groups = 120, 4, 2
     inputs = "input n : length  input marked : tokens  input far : columns  input near : slashes  input picks : rows"
     body = f"{inputs}  input names : labels  input w : weights  key_bias w  causal"
@@ -296,6 +297,35 @@ def with_inputs(group: Any) -> None:
     torch.testing.assert_close(ours, plan.shard(of_weights, -1), rtol=1e-4, atol=1e-4)
     with pytest.raises(sparsec.CallError, match=r"expected inputs \['far', .*\], got \[\]"):
         attn.parallel(plan)(*(plan.shard(each, 2) for each in (q, k, v)))
-    tree = sparsec.compile("pattern p { causal  input t : tree  attend t }", heads=1, kv_heads=1, head_dim=16)
-    with pytest.raises(sparsec.CallError, match=r"expected inputs of kinds length, .*, got t of kind tree"):
-        tree.parallel(sparsec.distributed.plan(tree, group, length))
+
+
+TILED = "input tiles : blocks(12, 10)  input drafts : tree  causal  attend (tiles | window(9)) & drafts"
+
+
+def with_tiles(group: Any) -> None:
+    """Rows of tiles that two ranks touch are both ranks'; drafts are the same on both, of which a rank's keys may have
+    some."""
+    length, heads, groups, generator = 117, 4, 2, torch.Generator().manual_seed(1)
+    attn = module(resolved(f"heads {heads} kv {groups}  block 16  {TILED}"), "torch", torch.float64)
+    plans = [sparsec.distributed.plan(attn, group, length, balance=of) for of in ("work", "zigzag")]
+    q, k, v = (torch.randn((2, h, length, 16), generator=generator).double() for h in (heads, groups, groups))
+    marked = torch.rand((2, groups, 10, 12), generator=generator) < 0.3
+    counts = torch.randint(4, (1, heads, 10), generator=generator)
+    lists = counts, torch.randint(12, (1, heads, 10, 3), generator=generator)
+    for drafts in (1, 30, length):
+        parents = (torch.rand((2, drafts), generator=generator) * torch.arange(drafts)).long() - 1
+        for plan, tiles in zip(plans, (marked, lists), strict=True):
+            whole: dict[str, Any] = {"tiles": tiles, "drafts": parents}
+            pair = tuple(plan.shard(each, 2, tile=12) for each in (tiles if isinstance(tiles, tuple) else (tiles,)))
+            mine = {"tiles": pair if len(pair) == 2 else pair[0], "drafts": parents}
+            part = attn.parallel(plan)(*(plan.shard(each, 2) for each in (q, k, v)), inputs=mine)
+            torch.testing.assert_close(part, plan.shard(attn(q, k, v, inputs=whole), 2), rtol=1e-9, atol=1e-9)
+    with pytest.raises(sparsec.CallError, match=r"expected input 'tiles' with the \d+ rows of tiles that this rank's"):
+        attn.parallel(plan)(*(plan.shard(each, 2) for each in (q, k, v)), inputs=whole)
+    with pytest.raises(sparsec.CallError, match="expected 10 tiles of 12 tokens along dimension 2, got 12"):
+        plan.shard(marked.mT, 2, tile=12)
+    body = "heads 1 kv 1  documents restart  input tiles : blocks(12, 10)  causal  attend tiles"
+    attn = module(resolved(body), "torch", torch.float64)
+    plan = sparsec.distributed.plan(attn, group, length).for_documents([0, 50, length])
+    with pytest.raises(sparsec.CallError, match="expected no input of kind blocks where documents restart, got tiles"):
+        attn.parallel(plan)

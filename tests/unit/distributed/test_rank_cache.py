@@ -128,6 +128,31 @@ def steps_with_inputs(group: Any) -> None:
     both.step(5, lengths=[2, 5], inputs=given(5))
 
 
+def steps_with_tiles(group: Any) -> None:
+    """Rows of tiles that queries touch, and drafts that every rank verifies."""
+    attn = compiled(
+        "heads 4 kv 2  input tiles : blocks(12, 10)  input t : tree  causal  attend (tiles | window(9)) & t"
+    )
+    both = Both(attn, group, batch=2)
+
+    def given(rows: int, drafts: int) -> dict[str, Any]:
+        tiles = torch.rand((2, 2, rows, ROOM // 10 + 1), generator=both.generator) < 0.3
+        return {"tiles": tiles, "t": torch.randint(-1, 1, (2, drafts), generator=both.generator)}
+
+    whole = given(-(-PROMPT // 12), 3)
+    mine = {"tiles": both.plan.shard(whole["tiles"], 2, tile=12), "t": whole["t"]}
+    short = [PROMPT, 31]
+    with pytest.raises(
+        sparsec.CallError, match=f"sequences of the plan's {PROMPT} tokens for input 'tiles', got one of 31"
+    ):
+        both.parallel(
+            *(both.plan.shard(each, 2) for each in both.qkv(PROMPT)), cache=both.part, lengths=short, inputs=mine
+        )
+    both.prompt(None, whole, mine)
+    both.step(inputs=given(1, 1))
+    both.step(6, inputs=given(2, 6))
+
+
 def from_nothing(group: Any) -> None:
     """Tokens that every rank has in an empty cache, which grows."""
     both = Both(compiled(PATTERNS[1], "cpu", torch.float32), group, batch=1)
@@ -184,6 +209,7 @@ def all_of_it() -> None:
                     raise AssertionError(f"{body}, {ranks} ranks") from error
         if ranks == 3:
             steps_with_inputs(group)
+            steps_with_tiles(group)
         if ranks == 2:
             from_nothing(group)
     dist.barrier()
