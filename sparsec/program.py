@@ -6,9 +6,9 @@ Invariant: a Program exists only for a file without errors; what remains to fail
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,9 @@ from sparsec.plan.build import TooManyClasses
 from sparsec.plan.kv.cached import NoCache
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.sema.arguments import Given
+from sparsec.sema.arms import alike
 from sparsec.sema.model import Documents, ResolvedPattern
+from sparsec.sema.printer import head_ranges
 from sparsec.sema.resolution.values import Value
 from sparsec.syntax import parser
 from sparsec.syntax.imports import NO_IMPORTS, Imports, from_texts, joined_files
@@ -282,6 +284,19 @@ class Pattern:
         return f"Pattern({self.name!r}, {dict(self._binding.values)})"
 
 
+@dataclass(frozen=True, slots=True)
+class LayerKind:
+    """What some layers of a model, numbered from 0, attend by; `meaning` is the pattern for their head counts."""
+
+    pattern: Pattern
+    meaning: ResolvedPattern
+    layers: tuple[int, ...]
+
+    def __str__(self) -> str:
+        word = "layer" if len(self.layers) == 1 else "layers"
+        return f"{self.pattern.name}, {word} {head_ranges(self.layers)}"
+
+
 class Model:
     """The patterns of a model, layer by layer; equal layers share one Pattern."""
 
@@ -305,6 +320,14 @@ class Model:
     def layer(self, layer: int) -> Pattern:
         """The pattern of layer `layer`, from 0; raises CallError if there is no such layer."""
         return self._layers[arguments.integer("layer", layer, 0, len(self) - 1)]
+
+    def kinds(self, resolve: Callable[[Pattern], ResolvedPattern] = Pattern.resolve) -> tuple[LayerKind, ...]:
+        """The kinds of layers, in the order of their first ones; layers are of one kind if their patterns have one name
+        and one meaning. `resolve`: gives a pattern's meaning, once for each; raises what that raises."""
+        meanings = {pattern: resolve(pattern) for pattern in dict.fromkeys(self._layers)}
+        patterns = {(pattern.name, meaning): pattern for pattern, meaning in reversed(meanings.items())}
+        found = alike((pattern.name, meanings[pattern]) for pattern in self._layers)
+        return tuple(LayerKind(patterns[key], key[1], layers) for key, layers in found.items())
 
     show, _repr_html_ = methods.show_model, methods.model_html
 

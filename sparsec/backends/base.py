@@ -381,7 +381,7 @@ class Builder(Backend, Protocol):
         ...
 
     def build(self, compilation: Compilation, parts: Sequence[str], progress: Callable[[str], None]) -> Built:
-        """Builds some PARTS, KEPT or PAGED for the compilation's target, telling each to `progress`.
+        """Builds some PARTS, KEPT or PAGED for the compilation's target, telling each to `progress`, from any thread.
 
         Raises SparsecError if the compiler fails.
         """

@@ -12,10 +12,13 @@ import click
 
 from sparsec.backends import registry
 from sparsec.cli.options import (
+    check_layers_option,
     check_target_option,
     choose,
     file_argument,
     kernel_options,
+    layer_kinds,
+    model_option,
     open_program,
     pattern_options,
     resolved,
@@ -28,11 +31,11 @@ from sparsec.diagnostics.render import render_text
 from sparsec.diagnostics.tables import table
 from sparsec.pipeline import Compilation
 from sparsec.plan.tiles import tiles_from
-from sparsec.program import Pattern
+from sparsec.program import LayerKind, Pattern
 from sparsec.sema.model import ResolvedPattern
 
 if TYPE_CHECKING:
-    from sparsec.runtime.build.manifest import Proof
+    from sparsec.runtime.build.manifest import Manifest, Proof
 
 
 def _tiles(_: click.Context, option: click.Parameter, given: tuple[str, ...]) -> Mapping[str, tuple[int, ...]]:
@@ -82,6 +85,7 @@ class _Folder(click.Path):
 @click.option("--no-spills", is_flag=True, help="Exit with 1 if a kernel spills registers, rather than warn.")
 @click.option("--prove", is_flag=True, help="Write nothing unless z3 proves the plan's claims for all lengths.")
 @pattern_options
+@model_option("Compile each kind of layers of this model of the file, equal layers once.")
 @kernel_options
 @value_dim_option
 def compile_pattern(
@@ -97,6 +101,8 @@ def compile_pattern(
     settings: tuple[str, ...],
     heads: int | None,
     kv_heads: int | None,
+    model: str | None,
+    layers: int | None,
     head_dim: int,
     value_dim: int | None,
     dtype: str,
@@ -106,6 +112,9 @@ def compile_pattern(
     The kernels are those of the forward pass, of attention over a KV cache where the pattern has one, and of the
     gradients. layout.json says which keys each KV group keeps. sparsec.load_compiled(DIR) makes a module of the folder.
 
+    With --model there is a folder in DIR for each kind of layers, and model.json names the folder of each layer.
+    Kernels for a CPU are built side by side.
+
     No target needs a GPU. Exits with 1 if a kernel needs more shared memory than the target has, or uses no tensor
     cores where it should; and, with --prove, if a claim is not proved, nothing being written then. A kernel that spills
     registers is right, but slower: the table says how much, and a warning, which is an error with --no-spills.
@@ -113,28 +122,66 @@ def compile_pattern(
     Example: sparsec compile examples/s2.sparse -o build/s2 --target cuda:90 --head-dim 128 --dtype bfloat16
     """
     check_target_option(target)
-    pattern = choose(open_program(file), name, settings)
-    counts = resolved(pattern, heads, kv_heads)
+    check_layers_option(model, layers)
+    program = open_program(file)
+    kinds: tuple[LayerKind, ...] = ()
+    if model is not None:
+        kinds = layer_kinds(program, model, layers, name, settings, (heads, kv_heads))
+        counted = [(kind.pattern, kind.meaning) for kind in kinds]
+    else:
+        pattern = choose(program, name, settings)
+        counted = [(pattern, resolved(pattern, heads, kv_heads))]
     registry.builder(target).check_builds()
-    from sparsec.runtime.build.artefact import compile_to_directory  # it imports torch
+    from sparsec.runtime.build.artefact import FolderOptions, compile_to_directory  # it imports torch
+    from sparsec.runtime.build.model_folder import compile_model_to_directory
 
+    options = FolderOptions(target, head_dim, dtype, value_dim, not inference, pages, tiles)
+    manifests: dict[str, Manifest]
     with progress() as report:
-        manifest = compile_to_directory(
-            pattern,
-            output,
-            target=target,
-            heads=counts.heads,
-            kv_heads=counts.kv_heads,
-            head_dim=head_dim,
-            value_dim=value_dim,
-            dtype=dtype,
-            gradients=not inference,
-            pages=pages,
-            tiles=tiles,
-            progress=report,
-            prove=partial(_proof, not inference) if prove else None,
-        )
-    _report_cache(pattern, counts)
+        if model is not None:
+            proved = partial(_proof_of_kind, not inference) if prove else None
+            manifests = compile_model_to_directory(model, kinds, output, options, progress=report, prove=proved)
+        else:
+            ((pattern, counts),) = counted
+            manifests = {
+                "": compile_to_directory(
+                    pattern,
+                    output,
+                    heads=counts.heads,
+                    kv_heads=counts.kv_heads,
+                    progress=report,
+                    prove=partial(_proof, not inference) if prove else None,
+                    target=target,
+                    head_dim=head_dim,
+                    value_dim=value_dim,
+                    dtype=dtype,
+                    gradients=not inference,
+                    pages=pages,
+                    tiles=tiles,
+                )
+            }
+    for said in dict.fromkeys(filter(None, (_about_cache(*each) for each in counted))):
+        click.echo(said, err=True)
+    titles = [f"{kind}, in {folder}\n" for kind, folder in zip(kinds, manifests, strict=True)] if kinds else [""]
+    told = [f"{title}{_kernels_table(each)}" for title, each in zip(titles, manifests.values(), strict=True)]
+    proofs = [each.proof for each in manifests.values() if each.proof is not None]
+    if proofs:
+        claims = sum(len(proof.claims) for proof in proofs)
+        told.append(f"{claims} claims, for all lengths, proved by {proofs[0].solver}")
+    click.echo("\n\n".join([*told, f"written to {click.format_filename(output)}"]))
+    named = [(f"{folder}/" if folder else "", kernel) for folder, each in manifests.items() for kernel in each.kernels]
+    problems = [where + problem for where, kernel in named for problem in kernel.problems]
+    spills = [where + warning for where, kernel in named for warning in kernel.warnings]
+    if no_spills:
+        problems, spills = [*problems, *spills], []
+    for spill in spills:
+        click.echo(f"warning: {spill}", err=True)
+    for problem in problems:
+        click.echo(f"error: {problem}", err=True)
+    click.get_current_context().exit(1 if problems else 0)
+
+
+def _kernels_table(manifest: Manifest) -> str:
     head = ("kernel", "registers", "spills (B)", "stack (B)", "shared (B)", "tensor-core instr.")
     rows = [
         (
@@ -152,29 +199,17 @@ def compile_pattern(
         )
         for kernel in manifest.kernels
     ]
-    click.echo(table(head, rows))
-    if manifest.proof is not None:
-        click.echo(f"\n{len(manifest.proof.claims)} claims, for all lengths, proved by {manifest.proof.solver}")
-    click.echo(f"\nwritten to {click.format_filename(output)}")
-    problems = [problem for kernel in manifest.kernels for problem in kernel.problems]
-    spills = [warning for kernel in manifest.kernels for warning in kernel.warnings]
-    if no_spills:
-        problems, spills = [*problems, *spills], []
-    for spill in spills:
-        click.echo(f"warning: {spill}", err=True)
-    for problem in problems:
-        click.echo(f"error: {problem}", err=True)
-    click.get_current_context().exit(1 if problems else 0)
+    return table(head, rows)
 
 
-def _proof(gradients: bool, compilation: Compilation) -> Proof:
-    """Raises SparsecError unless every claim is proved."""
+def _proof(gradients: bool, compilation: Compilation, of: str = "") -> Proof:
+    """Raises SparsecError unless every claim is proved, with what they are claims `of`."""
     claims = claims_about(compilation, gradients=gradients)
     failed = tuple(claim for claim in claims if claim.status != "proved")
     if failed:
         count = f"{len(failed)} of {len(claims)} that are not"
         raise SparsecError(
-            f"expected every claim to be proved, got {count}; nothing was written\n\n{claims_text(failed)}"
+            f"expected every claim{of} to be proved, got {count}; nothing was written\n\n{claims_text(failed)}"
         )
     from sparsec.prove import solver_version
     from sparsec.runtime.build.manifest import ClaimRecord, Proof
@@ -183,12 +218,14 @@ def _proof(gradients: bool, compilation: Compilation) -> Proof:
     return Proof(f"z3 {solver_version()}", tuple(records))
 
 
-def _report_cache(pattern: Pattern, counts: ResolvedPattern) -> None:
-    """Says on stderr what a KV cache keeps for want of a closed form, or why there is none."""
+def _proof_of_kind(gradients: bool, kind: LayerKind, compilation: Compilation) -> Proof:
+    return _proof(gradients, compilation, f" of {kind}")
+
+
+def _about_cache(pattern: Pattern, counts: ResolvedPattern) -> str:
+    """What a KV cache keeps for want of a closed form, or why there is none; empty if there is nothing to say."""
     try:
         found = pattern.cache_warnings(counts.heads, counts.kv_heads)
     except DiagnosticError as error:
-        click.echo(f"note: {error.diagnostics[0].message}", err=True)
-        return
-    if found:
-        click.echo(render_text(found, color=sys.stderr.isatty()), err=True)
+        return f"note: {error.diagnostics[0].message}"
+    return render_text(found, color=sys.stderr.isatty()) if found else ""

@@ -14,7 +14,7 @@ from sparsec.cli.options import (
     choose,
     dtype_option,
     file_argument,
-    layers_option,
+    model_option,
     open_program,
     parsed,
     pattern_options,
@@ -28,6 +28,7 @@ from sparsec.distributed.report import ModelTraffic, model_traffic
 from sparsec.pictures.drawing import LONGEST
 from sparsec.pictures.labels import of_pairs
 from sparsec.program import Model, Pattern
+from sparsec.sema.model import ResolvedPattern
 from sparsec.sema.printer import head_ranges
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -36,8 +37,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 @click.command()
 @file_argument
 @pattern_options
-@click.option("--model", metavar="NAME", help="Which model of the file; its only one if neither is named.")
-@layers_option
+@model_option("Which model of the file; its only one if neither is named.")
 @seq_len_option(LONGEST, 131_072)
 @click.option("--head-dim", type=click.IntRange(1, 1024), default=128, show_default=True)
 @value_dim_option
@@ -83,19 +83,16 @@ def explain(
 
 
 def _of_pattern(pattern: Pattern, heads: int | None, kv_heads: int | None) -> tuple[str, list[Part]]:
-    return f"pattern {pattern.name}", [_part(pattern, (0,), heads, kv_heads)]
+    return f"pattern {pattern.name}", [_part(pattern, (0,), resolved(pattern, heads, kv_heads))]
 
 
 def _of_model(model: Model, heads: int | None, kv_heads: int | None) -> tuple[str, list[Part]]:
-    layers: dict[Pattern, list[int]] = {}
-    for layer in range(len(model)):
-        layers.setdefault(model.layer(layer), []).append(layer)
-    parts = [_part(pattern, tuple(those), heads, kv_heads) for pattern, those in layers.items()]
+    kinds = model.kinds(lambda pattern: resolved(pattern, heads, kv_heads))
+    parts = [_part(kind.pattern, kind.layers, kind.meaning) for kind in kinds]
     return f"model {model.name}, {len(model)} layers", parts
 
 
-def _part(pattern: Pattern, layers: tuple[int, ...], heads: int | None, kv_heads: int | None) -> Part:
-    found = resolved(pattern, heads, kv_heads)
+def _part(pattern: Pattern, layers: tuple[int, ...], found: ResolvedPattern) -> Part:
     try:
         layout = pattern.cache_layout(found.heads, found.kv_heads)
     except DiagnosticError:

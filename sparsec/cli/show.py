@@ -13,9 +13,10 @@ import click
 from sparsec.analysis.coverage import HeadCoverage, View
 from sparsec.cli.inputs import InputSources, inputs_option
 from sparsec.cli.options import (
+    check_layers_option,
     choose,
     file_argument,
-    layers_option,
+    model_option,
     open_program,
     parsed,
     pattern_options,
@@ -40,8 +41,7 @@ FORMS = ("text", "svg", "html", "json")
 @click.command()
 @file_argument
 @pattern_options
-@click.option("--model", metavar="NAME", help="Draw the layers of this model of the file, not a pattern.")
-@layers_option
+@model_option("Draw the layers of this model of the file, not a pattern.")
 @click.option("--cache", is_flag=True, help="Draw what the KV cache of each group keeps as a sequence grows.")
 @click.option("--head", type=click.IntRange(0), help="Only the picture of this query head.")
 @seq_len_option(LONGEST, SEQ_LEN)
@@ -82,8 +82,7 @@ def show(
     """
     program = open_program(file)
     of_pairs = (name, head, q_offset, queries, rows, columns, documents, sources.given or None, cache or None)
-    if layers is not None and model is None:
-        raise click.UsageError("expected --layers with --model, got a pattern")
+    check_layers_option(model, layers)
     if model is not None:
         if any(option is not None for option in of_pairs):
             raise click.UsageError(

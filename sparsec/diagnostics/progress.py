@@ -6,6 +6,7 @@ Invariant: nothing is written unless stderr is a terminal, and no thread runs be
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,14 +15,17 @@ _CLEAR = "\r\x1b[2K"
 
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
-    """Gives a function that shows a message; the line is cleared at the end."""
+    """Gives a function that shows a message, which any thread may call; the line is cleared at the end."""
     if not sys.stderr.isatty():
         yield lambda message: None
         return
 
+    one_by_one = threading.Lock()
+
     def show(message: str) -> None:
-        sys.stderr.write(f"{_CLEAR}{message} ...")
-        sys.stderr.flush()
+        with one_by_one:
+            sys.stderr.write(f"{_CLEAR}{message} ...")
+            sys.stderr.flush()
 
     try:
         yield show

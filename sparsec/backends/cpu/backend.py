@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -77,6 +78,7 @@ class CpuBackend:
         from sparsec.backends.cpu import kernel
         from sparsec.backends.cpu.cached import NAMES, NAMES_WITH_LISTS
         from sparsec.backends.cpu.paged import PAGED_NAMES
+        from sparsec.runtime.build.at_once import side_by_side
 
         entries = {
             "cached": NAMES,
@@ -91,23 +93,29 @@ class CpuBackend:
             KEPT: (f"{KEPT}_mass", lambda: emit_cpp_cached_mass(*compilation.kept, symbol=_OF_LISTS)),
         }
         level = compilation.target.partition(":")[2] or kernel.NATIVE
-        files: dict[str, bytes] = {}
-        names: dict[str, Sequence[str]] = {}
-        micro_kernels: dict[str, dict[str, str]] = {}
+        texts: dict[str, str] = {}
         for part, source in self.sources(compilation, parts).items():
-            progress(part)
-            texts = {part: source}
+            texts[part] = source
             if part in masses:
                 of_mass, emit = masses[part]
                 texts[of_mass] = emit()
-            for name, text in texts.items():
-                library = kernel.compile_shared(text, processor=level)
-                files |= {f"{name}.cpp": text.encode(), f"{name}.so": library.read_bytes()}
-                names[f"{name}.so"] = entries.get(name, (name,))
-                micro_kernels[f"{name}.so"] = kernel.micro_kernels_of(files[f"{name}.so"])
+
+        def library(name: str, text: str) -> bytes:
+            if name in parts:
+                progress(name)
+            return kernel.compile_shared(text, processor=level).read_bytes()
+
+        libraries = side_by_side([(name, partial(library, name, text)) for name, text in texts.items()])
+        files: dict[str, bytes] = {}
+        names: dict[str, Sequence[str]] = {}
+        micro_kernels: dict[str, dict[str, str]] = {}
+        for (name, text), built in zip(texts.items(), libraries, strict=True):
+            files |= {f"{name}.cpp": text.encode(), f"{name}.so": built}
+            names[f"{name}.so"] = entries.get(name, (name,))
+            micro_kernels[f"{name}.so"] = kernel.micro_kernels_of(built)
         records = tuple(
-            KernelRecord(f"sparsec_{name}", micro_kernel=micro_kernels[library].get(name.removeprefix(f"{KEPT}_")))
-            for library, found in names.items()
+            KernelRecord(f"sparsec_{name}", micro_kernel=micro_kernels[file].get(name.removeprefix(f"{KEPT}_")))
+            for file, found in names.items()
             for name in found
         )
         files[HEADER] = header(compilation, names.items()).encode()

@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import threading
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from sparsec.backends.cpu.processor import Processor, used_by
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.launch import LaunchPlan
+from sparsec.runtime.build.at_once import cores
 from sparsec.runtime.build.cache import BuildError as BuildError
 from sparsec.runtime.build.cache import build_key, discard, lookup, publish
 from sparsec.runtime.positions import check_positions
@@ -43,6 +45,19 @@ _ALIAS = "entry"
 _TIMEOUT_SECONDS = 300
 _MICRO_KERNEL = re.compile(rb"sparsec micro-kernel of (\w+)\0+([ -~]+)\0")
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+_room: dict[str, threading.BoundedSemaphore] = {}
+"""What keeps as many compilers running at a time as this process has cores, whoever asks for them."""
+
+
+def _make_room() -> None:
+    _room["to compile"] = threading.BoundedSemaphore(cores())
+
+
+_make_room()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_make_room)  # the threads that hold some are the parent's
 
 
 class NoCompiler(BuildError, Unavailable):
@@ -101,7 +116,7 @@ def compile_shared(source: str, *, optimise: int = 3, processor: str = NATIVE) -
     folder = lookup(key)
     if folder is None:
         try:
-            with tempfile.TemporaryDirectory(prefix="sparsec-") as scratch:
+            with _room["to compile"], tempfile.TemporaryDirectory(prefix="sparsec-") as scratch:
                 _run_compiler(compiler.command, flags, source, Path(scratch))
                 built = (Path(scratch) / _LIBRARY).read_bytes()
         except OSError as error:

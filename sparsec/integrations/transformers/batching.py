@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from sparsec.diagnostics.model import CallError
+from sparsec.diagnostics.progress import progress
 from sparsec.integrations.transformers.hooks import Patch
 from sparsec.integrations.transformers.names import with_names
 from sparsec.runtime.build.ahead import build_ahead
@@ -42,9 +43,9 @@ class Batching:
         patch, kind = self.patch, type(self.model)
         _check(patch, self.model.config.get_text_config())
         dtype, scalings = self.model.dtype, zip(patch.kernels, patch.modules, patch.scalings, strict=True)
-        build_ahead(
-            [each.of_module(module, dtype, self.model.device, scale) for each, module, scale in scalings], paged=True
-        )
+        modules = [each.of_module(module, dtype, self.model.device, scale) for each, module, scale in scalings]
+        with progress() as report:
+            build_ahead(modules, paged=True, progress=lambda done, of: report(f"built paged kernels, {done} of {of}"))
         with torch.no_grad():
             manager = with_names(kind.init_continuous_batching, ContinuousBatchingManager=PatternManager)(
                 self.model, *args, **kwargs

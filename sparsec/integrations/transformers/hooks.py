@@ -28,7 +28,8 @@ from sparsec.integrations.transformers.padding import given_bounds, new_tokens, 
 from sparsec.integrations.transformers.prompts import options_of
 from sparsec.integrations.transformers.ranks import LENGTH, SequenceRanks
 from sparsec.integrations.transformers.selection import Selection
-from sparsec.runtime.build.ahead import build_ahead, side_by_side
+from sparsec.runtime.build.ahead import build_ahead
+from sparsec.runtime.build.at_once import side_by_side
 from sparsec.runtime.kv.growth import FIRST
 from sparsec.runtime.module import SparseAttention
 

@@ -6,43 +6,13 @@ share is built once.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
-from typing import TypeVar
 
 from sparsec.backends import registry
+from sparsec.runtime.build.at_once import Progress, side_by_side
 from sparsec.runtime.kernel import registered
 from sparsec.runtime.module import SparseAttention
-
-Progress = Callable[[int, int], None]
-"""Told how many builds are done, and of how many."""
-
-_Result = TypeVar("_Result")
-
-
-def side_by_side(
-    works: Sequence[tuple[Hashable, Callable[[], _Result]]], progress: Progress | None = None
-) -> tuple[_Result, ...]:
-    """The result of each of `works`, (key, what to do), in order, as many at a time as this process has cores.
-
-    A key that comes again is worked on once. `progress` is called in the caller's thread. Raises what a work raises, as
-    soon as those that have begun have ended.
-    """
-    distinct = dict(works)
-    results: dict[Hashable, _Result] = {}
-    with ThreadPoolExecutor(max_workers=max(1, min(len(distinct), _cores()))) as pool:
-        pending = {pool.submit(work): key for key, work in distinct.items()}
-        try:
-            for done, future in enumerate(as_completed(pending), start=1):
-                results[pending[future]] = future.result()
-                if progress is not None:
-                    progress(done, len(pending))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return tuple(results[key] for key, _ in works)
 
 
 def build_ahead(
@@ -83,7 +53,3 @@ def _build_cached(digest: str) -> None:
 
 def _build_paged(digest: str) -> None:
     registered(digest).paged.build()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

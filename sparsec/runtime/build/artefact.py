@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -48,6 +48,7 @@ from sparsec.runtime.build.manifest import (
     FORMAT,
     LAYOUT,
     MANIFEST,
+    MODEL,
     Manifest,
     Proof,
     launch_data,
@@ -71,6 +72,72 @@ _SAID = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class FolderOptions:
+    """What the kernels of a folder are for.
+
+    target: a name of `plan.target`. value_dim: head_dim if None. dtype: "float32", "bfloat16" or "float16".
+    `gradients`: whether it can be trained; `pages`: whether it can attend over a server's pages. `tiles`: as of
+    `sparsec.compile`.
+    """
+
+    target: str
+    head_dim: int
+    dtype: str
+    value_dim: int | None = None
+    gradients: bool = True
+    pages: bool = False
+    tiles: Mapping[str, Sequence[int | None]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FolderPlan:
+    """A pattern on its way into a folder: what is known before anything is built. `layout`: of the cache, or why there
+    is none."""
+
+    name: str
+    request: Request
+    compilation: Compilation
+    launches: Launches
+    layout: CacheLayout | str
+
+    @classmethod
+    def of(cls, pattern: Pattern, heads: int | None, kv_heads: int | None, options: FolderOptions) -> FolderPlan:
+        """Raises CallError, DiagnosticError."""
+        names, target = {name: kind for kind, name in DTYPES.items()}, options.target
+        if options.dtype not in names:
+            raise CallError(f"expected dtype {', '.join(names)}, got {options.dtype!r}")
+        dims = checked_dims(options.head_dim, options.value_dim)
+        registry.check_target(target)
+        with pattern.refusals():
+            request = Request(pattern.lowered(heads, kv_heads), *dims, names[options.dtype])
+            if options.tiles:
+                request = request.with_tiles(chosen_tiles(options.tiles, registry.backend_name(target)))
+            compilation = request.compilation(target)
+            launches, layout = _launches(compilation, options.gradients, options.pages)
+        return cls(pattern.name, request, compilation, launches, layout)
+
+    def build(self, proof: Proof | None, progress: Callable[[str], None]) -> tuple[Manifest, dict[str, bytes]]:
+        """What the folder says of itself, and all its files. Raises the compilers' BuildError or AheadOfTimeError."""
+        target = self.compilation.target
+        backend = registry.builder(target)
+        parts = [part for part in (*PARTS, KEPT, PAGED) if getattr(self.launches, part) is not None]
+        built = backend.build(self.compilation, parts, lambda part: progress(f"compiling {_SAID[part]} for {target}"))
+        files = {**built.files, LAYOUT: json_bytes(layout_data(self.layout))}
+        manifest = Manifest(
+            target,
+            self.name,
+            kernel_name(self.request, target),
+            _versions(backend.packages),
+            launch_data(self.launches),
+            built.kernels,
+            {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+            built.needs,
+            proof,
+        )
+        return manifest, {**files, MANIFEST: json_bytes({"format": FORMAT, **asdict(manifest)})}
+
+
 def compile_to_directory(
     pattern: Pattern,
     directory: Path,
@@ -87,52 +154,42 @@ def compile_to_directory(
     progress: Callable[[str], None] = lambda _: None,
     prove: Callable[[Compilation], Proof] | None = None,
 ) -> Manifest:
-    """Writes the artefacts of `pattern` for `target` (a name of `plan.target`) to `directory`.
+    """Writes the artefacts of `pattern` to `directory`; target and options as of FolderOptions.
 
-    value_dim: head_dim if left out. dtype: "float32", "bfloat16" or "float16". `gradients`: whether it can be trained;
-    `pages`: whether it can attend over a server's pages. `tiles`: as of `sparsec.compile`.
-    `progress` is told of each step. `prove`, called before anything is built, gives what the manifest is to record, or
-    raises to refuse. An existing folder is replaced if it is empty or holds such artefacts. Raises CallError,
-    DiagnosticError, and the compilers' BuildError or AheadOfTimeError.
+    `progress` is told of each step, from any thread. `prove`, called before anything is built, gives what the manifest
+    is to record, or raises to refuse. An existing folder is replaced if it is empty or one that sparsec wrote. Raises
+    CallError, DiagnosticError, and the compilers' BuildError or AheadOfTimeError.
     """
-    names = {name: kind for kind, name in DTYPES.items()}
-    if dtype not in names:
-        raise CallError(f"expected dtype {', '.join(names)}, got {dtype!r}")
-    if directory.exists() and any(directory.iterdir()) and not (directory / MANIFEST).is_file():
-        raise CallError(f"expected a new folder or one that sparsec wrote, got {directory}, which holds other files")
-    dims = checked_dims(head_dim, value_dim)
+    check_replaceable(directory)
     progress("lowering")
-    backend = registry.builder(target)
-    with pattern.refusals():
-        request = Request(pattern.lowered(heads, kv_heads), *dims, names[dtype])
-        if tiles:
-            request = request.with_tiles(chosen_tiles(tiles, registry.backend_name(target)))
-        compilation = request.compilation(target)
-        launches, layout = _launches(compilation, gradients, pages)
+    plan = FolderPlan.of(
+        pattern, heads, kv_heads, FolderOptions(target, head_dim, dtype, value_dim, gradients, pages, tiles)
+    )
     proof = None
     if prove is not None:
         progress("proving")
-        proof = prove(compilation)
-    parts = [part for part in (*PARTS, KEPT, PAGED) if getattr(launches, part) is not None]
-    built = backend.build(compilation, parts, lambda part: progress(f"compiling {_SAID[part]} for {target}"))
-    files = {**built.files, LAYOUT: _json(layout_data(layout))}
-    manifest = Manifest(
-        target,
-        pattern.name,
-        kernel_name(request, target),
-        _versions(backend.packages),
-        launch_data(launches),
-        built.kernels,
-        {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-        built.needs,
-        proof,
-    )
+        proof = prove(plan.compilation)
+    manifest, files = plan.build(proof, progress)
     progress("writing")
-    try:
-        _publish(directory, {**files, MANIFEST: _json({"format": FORMAT, **asdict(manifest)})})
-    except OSError as error:  # of the scratch folder, of which the caller knows nothing
-        raise OSError(error.errno, error.strerror, str(directory)) from error
+    publish_folder(directory, files)
     return manifest
+
+
+def check_replaceable(directory: Path) -> None:
+    """Raises CallError for a folder that holds what sparsec did not write."""
+    if directory.exists() and any(directory.iterdir()) and not (directory / MANIFEST).is_file():
+        if is_model_folder(directory):
+            return
+        raise CallError(f"expected a new folder or one that sparsec wrote, got {directory}, which holds other files")
+
+
+def is_model_folder(directory: Path) -> bool:
+    """Whether it is a folder of a model's kinds of layers (`runtime.build.model_folder`)."""
+    try:
+        found = json.loads((directory / MODEL).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and {"sparsec", "model", "layers"} <= set(found)
 
 
 def load_compiled(directory: Path | str) -> SparseAttention:
@@ -143,6 +200,11 @@ def load_compiled(directory: Path | str) -> SparseAttention:
     from their source through Triton, which keeps what it has built in a cache of its own.
     """
     folder = path(directory)
+    if is_model_folder(folder):
+        raise CallError(
+            f"expected the folder of one kind of layers, got {folder}, that of a model: its {MODEL} names one for each "
+            "layer"
+        )
     try:
         text = (folder / MANIFEST).read_bytes()
         manifest = json.loads(text)
@@ -232,8 +294,18 @@ def _versions(packages: tuple[str, ...]) -> dict[str, str]:
     return {"python": platform.python_version(), "sparsec": __version__, **versions}
 
 
-def _json(data: Mapping[str, Any]) -> bytes:
+def json_bytes(data: Mapping[str, Any]) -> bytes:
+    """As files of a folder have it."""
     return (json.dumps(data, indent=2) + "\n").encode()
+
+
+def publish_folder(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Puts a whole folder in place, whose files may be in sub-folders of one level: written beside it, then renamed, or
+    exchanged with the one that is there. Raises OSError, which names `directory`."""
+    try:
+        _publish(directory, files)
+    except OSError as error:  # of the scratch folder, of which the caller knows nothing
+        raise OSError(error.errno, error.strerror, str(directory)) from error
 
 
 def _publish(directory: Path, files: Mapping[str, bytes]) -> None:
@@ -242,6 +314,8 @@ def _publish(directory: Path, files: Mapping[str, bytes]) -> None:
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".sparsec-") as scratch:
         fresh, former = Path(scratch) / "fresh", Path(scratch) / "former"
         fresh.mkdir()
+        for folder in dict.fromkeys(Path(name).parent for name in files):
+            (fresh / folder).mkdir(exist_ok=True)
         for name, data in files.items():
             (fresh / name).write_bytes(data)
         if directory.exists():

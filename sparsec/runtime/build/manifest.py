@@ -22,7 +22,8 @@ from sparsec.sema.model import Documents
 from sparsec.sema.record import inputs_data, inputs_of, score_data, score_of
 
 FORMAT = 8
-MANIFEST, LAYOUT = "manifest.json", "layout.json"
+MODEL_FORMAT = 1
+MANIFEST, LAYOUT, MODEL = "manifest.json", "layout.json", "model.json"
 
 
 @dataclass(frozen=True, slots=True)

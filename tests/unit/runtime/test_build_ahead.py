@@ -9,11 +9,11 @@ import torch
 
 import sparsec
 from sparsec.backends.cpu import kernel as cpu
-from sparsec.runtime.build import ahead
+from sparsec.runtime.build import ahead, at_once
 
 
 def test_works_run_at_one_time_and_equal_keys_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead, "_cores", lambda: 3)
+    monkeypatch.setattr(at_once, "cores", lambda: 3)
     meeting, done, told = threading.Barrier(3, timeout=30), [], []
 
     def work(key: str) -> str:
@@ -22,13 +22,13 @@ def test_works_run_at_one_time_and_equal_keys_once(monkeypatch: pytest.MonkeyPat
         return key.upper()
 
     works = [(key, lambda key=key: work(key)) for key in ("a", "b", "a", "c")]
-    assert ahead.side_by_side(works, lambda n, of: told.append((n, of))) == ("A", "B", "A", "C")
+    assert at_once.side_by_side(works, lambda n, of: told.append((n, of))) == ("A", "B", "A", "C")
     assert sorted(done) == ["a", "b", "c"]
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
 def test_a_failure_ends_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead, "_cores", lambda: 1)
+    monkeypatch.setattr(at_once, "cores", lambda: 1)
     begun = []
 
     def work(n: int) -> None:
@@ -37,7 +37,7 @@ def test_a_failure_ends_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
             raise cpu.BuildError("no")
 
     with pytest.raises(cpu.BuildError, match="no"):
-        ahead.side_by_side([(n, lambda n=n: work(n)) for n in range(50)])
+        at_once.side_by_side([(n, lambda n=n: work(n)) for n in range(50)])
     assert len(begun) < 50
 
 
