@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sparsec.backends import registry
+from sparsec.cli.kinds import check_layers_option, layer_kinds
 from sparsec.cli.options import (
-    check_layers_option,
     check_target_option,
     choose,
     file_argument,
     kernel_options,
-    layer_kinds,
     model_option,
     open_program,
     pattern_options,

@@ -5,8 +5,8 @@ Invariant: what cannot be read, or is no content, ends in one sentence; a file i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -67,6 +67,21 @@ class InputSources:
         for name, _ in self.named:
             if name not in known:
                 raise CallError(f"expected --inputs of the names {', '.join(known)}, got {name!r:.80}")
+
+    def of_kinds(self, patterns: Sequence[ResolvedPattern]) -> tuple[InputSources, ...]:
+        """What each of a model's patterns takes of them. Raises CallError for names that none has."""
+        known = dict.fromkeys(decl.name for pattern in patterns for decl in pattern.inputs)
+        if self.given and not known:
+            raise CallError("expected no --inputs, since no layer's pattern declares an input, got some")
+        for name, _ in self.named:
+            if name not in known:
+                raise CallError(f"expected --inputs of the names {', '.join(known)}, got {name!r:.80}")
+        return tuple(self._of_kind([decl.name for decl in pattern.inputs]) for pattern in patterns)
+
+    def _of_kind(self, names: Sequence[str]) -> InputSources:
+        if not names:
+            return InputSources()
+        return replace(self, named=tuple((name, source) for name, source in self.named if name in names))
 
     def contents(self, pattern: ResolvedPattern) -> dict[str, Contents]:
         """RandomSource contents by input. Raises CallError where a file is given."""

@@ -11,7 +11,7 @@ import click
 from sparsec.backends import registry
 from sparsec.cli.files import FILE, STDIN, open_source
 from sparsec.pictures.methods import DEFAULT_HEADS, heads_or_default
-from sparsec.program import LayerKind, Pattern, Program, read_program
+from sparsec.program import Pattern, Program, read_program
 from sparsec.sema.model import ResolvedPattern
 from sparsec.sema.node import MAX_HEADS, MAX_LAYERS
 from sparsec.syntax.imports import NO_IMPORTS, Imports, from_disk
@@ -163,30 +163,6 @@ def choose(program: Program, name: str | None, settings: tuple[str, ...], *, or_
         name, *others = program.patterns
         click.echo(f"taking the first pattern, {name}; --pattern takes another: {', '.join(others)}", err=True)
     return program.pattern(name, **parsed(settings))
-
-
-def layer_kinds(
-    program: Program,
-    model: str,
-    layers: int | None,
-    name: str | None,
-    settings: tuple[str, ...],
-    counts: tuple[int | None, int | None],
-) -> tuple[LayerKind, ...]:
-    """The kinds of layers of the model called `model`, with the parameters of `--set`; `counts`: of heads and KV heads.
-
-    Raises click.UsageError for a pattern's name beside it, CallError for an unknown one, and as `resolved` does.
-    """
-    if name is not None:
-        raise click.UsageError("expected --pattern or --model, got both")
-    found = program.model(model, layers=layers, **parsed(settings))
-    return found.kinds(lambda pattern: resolved(pattern, *counts))
-
-
-def check_layers_option(model: str | None, layers: int | None) -> None:
-    """Raises click.UsageError for --layers without --model."""
-    if layers is not None and model is None:
-        raise click.UsageError("expected --layers with --model, got a pattern")
 
 
 def parsed(settings: tuple[str, ...]) -> dict[str, str]:

@@ -12,8 +12,8 @@ import click
 
 from sparsec.analysis.coverage import HeadCoverage, View
 from sparsec.cli.inputs import InputSources, inputs_option
+from sparsec.cli.kinds import check_layers_option
 from sparsec.cli.options import (
-    check_layers_option,
     choose,
     file_argument,
     model_option,

@@ -9,6 +9,7 @@ import json
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,12 @@ import click
 
 from sparsec.backends import registry
 from sparsec.cli.inputs import InputSources, inputs_option
+from sparsec.cli.kinds import check_layers_option, compiled_kinds, layer_kinds
 from sparsec.cli.options import (
     choose,
     file_argument,
     kernel_options,
+    model_option,
     open_program,
     pattern_options,
     resolved,
@@ -30,12 +33,13 @@ from sparsec.diagnostics.arguments import integer
 from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.tables import duration, table
 from sparsec.pipeline import Compilation
-from sparsec.program import Pattern
+from sparsec.program import LayerKind, Pattern
 from sparsec.sema.model import ResolvedPattern
 
 if TYPE_CHECKING:
     from sparsec.bench.baselines import BenchCase
     from sparsec.prove import Claim
+    from sparsec.runtime.module import SparseAttention
     from sparsec.testing.verify import Failure, Result
 
 EXAMPLES = 20
@@ -45,9 +49,10 @@ _NAMES = {"forward": "output and LSE", "probes": "exact probes", "gradients": "g
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found of one pattern."""
+    """What was found of one pattern; `kind`: of a model's layers that have it."""
 
     name: str
+    kind: LayerKind | None
     results: tuple[Result, ...]
     claims: tuple[Claim, ...]
     notes: tuple[str, ...]
@@ -61,6 +66,8 @@ class Verdict:
 @click.command()
 @file_argument
 @pattern_options
+@model_option("Test each kind of layers of this model of the file, equal layers once.")
+@click.option("--layer", type=click.IntRange(0), help="Of the model, only the kind of this layer, from 0.")
 @kernel_options
 @value_dim_option
 @inputs_option
@@ -91,6 +98,9 @@ def verify(
     settings: tuple[str, ...],
     heads: int | None,
     kv_heads: int | None,
+    model: str | None,
+    layers: int | None,
+    layer: int | None,
     head_dim: int,
     value_dim: int | None,
     dtype: str,
@@ -108,7 +118,7 @@ def verify(
     For drawn lengths, offsets and inputs: output and log-sum-exp within the tolerance policy; exact probes (how many
     keys each query sees, which ones, and that no other one matters); gradients; and a sequence taken through the KV
     cache in chunks and single tokens. A failure is shrunk to its smallest case. Exits with 0 if all held, 1 if
-    something failed or was not proved.
+    something failed or was not proved. With --model the kernels of all kinds of layers are built first, side by side.
 
     Example: sparsec verify examples/s2.sparse --pattern s2 --examples 50
     """
@@ -116,45 +126,88 @@ def verify(
         raise click.UsageError("expected --prove with --examples 0, which tests nothing")
     if prove:
         check_prover()
+    check_layers_option(model, layers)
+    if layer is not None and model is None:
+        raise click.UsageError("expected --layer with --model, got a pattern")
     program = open_program(file)
-    patterns = [choose(program, each, settings) for each in ((name,) if name is not None else program.patterns)]
-    if case_text is not None and len(patterns) > 1:
-        raise click.UsageError(f"expected --pattern with --case, one of: {', '.join(program.patterns)}")
-    found = [(pattern, resolved(pattern, heads, kv_heads)) for pattern in patterns]
-    for _, meaning in found:
-        sources.check(meaning)
+    subjects: list[tuple[Pattern, ResolvedPattern, InputSources, LayerKind | None]] = []
+    kinds: tuple[LayerKind, ...] = ()
+    if model is not None:
+        kinds = _only(layer_kinds(program, model, layers, name, settings, (heads, kv_heads)), layer)
+        given = sources.of_kinds([kind.meaning for kind in kinds])
+        subjects = [(kind.pattern, kind.meaning, each, kind) for kind, each in zip(kinds, given, strict=True)]
+    else:
+        patterns = [choose(program, each, settings) for each in ((name,) if name is not None else program.patterns)]
+        if case_text is not None and len(patterns) > 1:
+            raise click.UsageError(f"expected --pattern with --case, one of: {', '.join(program.patterns)}")
+        subjects = [(pattern, resolved(pattern, heads, kv_heads), sources, None) for pattern in patterns]
+        for _, meaning, *_ in subjects:
+            sources.check(meaning)
+    if case_text is not None and len(subjects) > 1:
+        raise click.UsageError(f"expected --layer with --case, since the model has {len(kinds)} kinds of layers")
     again = _command(ctx, file)
-    verdicts = []
-    for pattern, meaning in found:
+    tests = [_Tested(*each, head_dim, value_dim or head_dim, dtype, device, target) for each in subjects]
+    if examples and case_text is None and kinds:
         with progress() as report:
-            tested = _Tested(pattern, meaning, head_dim, value_dim or head_dim, dtype, sources, device, target, report)
+            report("importing torch")
+            modules = compiled_kinds(kinds, lambda n: tests[n].compiled(), report, gradients=True, cache=True)
+        for tested, attn in zip(tests, modules, strict=True):
+            tested.attn = attn
+    verdicts = []
+    for n, tested in enumerate(tests):
+        with progress() as report:
+            tested.report = partial(_say, report, f"; {n} of {len(kinds)} kinds of layers are done" if kinds else "")
             results, notes = tested.results(examples, seed, case_text) if examples or case_text else ((), ())
             claims = tested.proved() if prove else ()
-        verdicts.append(Verdict(pattern.name, results, claims, notes))
+        verdicts.append(Verdict(tested.pattern.name, tested.kind, results, claims, notes))
         if form == "text":
             click.echo(_text(verdicts[-1], tested.title, again))
+    held = [verdict for verdict in verdicts if verdict.held]
     if form == "json":
         click.echo(json.dumps([_as_dict(verdict, again) for verdict in verdicts], indent=2))
+    elif kinds:
+        of_layers = [sum(len(each.kind.layers) for each in some if each.kind) for some in (held, verdicts)]
+        click.echo(f"{len(held)} of {len(kinds)} kinds of layers held: {of_layers[0]} of {of_layers[1]} layers")
     elif len(verdicts) > 1:
-        held = sum(verdict.held for verdict in verdicts)
-        click.echo(f"{held} of {len(verdicts)} patterns held")
+        click.echo(f"{len(held)} of {len(verdicts)} patterns held")
     ctx.exit(0 if all(verdict.held for verdict in verdicts) else 1)
+
+
+def _say(report: Callable[[str], None], after: str, text: str) -> None:
+    report(text + after)
+
+
+def _only(kinds: tuple[LayerKind, ...], layer: int | None) -> tuple[LayerKind, ...]:
+    """The kind of one layer; all if None."""
+    if layer is None:
+        return kinds
+    found = tuple(kind for kind in kinds if layer in kind.layers)
+    if not found:
+        count = sum(len(kind.layers) for kind in kinds)
+        raise click.BadParameter(f"expected a layer below {count}, got {layer}", param_hint="'--layer'")
+    return found
 
 
 @dataclass(slots=True)
 class _Tested:
-    """One pattern with the options that say how it is compiled."""
+    """One pattern with the options that say how it is compiled; `attn`: what it is compiled to, if it is."""
 
     pattern: Pattern
     meaning: ResolvedPattern
+    sources: InputSources
+    kind: LayerKind | None
     head_dim: int
     value_dim: int
     dtype: str
-    sources: InputSources
     device: str | None
     target: str | None
-    report: Callable[[str], None]
+    report: Callable[[str], None] = lambda _: None
     title: str = ""
+    attn: SparseAttention | None = None
+
+    @property
+    def called(self) -> str:
+        return self.pattern.name if self.kind is None else str(self.kind)
 
     @property
     def where(self) -> BenchCase:
@@ -172,31 +225,37 @@ class _Tested:
         assert name is not None, "torch runs on every device"
         return registry.backend(name).target_of(device)
 
-    def results(self, examples: int, seed: int, case_text: str | None) -> tuple[tuple[Result, ...], tuple[str, ...]]:
-        """The properties, and what their cases could not show."""
-        self.report("importing torch and hypothesis")
-        with extras():
-            from sparsec.testing import cases, verify
+    def compiled(self) -> SparseAttention:
+        """Raises as `sparsec.compile` does."""
         import sparsec
-        from sparsec.runtime.positions import check_positions
 
-        meaning, name, where = self.meaning, self.pattern.name, self.where
-        contents = self.sources.contents(meaning) if self.sources.given else {}
-        case = None if case_text is None else cases.parse_case(case_text)
-        if case is not None:
-            check_positions(case.offset, case.queries, case.keys)
-            integer("seed", case.seed, 0, SEED_LIMIT)
-        self.report(f"compiling {name}")
-        attn = sparsec.compile(
+        where = self.where
+        return sparsec.compile(
             self.pattern,
-            heads=meaning.heads,
-            kv_heads=meaning.kv_heads,
+            heads=self.meaning.heads,
+            kv_heads=self.meaning.kv_heads,
             head_dim=self.head_dim,
             value_dim=self.value_dim,
             dtype=where.dtype,
             device=where.device,
             target=self.target,
         )
+
+    def results(self, examples: int, seed: int, case_text: str | None) -> tuple[tuple[Result, ...], tuple[str, ...]]:
+        """The properties, and what their cases could not show."""
+        self.report("importing torch and hypothesis")
+        with extras():
+            from sparsec.testing import cases, verify
+        from sparsec.runtime.positions import check_positions
+
+        meaning, name, where = self.meaning, self.called, self.where
+        contents = self.sources.contents(meaning) if self.sources.given else {}
+        case = None if case_text is None else cases.parse_case(case_text)
+        if case is not None:
+            check_positions(case.offset, case.queries, case.keys)
+            integer("seed", case.seed, 0, SEED_LIMIT)
+        self.report(f"compiling {name}")
+        attn = self.attn or self.compiled()
         self.title = f"target {attn.target} on {where.device}"
         subject = verify.Subject.of(meaning, attn, where.device, contents)
         if case is not None:
@@ -215,7 +274,7 @@ class _Tested:
         return results, tuple(notes)
 
     def proved(self) -> tuple[Claim, ...]:
-        self.report(f"proving {self.pattern.name}")
+        self.report(f"proving {self.called}")
         self.title = self.title or f"the plan for {self.planned}"
         lowered = self.pattern.lowered(self.meaning.heads, self.meaning.kv_heads)
         return claims_about(
@@ -223,8 +282,8 @@ class _Tested:
         )
 
 
-def _command(ctx: click.Context, file: Path) -> Callable[[str, Failure], str]:
-    """(pattern, failure) -> the command line that runs its case again."""
+def _command(ctx: click.Context, file: Path) -> Callable[[Verdict, Failure], str]:
+    """(verdict, failure) -> the command line that runs its case again."""
     words = ["sparsec", "verify", str(file)]
     given: dict[str, Any] = ctx.params
     for key in ("heads", "kv_heads", "head_dim", "value_dim", "dtype", "device", "target"):
@@ -234,11 +293,19 @@ def _command(ctx: click.Context, file: Path) -> Callable[[str, Failure], str]:
         words += ["--inputs", text]
     for setting in given["settings"]:
         words += ["--set", setting]
-    return lambda pattern, failure: shlex.join([*words, "--pattern", pattern, "--case", str(failure.case)])
+
+    def of(verdict: Verdict) -> tuple[str, ...]:
+        if verdict.kind is None:
+            return "--pattern", verdict.name
+        of_model = ("--layers", str(given["layers"])) if given["layers"] is not None else ()
+        return "--model", given["model"], *of_model, "--layer", str(verdict.kind.layers[0])
+
+    return lambda verdict, failure: shlex.join([*words, *of(verdict), "--case", str(failure.case)])
 
 
-def _text(verdict: Verdict, title: str, again: Callable[[str, Failure], str]) -> str:
-    lines = [f"{verdict.name}: {title}" if title else verdict.name]
+def _text(verdict: Verdict, title: str, again: Callable[[Verdict, Failure], str]) -> str:
+    called = verdict.name if verdict.kind is None else str(verdict.kind)
+    lines = [f"{called}: {title}" if title else called]
     if verdict.results:
         rows = [_row(result) for result in verdict.results]
         lines.append(table(("property", "cases", "keys up to", "time", "result"), rows))
@@ -247,7 +314,7 @@ def _text(verdict: Verdict, title: str, again: Callable[[str, Failure], str]) ->
     for result in verdict.results:
         if (failure := result.failure) is not None:
             lines += ["", f"{_NAMES[result.check]} failed for {failure.case.described}:", failure.message]
-            lines.append(f"to run it again: {again(verdict.name, failure)}")
+            lines.append(f"to run it again: {again(verdict, failure)}")
     if verdict.claims:
         lines += [*([""] if verdict.results else []), claims_text(verdict.claims)]
     return "\n".join([*lines, ""])
@@ -260,11 +327,12 @@ def _row(result: Result) -> tuple[str, ...]:
     return _NAMES[result.check], str(result.examples), str(result.keys), duration(result.seconds), word
 
 
-def _as_dict(verdict: Verdict, again: Callable[[str, Failure], str]) -> dict[str, Any]:
+def _as_dict(verdict: Verdict, again: Callable[[Verdict, Failure], str]) -> dict[str, Any]:
     return {
         "pattern": verdict.name,
+        **({} if verdict.kind is None else {"layers": verdict.kind.layers}),
         "held": verdict.held,
-        "properties": [_result_as_dict(verdict.name, result, again) for result in verdict.results],
+        "properties": [_result_as_dict(verdict, result, again) for result in verdict.results],
         "claims": [
             {
                 "name": claim.name,
@@ -279,7 +347,7 @@ def _as_dict(verdict: Verdict, again: Callable[[str, Failure], str]) -> dict[str
     }
 
 
-def _result_as_dict(name: str, result: Result, again: Callable[[str, Failure], str]) -> dict[str, Any]:
+def _result_as_dict(verdict: Verdict, result: Result, again: Callable[[Verdict, Failure], str]) -> dict[str, Any]:
     failure = result.failure
     return {
         "property": result.check,
@@ -290,5 +358,5 @@ def _result_as_dict(name: str, result: Result, again: Callable[[str, Failure], s
         "seconds": result.seconds,
         "failure": None
         if failure is None
-        else {"case": str(failure.case), "message": failure.message, "command": again(name, failure)},
+        else {"case": str(failure.case), "message": failure.message, "command": again(verdict, failure)},
     }
