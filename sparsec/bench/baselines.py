@@ -5,10 +5,11 @@ Invariant: nothing of size Nq x Nk is built but by `eager`; the sampled rows are
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -44,6 +45,10 @@ class Error:
     largest: float
     mean: float
 
+    def as_dict(self) -> dict[str, float | None]:
+        """For JSON, which has no NaN and no infinity: None instead."""
+        return {name: number if math.isfinite(number) else None for name, number in asdict(self).items()}
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -62,6 +67,11 @@ class Comparison:
     @property
     def passed(self) -> bool:
         return self.ours.largest <= self.allowed.largest and self.ours.mean <= self.allowed.mean
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        errors = {"sparsec": self.ours, "torch": self.plain, "allowed": self.allowed}
+        return {"rows": self.rows, "passed": self.passed, **{name: each.as_dict() for name, each in errors.items()}}
 
 
 @dataclass(frozen=True, slots=True)

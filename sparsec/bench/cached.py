@@ -46,6 +46,11 @@ class CachedFigures:
     copy_bytes_per_second: float
 
     @property
+    def calls(self) -> dict[str, dict[str, float]]:
+        """As of `bench.sums.TimedCalls`."""
+        return {f"{self.new} new": self.seconds}
+
+    @property
     def ideal(self) -> float:
         """The speed-up over a dense cache if time followed the keys read."""
         return self.dense_keys / max(self.live_keys, 1)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sparsec.analysis.coverage import HeadCoverage, pattern_coverage
-from sparsec.bench.baseline_names import DENSE
+from sparsec.bench.baseline_names import DENSE, baseline_label
+from sparsec.diagnostics.tables import duration, percent, table
 from sparsec.pipeline import Lowered
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ class Measurement:
     gflops: float
     sgemm_gflops: float
     comparison: Comparison | None
+
+    @property
+    def calls(self) -> dict[str, dict[str, float]]:
+        """As of `bench.sums.TimedCalls`."""
+        return {"forward": {"sparsec": self.seconds, **self.baselines}}
 
     @property
     def ideal(self) -> float:
@@ -145,3 +151,48 @@ def measure(
         sgemm_gflops=product_flops / times["sgemm"].seconds / 1e9,
         comparison=comparison,
     )
+
+
+def forward_table(measured: Sequence[Measurement], baselines: tuple[str, ...]) -> str:
+    """Times, and how much of the possible they reach."""
+    columns = [column for name in baselines for column in (f"{name} ms", f"vs {name}")]
+    head = ("tokens", "live", "ms", *columns, "ideal", "of ideal", "GFLOP/s", "matmul GFLOP/s", "of matmul")
+    rows = []
+    for each in measured:
+        against = []
+        for name in baselines:
+            seconds = each.baselines.get(name)
+            against += ["-", "-"] if seconds is None else [_ms(seconds), f"{seconds / each.seconds:.2f}x"]
+        rows.append(
+            (
+                str(each.length),
+                percent(each.live_pairs / each.dense_pairs),
+                _ms(each.seconds),
+                *against,
+                f"{each.ideal:.2f}x",
+                "-" if each.achieved is None else f"{each.achieved:.2f}",
+                f"{each.gflops:.0f}",
+                f"{each.sgemm_gflops:.0f}",
+                f"{each.gflops / each.sgemm_gflops:.2f}",
+            )
+        )
+    of = "the causal pairs" if all(each.causal for each in measured) else "the pairs that a dense kernel computes"
+    dense = ", ".join(name for name in baselines if name in DENSE)
+    lines = [table(head, rows), "", f"live: share of {of}"]
+    if dense:
+        lines[-1] += f"; {dense}: dense" + (" causal" if measured[0].causal else "")
+    lines += launched_lines(measured)
+    compiled = [each.flex_compile_seconds for each in measured if each.flex_compile_seconds is not None]
+    if compiled:
+        lines.append(f"compiling FlexAttention, not counted: {', '.join(map(duration, compiled))}")
+    masks = [each.flex_mask_seconds for each in measured if each.flex_mask_seconds is not None]
+    if masks:
+        lines.append(f"making FlexAttention's BlockMask, at each call, not counted: {', '.join(map(duration, masks))}")
+    lines += dict.fromkeys(
+        f"{baseline_label(name)} did not run: {why}" for each in measured for name, why in each.absent.items()
+    )
+    return "\n".join(lines)
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g}"

@@ -34,6 +34,11 @@ class GradientFigures:
     launched: tuple[str, ...]
     ideal: float
 
+    @property
+    def calls(self) -> dict[str, dict[str, float]]:
+        """As of `bench.sums.TimedCalls`."""
+        return {"forward + backward": self.both, "backward": self.backward}
+
     def as_dict(self) -> dict[str, object]:
         """For JSON: milliseconds and ratios."""
         return {
@@ -89,7 +94,7 @@ def gradients_table(measured: list[GradientFigures], baselines: tuple[str, ...])
     head = ("tokens", "passes", "ms", *columns, "ideal")
     rows = []
     for each in measured:
-        for passes, times in (("forward + backward", each.both), ("backward", each.backward)):
+        for passes, times in each.calls.items():
             cells = [f"{times['sparsec'] * 1e3:.3g}"]
             for name in baselines:
                 ran = name in times

@@ -3,37 +3,47 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from sparsec.bench.baseline_names import BASELINES, DENSE, GRADIENT_BASELINES, USUAL, USUAL_WITH_INPUTS, baseline_label
+from sparsec.bench.baseline_names import BASELINES
 from sparsec.bench.cached import CachedFigures, cached_table, measure_cached
-from sparsec.bench.forward import Measurement, launched_lines, measure
+from sparsec.bench.forward import Measurement, forward_table, measure
 from sparsec.bench.gradients import GradientFigures, gradients_table, measure_gradients
 from sparsec.bench.host import host_table, measure_host
 from sparsec.bench.kept import KeptFigures, kept_table, measure_kept
 from sparsec.bench.paged import PagedFigures, measure_paged, paged_table
+from sparsec.bench.sums import model_sums, sums_table
+from sparsec.cli.bench_subject import BenchSetting, BenchSubject, shared_number
 from sparsec.cli.inputs import InputSources, inputs_option
-from sparsec.cli.options import Length, choose, file_argument, kernel_options, open_program, pattern_options, resolved
+from sparsec.cli.kinds import check_layers_option, compiled_kinds, layer_kinds, told_after
+from sparsec.cli.options import (
+    Length,
+    choose,
+    file_argument,
+    kernel_options,
+    model_option,
+    open_program,
+    pattern_options,
+    resolved,
+)
 from sparsec.diagnostics.progress import progress
-from sparsec.diagnostics.tables import duration, percent, table
+from sparsec.diagnostics.tables import count
 from sparsec.pictures.drawing import LONGEST
-from sparsec.program import Pattern
-from sparsec.sema.inputs import OF_KEYS
+from sparsec.program import LayerKind, Pattern
 from sparsec.sema.model import InputKind, ResolvedPattern
-from sparsec.sema.shapes import Sizes
 
-if TYPE_CHECKING:
-    from sparsec.bench.baselines import BenchCase
+Summed = Measurement | GradientFigures | CachedFigures
+Figures = Summed | KeptFigures | PagedFigures
 
 
 @click.command()
 @file_argument
 @pattern_options
+@model_option("Time each kind of layers of this model of the file, equal layers once, and add up all layers.")
 @kernel_options
 @click.option(
     "--seq-len",
@@ -95,6 +105,8 @@ def bench(
     settings: tuple[str, ...],
     heads: int | None,
     kv_heads: int | None,
+    model: str | None,
+    layers: int | None,
     head_dim: int,
     dtype: str,
     lengths: tuple[int, ...],
@@ -117,107 +129,137 @@ def bench(
     The ideal speed-up is dense pairs over live pairs; "of ideal" is the speed-up over dense SDPA as a share of it. "of
     matmul" is the useful rate (4 x head dim x live pairs) as a share of torch.mm: in float32 on a CPU, in the same
     dtype on a GPU. There times are of replayed CUDA graphs, without the host's share; a call that no graph holds is
-    named.
+    named. With --model the kernels of all kinds of layers are built first, side by side.
 
     Example: sparsec bench examples/mistral.sparse --seq-len 8192 --seq-len 16384 --against sdpa
     """
     if backward + decode + (prefill_chunk is not None) > 1:
         raise click.UsageError("expected at most one of --backward, --decode and --prefill-chunk")
-    pattern = choose(open_program(file), name, settings, or_first=True)
-    found = resolved(pattern, heads, kv_heads)
+    check_layers_option(model, layers)
+    program = open_program(file)
+    kinds: tuple[LayerKind, ...] = ()
+    if model is not None:
+        if host or keep is not None or pages:
+            raise click.UsageError("expected --model without --host, --keep and --pages")
+        kinds = layer_kinds(program, model, layers, name, settings, (heads, kv_heads))
+        given = sources.of_kinds([kind.meaning for kind in kinds])
+        subjects = [BenchSubject(kind.pattern, kind.meaning, each) for kind, each in zip(kinds, given, strict=True)]
+    else:
+        pattern = choose(program, name, settings, or_first=True)
+        subjects = [BenchSubject(pattern, resolved(pattern, heads, kv_heads), sources)]
+    first = subjects[0]
     if host:
         if backward or decode or prefill_chunk is not None or keep is not None or against or device:
             raise click.UsageError("expected --host without other kinds of calls, --against and --device")
-        _bench_host(pattern, found, head_dim, dtype, batch, repeats, form)
+        _bench_host(first.pattern, first.meaning, head_dim, dtype, batch, repeats, form)
         return
     new = 1 if decode else prefill_chunk
     if new is not None and new > min(lengths):
         raise click.UsageError(f"expected a chunk of at most --seq-len {min(lengths)} tokens, got {new}")
     if keep is not None and (not decode or against is not None):
         raise click.UsageError("expected --keep with --decode and without --against")
-    if pages and (not decode or against is not None or keep is not None or found.inputs):
+    if pages and (not decode or against is not None or keep is not None or first.meaning.inputs):
         raise click.UsageError("expected --pages with --decode, without --against, --keep and inputs of the pattern")
     if shared_prefix is not None and (not pages or shared_prefix >= min(lengths)):
         raise click.UsageError("expected --shared-prefix with --pages, and fewer tokens than --seq-len")
-    if keep is not None and {each.kind for each in found.inputs} != {InputKind.TOKENS}:
+    if keep is not None and {each.kind for each in first.meaning.inputs} != {InputKind.TOKENS}:
         raise click.UsageError("expected a pattern with inputs of kind tokens alone for --keep, got another")
-    if keep is None:
-        sources.check(found)
-    usual: tuple[str, ...] = USUAL_WITH_INPUTS if found.inputs else USUAL
-    if found.inputs and new is not None:
-        usual = (*usual, "window")
-    elif backward and not found.inputs:
-        usual = (*usual, "eager")
-    named = _named_baselines(against, GRADIENT_BASELINES if backward else BASELINES, usual)
-    if keep is None and new is not None and any(input_.kind in OF_KEYS for input_ in found.inputs):
-        raise click.UsageError("expected no inputs that speak of keys with --decode or --prefill-chunk, got some")
+    at = BenchSetting(lengths, batch, head_dim, dtype, device)
+    for subject in subjects:
+        if keep is None and not kinds:
+            sources.check(subject.meaning)
+        subject.name_baselines(against, new, backward=backward)
+        if keep is None and new is not None:
+            subject.check_over_cache()
     with progress() as report:
         report("importing torch")
-        import sparsec
+        from sparsec.bench.baselines import baselines_on, simplifications
         from sparsec.bench.own_baselines import check_own
 
-        check_own(named)
-        from sparsec.bench.baselines import baselines_on, make_case, simplifications
-
-        cases = [make_case(found, batch, length, head_dim, dtype, device) for length in lengths]
-        if found.inputs and keep is None:
-            report("drawing the inputs")
-            cases = [replace(case, given=sources.tensors(found, _sizes(case, new), case.device)) for case in cases]
-        baselines = baselines_on(cases[0].device, named)
-        report(f"compiling {pattern.name}")
-        attn = sparsec.compile(
-            pattern,
-            heads=found.heads,
-            kv_heads=found.kv_heads,
-            head_dim=head_dim,
-            dtype=cases[0].dtype,
-            device=cases[0].device,
-        )
-        measured: list[Measurement] = []
-        gradients: list[GradientFigures] = []
-        cached: list[CachedFigures] = []
-        kept: list[KeptFigures] = []
-        paged: list[PagedFigures] = []
-        for case in cases:
-            if keep is not None:
-                kept.append(measure_kept(attn, case, keep, repeats=repeats, report=report))
-            elif pages:
-                found_paged = measure_paged(
-                    attn, case, pages, prefix=shared_prefix or 0, repeats=repeats, report=report
-                )
-                paged.append(found_paged)
-            elif new is not None:
-                cached.append(measure_cached(attn, case, new, baselines, repeats=repeats, report=report))
-            elif backward:
-                gradients.append(measure_gradients(attn, case, baselines, repeats=repeats, report=report))
-            else:
-                measured.append(measure(attn, case, baselines, repeats=repeats, report=report))
+        check_own(tuple(dict.fromkeys(name for subject in subjects for name in subject.baselines)))
+        if kinds:
+            build = {"gradients": backward, "cache": new is not None}
+            modules = compiled_kinds(kinds, lambda n: subjects[n].compiled(at), report, **build)
+        else:
+            report(f"compiling {first.pattern.name}")
+            modules = (first.compiled(at),)
+        figures: list[list[Figures]] = []
+        for n, (subject, attn) in enumerate(zip(subjects, modules, strict=True)):
+            told = told_after(report, f"; {n} of {len(kinds)} kinds of layers are done" if kinds else "")
+            if subject.meaning.inputs:
+                told("drawing the inputs")
+            figures.append([])
+            for case in subject.cases(at, new, draws=keep is None):
+                subject.baselines = against_these = baselines_on(case.device, subject.baselines)
+                if keep is not None:
+                    figures[-1].append(measure_kept(attn, case, keep, repeats=repeats, report=told))
+                elif pages:
+                    prefix = shared_prefix or 0
+                    figures[-1].append(measure_paged(attn, case, pages, prefix=prefix, repeats=repeats, report=told))
+                elif new is not None:
+                    figures[-1].append(measure_cached(attn, case, new, against_these, repeats=repeats, report=told))
+                else:
+                    call = measure_gradients if backward else measure
+                    figures[-1].append(call(attn, case, against_these, repeats=repeats, report=told))
+    where = case.device
     setting = {
-        "pattern": pattern.name,
-        "target": attn.target,
-        "device": str(cases[0].device),
+        **({"pattern": first.pattern.name} if model is None else {"model": model}),
+        "target": modules[0].target,
+        "device": str(where),
         "dtype": dtype,
         "batch": batch,
-        "heads": found.heads,
-        "kv_heads": found.kv_heads,
+        "heads": shared_number([each.meaning.heads for each in subjects]),
+        "kv_heads": shared_number([each.meaning.kv_heads for each in subjects]),
         "head_dim": head_dim,
         "repeats": repeats,
-        **({"inputs": sources.described(found).removeprefix("inputs ")} if found.inputs and keep is None else {}),
     }
-    simpler = () if keep is not None or pages else simplifications(found, baselines)
+    with_inputs = next((each.meaning for each in subjects if each.meaning.inputs), None)
+    if with_inputs is not None and keep is None:
+        setting["inputs"] = sources.described(with_inputs).removeprefix("inputs ")
+    simpler: tuple[str, ...] = ()
+    if keep is None and not pages:
+        said = (line for each in subjects for line in simplifications(each.meaning, each.baselines))
+        simpler = tuple(dict.fromkeys(said))
+    results = [[each.as_dict() for each in of_kind] for of_kind in figures]
+    counts = [len(kind.layers) for kind in kinds]
+    timed = [[each for each in of_kind if isinstance(each, Summed)] for of_kind in figures]
+    sums = model_sums(list(zip(counts, timed, strict=True))) if kinds else ()
     if form == "json":
-        results = [each.as_dict() for each in measured or gradients or cached or kept or paged]
-        click.echo(json.dumps({**setting, "simplifications": simpler, "results": results}, indent=2))
+        found: dict[str, Any] = {**setting, "simplifications": simpler}
+        if kinds:
+            found["kinds"] = [
+                {"pattern": kind.pattern.name, "layers": kind.layers, "results": of_kind}
+                for kind, of_kind in zip(kinds, results, strict=True)
+            ]
+            found["all_layers"] = [each.as_dict() for each in sums]
+        else:
+            (found["results"],) = results
+        click.echo(json.dumps(found, indent=2))
         return
-    click.echo("\n".join([", ".join(f"{key} {value}" for key, value in setting.items()), *simpler, ""]))
+    heading = "\n".join([", ".join(f"{key} {value}" for key, value in setting.items()), *simpler, ""])
+    tables = [_table(of_kind, subject.baselines) for of_kind, subject in zip(figures, subjects, strict=True)]
+    if kinds:
+        titles = [f"{kind}: {count(number, 'layer')}" for kind, number in zip(kinds, counts, strict=True)]
+        tables = [f"{title}\n{shown}" for title, shown in zip(titles, tables, strict=True)]
+        tables.append(f"all {sum(counts)} layers\n{sums_table(sums)}")
+    click.echo(f"{heading}\n" + "\n\n".join(tables))
+
+
+def _table(figures: Sequence[Figures], baselines: tuple[str, ...]) -> str:
+    """Of figures of one kind."""
+    kept = [each for each in figures if isinstance(each, KeptFigures)]
+    paged = [each for each in figures if isinstance(each, PagedFigures)]
+    cached = [each for each in figures if isinstance(each, CachedFigures)]
+    gradients = [each for each in figures if isinstance(each, GradientFigures)]
     if kept:
-        click.echo(kept_table(kept))
-    elif paged:
-        click.echo(paged_table(paged))
-    elif cached:
-        click.echo(cached_table(cached, baselines))
-    else:
-        click.echo(gradients_table(gradients, baselines) if backward else _table(measured, baselines))
+        return kept_table(kept)
+    if paged:
+        return paged_table(paged)
+    if cached:
+        return cached_table(cached, baselines)
+    if gradients:
+        return gradients_table(gradients, baselines)
+    return forward_table([each for each in figures if isinstance(each, Measurement)], baselines)
 
 
 def _bench_host(
@@ -241,71 +283,3 @@ def _bench_host(
         click.echo(json.dumps({**setting, "results": [each.as_dict() for each in measured]}, indent=2))
         return
     click.echo("\n".join([", ".join(f"{key} {value}" for key, value in setting.items()), "", host_table(measured)]))
-
-
-def _sizes(case: BenchCase, new: int | None) -> Sizes:
-    """Those of the timed call."""
-    heads, kv_heads = case.pattern.heads, case.pattern.kv_heads
-    n_q = case.length if new is None else new
-    return Sizes(case.batch, heads, kv_heads, n_q, n_q, case.length, case.length - n_q)
-
-
-def _named_baselines(text: str | None, known: Collection[str], usual: tuple[str, ...]) -> tuple[str, ...]:
-    if text is None:
-        return usual
-    names = () if text == "none" else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-    if any(name not in known and not _own(name) for name in names):
-        raise click.BadParameter(
-            f"expected names among {', '.join(known)}, or MODULE:CALLABLE, got {text!r}", param_hint="'--against'"
-        )
-    return names
-
-
-def _own(name: str) -> bool:
-    """Whether it is MODULE:CALLABLE."""
-    module, colon, path = name.partition(":")
-    return bool(colon) and all(part.isidentifier() for part in (*module.split("."), *path.split(".")))
-
-
-def _table(measured: list[Measurement], baselines: tuple[str, ...]) -> str:
-    columns = [column for name in baselines for column in (f"{name} ms", f"vs {name}")]
-    head = ("tokens", "live", "ms", *columns, "ideal", "of ideal", "GFLOP/s", "matmul GFLOP/s", "of matmul")
-    rows = []
-    for each in measured:
-        against = []
-        for name in baselines:
-            seconds = each.baselines.get(name)
-            against += ["-", "-"] if seconds is None else [_ms(seconds), f"{seconds / each.seconds:.2f}x"]
-        rows.append(
-            (
-                str(each.length),
-                percent(each.live_pairs / each.dense_pairs),
-                _ms(each.seconds),
-                *against,
-                f"{each.ideal:.2f}x",
-                "-" if each.achieved is None else f"{each.achieved:.2f}",
-                f"{each.gflops:.0f}",
-                f"{each.sgemm_gflops:.0f}",
-                f"{each.gflops / each.sgemm_gflops:.2f}",
-            )
-        )
-    of = "the causal pairs" if all(each.causal for each in measured) else "the pairs that a dense kernel computes"
-    dense = ", ".join(name for name in baselines if name in DENSE)
-    lines = [table(head, rows), "", f"live: share of {of}"]
-    if dense:
-        lines[-1] += f"; {dense}: dense" + (" causal" if measured[0].causal else "")
-    lines += launched_lines(measured)
-    compiled = [each.flex_compile_seconds for each in measured if each.flex_compile_seconds is not None]
-    if compiled:
-        lines.append(f"compiling FlexAttention, not counted: {', '.join(map(duration, compiled))}")
-    masks = [each.flex_mask_seconds for each in measured if each.flex_mask_seconds is not None]
-    if masks:
-        lines.append(f"making FlexAttention's BlockMask, at each call, not counted: {', '.join(map(duration, masks))}")
-    lines += dict.fromkeys(
-        f"{baseline_label(name)} did not run: {why}" for each in measured for name, why in each.absent.items()
-    )
-    return "\n".join(lines)
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g}"

@@ -68,6 +68,11 @@ def compiled_kinds(
     return modules
 
 
+def told_after(report: Callable[[str], None], after: str) -> Callable[[str], None]:
+    """`report` with more to say behind each message."""
+    return lambda text: report(text + after)
+
+
 def _has_cache(kind: LayerKind) -> bool:
     try:
         kind.pattern.cache_layout(kind.meaning.heads, kind.meaning.kv_heads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
@@ -44,6 +45,7 @@ PICTURES = 2
 @click.option("--device", help="cpu, cuda or cuda:1; the GPU if left out and there is one.")
 @inputs_option
 @click.option("--no-flex", is_flag=True, help="Leave FlexAttention out: its compilation takes 10 to 30 seconds.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def run(
     file: Path,
     name: str | None,
@@ -56,6 +58,7 @@ def run(
     device: str | None,
     sources: InputSources,
     no_flex: bool,
+    form: str,
 ) -> None:
     """Compile a pattern for this machine and run it on N random tokens.
 
@@ -83,29 +86,46 @@ def run(
             pattern, heads=found.heads, kv_heads=found.kv_heads, head_dim=head_dim, dtype=case.dtype, device=case.device
         )
         compiled = time.perf_counter() - started
-    click.echo(
-        f"{pattern.name}: {count(seq_len, 'token')}, {count(found.heads, 'head')} on "
-        f"{count(found.kv_heads, 'KV head')}, head dim {head_dim}, {dtype} on {case.device}; "
-        f"target {attn.target}, compiled in {duration(compiled)}\n"
-    )
     usual = USUAL_WITH_INPUTS if found.inputs else USUAL
-    if found.inputs:
-        click.echo(f"{sources.described(found)}\n")
     against = [name for name in usual if name != "flex" or not no_flex]
-    for line in simplifications(found, against):
-        click.echo(f"{line}\n")
+    simpler = simplifications(found, against)
     lowered, width = pattern.lowered(found.heads, found.kv_heads), shutil.get_terminal_size().columns
     drawn = Drawing(pattern.name, lowered, picture_view(seq_len))
+    if form == "text":
+        click.echo(
+            f"{pattern.name}: {count(seq_len, 'token')}, {count(found.heads, 'head')} on "
+            f"{count(found.kv_heads, 'KV head')}, head dim {head_dim}, {dtype} on {case.device}; "
+            f"target {attn.target}, compiled in {duration(compiled)}\n"
+        )
+        for line in (*((sources.described(found),) if found.inputs else ()), *simpler):
+            click.echo(f"{line}\n")
     with progress() as report:
         report("counting live pairs")
         covered = coverage_of(case, drawn.text_cells(width))
-    shown = text_picture(covered, drawn.view, width, shades_for(sys.stdout.encoding), limit=PICTURES)
-    click.echo(shown)
+    if form == "text":
+        click.echo(text_picture(covered, drawn.view, width, shades_for(sys.stdout.encoding), limit=PICTURES))
     with progress() as report:
         measured = measure(attn, case, against, repeats=REPEATS, report=report, check=True, found=covered)
     assert measured.comparison is not None, "the comparison was asked for"
-    click.echo(f"\n{_verdict(measured.comparison)}\n")
-    click.echo(_times(measured))
+    if form == "json":
+        setting = {
+            "pattern": pattern.name,
+            "target": attn.target,
+            "device": str(case.device),
+            "dtype": dtype,
+            "heads": found.heads,
+            "kv_heads": found.kv_heads,
+            "head_dim": head_dim,
+            "compile_s": compiled,
+            **({"inputs": sources.described(found).removeprefix("inputs ")} if found.inputs else {}),
+            "simplifications": simpler,
+            "error": measured.comparison.as_dict(),
+            **measured.as_dict(),
+        }
+        click.echo(json.dumps(setting, indent=2))
+    else:
+        click.echo(f"\n{_verdict(measured.comparison)}\n")
+        click.echo(_times(measured))
     click.get_current_context().exit(0 if measured.comparison.passed else 1)
 
 

@@ -9,7 +9,6 @@ import json
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ import click
 
 from sparsec.backends import registry
 from sparsec.cli.inputs import InputSources, inputs_option
-from sparsec.cli.kinds import check_layers_option, compiled_kinds, layer_kinds
+from sparsec.cli.kinds import check_layers_option, compiled_kinds, layer_kinds, told_after
 from sparsec.cli.options import (
     choose,
     file_argument,
@@ -156,7 +155,7 @@ def verify(
     verdicts = []
     for n, tested in enumerate(tests):
         with progress() as report:
-            tested.report = partial(_say, report, f"; {n} of {len(kinds)} kinds of layers are done" if kinds else "")
+            tested.report = told_after(report, f"; {n} of {len(kinds)} kinds of layers are done" if kinds else "")
             results, notes = tested.results(examples, seed, case_text) if examples or case_text else ((), ())
             claims = tested.proved() if prove else ()
         verdicts.append(Verdict(tested.pattern.name, tested.kind, results, claims, notes))
@@ -171,10 +170,6 @@ def verify(
     elif len(verdicts) > 1:
         click.echo(f"{len(held)} of {len(verdicts)} patterns held")
     ctx.exit(0 if all(verdict.held for verdict in verdicts) else 1)
-
-
-def _say(report: Callable[[str], None], after: str, text: str) -> None:
-    report(text + after)
 
 
 def _only(kinds: tuple[LayerKind, ...], layer: int | None) -> tuple[LayerKind, ...]:
