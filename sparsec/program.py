@@ -100,7 +100,7 @@ class Program:
         """
         picked = _pick("pattern", name, self.patterns, self._own(self._checked.patterns))
         binding = sema.bind(self._checked, picked, params)
-        return Pattern(self._checked, binding, self._lowered.get(binding))
+        return Pattern(self._checked, binding, self._lowered.get(binding), origin=Naming(self, picked, params))
 
     def model(self, name: str | None = None, /, *, layers: int | None = None, **params: Given) -> Model:
         """The model called `name`, which may be left out if the file has one; `params` as for `pattern`.
@@ -109,7 +109,8 @@ class Program:
         """
         picked = _pick("model", name, self.models, self._own(self._checked.models))
         count = None if layers is None else arguments.integer("layers", layers)
-        return Model(self._checked, picked, sema.layers(self._checked, picked, params, count), self._lowered)
+        bindings = sema.layers(self._checked, picked, params, count)
+        return Model(self._checked, picked, bindings, self._lowered, Naming(self, picked, params))
 
     def _own(self, items: Mapping[str, sema.CheckedPattern] | Mapping[str, sema.CheckedModel]) -> tuple[str, ...]:
         """The names of those that no import brings."""
@@ -129,10 +130,20 @@ class Program:
         return f"Program({self.source.name!r}, patterns={self.patterns}, models={self.models})"
 
 
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """What names a pattern or a model: a program, a name in it (None: its only one), and values of parameters."""
+
+    program: Program
+    name: str | None
+    params: Mapping[str, Given]
+
+
 class Pattern:
     """A pattern with its parameters bound.
 
     `heads` and `kv_heads` are what the file gives, None where the caller has to; `block` is the block size in tokens.
+    `origin`: what names it, None for a layer of a model and for a pattern made of another one.
     """
 
     def __init__(
@@ -143,10 +154,12 @@ class Pattern:
         marked: str | None = None,
         *,
         packed: bool = False,
+        origin: Naming | None = None,
     ) -> None:
         self._checked = checked
         self._binding = binding
         self._marked, self._packed = marked, packed
+        self.origin = origin
         self._resolved: dict[tuple[int | None, int | None], sema.Resolved] = {}
         self._lowered = {} if lowered is None else {(lowered.pattern.heads, lowered.pattern.kv_heads): lowered}
         self.name = binding.pattern
@@ -298,7 +311,7 @@ class LayerKind:
 
 
 class Model:
-    """The patterns of a model, layer by layer; equal layers share one Pattern."""
+    """The patterns of a model, layer by layer; equal layers share one Pattern. `origin`: what names it."""
 
     def __init__(
         self,
@@ -306,8 +319,9 @@ class Model:
         name: str,
         bindings: tuple[sema.Binding, ...],
         lowered: Mapping[sema.Binding, Lowered],
+        origin: Naming,
     ) -> None:
-        self.name = name
+        self.name, self.origin = name, origin
         shared: dict[sema.Binding, Pattern] = {}
         for binding in bindings:
             if binding not in shared:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +16,9 @@ from torch import Tensor, nn
 
 from sparsec.diagnostics.model import CallError
 from sparsec.distributed import Plan, plan
-from sparsec.integrations.choice import patterns_of, program_of
+from sparsec.integrations.choice import AnyProgram, origin_of, patterns_of
 from sparsec.ir.bands.liveness import is_causal
-from sparsec.program import Pattern, Program
+from sparsec.program import Pattern
 from sparsec.runtime.compile import compile
 from sparsec.sema.arguments import Given
 
@@ -154,17 +153,18 @@ class SparseCoreAttention(nn.Module):
 
 
 def core_attention(
-    program: Program | Path | str, name: str | None = None, *, target: str | None = None, **params: Given
+    program: AnyProgram, name: str | None = None, *, target: str | None = None, **params: Given
 ) -> Callable[..., SparseCoreAttention]:
     """What stands for `core_attention` in `SelfAttentionSubmodules`.
 
-    program: a Program, a path or source text; name: of a model or a pattern in it, whose layers are those of the config
-    (None: its model if it has one, else its only pattern). params: of that. Builders raise CallError.
+    program: a Program, a Pattern or Model of one, a path or source text; name: of a model or a pattern in it, whose
+    layers are those of the config (None: its model if it has one, else its only pattern). params: of that.
+    Builders raise CallError.
     """
-    chosen = program_of(program)
+    chosen = origin_of(program, name, params)
 
     def build(*, config: Any, layer_number: int, **more: Any) -> SparseCoreAttention:
-        pattern = patterns_of(chosen, name, params, config.num_layers)[layer_number - 1]
+        pattern = patterns_of(chosen, config.num_layers)[layer_number - 1]
         kind = more.get("attention_type")
         if kind is not None and _kind(kind) not in SELF:
             raise CallError(f"expected attention_type self, got {_kind(kind)}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +16,8 @@ from torchtitan.models.common.attention import VarlenAttention, VarlenMetadata
 from torchtitan.protocols.module import Module
 
 from sparsec.diagnostics.model import CallError
-from sparsec.integrations.choice import patterns_of, program_of
-from sparsec.program import Pattern, Program
+from sparsec.integrations.choice import AnyProgram, origin_of, patterns_of
+from sparsec.program import Pattern
 from sparsec.runtime.compile import compile
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema.arguments import Given
@@ -106,15 +105,16 @@ class SparseInnerAttention(Module):  # type: ignore[misc]  # it may not be insta
 
 
 def with_patterns(
-    config: Any, program: Program | Path | str, name: str | None = None, *, target: str | None = None, **params: Given
+    config: Any, program: AnyProgram, name: str | None = None, *, target: str | None = None, **params: Given
 ) -> Any:
     """A copy of a model's Config whose layers attend by a program.
 
-    program: a Program, a path or source text; name: of a model or a pattern in it, whose layers are those of the config
-    (None: its model if it has one, else its only pattern). params: of that. Raises CallError.
+    program: a Program, a Pattern or Model of one, a path or source text; name: of a model or a pattern in it, whose
+    layers are those of the config (None: its model if it has one, else its only pattern). params: of that.
+    Raises CallError.
     """
     found = copy.deepcopy(config)
-    patterns = patterns_of(program_of(program), name, params, len(found.layers))
+    patterns = patterns_of(origin_of(program, name, params), len(found.layers))
     for layer, pattern in zip(found.layers, patterns, strict=True):
         heads = layer.attention.n_heads
         groups = layer.attention.n_kv_heads or heads

@@ -134,7 +134,10 @@ def _read(parameter: Parameter, text: str) -> Value:
     shown = repr(text if len(text) <= 40 else text[:36] + "...")
     problems: list[Diagnostic] = []
     # The value stands in a file of its own, as the default of a parameter: the one place where any constant may.
-    source = SourceFile(f"<{parameter.name}>", f"param value = {text}\n")
+    # A range with an open end has parentheses there, which a caller, as one who writes an argument, may leave out.
+    bare = text.strip()
+    written = f"({text})" if bare.startswith("..") or bare.endswith("..") else text
+    source = SourceFile(f"<{parameter.name}>", f"param value = {written}\n")
     file, syntax_problems = parse(source)
     problems.extend(syntax_problems)
     if file is None or problems or len(file.items) != 1 or not isinstance(file.items[0], tree.ParamItem):

@@ -19,7 +19,7 @@ from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh
 
 from sparsec.diagnostics.model import CallError
-from sparsec.integrations.choice import patterns_of, program_of
+from sparsec.integrations.choice import AnyProgram, origin_of, params_as_json, patterns_of
 from sparsec.integrations.transformers.attention import IMPLEMENTATION
 from sparsec.integrations.transformers.batching import Batching
 from sparsec.integrations.transformers.budgets import Amount, Budget, budget_of
@@ -41,7 +41,7 @@ from sparsec.integrations.transformers.presses import Score, scorer_of
 from sparsec.integrations.transformers.ranks import SequenceRanks, hooks_of_ranks
 from sparsec.integrations.transformers.selection import KEPT, Selection
 from sparsec.integrations.transformers.trial import cache_argument, is_encoder, try_out
-from sparsec.program import Pattern, Program, parse
+from sparsec.program import Naming, Pattern, Program, parse
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema.arguments import Given
 
@@ -53,7 +53,7 @@ ASSISTED_ROLLBACK = 64
 
 def apply(
     model: AnyModel,
-    program: Program | Path | str,
+    program: AnyProgram,
     name: str | None = None,
     *,
     params: Mapping[str, Given] | None = None,
@@ -67,10 +67,11 @@ def apply(
 
     program: a Program, a path (a Path, or a string that ends in `.sparse`), or source text. name: of a model or a
     pattern in it; left out, the file's model if it has one, else its only pattern. params: override parameters, as for
-    `Program.pattern`. replace_window: the patterns stand for the model's own sliding windows or chunks; without it such
-    a model is refused. rollback: how many of the latest tokens a cache of `generate()` can always take back. target: as
-    for `sparsec.compile`. inputs: a function (layer, q, k) -> the tensors of the pattern's inputs by name, called with
-    the queries [B, H, N, D] and keys [B, G, N, D] of each call of a layer's attention, those of its new tokens with a
+    `Program.pattern`. A Pattern of `Program.pattern`, or a Model of `Program.model`, stands for all three.
+    replace_window: the patterns stand for the model's own sliding windows or chunks; without it such a model is
+    refused. rollback: how many of the latest tokens a cache of `generate()` can always take back. target: as for
+    `sparsec.compile`. inputs: a function (layer, q, k) -> the tensors of the pattern's inputs by name, called with the
+    queries [B, H, N, D] and keys [B, G, N, D] of each call of a layer's attention, those of its new tokens with a
     cache. An input of kind `rows` is given the lists of a model that chooses keys itself (DeepSeek V3.2 and models like
     it: `rows`; MiniMax M3: `rows(blocks)` of its block size). Without `inputs`, an input `x` of kind `tokens` marks the
     tokens of the ids in the file's parameter `x_ids`, or as many keys of the prompt as `x_keys` says, those with the
@@ -97,11 +98,12 @@ def apply(
     Raises CallError for what the model asks and the pattern does not give, here or at a call; DiagnosticError for a
     pattern of a decoder that is not causal, packs documents or is beyond the kernels; BuildError if the compiler fails.
     """
+    chosen = origin_of(program, name, params or {})
     return _apply(
         model,
-        program_of(program),
-        name,
-        params=dict(params or {}),
+        chosen.program,
+        chosen.name,
+        params=dict(chosen.params),
         replace_window=replace_window,
         rollback=rollback,
         target=target,
@@ -188,7 +190,7 @@ def _apply(
     encodes = is_encoder(layers)
     if encodes and (ranks is not None or select is not None):
         raise CallError("expected a decoder for context_parallel and compress, got a model that looks both ways")
-    of_all = patterns_of(chosen, name, params, len(asked))
+    of_all = patterns_of(Naming(chosen, name, params), len(asked))
     patterns: Sequence[Pattern] = [of_all[place] for place in places]
     marks = marks_of(chosen, params) if inputs is None and select is None else None
     selection = None
@@ -256,7 +258,7 @@ def _apply(
         "imports": dict(chosen.imports),
         "filename": Path(chosen.source.name).name,
         "name": name,
-        "params": {key: _plain(value) for key, value in params.items()},
+        "params": params_as_json(params),
         "replace_window": replace_window,
         "rollback": rollback,
     }
@@ -388,12 +390,3 @@ def applied_patch(decoder: nn.Module) -> Patch:
     if patch is None:
         raise CallError("expected a model that a pattern was applied to, got one without")
     return patch
-
-
-def _plain(value: Any) -> Any:
-    """A parameter as JSON takes it."""
-    if isinstance(value, range):
-        return list(value)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [number for part in value for number in (part if isinstance(part, range) else [part])]
-    return value

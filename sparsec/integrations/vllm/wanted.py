@@ -15,7 +15,7 @@ from typing import Any
 from sparsec.diagnostics.arguments import instance
 from sparsec.diagnostics.model import CallError
 from sparsec.integrations.choice import patterns_of
-from sparsec.program import Pattern, load, parse
+from sparsec.program import Naming, Pattern, load, parse
 
 KEY = "sparsec"
 """In vLLM's additional_config, and in a model's config."""
@@ -93,4 +93,4 @@ def _texts(path: Path) -> tuple[str, tuple[tuple[str, str], ...]]:
 @cache
 def _patterns(wanted: Wanted, layers: int) -> tuple[Pattern, ...]:
     program = parse(wanted.text, filename=wanted.filename, imports=dict(wanted.imports))
-    return tuple(patterns_of(program, wanted.name, json.loads(wanted.params), layers))
+    return tuple(patterns_of(Naming(program, wanted.name, json.loads(wanted.params)), layers))
