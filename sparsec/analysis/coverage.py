@@ -119,6 +119,11 @@ class HeadCoverage:
     exact: bool
 
 
+def of_pairs(causal: bool) -> str:
+    """The pairs that a share is of."""
+    return "the causal pairs" if causal else "all pairs"
+
+
 def dense_pairs(found: Iterable[HeadCoverage], view: View) -> tuple[int, bool]:
     """The pairs of dense attention that these heads, all of a pattern's, are held against, and whether it is causal.
 

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparsec.analysis.cost import LENGTHS, CachePrice, Geometry, GroupPrice, group_prices, price
-from sparsec.analysis.coverage import dense_pairs, pattern_coverage, whole_view
-from sparsec.diagnostics.tables import percent, table_html
+from sparsec.analysis.coverage import dense_pairs, of_pairs, pattern_coverage, whole_view
+from sparsec.analysis.report_text import live_text, report_text
+from sparsec.diagnostics.tables import count, percent, table_html
 from sparsec.pipeline import Lowered
 from sparsec.plan.kv.layout import CacheLayout
 
@@ -76,25 +77,29 @@ class Report:
         live = sum(part.live_pairs * len(part.layers) for part in self.parts)
         return live / sum(part.dense_pairs * len(part.layers) for part in self.parts)
 
+    def __str__(self) -> str:
+        """As `sparsec explain` prints it."""
+        return f"{self._title}\n\n{report_text(self)}"
+
+    @property
+    def _title(self) -> str:
+        return f"{self.shapes}, {self.geometry.dtype}, {count(self.tokens, 'token')}"
+
     def _repr_html_(self) -> str:
         """For a notebook: what is computed, pattern by pattern, and what the caches of all layers hold."""
-        computed = [(part.name, str(len(part.layers)), *_live(part), f"{part.flops / 1e12:.3g}") for part in self.parts]
+        computed = [
+            (part.name, str(len(part.layers)), live_text(part), of_pairs(part.causal), f"{part.flops / 1e12:.3g}")
+            for part in self.parts
+        ]
         caches = [
             (str(each.tokens), f"{each.bytes / 2**20:.4g}", f"{each.dense_bytes / 2**20:.4g}", percent(each.saved))
             for each in self.prices
         ]
-        title = f"{self.shapes}, {self.geometry.dtype}, {self.tokens} tokens"
         head = ("pattern", "layers", "live", "of", "TFLOP, forward, one layer")
-        tables = [table_html(title, head, computed)]
+        tables = [table_html(self._title, head, computed)]
         if caches:
             tables.append(table_html("KV cache", ("tokens", "MiB", "MiB, dense", "saved"), caches))
         return "\n".join(tables)
-
-
-def _live(part: PartReport) -> tuple[str, str]:
-    """The share of live pairs, and what of."""
-    about = f"{'at most ' if part.at_most else ''}{'' if part.exact else '~'}"
-    return f"{about}{percent(part.live_pairs / part.dense_pairs)}", "causal pairs" if part.causal else "all pairs"
 
 
 def report(parts: Sequence[Part], geometry: Geometry, tokens: int) -> Report:

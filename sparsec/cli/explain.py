@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from sparsec.analysis.cost import CachePrice, Geometry
-from sparsec.analysis.report import Part, PartReport, Report, report
+from sparsec.analysis.cost import Geometry
+from sparsec.analysis.report import Part, Report, report
+from sparsec.analysis.report_text import report_text
 from sparsec.cli.options import (
     choose,
     dtype_option,
@@ -23,15 +24,11 @@ from sparsec.cli.options import (
     value_dim_option,
 )
 from sparsec.diagnostics.model import CallError, DiagnosticError
-from sparsec.diagnostics.tables import count, percent, table
+from sparsec.diagnostics.tables import count
 from sparsec.distributed.report import ModelTraffic, model_traffic
 from sparsec.pictures.drawing import LONGEST
-from sparsec.pictures.labels import of_pairs
 from sparsec.program import Model, Pattern
 from sparsec.sema.model import ResolvedPattern
-from sparsec.sema.printer import head_ranges
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 @click.command()
@@ -117,58 +114,6 @@ def as_text(title: str, found: Report, travels: ModelTraffic | None = None) -> s
         f"{title}: {at.heads} query heads on {at.kv_heads} KV heads, head dim {at.head_dim}{values}, {at.dtype}, "
         f"{count(found.tokens, 'token')}",
         "",
-        _computed(found),
+        report_text(found),
     ]
-    for part in found.parts:
-        if part.cache is None:
-            lines += ["", f"{part.name} has no KV cache: it is not causal, packs documents, or has too many bands."]
-            continue
-        groups = [
-            [head_ranges(group.groups), "; ".join(group.keeps) or "nothing", f"{group.slots}"] for group in part.groups
-        ]
-        lines += ["", f"KV cache of {part.name}, one layer", table(["KV groups", "keep", "slots"], groups)]
-        lines += [f"The cache keeps every key for {reason}." for reason in part.growth]
-    if found.prices:
-        lines += ["", f"KV cache, {_count(found.layers)}", _prices(found.prices)]
     return "\n".join([*lines, *([] if travels is None else ["", str(travels)])])
-
-
-def _computed(found: Report) -> str:
-    rows = [_share(part) for part in found.parts]
-    if len(rows) > 1:
-        rows.append(["all", str(found.layers), percent(found.live_share), f"{1 / found.live_share:.3g}x", ""])
-    return table(["pattern", "layers", "live pairs", "ideal speed-up", "forward, one layer"], rows)
-
-
-def _share(part: PartReport) -> list[str]:
-    share = part.live_pairs / part.dense_pairs
-    ideal = f"{'at least ' if part.at_most else ''}{1 / share:.3g}x" if share else "-"
-    about = f"{'at most ' if part.at_most else ''}{'' if part.exact else '~'}"
-    live = f"{about}{percent(share)} of {of_pairs(part.causal)}"
-    return [part.name, str(len(part.layers)), live, ideal, f"{part.flops / 1e12:.3g} TFLOP"]
-
-
-def _prices(prices: tuple[CachePrice, ...]) -> str:
-    rows = [
-        [
-            str(each.tokens),
-            _bytes(each.bytes),
-            _bytes(each.dense_bytes),
-            percent(each.saved),
-            _bytes(each.bytes / each.tokens),
-        ]
-        for each in prices
-    ]
-    return table(["tokens", "cache", "dense", "saved", "a token"], rows)
-
-
-def _count(layers: int) -> str:
-    return "one layer" if layers == 1 else f"{layers} layers"
-
-
-def _bytes(amount: float) -> str:
-    for unit in _UNITS[:-1]:
-        if amount < 1024:
-            return f"{amount:.3g} {unit}"
-        amount /= 1024
-    return f"{amount:.3g} {_UNITS[-1]}"

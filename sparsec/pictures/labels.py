@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from sparsec.analysis.coverage import HeadCoverage, View, dense_pairs
+from sparsec.analysis.coverage import HeadCoverage, View, dense_pairs, of_pairs
 from sparsec.diagnostics.tables import count, percent
 from sparsec.sema.model import Documents, ResolvedPattern
 
@@ -66,11 +66,6 @@ def live_share(found: Sequence[HeadCoverage], view: View) -> tuple[float, str]:
     """The share of live pairs over the heads, and what of: causal pairs if no head looks ahead, else all pairs."""
     dense, causal = dense_pairs(found, view)
     return sum(len(head.heads) * head.live_pairs for head in found) / max(dense, 1), of_pairs(causal)
-
-
-def of_pairs(causal: bool) -> str:
-    """The pairs that a share is of."""
-    return "the causal pairs" if causal else "all pairs"
 
 
 def share_text(found: Sequence[HeadCoverage], view: View) -> str:

@@ -13,10 +13,10 @@ from functools import cached_property
 
 import numpy as np
 
-from sparsec.analysis.coverage import TILE, HeadCoverage, View, pattern_coverage, whole_view
+from sparsec.analysis.coverage import TILE, HeadCoverage, View, of_pairs, pattern_coverage, whole_view
 from sparsec.diagnostics.tables import count, percent
 from sparsec.pictures.drawing import framed_page
-from sparsec.pictures.labels import live_share, name_members, of_pairs, share_text
+from sparsec.pictures.labels import live_share, name_members, share_text
 from sparsec.pictures.page import page, pattern_script
 from sparsec.pictures.shades import levels
 from sparsec.pictures.svg import Layer, Panel, Picture, background, draw_svg, framed, heading, label, shaded

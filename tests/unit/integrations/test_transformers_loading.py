@@ -96,6 +96,9 @@ def test_a_model_is_described() -> None:
     live = int(sparsec.parse(MODEL).pattern("p").mask(48, 48, 4, 2).sum())
     assert found.parts[0].live_pairs == live and found.tokens == 48
     assert explain(model).tokens == 64
+    lines = str(found).splitlines()
+    assert lines[0] == "4 query heads on 2 KV heads of 8, float32, 48 tokens"
+    assert [line.split()[0] for line in lines[4:7]] == ["p", "all", "all"] and "KV cache, 2 layers" in lines
     with pytest.raises(sparsec.CallError, match="a model that a pattern was applied to"):
         describe(llama())
 
