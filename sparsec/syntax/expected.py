@@ -34,6 +34,11 @@ _VALUE_KEYWORDS = {
     "kv": "the number of KV heads is `G`",
     "layers": "the number of layers is `L`",
 }
+_OF_OTHER_LANGUAGES = {
+    **dict.fromkeys(("if", "elif", "else"), "heads differ by `where ... attend ...` and `otherwise attend ...`"),
+    **dict.fromkeys(("kv_heads", "num_kv_heads"), "KV heads stand behind the query heads: `heads 8 kv 2`"),
+}
+"""What is written in the place of a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,7 @@ def in_words(accepts: frozenset[str]) -> str:
 def keyword_like(place: StopPlace) -> Token | None:
     """The acceptable keyword that a name is close to, as a token in the name's place."""
     token = place.token
-    if token.type != "NAME":
+    if token.type != "NAME" or token in _OF_OTHER_LANGUAGES:
         return None
     known = {text: name for name, text in spellings().items() if name in place.accepts and text in keywords()}
     close = get_close_matches(token.lower(), known, n=1, cutoff=0.7)
@@ -113,13 +118,23 @@ def keyword_like(place: StopPlace) -> Token | None:
 
 def _hint(place: StopPlace) -> str | None:
     kind, accepts = place.token.type, place.accepts
-    operator = "BAR" in accepts
+    operator, at = "BAR" in accepts, span_of(place.token).start
     if kind == "FLOOR_DIV":
         return codes.COMMENT_HINT
+    if any(place.source.text.startswith("/*", start) for start in (at, at - 1)):
+        return "a comment starts with `#`, and ends with its line"
+    if place.token in _OF_OTHER_LANGUAGES and "LET" in accepts:
+        return _OF_OTHER_LANGUAGES[place.token]
     if kind == "LBRACE" and "LSQB" in accepts and not operator:
         return "a list stands in brackets: `[0, 1]`"
     if place.token == "import" and "PATTERN" in accepts:
         return codes.IMPORT_HINT
+    if kind == "COMMA" and operator and place.open and place.open[-1].type == "LPAR":
+        return "a list stands in brackets: `[0, 1]`"
+    if kind == "COLON" and operator:
+        return "a range is written `a .. b`"
+    if kind == "NOT" and place.statement in ("ATTEND", "LET"):
+        return "the complement of a set of pairs is written `~`"
     if kind in COMPARISONS and operator:
         return "comparisons do not chain: join two with `and`"
     if kind == "EQUAL" and "EQ" in accepts:
@@ -132,12 +147,18 @@ def _hint(place: StopPlace) -> str | None:
         return f"write `{place.token}` once" if kind == "BAR" else "write `&` once, or `and` in a condition"
     if kind in statement_starts() and "PATTERN" in accepts:
         return "a statement stands in an item: `pattern name { ... }`"
-    at = span_of(place.token).start
+    if kind == "NAME" and "LET" in accepts and not operator and _is_called(place):
+        return f"a set of pairs stands behind `attend`: `attend {place.token}(...)`"
     if "//" in place.source.text[place.source.text.rfind("\n", 0, at) + 1 : at]:
         return codes.COMMENT_HINT
     if kind in OPERANDS and operator and place.statement in ("ATTEND", "LET"):
         return "join two terms with `|`, `&` or `-`"
     return None
+
+
+def _is_called(place: StopPlace) -> bool:
+    stop = span_of(place.token).stop
+    return place.source.text[stop : stop + 8].lstrip().startswith("(")
 
 
 def _notes(place: StopPlace) -> tuple[str, ...]:

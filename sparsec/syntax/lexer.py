@@ -184,7 +184,8 @@ def _unknown(source: SourceFile, text: str, span: Span) -> Diagnostic:
     nul = text.find("\0")
     if nul >= 0:
         return codes.nul_character(source, Span(span.start + nul, span.start + nul + 1))
-    return codes.unknown_character(source, span, text, _CHARACTER_HINTS.get(text[0]))
+    hint = "a name has letters from a to z, digits and `_`" if text[0].isalpha() else _CHARACTER_HINTS.get(text[0])
+    return codes.unknown_character(source, span, text, hint)
 
 
 def _checked(source: SourceFile, token: Token, span: Span, report: ProblemReport, mended: set[int]) -> Token:

@@ -32,6 +32,12 @@ POSITIONS = ("i", "j", "qb", "kb", "Nq", "Nk")
 POSITIONS_HINT = (
     "terms compare positions: `causal` is j <= i, `window(n)` is 0 <= i - j < n, `columns(a .. b)` is a <= j < b"
 )
+MEANT = {
+    **{"head": "h", "head_idx": "h", "group": "g", "kv_head": "g", "layer": "l", "layer_idx": "l"},
+    **{"num_heads": "H", "num_kv_heads": "G", "kv_heads": "G", "num_layers": "L", "block_size": "B"},
+    **{"True": "true", "False": "false"},
+}
+"""Names of other languages and models, and what stands for them."""
 MAX_COMPARISONS = 1_000_000  # of a letter with another, in the search for names that are close
 
 
@@ -176,6 +182,12 @@ def unknown_name(expr: tree.Name, scope: Scope, what: str = "value, term or patt
         return error(expr.span)
     values = [name for name, value in VALUES.items() if value.depends & scope.available]
     candidates = (*scope.names, *scope.later, *scope.patterns, *TERMS, *FUNCTIONS, *values)
-    hint = POSITIONS_HINT if expr.text in POSITIONS else scope.suggestion(expr.text, candidates)
+    meant = MEANT.get(expr.text)
+    if expr.text in POSITIONS:
+        hint: str | None = POSITIONS_HINT
+    elif meant is not None and (meant in values or meant in ("true", "false")):
+        hint = f"did you mean `{meant}`?"
+    else:
+        hint = scope.suggestion(expr.text, candidates)
     scope.report(codes.UNKNOWN_NAME.at(scope.source, expr.span, hint=hint, what=what, name=expr.text))
     return error(expr.span)

@@ -65,6 +65,25 @@ def test_messages_and_hints() -> None:
     assert first("pattern p { attend window(block) }")[1] == "the block size is `B`"
 
 
+@pytest.mark.parametrize(
+    ("inside", "hint"),
+    [
+        ("causal if h < 4 attend full", "heads differ by `where ... attend ...` and `otherwise attend ...`"),
+        ("attend full else attend none", "heads differ by `where ... attend ...` and `otherwise attend ...`"),
+        ("heads 8 kv_heads 2 attend full", "KV heads stand behind the query heads: `heads 8 kv 2`"),
+        ("causal window (4)", "a set of pairs stands behind `attend`: `attend window(...)`"),
+        ("attend window(4) | not sink(4)", "the complement of a set of pairs is written `~`"),
+        ("attend columns(0:4)", "a range is written `a .. b`"),
+        ("where h in (0, 1) attend full", "a list stands in brackets: `[0, 1]`"),
+        ("attend full /* all */", "a comment starts with `#`, and ends with its line"),
+        ("/* all */ attend full", "a comment starts with `#`, and ends with its line"),
+        ("let \u00e9 = 3 attend full", "a name has letters from a to z, digits and `_`"),
+    ],
+)
+def test_hints_for_what_other_languages_write(inside: str, hint: str) -> None:
+    assert parse(SourceFile("t.sparse", f"pattern p {{ {inside} }}"))[1][0].hint == hint
+
+
 def test_recovery_keeps_what_is_whole() -> None:
     file, _ = recover(SourceFile("x", "pattern p { causal attend ) full attend full }\npattern q { attend none }"))
     p, q = file.items
