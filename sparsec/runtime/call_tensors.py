@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sparsec.diagnostics.arguments import instance
 from sparsec.diagnostics.model import CallError
+from sparsec.runtime.request import DTYPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +50,15 @@ class CallTensors:
         ):
             if tensor.dim() != 4 or tensor.shape[1] != heads or tensor.shape[3] != dim:
                 length = "Nq" if name == "q" else "Nk"
-                raise CallError(f"expected {name} of shape [B, {heads}, {length}, {dim}], got {list(tensor.shape)}")
+                turned = tensor.dim() == 4 and tensor.shape[2:] == (heads, dim)
+                hint = f", whose tokens come before its heads: give {name}.transpose(1, 2)" if turned else ""
+                raise CallError(
+                    f"expected {name} of shape [B, {heads}, {length}, {dim}], got {list(tensor.shape)}{hint}"
+                )
             if tensor.dtype != self.dtype:
-                raise CallError(f"expected {name} of dtype {self.dtype}, got {tensor.dtype}")
+                known = name == "q" and tensor.dtype in DTYPES
+                hint = f"; sparsec.compile(..., dtype={tensor.dtype}) makes a module for it" if known else ""
+                raise CallError(f"expected {name} of dtype {self.dtype}, got {tensor.dtype}{hint}")
             if tensor.device != q.device:
                 raise CallError(f"expected {name} on {q.device} like q, got {tensor.device}")
         if self.on_cpu and q.device.type != "cpu":

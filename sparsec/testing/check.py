@@ -186,6 +186,8 @@ class _Run:
             else:
                 returned = self.attn(q, k, v, **more)
         except Exception as error:
+            if self.lse and isinstance(error, TypeError) and "return_lse" in str(error):
+                error.add_note("lse=False checks attention that takes no `return_lse`, by its output alone")
             self.raised = error
             raise
         if self.lse:

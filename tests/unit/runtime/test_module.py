@@ -76,7 +76,10 @@ def test_a_bad_call_names_the_expected_and_the_given_value() -> None:
         ((q, k, v.half()), "v of dtype torch.float32", "torch.float16"),
         ((q, k[:1], v), "one batch size", "q 2, k 1, v 2"),
         ((q, k, v[:, :, 1:]), "as many values as keys", "70 keys and 69 values"),
-        ((q[0], k, v), r"q of shape", r"\[4, 33, 16\]"),
+        ((q[0], k, v), r"q of shape", r"\[4, 33, 16\]$"),
+        ((q.transpose(1, 2), k, v), "q of shape", r"\[2, 33, 4, 16\], whose tokens .* q.transpose\(1, 2\)$"),
+        ((q.half(), k, v), "q of dtype torch.float32", r"float16; sparsec.compile\(..., dtype=torch.float16\) .*"),
+        ((q.double(), k, v), "q of dtype torch.float32", "torch.float64$"),
     ):
         with pytest.raises(sparsec.CallError, match=f"expected {expected}.*, got .*{given}"):
             attn(*arguments)

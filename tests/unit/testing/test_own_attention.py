@@ -131,3 +131,9 @@ def test_dtypes_and_seeds() -> None:
 @for_patterns(PATTERN, head_dim=8, max_keys=70, lse=False, gradients=True, seeds=range(2), examples=2)
 def test_the_decorator_passes_them_on(pattern: Any) -> Callable[..., Tensor]:
     return output
+
+
+def test_attention_without_an_lse_that_is_asked_for_one_says_how_to_check_it() -> None:
+    with pytest.raises(TypeError, match="return_lse") as caught:
+        check_attention(output, PATTERN, head_dim=8, max_keys=40, examples=1)  # type: ignore[arg-type]  # the mistake
+    assert any("lse=False checks" in note for note in caught.value.__notes__)
