@@ -7,6 +7,7 @@ long runs beside the loop that reads requests, so that a client can go on.
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -154,8 +155,14 @@ def _integer(given: object, most: int) -> int | None:
     return given if isinstance(given, int) and 1 <= given <= most else None
 
 
+def untold(record: logging.LogRecord) -> bool:
+    """Whether a client does not know already what pygls logs: a refusal is an answer, and no fault of the server."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], JsonRpcException)
+
+
 def make_server(settings: Settings, picture: Picture) -> SparseServer:
     """A server with all its features."""
+    logging.getLogger("pygls.protocol.json_rpc").addFilter(untold)
     server = SparseServer(settings, picture)
     _follow_texts(server)
     _answer_quickly(server)

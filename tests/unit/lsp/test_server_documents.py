@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("pygls")
 
+from pygls.exceptions import JsonRpcException
+
 from sparsec.editor.document import Document, Settings
 from sparsec.editor.positions import Encoding, LineIndex
 from sparsec.lsp.answers import Answers
-from sparsec.lsp.server import SparseServer, document_of
+from sparsec.lsp.server import SparseServer, document_of, make_server
 
 TEXT = 'import "a.sparse"\npattern p { attend full }\n'
 
@@ -47,3 +50,13 @@ def test_pictures_of_equal_names_are_files_of_their_own() -> None:
     assert first.name == second.name == "p.html" and len(list(first.parent.iterdir())) == 1
     server.close()
     assert not first.exists()
+
+
+def test_a_refusal_leaves_no_traceback_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    make_server(Settings(), lambda *_: "").close()
+    log = logging.getLogger("pygls.protocol.json_rpc")
+    for error in (JsonRpcException(message="no", code=1), ValueError("a fault")):
+        log.error("in a request", exc_info=error)
+    log.warning("no error at all")
+    assert [record.message for record in caplog.records] == ["in a request", "no error at all"]
+    assert "a fault" in caplog.text and "JsonRpcException" not in caplog.text
