@@ -60,6 +60,10 @@ def parse(text: str, filename: str = "<string>", *, imports: Mapping[str, str] |
     return read_program(source, NO_IMPORTS if imports is None else Imports(from_texts(imports)))
 
 
+class NoNameError(CallError):
+    """A pattern or a model was asked for without a name, of a file that has several."""
+
+
 def read_program(source: SourceFile, imports: Imports) -> Program:
     """The program of a text that was read. Raises DiagnosticError if it has errors."""
     lowered: LoweredPatterns = {}
@@ -360,7 +364,7 @@ def _pick(what: str, name: str | None, names: tuple[str, ...], own: tuple[str, .
     shown = ", ".join(names)
     if name is None:
         if len(own or names) != 1:
-            raise CallError(f"expected the name of a {what}, one of: {shown}; got no name")
+            raise NoNameError(f"expected the name of a {what}, one of: {shown}; got no name")
         return (own or names)[0]
     if name not in names:
         raise CallError(f"expected the name of a {what}, one of: {shown}; got {name!r}")

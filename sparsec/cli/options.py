@@ -10,8 +10,9 @@ import click
 
 from sparsec.backends import registry
 from sparsec.cli.files import FILE, STDIN, open_source
+from sparsec.diagnostics.model import CallError
 from sparsec.pictures.methods import DEFAULT_HEADS, heads_or_default
-from sparsec.program import Pattern, Program, read_program
+from sparsec.program import NoNameError, Pattern, Program, read_program
 from sparsec.sema.model import ResolvedPattern
 from sparsec.sema.node import MAX_HEADS, MAX_LAYERS
 from sparsec.syntax.imports import NO_IMPORTS, Imports, from_disk
@@ -162,7 +163,10 @@ def choose(program: Program, name: str | None, settings: tuple[str, ...], *, or_
     if name is None and or_first and len(program.patterns) > 1:
         name, *others = program.patterns
         click.echo(f"taking the first pattern, {name}; --pattern takes another: {', '.join(others)}", err=True)
-    return program.pattern(name, **parsed(settings))
+    try:
+        return program.pattern(name, **parsed(settings))
+    except NoNameError as error:
+        raise CallError(f"{error}; give --pattern NAME") from None
 
 
 def parsed(settings: tuple[str, ...]) -> dict[str, str]:

@@ -128,7 +128,7 @@ def test_sources_are_those_that_are_built() -> None:
     [
         (("--pattern", "local"), 2, "Missing option '--emit'"),
         (("--pattern", "local", "--emit", "ir"), 2, "'ir' is not one of 'terms', 'bands', 'tiles'"),
-        (("--emit", "bands"), 2, "error: expected the name of a pattern, one of: local, ahead, listed; got no name"),
+        (("--emit", "bands"), 2, "one of: local, ahead, listed; got no name; give --pattern NAME"),
         (("--pattern", "local", "--emit", "bands", "--head", "4"), 2, "expected a head from 0 to 3, got 4"),
         (("--pattern", "local", "--emit", "cpp", "--head", "1"), 2, "the source of cpp serves every head"),
         (
