@@ -13,7 +13,7 @@ from sparsec.backends.cpu import backward as cpu_backward
 from sparsec.backends.cpu import cached as cpu_cached
 from sparsec.backends.cpu import kernel as cpu
 from sparsec.integrations.transformers import apply, hooks
-from sparsec.runtime.build import ahead
+from sparsec.runtime.build import at_once
 
 pytestmark = pytest.mark.kernels
 
@@ -36,7 +36,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     for module in (cpu, cpu_backward, cpu_cached):
         monkeypatch.setattr(module, "compile_shared", noted)
-    monkeypatch.setattr(ahead, "_cores", lambda: 3)
+    monkeypatch.setattr(at_once, "cores", lambda: 3)
     return sources
 
 
@@ -87,4 +87,4 @@ def test_what_is_compiled_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(hooks, "progress", Shown)
     apply(model(), LAYERS, target="torch")
-    assert told == [f"compiled {n} of 3 kinds of layers" for n in (1, 2, 3)]
+    assert told == [f"compiled {n} of 3 kinds of layers" for n in (0, 1, 2, 3)]
