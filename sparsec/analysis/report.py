@@ -5,12 +5,13 @@ Invariant: layers that share a pattern are reported once, with their number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sparsec.analysis.cost import LENGTHS, CachePrice, Geometry, GroupPrice, group_prices, price
 from sparsec.analysis.coverage import dense_pairs, of_pairs, pattern_coverage, whole_view
 from sparsec.analysis.report_text import live_text, report_text
+from sparsec.diagnostics.progress import no_progress, told_of_kinds
 from sparsec.diagnostics.tables import count, percent, table_html
 from sparsec.pipeline import Lowered
 from sparsec.plan.kv.layout import CacheLayout
@@ -102,12 +103,16 @@ class Report:
         return "\n".join(tables)
 
 
-def report(parts: Sequence[Part], geometry: Geometry, tokens: int) -> Report:
-    """The costs of sequences of `tokens` tokens. Raises TooManyBands, TooManyClasses."""
+def report(parts: Sequence[Part], geometry: Geometry, tokens: int, told: Callable[[str], None] = no_progress) -> Report:
+    """The costs of sequences of `tokens` tokens; `told` of each part. Raises TooManyBands, TooManyClasses."""
     lengths = sorted({*LENGTHS, tokens})
     known = [(part, part.layout) for part in parts if part.layout is not None]
     prices = tuple(_together(known, geometry, length) for length in lengths) if len(known) == len(parts) else ()
-    return Report(tokens, geometry, tuple(_part(part, part.geometry or geometry, tokens) for part in parts), prices)
+    found = []
+    for done, part in enumerate(parts):
+        told_of_kinds(told, "counting live pairs", part.name, done, len(parts))
+        found.append(_part(part, part.geometry or geometry, tokens))
+    return Report(tokens, geometry, tuple(found), prices)
 
 
 def _together(parts: Sequence[tuple[Part, CacheLayout]], geometry: Geometry, tokens: int) -> CachePrice:

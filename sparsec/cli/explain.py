@@ -24,6 +24,7 @@ from sparsec.cli.options import (
     value_dim_option,
 )
 from sparsec.diagnostics.model import CallError, DiagnosticError
+from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.tables import count
 from sparsec.distributed.report import ModelTraffic, model_traffic
 from sparsec.pictures.drawing import LONGEST
@@ -74,8 +75,9 @@ def explain(
     if len(counts) > 1:
         raise CallError(f"expected layers of equal head counts, got {sorted(counts)}")
     at = Geometry(*counts.pop(), head_dim, head_dim if value_dim is None else value_dim, dtype)
-    found = report(parts, at, seq_len)
-    travels = None if ranks is None else model_traffic(parts, at, seq_len, ranks)
+    with progress() as told:
+        found = report(parts, at, seq_len, told)
+        travels = None if ranks is None else model_traffic(parts, found.parts, at, seq_len, ranks, told)
     click.echo(as_json(title, found, travels) if form == "json" else as_text(title, found, travels))
 
 

@@ -148,11 +148,15 @@ def _of_model(model: Model, heads: int | None, kv_heads: int | None, keys: int) 
 
 
 def _write(drawn: Drawing | ModelDrawing | CacheDrawing, form: str, output: Path | None) -> None:
-    if form == "text":
-        encoding = "utf-8" if output is not None else sys.stdout.encoding
-        text = drawn.text(shutil.get_terminal_size().columns, shades_for(encoding))
-    else:
-        text = {"svg": drawn.svg, "html": drawn.html, "json": drawn.json}[form]()
+    with progress() as report:
+        report("counting live pairs")
+        if isinstance(drawn, ModelDrawing):
+            drawn = replace(drawn, told=report)
+        if form == "text":
+            encoding = "utf-8" if output is not None else sys.stdout.encoding
+            text = drawn.text(shutil.get_terminal_size().columns, shades_for(encoding))
+        else:
+            text = {"svg": drawn.svg, "html": drawn.html, "json": drawn.json}[form]()
     if output is not None:
         write_whole(output, text.encode())
     else:

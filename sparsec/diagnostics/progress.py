@@ -32,3 +32,12 @@ def progress() -> Iterator[Callable[[str], None]]:
     finally:
         sys.stderr.write(_CLEAR)
         sys.stderr.flush()
+
+
+def no_progress(message: str) -> None:
+    """Tells nobody."""
+
+
+def told_of_kinds(tell: Callable[[str], None], what: str, name: str, done: int, of: int) -> None:
+    """Tells of work on one kind of a model's layers, after others; of a pattern alone `what` is all that is told."""
+    tell(f"{what}: {name}; {done} of {of} kinds of layers are done" if of > 1 else what)

@@ -5,14 +5,15 @@ Invariant: bytes are of one forward pass over one sequence of one layer; of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from sparsec.analysis.cost import ITEM_BYTES, Geometry
-from sparsec.analysis.report import Part, report
+from sparsec.analysis.report import Part, PartReport
 from sparsec.diagnostics.model import CallError
+from sparsec.diagnostics.progress import no_progress, told_of_kinds
 from sparsec.diagnostics.tables import count, table
 from sparsec.distributed.needs import Ints
 from sparsec.distributed.shards import LEAST_BLOCK, by_work
@@ -156,25 +157,35 @@ class ModelTraffic:
         )
 
 
-def model_traffic(parts: Sequence[Part], at: Geometry, tokens: int, ranks: int) -> ModelTraffic:
-    """What travels between ranks that hold sequences of so many tokens. Raises TooManyBands, TooManyClasses and, for
+def model_traffic(
+    parts: Sequence[Part],
+    costs: Sequence[PartReport],
+    at: Geometry,
+    tokens: int,
+    ranks: int,
+    told: Callable[[str], None] = no_progress,
+) -> ModelTraffic:
+    """What travels between ranks that hold sequences of so many tokens. costs: of the parts, by `analysis.report`;
+    `told` of each part. Raises TooManyBands, TooManyClasses and, for
     fewer tokens than ranks, CallError."""
     if tokens < ranks:
         raise CallError(f"expected at least as many tokens as ranks, {ranks}, got {tokens}")
-    works = [(len(part.layers), work_before(part.lowered, tokens)) for part in parts]
+    works = []
+    for done, part in enumerate(parts):
+        told_of_kinds(told, "dividing the work", part.name, done, len(parts))
+        works.append((len(part.layers), work_before(part.lowered, tokens)))
 
     def work(positions: Ints) -> Ints:
         return np.asarray(sum(layers * of_part(positions) for layers, of_part in works), np.int64)
 
     block = max(part.lowered.pattern.block for part in parts)
     shards = by_work(tokens, ranks, max(block, LEAST_BLOCK), work)
-    costs = report(parts, at, tokens).parts
-    return ModelTraffic(
-        tuple(
-            PartTraffic(part.name, len(part.layers), traffic_report(Traffic.of(part.lowered, shards), at), cost.flops)
-            for part, cost in zip(parts, costs, strict=True)
-        )
-    )
+    found = []
+    for done, (part, cost) in enumerate(zip(parts, costs, strict=True)):
+        told_of_kinds(told, "counting keys that travel", part.name, done, len(parts))
+        travels = traffic_report(Traffic.of(part.lowered, shards), at)
+        found.append(PartTraffic(part.name, len(part.layers), travels, cost.flops))
+    return ModelTraffic(tuple(found))
 
 
 def _share_of(found: TrafficReport) -> str:

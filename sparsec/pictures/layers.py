@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from sparsec.analysis.coverage import TILE, HeadCoverage, View, of_pairs, pattern_coverage, whole_view
+from sparsec.diagnostics.progress import no_progress, told_of_kinds
 from sparsec.diagnostics.tables import count, percent
 from sparsec.pictures.drawing import framed_page
 from sparsec.pictures.labels import live_share, name_members, share_text
@@ -39,22 +40,29 @@ class LayerPart:
 
 @dataclass(frozen=True)
 class ModelDrawing:
-    """The layers of a model at `keys` tokens."""
+    """The layers of a model at `keys` tokens; `told` of each part that is counted."""
 
     name: str
     parts: tuple[LayerPart, ...]
     keys: int
+    told: Callable[[str], None] = field(default=no_progress, repr=False, compare=False)
 
     def strips(self, cells: int) -> tuple[HeadCoverage, ...]:
         """Of each part: the mean over its heads of what the last queries see, in one row of at most so many cells."""
         view = View((max(self.keys - TILE, 0), self.keys), (0, self.keys), self.keys)
-        covered = (pattern_coverage(part.lowered, self.keys, (1, cells), view=view) for part in self.parts)
-        return tuple(map(mean_coverage, covered))
+        return self._counted((1, cells), view)
 
     @cached_property
     def whole(self) -> tuple[HeadCoverage, ...]:
         """Of each part: the mean over its heads of all pairs."""
-        return tuple(mean_coverage(pattern_coverage(part.lowered, self.keys, (64, 64))) for part in self.parts)
+        return self._counted((64, 64))
+
+    def _counted(self, cells: tuple[int, int], view: View | None = None) -> tuple[HeadCoverage, ...]:
+        found = []
+        for done, part in enumerate(self.parts):
+            told_of_kinds(self.told, "counting live pairs", part.name, done, len(self.parts))
+            found.append(mean_coverage(pattern_coverage(part.lowered, self.keys, cells, view=view)))
+        return tuple(found)
 
     @property
     def title(self) -> str:

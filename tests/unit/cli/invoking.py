@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
+import pytest
 from click.testing import CliRunner, Result
 
 from sparsec.cli.main import commands
@@ -16,3 +20,15 @@ def invoke(*arguments: str | Path) -> Result:
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     assert "Traceback" not in result.output
     return result
+
+
+def progress_of(command: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a command tells of its progress."""
+    said: list[str] = []
+
+    @contextmanager
+    def recorded() -> Iterator[Callable[[str], None]]:
+        yield said.append
+
+    monkeypatch.setattr(command, "progress", recorded)
+    return said

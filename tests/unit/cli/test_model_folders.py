@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from invoking import invoke
+from invoking import invoke, progress_of
 
 import sparsec
 from sparsec.backends.built import Built, KernelRecord
@@ -92,21 +92,13 @@ def test_kinds_are_built_at_one_time(layered: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_what_is_being_built_is_told(layered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-
-    class Told:
-        def __enter__(self) -> Any:
-            return told.append
-
-        def __exit__(self, *_: object) -> None:
-            pass
+    told = progress_of(command, monkeypatch)
 
     def build(_: object, __: object, parts: Any, progress: Any) -> Built:
         progress(parts[0])
         return Built((), {}, {})
 
     monkeypatch.setattr(at_once, "cores", lambda: 1)
-    monkeypatch.setattr(command, "progress", Told)
     monkeypatch.setattr(CpuBackend, "build", build)
     assert of_model(layered, "-o", layered.with_name("out")).exit_code == 0
     assert told[:2] == [

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from invoking import invoke
+from invoking import invoke, progress_of
 
 import sparsec
 from sparsec.cli import verify as command
@@ -48,16 +48,8 @@ def spoiled(monkeypatch: pytest.MonkeyPatch, layered: Path) -> None:
 
 
 def test_each_kind_is_tested_once(layered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest, compiled, said = sparsec.compile, list[str](), list[str]()
+    honest, compiled, said = sparsec.compile, list[str](), progress_of(command, monkeypatch)
 
-    class Told:
-        def __enter__(self) -> Any:
-            return said.append
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    monkeypatch.setattr(command, "progress", Told)
     monkeypatch.setattr(
         sparsec, "compile", lambda of, **more: compiled.append(of.name) or honest(of, **more), raising=False
     )
@@ -76,7 +68,7 @@ def test_each_kind_is_tested_once(layered: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.usefixtures("spoiled")
 def test_a_kind_that_fails_is_run_again_by_its_layer(layered: Path) -> None:
-    arguments = ("--model", "m", "--layers", "6", "--target", "torch", "--head-dim", "8", "--examples", "6")
+    arguments = ("--model", "m", "--layers", "6", "--target", "torch", "--head-dim", "8", "--examples", "2")
     result = invoke("verify", layered, *arguments, "--format", "json")
     assert result.exit_code == 1
     found = json.loads(result.stdout)
