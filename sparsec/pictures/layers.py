@@ -20,13 +20,27 @@ from sparsec.pictures.drawing import framed_page
 from sparsec.pictures.labels import live_share, name_members, share_text
 from sparsec.pictures.page import page, pattern_script
 from sparsec.pictures.shades import levels
-from sparsec.pictures.svg import Layer, Panel, Picture, background, draw_svg, framed, heading, label, shaded
+from sparsec.pictures.svg import (
+    Image,
+    Layer,
+    Panel,
+    Picture,
+    background,
+    draw_svg,
+    framed,
+    heading,
+    image_of,
+    label,
+    shaded,
+    stacked,
+    text_width,
+)
 from sparsec.pictures.text import ASCII, Shades, shade_of
 from sparsec.pipeline import Lowered
 
 STRIPS = 128
 """A model of more layers has a strip for each run of equal ones, and no more runs than these."""
-_CELLS, _WIDE, _HIGH, _STEP, _LEFT, _RIGHT, _TOP = 256, 560, 12, 15, 210, 80, 64
+_CELLS, _WIDE, _HIGH, _STEP, _LEFT, _RIGHT, _TOP = 256, 512, 12, 15, 210, 80, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +123,12 @@ class ModelDrawing:
 
     def svg(self) -> str:
         """The strips, and below them each pattern at full size."""
-        return self._strips() + self._patterns()
+        return framed(stacked(self.title, (self._strips(), image_of(self._panels()))))
 
     def html(self) -> str:
         """A page: the strips, and the patterns, whose heads and length can be changed in it."""
         script = pattern_script([(part.name, part.lowered) for part in self.parts], whole_view(self.keys))
-        return page(self.title, [self._patterns()], script, before=self._strips())
+        return page(self.title, [draw_svg(self._panels())], script, before=framed(self._strips()))
 
     def json(self) -> str:
         """The share of each column of keys that the last queries see, by pattern, with the layers that have it."""
@@ -141,18 +155,20 @@ class ModelDrawing:
     def _share(self, part: int) -> str:
         return share_text([self.whole[part]], whole_view(self.keys))
 
-    def _strips(self) -> str:
+    def _strips(self) -> Image:
+        names = [f"{text}  {self.parts[n].name}" for text, n in self.rows]
+        left = max(_LEFT, max(map(text_width, names)))
         said = f"{self.live}; a strip shows the last queries of a layer"
         lines, at, strips = [heading(16, 24, self.title), label(16, 42, said)], _TOP, self.strips(_CELLS)
-        for text, n in self.rows:
+        for name, (_, n) in zip(names, self.rows, strict=True):
             strip = strips[n]
             panel = Panel("", strip.rows, strip.columns, (Layer(0, levels(strip.live)),))
-            lines += [label(16, at + 10, f"{text}  {self.parts[n].name}"), background(_LEFT, at, _WIDE, _HIGH)]
-            lines += shaded(panel, (_LEFT, at, _WIDE, _HIGH))
-            lines.append(label(_LEFT + _WIDE + 8, at + 10, f"{self._share(n)} live"))
+            lines += [label(16, at + 10, name), background(left, at, _WIDE, _HIGH)]
+            lines += shaded(panel, (left, at, _WIDE, _HIGH))
+            lines.append(label(left + _WIDE + 8, at + 10, f"{self._share(n)} live"))
             at += _STEP
-        lines += [label(_LEFT, at + 12, "key 0"), label(_LEFT + _WIDE, at + 12, f"key {self.keys}", end=True)]
-        return framed(_LEFT + _WIDE + _RIGHT + 16, at + 24, self.title, lines)
+        lines += [label(left, at + 12, "key 0"), label(left + _WIDE, at + 12, f"key {self.keys}", end=True)]
+        return Image(self.title, left + _WIDE + _RIGHT + 16, at + 24, tuple(lines))
 
     def _panels(self) -> Picture:
         panels = tuple(
@@ -166,9 +182,6 @@ class ModelDrawing:
             for part, whole in zip(self.parts, self.whole, strict=True)
         )
         return Picture("One layer of each pattern", "the mean over its heads", panels)
-
-    def _patterns(self) -> str:
-        return draw_svg(self._panels())
 
 
 def model_drawing(name: str, layers: Sequence[tuple[str, Lowered]], keys: int) -> ModelDrawing:

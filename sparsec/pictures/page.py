@@ -34,7 +34,7 @@ EFFORT = 20_000
 def page(title: str, images: Sequence[str], script: str = "", *, before: str = "") -> str:
     """A page of images; with a `script`, as `pattern_script` gives it, it draws them itself where scripts run, but for
     the image `before` them."""
-    body = "\n".join(images)
+    body = "\n".join(map(_scrolled, images))
     if script:
         counts, drawing = (read_data(f"templates/pictures/{name}.js") for name in ("counts", "page"))
         body = f'<div id="static">\n{body}</div>\n<script>\n{counts}\n{script}\n{drawing}</script>'
@@ -42,8 +42,13 @@ def page(title: str, images: Sequence[str], script: str = "", *, before: str = "
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n<meta name="color-scheme" content="light dark">\n'
         f"<title>{escape(title)}</title>\n<style>\n{read_data('templates/pictures/page.css')}</style>\n</head>\n"
-        f"<body>\n{before}{body}\n</body>\n</html>\n"
+        f"<body>\n{_scrolled(before) if before else ''}{body}\n</body>\n</html>\n"
     )
+
+
+def _scrolled(image: str) -> str:
+    """An image that is moved by itself where the window is narrower."""
+    return f'<div class="image">\n{image}</div>\n'
 
 
 def pattern_script(patterns: Sequence[tuple[str, Lowered]], view: View, only: int | None = None) -> str:

@@ -5,7 +5,8 @@ Invariant: the text holds numbers and given labels alone, these escaped; equal p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -21,10 +22,13 @@ Ints = npt.NDArray[np.int64]
 INKS = ("#0b4a8f", "#b4540a", "#1d7a46", "#7b2d8e")
 DARK_INKS = ("#7cc0ff", "#ffb070", "#6fdc9c", "#d9a0ec")
 _PAGE, _CELL, _WORDS, _LINES = ("#ffffff", "#0d1117"), ("#eff1f4", "#1a212b"), ("#1f2328", "#e6edf3"), ("#8b949e",) * 2
-_MARGIN, _GUTTER, _TITLE, _AXIS, _HEAD, _LEGEND = 16, 46, 20, 18, 52, 58
-_LARGE, _SMALL = 260, 150
+_MARGIN, _TITLE, _NOTE, _AXIS, _HEAD, _LEGEND = 16, 20, 15, 18, 52, 58
+_LARGE, _SMALL = 256, 192
+"""Units of a plot's side: whole ones for each of 128, 64 or 32 cells, so that equal cells are drawn equally wide."""
 _BESIDE = 4
 """Panels of the large kind in a row; more than two such rows are drawn small."""
+_WIDEST = 1300
+"""Units that panels beside each other take at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,31 +62,62 @@ class Picture:
     inks: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Image:
+    """The elements of an image of so many units; `framed` makes a document of it."""
+
+    title: str
+    width: int
+    height: int
+    body: tuple[str, ...]
+
+
 def draw_svg(picture: Picture) -> str:
     """The image: large panels side by side, or small ones in more columns."""
+    return framed(image_of(picture))
+
+
+def image_of(picture: Picture) -> Image:
+    """The elements of `draw_svg`; words that do not fit beside each other, or above a panel, get the room they need."""
     many = len(picture.panels)
     side = _LARGE if many <= 2 * _BESIDE else _SMALL
-    across = max(min(many, _BESIDE if side == _LARGE else 6), 1)
     sizes = [_plot_size(panel, side) for panel in picture.panels]
+    titles, notes = ([_bold(panel.title) for panel in picture.panels], [_wide(panel.note) for panel in picture.panels])
+    apart = any(note and title + note + 8 > side for title, note in zip(titles, notes, strict=True))
+    head = _TITLE + (_NOTE if apart else 0)
+    named = _name_place(panel.rows for panel in picture.panels)
+    pitch = named + 8 + max(side, *titles, *notes, 0) + _MARGIN
+    across = max(min(many, _BESIDE if side == _LARGE else 6, max(_WIDEST // pitch, 1)), 1)
     places, top = [], _HEAD
     for first in range(0, many, across):
         for n in range(first, min(first + across, many)):
-            places.append((_MARGIN + (n - first) * (side + _GUTTER + _MARGIN) + _GUTTER, top + _TITLE))
-        top += _TITLE + max(height for _, height in sizes[first : first + across]) + 2 * _AXIS + 8
-    width = max(text_width(picture.title, 16), text_width(picture.details), 470)
-    width = max(width, _MARGIN + across * (side + _GUTTER + _MARGIN))
-    height = top + _LEGEND + (18 if picture.inks else 0)
+            places.append((_MARGIN + (n - first) * pitch + named + 8, top + head))
+        top += head + max(height for _, height in sizes[first : first + across]) + 2 * _AXIS + 8
+    beyond = max((_wide(place_text(int(x.columns[-1]), _span(x.columns))) // 2 for x in picture.panels), default=0)
+    width = max(
+        text_width(picture.title, 16), text_width(picture.details), 470, 2 * _MARGIN + _inks_width(picture.inks)
+    )
+    width = max(width, across * pitch + max(_MARGIN, beyond + 2))
     body = [
         _text(_MARGIN, 24, picture.title, "title"),
         _text(_MARGIN, 42, picture.details, "small"),
         *(
             line
             for panel, size, place in zip(picture.panels, sizes, places, strict=True)
-            for line in _panel(panel, size, place, (picture.row_name, picture.column_name))
+            for line in _panel(panel, size, place, _Words(picture.row_name, picture.column_name, named, apart))
         ),
         *_legend(_MARGIN, top + 14, picture.inks),
     ]
-    return framed(width, height, picture.title, body)
+    return Image(picture.title, width, top + _LEGEND + (18 if picture.inks else 0), tuple(body))
+
+
+def stacked(title: str, images: Sequence[Image]) -> Image:
+    """Images one below the other."""
+    body, top = [], 0
+    for image in images:
+        body += [f'<g transform="translate(0 {top})">', *image.body, "</g>"]
+        top += image.height
+    return Image(title, max(image.width for image in images), top, tuple(body))
 
 
 def text_width(text: str, size: int = 11) -> int:
@@ -90,16 +125,27 @@ def text_width(text: str, size: int = 11) -> int:
     return 2 * _MARGIN + round(0.62 * size * len(text))
 
 
-def framed(width: int, height: int, title: str, body: Sequence[str]) -> str:
-    """An image of `body` with the styles that its classes name."""
+def _wide(text: str) -> int:
+    """The units that a small text at most takes."""
+    return 7 * len(text)
+
+
+def _bold(text: str) -> int:
+    """The units that the words above a panel at most take."""
+    return round(8.4 * len(text))
+
+
+def framed(image: Image) -> str:
+    """A document of the image, with the styles that its classes name."""
+    width, height = image.width, image.height
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" class="sparsec" viewBox="0 0 {width} {height}" width="{width}" '
             f'height="{height}" font-family="system-ui, sans-serif" font-size="12" role="img">',
-            f"<title>{escape(title)}</title>",
+            f"<title>{escape(image.title)}</title>",
             f"<style>{_style()}</style>",
             f'<rect class="s-page" width="{width}" height="{height}" fill="{_PAGE[0]}"/>',
-            *body,
+            *image.body,
             "</svg>",
             "",
         ]
@@ -122,10 +168,22 @@ def _plot_size(panel: Panel, side: int) -> tuple[int, int]:
     return side, max(min(round(side * rows / columns), 2 * side), 14)
 
 
-def _panel(panel: Panel, size: tuple[int, int], place: tuple[int, int], names: tuple[str, str]) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """The names of the axes, how far left of a plot that of its rows stands, and whether notes have their own line."""
+
+    rows: str
+    columns: str
+    named: int
+    apart: bool
+
+
+def _panel(panel: Panel, size: tuple[int, int], place: tuple[int, int], words: _Words) -> Iterator[str]:
     (width, height), (left, top) = size, place
-    yield _text(left, top - 6, panel.title, "words")
-    if panel.note:
+    yield _text(left, top - 6 - (_NOTE if words.apart else 0), panel.title, "words")
+    if panel.note and words.apart:
+        yield _text(left, top - 6, panel.note, "small")
+    elif panel.note:
         yield _text(left + width, top - 6, panel.note, "small", "end")
     yield f'<rect class="s-none" x="{left}" y="{top}" width="{width}" height="{height}" fill="{_CELL[0]}"/>'
     yield from shaded(panel, (left, top, width, height))
@@ -134,29 +192,42 @@ def _panel(panel: Panel, size: tuple[int, int], place: tuple[int, int], names: t
         'stroke-width="1"/>'
     )
     lines = []
-    across, down = (int(edges[-1] - edges[0]) for edges in (panel.columns, panel.rows))
-    for at, x in _tick_places(panel.columns, width):
+    for text, x in _tick_places(panel.columns, width, across=True):
         lines.append(f"M{left + x:g} {top + height}v4")
-        yield _text(left + x, top + height + 15, place_text(at, across), "small", "middle")
-    for at, y in _tick_places(panel.rows, height):
+        yield _text(left + x, top + height + 15, text, "small", "middle")
+    for text, y in _tick_places(panel.rows, height, across=False):
         lines.append(f"M{left} {top + y:g}h-4")
-        yield _text(left - 7, top + y + 4, place_text(at, down), "small", "end")
+        yield _text(left - 7, top + y + 4, text, "small", "end")
     yield f'<path d="{"".join(lines)}" fill="none" stroke="{_LINES[0]}"/>'
-    yield _text(left + width / 2, top + height + 28, f"{names[1]} →", "small", "middle")
+    yield _text(left + width / 2, top + height + 28, f"{words.columns} →", "small", "middle")
     if height >= 80:
-        x, y = left - 38, top + height / 2
-        yield _text(x, y, f"← {names[0]}", "small", "middle", f' transform="rotate(-90 {x:g} {y:g})"')
+        x, y = left - words.named, top + height / 2
+        yield _text(x, y, f"← {words.rows}", "small", "middle", f' transform="rotate(-90 {x:g} {y:g})"')
 
 
-def _tick_places(edges: Ints, size: int) -> Iterator[tuple[int, float]]:
-    """Positions and where they lie in so many units; close ones are left out."""
+def _span(edges: Ints) -> int:
+    return int(edges[-1] - edges[0])
+
+
+def _name_place(edges: Iterable[Ints]) -> int:
+    """How far left of the plots the name of their rows stands: beyond every position on that axis."""
+    written = (_wide(place_text(at, _span(each))) for each in edges for at in ticks(int(each[0]), int(each[-1])))
+    return max(38, 10 + max(written, default=0))
+
+
+def _tick_places(edges: Ints, size: int, *, across: bool) -> Iterator[tuple[str, float]]:
+    """Positions, as written, and where they lie in so many units; those that would meet another are left out."""
     first, stop = int(edges[0]), int(edges[-1])
-    free = -100.0
-    found = [(at, (at - first) * size / (stop - first)) for at in ticks(first, stop)]
-    for at, place in found:
-        if place - free >= 13 and (at in (first, stop) or size - place >= 13):
-            yield at, place
-            free = place
+    found = []
+    for at in ticks(first, stop):
+        text, place = place_text(at, stop - first), (at - first) * size / (stop - first)
+        half = (_wide(text) + 6) / 2 if across else 6.5
+        found.append((text, place, place - half, place + half))
+    free, last = -math.inf, len(found) - 1
+    for n, (text, place, start, end) in enumerate(found):
+        if start >= free and (n in (0, last) or end <= found[last][2]):
+            yield text, place
+            free = end
 
 
 def shaded(panel: Panel, box: tuple[float, float, float, float]) -> Iterator[str]:
@@ -199,7 +270,7 @@ def _legend(left: int, top: int, inks: tuple[str, ...]) -> Iterator[str]:
             size = 'width="12" height="12"'
             yield f'<rect class="s-ink{number}" x="{across:g}" y="{top - 10}" {size} fill="{INKS[number]}"/>'
             yield _text(across + 17, top, meaning, "small")
-            across += 36 + 6.2 * len(meaning)
+            across += _ink_width(meaning)
         top += 18
     yield _text(left, top, "share of a cell's pairs that are live, up to", "small")
     for level, meaning in enumerate(level_texts()):
@@ -208,6 +279,15 @@ def _legend(left: int, top: int, inks: tuple[str, ...]) -> Iterator[str]:
         fill = _CELL[0] if level == 0 else INKS[0]
         yield f'<rect class="{ink}" x="{x}" y="{top + 6}" width="40" height="12" fill="{fill}"{shade}/>'
         yield _text(x + 20, top + 31, meaning, "small", "middle")
+
+
+def _ink_width(meaning: str) -> float:
+    """The units that an ink of a legend takes."""
+    return 36 + 6.2 * len(meaning)
+
+
+def _inks_width(inks: tuple[str, ...]) -> int:
+    return round(sum(map(_ink_width, inks)))
 
 
 _SIZES = {"title": ' font-size="16" font-weight="600"', "words": ' font-weight="600"', "small": ' font-size="11"'}

@@ -3,7 +3,7 @@
   const SVG = "http://www.w3.org/2000/svg";
   const {shades, patterns} = PICTURE;
   const state = {pattern: 0, head: "all", view: PICTURE.view};
-  const LONGEST = 2 ** 26;
+  const LONGEST = 2 ** 26, EDGE = 20, SCROLLBAR = 16;
 
   const html = (tag, text = "", attributes = {}) => {
     const made = document.createElement(tag);
@@ -40,6 +40,27 @@
     return stop - first > 1 ? [...found, stop] : found;
   }
 
+  // Positions, as written, and where they lie in so many units; those that would meet another are left out.
+  const LETTER = 7;
+  function tickPlaces([first, stop], size, across) {
+    const found = ticks(first, stop).map(at => {
+      const text = position(at, stop - first), place = (at - first) * size / (stop - first);
+      const half = across ? (LETTER * text.length + 6) / 2 : 6.5;
+      return {text, place, start: place - half, end: place + half};
+    });
+    const last = found[found.length - 1];
+    let free = -Infinity;
+    return found.filter((each, n) => {
+      const kept = each.start >= free && (n === 0 || each === last || each.end <= last.start);
+      if (kept) free = each.end;
+      return kept;
+    });
+  }
+  const namePlace = view => {
+    const written = ticks(...view.rows).map(at => LETTER * position(at, view.rows[1] - view.rows[0]).length);
+    return Math.max(38, 10 + Math.max(...written));
+  };
+
   // A closed rectangle for each run of cells of one level in a row of them.
   function paths(found) {
     const parts = {};
@@ -60,10 +81,11 @@
 
   function panel(head, found, side) {
     const view = state.view, down = view.rows[1] - view.rows[0], right = view.columns[1] - view.columns[0];
-    const height = Math.max(Math.min(Math.round(side * down / right), 2 * side), 14), left = 46;
-    const figure = html("figure"), caption = html("figcaption", head.name);
+    const height = Math.max(Math.min(Math.round(side * down / right), 2 * side), 14);
+    const named = namePlace(view), left = named + 8;
+    const figure = html("figure"), caption = html("figcaption", head.name, {style: `padding-left: ${left}px`});
     caption.append(html("span", `${about(found)}${percent(shareOf(found, view))} live`));
-    const image = svg("svg", {class: "panel", width: side + left + 10, height: height + 32, role: "img"});
+    const image = svg("svg", {class: "panel", width: side + left + EDGE, height: height + 34, role: "img"});
     const plot = svg("g", {transform: `translate(${left} 4)`});
     plot.append(svg("rect", {class: "none", width: side, height}));
     const cells = svg("g", {transform: `scale(${side / right} ${height / down})`, "shape-rendering": "crispEdges"});
@@ -72,23 +94,18 @@
     }
     const mark = svg("rect", {class: "mark", visibility: "hidden"}), over = svg("rect", {class: "plot", width: side, height});
     plot.append(cells, svg("rect", {class: "frame", width: side, height}), mark);
-    let free = -100;
-    for (const at of ticks(...view.columns)) {
-      const x = (at - view.columns[0]) * side / right;
-      plot.append(svg("text", {x, y: height + 14, "text-anchor": "middle"}, position(at, right)));
+    for (const {text, place: x} of tickPlaces(view.columns, side, true)) {
+      plot.append(svg("text", {x, y: height + 15, "text-anchor": "middle"}, text));
       plot.append(svg("path", {class: "frame", d: `M${x} ${height}v4`}));
     }
-    for (const at of ticks(...view.rows)) {
-      const y = (at - view.rows[0]) * height / down;
-      if (y - free < 13 || (at !== view.rows[1] && height - y < 13 && at !== view.rows[0])) continue;
-      free = y;
-      plot.append(svg("text", {x: -7, y: y + 4, "text-anchor": "end"}, position(at, down)));
+    for (const {text, place: y} of tickPlaces(view.rows, height, false)) {
+      plot.append(svg("text", {x: -7, y: y + 4, "text-anchor": "end"}, text));
       plot.append(svg("path", {class: "frame", d: `M0 ${y}h-4`}));
     }
-    plot.append(svg("text", {x: side / 2, y: height + 26, "text-anchor": "middle"}, "key j →"));
+    plot.append(svg("text", {x: side / 2, y: height + 28, "text-anchor": "middle"}, "key j →"));
     if (height > 80) {
-      const turned = `rotate(-90 -36 ${height / 2})`;
-      plot.append(svg("text", {x: -36, y: height / 2, "text-anchor": "middle", transform: turned}, "← query i"));
+      const turned = `rotate(-90 ${-named} ${height / 2})`;
+      plot.append(svg("text", {x: -named, y: height / 2, "text-anchor": "middle", transform: turned}, "← query i"));
     }
     plot.append(over);
     const place = event => {
@@ -214,6 +231,11 @@
     draw();
   });
 
+  let room = 0; // the width that panels have
+  window.addEventListener("resize", () => {
+    if (panels.clientWidth !== room) draw();
+  });
+
   function draw() {
     const {about: of, heads} = patterns[state.pattern], view = state.view;
     const chosen = state.head === "all" ? heads : [heads[Number(state.head)]];
@@ -224,13 +246,16 @@
     const live = found.reduce((sum, each, n) => sum + each.total * chosen[n].heads.length, 0);
     const all = view.rows.concat(view.columns).join() === [0, view.keys, 0, view.keys].join();
     const part = all ? "" : `, queries ${view.rows.join("..")} and keys ${view.columns.join("..")}`;
-    title.textContent = `${of.name}: ${view.keys} tokens${part}`;
+    title.textContent = `${of.name}: ${view.keys} token${view.keys === 1 ? "" : "s"}${part}`;
     details.textContent = `${of.details}; tiles of ${of.tile.join(" x ")}; live: ${found.every(each => each.exact) ? "" : "about "}` +
       `${percent(live / Math.max(pairs * weight, 1))} of ${causal ? "the causal pairs" : "all pairs"}` +
       (of.more > 0 ? `; ${of.more} more distinct heads are not drawn` : "") +
       (of.inputs ? "; inputs as if they named every pair that they may" : "");
     length.value = view.keys;
-    const side = chosen.length === 1 ? 512 : chosen.length <= 8 ? 260 : 170;
+    room = panels.clientWidth;
+    const most = Math.max(Math.min((room || Infinity) - namePlace(view) - 8 - EDGE - SCROLLBAR, 512), 128);
+    // Whole units for each of 128, 64 or 32 cells, so that equal cells are drawn equally wide.
+    const side = chosen.length === 1 ? div(most, 128) * 128 : Math.min(chosen.length <= 8 ? 256 : 192, div(most, 64) * 64);
     panels.replaceChildren(...chosen.map((head, n) => panel(head, found[n], side)));
     const drawn = `${of.name} ${state.head} ${view.keys}`;
     document.body.dataset.drawn = drawn;

@@ -41,8 +41,14 @@
     document.body.dataset.drawn = answer.page === null ? "" : answer.drawn;
   }
 
+  // Lines of a source stay whole, so that carets stand below what they point at; others are wrapped.
   function tell(text, errors) {
-    said.textContent = text;
+    said.replaceChildren(...text.split("\n").map((line, n) => {
+      const made = document.createElement("span");
+      made.textContent = (n ? "\n" : "") + line;
+      if (/^ *\d* *\|/.test(line)) made.className = "source";
+      return made;
+    }));
     said.classList.toggle("errors", errors);
   }
 

@@ -52,6 +52,16 @@ class Browser:
         """What the body of a function gives; a promise is waited for."""
         return _call("POST", f"{self.address}/execute/sync", {"script": script, "args": []})
 
+    def screen(self, width: int, scheme: str) -> None:
+        """A window so wide, for a reader who prefers `scheme`: light or dark."""
+        scheme_of = [{"name": "prefers-color-scheme", "value": scheme}]
+        size = {"width": width, "height": 700, "deviceScaleFactor": 1, "mobile": False}
+        for command, params in (
+            ("Emulation.setEmulatedMedia", {"features": scheme_of}),
+            ("Emulation.setDeviceMetricsOverride", size),
+        ):
+            _call("POST", f"{self.address}/goog/cdp/execute", {"cmd": command, "params": params})
+
     def until(self, expression: str) -> None:
         """Waits until the expression is true in the page."""
         end = time.monotonic() + 20

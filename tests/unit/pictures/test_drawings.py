@@ -180,6 +180,44 @@ model m { layers 5  where l == 2 use dense  where l == 3 use near(w = 8)  otherw
 """
 
 
+def test_words_that_do_not_fit_beside_each_other_have_a_line_each() -> None:
+    def places(shown: Drawing, *texts: str) -> list[tuple[str, str]]:
+        root = ElementTree.fromstring(shown.svg())
+        found = {text.text: (text.attrib["x"], text.attrib["y"]) for text in root.iter(f"{NAMESPACE}text")}
+        return [found[text] for text in texts]
+
+    many = drawing("causal attend window(128 + 9 * (h % 9))", 400, heads=36)
+    note = f"{next(each.note for each in many.picture().panels if each.title == 'heads 3, 12, 21, 30')}"
+    title, below = places(many, "heads 3, 12, 21, 30", note)
+    assert title[0] == below[0] and float(below[1]) - float(title[1]) >= 12
+    few = drawing("causal attend window(2b)", 400, heads=2)
+    title, beside = places(few, "heads 0-1", few.picture().panels[0].note)
+    assert title[1] == beside[1] and float(beside[0]) > float(title[0]) + 100
+
+
+def test_positions_that_would_meet_are_left_out() -> None:
+    shown = drawing("causal attend window(2b)", 1_000_000, heads=1, rows=(900_001, 900_130), columns=(899_896, 900_050))
+    root = ElementTree.fromstring(shown.svg())
+    columns = [
+        text for text in root.iter(f"{NAMESPACE}text") if (text.text or "").isdigit() and "-anchor" in str(text.attrib)
+    ]
+    across = [(float(text.attrib["x"]), text.text) for text in columns if text.attrib["text-anchor"] == "middle"]
+    assert [text for _, text in across] == ["899896", "899968", "900050"]
+    (name,) = (text for text in root.iter(f"{NAMESPACE}text") if text.text == "← query i")
+    edge = min(float(text.attrib["x"]) for text in columns if text.attrib["text-anchor"] == "end") - 6.4 * 6
+    assert float(name.attrib["x"]) + 3 <= edge, "the axis' name stands beyond its positions"
+
+
+@pytest.mark.parametrize(("heads", "cells"), [(1, 128), (3, 64), (16, 64), (20, 32)])
+def test_equal_cells_are_drawn_equally_wide(heads: int, cells: int) -> None:
+    root = ElementTree.fromstring(drawing("causal attend window(64 + 64 * h)", 64 * cells, heads=heads).svg())
+    scales = [each.attrib["transform"] for each in root.iter(f"{NAMESPACE}g")]
+    assert len(scales) == heads
+    for scale in scales:
+        across = float(scale.split("scale(")[1].split()[0]) * 64
+        assert across == int(across) > 0, scale
+
+
 def test_a_model_has_a_strip_a_layer() -> None:
     drawn = sparsec.parse(MODEL).model().show(256, heads=2)
     lines = drawn.text().splitlines()
@@ -190,7 +228,11 @@ def test_a_model_has_a_strip_a_layer() -> None:
         ["layer", "2", "dense"],
     ]
     assert "near 2" in lines[5] and "near 1" in lines[2]
-    assert drawn.svg().count(">layer ") >= 5
+    root = ElementTree.fromstring(drawn.svg())
+    words = [text.text for text in root.iter(f"{NAMESPACE}text")]
+    assert sum(text.startswith("layer ") and not text.endswith("live") for text in words) >= 5
+    strips, panels = root.findall(f"{NAMESPACE}g")
+    assert "m: 5 layers, 256 tokens" in strips.itertext() and "One layer of each pattern" in panels.itertext()
     assert [part["layers"] for part in json.loads(drawn.json())["parts"]] == [[0, 1, 4], [2], [3]]
     assert '"near 2"' in drawn.html()
 

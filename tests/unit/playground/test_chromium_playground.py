@@ -47,6 +47,8 @@ def test_what_is_typed_is_told_and_drawn(tmp_path: Path) -> None:
         page.run(TYPE % "pattern p { causal attend windw(3) }")
         page.until('document.getElementById("diagnostics").classList.contains("errors")')
         assert "playground.sparse:1:27: error[E101]" in page.run(SAID)
+        whole = "return [...document.querySelectorAll('#diagnostics .source')].map(line => line.textContent.trim());"
+        assert page.run(whole)[1:] == ["1 | pattern p { causal attend windw(3) }", "|                           ^^^^^"]
         assert "line 5: window(8b)" in page.run('return document.getElementById("picture").srcdoc;'), "the last picture"
         page.run(TYPE % "pattern p { causal attend window(3) } pattern q { attend full }")
         page.until('document.body.dataset.pictured === "p all 4096"')
