@@ -252,6 +252,7 @@
       (of.more > 0 ? `; ${of.more} more distinct heads are not drawn` : "") +
       (of.inputs ? "; inputs as if they named every pair that they may" : "");
     length.value = view.keys;
+    hover.textContent = HELP;
     room = panels.clientWidth;
     const most = Math.max(Math.min((room || Infinity) - namePlace(view) - 8 - EDGE - SCROLLBAR, 512), 128);
     // Whole units for each of 128, 64 or 32 cells, so that equal cells are drawn equally wide.

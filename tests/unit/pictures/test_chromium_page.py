@@ -76,4 +76,5 @@ def test_a_page_draws_what_python_draws_and_answers_its_reader(tmp_path: Path) -
     assert "terms that hold: line 2: causal" in report["hover"]["hover"]
     assert "tile (4, 1) of 64 x 64: masked" in report["hover"]["hover"]
     assert re.search(r", queries 18[78]\.\.31[23] and keys 18[78]\.\.31[23]$", report["near"]["title"])
+    assert report["near"]["hover"].startswith("Point at a pair"), "nothing is said of another view"
     assert report["whole"]["title"] == "p: 500 tokens"
