@@ -85,14 +85,16 @@ class ModelDrawing:
 
     @property
     def live(self) -> str:
-        """`live: 41% of the causal pairs`, over all layers and heads."""
+        """`live: 41% of the causal pairs`, over all layers and heads; and how inputs of a call are counted."""
         view = whole_view(self.keys)
         causal = all(each.causal for each in self.whole)
         dense = view.causal_pairs if causal else view.pairs
         layers = [len(part.layers) for part in self.parts]
         live = sum(n * each.live_pairs for n, each in zip(layers, self.whole, strict=True))
         about = "" if all(each.exact for each in self.whole) else "about "
-        return f"live: {about}{percent(live / (dense * sum(layers)))} of {of_pairs(causal)}"
+        given = any(part.lowered.pattern.inputs for part in self.parts)
+        said = "; inputs as if they named every pair that they may" if given else ""
+        return f"live: {about}{percent(live / (dense * sum(layers)))} of {of_pairs(causal)}{said}"
 
     @property
     def rows(self) -> tuple[tuple[str, int], ...]:
@@ -168,7 +170,8 @@ class ModelDrawing:
             lines.append(label(left + _WIDE + 8, at + 10, f"{self._share(n)} live"))
             at += _STEP
         lines += [label(left, at + 12, "key 0"), label(left + _WIDE, at + 12, f"key {self.keys}", end=True)]
-        return Image(self.title, left + _WIDE + _RIGHT + 16, at + 24, tuple(lines))
+        width = max(left + _WIDE + _RIGHT + 16, text_width(self.title, 16), text_width(said))
+        return Image(self.title, width, at + 24, tuple(lines))
 
     def _panels(self) -> Picture:
         panels = tuple(

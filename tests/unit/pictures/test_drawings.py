@@ -237,6 +237,16 @@ def test_a_model_has_a_strip_a_layer() -> None:
     assert '"near 2"' in drawn.html()
 
 
+def test_a_model_says_how_inputs_of_a_call_are_counted() -> None:
+    text = """pattern chosen { block 16  causal  input pages : rows(blocks)  attend pages }
+    pattern near { causal attend window(64) }
+    model m { layers 2  where l == 0 use near  otherwise use chosen }"""
+    said = "inputs as if they named every pair that they may"
+    drawn = sparsec.parse(text).model().show(256, heads=2)
+    assert said in drawn.text() and said in drawn.svg() and said in drawn.html()
+    assert said not in sparsec.parse(MODEL).model().show(256, heads=2).svg()
+
+
 def test_notebooks_show_values_and_never_raise() -> None:
     program = sparsec.parse(MODEL)
     assert program._repr_html_().count("<svg") == 2 and "model m {" in program._repr_html_()
