@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 
 from sparsec.cli.files import FILE_OR_FOLDER, STDIN, files_of, open_source
-from sparsec.cli.output import write_whole
 from sparsec.diagnostics.model import DiagnosticError
+from sparsec.diagnostics.whole_file import write_whole
 from sparsec.syntax.parser import parse
 from sparsec.syntax.printer import print_file
 

@@ -14,7 +14,8 @@ import click
 
 from sparsec.cli.files import PLAIN_FILE
 from sparsec.cli.options import output_options
-from sparsec.cli.output import check_writable, write_whole
+from sparsec.cli.output import check_writable
+from sparsec.diagnostics.whole_file import write_whole
 from sparsec.imports.duo import Streaming, duo_model
 from sparsec.imports.minference import minference_model
 from sparsec.imports.table import read_table

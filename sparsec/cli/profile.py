@@ -13,10 +13,11 @@ import click
 
 from sparsec.cli.files import PLAIN_FILE
 from sparsec.cli.options import output_options
-from sparsec.cli.output import check_writable, write_whole
+from sparsec.cli.output import check_writable
 from sparsec.diagnostics.model import CallError
 from sparsec.diagnostics.progress import progress
 from sparsec.diagnostics.tables import percent, table
+from sparsec.diagnostics.whole_file import write_whole
 from sparsec.sema.node import LIMIT
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from sparsec.cli.options import (
     resolved,
     seq_len_option,
 )
-from sparsec.cli.output import write_whole
 from sparsec.diagnostics.model import CallError
 from sparsec.diagnostics.progress import progress
+from sparsec.diagnostics.whole_file import write_whole
 from sparsec.pictures.caches import CacheDrawing
 from sparsec.pictures.drawing import DOCUMENTS, LONGEST, Cells, Drawing, picture_view
 from sparsec.pictures.layers import ModelDrawing, model_drawing

@@ -19,6 +19,7 @@ from sparsec.ir.bands.bounds import constant, query
 from sparsec.ir.bands.liveness import Region
 from sparsec.pictures.labels import name_members
 from sparsec.pictures.page import page
+from sparsec.pictures.saving import save_drawing
 from sparsec.pictures.shades import levels
 from sparsec.pictures.svg import INKS, Layer, Panel, Picture, draw_svg
 from sparsec.pictures.text import ASCII, Shades, draw
@@ -136,6 +137,8 @@ class CacheDrawing:
             for kind in self.kinds
         ]
         return json.dumps({"of": self.title, "groups": kinds})
+
+    save = save_drawing
 
     def __str__(self) -> str:
         return self.text()

@@ -17,6 +17,7 @@ from sparsec.diagnostics.arguments import integer, optional
 from sparsec.diagnostics.model import CallError
 from sparsec.pictures.labels import details_of, live_line, live_share, name_heads, share_text, title_of
 from sparsec.pictures.page import fitted_tiles, page, pattern_script
+from sparsec.pictures.saving import save_drawing
 from sparsec.pictures.shades import levels
 from sparsec.pictures.svg import Layer, Panel, Picture, draw_svg
 from sparsec.pictures.text import ASCII, Shades, text_picture
@@ -125,6 +126,8 @@ class Drawing:
             for head in found
         ]
         return json.dumps({"of": self.title, "live_share": share, "share_of": of, "heads": heads})
+
+    save = save_drawing
 
     def __str__(self) -> str:
         return self.text()

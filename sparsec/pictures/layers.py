@@ -19,6 +19,7 @@ from sparsec.diagnostics.tables import count, percent
 from sparsec.pictures.drawing import framed_page
 from sparsec.pictures.labels import live_share, name_members, share_text
 from sparsec.pictures.page import page, pattern_script
+from sparsec.pictures.saving import save_drawing
 from sparsec.pictures.shades import levels
 from sparsec.pictures.svg import (
     Image,
@@ -145,6 +146,8 @@ class ModelDrawing:
             for part, strip, whole in zip(self.parts, self.strips(_CELLS), self.whole, strict=True)
         ]
         return json.dumps({"of": self.title, "parts": parts})
+
+    save = save_drawing
 
     def __str__(self) -> str:
         return self.text()
