@@ -5,6 +5,7 @@ Invariant: what the model's own attention does beside soft-max over causal pairs
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -19,6 +20,7 @@ from sparsec.integrations.transformers.modifiers import check_own_score
 from sparsec.integrations.transformers.own import own_window
 from sparsec.integrations.transformers.selection import KEPT
 from sparsec.integrations.transformers.trial import Asked
+from sparsec.ir.bands.liveness import is_causal
 from sparsec.program import Pattern, parse
 from sparsec.sema.model import Documents, Edge
 
@@ -85,6 +87,12 @@ def fit(
                 )
             kernels = LayerKernels(pattern, heads, kv_heads, head_dim, value_dim, resolved.score, target, lists, marked)
             kernels.encodes = encodes
+            if encodes and all(is_causal(band) for head in pattern.lowered(heads, kv_heads).bands for band in head):
+                warnings.warn(
+                    f"pattern {pattern.name!r} sees no later token, where {type(decoder).__name__} sees them all; a "
+                    "pattern without `causal` looks both ways",
+                    stacklevel=3,
+                )
             if not kernels.score.learned:
                 shared[key] = kernels
         for each in calls:

@@ -93,6 +93,13 @@ def test_padding_at_the_right_is_seen_by_nobody() -> None:
         torch.testing.assert_close(found[:1], model(ids()[:1]).logits, rtol=2e-4, atol=2e-4)
 
 
+def test_a_causal_pattern_is_warned_of(recwarn: pytest.WarningsRecorder) -> None:
+    apply(bert(), PATTERN, target="torch")
+    assert not [each for each in recwarn if "no later token" in str(each.message)]
+    with pytest.warns(UserWarning, match="pattern 'late' sees no later token, where BertModel sees them all"):
+        apply(bert(), "pattern late { causal  attend window(8) }", target="torch")
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 def test_positions_that_repeat_are_of_one_sequence(batch: int) -> None:
     """As in the encoder itself, whose masks do not read them; bounds that are given divide a row."""
