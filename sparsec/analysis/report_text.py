@@ -5,6 +5,7 @@ Invariant: nothing is computed here but ratios and units.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sparsec.analysis.cost import CachePrice
@@ -16,30 +17,44 @@ if TYPE_CHECKING:
     from sparsec.analysis.report import PartReport, Report
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_COMPUTED = ("pattern", "layers", "live pairs", "ideal speed-up", "forward, one layer")
 
 
 def report_text(found: Report) -> str:
     """The tables of a report, without a title."""
-    lines = [_computed(found)]
-    for part in found.parts:
-        if part.cache is None:
-            lines += ["", f"{part.name} has no KV cache: it is not causal, packs documents, or has too many bands."]
-            continue
-        groups = [
-            [head_ranges(group.groups), "; ".join(group.keeps) or "nothing", f"{group.slots}"] for group in part.groups
-        ]
-        lines += ["", f"KV cache of {part.name}, one layer", table(["KV groups", "keep", "slots"], groups)]
-        lines += [f"The cache keeps every key for {reason}." for reason in part.growth]
+    rows = [_share(part) for part in found.parts]
+    if len(rows) > 1:
+        rows.append(["all", str(found.layers), percent(found.live_share), f"{1 / found.live_share:.3g}x", ""])
+    lines = [table(_COMPUTED, rows), *(line for part in found.parts for line in _kept(part))]
     if found.prices:
         lines += ["", f"KV cache, {_count(found.layers)}", _prices(found.prices)]
     return "\n".join(lines)
 
 
-def _computed(found: Report) -> str:
-    rows = [_share(part) for part in found.parts]
-    if len(rows) > 1:
-        rows.append(["all", str(found.layers), percent(found.live_share), f"{1 / found.live_share:.3g}x", ""])
-    return table(["pattern", "layers", "live pairs", "ideal speed-up", "forward, one layer"], rows)
+def side_by_side_text(found: Sequence[Report]) -> str:
+    """The tables of several reports, each of one pattern and of as many tokens and heads, without a title."""
+    parts = [part for each in found for part in each.parts]
+    lines = [table(_COMPUTED, [_share(part) for part in parts]), *(line for part in parts for line in _kept(part))]
+    priced = {part.name: each.prices for part, each in zip(parts, found, strict=True) if each.prices}
+    if priced:
+        rows = [
+            [str(of_length[0].tokens), *(_bytes(each.bytes) for each in of_length), _bytes(of_length[0].dense_bytes)]
+            for of_length in zip(*priced.values(), strict=True)
+        ]
+        lines += ["", "KV cache, one layer", table(["tokens", *priced, "dense"], rows)]
+    return "\n".join(lines)
+
+
+def _kept(part: PartReport) -> list[str]:
+    """What the cache of one layer keeps."""
+    if part.cache is None:
+        return ["", f"{part.name} has no KV cache: it is not causal, packs documents, or has too many bands."]
+    groups = [
+        [head_ranges(group.groups), "; ".join(group.keeps) or "nothing", f"{group.slots}"] for group in part.groups
+    ]
+    kept = table(["KV groups", "keep", "slots"], groups)
+    grows = [f"The cache keeps every key for {reason}." for reason in part.growth]
+    return ["", f"KV cache of {part.name}, one layer", kept, *grows]
 
 
 def live_text(part: PartReport) -> str:

@@ -100,6 +100,11 @@ def _root() -> Path | None:
 
 def pattern_options(command: _Command) -> _Command:
     """--pattern, --set, --heads, --kv-heads."""
+    return click.option("--pattern", "name", metavar="NAME", help="Which pattern of the file.")(head_options(command))
+
+
+def head_options(command: _Command) -> _Command:
+    """--set, --heads, --kv-heads."""
     for option in (
         click.option(
             "--kv-heads", type=click.IntRange(1, MAX_HEADS), help="KV heads; one for each query head if left out."
@@ -116,7 +121,6 @@ def pattern_options(command: _Command) -> _Command:
             metavar="NAME=VALUE",
             help="Override a parameter, as in --set every=8b; may be repeated.",
         ),
-        click.option("--pattern", "name", metavar="NAME", help="Which pattern of the file."),
     ):
         command = option(command)
     return command

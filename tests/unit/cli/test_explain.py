@@ -133,3 +133,33 @@ def test_layers_of_a_model_that_leaves_them_out(tmp_path: Path) -> None:
     ):
         result = explain(path, "--heads", "1", *arguments)
         assert result.exit_code in (1, 2) and message in result.output
+
+
+def test_several_patterns_stand_side_by_side(tmp_path: Path) -> None:
+    text = "pattern ahead { attend window(4, ahead = 4) }\n" + FILE
+    path = written(tmp_path, text)
+    both = "--pattern", "local", "--pattern", "dense", "--pattern", "ahead"
+    shown = explain(path, *both, "--seq-len", "256", "--heads", "2").stdout
+    assert shown.startswith("patterns local, dense, ahead: 2 query heads on 2 KV heads")
+    assert "ahead has no KV cache" in shown
+    (line,) = (line for line in shown.splitlines() if line.startswith("256 "))
+    assert line.split() == ["256", "16", "KiB", "256", "KiB", "256", "KiB"]  # local, dense, and dense attention
+    data = json.loads(explain(path, *both, "--seq-len", "256", "--heads", "2", "--format", "json").stdout)["patterns"]
+    alone = [
+        json.loads(explain(path, "--pattern", name, "--seq-len", "256", "--heads", "2", "--format", "json").stdout)
+        for name in ("local", "dense", "ahead")
+    ]
+    assert data == alone
+    ranks = explain(path, *both[:4], "--seq-len", "256", "--heads", "2", "--ranks", "2").stdout
+    assert ranks.index("pattern local") < ranks.index("pattern dense")
+
+
+def test_several_patterns_that_cannot_stand_so(tmp_path: Path) -> None:
+    path = written(tmp_path, FILE + "pattern two { heads 2 kv 2  causal  attend full }")
+    for arguments, message in (
+        (("--pattern", "local", "--pattern", "local"), "expected each pattern once, got local, local"),
+        (("--pattern", "local", "--pattern", "two"), "expected patterns of equal head counts"),
+        (("--pattern", "local", "--model", "m"), "expected --pattern or --model, got both"),
+    ):
+        result = explain(path, *arguments)
+        assert result.exit_code != 0 and message in result.stderr, result.output
