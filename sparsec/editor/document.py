@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sparsec.diagnostics.model import Diagnostic
-from sparsec.diagnostics.source import SourceFile
-from sparsec.editor.names import Names, names_of
+from sparsec.diagnostics.source import SourceFile, Span
+from sparsec.editor.names import Names, Occurrence, Use, names_of
 from sparsec.pictures.methods import DEFAULT_HEADS
 from sparsec.pictures.notebook import SEQ_LEN
 from sparsec.program import check
@@ -78,6 +78,18 @@ class Document:
     def imported_texts(self) -> Mapping[str, str]:
         """The texts that it imports, by their paths from its folder."""
         return self._joined.texts
+
+    def imported(self, occurrence: Occurrence) -> tuple[SourceFile, Span] | None:
+        """The file that defines what an import brings under a name of this text, and where it does; None for a name
+        that no import brings."""
+        if occurrence.symbol is not None or occurrence.use is not Use.REFERENCE:
+            return None
+        joined = self._joined.file
+        for item in joined.items:
+            if item.defined is not None and item.defined.text == occurrence.name:
+                part, span = joined.source.of_part(item.defined.span)
+                return (part, span) if part.name != self.source.name else None
+        return None
 
     @cached_property
     def diagnostics(self) -> tuple[Diagnostic, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from time import monotonic
 
 from lsprotocol import types
+from pygls.uris import from_fs_path
 
 from sparsec.diagnostics.model import Diagnostic, Severity
 from sparsec.diagnostics.source import Span
@@ -17,7 +18,7 @@ from sparsec.editor.document import Document, Settings
 from sparsec.editor.edits import Edit, Fix, fixes, formatting, renamable, rename
 from sparsec.editor.hover import hover_at, slot_help
 from sparsec.editor.live import pattern_share
-from sparsec.editor.names import Symbol, SymbolKind, Use
+from sparsec.editor.names import Occurrence, Symbol, SymbolKind, Use
 from sparsec.editor.outline import Colour, Trait, coloured, outline
 from sparsec.editor.positions import LineIndex
 from sparsec.sema.builtins import FUNCTIONS, TERMS, usage
@@ -147,23 +148,46 @@ class Answers:
 
     def definition(self, position: types.Position) -> types.Location | None:
         symbol = self._symbol(position)
-        return None if symbol is None else types.Location(self.uri, self.range(symbol.span))
+        return self._imported(position) if symbol is None else types.Location(self.uri, self.range(symbol.span))
 
     def references(self, position: types.Position, *, declaration: bool) -> list[types.Location]:
-        symbol = self._symbol(position)
-        uses = () if symbol is None else self.document.names.of(symbol)
-        return [
+        """In this text; the declaration may stand in one that it imports."""
+        found = [
             types.Location(self.uri, self.range(use.span))
-            for use in uses
+            for use in self._uses(position)
             if declaration or use.use is not Use.DEFINITION
         ]
+        elsewhere = self._imported(position) if declaration else None
+        return found if elsewhere is None else [elsewhere, *found]
 
     def highlights(self, position: types.Position) -> list[types.DocumentHighlight]:
-        symbol = self._symbol(position)
-        uses = () if symbol is None else self.document.names.of(symbol)
         kinds = {Use.DEFINITION: types.DocumentHighlightKind.Write}
         read = types.DocumentHighlightKind.Read
-        return [types.DocumentHighlight(self.range(use.span), kinds.get(use.use, read)) for use in uses]
+        return [types.DocumentHighlight(self.range(use.span), kinds.get(use.use, read)) for use in self._uses(position)]
+
+    def _uses(self, position: types.Position) -> tuple[Occurrence, ...]:
+        """The occurrences of what the name at a position means."""
+        names = self.document.names
+        found = names.at(self.offset(position))
+        if found is None:
+            return ()
+        if found.symbol is not None:
+            return names.of(found.symbol)
+        if self.document.imported(found) is None:
+            return ()
+        same = (found.name, found.symbol, found.use)
+        return tuple(each for each in names.occurrences if (each.name, each.symbol, each.use) == same)
+
+    def _imported(self, position: types.Position) -> types.Location | None:
+        """Where another file defines the name at a position."""
+        found = self.document.names.at(self.offset(position))
+        where = None if found is None else self.document.imported(found)
+        uri = None if where is None else from_fs_path(where[0].name)
+        if where is None or uri is None:
+            return None
+        places = LineIndex(where[0].text, self.positions.encoding)
+        start, stop = (types.Position(*places.place(offset)) for offset in (where[1].start, where[1].stop))
+        return types.Location(uri, types.Range(start, stop))
 
     def _symbol(self, position: types.Position) -> Symbol | None:
         found = self.document.names.at(self.offset(position))

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("pygls")
 
+from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 
 from sparsec.editor.document import Document, Settings
@@ -60,3 +61,21 @@ def test_a_refusal_leaves_no_traceback_in_the_log(caplog: pytest.LogCaptureFixtu
     log.warning("no error at all")
     assert [record.message for record in caplog.records] == ["in a request", "no error at all"]
     assert "a fault" in caplog.text and "JsonRpcException" not in caplog.text
+
+
+def test_a_name_that_an_import_brings_leads_to_its_file(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    base, text = (
+        tmp_path / "sub/base.sparse",
+        'import "sub/base.sparse" as base\npattern p { attend base.q | base.q(n = 2) }\n',
+    )
+    base.write_text("# π\npattern q(n = 1) { attend window(n) }\n", encoding="utf-8")
+    uri = (tmp_path / "x.sparse").as_uri()
+    answers = Answers(uri, document_of(uri, text), LineIndex(text, Encoding.UTF16))
+    there = types.Location(base.as_uri(), types.Range(types.Position(1, 8), types.Position(1, 9)))
+    at = types.Position(1, text.splitlines()[1].index("base.q") + 1)
+    assert answers.definition(at) == there
+    assert [each.uri for each in answers.references(at, declaration=True)] == [there.uri, uri, uri]
+    assert len(answers.references(at, declaration=False)) == len(answers.highlights(at)) == 2
+    keyword = types.Position(1, 0)
+    assert answers.definition(keyword) is None and answers.references(keyword, declaration=True) == []
