@@ -6,7 +6,7 @@ Invariant: ranks hold tokens in order, and heads in order; of fewer KV groups th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -21,7 +21,9 @@ from sparsec.analysis.cost import ITEM_BYTES, Geometry
 from sparsec.diagnostics.arguments import instance
 from sparsec.diagnostics.model import CallError
 from sparsec.distributed.exchange import exchange_of
+from sparsec.distributed.head_inputs import of_all_tokens, of_heads
 from sparsec.distributed.held import HeldTokens, packed
+from sparsec.distributed.inputs import Given, InputTensors, check_kinds, check_whole, named
 from sparsec.distributed.merging import heads_of_ranks
 from sparsec.distributed.rank_cache import RankCache, check_without_cache, tokens_of_all
 from sparsec.distributed.report import TrafficReport
@@ -130,8 +132,7 @@ class HeadParallelAttention(nn.Module):
     def __init__(self, attn: SparseAttention, plan: HeadPlan) -> None:
         super().__init__()
         plan.held.check_made_of(attn, plan.made_from)
-        if attn.inputs:
-            raise CallError(f"expected a pattern without inputs, got {', '.join(each.name for each in attn.inputs)}")
+        check_kinds(attn.inputs, attn.lowered.pattern.documents)
         if attn.documents and not (plan.documents or plan.inner is not None):
             raise CallError("expected a plan for documents, since the pattern has some: plan.for_documents(cu_seqlens)")
         self.attn, self.plan = attn, plan
@@ -159,6 +160,7 @@ class HeadParallelAttention(nn.Module):
         v: Tensor,
         *,
         return_lse: Literal[False] = False,
+        inputs: Mapping[str, InputTensors] | None = None,
         cache: KVCache | None = None,
         lengths: Tensor | Sequence[int] | None = None,
         replicated: bool | None = None,
@@ -171,6 +173,7 @@ class HeadParallelAttention(nn.Module):
         v: Tensor,
         *,
         return_lse: Literal[True],
+        inputs: Mapping[str, InputTensors] | None = None,
         cache: KVCache | None = None,
         lengths: Tensor | Sequence[int] | None = None,
         replicated: bool | None = None,
@@ -182,6 +185,7 @@ class HeadParallelAttention(nn.Module):
         v: Tensor,
         *,
         return_lse: bool = False,
+        inputs: Mapping[str, InputTensors] | None = None,
         cache: KVCache | None = None,
         lengths: Tensor | Sequence[int] | None = None,
         replicated: bool | None = None,
@@ -208,6 +212,10 @@ class HeadParallelAttention(nn.Module):
         else:
             mine = [slice(*spans[plan.held.share]) for spans in (queries, groups, groups)]
             own = [each[:, span] for each, span in zip((q, k, v), mine, strict=True)]
+        if self.attn.inputs:
+            more["inputs"] = self._inputs(named(self.attn.inputs, inputs), cache, lengths, shares)
+        elif inputs:
+            named((), inputs)
         if plan.documents:
             more["cu_seqlens"] = torch.tensor(plan.documents, dtype=torch.int32, device=q.device)
         (part,) = self._part
@@ -221,6 +229,24 @@ class HeadParallelAttention(nn.Module):
             return (out, lse) if return_lse else out
         out = _deal_back(out, queries, plan.held)
         return (out, _deal_back(lse.unsqueeze(-1), queries, plan.held).squeeze(-1)) if return_lse else out
+
+    def _inputs(
+        self,
+        given: Mapping[str, InputTensors],
+        cache: KVCache | None,
+        lengths: Tensor | Sequence[int] | None,
+        shares: bool,
+    ) -> Given:
+        """Those of this rank's heads and, of shares of a sequence, of all tokens that it then has. Raises CallError."""
+        plan, declared, at = self.plan, self.attn.inputs, self.plan.geometry
+        if shares:
+            whole = ((0, plan.held.length),) if plan.inner is None else plan.inner.chunks
+            given = of_all_tokens(declared, given, plan.held, whole)
+            if cache is not None and lengths is not None and plan.inner is None:
+                counts = set(torch.as_tensor(lengths).tolist())
+                check_whole(declared, counts, plan.held.length)
+        queries, groups = plan.spans
+        return of_heads(declared, given, (at.heads, at.kv_heads), (queries[plan.held.share], groups[plan.held.share]))
 
 
 def _deal(x: Tensor, spans: tuple[Span, ...], held: HeldTokens) -> Tensor:

@@ -6,7 +6,7 @@ the same on every rank.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,14 +47,29 @@ def check_kinds(inputs: Sequence[InputDecl], documents: Documents) -> None:
             raise CallError(f"expected no input of kind blocks where documents restart, got {decl.name}")
 
 
-def with_keys_of_all(inputs: Sequence[InputDecl], given: Mapping[str, InputTensors] | None, plan: Plan) -> Given:
-    """The tensors with what speaks of keys for the whole sequence. Raises CallError."""
+def check_whole(inputs: Sequence[InputDecl], counts: Collection[int], tokens: int) -> None:
+    """Before a prompt of sequences of so many tokens, of a plan of `tokens`. Raises CallError."""
+    shorter = set(counts) - {0, tokens}
+    tiled = [decl.name for decl in inputs if decl.kind is InputKind.BLOCKS]
+    if shorter and tiled:  # the tiles of a shorter sequence would be others than those of the plan's tokens
+        raise CallError(
+            f"expected sequences of the plan's {tokens} tokens for input {tiled[0]!r}, got one of {min(shorter)}"
+        )
+
+
+def named(inputs: Sequence[InputDecl], given: Mapping[str, InputTensors] | None) -> Mapping[str, InputTensors]:
+    """The tensors by the names of the inputs. Raises CallError for others."""
     names = {decl.name for decl in inputs}
     if set(given or {}) != names:
         raise CallError(f"expected inputs {sorted(names)}, got {sorted(given or {})}")
+    return given or {}
+
+
+def with_keys_of_all(inputs: Sequence[InputDecl], given: Mapping[str, InputTensors] | None, plan: Plan) -> Given:
+    """The tensors with what speaks of keys for the whole sequence. Raises CallError."""
+    given = named(inputs, given)
     found: Given = {}
     for decl in inputs:
-        assert given is not None
         each = given[decl.name]
         if decl.kind in OF_ALL_KEYS:
             found[decl.name] = plan.unshard(_tensor(decl, each), -1)
@@ -62,7 +77,7 @@ def with_keys_of_all(inputs: Sequence[InputDecl], given: Mapping[str, InputTenso
             of_queries, of_keys = _pair(decl, each)
             found[decl.name] = of_queries, plan.unshard(of_keys, -1)
         elif decl.kind is InputKind.BLOCKS:
-            _check_tile_rows(decl, each, plan.chunks)
+            check_tile_rows(decl, each, plan.chunks)
             found[decl.name] = each
         else:
             found[decl.name] = each
@@ -120,7 +135,8 @@ def tile_rows_of(queries: Range, chunks: Sequence[Range], tile: int) -> Range:
     raise InternalError(f"queries {queries} are not of this rank's")
 
 
-def _check_tile_rows(decl: InputDecl, given: InputTensors, chunks: Sequence[Range]) -> None:
+def check_tile_rows(decl: InputDecl, given: InputTensors, chunks: Sequence[Range]) -> None:
+    """Raises CallError."""
     tile = tile_of(decl)[0]
     wanted = sum(tiles_in(chunk, tile) for chunk in chunks)
     for each in (given,) if isinstance(given, Tensor) else given:

@@ -15,6 +15,7 @@ from torch.distributed import ProcessGroup
 from sparsec.backends.room import check_room
 from sparsec.diagnostics.model import CallError
 from sparsec.distributed.holders import part_of_rank, run_length
+from sparsec.distributed.inputs import check_whole
 from sparsec.distributed.merging import merged_over_ranks
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.runtime.call_tensors import counts_of
@@ -23,7 +24,6 @@ from sparsec.runtime.inputs.remembered import remember
 from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.kv.live import NOW, RELEASED, without_released
 from sparsec.runtime.module import SparseAttention
-from sparsec.sema.model import InputKind
 from sparsec.sema.shapes import Sizes
 
 ALONE = "expected a cache that one process has alone for {}, got one that ranks share"
@@ -122,11 +122,7 @@ def begin_prompt(
         raise CallError(f"expected lengths from 0 to {tokens} for {len(q)} sequences, got {own}")
     cache.check_call(cache.kernel, q, k)
     declared = cache.module.inputs
-    shorter, tiled = set(own) - {0, tokens}, [decl.name for decl in declared if decl.kind is InputKind.BLOCKS]
-    if shorter and tiled:  # its tiles would be others than those of the plan's tokens
-        raise CallError(
-            f"expected sequences of the plan's {tokens} tokens for input {tiled[0]!r}, got one of {min(shorter)}"
-        )
+    check_whole(declared, set(own), tokens)
     sizes = Sizes(len(q), cache.module.heads, cache.module.kv_heads, q.shape[2], tokens, tokens, None)
     flat = flat_inputs(declared, given, sizes, q) if declared else []
     cache.make_room(tokens, torch.tensor(own, dtype=torch.int32))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import sparsec
-from sparsec.distributed import Plan
+from sparsec.distributed import HeadPlan, Plan
 from sparsec.pipeline import Lowered
 from sparsec.runtime.compile import module_for
 from sparsec.runtime.module import SparseAttention
@@ -31,7 +31,7 @@ def resolved(body: str) -> ResolvedPattern:
     return sparsec.parse(f"pattern p {{ {body} }}").pattern("p").lowered(None, None).pattern
 
 
-def with_inputs(group: Any) -> None:
+def with_inputs(group: Any, shard: Any = "sequence") -> None:
     """What speaks of queries or keys is given for a rank's tokens."""
     length, heads, groups = 120, 4, 2
     inputs = "input n : length  input marked : tokens  input far : columns  input near : slashes  input picks : rows"
@@ -53,7 +53,7 @@ def with_inputs(group: Any) -> None:
         "names": (numbers(12, 1, 1, length) - 8, numbers(12, 1, 1, length) - 8),
         "w": torch.randn((1, groups, length), generator=generator),
     }
-    plan = sparsec.distributed.plan(attn, group, length)
+    plan = sparsec.distributed.plan(attn, group, length, shard=shard)
     mine = dict(whole)
     for name, axis in (("marked", -1), ("picks", 2), ("w", -1)):
         mine[name] = plan.shard(whole[name], axis)
@@ -102,7 +102,7 @@ def with_tiles(group: Any) -> None:
         attn.parallel(plan)
 
 
-def of_rank(plan: Plan, decl: InputDecl, given: Any) -> Any:
+def of_rank(plan: Plan | HeadPlan, decl: InputDecl, given: Any) -> Any:
     """This rank's part of an input's tensors."""
     match decl.kind:
         case InputKind.TOKENS | InputKind.WEIGHTS:
@@ -121,15 +121,15 @@ def of_rank(plan: Plan, decl: InputDecl, given: Any) -> Any:
             return given
 
 
-def examples_with_inputs(group: Any) -> None:
+def examples_with_inputs(mesh: Any, shard: Any = "sequence") -> None:
     """Every pattern of `examples/inputs`, by inputs of drawn contents."""
     length, kinds = 201, set[InputKind]()
     for path in sorted(EXAMPLES_WITH_INPUTS.glob("*.sparse")):
         program = sparsec.load(path)
         for name in program.patterns:
-            pattern = program.pattern(name).lowered(8, 2).pattern
+            pattern = program.pattern(name).lowered(8, 4).pattern
             attn = module(pattern, "torch", torch.float64)
-            plan = sparsec.distributed.plan(attn, group, length)
+            plan = sparsec.distributed.plan(attn, mesh, length, shard=shard)
             generator = torch.Generator().manual_seed(3)
             heads = pattern.heads, pattern.kv_heads, pattern.kv_heads
             q, k, v = (torch.randn((2, each, length, 16), generator=generator).double() for each in heads)

@@ -223,8 +223,13 @@ def all_of_it(of_drawn: dict[int, Cases], of_examples: Cases, of_heads: Cases, o
             with_tiles(group)
             ranks_of_megatron(group)
     dist.barrier()
-    check_all(init_device_mesh("cpu", (4,)), of_heads, "heads")
-    check_all(init_device_mesh("cpu", (2, 2)), of_heads, ("sequence", "heads"))
+    for mesh, shard in (
+        (init_device_mesh("cpu", (4,)), "heads"),
+        (init_device_mesh("cpu", (2, 2)), ("sequence", "heads")),
+    ):
+        check_all(mesh, of_heads, shard)
+        with_inputs(mesh, shard)
+    examples_with_inputs(mesh, shard)
 
 
 def test_parts_of_a_sequence() -> None:

@@ -101,12 +101,12 @@ def steps(attn: SparseAttention, group: Any, number: int) -> None:
     assert max(bytes_of_ranks) <= both.one.nbytes / len(bytes_of_ranks) + spare * attn.dtype.itemsize
 
 
-def steps_with_inputs(group: Any) -> None:
+def steps_with_inputs(mesh: Any, shard: Any = "sequence") -> None:
     """What inputs say of keys is remembered on every rank."""
     declared = "input marked : tokens  input picks : rows  input names : labels  input w : weights  key_bias w"
     terms = "window(9) | marked | picks | names"
     attn = compiled(f"heads 4 kv 2  {declared}  causal  attend {terms}")
-    both = Both(attn, group, batch=2)
+    both = Both(attn, mesh, batch=2, shard=shard)
 
     def given(tokens: int) -> dict[str, Any]:
         def numbers(high: int, *shape: int) -> Tensor:
@@ -128,12 +128,12 @@ def steps_with_inputs(group: Any) -> None:
     both.step(5, lengths=[2, 5], inputs=given(5))
 
 
-def steps_with_tiles(group: Any) -> None:
+def steps_with_tiles(mesh: Any, shard: Any = "sequence") -> None:
     """Rows of tiles that queries touch, and drafts that every rank verifies."""
     attn = compiled(
         "heads 4 kv 2  input tiles : blocks(12, 10)  input t : tree  causal  attend (tiles | window(9)) & t"
     )
-    both = Both(attn, group, batch=2)
+    both = Both(attn, mesh, batch=2, shard=shard)
 
     def given(rows: int, drafts: int) -> dict[str, Any]:
         tiles = torch.rand((2, 2, rows, ROOM // 10 + 1), generator=both.generator) < 0.3
@@ -193,6 +193,8 @@ def of_heads(shard: Any) -> None:
     with pytest.raises(sparsec.CallError, match=r"expected cache of type \w*Cache, got list"):
         both.parallel(q, k, v, cache=[])
     both.step()
+    steps_with_inputs(mesh, shard)
+    steps_with_tiles(mesh, shard)
 
 
 @torch.no_grad()
