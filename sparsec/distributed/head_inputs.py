@@ -49,7 +49,7 @@ def of_all_tokens(
     return found
 
 
-def of_heads(inputs: Sequence[InputDecl], given: Mapping[str, InputTensors], counts: Range, spans: Spans) -> Given:
+def of_own_heads(inputs: Sequence[InputDecl], given: Mapping[str, InputTensors], counts: Range, spans: Spans) -> Given:
     """The tensors of a rank's heads; `counts`: all query heads, and all KV groups."""
     found: Given = {}
     for decl in inputs:

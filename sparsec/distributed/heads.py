@@ -21,9 +21,9 @@ from sparsec.analysis.cost import ITEM_BYTES, Geometry
 from sparsec.diagnostics.arguments import instance
 from sparsec.diagnostics.model import CallError
 from sparsec.distributed.exchange import exchange_of
-from sparsec.distributed.head_inputs import of_all_tokens, of_heads
+from sparsec.distributed.head_inputs import of_all_tokens, of_own_heads
 from sparsec.distributed.held import HeldTokens, packed
-from sparsec.distributed.inputs import Given, InputTensors, check_kinds, check_whole, named
+from sparsec.distributed.inputs import Given, InputTensors, check_kinds, check_whole, inputs_by_name
 from sparsec.distributed.merging import heads_of_ranks
 from sparsec.distributed.rank_cache import RankCache, check_without_cache, tokens_of_all
 from sparsec.distributed.report import TrafficReport
@@ -213,9 +213,9 @@ class HeadParallelAttention(nn.Module):
             mine = [slice(*spans[plan.held.share]) for spans in (queries, groups, groups)]
             own = [each[:, span] for each, span in zip((q, k, v), mine, strict=True)]
         if self.attn.inputs:
-            more["inputs"] = self._inputs(named(self.attn.inputs, inputs), cache, lengths, shares)
+            more["inputs"] = self._inputs(inputs_by_name(self.attn.inputs, inputs), cache, lengths, shares)
         elif inputs:
-            named((), inputs)
+            inputs_by_name((), inputs)
         if plan.documents:
             more["cu_seqlens"] = torch.tensor(plan.documents, dtype=torch.int32, device=q.device)
         (part,) = self._part
@@ -246,7 +246,9 @@ class HeadParallelAttention(nn.Module):
                 counts = set(torch.as_tensor(lengths).tolist())
                 check_whole(declared, counts, plan.held.length)
         queries, groups = plan.spans
-        return of_heads(declared, given, (at.heads, at.kv_heads), (queries[plan.held.share], groups[plan.held.share]))
+        return of_own_heads(
+            declared, given, (at.heads, at.kv_heads), (queries[plan.held.share], groups[plan.held.share])
+        )
 
 
 def _deal(x: Tensor, spans: tuple[Span, ...], held: HeldTokens) -> Tensor:

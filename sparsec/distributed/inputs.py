@@ -57,7 +57,7 @@ def check_whole(inputs: Sequence[InputDecl], counts: Collection[int], tokens: in
         )
 
 
-def named(inputs: Sequence[InputDecl], given: Mapping[str, InputTensors] | None) -> Mapping[str, InputTensors]:
+def inputs_by_name(inputs: Sequence[InputDecl], given: Mapping[str, InputTensors] | None) -> Mapping[str, InputTensors]:
     """The tensors by the names of the inputs. Raises CallError for others."""
     names = {decl.name for decl in inputs}
     if set(given or {}) != names:
@@ -67,7 +67,7 @@ def named(inputs: Sequence[InputDecl], given: Mapping[str, InputTensors] | None)
 
 def with_keys_of_all(inputs: Sequence[InputDecl], given: Mapping[str, InputTensors] | None, plan: Plan) -> Given:
     """The tensors with what speaks of keys for the whole sequence. Raises CallError."""
-    given = named(inputs, given)
+    given = inputs_by_name(inputs, given)
     found: Given = {}
     for decl in inputs:
         each = given[decl.name]
