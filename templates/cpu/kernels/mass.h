@@ -29,6 +29,10 @@ void run_tile(Work& w, const sparsec_mass_call& call, const OwnMass& own, int64_
 
 // Tasks: every key tile of every query head; each is computed whole by one thread.
 int mass(const sparsec_mass_call& call) {
+  if (call.n_q == 0) {  // nor has q an address to count from
+    std::fill_n(call.mass, call.batch * HEADS * call.n_k, 0.0f);
+    return 0;
+  }
   const Tiling<sparsec_mass_call> tiling(call, KEY_TILE, true);
   const OwnMass gathered(call);
   const ColumnMass listed(call, tiling);
