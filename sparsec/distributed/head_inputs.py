@@ -13,7 +13,7 @@ from torch import Tensor
 from sparsec.diagnostics.model import CallError
 from sparsec.distributed.exchange import on_every_rank
 from sparsec.distributed.held import HeldTokens, tiles_in
-from sparsec.distributed.inputs import Given, InputTensors, check_tile_rows
+from sparsec.distributed.inputs import Given, InputTensors, check_tile_rows, given_as, tensors_of
 from sparsec.distributed.needs import Range
 from sparsec.sema.model import InputDecl
 from sparsec.sema.shapes import Given as GivenShape
@@ -45,7 +45,7 @@ def of_all_tokens(
                     check_tile_rows(decl, each, held.chunks)
                     each = _tiles(each, axis, tile_of(decl)[0], (sharers, part), held)
             tensors.append(each)
-        found[decl.name] = tensors[0] if isinstance(given[decl.name], Tensor) else (tensors[0], tensors[1])
+        found[decl.name] = given_as(tensors)
     return found
 
 
@@ -59,13 +59,13 @@ def of_own_heads(inputs: Sequence[InputDecl], given: Mapping[str, InputTensors],
                 first, last = spans[0 if each.shape[1] == counts[0] else 1]
                 each = each[:, first:last]
             tensors.append(each)
-        found[decl.name] = tensors[0] if isinstance(given[decl.name], Tensor) else (tensors[0], tensors[1])
+        found[decl.name] = given_as(tensors)
     return found
 
 
 def _with_forms(decl: InputDecl, given: InputTensors) -> list[tuple[Tensor, TensorForm]]:
     """Raises CallError for what is no tensor of the input, whose shapes are not looked at."""
-    pair = (given,) if isinstance(given, Tensor) else tuple(given)
+    pair = tensors_of(given)
     tensors = [each for each in pair if isinstance(each, Tensor)]
     shapes = [GivenShape("", tuple(each.shape)) for each in tensors]
     form = form_of(decl, shapes) if len(tensors) == len(pair) else None

@@ -89,9 +89,7 @@ def of_sequences(inputs: Sequence[InputDecl], given: Given, rows: Sequence[int])
     found: Given = {}
     for decl in inputs:
         each = given[decl.name]
-        pair = (each,) if isinstance(each, Tensor) else each
-        own = tuple(of if len(of) == 1 else of[list(rows)] for of in pair)
-        found[decl.name] = own[0] if isinstance(each, Tensor) else (own[0], own[1])
+        found[decl.name] = given_as([of if len(of) == 1 else of[list(rows)] for of in tensors_of(each)])
     return found
 
 
@@ -111,11 +109,7 @@ def of_piece(inputs: Sequence[InputDecl], given: Given, piece: HeldPiece) -> Giv
             found[decl.name] = _tensor(decl, each).narrow(2, start, count)
         elif decl.kind is InputKind.BLOCKS:
             rows = tile_rows_of(piece.queries, piece.chunks, tile_of(decl)[0])
-            found[decl.name] = (
-                each.narrow(2, *rows)
-                if isinstance(each, Tensor)
-                else (each[0].narrow(2, *rows), each[1].narrow(2, *rows))
-            )
+            found[decl.name] = given_as([of.narrow(2, *rows) for of in tensors_of(each)])
         elif decl.kind is InputKind.TREE:  # parents come first: those of the tokens that are keys of the call
             parents = _tensor(decl, each)
             found[decl.name] = parents[:, : max(parents.shape[-1] - (piece.length - piece.keys[1]), 0)]
@@ -139,12 +133,22 @@ def check_tile_rows(decl: InputDecl, given: InputTensors, chunks: Sequence[Range
     """Raises CallError."""
     tile = tile_of(decl)[0]
     wanted = sum(tiles_in(chunk, tile) for chunk in chunks)
-    for each in (given,) if isinstance(given, Tensor) else given:
+    for each in tensors_of(given):
         if each.dim() < 3 or each.shape[2] != wanted:
             raise CallError(
                 f"expected input {decl.name!r} with the {wanted} rows of tiles that this rank's chunks touch along "
                 f"dimension 2 (Plan.shard with tile={tile}), got {list(each.shape)}"
             )
+
+
+def tensors_of(given: InputTensors) -> tuple[Tensor, ...]:
+    """One tensor or two."""
+    return (given,) if isinstance(given, Tensor) else tuple(given)
+
+
+def given_as(tensors: Sequence[Tensor]) -> InputTensors:
+    """The other way."""
+    return tensors[0] if len(tensors) == 1 else (tensors[0], tensors[1])
 
 
 def _tensor(decl: InputDecl, given: InputTensors) -> Tensor:
