@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from differences import difference, parts_of
+from differences import LEFT_OUT, difference, forms, laid_out, named, parts_of, restored
 
 KNOWN = """// A kernel.
 #include <cmath>
@@ -55,3 +55,39 @@ def test_lines_that_are_gone_are_counted(lines: str) -> None:
 def test_terms_of_other_lines_are_no_difference() -> None:
     other = KNOWN.replace("// Rows of class 0.", "// line 4: causal")
     assert difference(other, [KNOWN.replace("// Rows of class 0.", "// line 12: full")]) == "...\n"
+
+
+KERNELS = {
+    "half.h": "int half(int x) { return x / 2; }",
+    "rows.h": KNOWN[KNOWN.index("// Rows") :].strip(),
+    "all.h": KNOWN[KNOWN.index("int half") :].strip(),
+}
+
+
+def test_what_kernels_hold_is_named_and_found_again() -> None:
+    assert named(KNOWN, {name: KERNELS[name] for name in ("half.h", "rows.h")}) == (
+        "// A kernel.\n#include <cmath>",
+        "... half.h",
+        "... rows.h",
+    )
+    parts = named(KNOWN, KERNELS)
+    assert parts[1:] == ("... all.h",), "the longest"
+    changed = KNOWN.replace("int d", "int f")
+    assert named(changed, KERNELS)[1] == "... half.h" and "int f" in named(changed, KERNELS)[2]
+    for text in (KNOWN, changed):
+        assert restored(laid_out(named(text, KERNELS)), KERNELS) == parts_of(text)
+
+
+def test_kernels_that_no_known_source_has_are_named() -> None:
+    known = "// A kernel.\n#include <cmath>\n"
+    assert difference(KNOWN, [known], KERNELS) == "...\n... all.h\n"
+    assert difference(KNOWN, [KNOWN], KERNELS) == "...\n"
+
+
+def test_a_line_of_each_form_is_left_and_the_digest_tells_all_apart() -> None:
+    more = "void visit_class_7(int head) {\n  int c = 4;\n  int e = a + 1;\n  int e = a + 2;\n}\n"
+    first, *lines = forms(more, [KNOWN], {}).splitlines()
+    assert lines == [LEFT_OUT, "  int e = a + 1;", LEFT_OUT]
+    assert first.startswith("... 5 lines, sha256 ")
+    assert {forms(more.replace("= 4", f"= {n}"), [KNOWN], {}).splitlines()[0] for n in (5, 6)}.isdisjoint([first])
+    assert forms(KNOWN, [KNOWN], KERNELS).splitlines()[1:] == ["..."]

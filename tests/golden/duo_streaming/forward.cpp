@@ -1,18 +1,6 @@
+... 161 lines, sha256 c2203b847b708df0
 ...
-
-  const int hi0 = maximum(minimum(minimum(nk, 64), i1 + 1), 0);
-  const int to0 = ((0 < hi0) ? maximum(minimum(minimum(((nk + 63) >> 6), 1), ((i1 + 64) >> 6)), 0) : 0);
-  const int lo0 = maximum(0, i0 - 255);
-  const int hi1 = maximum(minimum(nk, i1 + 1), 0);
-  const int from0 = minimum(maximum(0, ((i0 - 255) >> 6)), (nk >> 6));
-  const int to1 = maximum(from0, ((lo0 < hi1) ? maximum(minimum(((nk + 63) >> 6), ((i1 + 64) >> 6)), 0) : minimum(maximum(0, ((i0 - 255) >> 6)), (nk >> 6))));
-  const int start0 = maximum(from0, to0);
-  const int stop0 = maximum(start0, to1);
-  const int hi2 = maximum(minimum(minimum(nk, 64), i0 + 1), 0);
-  const int lo1 = maximum(0, i1 - 255);
   const int full_to0 = maximum(minimum(minimum((nk >> 6), 1), ((i0 + 1) >> 6)), 0);
-  const int full_from0 = maximum(((((lo1 < hi2 + 1) ? 0 : lo1) + 63) >> 6), full_to0);
+...
   const int full_to1 = maximum(full_from0, maximum(maximum(minimum(minimum((nk >> 6), 1), ((i0 + 1) >> 6)), 0), maximum(maximum(0, ((i1 - 255) >> 6)), maximum(minimum((nk >> 6), ((i0 + 1) >> 6)), 0))));
-  ...
-  const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return ((truth(j < 64) & (j < i + 1)) | ((i - 255 < j + 1) & (j < i + 1))); };
 ...

@@ -1,16 +1,12 @@
+... 136 lines, sha256 3c7c68010b249def
 ...
-
-// ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
-// line 4: chunk(8192) & line 3: causal
-void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
-  [[maybe_unused]] const int i0 = w.i0, i1 = w.i1, nk = w.n_k, begin = w.begin, end = w.end;
   const int lo0 = maximum(0, (i0 >> 13) * 8192);
-  const int hi0 = maximum(minimum(nk, i1 + 1), 0);
+...
   const int from0 = minimum(maximum(0, (i0 >> 13) * 128), (nk >> 6));
   const int to0 = maximum(from0, ((lo0 < hi0) ? maximum(minimum(((nk + 63) >> 6), ((i1 + 64) >> 6)), 0) : minimum(maximum(0, (i0 >> 13) * 128), (nk >> 6))));
-  const int stop0 = maximum(from0, to0);
+...
   const int full_from0 = maximum(0, (i0 >> 13) * 128);
   const int full_to0 = maximum(full_from0, maximum(maximum(0, (i0 >> 13) * 128), maximum(minimum((nk >> 6), ((i0 + 1) >> 6)), 0)));
-  ...
+...
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return (((i >> 13) * 8192 < j + 1) & (j < i + 1)); };
 ...

@@ -1,5 +1,4 @@
 ...
-
 ... -2
   const int lo0 = maximum(begin, j0 - base);
   const int hi0 = maximum(minimum(end, j1 + 4096 - base), 0);

@@ -1,13 +1,4 @@
+... 124 lines, sha256 cb5c575843a18b97
 ...
-// Here: 32 query heads on 8 key heads, head dim 128, float32.
-...
-
-constexpr int HEADS = 32, KV_HEADS = 8, D = 128, DV = 128;
-constexpr int QUERY_TILE = 64, KEY_TILE = 64;
-constexpr int LANE_TILE = QUERY_TILE;  // lies across vector lanes
-
-...
-
-void visit(Work& w, const sparsec_list* lists, int head) {
   static const int class_of_head[HEADS] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
 ...

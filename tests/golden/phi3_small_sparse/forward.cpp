@@ -1,22 +1,6 @@
+... 149 lines, sha256 0c6acb8262157af5
 ...
-// Here: 32 query heads on 8 key heads, head dim 128, float32.
-...
-
-constexpr int HEADS = 32, KV_HEADS = 8, D = 128, DV = 128;
-constexpr int QUERY_TILE = 64, KEY_TILE = 64;
-constexpr int LANE_TILE = QUERY_TILE;  // lies across vector lanes
-
-...
-
   static const int c0_of_head[HEADS] = {7, 6, 5, 4, 3, 2, 1, 0, 7, 6, 5, 4, 3, 2, 1, 0, 7, 6, 5, 4, 3, 2, 1, 0, 7, 6, 5, 4, 3, 2, 1, 0};
-  ...
-  const int first_tile0 = (c0 & 7);
-  const int count3 = ((until1 + 8 - first_tile0 + 7) >> 3) - 1;
-  const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return ((((i >> 6) * 64 - 960 < j + 1) & (j < i + 1)) | ((j < i + 1) & truth((((j >> 6) - c0) & 7) < 1))); };
-  ...
-    const int tile = (n + 1) * 8 - 8 + first_tile0;
 ...
-
-void visit(Work& w, const sparsec_list* lists, int head) {
   static const int class_of_head[HEADS] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
 ...
