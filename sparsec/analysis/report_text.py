@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 from sparsec.analysis.cost import CachePrice
 from sparsec.analysis.coverage import of_pairs
-from sparsec.diagnostics.tables import percent, table
+from sparsec.diagnostics.tables import in_memory, percent, table
 from sparsec.sema.printer import head_ranges
 
 if TYPE_CHECKING:
     from sparsec.analysis.report import PartReport, Report
 
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _COMPUTED = ("pattern", "layers", "live pairs", "ideal speed-up", "forward, one layer")
 
 
@@ -38,7 +37,11 @@ def side_by_side_text(found: Sequence[Report]) -> str:
     priced = {part.name: each.prices for part, each in zip(parts, found, strict=True) if each.prices}
     if priced:
         rows = [
-            [str(of_length[0].tokens), *(_bytes(each.bytes) for each in of_length), _bytes(of_length[0].dense_bytes)]
+            [
+                str(of_length[0].tokens),
+                *(in_memory(each.bytes) for each in of_length),
+                in_memory(of_length[0].dense_bytes),
+            ]
             for of_length in zip(*priced.values(), strict=True)
         ]
         lines += ["", "KV cache, one layer", table(["tokens", *priced, "dense"], rows)]
@@ -74,10 +77,10 @@ def _prices(prices: tuple[CachePrice, ...]) -> str:
     rows = [
         [
             str(each.tokens),
-            _bytes(each.bytes),
-            _bytes(each.dense_bytes),
+            in_memory(each.bytes),
+            in_memory(each.dense_bytes),
             percent(each.saved),
-            _bytes(each.bytes / each.tokens),
+            in_memory(each.bytes / each.tokens),
         ]
         for each in prices
     ]
@@ -86,11 +89,3 @@ def _prices(prices: tuple[CachePrice, ...]) -> str:
 
 def _count(layers: int) -> str:
     return "one layer" if layers == 1 else f"{layers} layers"
-
-
-def _bytes(amount: float) -> str:
-    for unit in _UNITS[:-1]:
-        if amount < 1024:
-            return f"{amount:.3g} {unit}"
-        amount /= 1024
-    return f"{amount:.3g} {_UNITS[-1]}"

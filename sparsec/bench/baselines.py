@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+import sparsec
 from sparsec.bench.baseline_names import DENSE
 from sparsec.diagnostics.model import CallError, SparsecError, in_one_line
 from sparsec.integrations.flex.compiled import Flex, compile_flex
 from sparsec.integrations.flex.terms import FlexUnavailable
 from sparsec.pictures.given import live_mask, shared
+from sparsec.program import Pattern
 from sparsec.reference import attention, mask
 from sparsec.reference.parts import InputTensors, inputs_of_part
 from sparsec.reference.tolerance import allowed_errors
@@ -92,6 +94,20 @@ class BenchCase:
         if attn.documents:
             more["cu_seqlens"] = torch.tensor([0, self.length], dtype=torch.int32, device=self.device)
         return partial(attn, **more) if more else attn
+
+    def compiled(self, pattern: Pattern | str, target: str | None = None, **more: Any) -> SparseAttention:
+        """`pattern` with the heads, dimension and dtype of the case, for its device; `more`: as of `sparsec.compile`,
+        whose errors it raises."""
+        return sparsec.compile(
+            pattern,
+            heads=self.pattern.heads,
+            kv_heads=self.pattern.kv_heads,
+            head_dim=self.head_dim,
+            dtype=self.dtype,
+            device=self.device,
+            target=target,
+            **more,
+        )
 
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
         """Normal q [batch, heads, length, head_dim] and k, v [batch, kv_heads, length, head_dim], always the same."""

@@ -108,7 +108,7 @@ def measure_cached(
     window = max(round(int(seen.sum()) / pattern.kv_heads), 1)
     if "window" in against:
         report(f"compiling a window of {window} keys")
-        calls["window"] = _step(_windowed(attn, case, window), case, few, stored)
+        calls["window"] = _step(windowed(attn, case, window), case, few, stored)
     others = [name for name in against if name != "window"]
     found = baseline_calls(
         pattern, (few[0], k, v), others, passes=Passes.CACHED, causal=True, report=report, given=case.given
@@ -151,20 +151,9 @@ def _step(
     return lambda: attn(*few, cache=cache, **more)
 
 
-def _windowed(attn: SparseAttention, case: BenchCase, keys: int) -> SparseAttention:
-    """The target's kernels of a window of so many keys."""
-    import sparsec
-
-    pattern = case.pattern
-    return sparsec.compile(
-        f"pattern latest {{ causal attend window({keys}) }}",
-        heads=pattern.heads,
-        kv_heads=pattern.kv_heads,
-        head_dim=case.head_dim,
-        dtype=case.dtype,
-        device=case.device,
-        target=attn.target,
-    )
+def windowed(attn: SparseAttention, case: BenchCase, keys: int) -> SparseAttention:
+    """The target's kernels of a window of so many keys, one at least."""
+    return case.compiled(f"pattern latest {{ causal attend window({max(keys, 1)}) }}", attn.target)
 
 
 def cached_table(measured: list[CachedFigures], baselines: tuple[str, ...]) -> str:

@@ -63,22 +63,13 @@ def measure_host(
     report: Callable[[str], None],
 ) -> list[HostFigures]:
     """Times the calls to Triton's kernels of a pattern, settled as `found`, in so many rounds."""
-    import sparsec
     from sparsec.bench.baselines import make_case
     from sparsec.bench.stub import stub_launches
 
     case = make_case(found, batch, TOKENS, head_dim, dtype, "cpu")
     with stub_launches() as launched:
         report(f"compiling {pattern.name}")
-        attn = sparsec.compile(
-            pattern,
-            heads=found.heads,
-            kv_heads=found.kv_heads,
-            head_dim=head_dim,
-            dtype=case.dtype,
-            target="triton",
-            device=case.device,
-        )
+        attn = case.compiled(pattern, "triton")
         return _measured(attn, case, launched, repeats, report)
 
 

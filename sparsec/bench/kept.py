@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sparsec.bench.cached import windowed
 from sparsec.bench.forward import launched_lines
 from sparsec.diagnostics.tables import table
 
@@ -82,7 +83,7 @@ def measure_kept(
     for name in names:
         kept.keep(name, marks, room=room)
     seen = _keys_of(kept) // (case.batch * pattern.kv_heads)
-    window = _window(attn, case, seen)
+    window = windowed(attn, case, seen)
     near = _filled(window, case, room)
     steps: dict[str, Callable[[], object]] = {
         "dense": over_dense_cache(q, k, v, scale=None),
@@ -115,20 +116,6 @@ def _keys_of(cache: KVCache) -> int:
     assert cache.kept is not None
     beside = cache.layout.slots(cache.max_len) * cache.batch_size
     return beside + int(cache.kept.lists[..., COUNT].sum())
-
-
-def _window(attn: SparseAttention, case: BenchCase, keys: int) -> SparseAttention:
-    import sparsec
-
-    return sparsec.compile(
-        f"pattern near {{ causal attend window({max(keys, 1)}) }}",
-        heads=attn.heads,
-        kv_heads=attn.kv_heads,
-        head_dim=attn.head_dim,
-        dtype=attn.dtype,
-        device=case.device,
-        target=attn.target,
-    )
 
 
 def _filled(attn: SparseAttention, case: BenchCase, room: int) -> KVCache:

@@ -73,18 +73,10 @@ class BenchSubject:
 
     def compiled(self, at: BenchSetting) -> SparseAttention:
         """Raises as `sparsec.compile` does."""
-        import sparsec
         from sparsec.bench.baselines import make_case
 
         case = make_case(self.meaning, at.batch, at.lengths[0], at.head_dim, at.dtype, at.device)
-        return sparsec.compile(
-            self.pattern,
-            heads=self.meaning.heads,
-            kv_heads=self.meaning.kv_heads,
-            head_dim=at.head_dim,
-            dtype=case.dtype,
-            device=case.device,
-        )
+        return case.compiled(self.pattern)
 
 
 def shared_number(numbers: Sequence[int]) -> int | list[int]:

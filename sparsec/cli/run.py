@@ -72,7 +72,6 @@ def run(
     sources.check(found)
     with progress() as report:
         report("importing torch")
-        import sparsec
         from sparsec.bench.baselines import make_case, simplifications
 
         case = make_case(found, 1, seq_len, head_dim, dtype, device)
@@ -82,9 +81,7 @@ def run(
             case = replace(case, given=sources.tensors(found, sizes, case.device))
         report(f"compiling {pattern.name}")
         started = time.perf_counter()
-        attn = sparsec.compile(
-            pattern, heads=found.heads, kv_heads=found.kv_heads, head_dim=head_dim, dtype=case.dtype, device=case.device
-        )
+        attn = case.compiled(pattern)
         compiled = time.perf_counter() - started
     usual = USUAL_WITH_INPUTS if found.inputs else USUAL
     against = [name for name in usual if name != "flex" or not no_flex]

@@ -86,7 +86,6 @@ def tune_tiles(
         raise click.UsageError("expected no inputs that speak of keys with --decode or --prefill-chunk, got some")
     with progress() as report:
         report("importing torch")
-        import sparsec
         from sparsec.backends import registry
         from sparsec.bench.baselines import make_case
         from sparsec.runtime.build.tuned import keep_tiles
@@ -106,16 +105,7 @@ def tune_tiles(
         target = registry.backend(backend).target_of(where)
 
         def compiled(tiles: Mapping[str, Sequence[int | None]]) -> SparseAttention:
-            return sparsec.compile(
-                pattern,
-                heads=found.heads,
-                kv_heads=found.kv_heads,
-                head_dim=head_dim,
-                dtype=cases[0].dtype,
-                device=where,
-                target=backend,
-                tiles=tiles,
-            )
+            return cases[0].compiled(pattern, backend, tiles=tiles)
 
         timing = Timing(compiled, cases, prefill_chunk or 1, repeats, {})
         tuning = tune(kinds, lengths, (target, head_dim, dtype), timing, report)

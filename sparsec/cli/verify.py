@@ -222,19 +222,7 @@ class _Tested:
 
     def compiled(self) -> SparseAttention:
         """Raises as `sparsec.compile` does."""
-        import sparsec
-
-        where = self.where
-        return sparsec.compile(
-            self.pattern,
-            heads=self.meaning.heads,
-            kv_heads=self.meaning.kv_heads,
-            head_dim=self.head_dim,
-            value_dim=self.value_dim,
-            dtype=where.dtype,
-            device=where.device,
-            target=self.target,
-        )
+        return self.where.compiled(self.pattern, self.target, value_dim=self.value_dim)
 
     def results(self, examples: int, seed: int, case_text: str | None) -> tuple[tuple[Result, ...], tuple[str, ...]]:
         """The properties, and what their cases could not show."""

@@ -37,6 +37,24 @@ def duration(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
 
 
+def in_memory(nbytes: float) -> str:
+    """Three significant digits, in powers of 1024, as memory is counted: `1.5 MiB`."""
+    return _in_units(nbytes, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
+
+
+def in_traffic(nbytes: float) -> str:
+    """Three significant digits, in powers of 1000, as bandwidths are: `1.5 MB`."""
+    return _in_units(nbytes, 1000, ("B", "kB", "MB", "GB", "TB"))
+
+
+def _in_units(amount: float, step: int, units: Sequence[str]) -> str:
+    for unit in units[:-1]:
+        if amount < step:
+            return f"{amount:.3g} {unit}"
+        amount /= step
+    return f"{amount:.3g} {units[-1]}"
+
+
 def percent(fraction: float) -> str:
     """Three significant digits: `12.5%`."""
     return f"{fraction * 100:.3g}%"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, assert_never, overload
+from typing import assert_never
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparsec.diagnostics.arguments import instance
 from sparsec.diagnostics.model import CallError
@@ -28,6 +28,7 @@ from sparsec.distributed.merging import merged_by_lse
 from sparsec.distributed.needs import Piece
 from sparsec.distributed.planning import Plan
 from sparsec.distributed.prompt import store_shares
+from sparsec.distributed.rank_attention import RankAttention
 from sparsec.distributed.rank_cache import (
     RankCache,
     attended_by_all,
@@ -37,13 +38,14 @@ from sparsec.distributed.rank_cache import (
     rank_cache,
     tokens_of_all,
 )
+from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.kv.ops import refuse_derivatives
 from sparsec.runtime.module import SparseAttention
 from sparsec.runtime.within import by_keys, from_a_key, without_documents
 from sparsec.sema.model import Documents
 
 
-class ParallelAttention(nn.Module):
+class ParallelAttention(RankAttention):
     """Made by `SparseAttention.parallel`; `attn`, whose parameters are this module's too, and `plan`.
 
     overlap: whether the keys of a chunk are attended to by its own queries while those of other ranks are on their way;
@@ -76,69 +78,25 @@ class ParallelAttention(nn.Module):
         share. Every rank has to call it. Plans of other lengths on the same ranks may use it too. Raises likewise."""
         return rank_cache(self.attn, self.plan.held.group, batch_size, max_len, rollback, device)
 
-    @overload
-    def forward(
+    def _attended(
         self,
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        *,
-        return_lse: Literal[False] = False,
-        inputs: Mapping[str, InputTensors] | None = None,
-        cache: RankCache | None = None,
-        lengths: Tensor | Sequence[int] | None = None,
-        replicated: bool | None = None,
-    ) -> Tensor: ...
-    @overload
-    def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        return_lse: Literal[True],
-        inputs: Mapping[str, InputTensors] | None = None,
-        cache: RankCache | None = None,
-        lengths: Tensor | Sequence[int] | None = None,
-        replicated: bool | None = None,
-    ) -> tuple[Tensor, Tensor]: ...
-    def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        return_lse: bool = False,
-        inputs: Mapping[str, InputTensors] | None = None,
-        cache: RankCache | None = None,
-        lengths: Tensor | Sequence[int] | None = None,
-        replicated: bool | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """Attends with this rank's queries, to keys of all ranks. Every rank of the plan has to make the same calls.
-
-        q: [B, heads, tokens, head_dim], k: [B, kv_heads, tokens, head_dim], v: [B, kv_heads, tokens, value_dim]: the
-        plan's tokens of this rank (`Plan.shard`); with documents B is 1.
-        inputs: as of `SparseAttention`, but that what speaks of queries, or of keys, is given for this rank's tokens,
-        and `blocks` by the rows of tiles that its chunks touch, chunk by chunk (`Plan.shard` with `tile`); lists name
-        absolute positions; a `tree` is the same on every rank.
-        cache: of `new_cache`, without gradients. While it is empty, q, k and v are a prompt: the plan's tokens of this
-        rank, of sequences of the plan's length. After that they are new tokens, any number of them, which every rank
-        gives and gets the output of (`replicated`: True for such tokens in an empty cache too; None: as the cache is).
-        lengths: as of `SparseAttention`; a prompt's are read on the host.
-        Returns this rank's output [B, heads, tokens, value_dim], and with `return_lse` its natural-log LSE, float32
-        [B, heads, tokens]. Gradients of k and v come back from the ranks that needed them; that of a learned sink is
-        of this rank's queries. Raises CallError, and ExchangeError if another rank has died or stalls.
-        """
+        inputs: Mapping[str, InputTensors] | None,
+        cache: KVCache | None,
+        lengths: Tensor | Sequence[int] | None,
+        replicated: bool | None,
+        with_lse: bool,
+    ) -> tuple[Tensor, Tensor]:
         if cache is not None:
-            out, lse = self._over_cache(q, k, v, inputs, cache, lengths, replicated)
-            return (out, lse) if return_lse else out
+            return self._over_cache(q, k, v, inputs, cache, lengths, replicated)
         check_without_cache(lengths, replicated)
         plan = self.plan
         plan.held.check_tokens(q, k, v)
         if self._documents is not Documents.NONE and q.shape[0] != 1:
             raise CallError(f"expected batch 1 with documents, got {q.shape[0]}")
-        out, lse = self._of_shares(q, k, v, with_keys_of_all(self.attn.inputs, inputs, plan), plan)
-        return (out, lse) if return_lse else out
+        return self._of_shares(q, k, v, with_keys_of_all(self.attn.inputs, inputs, plan), plan)
 
     def _over_cache(
         self,
@@ -146,7 +104,7 @@ class ParallelAttention(nn.Module):
         k: Tensor,
         v: Tensor,
         inputs: Mapping[str, InputTensors] | None,
-        cache: RankCache,
+        cache: KVCache,
         lengths: Tensor | Sequence[int] | None,
         replicated: bool | None,
     ) -> tuple[Tensor, Tensor]:

@@ -9,22 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from sparsec.analysis.cost import ITEM_BYTES, Geometry
+from sparsec.analysis.cost import ITEM_BYTES
 from sparsec.diagnostics.arguments import instance
 from sparsec.diagnostics.model import CallError
 from sparsec.distributed.exchange import exchange_of
 from sparsec.distributed.head_inputs import of_all_tokens, of_own_heads
-from sparsec.distributed.held import HeldTokens, packed
+from sparsec.distributed.held import HeldTokens, RankPlan, packed
 from sparsec.distributed.inputs import Given, InputTensors, check_kinds, check_whole, inputs_by_name
 from sparsec.distributed.merging import heads_of_ranks
+from sparsec.distributed.rank_attention import RankAttention
 from sparsec.distributed.rank_cache import RankCache, check_without_cache, tokens_of_all
 from sparsec.distributed.report import TrafficReport
 from sparsec.runtime.kv.cache import KVCache
@@ -38,42 +39,16 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
-class HeadPlan:
+class HeadPlan(RankPlan):
     """Ranks of `held.group` that hold the tokens of a sequence, or of one part of it, and share its heads.
 
     work: of each query head. inner: the plan of the parts, where the ranks hold one part of several (None: the whole).
     """
 
-    held: HeldTokens
-    geometry: Geometry
-    made_from: str
     has_documents: bool
     work: tuple[int, ...]
     inner: Plan | None = None
     documents: tuple[int, ...] = ()
-
-    @property
-    def chunks(self) -> tuple[Span, ...]:
-        """The half-open ranges of positions that this rank holds, ascending."""
-        return self.held.chunks
-
-    @property
-    def tokens(self) -> int:
-        """How many they are."""
-        return self.held.tokens
-
-    @property
-    def positions(self) -> Tensor:
-        """This rank's absolute positions, ascending, int64 [tokens], on the CPU: for rotary embeddings."""
-        return self.held.positions
-
-    def shard(self, x: Tensor, dim: int, *, tile: int = 1) -> Tensor:
-        """As `Plan.shard`."""
-        return self.held.shard(x, dim, tile)
-
-    def unshard(self, x: Tensor, dim: int) -> Tensor:
-        """As `Plan.unshard`."""
-        return self.held.unshard(x, dim)
 
     def for_documents(self, cu_seqlens: Tensor | Sequence[int]) -> HeadPlan:
         """As `Plan.for_documents`."""
@@ -126,7 +101,7 @@ class HeadPlan:
         return HeadParallelAttention(attn, self)
 
 
-class HeadParallelAttention(nn.Module):
+class HeadParallelAttention(RankAttention):
     """Made by `SparseAttention.parallel`; `attn`, whose parameters are this module's too, and `plan`."""
 
     def __init__(self, attn: SparseAttention, plan: HeadPlan) -> None:
@@ -152,45 +127,17 @@ class HeadParallelAttention(nn.Module):
         (part,) = self._part
         return part.new_cache(batch_size, max_len, rollback=rollback, device=device)
 
-    @overload
-    def forward(
+    def _attended(
         self,
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        *,
-        return_lse: Literal[False] = False,
-        inputs: Mapping[str, InputTensors] | None = None,
-        cache: KVCache | None = None,
-        lengths: Tensor | Sequence[int] | None = None,
-        replicated: bool | None = None,
-    ) -> Tensor: ...
-    @overload
-    def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        return_lse: Literal[True],
-        inputs: Mapping[str, InputTensors] | None = None,
-        cache: KVCache | None = None,
-        lengths: Tensor | Sequence[int] | None = None,
-        replicated: bool | None = None,
-    ) -> tuple[Tensor, Tensor]: ...
-    def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        return_lse: bool = False,
-        inputs: Mapping[str, InputTensors] | None = None,
-        cache: KVCache | None = None,
-        lengths: Tensor | Sequence[int] | None = None,
-        replicated: bool | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """As `ParallelAttention.forward`."""
+        inputs: Mapping[str, InputTensors] | None,
+        cache: KVCache | None,
+        lengths: Tensor | Sequence[int] | None,
+        replicated: bool | None,
+        with_lse: bool,
+    ) -> tuple[Tensor, Tensor | None]:
         plan = self.plan
         queries, groups = plan.spans
         more: dict[str, Any] = {"return_lse": True}
@@ -225,10 +172,9 @@ class HeadParallelAttention(nn.Module):
             sink = {f"attn.{name}": each for name, each in sink.items()}
         out, lse = torch.func.functional_call(part, sink, tuple(own), more)
         if not shares:
-            out, lse = heads_of_ranks(out, lse, plan.held.sharing_group)
-            return (out, lse) if return_lse else out
+            return heads_of_ranks(out, lse, plan.held.sharing_group)
         out = _deal_back(out, queries, plan.held)
-        return (out, _deal_back(lse.unsqueeze(-1), queries, plan.held).squeeze(-1)) if return_lse else out
+        return out, _deal_back(lse.unsqueeze(-1), queries, plan.held).squeeze(-1) if with_lse else None
 
     def _inputs(
         self,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from sparsec.analysis.cost import Geometry
 from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError
 from sparsec.distributed.exchange import on_every_rank
@@ -58,7 +59,7 @@ class HeldTokens:
         return _positions(self.chunks)
 
     def shard(self, x: Tensor, dim: int, tile: int = 1) -> Tensor:
-        """As `Plan.shard`."""
+        """As `RankPlan.shard`."""
         whole = tiles_in((0, self.length), integer("tile", tile, 1))
         if x.shape[dim] != whole:
             what = "tokens" if tile == 1 else f"tiles of {tile} tokens"
@@ -66,7 +67,7 @@ class HeldTokens:
         return torch.cat([x.narrow(dim, each[0] // tile, tiles_in(each, tile)) for each in self.chunks], dim)
 
     def unshard(self, x: Tensor, dim: int) -> Tensor:
-        """The whole sequence along `dim`, on every rank. Raises CallError."""
+        """As `RankPlan.unshard`."""
         if x.shape[dim] != self.tokens:
             raise CallError(f"expected this rank's {self.tokens} tokens along dimension {dim}, got {x.shape[dim]}")
         counts = [sum(stop - start for start, stop in of_rank) for of_rank in self.chunks_of]
@@ -85,6 +86,40 @@ class HeldTokens:
         """Raises CallError unless a plan with that name was made for the module's pattern."""
         if made_of(instance("attn", attn, SparseAttention)) != made_from:
             raise CallError("expected the pattern, head counts and dimensions that the plan was made for, got others")
+
+
+@dataclass(frozen=True, eq=False)
+class RankPlan:
+    """What all plans of one rank say of its tokens. made_from: as of `made_of`, of the module that it was made for."""
+
+    held: HeldTokens
+    geometry: Geometry
+    made_from: str
+
+    @property
+    def chunks(self) -> tuple[Range, ...]:
+        """The half-open ranges of positions that this rank holds, ascending."""
+        return self.held.chunks
+
+    @property
+    def tokens(self) -> int:
+        """How many they are."""
+        return self.held.tokens
+
+    @property
+    def positions(self) -> Tensor:
+        """This rank's absolute positions, ascending, int64 [tokens], on the CPU: for rotary embeddings."""
+        return self.held.positions
+
+    def shard(self, x: Tensor, dim: int, *, tile: int = 1) -> Tensor:
+        """This rank's part of `x`, which has the whole sequence along `dim`: a row for each token, or for each tile of
+        so many. Of tiles the part has those that a chunk touches, chunk by chunk. Raises CallError."""
+        return self.held.shard(x, dim, tile)
+
+    def unshard(self, x: Tensor, dim: int) -> Tensor:
+        """The whole sequence along `dim` of what the ranks hold, on every rank. The gradient of a rank's part is the
+        sum of those that the ranks have of it. Raises CallError."""
+        return self.held.unshard(x, dim)
 
 
 def made_of(attn: SparseAttention) -> str:

@@ -25,7 +25,7 @@ from sparsec.diagnostics.model import CallError
 from sparsec.distributed import shards as dealing
 from sparsec.distributed.exchange import TravellingRows
 from sparsec.distributed.heads import HeadPlan
-from sparsec.distributed.held import HeldTokens, made_of, packed
+from sparsec.distributed.held import HeldTokens, RankPlan, made_of, packed
 from sparsec.distributed.report import TrafficReport, traffic_report
 from sparsec.distributed.shards import Shards
 from sparsec.distributed.traffic import Traffic
@@ -44,38 +44,10 @@ BOTH = ("sequence", "heads")
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class Plan(RankPlan):
     """What one rank holds, sends and receives; made by `sparsec.distributed.plan`."""
 
     traffic: Traffic
-    held: HeldTokens
-    geometry: Geometry
-    made_from: str
-
-    @property
-    def chunks(self) -> tuple[tuple[int, int], ...]:
-        """The half-open ranges of positions that this rank holds, ascending."""
-        return self.held.chunks
-
-    @property
-    def tokens(self) -> int:
-        """How many they are."""
-        return self.held.tokens
-
-    @property
-    def positions(self) -> Tensor:
-        """This rank's absolute positions, ascending, int64 [tokens], on the CPU: for rotary embeddings."""
-        return self.held.positions
-
-    def shard(self, x: Tensor, dim: int, *, tile: int = 1) -> Tensor:
-        """This rank's part of `x`, which has the whole sequence along `dim`: a row for each token, or for each tile of
-        so many. Of tiles the part has those that a chunk touches, chunk by chunk. Raises CallError."""
-        return self.held.shard(x, dim, tile)
-
-    def unshard(self, x: Tensor, dim: int) -> Tensor:
-        """The whole sequence along `dim` of what the ranks hold, on every rank. The gradient of a rank's part is the
-        sum of those that the ranks have of it. Raises CallError."""
-        return self.held.unshard(x, dim)
 
     def report(self) -> TrafficReport:
         """Bytes that each rank sends in a forward pass, against all-gather, ring and Ulysses; the balance of work."""
@@ -211,7 +183,7 @@ def _by_sequence(attn: SparseAttention, group: ProcessGroup, length: int, balanc
     rank = dist.get_rank(group)
     tokens = (shards.tokens(rank),)
     held = HeldTokens(length, shards.chunks, rank, group, tokens, 0, group)
-    return Plan(Traffic.of(lowered, shards), held, _geometry(attn), made_of(attn))
+    return Plan(held, _geometry(attn), made_of(attn), Traffic.of(lowered, shards))
 
 
 def _by_heads(

@@ -14,7 +14,7 @@ from sparsec.analysis.cost import ITEM_BYTES, Geometry
 from sparsec.analysis.report import Part, PartReport
 from sparsec.diagnostics.model import CallError
 from sparsec.diagnostics.progress import no_progress, told_of_kinds
-from sparsec.diagnostics.tables import count, table
+from sparsec.diagnostics.tables import count, in_traffic, table
 from sparsec.distributed.needs import Ints
 from sparsec.distributed.shards import LEAST_BLOCK, by_work
 from sparsec.distributed.traffic import Traffic
@@ -54,11 +54,11 @@ class TrafficReport:
     def __str__(self) -> str:
         ranks = len(self.tokens)
         rows = [
-            ["sparsec", _bytes(max(self.sent)), _bytes(sum(self.sent)), f"{self.share:.3g}"],
-            ["all-gather, ring", _bytes(self.all_gather), _bytes(self.all_gather * ranks), "1"],
+            ["sparsec", in_traffic(max(self.sent)), in_traffic(sum(self.sent)), f"{self.share:.3g}"],
+            ["all-gather, ring", in_traffic(self.all_gather), in_traffic(self.all_gather * ranks), "1"],
         ]
         if self.ulysses is not None:
-            rows.append(["Ulysses", _bytes(self.ulysses), _bytes(self.ulysses * ranks), _share_of(self)])
+            rows.append(["Ulysses", in_traffic(self.ulysses), in_traffic(self.ulysses * ranks), _share_of(self)])
         tokens = f"{min(self.tokens)} to {max(self.tokens)} tokens each, in at most {count(self.chunks, 'chunk')}"
         lines = [
             f"{count(ranks, 'rank')}, {tokens}; one sends to {count(self.peers, 'other')} at most; "
@@ -127,12 +127,12 @@ class ModelTraffic:
     def __str__(self) -> str:
         first = self.parts[0].report
         tokens = f"{min(first.tokens)} to {max(first.tokens)} tokens each, in at most {count(first.chunks, 'chunk')}"
-        gathered = ["every key (all-gather, ring)", "", _bytes(first.all_gather), "1", "", ""]
+        gathered = ["every key (all-gather, ring)", "", in_traffic(first.all_gather), "1", "", ""]
         rows = [
             [
                 part.name,
                 str(part.layers),
-                _bytes(max(part.report.sent)),
+                in_traffic(max(part.report.sent)),
                 f"{part.report.share:.3g}",
                 count(part.report.peers, "rank"),
                 f"{part.needed_bandwidth / 1e9:.3g} GB/s",
@@ -147,7 +147,9 @@ class ModelTraffic:
             "to at most",
             f"to hide at {COMPUTED / 1e12:.3g} TFLOP/s",
         ]
-        ulysses = [] if first.ulysses is None else [["Ulysses", "", _bytes(first.ulysses), _share_of(first), "", ""]]
+        ulysses = (
+            [] if first.ulysses is None else [["Ulysses", "", in_traffic(first.ulysses), _share_of(first), "", ""]]
+        )
         return "\n".join(
             [
                 f"Between {count(len(first.tokens), 'rank')}, {tokens}; "
@@ -200,11 +202,3 @@ def _ulysses(tokens: int, ranks: int, at: Geometry) -> int | None:
         return None
     numbers = at.heads * (at.head_dim + at.value_dim) + max(at.kv_heads, ranks) * (at.head_dim + at.value_dim)
     return tokens * numbers * (ranks - 1) // ranks * ITEM_BYTES[at.dtype]
-
-
-def _bytes(amount: int) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.3g} {unit}"
-        amount /= 1000  # type: ignore[assignment]  # shown to three digits
-    return f"{amount:.3g} TB"

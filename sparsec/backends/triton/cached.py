@@ -6,7 +6,7 @@ the cache or batch size compiles nothing; two runs on the same inputs give the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import ClassVar
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sparsec.backends.base import Cached, KeyMass, Lookup
 from sparsec.backends.triton.asking import find_visits
-from sparsec.backends.triton.cached_entries import ClassKernels, Entries, Parts, most_tiles, processors_of
+from sparsec.backends.triton.cached_entries import CachedText, ClassKernels, Entries, Parts, most_tiles, processors_of
 from sparsec.backends.triton.cached_mass import MassKernels
 from sparsec.backends.triton.call import aligned_tensor, as_dtype, bias_arguments, strides, with_rows
 from sparsec.backends.triton.emit_cached import emit_triton_cached
@@ -42,12 +42,9 @@ from sparsec.runtime.kv.lists import KeptLists, check_append
 
 
 @dataclass(frozen=True, slots=True)
-class TritonCached:
+class TritonCached(CachedText):
     """See `backends.base.CachedKernel`; the kernels of few queries take up to DECODE_ROWS."""
 
-    plan: CachedLaunch
-    emit: Callable[[], str]
-    allow_tf32: bool = False
     entries: PerDevice[Entries] = field(init=False, repr=False, compare=False)
     masses: PerDevice[MassKernels] = field(init=False, repr=False, compare=False)
     replays: Replays = field(default_factory=Replays, init=False, repr=False, compare=False)
@@ -63,18 +60,6 @@ class TritonCached:
         """Two plans of one pattern, of tiles of `plan.target.cached_tile_sizes` and `decode_tile_sizes`."""
         emit = cache(lambda: emit_triton_cached(chunk_plan, decode_plan))
         return cls(CachedLaunch.of(chunk_plan, decode_plan), emit, allow_tf32)
-
-    @classmethod
-    def load(cls, plan: CachedLaunch, source: str) -> TritonCached:
-        """The kernels of `source`, which `emit_triton_cached` made of what `plan` launches."""
-        return cls(plan, lambda: source)
-
-    @property
-    def source(self) -> str:
-        return self.emit()
-
-    def build(self) -> None:
-        """Kernels are built at their first launch."""
 
     def attend(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -32,6 +32,27 @@ from sparsec.plan.target import (
     decode_splits,
 )
 from sparsec.runtime.devices import captured, device_tensor
+
+
+@dataclass(frozen=True, slots=True)
+class CachedText:
+    """What kernels over a cache, or over pages, are made from: `emit` gives the text of what `plan` launches."""
+
+    plan: CachedLaunch
+    emit: Callable[[], str]
+    allow_tf32: bool = False
+
+    @classmethod
+    def load(cls, plan: CachedLaunch, source: str) -> Self:
+        """The kernels of `source`, which was printed for what `plan` launches."""
+        return cls(plan, lambda: source)
+
+    @property
+    def source(self) -> str:
+        return self.emit()
+
+    def build(self) -> None:
+        """Kernels are built at their first launch."""
 
 
 @dataclass(frozen=True, slots=True)

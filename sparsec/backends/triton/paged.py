@@ -6,7 +6,7 @@ tokens, requests or pages compiles nothing, a new page size does; two runs on th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
@@ -18,7 +18,7 @@ from sparsec.backends.base import Lookup
 from sparsec.backends.paged import Pages, check_requests
 from sparsec.backends.triton.asking import find_visits
 from sparsec.backends.triton.cached import draw_arguments, tells_apart
-from sparsec.backends.triton.cached_entries import lasting, most_iterations, most_tiles, processors_of
+from sparsec.backends.triton.cached_entries import CachedText, lasting, most_iterations, most_tiles, processors_of
 from sparsec.backends.triton.call import aligned_tensor, bias_arguments, strides, with_rows
 from sparsec.backends.triton.emit_paged import REQUESTS, emit_triton_paged
 from sparsec.backends.triton.kernel import (
@@ -52,16 +52,13 @@ from sparsec.runtime.devices import PerDevice, device_tensor
 
 
 @dataclass(frozen=True, slots=True)
-class TritonPaged:
+class TritonPaged(CachedText):
     """See `backends.paged.PagedKernel`. Starts and lengths are checked on the CPU alone.
 
     Pages whose rows are not dense, or lie very far apart, are copied at every call. `alone`: of programs that have one
     query head each, for inputs that tell those of a KV group apart.
     """
 
-    plan: CachedLaunch
-    emit: Callable[[], str]
-    allow_tf32: bool = False
     entries: PerDevice[_Entries] = field(init=False, repr=False, compare=False)
     alone: PerDevice[_Entries] = field(init=False, repr=False, compare=False)
 
@@ -74,18 +71,6 @@ class TritonPaged:
         """Of the plans of `TritonCached.of`."""
         plans = with_dead_keys(chunk_plan), with_dead_keys(decode_plan)
         return cls(CachedLaunch.of(*plans), cache(lambda: emit_triton_paged(*plans)), allow_tf32)
-
-    @classmethod
-    def load(cls, plan: CachedLaunch, source: str) -> TritonPaged:
-        """The kernels of `source`, which `emit_triton_paged` made of what `plan` launches."""
-        return cls(plan, lambda: source)
-
-    @property
-    def source(self) -> str:
-        return self.emit()
-
-    def build(self) -> None:
-        """Kernels are built at their first launch."""
 
     def attend(
         self,

@@ -20,7 +20,7 @@ SMALL = ("--seq-len", "96", "--heads", "2", "--head-dim", "8", "--no-flex", "--d
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is compiled is plain PyTorch."""
     honest = sparsec.compile
-    monkeypatch.setattr(sparsec, "compile", lambda of, **more: honest(of, **more, target="torch"), raising=False)
+    monkeypatch.setattr(sparsec, "compile", lambda of, **more: honest(of, **{**more, "target": "torch"}), raising=False)
 
 
 def test_the_object_has_all_that_the_text_has(good: Path) -> None:

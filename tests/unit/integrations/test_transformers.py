@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tiny_models import PEAKED, SMALL
 from torch import Tensor, nn
 
 import sparsec
@@ -17,21 +18,9 @@ from sparsec.integrations.transformers import apply, new_cache, remove, restore
 
 pytestmark = pytest.mark.kernels
 
-HEADS, KV_HEADS, VOCABULARY, LONGEST = 4, 2, 128, 64
-SIZES = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 64,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": HEADS,
-    "num_key_value_heads": KV_HEADS,
-    "head_dim": 16,
-    "max_position_embeddings": 128,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": None,
-    "initializer_range": 0.3,  # far from uniform, so that attention decides
-}
+SIZES = SMALL | PEAKED | {"head_dim": 16}
+HEADS, KV_HEADS, VOCABULARY = SIZES["num_attention_heads"], SIZES["num_key_value_heads"], SIZES["vocab_size"]
+LONGEST = 64
 PATTERN = "pattern sparse { causal attend window(6) | stride(5, phase = -g) | sink(2) }"
 LAYERS = PATTERN + "pattern all { causal attend full } model m { layers 2 where l == 0 use sparse otherwise use all }"
 SINKS = PATTERN.replace("}", "learned_sink }")

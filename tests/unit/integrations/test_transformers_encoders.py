@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from packaging.version import Version
+from tiny_models import PEAKED, TINY
 from torch import Tensor, nn
 
 import sparsec
@@ -18,16 +19,8 @@ from sparsec.integrations.transformers import apply, compress, describe, new_cac
 
 pytestmark = pytest.mark.kernels
 
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-    "initializer_range": 0.3,
-}
+OF_DECODERS = ("num_key_value_heads", "bos_token_id", "eos_token_id")
+SIZES = {name: size for name, size in TINY.items() if name not in OF_DECODERS} | PEAKED
 PATTERN = "pattern p { attend window(3, ahead = 2) | global(1) | stride(4, phase = h) }"
 
 Model = transformers.PreTrainedModel

@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 from packaging.version import Version
+from tiny_models import PEAKED, SMALL
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from transformers.cache_utils import Cache
@@ -23,19 +24,7 @@ from sparsec.integrations.transformers import SparseCache, apply, new_cache
 
 pytestmark = pytest.mark.kernels
 
-SIZES = {
-    "vocab_size": 128,
-    "hidden_size": 64,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": None,
-    "initializer_range": 0.3,
-}
+SIZES = SMALL | PEAKED
 PATTERN = "pattern p { causal attend window(6) | stride(5, phase = -g) | sink(2) }"
 
 Model = transformers.PreTrainedModel

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tiny_models import PEAKED, TINY
 from transformers import cache_utils
 
 import sparsec
@@ -18,18 +19,7 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(cache_utils, "LinearAttentionLayer"), reason="transformers has no such caches yet"),
 ]
 
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 16,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": None,
-    "initializer_range": 0.3,
-}
+SIZES = {name: size for name, size in TINY.items() if name != "num_hidden_layers"} | PEAKED
 PATTERN = "pattern p { causal attend window(5) | sink(1) }"
 LAYERS = "pattern all { causal attend full } model m { layers 3 where l == 1 use p otherwise use all }" + PATTERN
 

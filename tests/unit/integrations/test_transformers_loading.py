@@ -11,24 +11,14 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tiny_models import TINY
 
 import sparsec
 from sparsec.integrations.transformers import apply, describe, explain, remove, restore
 
 pytestmark = pytest.mark.kernels
 
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": None,
-}
+SIZES = TINY
 PATTERN = "pattern p { causal attend window(6) | stride(5, phase = -g) } pattern all { causal attend full }"
 MODEL = PATTERN + "model m { layers 2 where l == 0 use p otherwise use all }"
 IDS = torch.arange(3, 12)[None]

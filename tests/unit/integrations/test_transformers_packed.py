@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from test_transformers_loading import SIZES as LOADED_SIZES
+from tiny_models import PEAKED, TINY
 from torch import Tensor
 
 import sparsec
@@ -15,7 +15,7 @@ from sparsec.integrations.transformers import apply, new_cache
 
 pytestmark = pytest.mark.kernels
 
-SIZES = LOADED_SIZES | {"initializer_range": 0.3}
+SIZES = TINY | PEAKED
 PATTERN = "pattern p { causal attend window(4) | stride(5, phase = -g) | sink(2) }"
 LENGTHS = (9, 20, 1, 13)
 

@@ -9,25 +9,14 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tiny_models import SMALL
 from torch import Tensor
 from transformers.masking_utils import create_causal_mask
 
 import sparsec
 from sparsec.integrations.transformers import apply, new_cache, remove
 
-SIZES = {
-    "vocab_size": 128,
-    "hidden_size": 64,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": 128,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": None,
-}
+SIZES = SMALL | {"head_dim": 16}
 PATTERN = "pattern p { causal attend window(6) | sink(2) }"
 
 Model = transformers.PreTrainedModel
