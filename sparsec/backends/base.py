@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sparsec.backends.absent import no_kept, no_mass, no_stored
 from sparsec.backends.built import Built
 from sparsec.backends.paged import PagedKernel, no_paged
-from sparsec.diagnostics.model import CallError, SparsecError
+from sparsec.diagnostics.model import SparsecError
 from sparsec.ir.bands.band import InputTest
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.pipeline import Compilation
@@ -126,16 +127,6 @@ class MassKernel(Protocol):
         ...
 
 
-def no_mass() -> MassKernel:
-    """In place of `Kernels.make_mass`. Raises CallError."""
-    raise CallError("expected a module whose kernels give a mass, got return_mass for one whose kernels do not")
-
-
-def no_kept() -> CachedKernel:
-    """In place of `Kernels.make_kept`. Raises CallError."""
-    raise CallError("expected a module with kernels for `keep`, got one without")
-
-
 class OracleKernel(ForwardKernel, Protocol):
     """A forward kernel that is plain torch, which autograd goes through; it is made for a pattern, not for a plan."""
 
@@ -210,6 +201,7 @@ class Cached:
     """A cache as kernels see it, B sequences.
 
     keys [B, slots, D], values [B, slots, Dv], contiguous; what no key has been stored in may hold anything, NaN too.
+    Of a kernel of `Kernels.make_stored` rows are those of `runtime.kv.stored`.
     lengths: int32 [B], the tokens that each sequence has already. counts: int32 [B], how many of the call's N tokens
     are its own: the last ones of the N, the rest before them being padding (None: all N).
     places: int32 [kv_heads, regions, 2]: base and capacity of each region, 0 and 0 where a group has fewer.
@@ -322,6 +314,8 @@ class Kernels:
     make_mass: Callable[[], MassKernel] = no_mass
     make_kept: Callable[[], CachedKernel] = no_kept
     make_paged: Callable[[], PagedKernel] = no_paged
+    make_stored: Callable[[str, bool], CachedKernel] = no_stored
+    """Over a cache that stores keys and values in a dtype that is named; whether it has lists of marked ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,6 +210,7 @@ def _with_other(kernels: Kernels, maker: Backend, other: str, compilation: Compi
         kernels.make_paged
         if kernels.make_paged is no_paged
         else lambda: either(kernels.make_paged, lambda others: others.make_paged()),
+        lambda *of: either(partial(kernels.make_stored, *of), lambda others: others.make_stored(*of)),
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from sparsec.backends.absent import no_kept, no_mass
 from sparsec.backends.base import (
     BackwardKernel,
     CachedKernel,
@@ -16,14 +17,13 @@ from sparsec.backends.base import (
     Kernels,
     Lookup,
     MassKernel,
-    no_kept,
-    no_mass,
 )
 from sparsec.backends.paged import PagedKernel
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.launch import LaunchPlan
 from sparsec.runtime.draws import DrawTables
 from sparsec.runtime.inputs.prepare import CallShape, by_input, key_bias_of, lists_in_place, prepared
+from sparsec.runtime.kv.stored import dtype_name
 from sparsec.runtime.request import DIGEST_LENGTH
 
 
@@ -34,6 +34,7 @@ class LoadedKernel:
     kernels: Kernels
     launch: LaunchPlan
     make_plan: Callable[[], KernelPlan]
+    _stored: dict[tuple[str, bool], CachedKernel] = field(default_factory=dict)
 
     @property
     def forward(self) -> ForwardKernel:
@@ -83,6 +84,18 @@ class LoadedKernel:
     def kept(self) -> CachedKernel:
         """The kernels over a cache that has marked keys in lists. Raises CallError where there are none."""
         return self.kernels.make_kept()
+
+    def over_cache(self, dtype: torch.dtype, kv_dtype: torch.dtype, *, lists: bool) -> CachedKernel:
+        """The kernels for calls of `dtype` over a cache that stores `kv_dtype`, with or without lists of marked keys.
+
+        Raises CallError where there are none.
+        """
+        if kv_dtype == dtype:
+            return self.kept if lists else self.cached
+        key = dtype_name(kv_dtype), lists
+        if key not in self._stored:
+            self._stored[key] = self.kernels.make_stored(*key)
+        return self._stored[key]
 
     @cached_property
     def paged(self) -> PagedKernel:

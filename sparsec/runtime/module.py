@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, overload
@@ -17,17 +16,17 @@ from sparsec.backends import registry
 from sparsec.backends.base import OracleKernel
 from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError
-from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.pipeline import Lowered
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.runtime.call_tensors import CallTensors, check_documents, counts_of
 from sparsec.runtime.derivatives import call_forward, mass
-from sparsec.runtime.devices import check_device, device_of
+from sparsec.runtime.devices import device_of
 from sparsec.runtime.inputs.checks import InputTensors, LastFit, flat_inputs
 from sparsec.runtime.inputs.prepare import bias_apart
 from sparsec.runtime.kernel import registered
 from sparsec.runtime.kv.cache import KVCache
+from sparsec.runtime.kv.fresh import fresh_cache
 from sparsec.runtime.kv.mass import Asked, room_for_mass
 from sparsec.runtime.kv.ops import attend_cached, attend_now, refuse_derivatives
 from sparsec.runtime.notebook import module_html
@@ -308,32 +307,26 @@ class SparseAttention(nn.Module):
         *,
         rollback: int = 0,
         device: torch.device | str | None = None,
+        kv_dtype: torch.dtype | str | None = None,
     ) -> KVCache:
         """An empty cache for `batch_size` sequences of up to `max_len` tokens, with room for what they may need alone.
 
         max_len: None for a cache that grows: a call for which its room is too little doubles it, or more if it has to.
         A CUDA graph captures no growth, and torch.compile sees none: `KVCache.grow` makes room before. rollback: how
-        many of the latest tokens `KVCache.truncate` can always take back. device: the module's, if left out. Warns
-        where the pattern makes a cache keep keys for want of a closed form. Raises as `layout` does.
+        many of the latest tokens `KVCache.truncate` can always take back. device: the module's, if left out. kv_dtype:
+        what keys and values are stored as, and taken as by every call, its own ones too: None for the module's dtype,
+        else "int8" or, of a float32 module, "bfloat16" or "float16" (`runtime.kv.stored` has the rule and its error).
+        Warns where the pattern makes a cache keep keys for want of a closed form. Raises as `layout` does, and for a
+        kv_dtype that the target's kernels do not take.
         """
-        layout = self.layout
-        for growth in layout.growth:
-            warnings.warn(f"the cache keeps every key for {growth}", stacklevel=2)
-        batch_size, rollback = integer("batch_size", batch_size, 1), integer("rollback", rollback, 0)
-        max_len = None if max_len is None else integer("max_len", max_len, 1, POSITION_LIMIT - 1)
-        where = self._device if device is None else device_of(device)
-        check_device(self.target, where)
-        assert isinstance(self._kernel, str)
-        return KVCache(
-            layout,
+        layout, where = self.layout, self._device if device is None else device_of(device)
+        assert isinstance(self._kernel, str), "what has a layout has a kernel"
+        return fresh_cache(
+            *(self, self._kernel, layout, where),
             batch_size=batch_size,
             max_len=max_len,
-            head_dim=self.head_dim,
-            value_dim=self.value_dim,
-            dtype=self.dtype,
-            device=where,
             rollback=rollback,
-            kernel=self._kernel,
+            kv_dtype=kv_dtype,
         )
 
     def _attend_cached(

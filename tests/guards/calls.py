@@ -25,6 +25,7 @@ from sparsec.plan.kv.pages import dead_pages
 from sparsec.plan.launch import LaunchPlan
 from sparsec.plan.target import DECODE_ROWS
 from sparsec.runtime.draws import draw_tables
+from sparsec.runtime.kv.stored import to_stored
 from sparsec.sema.model import Documents
 
 CPU_LENGTHS = (  # Nq, Nk, position of the first query
@@ -181,7 +182,8 @@ def _call_cached(built: Built, kernel: str, tokens: Tokens, layout: int, place: 
     torch.set_num_threads(1 + layout % 2)
     places = [[*group, *[(0, 0)] * (cached.plan.regions - len(group))] for group in cached.plan.layout.places(MAX_LEN)]
     dims = plan.head_dim, plan.value_dim
-    keys, values = (place.random(BATCH, slots, dim, dtype=dtype) for dim in dims)
+    stored = getattr(torch, getattr(cached, "kv_dtype", None) or str(dtype).removeprefix("torch."))
+    keys, values = (place(to_stored(place.random(BATCH, slots, dim, dtype=dtype), stored)) for dim in dims)
     held = Cached(
         *(keys, values, place.integers(lengths), None if counts is None else place.integers(counts)),
         place.integers(places).view(-1, cached.plan.regions, 2),

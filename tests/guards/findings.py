@@ -23,7 +23,8 @@ class Settings:
     """Which calls to make: `target` is "cpu" or "triton", `sides` are those of `guarded.placed`.
 
     Each pattern has `variants` pairs of head dimension and dtype, and each kernel `lengths` of those there are, in
-    turn. `patterns`: these alone. `optimise`: the compiler's -O.
+    turn. `patterns`: these alone. `optimise`: the compiler's -O. `kv_dtype`: what caches on the CPU store, if not what
+    calls give.
     """
 
     target: str
@@ -33,6 +34,7 @@ class Settings:
     optimise: int = 0
     patterns: tuple[str, ...] = ()
     kernels: tuple[str, ...] = KERNELS
+    kv_dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,8 @@ def _cpu(part: Sequence[Request], settings: Settings) -> Iterator[Makers]:
     held = [request for request in part if has_cache(request)]
     forward = cache(lambda: build_kernels(plans, optimise=level))
     backward = cache(lambda: build_backwards([request.compilation("cpu").backward for request in part], optimise=level))
-    cached = build_cached([request.compilation("cpu").cached for request in held], optimise=level)
+    of_held = [request.compilation("cpu").cached for request in held]
+    cached = build_cached(of_held, optimise=level, kv_dtype=settings.kv_dtype)
     plain = [request for request in held if not request.pattern.inputs]
     paged = build_paged([request.compilation("cpu").cached for request in plain], optimise=level)
     masses = build_masses([request.compilation("cpu").backward for request in part], optimise=level)

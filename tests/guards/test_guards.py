@@ -15,6 +15,7 @@ import sparsec
 WITHOUT_CACHE = {"bigbird", "longformer", "packed_window", "packed_s2", "sasa", "drawn_beside_dilated"}
 INPUTS_WITHOUT_CACHE = ("run-time ranges", "pages")
 PASSES = ("forward", "backward", "mass")
+OVER_CACHE = ("chunk", "rows", "store")
 NIGHTLY = os.environ.get("SPARSEC_PROFILE") == "nightly"
 
 
@@ -51,6 +52,14 @@ def test_cpu_kernels_over_pages_keep_off_guard_pages() -> None:
     assert len(reports[0].kernels) >= 4 and {kernel for _, kernel in reports[0].kernels} == {"paged"}
 
 
+def test_cpu_kernels_over_int8_keep_off_guard_pages() -> None:
+    some = () if NIGHTLY else ("s2_by_head", "gemma2_full", "short_window")
+    job = Job(Settings("cpu", GUARD_PAGES, patterns=some, kernels=OVER_CACHE, kv_dtype="int8"))
+    reports = find([job])
+    check(reports, all_of=())
+    assert {kernel for _, kernel in reports[0].kernels} == set(OVER_CACHE)
+
+
 def test_triton_kernels_keep_off_guard_pages() -> None:
     """In the interpreter, which checks no bounds."""
     some = () if NIGHTLY else ("bigbird", "bloom", "packed_s2")
@@ -67,3 +76,5 @@ def test_sanitizers_find_nothing() -> None:
         pytest.skip("expected g++ with libasan, found none")
     kernels = (*KERNELS, "paged")
     check(find([Job(Settings("cpu", (HEAP,), lengths=3, optimise=1, kernels=kernels))], environment))
+    narrow = Settings("cpu", (HEAP,), lengths=3, optimise=1, kernels=OVER_CACHE, kv_dtype="int8")
+    check(find([Job(narrow)], environment), all_of=())

@@ -47,7 +47,7 @@ struct PairSums {
   static ivec rounded(vec a, vec b) {
     uint16_t halves[2 * LANES];
     ivec both;
-    for (int n = 0; n < LANES; ++n) halves[n] = narrow(a[n]), halves[LANES + n] = narrow(b[n]);
+    for (int n = 0; n < LANES; ++n) halves[n] = Bfloat16::narrow(a[n]), halves[LANES + n] = Bfloat16::narrow(b[n]);
     std::memcpy(&both, halves, sizeof both);
     return both;
   }

@@ -84,7 +84,8 @@ def test_the_registry_imports_no_backend() -> None:
     )
     found = python(code).stdout.strip()
     assert (
-        found == "['sparsec.backends.base', 'sparsec.backends.built', 'sparsec.backends.paged', "
+        found
+        == "['sparsec.backends.absent', 'sparsec.backends.base', 'sparsec.backends.built', 'sparsec.backends.paged', "
         "'sparsec.backends.registry']"
     )
 

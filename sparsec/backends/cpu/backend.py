@@ -62,6 +62,7 @@ class CpuBackend:
             lambda: CpuMass.of(compilation.backward),
             lambda: CpuCached.of(*compilation.kept),
             lambda: CpuPaged.of(*compilation.cached),
+            lambda kv_dtype, lists: CpuCached.of(*(compilation.kept if lists else compilation.cached), kv_dtype),
         )
 
     def sources(self, compilation: Compilation, parts: Sequence[str]) -> dict[str, str]:

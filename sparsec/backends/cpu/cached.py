@@ -36,9 +36,12 @@ from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.launch import CachedLaunch, LaunchPlan
 from sparsec.plan.target import CPU_FEW_ROWS
 from sparsec.runtime.kv.lists import check_append
+from sparsec.runtime.kv.stored import width_of
 
 _BAD_LENGTHS, _NO_ROOM = 2, 3
 _CALL = calls.CACHED.packer()
+_UNSAID = (0,) * (calls.CACHED.numbers - 22)
+"""Of a call that encodes, between its tokens and its threads."""
 
 Entry = Callable[[bytes], int]
 
@@ -51,11 +54,13 @@ class Entries(NamedTuple):
     store: Entry
     append: Entry | None = None
     """Of lists of kept keys."""
+    encode: Entry | None = None
+    """Of a cache that stores keys and values in another dtype."""
 
 
 NAMES = ("attend_chunk", "attend_rows", "store")
 """The entry points of a library without lists."""
-NAMES_WITH_LISTS = Entries._fields
+NAMES_WITH_LISTS = (*NAMES, "append")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,8 @@ class CpuCached:
     """See `backends.base.CachedKernel`; `entries` loads the library, building it the first time (BuildError).
 
     `few`: the most queries of a call for the kernel of single rows (`plan.target.CPU_FEW_ROWS`). `add_mass` loads the
-    entry point of a library of its own, which adds the mass of keys row by row; without it there is none.
+    entry point of a library of its own, which adds the mass of keys row by row; without it there is none. `kv_dtype`:
+    what the cache stores that is not what calls give.
     """
 
     plan: CachedLaunch
@@ -71,6 +77,7 @@ class CpuCached:
     entries: Callable[[], Entries]
     few: int
     add_mass: Callable[[], Entry] | None = None
+    kv_dtype: str | None = None
     advances: ClassVar[bool] = True
 
     @property
@@ -78,9 +85,9 @@ class CpuCached:
         return self.add_mass is not None
 
     @staticmethod
-    def of(chunks: CachedPlan, rows: CachedPlan) -> CpuCached:
+    def of(chunks: CachedPlan, rows: CachedPlan, kv_dtype: str | None = None) -> CpuCached:
         """The kernels of a pattern's plans for chunks and for few queries, not built before the first call."""
-        return build_cached(((chunks, rows),))[0]
+        return build_cached(((chunks, rows),), kv_dtype=kv_dtype)[0]
 
     @staticmethod
     def load(plan: CachedLaunch, source: str, library: Path, mass: Path | None, symbol: str = "sparsec") -> CpuCached:
@@ -113,11 +120,12 @@ class CpuCached:
             check_call(plan, q, k, v, 0, sink, None)
             self._check_new(k, v, cache)
         few = q.shape[2] <= self.few
+        k, v = self._encoded(k, v)
         if few or cache.mass is not None:
             k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (k, v))
         else:
             k, v = with_whole_rows(plan, k, v)
-        out = torch.empty((*q.shape[:3], v.shape[3]), dtype=q.dtype)
+        out = torch.empty((*q.shape[:3], plan.value_dim), dtype=q.dtype)
         lse = torch.empty(q.shape[:3], dtype=torch.float32)
         sink = None if sink is None else sink.detach().contiguous()
         tables, longest = draw_tables_of(plan, lists) if plan.lists else (None, POSITION_LIMIT)
@@ -144,9 +152,25 @@ class CpuCached:
 
     def store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
         self._check_new(k, v, cache)
+        k, v = self._encoded(k, v)
         entries = self.entries()
         named = (entries.store,) if entries.append is None else (entries.append, entries.store)
         self._run(named, (k, k, v), cache, POSITION_LIMIT, (0, 0, 0, 0, 0, (0,) * 6, 0.0))
+
+    def _encoded(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The call's keys and values as the cache stores them."""
+        if self.kv_dtype is None:
+            return k, v
+        dtype, encode = TORCH_DTYPES[self.kv_dtype], self.entries().encode
+        assert encode is not None, "of kernels that take another dtype"
+        keys, values = (torch.empty((*t.shape[:3], width_of(t.shape[3], dtype)), dtype=dtype) for t in (k, v))
+        call = _CALL.pack(
+            *(0, k.data_ptr(), v.data_ptr(), keys.data_ptr(), values.data_ptr(), 0, 0),
+            *(0, 0, 0, 0, *k.stride(), *v.stride()),
+            *(k.shape[0], k.shape[2], *_UNSAID, torch.get_num_threads()),
+        )
+        encode(call)
+        return keys, values
 
     def _run(
         self,
@@ -204,10 +228,10 @@ class CpuCached:
     def _check_cache(self, cache: Cached) -> None:
         """Raises CallError for tensors that the kernels cannot take."""
         plan = self.plan.chunks
-        keys, dtype = cache.keys, TORCH_DTYPES[plan.dtype]
+        keys, dtype = cache.keys, TORCH_DTYPES[self.kv_dtype or plan.dtype]
         batch, slots = keys.shape[:2]
-        _check_tensor("keys", keys, (batch, slots, plan.head_dim), dtype)
-        _check_tensor("values", cache.values, (batch, slots, plan.value_dim), dtype)
+        _check_tensor("keys", keys, (batch, slots, width_of(plan.head_dim, dtype)), dtype)
+        _check_tensor("values", cache.values, (batch, slots, width_of(plan.value_dim, dtype)), dtype)
         _check_tensor("lengths", cache.lengths, (batch,), torch.int32)
         _check_tensor("places", cache.places, (plan.kv_heads, self.plan.regions, 2), torch.int32)
         if cache.state is not None:
@@ -245,11 +269,13 @@ def _mass_arguments(mass: KeyMass, batch: int, plan: LaunchPlan) -> tuple[int, i
     return mass.sums.data_ptr(), keys, 0 if groups is None else groups.data_ptr()
 
 
-def build_cached(plans: Sequence[tuple[CachedPlan, CachedPlan]], *, optimise: int = 3) -> tuple[CpuCached, ...]:
+def build_cached(
+    plans: Sequence[tuple[CachedPlan, CachedPlan]], *, optimise: int = 3, kv_dtype: str | None = None
+) -> tuple[CpuCached, ...]:
     """The kernels of several patterns' two plans, built as one library when one of them is first called."""
     symbols = ["sparsec"] if len(plans) == 1 else [f"sparsec_{n}" for n in range(len(plans))]
     named = tuple(zip(plans, symbols, strict=True))
-    source = "\n".join(emit_cpp_cached(*pair, symbol=symbol) for pair, symbol in named)
+    source = "\n".join(emit_cpp_cached(*pair, symbol=symbol, kv_dtype=kv_dtype) for pair, symbol in named)
 
     @cache
     def library() -> ctypes.CDLL:
@@ -257,11 +283,18 @@ def build_cached(plans: Sequence[tuple[CachedPlan, CachedPlan]], *, optimise: in
 
     @cache
     def of_mass() -> ctypes.CDLL:
-        texts = (emit_cpp_cached_mass(*pair, symbol=symbol) for pair, symbol in named)
+        texts = (emit_cpp_cached_mass(*pair, symbol=symbol, kv_dtype=kv_dtype) for pair, symbol in named)
         return open_library(compile_shared("\n".join(texts), optimise=optimise))
 
     return tuple(
-        _kernel(CachedLaunch.of(*pair), source, library, symbol, lambda symbol=symbol: of_mass()[f"{symbol}_add_mass"])  # type: ignore[misc]  # of a lambda's default
+        _kernel(
+            CachedLaunch.of(*pair),
+            source,
+            library,
+            symbol,
+            lambda symbol=symbol: of_mass()[f"{symbol}_add_mass"],  # type: ignore[misc]  # of a lambda's default
+            kv_dtype,
+        )
         for pair, symbol in named
     )
 
@@ -272,9 +305,12 @@ def _kernel(
     library: Callable[[], ctypes.CDLL],
     symbol: str,
     add_mass: Callable[[], Entry] | None = None,
+    kv_dtype: str | None = None,
 ) -> CpuCached:
+    names = (*(NAMES if plan.kept is None else NAMES_WITH_LISTS), *(() if kv_dtype is None else ("encode",)))
+
     @cache
     def entries() -> Entries:
-        return Entries(*(library()[f"{symbol}_{name}"] for name in (NAMES if plan.kept is None else NAMES_WITH_LISTS)))
+        return Entries(**{name: library()[f"{symbol}_{name}"] for name in names})
 
-    return CpuCached(plan, source, entries, CPU_FEW_ROWS * plan.chunks.heads // plan.packs, add_mass)
+    return CpuCached(plan, source, entries, CPU_FEW_ROWS * plan.chunks.heads // plan.packs, add_mass, kv_dtype)

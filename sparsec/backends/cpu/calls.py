@@ -51,6 +51,11 @@ class CallStruct:
             fields.append((field.name, each * field.length if field.length else each))
         return type(self.name, (ctypes.Structure,), {"_fields_": fields})
 
+    @property
+    def numbers(self) -> int:
+        """How many the packer takes."""
+        return sum(field.length or 1 for field in self.fields)
+
     def packer(self) -> struct.Struct:
         """What packs the fields, an array's numbers one by one, in less time than a ctypes structure takes."""
         codes = ("P" if field.type.endswith("*") else _SCALARS[field.type][0] for field in self.fields)

@@ -105,6 +105,7 @@ def _view(
         head_dim=plan.head_dim,
         value_dim=plan.value_dim,
         dtype=plan.dtype,
+        kv_dtype=plan.dtype,
         query_tile=query_tile,
         key_tile=key_tile,
         lane_tile="KEY_TILE" if transposed else "QUERY_TILE",

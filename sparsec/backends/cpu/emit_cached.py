@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from sparsec.backends.cpu.emit import forward_view, of_members, pack_views, with_kept_tiles, with_own_keys
 from sparsec.backends.cpu.expr import scalar
-from sparsec.backends.cpu.source import CHUNK, ROW_MASS, ROWS, print_kernel
+from sparsec.backends.cpu.source import CHUNK, ENCODED, ROW_MASS, ROWS, print_kernel
 from sparsec.backends.cpu.view import CppView, KeptView, SlotClassView, SlotsView, initialiser
 from sparsec.ir.bands.band import InputTest
 from sparsec.ir.bands.kept import KeptMarks
@@ -20,23 +20,29 @@ from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.kv.cached import CachedPlan
 
 
-def emit_cpp_cached(chunks: CachedPlan, rows: CachedPlan, *, symbol: str = "sparsec") -> str:
+def emit_cpp_cached(
+    chunks: CachedPlan, rows: CachedPlan, *, symbol: str = "sparsec", kv_dtype: str | None = None
+) -> str:
     """C++17 source with entry points <symbol>_attend_chunk, <symbol>_store and <symbol>_attend_rows.
 
     Each is `int (const sparsec_cached_call*)`. `chunks` and `rows` are plans of one pattern, `rows` with query tiles of
-    one row. It may be joined with other sources.
+    one row. It may be joined with other sources. kv_dtype: what the cache stores keys and values as (None: as they
+    are); calls then have those that <symbol>_encode made of theirs.
     """
-    of_chunks, of_rows = views(chunks, rows, symbol)
-    return f"{print_kernel(CHUNK, of_chunks)}\n{print_kernel(ROWS, of_rows)}"
+    of_chunks, of_rows = views(chunks, rows, symbol, kv_dtype)
+    of_chunk = CHUNK if of_chunks.kv_dtype == of_chunks.dtype else ENCODED
+    return f"{print_kernel(of_chunk, of_chunks)}\n{print_kernel(ROWS, of_rows)}"
 
 
-def emit_cpp_cached_mass(chunks: CachedPlan, rows: CachedPlan, *, symbol: str = "sparsec") -> str:
+def emit_cpp_cached_mass(
+    chunks: CachedPlan, rows: CachedPlan, *, symbol: str = "sparsec", kv_dtype: str | None = None
+) -> str:
     """Of the same plans the source of the mass of keys, entry point `int <symbol>_add_mass(const
     sparsec_cached_call*)`. It may be joined with other sources."""
-    return print_kernel(ROW_MASS, views(chunks, rows, symbol)[1])
+    return print_kernel(ROW_MASS, views(chunks, rows, symbol, kv_dtype)[1])
 
 
-def views(chunks: CachedPlan, rows: CachedPlan, symbol: str) -> tuple[CppView, CppView]:
+def views(chunks: CachedPlan, rows: CachedPlan, symbol: str, kv_dtype: str | None = None) -> tuple[CppView, CppView]:
     """What the templates print of chunks and storing, and of single rows."""
     order = chunks.attend.inputs
     of_rows = _view(rows, symbol, "j", order)
@@ -55,7 +61,9 @@ def views(chunks: CachedPlan, rows: CachedPlan, symbol: str) -> tuple[CppView, C
     taken = tuple(with_kept_tiles(of, view, order) for of, view in of_classes)
     gathered = taken if any(of.own.gathers for of in taken) else ()
     packs = pack_views(chunks.attend) if gathered else ()
-    return replace(of_chunks, classes=taken, gathered=gathered, stored=_stored(chunks), packs=packs), of_rows
+    of_chunks = replace(of_chunks, classes=taken, gathered=gathered, stored=_stored(chunks), packs=packs)
+    held = kv_dtype or of_chunks.dtype
+    return replace(of_chunks, kv_dtype=held), replace(of_rows, kv_dtype=held)
 
 
 def _view(plan: CachedPlan, symbol: str, lane: str, order: tuple[InputTest, ...]) -> CppView:

@@ -44,7 +44,7 @@ _LIBRARY = "kernel.so"
 _ALIAS = "entry"
 _TIMEOUT_SECONDS = 300
 _MICRO_KERNEL = re.compile(rb"sparsec micro-kernel of (\w+)\0+([ -~]+)\0")
-TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 
 
 _room: dict[str, threading.BoundedSemaphore] = {}

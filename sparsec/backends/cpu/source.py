@@ -115,6 +115,8 @@ CHUNK = Kernel(
     "cached_keys.h",
     "cached_rows.h",
 )
+ENCODED = replace(CHUNK, headers=(*CHUNK.headers, "encode.h"))
+"""Chunks over a cache that stores its keys in another type than the call's."""
 ROWS = Kernel("decode", ("decode.h",), CHUNK.structs, rows="cached_rows.h", by_row=True)
 ROW_MASS = replace(ROWS, template="decode_mass", headers=("cached_mass.h",))
 
@@ -154,8 +156,8 @@ def print_kernel(kernel: Kernel, view: CppView) -> str:
 
 def printed_headers(kernel: Kernel, view: CppView) -> dict[str, str]:
     """Path within the kernels' folder -> what a pattern prints there; the files in that place are an example."""
-    rows = (f"dtypes/{view.dtype}_rows.h",) if kernel.by_row or view.gathered else ()
-    operands = "bfloat16" if view.dtype == "bfloat16" and not (kernel.by_row or kernel.widened) else "widened"
+    widened = kernel.by_row or kernel.widened or view.kv_dtype != view.dtype
+    operands = "bfloat16" if view.dtype == "bfloat16" and not widened else "widened"
     gathers = "" if view.gathered else "no_"
     columns = "" if view.columns else "no_"
     return {
@@ -164,7 +166,7 @@ def printed_headers(kernel: Kernel, view: CppView) -> dict[str, str]:
         "printed/columns_mass.h": _including(f"columns/{columns}mass.h"),
         "printed/config.h": render("templates/cpu/config.h.jinja", view),
         "printed/documents.h": _including(f"documents/{view.documents}.h"),
-        "printed/dtype.h": _including(f"dtypes/{view.dtype}.h", *rows),
+        "printed/dtype.h": _dtypes(view, rows=kernel.by_row or bool(view.gathered)),
         "printed/gathers.h": _including(f"gathers/{gathers}forward.h"),
         "printed/inputs.h": _including(*(f"inputs/{header}.h" for header in view.inputs)),
         "printed/key_rows.h": _including(kernel.rows),
@@ -179,6 +181,16 @@ def printed_headers(kernel: Kernel, view: CppView) -> dict[str, str]:
         "printed/tuned_gradients.h": _tuned(CHUNK=target.CPU_GRADIENT_ROWS),
         "printed/tuned_store.h": _tuned(ELEMENTS_A_THREAD=target.CPU_ELEMENTS_A_THREAD),
     }
+
+
+def _dtypes(view: CppView, *, rows: bool) -> str:
+    """`rows`: with what widens stored ones in registers."""
+    names = dict.fromkeys((view.dtype, view.kv_dtype, *((f"{view.kv_dtype}_rows",) if rows else ())))
+    return (
+        f"{_including(*(f'dtypes/{name}.h' for name in names))}\n"
+        f"typedef {view.dtype.capitalize()} Element;  // of q and the output\n"
+        f"typedef {view.kv_dtype.capitalize()} Stored;  // of k and v\n"
+    )
 
 
 def _tuned(**numbers: int) -> str:

@@ -35,6 +35,9 @@ class TorchBackend:
             lambda: TorchMass(compilation.forward),
             lambda: TorchCached(compilation.kept[0]),
             lambda: TorchPaged(compilation.chunks),
+            lambda kv_dtype, lists: TorchCached(
+                compilation.kept[0] if lists else compilation.chunks, kv_dtype=kv_dtype
+            ),
         )
 
 

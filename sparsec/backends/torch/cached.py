@@ -22,14 +22,19 @@ from sparsec.ir.expr.nodes import Expr
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.launch import CachedLaunch
 from sparsec.runtime.kv.lists import append, check_append
+from sparsec.runtime.kv.stored import from_stored, to_stored
 
 
 @dataclass(frozen=True, slots=True)
 class TorchCached:
-    """See `backends.base.CachedKernel`. The lengths are read on the host, to walk the tile programs."""
+    """See `backends.base.CachedKernel`. The lengths are read on the host, to walk the tile programs.
+
+    `kv_dtype`: what a cache stores that is not what calls give.
+    """
 
     planned: CachedPlan
     source: str = ""
+    kv_dtype: str | None = None
     advances: ClassVar[bool] = False
     weighs: ClassVar[bool] = True
 
@@ -56,6 +61,7 @@ class TorchCached:
         key_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         out = q.new_zeros((*q.shape[:3], v.shape[3]))
+        k, v = self._encoded(k), self._encoded(v)
         lse = q.new_full(q.shape[:3], -math.inf, dtype=wide_type(q))
         assert store or cache.kept is None, "marked keys are seen in the lists"
         self._append(k, v, cache)
@@ -84,7 +90,7 @@ class TorchCached:
         for slot, heads, rows, blocks in self._tiles(of, inputs):
             at = (slice(of.b, of.b + 1), heads.heads, rows)
             queries = of.q[at].to(score.wide)
-            state = State.start(queries, of.v.shape[-1], None if sink is None else sink[heads.heads])
+            state = State.start(queries, out.shape[-1], None if sink is None else sink[heads.heads])
             for block in blocks:
                 keys, values = of.columns(slot, heads, block, score.wide)
                 bias = score.bias_of(at, block)
@@ -139,7 +145,12 @@ class TorchCached:
                 for rows, blocks in query_blocks(heads, sequence):
                     yield self.planned.slots[n].slot, heads, rows, blocks
 
+    def _encoded(self, new: Tensor) -> Tensor:
+        """The call's keys or values as the cache stores them."""
+        return new if self.kv_dtype is None else to_stored(new, getattr(torch, self.kv_dtype))
+
     def store(self, k: Tensor, v: Tensor, cache: Cached) -> None:
+        k, v = self._encoded(k), self._encoded(v)
         self._append(k, v, cache)
         self._store(k, v, cache)
 
@@ -182,7 +193,9 @@ class _Sources:
         if block.kept:
             assert self.cache.kept is not None, "entries are those of lists"
             return self._seen(
-                block, [self.cache.kept.keys[block.columns].to(wide)], [self.cache.kept.values[block.columns].to(wide)]
+                block,
+                [from_stored(self.cache.kept.keys[block.columns], wide)],
+                [from_stored(self.cache.kept.values[block.columns], wide)],
             )
         first_new = self.length + self.count - self.k.shape[2]
         old = block.columns < self.length
@@ -192,7 +205,7 @@ class _Sources:
             for parts, arena, new in zip(found, (self.cache.keys, self.cache.values), (self.k, self.v), strict=True):
                 fresh = new[self.b, group, (block.columns - first_new).clamp(0, new.shape[2] - 1)]
                 stored = arena[self.b, slots.where(old, 0)] if arena.shape[1] else fresh
-                parts.append(stored.where(old[..., None], fresh).to(wide))
+                parts.append(from_stored(stored.where(old[..., None], fresh), wide))
         return self._seen(block, *found)
 
     @staticmethod

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from sparsec import __version__
 from sparsec.backends import registry
+from sparsec.backends.absent import no_kept, no_mass
 from sparsec.backends.base import (
     KEPT,
     PAGED,
@@ -31,8 +32,6 @@ from sparsec.backends.base import (
     CachedKernel,
     Kernels,
     MassKernel,
-    no_kept,
-    no_mass,
 )
 from sparsec.backends.paged import PagedKernel
 from sparsec.diagnostics.arguments import path

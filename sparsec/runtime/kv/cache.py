@@ -37,6 +37,7 @@ from sparsec.runtime.kv.live import RELEASED
 from sparsec.runtime.kv.merge import merge
 from sparsec.runtime.kv.ops import cache_tables
 from sparsec.runtime.kv.rows import admit, release
+from sparsec.runtime.kv.stored import width_of
 
 
 class KVCache:
@@ -44,12 +45,13 @@ class KVCache:
 
     Attributes: `layout` (which keys are kept), `batch_size`, `max_len` (tokens a sequence may have), `grows` (whether
     that is doubled when a call needs it), `rollback` (how many of the latest tokens `truncate` may always take back),
-    `keys` and `values` (the arenas, [batch, slots, head_dim] and [batch, slots, value_dim]), `marks` (what inputs said
-    of keys, as of `runtime.inputs.remembered`), `lengths_tensor` and `live` (int32 [batch], on the cache's device: the
-    tokens of each sequence, and 0 for a released one, else 1), `state` (int64 [3, batch] on the CPU: tokens of each
-    sequence, the most that it has had since it was last empty, and whether it is released; after calls with `lengths`
-    on a device the first is the most that it may be, above the second, until somebody asks for it), and after `keep`
-    `kept` (the marked keys in lists, which `layout` is then beside; `whole` is that before) and `room` (see there).
+    `keys` and `values` (the arenas, [batch, slots, head_dim] and [batch, slots, value_dim], of `kv_dtype`; rows of int8
+    are 4 longer, see `runtime.kv.stored`), `marks` (what inputs said of keys, as of `runtime.inputs.remembered`),
+    `lengths_tensor` and `live` (int32 [batch], on the cache's device: the tokens of each sequence, and 0 for a released
+    one, else 1), `state` (int64 [3, batch] on the CPU: tokens of each sequence, the most that it has had since it was
+    last empty, and whether it is released; after calls with `lengths` on a device the first is the most that it may be,
+    above the second, until somebody asks for it), and after `keep` `kept` (the marked keys in lists, which `layout` is
+    then beside; `whole` is that before) and `room` (see there).
     """
 
     def __init__(
@@ -74,7 +76,8 @@ class KVCache:
         launch = registered(kernel, device).launch
         self.kernel, self.lists = kernel, cache_tables(kernel, max_len, device)
         self.marks = blank(launch.declared, batch_size, launch.heads, max_len, device)
-        self.keys, self.values = (arena((batch_size, slots, dim), dtype, device) for dim in (head_dim, value_dim))
+        widths = (width_of(dim, dtype) for dim in (head_dim, value_dim))
+        self.keys, self.values = (arena((batch_size, slots, width), dtype, device) for width in widths)
         self.lengths_tensor = torch.zeros(batch_size, dtype=torch.int32, device=device)
         self.live = torch.ones_like(self.lengths_tensor)
         self.state = torch.zeros((3, batch_size), dtype=torch.int64)
@@ -110,6 +113,11 @@ class KVCache:
             last = Cached(self.keys, self.values, lengths, None, *held, live=self.live if asked else None)
             self._seen = last
         return last if counts is None and mass is None else replace(last, counts=counts, mass=mass)
+
+    @property
+    def kv_dtype(self) -> torch.dtype:
+        """What keys and values are stored as."""
+        return self.keys.dtype
 
     @property
     def lengths(self) -> tuple[int, ...]:

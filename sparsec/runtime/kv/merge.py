@@ -20,6 +20,7 @@ from sparsec.runtime.inputs.remembered import positions_kept
 from sparsec.runtime.kernel import registered
 from sparsec.runtime.kv.keep import held_at, leave_marks, marks_there, needed_for, seen_from, token_input
 from sparsec.runtime.kv.lists import DROPPED_AT, dense_words, has_any, words_of
+from sparsec.runtime.kv.stored import from_stored, to_stored
 
 if TYPE_CHECKING:
     from sparsec.runtime.kv.cache import KVCache
@@ -155,16 +156,16 @@ class _Merged:
 
 def _merged(cache: KVCache, found: _Groups, weights: Tensor, length: int) -> _Merged:
     keys, values = held_at(cache, found.b, found.g, found.j, length)
-    wide = torch.float64 if keys.dtype == torch.float64 else torch.float32
+    wide, kv_dtype = torch.float64 if keys.dtype == torch.float64 else torch.float32, keys.dtype
     count, number = len(found.last), found.number
     most = weights.new_full((count,), -torch.inf).scatter_reduce_(0, number, weights, "amax")
     shares = (weights - most.nan_to_num(neginf=0)[number]).exp().to(wide)
     sums = shares.new_zeros(count).index_add_(0, number, shares)
     shares = torch.where(shares > 0, shares / sums[number], 0)[:, None]
     means = []
-    for each in (keys, values):
-        parts = torch.where(shares > 0, each.to(wide) * shares, 0)  # a key of no weight may hold anything
-        means.append(parts.new_zeros((count, each.shape[1])).index_add_(0, number, parts).to(each.dtype))
+    for each in (from_stored(keys, wide), from_stored(values, wide)):
+        parts = torch.where(shares > 0, each * shares, 0)  # a key of no weight may hold anything
+        means.append(to_stored(parts.new_zeros((count, each.shape[1])).index_add_(0, number, parts), kv_dtype))
     return _Merged(means[0], means[1], (most.nan_to_num(neginf=0).to(wide) + sums.log()).to(torch.float32))
 
 

@@ -88,7 +88,7 @@ def attend_now(
     checked: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """What the operator does; `cache.state` is given. `checked`: see CachedKernel."""
-    kernel = loaded.cached if cache.kept is None else loaded.kept
+    kernel = loaded.over_cache(q.dtype, cache.keys.dtype, lists=cache.kept is not None)
     batch, new, counts, state = q.shape[0], q.shape[2], cache.counts, cache.state
     assert state is not None
     if cache.mass is not None and not kernel.weighs:
@@ -125,7 +125,8 @@ def attend_now(
             remember(declared, inputs, cache.marks, cache.lengths, cache.counted(new))
             said = recalled(declared, inputs, cache.marks, reach)
     weighs = cache.mass is None or loaded.weighs
-    if new > 1 and told and min(given) == new and weighs and not state[0].any() and not recorded:
+    whole = new > 1 and told and min(given) == new and weighs and not state[0].any() and not recorded
+    if whole and cache.keys.dtype == q.dtype:
         # Empty sequences, and all tokens theirs: the forward kernel serves, which is faster.
         out, lse = _first(loaded, q, k, v, sink, inputs, scale, cache.mass)
         kernel.store(k, v, cache)

@@ -95,6 +95,8 @@ def _checked(cache: KVCache, given: KVCache) -> int:
     """Its tokens."""
     if instance("sequence", given, type(cache)).kernel != cache.kernel:
         raise CallError("expected a sequence of a cache that the same module made, got one of another pattern or dtype")
+    if given.kv_dtype != cache.kv_dtype:
+        raise CallError(f"expected a sequence stored as {cache.kv_dtype}, got one stored as {given.kv_dtype}")
     if given.batch_size != 1 or given.released:
         raise CallError(f"expected a cache of one sequence in use, got {given.batch_size}, {given.released} released")
     if given.rollback != cache.rollback or given.keys.device != cache.keys.device:

@@ -44,8 +44,8 @@ bool sound(const sparsec_cached_call& call) {
 
 // Rows of N numbers, one a slot.
 template <int N>
-Matrix arena(const void* data, const sparsec_cached_call& call, int64_t b) {
-  return {(const element*)data + b * call.slots * N, N, 1};
+StoredMatrix arena(const void* data, const sparsec_cached_call& call, int64_t b) {
+  return {(const stored*)data + b * call.slots * STORED_ROW<N>, STORED_ROW<N>, 1};
 }
 
 // Printed for the pattern: slot[n] is that of key[n], negative where it has none. `places`: of the head's group;

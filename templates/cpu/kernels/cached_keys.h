@@ -4,32 +4,32 @@
 
 // ---- Where the keys and values of a tile lie: in the cache, or those of the call in its own tensors.
 struct Source {
-  Matrix k, v;  // of the call; rows are positions
-  Matrix keys, values;  // of the cache; rows are slots
+  StoredMatrix k, v;  // of the call; rows are positions
+  StoredMatrix keys, values;  // of the cache; rows are slots
   const int32_t* places;  // of the head's group
   int head, length;  // keys before `length` are in the cache
-  const element *listed_keys, *listed_values;  // of all lists of kept keys
+  const stored *listed_keys, *listed_values;  // of all lists of kept keys
   bool listed;  // whether slots are entries of lists
 };
 
 // For head h of sequence b; row `first` is at position 0.
 Source source_of(const sparsec_cached_call& call, int64_t b, int64_t h, int64_t first) {
   const int64_t g = h / (HEADS / KV_HEADS);
-  return {matrix(call.k, call.k_stride, b, g, first),
-          matrix(call.v, call.v_stride, b, g, first),
+  return {matrix<Stored>(call.k, call.k_stride, b, g, first),
+          matrix<Stored>(call.v, call.v_stride, b, g, first),
           arena<D>(call.keys, call, b),
           arena<DV>(call.values, call, b),
           places_of(call, g),
           int(h),
           call.lengths[b],
-          call.kept ? (const element*)call.kept->keys : nullptr,
-          call.kept ? (const element*)call.kept->values : nullptr,
+          call.kept ? (const stored*)call.kept->keys : nullptr,
+          call.kept ? (const stored*)call.kept->values : nullptr,
           false};
 }
 
 // Points at one row of a matrix, as `point` does.
 template <int N>
-inline void point_at(const Matrix& m, int row, operand (*packed)[row_of(N)], const operand** to) {
+inline void point_at(const StoredMatrix& m, int row, operand (*packed)[row_of(N)], const operand** to) {
   if (row < 0) *to = NOTHING;
   else point<N>(m, row, 1, packed, to);
 }

@@ -3,12 +3,12 @@
 
 // Points at the keys and values at positions at[0 .. count - 1] as they are stored, in the cache for head `head` or in
 // the call's tensors, whose head dim is contiguous; `slot` is scratch. `stop`: as of `slots_of_keys`.
-inline void point_rows(const Source& from, int head, int stop, const int* at, int count, int* slot, const element** key,
-                       const element** value) {
+inline void point_rows(const Source& from, int head, int stop, const int* at, int count, int* slot, const stored** key,
+                       const stored** value) {
   if (from.listed) {  // the entries are in `slot`
     for (int n = 0; n < count; ++n) {
-      key[n] = from.listed_keys + int64_t(slot[n]) * D;
-      value[n] = from.listed_values + int64_t(slot[n]) * DV;
+      key[n] = from.listed_keys + int64_t(slot[n]) * STORED_ROW<D>;
+      value[n] = from.listed_values + int64_t(slot[n]) * STORED_ROW<DV>;
     }
     return;
   }

@@ -3,14 +3,14 @@
 
 // ---- Where the keys and values of a tile lie: in the call's own tensors.
 struct Source {
-  Matrix k, v;  // rows are positions
+  StoredMatrix k, v;  // rows are positions
 };
 
 // For head h of sequence b; row `first` is at position 0.
 template <class Call>
 Source source_of(const Call& call, int64_t b, int64_t h, int64_t first) {
   const int64_t g = h / (HEADS / KV_HEADS);
-  return {matrix(call.k, call.k_stride, b, g, first), matrix(call.v, call.v_stride, b, g, first)};
+  return {matrix<Stored>(call.k, call.k_stride, b, g, first), matrix<Stored>(call.v, call.v_stride, b, g, first)};
 }
 
 // Points at keys and values first .. first + count, in place or in `key` and `value`.

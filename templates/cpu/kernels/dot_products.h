@@ -4,7 +4,7 @@
 #include "vectors.h"
 
 // ---- Dot products: lanes along the head dim, in steps of STEP elements; keys widen in registers.
-constexpr int PARTS = sizeof(float) / sizeof(element),
+constexpr int PARTS = sizeof(float) / sizeof(stored),
               STEP = PARTS * LANES;  // a vector in memory becomes PARTS vectors
 template <int N>
 struct Steps {  // of a row of N numbers: WHOLE steps, REST numbers more, WIDE numbers once widened
@@ -21,8 +21,8 @@ static_assert(AHEAD >= LANES, "AHEAD: keys from the one at hand to the one to fe
 inline int place(int d) { return d / STEP * STEP + d % PARTS * LANES + d % STEP / PARTS; }
 
 template <int REST>
-inline void wide_rest(const element* from, vec (&to)[PARTS]) {
-  element padded[STEP] = {};
+inline void wide_rest(const stored* from, vec (&to)[PARTS]) {
+  stored padded[STEP] = {};
   std::memcpy(padded, from, REST * sizeof *padded);
   wide(padded, to);
 }
@@ -45,20 +45,20 @@ inline void add_lanes(float (&x)[LANES * LANES], float* to) {
 }
 
 template <int N>
-inline void fetch(const element* row) {
-  for (size_t d = 0; d < N * sizeof *row; d += 64) __builtin_prefetch((const char*)row + d, 0, 2);
+inline void fetch(const stored* row) {
+  for (size_t d = 0; d < STORED_ROW<N> * sizeof *row; d += 64) __builtin_prefetch((const char*)row + d, 0, 2);
 }
 
 // s[r][n] = the product of q[r] and key[n], rows of N numbers, in groups of LANES keys; AHEAD more entries of `key` are
 // addresses too. At the end come the first AHEAD values, rows of M, so that memory is never idle.
 template <int R, int N, int M>
-__attribute__((noinline)) void score(const float (*q)[Steps<N>::WIDE], const element* const* key,
-                                     const element* const* value, int count, float (*s)[BATCH]) {
+__attribute__((noinline)) void score(const float (*q)[Steps<N>::WIDE], const stored* const* key,
+                                     const stored* const* value, int count, float (*s)[BATCH]) {
   constexpr int WHOLE = Steps<N>::WHOLE, REST = Steps<N>::REST;
   for (int first = 0; first < count; first += LANES) {
     float products[R][LANES * LANES];
     for (int n = 0; n < LANES; ++n) {
-      const element* row = key[first + n];
+      const stored* row = key[first + n];
       fetch<N>(key[first + n + AHEAD]);
       if (first + n >= count - AHEAD) fetch<M>(value[first + n - (count - AHEAD)]);
       vec total[R] = {}, x[PARTS];
@@ -73,18 +73,23 @@ __attribute__((noinline)) void score(const float (*q)[Steps<N>::WIDE], const ele
       EACH(r, R) store(products[r] + n * LANES, total[r]);
     }
     EACH(r, R) add_lanes(products[r], s[r] + first);
+    if constexpr (Stored::BESIDE > 0) {
+      float factor[LANES];
+      for (int n = 0; n < LANES; ++n) factor[n] = factor_of<Stored, N>(key[first + n]);
+      EACH(r, R) store(s[r] + first, load(s[r] + first) * load(factor));
+    }
   }
 }
 
 // o[r] += the sum over n of p[r][n] * value[n], rows of N numbers, in C steps from step c on, or in the rest of a row;
 // AHEAD more entries of `value` are addresses too.
 template <int R, int N, int C, bool IS_REST>
-__attribute__((noinline)) void gather(const float (*p)[BATCH], const element* const* value, int count, int c,
+__attribute__((noinline)) void gather(const float (*p)[BATCH], const stored* const* value, int count, int c,
                                       float (*o)[Steps<N>::WIDE]) {
   vec total[R][C * PARTS];
   EACH(r, R) EACH(n, C * PARTS) total[r][n] = load(o[r] + c * STEP + n * LANES);
   for (int k = 0; k < count; ++k) {
-    const element* row = value[k] + c * STEP;
+    const stored* row = value[k] + c * STEP;
     if (c == 0) fetch<N>(value[k + AHEAD]);
     EACH(n, C) {
       vec x[PARTS];
@@ -97,7 +102,7 @@ __attribute__((noinline)) void gather(const float (*p)[BATCH], const element* co
 }
 
 template <int R, int N>
-inline void gather(const float (*p)[BATCH], const element* const* value, int count, float (*o)[Steps<N>::WIDE]) {
+inline void gather(const float (*p)[BATCH], const stored* const* value, int count, float (*o)[Steps<N>::WIDE]) {
   constexpr int WHOLE = Steps<N>::WHOLE, C = SUMS / R / PARTS, LAST = WHOLE % C;
   int c = 0;
   for (; c + C <= WHOLE; c += C) gather<R, N, C, false>(p, value, count, c, o);

@@ -6,7 +6,7 @@
 
 // ---- Where the keys and values of a tile lie: in the pages of a request.
 struct Source {
-  Matrix k, v;  // of page 0 and the head's group; rows are those of a page
+  StoredMatrix k, v;  // of page 0 and the head's group; rows are those of a page
   int64_t k_page, v_page;  // from page to page
   const int32_t* table;  // of the request
   int64_t pages;
@@ -17,8 +17,8 @@ struct Source {
 // For head h of request r.
 Source source_of(const sparsec_paged_call& call, int64_t r, int64_t h, int64_t) {
   const int64_t g = h / (HEADS / KV_HEADS);
-  return {matrix(call.k, call.k_stride, 0, g, 0),
-          matrix(call.v, call.v_stride, 0, g, 0),
+  return {matrix<Stored>(call.k, call.k_stride, 0, g, 0),
+          matrix<Stored>(call.v, call.v_stride, 0, g, 0),
           call.k_stride[0],
           call.v_stride[0],
           call.table + r * call.most_pages,
@@ -51,8 +51,8 @@ inline void point_tile(const Source& from, int, int first, int count, operand (*
       continue;
     }
     const int64_t page = page_of(from, number);
-    const Matrix k = {from.k.data + page * from.k_page, from.k.row, from.k.dim};
-    const Matrix v = {from.v.data + page * from.v_page, from.v.row, from.v.dim};
+    const StoredMatrix k = {from.k.data + page * from.k_page, from.k.row, from.k.dim};
+    const StoredMatrix v = {from.v.data + page * from.v_page, from.v.row, from.v.dim};
     point<D>(k, row, rows, key + n, keys + n);
     point<DV>(v, row, rows, value + n, values + n);
   }

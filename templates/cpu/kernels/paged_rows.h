@@ -2,9 +2,9 @@
 #include "paged_keys.h"
 
 // Points at the keys and values at positions at[0 .. count - 1] as they are stored; their head dim is contiguous.
-inline void point_rows(const Source& from, int, int, const int* at, int count, int*, const element** key,
-                       const element** value) {
-  const element *k = nullptr, *v = nullptr;  // of the page at hand, which has the keys first .. first + size - 1
+inline void point_rows(const Source& from, int, int, const int* at, int count, int*, const stored** key,
+                       const stored** value) {
+  const stored *k = nullptr, *v = nullptr;  // of the page at hand, which has the keys first .. first + size - 1
   int first = -from.size;
   for (int n = 0; n < count; ++n) {
     if (at[n] < first || at[n] - first >= from.size) {

@@ -23,7 +23,7 @@ void load_query(Row& w, const Call& call, int64_t b, int64_t row, int64_t k_row)
   for (int r = 0; r < w.pack; ++r) {
     const Matrix q = matrix(call.q, call.q_stride, b, w.heads[r], row);
     std::fill(w.q[r], w.q[r] + KeySteps::WIDE, 0.0f);
-    for (int d = 0; d < D; ++d) w.q[r][place(d)] = widen(q.data[d * q.dim]) * factor;
+    for (int d = 0; d < D; ++d) w.q[r][place(d)] = Element::widen(q.data[d * q.dim]) * factor;
     std::fill(w.o[r], w.o[r] + ValueSteps::WIDE, 0.0f);
     w.peak[r] = -INF, w.total[r] = 0.0f;
     w.modifiers[r] = Modifiers(call, b, w.heads[r], k_row);
@@ -76,6 +76,11 @@ inline void attend(Row& w, int count) {
   by_heads(w.pack,
            [&w, count](auto heads, int r) { score<heads.value, D, DV>(w.q + r, w.key, w.value, count, w.s + r); });
   for (int r = 0; r < w.pack; ++r) weigh(w, count, r);
+  if constexpr (Stored::BESIDE > 0)
+    for (int n = 0; n < count; ++n) {
+      const float factor = factor_of<Stored, DV>(w.value[n]);
+      for (int r = 0; r < w.pack; ++r) w.s[r][n] *= factor;
+    }
   by_heads(w.pack, [&w, count](auto heads, int r) { gather<heads.value, DV>(w.s + r, w.value, count, w.o + r); });
   w.waiting -= count;
   std::copy_n(w.at + count, w.waiting, w.at);

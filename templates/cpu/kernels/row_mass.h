@@ -23,7 +23,7 @@ void load_query(Row& w, const Call& call, int64_t b, int64_t row, int64_t k_row,
     const float lse = call.lse[b * lse_stride[0] + h * lse_stride[1] + row * lse_stride[2]] * LOG2E;
     w.lse[r] = lse == -INF ? INF : lse;
     std::fill(w.q[r], w.q[r] + KeySteps::WIDE, 0.0f);
-    for (int d = 0; d < D; ++d) w.q[r][place(d)] = widen(q.data[d * q.dim]) * (call.scale * Modifiers::UNIT);
+    for (int d = 0; d < D; ++d) w.q[r][place(d)] = Element::widen(q.data[d * q.dim]) * (call.scale * Modifiers::UNIT);
     w.modifiers[r] = Modifiers(call, b, h, k_row);
   }
   w.waiting = 0;

@@ -9,9 +9,9 @@
 void slots_to_keep(const int32_t* places, int group, int stop, const int* key, int count, int* slot);
 
 template <int N>
-inline void copy_row(const Matrix& from, int row, element* to) {
-  const element* data = from.data + row * from.row;
-  if (from.dim == 1) std::memcpy(to, data, N * sizeof *to);
+inline void copy_row(const StoredMatrix& from, int row, stored* to) {
+  const stored* data = from.data + row * from.row;
+  if (from.dim == 1) std::memcpy(to, data, STORED_ROW<N> * sizeof *to);
   else
     for (int d = 0; d < N; ++d) to[d] = data[d * from.dim];
 }
@@ -19,10 +19,10 @@ inline void copy_row(const Matrix& from, int row, element* to) {
 void store_group(const sparsec_cached_call& call, int64_t b, int64_t g) {
   constexpr int AT_ONCE = 256;
   const int length = call.lengths[b], stop = length + int(count_of(call, b));
-  const Matrix k = matrix(call.k, call.k_stride, b, g, call.n - stop),
-               v = matrix(call.v, call.v_stride, b, g, call.n - stop);
-  element* keys = (element*)call.keys + b * call.slots * D;
-  element* values = (element*)call.values + b * call.slots * DV;
+  const StoredMatrix k = matrix<Stored>(call.k, call.k_stride, b, g, call.n - stop),
+                     v = matrix<Stored>(call.v, call.v_stride, b, g, call.n - stop);
+  stored* keys = (stored*)call.keys + b * call.slots * STORED_ROW<D>;
+  stored* values = (stored*)call.values + b * call.slots * STORED_ROW<DV>;
   for (int first = length; first < stop; first += AT_ONCE) {
     const int count = minimum(AT_ONCE, stop - first);
     int key[AT_ONCE], slot[AT_ONCE];
@@ -30,8 +30,8 @@ void store_group(const sparsec_cached_call& call, int64_t b, int64_t g) {
     slots_to_keep(places_of(call, g), int(g), stop, key, count, slot);
     for (int n = 0; n < count; ++n)
       if (slot[n] >= 0) {
-        copy_row<D>(k, key[n], keys + int64_t(slot[n]) * D);
-        copy_row<DV>(v, key[n], values + int64_t(slot[n]) * DV);
+        copy_row<D>(k, key[n], keys + int64_t(slot[n]) * STORED_ROW<D>);
+        copy_row<DV>(v, key[n], values + int64_t(slot[n]) * STORED_ROW<DV>);
       }
   }
 }

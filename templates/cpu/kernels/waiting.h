@@ -11,7 +11,7 @@ constexpr int SHARE = HEADS / KV_HEADS;
 
 struct Waiting {
   int at[BATCH], slot[BATCH];  // keys to attend to; BATCH - KEY_TILE of them or fewer wait
-  const element *key[BATCH + AHEAD], *value[BATCH + AHEAD];
+  const stored *key[BATCH + AHEAD], *value[BATCH + AHEAD];
   int waiting;
   ivec lane[VECS];  // 0, 1, ..., PANEL - 1
   Source source;  // of keys and values

@@ -1,2 +1,2 @@
-... 124 lines, sha256 45b37fa77725cf3d
+... 126 lines, sha256 e58e88ecd665ff04
 ...

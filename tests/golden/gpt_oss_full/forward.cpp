@@ -1,4 +1,4 @@
-... 125 lines, sha256 f6e013b90e171963
+... 127 lines, sha256 6235f70074b1f2c1
 ...
 ... cpu/kernels/modifiers/learned_sink.h
 typedef LearnedSink Modifiers;

@@ -1,4 +1,4 @@
-... 137 lines, sha256 b171e83737b54b2c
+... 139 lines, sha256 3b7549096d59d076
 ...
 ... cpu/kernels/modifiers/learned_sink.h
 typedef LearnedSink Modifiers;

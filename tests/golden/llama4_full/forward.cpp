@@ -1,2 +1,2 @@
-... 124 lines, sha256 44bc32a2fe05772a
+... 126 lines, sha256 17fc694e95c9aab9
 ...

@@ -1,4 +1,4 @@
-... 222 lines, sha256 b20484a40794f403
+... 224 lines, sha256 9ca257018cfa46a0
 ...
   const int hi0 = minimum(nk, 1);
   const int to0 = ((0 < hi0) ? minimum(((nk + 63) >> 6), 1) : 0);

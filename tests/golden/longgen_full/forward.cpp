@@ -1,2 +1,2 @@
-... 124 lines, sha256 579af30ddd741e6a
+... 126 lines, sha256 e931007333b807e2
 ...

@@ -1,2 +1,2 @@
-... 149 lines, sha256 ed18eb719b9d4b50
+... 151 lines, sha256 d248d9c5188bccad
 ...

@@ -1,4 +1,4 @@
-... 193 lines, sha256 9a16864ad36c4819
+... 195 lines, sha256 d7b07f284b345577
 ...
   const int full_from0 = ((((j1 < 4) ? lo1 : 0) + 63) >> 6);
   const int full_to0 = maximum(full_from0, (sure_hi0 >> 6));

@@ -78,6 +78,10 @@ constexpr int QUERY_TILE = 64, KEY_TILE = 64;
 constexpr int LANE_TILE = QUERY_TILE;  // lies across vector lanes
 
 ... cpu/kernels/dtypes/float32.h
+
+typedef Float32 Element;  // of q and the output
+typedef Float32 Stored;  // of k and v
+
 ... cpu/kernels/vectors.h
 ... cpu/kernels/operands/floats.h
 ... cpu/kernels/operands/widened.h

@@ -1,2 +1,2 @@
-... 149 lines, sha256 50ffeac1c7bf1cd4
+... 151 lines, sha256 01722d4de35417fa
 ...

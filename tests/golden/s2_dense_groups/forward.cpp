@@ -1,2 +1,2 @@
-... 169 lines, sha256 19ea418ef5addde9
+... 171 lines, sha256 305ff5cae4befc9b
 ...

@@ -12,7 +12,7 @@ struct OwnMass : KeySums<sparsec_mass_call, SHARE> {  // of a group's heads
   // One task. Returns 1 when memory ran out.
   int run(const sparsec_mass_call& call, int64_t task) const {
     const auto source = [&](int64_t b, int64_t g, int64_t first) {
-      const Matrix k = matrix(call.k, call.k_stride, b, g, first);
+      const StoredMatrix k = matrix<Stored>(call.k, call.k_stride, b, g, first);
       return Source{k, k};
     };
     return by_rows<Row>(task, source, [&](Row& w, int64_t b, int64_t row, int64_t k_row, float* sums) {

@@ -20,7 +20,7 @@ struct Row : Waiting {  // one thread's scratch
 template <int N>
 inline void load_wide(const Matrix& from, float (&to)[Steps<N>::WIDE]) {
   std::fill(to, to + Steps<N>::WIDE, 0.0f);
-  for (int d = 0; d < N; ++d) to[place(d)] = widen(from.data[d * from.dim]);
+  for (int d = 0; d < N; ++d) to[place(d)] = Element::widen(from.data[d * from.dim]);
 }
 
 // Row `row`; one that is silent (its `lse` and `delta` are infinite) is loaded as zeros.

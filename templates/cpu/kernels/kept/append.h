@@ -27,13 +27,14 @@ void append_group(const sparsec_cached_call& call, int64_t b, int64_t g) {
   int32_t* list = kept.lists + (b * KV_HEADS + g) * 3;
   const int length = call.lengths[b], stop = length + int(count_of(call, b));
   const int64_t first_row = call.n - stop;
-  const Matrix k = matrix(call.k, call.k_stride, b, g, first_row), v = matrix(call.v, call.v_stride, b, g, first_row);
+  const StoredMatrix k = matrix<Stored>(call.k, call.k_stride, b, g, first_row),
+                     v = matrix<Stored>(call.v, call.v_stride, b, g, first_row);
   for (int j = length; j < stop; ++j) {
     uint32_t words[KEPT_WORDS];
     if (!marks_of(call, b, g, j + first_row, words)) continue;
     const int64_t entry = list[0] + list[2]++;
-    copy_row<D>(k, j, (element*)kept.keys + entry * D);
-    copy_row<DV>(v, j, (element*)kept.values + entry * DV);
+    copy_row<D>(k, j, (stored*)kept.keys + entry * STORED_ROW<D>);
+    copy_row<DV>(v, j, (stored*)kept.values + entry * STORED_ROW<DV>);
     kept.entries[entry] = j;
     for (int n = 0; n < KEPT_WORDS; ++n) kept.entries[(1 + n) * kept.rows + entry] = int32_t(words[n]);
   }

@@ -11,8 +11,8 @@ __attribute__((noinline)) void attend_kept(Work& w, const KeptList& list, const 
   for (int64_t first = 0; first < list.count; first += KEY_TILE) {
     const int64_t entry = list.base + first;
     w.tile.count = int(std::min<int64_t>(KEY_TILE, list.count - first));
-    point<D>(Matrix{w.source.listed_keys, D, 1}, entry, w.tile.count, w.key, w.tile.key);
-    point<DV>(Matrix{w.source.listed_values, DV, 1}, entry, w.tile.count, w.value, w.tile.value);
+    point<D>(StoredMatrix{w.source.listed_keys, STORED_ROW<D>, 1}, entry, w.tile.count, w.key, w.tile.key);
+    point<DV>(StoredMatrix{w.source.listed_values, STORED_ROW<DV>, 1}, entry, w.tile.count, w.value, w.tile.value);
     std::copy(list.position + entry, list.position + entry + w.tile.count, w.tile.at);
     const auto at = [&w, entry](int n) {
       w.inputs.entry = entry + n;
