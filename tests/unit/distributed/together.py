@@ -1,7 +1,12 @@
-"""Runs a function in several processes that share a gloo process group."""
+"""Runs a function in several processes that share a gloo process group.
+
+Invariant: they are forked from one process that has imported what they need and done nothing else, so that of all ranks
+of a run of tests one waits for torch.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import tempfile
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,11 +17,15 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+IMPORTED = ["torch", "hypothesis", "sparsec.distributed.attention", "sparsec.testing.strategies"]
+
 
 def run(function: Callable[..., None], ranks: int, *arguments: Any, timeout: float = 120.0) -> None:
     """Calls function(*arguments) in each; raises what one of them raises."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_rank, (ranks, f"file://{Path(folder) / 'store'}", timeout, function, arguments), nprocs=ranks)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        multiprocessing.set_forkserver_preload(IMPORTED)
+        given = ranks, f"file://{Path(folder) / 'store'}", timeout, function, arguments
+        mp.start_processes(_rank, given, nprocs=ranks, start_method="forkserver")  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
 def group_of(ranks: int) -> Any:
