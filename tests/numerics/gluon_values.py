@@ -1,6 +1,7 @@
 """Numbers and tensors as Gluon's kernels have them, on a CPU: 32 bits, division that truncates, loads that are checked.
 
-Invariant: a load or store outside its tensor is an IndexError unless its mask forbids it.
+Those without a sign have 64 bits here, whose upper half nobody asks for. Invariant: a load or store outside its tensor
+is an IndexError unless its mask forbids it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class Value:
     def dtype(self) -> torch.dtype:
         return self.data.dtype
 
-    def to(self, dtype: torch.dtype) -> Value:
+    def to(self, dtype: torch.dtype, bitcast: bool = False) -> Value:
+        if dtype is torch.uint32:
+            return Value(self.data.to(torch.int64) & 0xFFFFFFFF)
         return Value(self.data.to(dtype))
 
     def __getitem__(self, at: Any) -> Value:
@@ -85,6 +88,15 @@ class Value:
     def __mod__(self, other: Any) -> Any:
         return self._with(other, torch.fmod)
 
+    def __lshift__(self, other: Any) -> Any:
+        return self._with(other, lambda a, b: a << b)
+
+    def __rlshift__(self, other: Any) -> Any:
+        return Value(other << self.data)
+
+    def __invert__(self) -> Value:
+        return Value(~self.data)
+
     def __rshift__(self, other: Any) -> Any:
         return self._with(other, lambda a, b: a >> b)
 
@@ -123,8 +135,15 @@ class Pointer:
     tensor: Tensor
     offset: Any = 0
 
+    @property
+    def dtype(self) -> SimpleNamespace:
+        return SimpleNamespace(element_ty=self.tensor.dtype)
+
     def __add__(self, offset: Any) -> Pointer:
         return Pointer(self.tensor, self.offset + tensor_of(offset))
+
+    def __sub__(self, offset: Any) -> Pointer:
+        return Pointer(self.tensor, self.offset - tensor_of(offset))
 
     def _places(self, mask: Any) -> tuple[Tensor, Tensor]:
         size = 1 + sum((n - 1) * stride for n, stride in zip(self.tensor.shape, self.tensor.stride(), strict=True))
@@ -172,6 +191,7 @@ def language(program_id: Callable[[], Value]) -> SimpleNamespace:
         float32=torch.float32,
         int32=torch.int32,
         int64=torch.int64,
+        uint32=torch.uint32,
         program_id=lambda axis: program_id(),
         static_range=range,
         arange=lambda first, past, layout: Value(torch.arange(first, past, dtype=torch.int32)),
@@ -181,7 +201,7 @@ def language(program_id: Callable[[], Value]) -> SimpleNamespace:
         maximum=_either(torch.maximum),
         minimum=_either(torch.minimum),
         where=_where,
-        max=lambda value, axis: Value(value.data.amax(axis)),
+        max=lambda value, axis=None: Value(value.data.amax() if axis is None else value.data.amax(axis)),
         sum=lambda value, axis: Value(value.data.sum(axis, dtype=value.dtype)),
         exp2=lambda value: Value(torch.exp2(value.data)),
         log2=lambda value: Value(torch.log2(value.data)),

@@ -19,9 +19,12 @@ from sparsec.backends.gluon import kernel as gluon
 from sparsec.backends.gluon.emit import NotPrinted, emit_gluon
 from sparsec.backends.gluon.kernel import GluonKernel
 from sparsec.backends.triton import call
+from sparsec.backends.triton.asking import Asking
+from sparsec.backends.triton.launches import KernelEntry, Recorded
 from sparsec.diagnostics.model import CallError
 from sparsec.pipeline import Compilation, Lowered
-from sparsec.plan.target import GLUON
+from sparsec.plan.launch import LaunchClass
+from sparsec.plan.target import GLUON, PLAIN
 from sparsec.reference import mask
 from sparsec.reference.attention import attention
 from sparsec.runtime.draws import draw_tables
@@ -47,16 +50,24 @@ def kernel_of(
     """The kernel on the model; `edit` changes its text."""
     monkeypatch.setattr(gluon, "load_module", lambda source: gluon_model.load(edit(source), seed))
     monkeypatch.setattr(call, "document_tiles", tiles_of_documents)
-    monkeypatch.setattr(GluonKernel, "_unsure_on", lambda self, device: [None] * len(self.plan.classes))
-    monkeypatch.setattr(call.LaunchCall, "query_tiles", nothing_unsure)
+    monkeypatch.setattr(call, "launch", nothing_unsure)
+    monkeypatch.setattr(GluonKernel, "_unsure_on", lambda self, device: [again(each) for each in self.plan.classes])
     return GluonKernel.of(Compilation(Lowered(pattern), *dims, dtype, GLUON).forward)
 
 
+def again(of: LaunchClass) -> call.ClassEntry:
+    """In place of the kernel that computes again."""
+    entry = KernelEntry(None, torch.device("cpu"), PLAIN, {})
+    asking, slots = Asking(len(of.table), None, None, None, ()), len(of.table)
+    return call.ClassEntry(entry, asking, slots, of.query_tile, of.key_tile, {"keys": (), "values": ()}, False)
+
+
 def nothing_unsure(
-    self: object, entry: object, lists: object, tensors: dict[str, torch.Tensor], sources: object
+    entry: KernelEntry, programs: int, given: dict[str, torch.Tensor], recorded: Recorded | None = None
 ) -> None:
     """In place of the launch that computes again."""
-    assert not tensors["unsure"].any()
+    assert entry.function is None and given["unsure"].shape == (programs,)
+    assert not given["unsure"].any()
 
 
 def tiles_of_documents(
@@ -211,3 +222,9 @@ def test_what_is_not_printed() -> None:
         emit_gluon(Compilation(Lowered(CAUSAL), 64, 256, "float16", GLUON).forward)
     with pytest.raises(NotPrinted, match="take head dimensions that are multiples of 8, not 60 and 64"):
         emit_gluon(Compilation(Lowered(CAUSAL), 60, 64, "float16", GLUON).forward)
+    listed = replace(of_terms(m.Input(0)), inputs=(m.InputDecl("x", m.InputKind.COLUMNS, 1, 1),))
+    with pytest.raises(NotPrinted, match="take patterns whose queries share no list of single keys"):
+        emit_gluon(Compilation(Lowered(listed), 64, 64, "float16", GLUON).forward)
+    listed = replace(listed, inputs=(m.InputDecl("x", m.InputKind.ROWS, 1, 1),))
+    with pytest.raises(NotPrinted, match="take patterns with tiles of keys, not lists of each row's alone"):
+        emit_gluon(Compilation(Lowered(listed), 64, 64, "float16", GLUON).forward)

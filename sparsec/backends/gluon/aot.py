@@ -14,10 +14,11 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.experimental.gluon._runtime import GluonASTSource
 
-from sparsec.backends.gluon.emit import GROUP_ROWS, GluonView, ScheduleView, gluon_view
+from sparsec.backends.gluon.emit import GROUP_ROWS, ScheduleView, gluon_view
 from sparsec.backends.gluon.kernel import SHAPE, box, layout_of_box
 from sparsec.backends.triton.aot import TENSOR_CORES, TMA, KernelArtefact
 from sparsec.backends.triton.launches import FP_FUSION
+from sparsec.backends.triton.lookups import ELEMENTS
 from sparsec.backends.triton.machine_code import AheadOfTimeError, nvidia_code
 from sparsec.backends.triton.modules import load_module
 from sparsec.backends.triton.programs import of_queries
@@ -29,17 +30,18 @@ from sparsec.plan.target import GLUON
 _GPU = GPUTarget("cuda", 90, 32)
 _ELEMENTS = {"bfloat16": "bf16", "float16": "fp16"}
 _REAL = ("lse", "sink", "head_slopes", "bias")
-"""Pointers to float32; all others but that of the output are to integers."""
+"""Pointers to float32; all others but that of the output are to integers, of 32 bits unless ELEMENTS knows better."""
 
 
 def compile_ahead(source: str, plan: KernelPlan) -> tuple[KernelArtefact, ...]:
     """Builds every kernel of `source`, which `emit_gluon(plan)` gave. Raises AheadOfTimeError if the compiler fails."""
     view, module, launch = gluon_view(plan), load_module(source), LaunchPlan.of(plan)
     built = []
-    for schedule, of in zip(view.kernels, launch.classes, strict=True):
+    for schedule in view.kernels:
+        of = launch.classes[schedule.kernel.number]
         kernel = getattr(module, schedule.kernel.name)
         programs = of_queries(schedule.kernel.name, launch, of)[schedule.kernel.name]
-        given = signature(kernel, plan, view, schedule)
+        given = signature(kernel, plan, schedule)
         aligned = {(n,): [["tt.divisibility", 16]] for n, kind in enumerate(given.values()) if kind.startswith("*")}
         options = {"num_warps": SHAPE.warps, "enable_fp_fusion": FP_FUSION}
         try:
@@ -68,7 +70,7 @@ def compile_ahead(source: str, plan: KernelPlan) -> tuple[KernelArtefact, ...]:
     return tuple(built)
 
 
-def signature(kernel: Any, plan: KernelPlan, view: GluonView, schedule: ScheduleView) -> dict[str, str]:
+def signature(kernel: Any, plan: KernelPlan, schedule: ScheduleView) -> dict[str, str]:
     """The types of a kernel's arguments."""
     element, dtype = _ELEMENTS[plan.dtype], getattr(torch, plan.dtype)
     rows = {"queries": GROUP_ROWS, "keys": schedule.kernel.key_tile, "values": schedule.kernel.key_tile}
@@ -78,12 +80,13 @@ def signature(kernel: Any, plan: KernelPlan, view: GluonView, schedule: Schedule
         if name in rows:
             copied = box(rows[name], columns[name])
             found[name] = f"tensordesc<{element}{copied},{layout_of_box(copied, dtype)!r}>"
-        elif name in view.sizes:
+        elif name in schedule.sizes:
             found[name] = "i32"
         elif name == "out":
-            found[name] = f"*{element}"
+            found[name] = "*fp32" if plan.gathers else f"*{element}"
         elif re.search(r"_log2$", name):
             found[name] = "fp32"
         else:
-            found[name] = "*fp32" if name in _REAL else "*i32"
+            real, of_bytes = name in _REAL, ELEMENTS.get(name.rpartition("_")[0]) == torch.uint8
+            found[name] = "*fp32" if real else "*u8" if of_bytes else "*i32"
     return found

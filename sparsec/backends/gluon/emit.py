@@ -11,12 +11,10 @@ from dataclasses import dataclass
 
 from sparsec.backends.base import Unavailable
 from sparsec.backends.environment import render
-from sparsec.backends.triton.emit import checked_name, query_side, triton_view
-from sparsec.backends.triton.expr import assignment
+from sparsec.backends.triton.emit import triton_view
 from sparsec.backends.triton.sources import with_functions
 from sparsec.backends.triton.view import KernelView, ModuleView
-from sparsec.ir.expr.simplify import both
-from sparsec.plan.kernel import HeadClass, KernelPlan
+from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.target import GLUON, shared_memory_bytes
 
 STEP_KEYS = 128
@@ -55,14 +53,11 @@ class NotPrinted(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleView:
-    """One class's kernel. `tensors`: what it is given beside the outputs; `parts`: key tiles of a step.
-
-    `pair_lines` set `live` by `i` and `j` alone, as steps of several tiles need it.
-    """
+    """One class's kernel. `tensors` and `sizes`: what it is given beside the outputs; `parts`: key tiles of a step."""
 
     kernel: KernelView
-    pair_lines: tuple[str, ...]
     tensors: tuple[str, ...]
+    sizes: tuple[str, ...]
     groups: int
     parts: int
     stages: int
@@ -84,7 +79,7 @@ class GluonView:
 
     module: ModuleView
     kernels: tuple[ScheduleView, ...]
-    sizes: tuple[str, ...]
+    """Of the classes that have tiles."""
     step_keys: int
     key_columns: int
     value_columns: int
@@ -107,29 +102,17 @@ def check_printed(plan: KernelPlan) -> None:
         raise NotPrinted(f"head dimensions up to {WIDEST}, not {most}")
     if plan.head_dim % 8 or plan.value_dim % 8:
         raise NotPrinted(f"head dimensions that are multiples of 8, not {plan.head_dim} and {plan.value_dim}")
-    if plan.inputs or any(each.program.gathers for each in plan.classes):
-        raise NotPrinted("patterns without inputs")
+    if plan.columns:
+        raise NotPrinted("patterns whose queries share no list of single keys")
+    if all(of.program.gathers and not (of.program.full or of.program.masked) for of in plan.classes):
+        raise NotPrinted("patterns with tiles of keys, not lists of each row's alone")
 
 
 def gluon_view(plan: KernelPlan) -> GluonView:
     module = triton_view(plan)
     columns = padded(plan.head_dim), padded(plan.value_dim)
-    return GluonView(
-        module,
-        tuple(
-            _schedule(module, kernel, _pair_lines(plan, of), columns)
-            for kernel, of in zip(module.kernels, plan.classes, strict=True)
-        ),
-        sizes_of(module),
-        STEP_KEYS,
-        *columns,
-    )
-
-
-def sizes_of(module: ModuleView) -> tuple[str, ...]:
-    """The numbers that a launch gives."""
-    of_rows = ("q0", "first_tile", "tiles", "batches") if module.documents == "none" else ()
-    return ("nq", "nk", *of_rows, *module.score.sizes)
+    kernels = (_schedule(module, kernel, columns) for kernel in module.kernels if kernel.has_tiles)
+    return GluonView(module, tuple(kernels), STEP_KEYS, *columns)
 
 
 def padded(columns: int) -> int:
@@ -137,31 +120,31 @@ def padded(columns: int) -> int:
     return max(16, 1 << (columns - 1).bit_length())
 
 
-def _pair_lines(plan: KernelPlan, of: HeadClass) -> tuple[str, ...]:
-    side = query_side(plan.documents)
-    planned = *(name for name, _ in of.constants), *(let.name for let in of.program.lets)
-    names = {**side.names, **{name: checked_name(name) for name in planned}, "i": "i", "j": "j"}
-    lines = assignment("live", both(of.program.live, side.inside), names)
-    return lines if plan.score.bias is None else (*lines, "live = live & kept")
-
-
-def _schedule(
-    module: ModuleView, kernel: KernelView, pair_lines: tuple[str, ...], columns: tuple[int, int]
-) -> ScheduleView:
+def _schedule(module: ModuleView, kernel: KernelView, columns: tuple[int, int]) -> ScheduleView:
+    of_rows = ("q0", "first_tile", "tiles", "batches") if module.documents == "none" else ()
     tables = ("table", *(["document_tiles"] if module.documents != "none" else []))
     lists = tuple(f"draws_{each.ordinal}" for each in kernel.lists)
-    tensors = dict.fromkeys((*tables, *lists, *module.start.arguments, *module.score.arguments))
+    visits = ((), ()) if kernel.asked is None else (("visits",), ("visits_row",))
+    tensors = (*tables, *lists, *module.start.arguments, *module.score.arguments, *kernel.inputs.tensors, *visits[0])
+    sizes = ("nq", "nk", *of_rows, *module.score.sizes, *kernel.inputs.sizes, *visits[1])
     groups = max(1, kernel.query_tile // GROUP_ROWS)
     room = shared_memory_bytes(GLUON) - _BARRIER_BYTES - 2 * groups * GROUP_ROWS * columns[0]
     stages = min(MOST_STAGES, room // (2 * STEP_KEYS * sum(columns)))
-    return ScheduleView(kernel, pair_lines, tuple(tensors), groups, max(1, STEP_KEYS // kernel.key_tile), stages)
+    parts = max(1, STEP_KEYS // kernel.key_tile)
+    return ScheduleView(kernel, tuple(dict.fromkeys(tensors)), sizes, groups, parts, stages)
 
 
 _SHARED = re.compile(r"\btl\.(?=\w)")
+_COLUMNS = re.compile(r"\btl\.arange\(0, \d+\)\[None, :\]")
+_RANGE = re.compile(r"\btl\.range\(")
 _LANES = re.compile(r"\btl\.(arange\(0, \w+|zeros\(\[\w+\], tl\.int32)\)")
 
 
 def in_gluon(text: str) -> str:
-    """Triton's words as Gluon's: vectors that are no part of a tile lie across the LANES of a partition."""
+    """Triton's words as Gluon's.
+
+    The columns of a tile are `within` it, and vectors that are no part of a tile lie across the LANES of a partition.
+    """
     text = text.replace("import triton\nimport triton.language as tl\n", _IMPORTS).replace("@triton.jit", "@gluon.jit")
+    text = _RANGE.sub("range(", _COLUMNS.sub("within", text))
     return _SHARED.sub("gl.", _LANES.sub(r"tl.\1, LANES)", text))

@@ -6,7 +6,7 @@ multiple of 16 does; it compiles a kernel once more.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -26,6 +26,8 @@ from sparsec.plan.target import SUM_ROWS, LaunchShape
 from sparsec.runtime.devices import device_tensor
 from sparsec.sema.model import Documents
 
+Before = Callable[[dict[str, object], int], None]
+"""What a launch waits for, given its arguments and its number of programs; it may add to the arguments."""
 _ROW_REACH = 1 << 31
 """Offsets within one tile are 32 bits wide."""
 
@@ -134,11 +136,13 @@ class LaunchCall:
         lists: Sequence[Tensor],
         tensors: Mapping[str, Tensor | None],
         sources: Mapping[str, Tensor],
+        before: Before | None = None,
     ) -> None:
-        """One program a query tile and head; `sources` are read by key tiles."""
+        """One program a query tile and head; `sources` are read by key tiles. `before`: of the kernel of tiles."""
         first, tiles = self.tiles(of.query_tile)
         given = {**self.numbers, **tensors, "first_tile": first, "tiles": tiles}
-        self._run(of, self.places(of.query_tile, tiles, given), lists, given, sources, of.key_tile, self.n_keys)
+        places = self.places(of.query_tile, tiles, given)
+        self._run(of, places, lists, given, sources, of.key_tile, self.n_keys, before)
         if of.asking.gather is not None:
             of.asking.take_rows(self.places(1, self.n_queries, given), self.kv_heads, given, self.recorded)
 
@@ -216,6 +220,7 @@ class LaunchCall:
         sources: Mapping[str, Tensor],
         rows: int,
         columns: int,
+        before: Before | None = None,
     ) -> None:
         """`columns`: what the tiles that a program visits lie in, of `rows` each."""
         for n, table in enumerate(lists):
@@ -223,6 +228,8 @@ class LaunchCall:
         of.asking.find_visits(places, -(-columns // rows), given, self.recorded)
         if of.entry is None:
             return
+        if before is not None:
+            before(given, places * of.slots)
         tma = of.entry.shape.tma and given["VECTOR"] != 1 and all(_fits_descriptor(t) for t in sources.values())
         given["TMA"] = tma
         for name, tensor in sources.items():

@@ -149,7 +149,7 @@ def _of_tile(pair: str, test: InputTest, g: int, at: KernelFrame) -> list[str]:
     match test.asks:
         case Asks.SLASH | Asks.SLASH_TILE if cell == 1:
             first = _number(test, g, "(base + start)" if at.of_keys else i, j if at.of_keys else "start")
-            return [f"{pair} = picked_run({data}, {first}, {columns}, {at.across}, {not at.of_keys})"]
+            return [f"{pair} = picked_run({data}, {first}, {columns}, {_across(at)}, {not at.of_keys})"]
         case Asks.SLASH | Asks.SLASH_TILE if cell < at.across:
             # A few cells of columns, one after the other.
             lines = []
@@ -170,10 +170,15 @@ def _of_tile(pair: str, test: InputTest, g: int, at: KernelFrame) -> list[str]:
         case Asks.ANCESTOR:
             first = f"({at.n_keys} - input_{g}_rows)"
             row, column = ("j", "(base + start)") if at.of_keys else ("i", "start")
-            run = f"cell_run({data}, {row} - {first}, {column} - {first}, {columns}, {at.across})"
+            run = f"cell_run({data}, {row} - {first}, {column} - {first}, {columns}, {_across(at)})"
             return [f"{pair} = (j < {first}) | {run}"]
         case _:
             return [f"{pair} = {_pair(test, g, at, i, j)}"]
+
+
+def _across(at: KernelFrame) -> str:
+    """The columns of a tile, from 0 on, and how many they are."""
+    return f"tl.arange(0, {at.across})[None, :], {at.across}"
 
 
 def touched(tile: int, cell: int) -> int:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from triton.runtime import driver
 from triton.runtime.errors import OutOfResources
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from sparsec.backends.base import Lookup
 from sparsec.backends.triton.launches import (
@@ -80,7 +79,7 @@ class _Step(NamedTuple):
     again: Again
     arguments: list[object]
     places: tuple[tuple[int, int], ...]
-    descriptors: tuple[tuple[int, int, Mapping[str, object]], ...]
+    descriptors: tuple[tuple[int, int, type[Any], Mapping[str, object]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +122,16 @@ class Replay:
                 continue
             arguments, places, descriptors = list(each.arguments), [], []
             for place, argument in enumerate(each.arguments):
-                if isinstance(argument, TensorDescriptor):
+                if (base := getattr(argument, "base", None)) is not None:  # Triton's descriptor of a tensor, or Gluon's
                     described = {name: value for name, value in vars(argument).items() if name != "base"}
-                    descriptors.append((place, numbers[id(argument.base)], described))
+                    descriptors.append((place, numbers[id(base)], type(argument), described))
                 elif not isinstance(argument, Tensor):
                     pass
                 elif place not in each.fixed and id(argument) not in lasting:
                     places.append((place, numbers[id(argument)]))
                 elif by_address:
                     arguments[place] = argument.data_ptr()
-            for place in (*(place for place, _ in places), *(place for place, _, _ in descriptors)):
+            for place in (*(place for place, _ in places), *(place for place, *_ in descriptors)):
                 arguments[place] = None
             steps.append(_Step(each.again, arguments, tuple(places), tuple(descriptors)))
         return cls(given[0].device, tuple(steps), tuple(_maker(*each) for each in made), by_address)
@@ -162,8 +161,8 @@ class Replay:
                     arguments = fixed.copy()
                     for place, n in places:
                         arguments[place] = values[n]
-                    for place, n, described in descriptors:
-                        arguments[place] = _descriptor(described, tensors[n])
+                    for place, n, of, described in descriptors:
+                        arguments[place] = _descriptor(of, described, tensors[n])
                     again(stream, told, arguments)
         except OutOfResources as error:
             raise lack_of_room(self.device, error) from error
@@ -184,9 +183,9 @@ def _stream() -> int:
     return active.get_current_stream(active.get_current_device())  # type: ignore[no-any-return]  # untyped
 
 
-def _descriptor(described: Mapping[str, object], base: Tensor) -> TensorDescriptor:
+def _descriptor(of: type[Any], described: Mapping[str, object], base: Tensor) -> object:
     """One whose numbers have been checked."""
-    found = TensorDescriptor.__new__(TensorDescriptor)
+    found = object.__new__(of)
     found.__dict__ = {**described, "base": base}
     return found
 

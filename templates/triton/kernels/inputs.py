@@ -24,9 +24,8 @@ def is_picked(picked, number, columns):
 
 
 @triton.jit
-def picked_run(picked, number, columns, WIDTH: tl.constexpr, DOWN: tl.constexpr):
-    """Which of the numbers from `number` on, up or (if DOWN) down, are picked: WIDTH of them, a column each."""
-    column = tl.arange(0, WIDTH)[None, :]
+def picked_run(picked, number, columns, column, WIDTH: tl.constexpr, DOWN: tl.constexpr):
+    """Which of the numbers from `number` on, up or (if DOWN) down, are picked: of each `column`, below WIDTH, one."""
     found = bits_from(picked, number - 31 if DOWN else number, columns)
     for n in tl.static_range(1, WIDTH // 32):
         bits = bits_from(picked, number - 31 - 32 * n if DOWN else number + 32 * n, columns)
@@ -84,11 +83,11 @@ def cell_bit(cells, row, column, size):
 
 
 @triton.jit
-def cell_run(cells, row, column, size, WIDTH: tl.constexpr):
-    """The same of WIDTH columns from `column` on, the same for all rows."""
+def cell_run(cells, row, first, size, column, WIDTH: tl.constexpr):
+    """The same of the columns from `first` on, the same for all rows: `column` and WIDTH as of `picked_run`."""
     inside = (row >= 0) & (row < size)
     at = cells + tl.where(inside, row, 0).to(tl.int64) * ((size + 31) >> 5)
-    return picked_run(at, column + row * 0, tl.where(inside, size, 0), WIDTH, False)
+    return picked_run(at, first + row * 0, tl.where(inside, size, 0), column, WIDTH, False)
 
 
 @triton.jit
