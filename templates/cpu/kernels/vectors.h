@@ -26,6 +26,7 @@ static_assert(PANELS * PANEL == LANE_TILE, "a tile is whole panels");
 
 typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
 typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(int32_t))));  // also masks: -1 where true, 0 where false
+typedef uint32_t uvec __attribute__((vector_size(LANES * sizeof(uint32_t))));  // sums wrap around
 
 constexpr float INF = __builtin_inff(), LOG2E = 1.4426950409f;
 
@@ -74,8 +75,9 @@ inline bool any(ivec x) {
 
 const volatile float LOWEST_EXPONENT = -127.0f;  // opaque: against a constant GCC takes two instructions for a maximum
 
-// 2^x for x <= 100, relative error 1.1e-7; exactly 1 at 0, exactly 0 at -inf; NaN stays NaN. The vectors go step by
-// step side by side, because one alone would wait for itself. `lowest` is LOWEST_EXPONENT in every lane.
+// 2^x for x <= 100, relative error 1.1e-7; exactly 1 at 0, exactly 0 at -inf; NaN stays NaN; any number above 100. The
+// vectors go step by step side by side, because one alone would wait for itself. `lowest` is LOWEST_EXPONENT in every
+// lane.
 template <int N>
 inline void exp2(vec (&x)[N], vec lowest) {
   vec shifted[N], p[N];
@@ -87,5 +89,5 @@ inline void exp2(vec (&x)[N], vec lowest) {
   EACH(n, N) p[n] = p[n] * x[n] + 2.402224243e-1f;
   EACH(n, N) p[n] = p[n] * x[n] + 6.931470037e-1f;
   EACH(n, N) p[n] = p[n] * x[n] + 1.0f;
-  EACH(n, N) x[n] = (vec)((ivec)p[n] + ((ivec)shifted[n] << 23));
+  EACH(n, N) x[n] = (vec)((uvec)p[n] + ((uvec)shifted[n] << 23));
 }
