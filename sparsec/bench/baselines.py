@@ -78,7 +78,8 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class BenchCase:
-    """What is measured: `length` queries on as many keys; `dtype` as torch calls it; `given`: the pattern's inputs."""
+    """What is measured: `length` queries on as many keys; `dtype` as torch calls it; `given`: the pattern's inputs;
+    `kv_dtype`: as of `SparseAttention.new_cache`."""
 
     pattern: ResolvedPattern
     batch: int
@@ -87,6 +88,7 @@ class BenchCase:
     dtype: torch.dtype
     device: torch.device
     given: Mapping[str, InputTensors] = field(default_factory=dict)
+    kv_dtype: str | None = None
 
     def call(self, attn: SparseAttention) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         """`attn` on q, k and v, with the inputs; where the pattern has `documents`, on one that fills the sequence."""

@@ -92,6 +92,7 @@ def measure_cached(
     from sparsec.bench.baselines import copying
     from sparsec.bench.clock import CALLS_BESIDE_ROUNDS, median_seconds
     from sparsec.pictures.given import live_mask
+    from sparsec.runtime.kv.stored import kv_dtype_of, width_of
 
     pattern, length = case.pattern, case.length
     report("filling the cache")
@@ -117,7 +118,8 @@ def measure_cached(
     calls["copy"] = copying(k)
     report(f"timing {', '.join(calls)} at {length} tokens, {repeats} rounds")
     times = median_seconds(calls, repeats=repeats, device=case.device)
-    key_bytes = 2 * case.head_dim * k.element_size()
+    held = kv_dtype_of(case.kv_dtype, case.dtype)
+    key_bytes = 2 * width_of(case.head_dim, held) * held.itemsize
     return CachedFigures(
         length=length,
         new=new,
@@ -129,7 +131,7 @@ def measure_cached(
         window=window,
         live_bytes=live * key_bytes,
         cache_bytes=case.batch * attn.layout.slots(length) * key_bytes,
-        dense_bytes=dense_keys * key_bytes,
+        dense_bytes=dense_keys * 2 * case.head_dim * k.element_size(),
         copy_bytes_per_second=2 * k.nbytes / times["copy"].seconds,
     )
 
@@ -142,11 +144,11 @@ def _step(
     given: Mapping[str, InputTensors] | None = None,
 ) -> Callable[[], object]:
     """A call of `few` over a cache that holds stored[0] tokens, and has room for stored[1] more than one call's."""
-    cache = attn.new_cache(case.batch, sum(stored) + few[0].shape[2], device=case.device)
-    cache.keys.normal_()
-    cache.values.normal_()
-    cache.lengths_tensor.fill_(stored[0])
-    cache.refresh()
+    from sparsec.bench.filled import fill_cache
+
+    room = sum(stored) + few[0].shape[2]
+    cache = attn.new_cache(case.batch, room, device=case.device, kv_dtype=case.kv_dtype)
+    fill_cache(cache, stored[0])
     more: dict[str, Any] = {"inputs": given} if given else {}
     return lambda: attn(*few, cache=cache, **more)
 

@@ -120,11 +120,10 @@ def _keys_of(cache: KVCache) -> int:
 
 def _filled(attn: SparseAttention, case: BenchCase, room: int) -> KVCache:
     """A cache of normal numbers, with room for so many tokens more."""
+    from sparsec.bench.filled import fill_cache
+
     cache = attn.new_cache(case.batch, case.length + room, device=case.device)
-    cache.keys.normal_()
-    cache.values.normal_()
-    cache.lengths_tensor.fill_(case.length)
-    cache.refresh()
+    fill_cache(cache, case.length)
     return cache
 
 

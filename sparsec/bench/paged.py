@@ -82,6 +82,7 @@ def measure_paged(
     import torch
 
     from sparsec.bench.clock import CALLS_BESIDE_ROUNDS, median_seconds
+    from sparsec.bench.filled import fill_cache
 
     lengths = request_lengths(case.batch, case.length, prefix)
     report("filling the cache")
@@ -96,10 +97,7 @@ def measure_paged(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="the cache keeps every key")
         cache = attn.new_cache(case.batch, case.length + repeats + CALLS_BESIDE_ROUNDS, device=case.device)
-    cache.keys.normal_()
-    cache.values.normal_()
-    cache.lengths_tensor.copy_(torch.tensor([length - 1 for length in lengths]))
-    cache.refresh()
+    fill_cache(cache, [length - 1 for length in lengths])
     calls: dict[str, Callable[[], object]] = {"cache": lambda: attn(q, k, v, cache=cache)}
     for size in sizes:
         report(f"filling pages of {size}")

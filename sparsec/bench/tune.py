@@ -204,6 +204,7 @@ def _call(
 
     from sparsec.bench.baselines import passes
     from sparsec.bench.clock import CALLS_BESIDE_ROUNDS
+    from sparsec.bench.filled import fill_cache
 
     q, k, v = case.inputs()
     attend = case.call(attn)
@@ -218,8 +219,5 @@ def _call(
     more: dict[str, Any] = {"inputs": case.given} if case.given else {}
     cache = attn.new_cache(case.batch, case.length + new * (repeats + CALLS_BESIDE_ROUNDS + 1), device=case.device)
     torch.manual_seed(0)
-    cache.keys.normal_()
-    cache.values.normal_()
-    cache.lengths_tensor.fill_(case.length - new)
-    cache.refresh()
+    fill_cache(cache, case.length - new)
     return torch.no_grad()(lambda: (attn(*few, cache=cache, **more),))

@@ -92,6 +92,11 @@ Figures = Summed | KeptFigures | PagedFigures
     "--prefill-chunk", type=click.IntRange(1), metavar="M", help="Time a chunk of M tokens over the KV cache, likewise."
 )
 @click.option(
+    "--kv-dtype",
+    type=click.Choice(["int8", "bfloat16", "float16"]),
+    help="With --decode or --prefill-chunk: what the cache stores keys and values as, if not --dtype.",
+)
+@click.option(
     "--host",
     is_flag=True,
     help="Time the host's part of calls to Triton kernels, on a few tokens, with launches that do nothing; no GPU is "
@@ -120,6 +125,7 @@ def bench(
     pages: tuple[int, ...],
     shared_prefix: int | None,
     prefill_chunk: int | None,
+    kv_dtype: str | None,
     host: bool,
     repeats: int,
     form: str,
@@ -164,7 +170,9 @@ def bench(
         raise click.UsageError("expected --shared-prefix with --pages, and fewer tokens than --seq-len")
     if keep is not None and {each.kind for each in first.meaning.inputs} != {InputKind.TOKENS}:
         raise click.UsageError("expected a pattern with inputs of kind tokens alone for --keep, got another")
-    at = BenchSetting(lengths, batch, head_dim, dtype, device)
+    if kv_dtype is not None and (new is None or pages or keep is not None):
+        raise click.UsageError("expected --kv-dtype with --decode or --prefill-chunk, without --pages and --keep")
+    at = BenchSetting(lengths, batch, head_dim, dtype, device, kv_dtype)
     for subject in subjects:
         if keep is None and not kinds:
             sources.check(subject.meaning)
@@ -207,6 +215,7 @@ def bench(
         "target": modules[0].target,
         "device": str(where),
         "dtype": dtype,
+        **({} if kv_dtype is None else {"kv_dtype": kv_dtype}),
         "batch": batch,
         "heads": shared_number([each.meaning.heads for each in subjects]),
         "kv_heads": shared_number([each.meaning.kv_heads for each in subjects]),

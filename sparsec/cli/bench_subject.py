@@ -32,6 +32,7 @@ class BenchSetting:
     head_dim: int
     dtype: str
     device: str | None
+    kv_dtype: str | None = None
 
 
 @dataclass(slots=True)
@@ -67,6 +68,7 @@ class BenchSubject:
 
         for length in at.lengths:
             case = make_case(self.meaning, at.batch, length, at.head_dim, at.dtype, at.device)
+            case = replace(case, kv_dtype=at.kv_dtype)
             if self.meaning.inputs and draws:
                 case = replace(case, given=self.sources.tensors(self.meaning, _sizes(case, new), case.device))
             yield case

@@ -30,6 +30,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "dense_backward": ("dense", *BACKWARD, "--against", "sdpa"),
     "s2_backward": ("s2", *BACKWARD, "--against", "sdpa"),
     "s2_16_decode": ("s2_16", *CACHED, "--decode", "--repeats", "31"),
+    "dense_decode_int8": ("dense", "--seq-len", "32768", *SHARED, "--decode", "--kv-dtype", "int8", "--repeats", "31"),
     "kept_decode": ("kept", "--seq-len", "32768", "--decode", "--keep", "0.1", "--repeats", "121"),
     "s2_16_prefill_chunk": ("s2_16", *CACHED, "--prefill-chunk", "512"),
     "tiles": ("tiles", *FORWARD, *SHARED, "--inputs", "random:density=0.1", "--against", "sdpa,flex64"),

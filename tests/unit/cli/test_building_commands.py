@@ -104,6 +104,8 @@ def test_bench_of_a_cache_that_drops_keys(good: Path) -> None:
     assert found["kept_keys_bytes"] < found["bytes"]["kept"] < found["bytes"]["masked"]
     assert invoke("bench", good, *arguments, "--keep", "0.25", "--against", "sdpa").exit_code == 2
     assert invoke("bench", good, *arguments[:-1], "--keep", "0.25").exit_code == 2, "without --decode"
+    narrow = invoke("bench", good, *arguments, "--keep", "0.25", "--kv-dtype", "int8")
+    assert narrow.exit_code == 2 and "expected --kv-dtype with --decode or --prefill-chunk" in narrow.stderr
 
 
 def test_bench_as_a_table(good: Path) -> None:
