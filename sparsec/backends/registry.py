@@ -22,7 +22,7 @@ class Entry:
     targets: what its target names begin with. devices: the kinds of device that it runs on, as torch calls them (None:
     any); if_named: others, where it is asked for. builds: the targets that `sparsec compile` takes; then it is a
     Builder. ahead: whether a compiler builds its kernels before they are first called. float64: whether it computes in
-    it. oracle: whether it is an Oracle. tiles: whether its tiles may be chosen.
+    it. oracle: whether it is an Oracle. tiles: whether its tiles may be chosen. dtype: where a command is given none.
     """
 
     module: str
@@ -34,6 +34,7 @@ class Entry:
     float64: bool = False
     oracle: bool = False
     tiles: bool = False
+    dtype: str = "float32"
 
 
 BACKENDS: Mapping[str, Entry] = {
@@ -46,7 +47,9 @@ BACKENDS: Mapping[str, Entry] = {
         builds=GPU_TARGETS,
         tiles=True,
     ),
-    "gluon": Entry("sparsec.backends.gluon.backend", ("gluon",), (), if_named=("cuda",), builds=(GLUON,)),
+    "gluon": Entry(
+        "sparsec.backends.gluon.backend", ("gluon",), (), if_named=("cuda",), builds=(GLUON,), dtype="bfloat16"
+    ),
     "torch": Entry("sparsec.backends.torch.backend", ("torch",), float64=True),
     "reference": Entry("sparsec.backends.reference.backend", (), float64=True, oracle=True),
 }

@@ -15,6 +15,7 @@ from sparsec.cli.kinds import check_layers_option, layer_kinds
 from sparsec.cli.options import (
     check_target_option,
     choose,
+    dtype_for,
     file_argument,
     kernel_options,
     model_option,
@@ -121,6 +122,7 @@ def compile_pattern(
     Example: sparsec compile examples/s2.sparse -o build/s2 --target cuda:90 --head-dim 128 --dtype bfloat16
     """
     check_target_option(target)
+    dtype = dtype_for(target, dtype)
     check_layers_option(model, layers)
     program = open_program(file)
     kinds: tuple[LayerKind, ...] = ()

@@ -15,6 +15,7 @@ from sparsec.backends.base import PARTS
 from sparsec.cli.options import (
     check_target_option,
     choose,
+    dtype_for,
     file_argument,
     kernel_options,
     open_program,
@@ -87,7 +88,7 @@ def lower(
     cpp     the C++ source for a CPU, as it is built
     triton  the Triton source for a GPU, as it is built
     gluon   the Gluon source of the forward pass for a GPU of compute capability 9.0,
-            which no card has run
+            which no card has run; for bfloat16 if --dtype is left out
 
     Terms, bands and layout are the same for every target; tiles and the plan depend on it by their sizes. With --of
     cached, tiles and plan are given twice: of the kernel for chunks of queries, and of the one for few.
@@ -110,7 +111,7 @@ def lower(
         pattern.lowered(meaning.heads, meaning.kv_heads),
         head_dim,
         head_dim if value_dim is None else value_dim,
-        dtype,
+        dtype_for(target, dtype),
         target,
         pattern.refusals,
     )

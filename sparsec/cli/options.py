@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from sparsec.backends import registry
 from sparsec.cli.files import FILE, STDIN, open_source
@@ -33,6 +34,12 @@ def dtype_option(default: str) -> Callable[[_Command], _Command]:
         show_default=True,
         callback=lambda _, __, given: SHORT_DTYPES.get(given, given),
     )
+
+
+def dtype_for(target: str, dtype: str) -> str:
+    """`dtype` where --dtype is given, else that of the target's backend."""
+    source = click.get_current_context().get_parameter_source("dtype")
+    return dtype if source is not ParameterSource.DEFAULT else registry.BACKENDS[registry.backend_name(target)].dtype
 
 
 class Length(click.IntRange):

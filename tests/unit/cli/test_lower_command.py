@@ -38,8 +38,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def lower(file: Path, emit: str, *arguments: str, pattern: str = "local") -> str:
-    narrow = ("--dtype", "bfloat16") if emit == "gluon" else ()
-    result = invoke("lower", file, "--pattern", pattern, "--emit", emit, *narrow, *arguments)
+    result = invoke("lower", file, "--pattern", pattern, "--emit", emit, *arguments)
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -123,6 +122,13 @@ def test_sources_are_those_that_are_built() -> None:
     assert lower(S2, "cpp", "--of", "cached", *options, pattern="s2") == CpuCached.of(*compilation.cached).source
 
 
+def test_a_dtype_left_out_is_one_that_the_target_takes(file: Path) -> None:
+    assert "head dim 64, bfloat16" in lower(file, "plan", "--target", "gluon:90")
+    assert "head dim 64, float16" in lower(file, "plan", "--target", "gluon:90", "--dtype", "half")
+    assert "head dim 64, float32" in lower(file, "plan", "--target", "cuda:90")
+    assert lower(file, "gluon") == lower(file, "gluon", "--dtype", "bf16")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -138,7 +144,7 @@ def test_sources_are_those_that_are_built() -> None:
         ),
         (("--pattern", "local", "--emit", "triton", "--target", "cpu"), 2, "expected a target such as cuda:90 with"),
         (("--pattern", "local", "--emit", "gluon", "--target", "cuda:90"), 2, "expected a target such as gluon:90"),
-        (("--pattern", "local", "--emit", "gluon"), 1, "which take bfloat16 and float16, not float32"),
+        (("--pattern", "local", "--emit", "gluon", "--dtype", "fp32"), 1, "take bfloat16 and float16, not float32"),
         (("--pattern", "local", "--emit", "plan", "--target", "cuda:9"), 2, "expected a target among cpu, "),
         (("--pattern", "local", "--emit", "plan", "--target", "interpreter"), 2, "expected a target among cpu, "),
         (("--pattern", "ahead", "--emit", "layout"), 1, "p.sparse:10:9: error[E502]: pattern `ahead` has no KV cache"),
