@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparsec.diagnostics.arguments import instance
 from sparsec.diagnostics.model import CallError
-from sparsec.distributed.exchange import OnTheWay, exchanged
+from sparsec.distributed.exchange import OnTheWay, exchanged, unflat
 from sparsec.distributed.inputs import (
     Given,
     HeldPiece,
@@ -26,6 +26,7 @@ from sparsec.distributed.inputs import (
 )
 from sparsec.distributed.merging import merged_by_lse
 from sparsec.distributed.needs import Piece
+from sparsec.distributed.packing import FAR, PackedRows, over_far_keys, over_near_keys
 from sparsec.distributed.planning import Plan
 from sparsec.distributed.prompt import store_shares
 from sparsec.distributed.rank_attention import RankAttention
@@ -64,7 +65,8 @@ class ParallelAttention(RankAttention):
         if overlap and attn.documents:
             raise CallError("expected no overlap for a pattern with documents, got overlap=True")
         self._by_keys = by_keys(attn) if overlap else None  # no submodule: its parameters are those of attn
-        self._kernel = (_within_documents(attn, self._documents),)  # in a tuple: its parameters are those of attn
+        self._variants: dict[tuple[int | str, ...], SparseAttention] = {}  # of the same parameters
+        self._module("")
 
     def new_cache(
         self,
@@ -131,46 +133,108 @@ class ParallelAttention(RankAttention):
 
     def _of_shares(self, q: Tensor, k: Tensor, v: Tensor, given: Given, plan: Plan) -> tuple[Tensor, Tensor]:
         """The output and LSE of this rank's tokens; of those before the plan's first 0 and -inf."""
-        coming: list[OnTheWay] = []
-        keys, values = exchanged(k, v, plan.rows, plan.held.group, coming if self._by_keys else None)
         at = int((plan.positions < plan.traffic.first).sum())
-        calls, outs = [], list[tuple[Tensor, Tensor]]()
-        if at:
-            wide = torch.promote_types(q.dtype, torch.float32)
-            nothing = (
-                q.new_zeros((*q.shape[:2], at, v.shape[3])),
-                q.new_full((*q.shape[:2], at), -torch.inf, dtype=wide),
-            )
-            outs.append(nothing)
+        found = [_nothing(q[:, :, :at], v)] if at else []
+        if self._by_keys is None and plan.packed is not None:
+            found += self._over_packed(q, k, v, plan, plan.packed, at)
+        else:
+            found += self._over_spread(q, k, v, given, plan, at)
+        return torch.cat([each[0] for each in found], dim=2), torch.cat([each[1] for each in found], dim=2)
+
+    def _over_spread(
+        self, q: Tensor, k: Tensor, v: Tensor, given: Given, plan: Plan, at: int
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Of each piece, its queries from `at` on, over keys that lie as in the sequence."""
+        coming: list[OnTheWay] = []
+        flat = exchanged(k, v, plan.rows, plan.held.group, coming if self._by_keys else None)
+        keys, values = (
+            unflat(rows, len(like), like.shape[1], plan.last_key, like.shape[3])
+            for rows, like in zip(flat, (k, v), strict=True)
+        )
+        calls = []
         for piece in plan.traffic.pieces(plan.held.rank):
             rows = piece.queries[1] - piece.queries[0]
             seen = piece.origin, min(piece.keys[1], plan.last_key)
             part = keys[:, :, slice(*seen)], values[:, :, slice(*seen)]
             held = HeldPiece(piece.queries, (at, at + rows), seen, plan.chunks, plan.held.length)
-            calls.append((q.narrow(2, at, rows), *part, piece, of_piece(self.attn.inputs, given, held)))
+            inputs = of_piece(self.attn.inputs, given, held)
+            calls.append((q.narrow(2, at, rows), *part, piece, piece.origin, inputs))
             at += rows
         if self._by_keys is None:
-            (kernel,) = self._kernel
-            outs += [self._attend(kernel, *call) for call in calls]
-        else:
-            near, far = self._by_keys
-            first = [self._attend(near, *call) for call in calls]
-            coming[0].wait()
-            outs += [merged_by_lse([each, self._attend(far, *call)]) for each, call in zip(first, calls, strict=True)]
-        return torch.cat([each[0] for each in outs], dim=2), torch.cat([each[1] for each in outs], dim=2)
+            return [self._attend(self._module(""), *call) for call in calls]
+        near, far = self._by_keys
+        first = [self._attend(near, *call) for call in calls]
+        coming[0].wait()
+        return [merged_by_lse([each, self._attend(far, *call)]) for each, call in zip(first, calls, strict=True)]
+
+    def _over_packed(
+        self, q: Tensor, k: Tensor, v: Tensor, plan: Plan, packed: PackedRows, at: int
+    ) -> list[tuple[Tensor, Tensor]]:
+        """The same, over keys that lie one after another."""
+        packed = packed.on(q.device)
+        flat, dims = exchanged(k, v, packed.rows, plan.held.group), (k.shape[3], v.shape[3])
+
+        def picked(rows: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+            of_each = zip(flat, dims, strict=True)
+            tokens = len(rows) // groups
+            keys, values = (unflat(each.index_select(0, rows), len(q), groups, tokens, dim) for each, dim in of_each)
+            return keys, values
+
+        found = []
+        for piece, rows, of_far, marks in zip(packed.pieces, packed.near, packed.far, packed.marks, strict=True):
+            queries = q.narrow(2, at, piece.piece.queries[1] - piece.piece.queries[0])
+            at += queries.shape[2]
+            kernel = self._module("" if piece.near[0] == piece.piece.origin else "near")
+            keys, values = picked(rows, k.shape[1])
+            out, lse = self._attend(kernel, queries, keys, values, piece.piece, piece.near[0], {})
+            done, outs = 0, list[tuple[Tensor, Tensor]]()
+            for far, own, marked in zip(piece.far, of_far, marks, strict=True):
+                first, last = far.heads
+                if done < first:
+                    outs.append((out[:, done:first], lse[:, done:first]))
+                groups = far.groups[1] - far.groups[0]
+                module, inputs = self._far_module(last - first, groups), {FAR: marked}
+                more = {"q_offset": 0, "return_lse": True, "inputs": inputs}
+                there = module(queries[:, first:last], *picked(own, groups), **more)
+                outs.append(merged_by_lse([(out[:, first:last], lse[:, first:last]), there]))
+                done = last
+            outs.append((out[:, done:], lse[:, done:]))
+            found.append((torch.cat([each[0] for each in outs], 1), torch.cat([each[1] for each in outs], 1)))
+        return found
+
+    def _module(self, of: Literal["", "near"]) -> SparseAttention:
+        """What attends within one document, to all keys or to near ones."""
+        if (of,) not in self._variants:
+            attn = over_near_keys(self.attn) if of else self.attn
+            self._variants[of,] = _within_documents(attn, self._documents)
+        return self._variants[of,]
+
+    def _far_module(self, heads: int, groups: int) -> SparseAttention:
+        if (heads, groups) not in self._variants:
+            self._variants[heads, groups] = over_far_keys(self.attn, heads, groups)
+        return self._variants[heads, groups]
 
     def _attend(
-        self, kernel: SparseAttention, q: Tensor, k: Tensor, v: Tensor, piece: Piece, inputs: dict[str, InputTensors]
+        self,
+        kernel: SparseAttention,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        piece: Piece,
+        first: int,
+        inputs: dict[str, InputTensors],
     ) -> tuple[Tensor, Tensor]:
+        """`first`: the position of the first key."""
         own: dict[str, Tensor] = {} if self.attn.sink is None or kernel.sink is None else {"sink": self.attn.sink}
         if self._documents is Documents.SEPARATE:
-            inputs = {**inputs, kernel.inputs[-1].name: torch.tensor([piece.keys[0]], device=q.device)}
+            begin = max(piece.keys[0] - first, 0)
+            inputs = {**inputs, kernel.inputs[-1].name: torch.tensor([begin], device=q.device)}
         if self._by_keys is not None:
-            ends = (end - piece.origin for end in piece.queries)
+            ends = (end - first for end in piece.queries)
             named = zip(kernel.inputs[-2:], ends, strict=True)
             inputs = {**inputs, **{decl.name: torch.tensor([end], device=q.device) for decl, end in named}}
         more = {
-            "q_offset": piece.queries[0] - piece.origin,
+            "q_offset": piece.queries[0] - first,
             "return_lse": True,
             "inputs": inputs or None,
         }

@@ -5,6 +5,7 @@ Invariant: sums of gradients are taken rank by rank, in order, in float32 at lea
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+PAGES = 1 << 16
+"""Bytes from which zeros are mapped."""
 KEYS, GRADIENTS = "keys and values", "gradients of keys and values"
 
 
@@ -30,7 +33,8 @@ class ExchangeError(SparsecError, RuntimeError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TravellingRows:
-    """Rows of one token in one KV group; a rank's own are [groups, tokens], the others' [groups, width], both flat.
+    """Rows of one token in one KV group; a rank's own are [groups, tokens], flat, and go with what comes into a buffer
+    of `count` rows.
 
     sent: which of its own a rank sends, those to rank 0 first; received: where what comes goes, that of rank 0 first;
     held: where its own go. `sent_to[r]` and `received_of[r]`: how many they are. copies: the same on other devices.
@@ -41,7 +45,7 @@ class TravellingRows:
     received: Tensor
     received_of: tuple[int, ...]
     held: Tensor
-    width: int
+    count: int
     copies: dict[torch.device, TravellingRows] = field(default_factory=dict)
 
     def on(self, device: torch.device) -> TravellingRows:
@@ -75,8 +79,8 @@ class OnTheWay:
 def exchanged(
     k: Tensor, v: Tensor, rows: TravellingRows, group: ProcessGroup, later: list[OnTheWay] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """k [B, groups, tokens, D] and v [B, groups, tokens, DV] -> the same with `rows.width` tokens, of which those are
-    there that this rank holds or needs; the others are 0. Differentiable.
+    """k [B, groups, tokens, D] and v [B, groups, tokens, DV] -> [rows.count, B * D] and [rows.count, B * DV], of which
+    those are there that this rank holds or needs; the others are 0. Differentiable.
 
     later: then the rows of other ranks are there after the `wait` of what is put into it.
     """
@@ -94,37 +98,33 @@ class _Exchange(torch.autograd.Function):
         ctx: Any, k: Tensor, v: Tensor, rows: TravellingRows, group: ProcessGroup, later: list[OnTheWay] | None
     ) -> tuple[Tensor, Tensor]:
         rows = rows.on(k.device)
-        ctx.rows, ctx.group, ctx.tokens = rows, group, k.shape[2]
+        ctx.rows, ctx.group, ctx.shapes = rows, group, (k.shape, v.shape)
         work, came = sent_to_all([flat_rows(k), flat_rows(v)], rows.sent, rows.sent_to, rows.received_of, group, KEYS)
-        buffers, full = list[Tensor](), list[Tensor]()
+        buffers = list[Tensor]()
         for each, part in zip((k, v), came, strict=True):
-            batch, groups, _, dim = each.shape
-            buffers.append(_zeros(groups * rows.width, part))
+            buffers.append(_zeros(rows.count, part))
             buffers[-1].index_copy_(0, rows.held, flat_rows(each))
-            full.append(_unflat(buffers[-1], batch, groups, rows.width, dim))
         coming = OnTheWay(work, came, rows.received, tuple(buffers), group)
         if later is None:
             coming.wait()
         else:
             later.append(coming)
-        return full[0], full[1]
+        return buffers[0], buffers[1]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         rows: TravellingRows = ctx.rows
-        flat = [flat_rows(each) for each in gradients]
-        work, came = sent_to_all(flat, rows.received, rows.received_of, rows.sent_to, ctx.group, GRADIENTS)
+        work, came = sent_to_all(gradients, rows.received, rows.received_of, rows.sent_to, ctx.group, GRADIENTS)
         with exchange_of(GRADIENTS, ctx.group):
             work.wait()
         to_each = torch.split(rows.sent, list(rows.sent_to))
         own = []
-        for each, whole, part in zip(gradients, flat, came, strict=True):
+        for whole, part, (batch, groups, tokens, dim) in zip(gradients, came, ctx.shapes, strict=True):
             total = whole.index_select(0, rows.held)
             total = total if total.dtype == torch.float64 else total.float()
             for where, of_rank in zip(to_each, torch.split(part, list(rows.sent_to)), strict=True):  # no place twice
                 total.index_copy_(0, where, total.index_select(0, where) + of_rank)
-            batch, groups, _, dim = each.shape
-            own.append(_unflat(total.to(each.dtype), batch, groups, ctx.tokens, dim))
+            own.append(unflat(total.to(whole.dtype), batch, groups, tokens, dim))
         return own[0], own[1], None, None, None
 
 
@@ -153,18 +153,20 @@ def flat_rows(x: Tensor) -> Tensor:
     return x.permute(1, 2, 0, 3).reshape(groups * tokens, batch * dim)
 
 
-def _unflat(rows: Tensor, batch: int, groups: int, tokens: int, dim: int) -> Tensor:
+def unflat(rows: Tensor, batch: int, groups: int, tokens: int, dim: int) -> Tensor:
+    """The other way."""
     return rows.view(groups, tokens, batch, dim).permute(2, 0, 1, 3)
 
 
 def _zeros(count: int, like: Tensor) -> Tensor:
-    """Rows of zeros; on a CPU the system gives memory for those that are written alone."""
-    if like.device.type != "cpu":
+    """Rows of zeros; on a CPU the system gives memory for the pages of those that are written alone."""
+    wanted = count * like.shape[1] * like.element_size()
+    if like.device.type != "cpu" or wanted < PAGES:
         return like.new_zeros((count, like.shape[1]))
-    import numpy as np
-
-    memory = np.zeros(max(count * like.shape[1] * like.element_size(), 1), np.uint8)
-    return torch.from_numpy(memory).view(like.dtype)[: count * like.shape[1]].view(count, like.shape[1])
+    memory = mmap.mmap(-1, wanted)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)  # one of two megabytes would hold many rows that are not written
+    return torch.frombuffer(memory, dtype=torch.uint8).view(like.dtype).view(count, like.shape[1])
 
 
 def sent_to_all(

@@ -105,6 +105,45 @@ def _below(stretch: Stretch, positions: Ints | np.int64) -> Ints:
     return np.asarray(whole + stretch.kept[place] * rest, np.int64)
 
 
+def lowest_key(band: Band, queries: Range, n_keys: int) -> int:
+    """The key below which each of these queries sees the same keys by the band: those of its residues, or none."""
+    first, last = _rows_of(band, queries, n_keys)
+    if first >= last:
+        return n_keys
+    if sees_alike_below(band, queries, n_keys):
+        return min([n_keys, *(_value(bound, first, n_keys) for bound in band.upper if bound.base is Base.ROW)])
+    low = max([0, *(_value(bound, first, n_keys) for bound in band.lower)])
+    ends = [_value(bound, first, n_keys) for bound in band.upper if bound.base is not Base.ROW]
+    return n_keys if min([n_keys, *ends]) <= low else low
+
+
+def sees_alike_below(band: Band, queries: Range, n_keys: int) -> bool:
+    """Whether the band's keys below its `lowest_key` are keys that each of these queries sees, and not none."""
+    moving = any(bound.base is Base.ROW for bound in band.lower) or any(each.moving for each in band.congruences)
+    return not (moving or band.lists or band.inputs) and _rows_of(band, queries, n_keys) == queries
+
+
+def seen_by_all(bands: Iterable[Band], queries: Range, n_keys: int, below: int) -> Bools:
+    """[below]: whether each of these queries sees a key by one of the bands, which `sees_alike_below`. `below`: at most
+    the `lowest_key` of each."""
+    seen = np.zeros(below, np.bool_)
+    for band in bands:
+        start = max([0, *(_value(bound, queries[0], n_keys) for bound in band.lower)])
+        ends = [_value(bound, queries[0], n_keys) for bound in band.upper if bound.base is not Base.ROW]
+        j = np.arange(start, max(start, min([below, *ends])))
+        kept = np.ones(len(j), np.bool_)
+        for residue in band.congruences:
+            kept &= _residues(residue, queries)[j // residue.unit % residue.period]
+        seen[j] |= kept
+    return seen
+
+
+def _rows_of(band: Band, queries: Range, n_keys: int) -> Range:
+    """Those of the queries for which the band's row bounds hold."""
+    first = max([queries[0], *(_value(bound, 0, n_keys) for bound in band.first_row)])
+    return first, min([queries[1], *(_value(bound, 0, n_keys) for bound in band.last_row)])
+
+
 def _of_piece(band: Band, piece: Piece) -> list[Stretch]:
     first, last, stop = (each - piece.origin for each in (*piece.queries, piece.keys[1]))
     found = []
@@ -128,8 +167,7 @@ def _shifted(run: Stretch, by: int, between: Range) -> Stretch:
 
 
 def _of_band(band: Band, queries: Range, n_keys: int) -> list[Stretch]:
-    first = max([queries[0], *(_value(bound, 0, n_keys) for bound in band.first_row)])
-    last = min([queries[1], *(_value(bound, 0, n_keys) for bound in band.last_row)])
+    first, last = _rows_of(band, queries, n_keys)
     if first >= last:
         return []
     start = max([0, *(_value(bound, first, n_keys) for bound in band.lower)])

@@ -26,11 +26,13 @@ from sparsec.distributed import shards as dealing
 from sparsec.distributed.exchange import TravellingRows
 from sparsec.distributed.heads import HeadPlan
 from sparsec.distributed.held import HeldTokens, RankPlan, made_of, packed
+from sparsec.distributed.packing import WORTH, PackedRows, packed_keys, packed_rows
 from sparsec.distributed.report import TrafficReport, traffic_report
 from sparsec.distributed.shards import Shards
 from sparsec.distributed.traffic import Traffic
 from sparsec.distributed.work import work_before, work_of_heads
 from sparsec.ir.bands.bounds import POSITION_LIMIT, Base
+from sparsec.pipeline import Lowered
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema.model import Documents
 
@@ -48,6 +50,7 @@ class Plan(RankPlan):
     """What one rank holds, sends and receives; made by `sparsec.distributed.plan`."""
 
     traffic: Traffic
+    lowered: Lowered
 
     def report(self) -> TrafficReport:
         """Bytes that each rank sends in a forward pass, against all-gather, ring and Ulysses; the balance of work."""
@@ -96,7 +99,23 @@ class Plan(RankPlan):
             received.append(torch.cat([ours[traffic.kinds[g]] + g * width for g in groups]))
         held = torch.cat([self.positions + g * width for g in groups])
         counts = [tuple(map(len, each)) for each in (sent, received)]
-        return TravellingRows(torch.cat(sent), counts[0], torch.cat(received), counts[1], held, width)
+        count = width * len(groups)
+        return TravellingRows(torch.cat(sent), counts[0], torch.cat(received), counts[1], held, count)
+
+    @cached_property
+    def packed(self) -> PackedRows | None:
+        """Where the rows of keys go if calls have no more of them than they need; None where that saves too little."""
+        packed = packed_keys(self.lowered, self.traffic, self.held.rank)
+        if packed is None or packed.rows > WORTH * self.rows.count:
+            return None
+        traffic, rank = self.traffic, self.held.rank
+        asked = traffic.needs(rank)
+        came = []
+        for other in range(traffic.shards.ranks):
+            if other != rank:
+                ours = [traffic.keys(needs, other) for needs in asked]
+                came.append([ours[kind] for kind in traffic.kinds])
+        return packed_rows(packed, self.rows, self.positions.numpy(), came)
 
     def over(self, attn: SparseAttention, *, overlap: bool = False) -> ParallelAttention:
         """`attn` on this rank's part of a sequence: what `SparseAttention.parallel` gives. Raises CallError."""
@@ -183,7 +202,7 @@ def _by_sequence(attn: SparseAttention, group: ProcessGroup, length: int, balanc
     rank = dist.get_rank(group)
     tokens = (shards.tokens(rank),)
     held = HeldTokens(length, shards.chunks, rank, group, tokens, 0, group)
-    return Plan(held, _geometry(attn), made_of(attn), Traffic.of(lowered, shards))
+    return Plan(held, _geometry(attn), made_of(attn), Traffic.of(lowered, shards), lowered)
 
 
 def _by_heads(
