@@ -38,6 +38,22 @@ def merged_over_ranks(out: Tensor, lse: Tensor, group: ProcessGroup) -> tuple[Te
     return whole.to(out.dtype), total
 
 
+def sum_over_ranks(own: Tensor, group: ProcessGroup) -> Tensor:
+    """The sum of the ranks' tensors, on every rank; of bool whether one has it. No gradients."""
+    if dist.get_world_size(group) == 1:
+        return own
+    sent = (own.to(torch.uint8) if own.dtype == torch.bool else own).contiguous()
+    found = sent.new_empty((dist.get_world_size(group), *sent.shape))
+    with exchange_of(PARTIAL, group):
+        dist.all_gather(list(found.unbind()), sent, group)
+    if own.dtype == torch.bool:
+        return found.any(0)
+    total = found[0]
+    for each in found[1:]:
+        total = total + each
+    return total
+
+
 def heads_of_ranks(out: Tensor, lse: Tensor, group: ProcessGroup) -> tuple[Tensor, Tensor]:
     """out [B, H, N, D] and lse [B, H, N] of each rank's heads -> of all heads in the ranks' order, on every rank. No
     gradients."""

@@ -16,23 +16,25 @@ from sparsec.backends.room import check_room
 from sparsec.diagnostics.model import CallError
 from sparsec.distributed.holders import part_of_rank, run_length
 from sparsec.distributed.inputs import check_whole
-from sparsec.distributed.merging import merged_over_ranks
+from sparsec.distributed.merging import merged_over_ranks, sum_over_ranks
 from sparsec.plan.kv.layout import CacheLayout
+from sparsec.plan.launch import CachedLaunch
 from sparsec.runtime.call_tensors import counts_of
 from sparsec.runtime.inputs.checks import InputTensors, flat_inputs
 from sparsec.runtime.inputs.remembered import remember
+from sparsec.runtime.kernel import registered
 from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.kv.live import NOW, RELEASED, without_released
 from sparsec.runtime.module import SparseAttention
+from sparsec.sema.model import InputKind
 from sparsec.sema.shapes import Sizes
-
-ALONE = "expected a cache that one process has alone for {}, got one that ranks share"
 
 
 class RankCache(KVCache):
     """Made by `new_cache` of `SparseAttention.parallel`, and filled by calling that with `cache=`.
 
-    Every rank has to do the same with its own. What a `KVCache` says of its memory (`layout`, `keys`, `nbytes`) is of
+    Every rank has to do the same with its own: `keep` and `merge` take the marks and groups of all keys, and say the
+    same on every rank. What a `KVCache` says of its memory (`layout`, `keys`, `nbytes`) is of
     this rank's part; lengths, and what `truncate` can take back, are of the whole sequences.
     Further attributes: `of_all` (the layout of one process with all keys), `run` (positions that a rank holds in a row:
     key j is rank `j // run % ranks`'s), `module` (attention to this rank's keys), `of` (the module that it is a part
@@ -56,21 +58,20 @@ class RankCache(KVCache):
         found.module, found.run, found.group = module, run, group
         return found
 
-    def _first_lost(self, row: int, want: int, most: int) -> int | None:
-        """By the whole sequence's layout, so that every rank says the same: a rank's part has what that has."""
-        return self.of_all.first_lost(want, most, self.max_len, self.rollback)
+    @property
+    def layouts(self) -> tuple[CacheLayout, CacheLayout]:
+        """Of the whole sequences, so that every rank says the same: a rank's part has what these have."""
+        return self.of_all if self.kept is None else self.plan_of_all.layout, self.of_all
 
     @property
-    def keeps(self) -> bool:
-        return False
+    def plan_of_all(self) -> CachedLaunch:
+        return registered(self.of, self.keys.device).kept.plan
 
-    def keep(self, name: str, marks: Tensor, *, room: int | None = None) -> None:
-        """Raises CallError."""
-        raise CallError(ALONE.format("keep"))
+    def holds(self, position: Tensor) -> Tensor:
+        return position // self.run % dist.get_world_size(self.group) == dist.get_rank(self.group)
 
-    def merge(self, name: str, groups: Tensor, *, room: int | None = None) -> None:
-        """Raises CallError."""
-        raise CallError(ALONE.format("merge"))
+    def of_all_ranks(self, own: Tensor) -> Tensor:
+        return sum_over_ranks(own, self.group)
 
 
 def rank_cache(
@@ -121,6 +122,8 @@ def begin_prompt(
     if min(own) < 0 or max(own) > tokens:
         raise CallError(f"expected lengths from 0 to {tokens} for {len(q)} sequences, got {own}")
     cache.check_call(cache.kernel, q, k)
+    if cache.kept is not None:
+        raise CallError("expected a cache without lists of `keep` for a prompt in shares; make another by new_cache")
     declared = cache.module.inputs
     check_whole(declared, set(own), tokens)
     sizes = Sizes(len(q), cache.module.heads, cache.module.kv_heads, q.shape[2], tokens, tokens, None)
@@ -147,6 +150,32 @@ def attended_by_all(
 ) -> tuple[Tensor, Tensor]:
     """Output and LSE of tokens that every rank has, and stores those that it holds of."""
     own = {} if cache.module.sink is None or sink is None else {"sink": sink.detach()}
+    inputs = _own_marks(cache, lengths, inputs, qkv[1].shape[2])
     more = {"cache": cache, "lengths": lengths, "inputs": inputs, "return_lse": True}
     out, lse = torch.func.functional_call(cache.module, own, qkv, more)
     return merged_over_ranks(out, lse, cache.group)
+
+
+def _own_marks(
+    cache: RankCache,
+    lengths: Tensor | Sequence[int] | None,
+    inputs: Mapping[str, InputTensors] | None,
+    new: int,
+) -> Mapping[str, InputTensors] | None:
+    """The inputs with marks of this rank's keys alone, so that its lists get no others. Where the lists have a room,
+    the marks stay as they are: then all ranks find at the same call that it is too small."""
+    if cache.kept is None or cache.room is not None or inputs is None:
+        return inputs
+    batch, device = cache.batch_size, cache.keys.device
+    counts = torch.full((batch,), new, device=device) if lengths is None else counts_of(lengths, batch, device)
+    place = torch.arange(new, device=device) - (new - counts.to(device))[:, None] + cache.lengths_tensor[:, None]
+    own = cache.holds(place)
+    found = dict(inputs)
+    for decl in cache.module.inputs:
+        marks = inputs.get(decl.name)
+        if decl.kind is InputKind.TOKENS and isinstance(marks, Tensor) and marks.dtype == torch.bool:
+            if marks.dim() == 2 and marks.shape[-1] == new:
+                found[decl.name] = marks & own
+            elif marks.dim() == 3 and marks.shape[-1] == new:
+                found[decl.name] = marks & own[:, None]
+    return found

@@ -17,6 +17,7 @@ from sparsec.diagnostics.arguments import integer
 from sparsec.diagnostics.model import CallError
 from sparsec.ir.bands.bounds import POSITION_LIMIT
 from sparsec.plan.kv.layout import CacheLayout
+from sparsec.plan.launch import CachedLaunch
 from sparsec.runtime.inputs.remembered import blank
 from sparsec.runtime.kernel import registered
 from sparsec.runtime.kv.arena import arena, places_table, slots_for
@@ -235,10 +236,29 @@ class KVCache:
         if self.kept is not None:
             truncated(self.kept, self.state[0])
 
+    @property
+    def layouts(self) -> tuple[CacheLayout, CacheLayout]:
+        """Of the sequences' keys: `layout`, and `whole`."""
+        return self.layout, self.whole
+
+    @property
+    def plan_of_all(self) -> CachedLaunch:
+        """Of the kernels over lists, for all keys of the sequences."""
+        return registered(self.kernel, self.keys.device).kept.plan
+
+    def holds(self, position: Tensor) -> Tensor:
+        """bool: whether it is this cache that holds the keys of these positions."""
+        return torch.ones_like(position, dtype=torch.bool)
+
+    def of_all_ranks(self, own: Tensor) -> Tensor:
+        """The sum of what those have who hold the sequences together; of bool whether one has it."""
+        return own
+
     def _first_lost(self, row: int, want: int, most: int) -> int | None:
         """The first key that sequence `row` would need of `want` tokens and that has been overwritten. Raises CallError
         where keys may have been dropped that it would need."""
-        lost = self.layout.first_lost(want, most, self.max_len, self.rollback)
+        layout, whole = self.layouts
+        lost = layout.first_lost(want, most, self.max_len, self.rollback)
         if self.kept is None or not want:
             return lost
         record = self.kept.record[:, row].tolist()
@@ -248,7 +268,7 @@ class KVCache:
                 f"marked keys that lay too far back or `merge` made some of them one, got {want}"
             )
         if lost is None and want < record[KEPT_AT]:
-            return self.whole.first_lost(want, record[NEWEST], self.max_len, self.rollback)
+            return whole.first_lost(want, record[NEWEST], self.max_len, self.rollback)
         return lost
 
     def reset(self) -> None:

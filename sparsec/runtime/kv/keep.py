@@ -65,7 +65,7 @@ def keep(cache: KVCache, name: str, marks: Tensor, room: int | None) -> None:
     assert of is not None, "kernels over lists say what these have"
     lengths = torch.tensor(cache.lengths)
     marks = _checked(cache, marks, loaded.launch.heads, loaded.launch.kv_heads, int(lengths.max()))
-    there = marks_there(cache, of, declared, lengths)
+    there = marks_of_all(cache, of, declared, lengths)
     left = [each.there & marks if each.ordinal == number else each.there for each in there]
     _check_new(cache, of, number, marks, there, lengths)
     leave_marks(cache, there, left, lengths, room)
@@ -82,6 +82,7 @@ def leave_marks(
     share, groups = of.share, left[0].shape[1] // of.share
     words = words_of(tuple(left), share, groups)
     needed = needed_for(of, words, lengths.to(words.device))
+    needed &= cache.holds(torch.arange(words.shape[2], device=words.device))
     record = _record(cache, of, lengths)
     apart = any(bool((each.view(len(each), groups, share, -1) != each[:, ::share, None]).any()) for each in left)
     record[3] = record[3] | int(apart)
@@ -169,6 +170,15 @@ def marks_there(
     return tuple(found)
 
 
+def marks_of_all(
+    cache: KVCache, of: KeptMarks, declared: tuple[InputDecl, ...], lengths: Tensor
+) -> tuple[TokenMarks, ...]:
+    """The same, of keys that other ranks hold too."""
+    there = marks_there(cache, of, declared, lengths)
+    own = cache.holds(torch.arange(int(lengths.max()), device=cache.keys.device))
+    return tuple(TokenMarks(each.ordinal, cache.of_all_ranks(each.there & own)) for each in there)
+
+
 def _check_new(
     cache: KVCache, of: KeptMarks, number: int, marks: Tensor, there: tuple[TokenMarks, ...], lengths: Tensor
 ) -> None:
@@ -183,6 +193,7 @@ def _check_new(
                 if need.marks & bit:
                     needed |= seen_from(need.region, position, lengths.to(marks.device)[:, None])
             new[:, head] &= needed | (position >= lengths.to(marks.device)[:, None])
+    new = cache.of_all_ranks(new & cache.holds(torch.arange(new.shape[-1], device=new.device)))
     if bool(new.any()):
         b, h, j = new.nonzero()[0].tolist()
         raise CallError(

@@ -18,7 +18,7 @@ from sparsec.ir.bands.kept import KeptMarks
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.runtime.inputs.remembered import positions_kept
 from sparsec.runtime.kernel import registered
-from sparsec.runtime.kv.keep import held_at, leave_marks, marks_there, needed_for, seen_from, token_input
+from sparsec.runtime.kv.keep import held_at, leave_marks, marks_of_all, needed_for, seen_from, token_input
 from sparsec.runtime.kv.lists import DROPPED_AT, dense_words, has_any, words_of
 from sparsec.runtime.kv.stored import from_stored, to_stored
 
@@ -45,7 +45,8 @@ def merge(cache: KVCache, name: str, groups: Tensor, room: int | None) -> None:
     room = None if room is None else integer("room", room, 0)
     if bias is None:
         raise CallError("expected a pattern with key_bias, which says how much a merged key weighs, got one without")
-    plan = loaded.kept.plan
+    loaded.kept  # noqa: B018  # it raises where there are no such kernels
+    plan = cache.plan_of_all
     of = plan.kept
     assert of is not None, "kernels over lists say what these have"
     if of.apart:
@@ -54,7 +55,7 @@ def merge(cache: KVCache, name: str, groups: Tensor, room: int | None) -> None:
         )
     lengths = torch.tensor(cache.lengths)
     found = _grouped(_labels(cache, groups, loaded.launch.kv_heads, int(lengths.max())), lengths)
-    there = marks_there(cache, of, declared, lengths)
+    there = marks_of_all(cache, of, declared, lengths)
     words = words_of(tuple(each.there for each in there), of.share, loaded.launch.kv_heads)
     _check_alike(name, found, of, plan.layout, words, lengths.to(words.device), of.ordinals.index(number))
     weights = positions_kept(declared, cache.marks)[bias]
@@ -155,7 +156,8 @@ class _Merged:
 
 
 def _merged(cache: KVCache, found: _Groups, weights: Tensor, length: int) -> _Merged:
-    keys, values = held_at(cache, found.b, found.g, found.j, length)
+    own = cache.holds(found.j)
+    keys, values = held_at(cache, found.b[own], found.g[own], found.j[own], length)
     wide, kv_dtype = torch.float64 if keys.dtype == torch.float64 else torch.float32, keys.dtype
     count, number = len(found.last), found.number
     most = weights.new_full((count,), -torch.inf).scatter_reduce_(0, number, weights, "amax")
@@ -164,8 +166,9 @@ def _merged(cache: KVCache, found: _Groups, weights: Tensor, length: int) -> _Me
     shares = torch.where(shares > 0, shares / sums[number], 0)[:, None]
     means = []
     for each in (from_stored(keys, wide), from_stored(values, wide)):
-        parts = torch.where(shares > 0, each * shares, 0)  # a key of no weight may hold anything
-        means.append(to_stored(parts.new_zeros((count, each.shape[1])).index_add_(0, number, parts), kv_dtype))
+        parts = torch.where(shares[own] > 0, each * shares[own], 0)  # a key of no weight may hold anything
+        sums_of_keys = parts.new_zeros((count, each.shape[1])).index_add_(0, number[own], parts)
+        means.append(to_stored(cache.of_all_ranks(sums_of_keys), kv_dtype))
     return _Merged(means[0], means[1], (most.nan_to_num(neginf=0).to(wide) + sums.log()).to(torch.float32))
 
 
@@ -174,8 +177,9 @@ def _put(cache: KVCache, found: _Groups, merged: _Merged, bias: int, share: int)
     kept = cache.kept
     assert kept is not None
     b, g, j = (each[found.last] for each in (found.b, found.g, found.j))
-    entry = dense_words(kept, max(cache.lengths))[1][b, g, j]
-    kept.keys[entry], kept.values[entry] = merged.keys, merged.values
+    own = cache.holds(j)
+    entry = dense_words(kept, max(cache.lengths))[1][b[own], g[own], j[own]]
+    kept.keys[entry], kept.values[entry] = merged.keys[own], merged.values[own]
     kept.record[DROPPED_AT, b.cpu()] = torch.tensor(cache.lengths)[b.cpu()]
     declared = registered(cache.kernel, cache.keys.device).launch.declared
     weights = positions_kept(declared, cache.marks)[bias].clone()

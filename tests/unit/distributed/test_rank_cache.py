@@ -153,6 +153,93 @@ def steps_with_tiles(mesh: Any, shard: Any = "sequence") -> None:
     both.step(6, inputs=given(2, 6))
 
 
+KEEPS = (
+    "heads 4 kv 2  block 16  causal  input kept : tokens  attend sink(4) | window(20) | kept",
+    "heads 4 kv 2  block 16  causal  input kept : tokens  attend window(1b) | kept & (stride(3) | window(60))",
+)
+MERGES = "heads 4 kv 2  block 16  causal  input kept : tokens  input w : weights  key_bias w  attend window(8) | kept"
+
+
+def bytes_of_all(cache: KVCache, group: Any) -> list[int]:
+    found = [0] * dist.get_world_size(group)
+    dist.all_gather_object(found, cache.nbytes, group)
+    return found
+
+
+def kept_by_marks(attn: SparseAttention, group: Any) -> None:
+    """Marks taken away twice, with steps between them; then what no rank may do."""
+    both = Both(attn, group, batch=2)
+
+    def marks(n: int, share: float, heads: int = 4) -> Tensor:
+        return torch.rand((2, heads, n), generator=both.generator) < share
+
+    given = marks(PROMPT, 0.8)
+    both.prompt([PROMPT, 70], {"kept": given}, {"kept": both.plan.shard(given, -1)})
+    given[1] = given[1].roll(70 - PROMPT, -1)  # of the tokens that it has
+    given[1, :, 70:] = False
+    given, room = marks(PROMPT, 0.5) & given, None
+    for turn in range(2):
+        for cache in (both.one, both.part):
+            cache.keep("kept", given, room=room)
+        both.step(3, inputs={"kept": marks(3, 0.7)})
+        both.step(5, lengths=[5, 2], inputs={"kept": marks(5, 0.7, 2)})
+        of_ranks, ranks = bytes_of_all(both.part, group), dist.get_world_size(group)
+        assert max(of_ranks) <= both.one.nbytes / ranks + 2 * 8 * DIM * 2 * 2 * 60
+        given, room = marks(both.one.length, 0.6) if turn else given, 9
+        given = torch.nn.functional.pad(given, (0, both.one.length - given.shape[-1]), value=False)
+    for cache in (both.one, both.part):
+        with pytest.raises(sparsec.CallError, match="expected marks that were there before, got a new one of key"):
+            cache.keep("kept", torch.ones(2, cache.length, dtype=torch.bool))
+        cache.truncate([length - 1 for length in cache.lengths])
+    both.part, both.one = both.part.fork(), both.one.fork()
+    both.step(inputs={"kept": marks(1, 0.5)})
+    for cache in (both.one, both.part):
+        with pytest.raises(sparsec.CallError, match="room for"):
+            for _ in range(9):
+                q = both.qkv(4)
+                (both.attn if cache is both.one else both.parallel)(
+                    *q, cache=cache, inputs={"kept": torch.ones(1, 4, dtype=torch.bool)}
+                )
+    both.part.reset()
+    shard = both.plan.shard
+    with pytest.raises(sparsec.CallError, match="expected a cache without lists of `keep` for a prompt in shares"):
+        both.parallel(
+            *(shard(each, 2) for each in both.qkv(PROMPT)),
+            cache=both.part,
+            inputs={"kept": shard(marks(PROMPT, 0.5), -1)},
+        )
+
+
+def merged_keys(group: Any) -> None:
+    """Groups whose keys lie on several ranks, twice."""
+    both = Both(compiled(MERGES), group, batch=2)
+
+    def said(n: int) -> dict[str, Any]:
+        weights = torch.randn((2, 2, n), generator=both.generator)
+        return {"kept": torch.ones(2, n, dtype=torch.bool), "w": weights}
+
+    given = said(PROMPT)
+    both.prompt(None, given, {name: both.plan.shard(each, -1) for name, each in given.items()})
+    labels = torch.full((2, 2, PROMPT), -1)
+    labels[..., : PROMPT - 8] = torch.randint(-1, 20, (2, 2, PROMPT - 8), generator=both.generator)
+    for cache in (both.one, both.part):
+        cache.merge("kept", labels)
+    both.step(4, inputs=said(4))
+    left = torch.full((2, 2, PROMPT + 4), -1)
+    for b in range(2):
+        for g in range(2):
+            last = {int(label): j for j, label in enumerate(labels[b, g]) if label >= 0}
+            left[b, g, sorted(last.values())[:9]] = torch.arange(9) // 3
+    for cache in (both.one, both.part):
+        cache.merge("kept", left)
+    both.step(2, inputs=said(2))
+    wrong = torch.zeros((2, PROMPT + 6), dtype=torch.int64)
+    for cache in (both.one, both.part):
+        with pytest.raises(sparsec.CallError, match=r"expected groups of keys .*; nothing was merged"):
+            cache.merge("kept", wrong)
+    both.step(inputs=said(1))
+
+
 def from_nothing(group: Any) -> None:
     """Tokens that every rank has in an empty cache, which grows."""
     both = Both(compiled(PATTERNS[1], "cpu", torch.float32), group, batch=1)
@@ -164,8 +251,6 @@ def from_nothing(group: Any) -> None:
         for cache in (both.one, both.part):
             with pytest.raises(sparsec.CallError, match=f"got {lost} for sequence 0: key .* has been overwritten"):
                 cache.truncate(lost)
-    with pytest.raises(sparsec.CallError, match="expected a cache that one process has alone for keep"):
-        both.part.keep("marked", torch.ones(1, 96, dtype=torch.bool))
     with pytest.raises(sparsec.CallError, match="expected a cache of this module's new_cache on the plan's ranks"):
         other = compiled(PATTERNS[0])
         other.parallel(sparsec.distributed.plan(other, group, PROMPT))(*both.qkv(1), cache=both.part)
@@ -212,7 +297,11 @@ def all_of_it() -> None:
         if ranks == 3:
             steps_with_inputs(group)
             steps_with_tiles(group)
+            kept_by_marks(compiled(KEEPS[0]), group)
+            merged_keys(group)
         if ranks == 2:
+            kept_by_marks(compiled(KEEPS[1]), group)
+            kept_by_marks(compiled(KEEPS[0], "cpu", torch.float32), group)
             from_nothing(group)
     dist.barrier()
     of_heads("heads")
