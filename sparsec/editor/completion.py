@@ -20,6 +20,7 @@ from sparsec.sema.builtins import FUNCTIONS, TERMS, VALUES, SlotKind, usage
 from sparsec.sema.checks.items import CONSTANT, IN_ARMS, IN_LAYERS, IN_MODEL, IN_PATTERN, REPEATABLE, keyword_of
 from sparsec.sema.inputs import UNITS, forms
 from sparsec.sema.model import InputKind
+from sparsec.sema.modifiers import OF_NUMBERS
 from sparsec.syntax.expected import StopPlace
 from sparsec.syntax.lexer import spellings, statement_starts
 from sparsec.syntax.parser import stop_place
@@ -29,7 +30,7 @@ _WORD = re.compile(r"[A-Za-z0-9_]*")
 _VALUES = ("NOT", "TRUE", "FALSE")
 _DEFINES = ("PARAM", "PATTERN", "MODEL", "LET", "INPUT")
 _UNITS = {kind.value: [unit.value for unit in UNITS[kind]] for kind in UNITS}
-_CONSTANTS = ("HEADS", "KV", "BLOCK", "LAYERS", "SCALE", "SOFTCAP", "ALIBI", "PARAM", "INPUT")
+_CONSTANTS = ("HEADS", "KV", "BLOCK", "LAYERS", "SCALE", "PARAM", "INPUT", *(keyword.upper() for keyword in OF_NUMBERS))
 
 
 class ItemKind(Enum):

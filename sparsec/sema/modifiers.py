@@ -98,6 +98,8 @@ KINDS: tuple[Callable[..., Modifier], ...] = get_args(Modifier)
 """The class of each modifier, in the order in which they change a score."""
 ENTRIES: dict[str, ModifierEntry] = {kind.entry.keyword: kind.entry for kind in get_args(Modifier)}
 """By the keyword of the statement, in that order."""
+OF_NUMBERS = tuple(each.keyword for each in ENTRIES.values() if each.takes in (Takes.NUMBER, Takes.NUMBERS_OF_HEADS))
+"""Keywords of the statements that take numbers."""
 
 
 def modifier_of(keyword: str, given: Given) -> Modifier:
