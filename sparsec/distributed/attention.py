@@ -6,6 +6,7 @@ Invariant: outputs, log-sum-exps and gradients are those of one process with the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Literal, assert_never
 
@@ -67,6 +68,13 @@ class ParallelAttention(RankAttention):
         self._by_keys = by_keys(attn) if overlap else None  # no submodule: its parameters are those of attn
         self._variants: dict[tuple[int | str, ...], SparseAttention] = {}  # of the same parameters
         self._module("")
+
+    def of_plan(self, plan: Plan) -> ParallelAttention:
+        """The same by another plan of the pattern, with the kernels that this one has."""
+        plan.held.check_made_of(self.attn, plan.made_from)
+        found = copy(self)
+        found.plan = plan
+        return found
 
     def new_cache(
         self,

@@ -131,7 +131,7 @@ def plan(
     seq_len: int,
     *,
     shard: Literal["sequence"] = "sequence",
-    balance: Balance | Plan = "work",
+    balance: Balance | Plan | Shards = "work",
 ) -> Plan: ...
 @overload
 def plan(
@@ -140,7 +140,7 @@ def plan(
     seq_len: int,
     *,
     shard: Literal["heads"] | tuple[Literal["sequence"], Literal["heads"]],
-    balance: Balance | Plan = "work",
+    balance: Balance | Plan | Shards = "work",
 ) -> HeadPlan: ...
 def plan(
     attn: SparseAttention,
@@ -148,7 +148,7 @@ def plan(
     seq_len: int,
     *,
     shard: Literal["sequence", "heads"] | tuple[Literal["sequence"], Literal["heads"]] = "sequence",
-    balance: Balance | Plan = "work",
+    balance: Balance | Plan | Shards = "work",
 ) -> Plan | HeadPlan:
     """The plan of `attn` over sequences of `seq_len` tokens, which the ranks of `mesh` hold together.
 
@@ -157,7 +157,7 @@ def plan(
     values and outputs out by head, of which each rank then has all tokens; ("sequence", "heads"), with a mesh of two
     dimensions, does the first along its first and, within each part of the sequence, the second along its second.
     balance: of "sequence": "work" gives every rank as many tokens and about as much work, in as few chunks as that
-    takes; "zigzag" two chunks, one from either end; None one; another layer's plan the positions which that has.
+    takes; "zigzag" two chunks, one from either end; None one; another layer's plan, or Shards, the positions of that.
     A pattern with `documents` is planned for as one document, until `Plan.for_documents` says which there are.
     Raises CallError, on every rank, if the ranks' arguments, patterns or versions differ.
     """
@@ -166,7 +166,7 @@ def plan(
         raise CallError("expected a target with a kernel, got 'reference'")
     if shard not in ("sequence", "heads", BOTH):
         raise CallError(f"expected shard 'sequence', 'heads' or ('sequence', 'heads'), got {shard!r:.40}")
-    if not isinstance(balance, Plan) and balance not in BALANCES:
+    if not isinstance(balance, Plan | Shards) and balance not in BALANCES:
         raise CallError(f"expected balance 'work', 'zigzag', None or a plan, got {balance!r:.40}")
     if shard == BOTH:
         if not isinstance(mesh, DeviceMesh) or mesh.ndim != 2:
@@ -188,10 +188,10 @@ def plan(
     return _by_heads(attn, groups[1], inner.traffic.shards, inner, mesh)
 
 
-def _by_sequence(attn: SparseAttention, group: ProcessGroup, length: int, balance: Balance | Plan) -> Plan:
+def _by_sequence(attn: SparseAttention, group: ProcessGroup, length: int, balance: Balance | Plan | Shards) -> Plan:
     lowered, ranks = attn.lowered, dist.get_world_size(group)
-    if isinstance(balance, Plan):
-        shards = balance.traffic.shards
+    if isinstance(balance, Plan | Shards):
+        shards = _shards_of(balance)
         if (shards.length, shards.ranks) != (length, ranks):
             raise CallError(f"expected a plan of {length} tokens on {ranks} ranks as balance, got one of others")
         work = work_before(lowered, length)
@@ -229,6 +229,10 @@ def _flat_group(mesh: DeviceMesh) -> ProcessGroup:
     return instance("the mesh's group", group, ProcessGroup)
 
 
+def _shards_of(balance: Plan | Shards) -> Shards:
+    return balance.traffic.shards if isinstance(balance, Plan) else balance
+
+
 def _group(mesh: DeviceMesh | ProcessGroup) -> ProcessGroup:
     if isinstance(mesh, DeviceMesh):
         if mesh.ndim != 1:
@@ -243,7 +247,9 @@ def _geometry(attn: SparseAttention) -> Geometry:
     return Geometry(*dims, name if name in ITEM_BYTES else "float32")
 
 
-def _compare(group: ProcessGroup, attn: SparseAttention, seq_len: int, shard: object, balance: Balance | Plan) -> None:
+def _compare(
+    group: ProcessGroup, attn: SparseAttention, seq_len: int, shard: object, balance: Balance | Plan | Shards
+) -> None:
     """Raises CallError where the ranks would not plan the same."""
     own = {
         "sparsec": __version__,
@@ -251,7 +257,7 @@ def _compare(group: ProcessGroup, attn: SparseAttention, seq_len: int, shard: ob
         "dtype": str(attn.dtype),
         "seq_len": seq_len,
         "shard": shard,
-        "balance": balance.traffic.shards.chunks if isinstance(balance, Plan) else balance,
+        "balance": _shards_of(balance).chunks if isinstance(balance, Plan | Shards) else balance,
     }
     found: list[dict[str, object]] = [{}] * dist.get_world_size(group)
     dist.all_gather_object(found, own, group)

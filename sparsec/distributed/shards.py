@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -68,6 +69,19 @@ def contiguous(length: int, ranks: int, block: int, work: Work) -> Shards:
 def zigzag(length: int, ranks: int, block: int, work: Work) -> Shards:
     """Two chunks a rank: one from the start on, one from the end back."""
     return _shards(length, _edges(length, 2 * ranks, block), _folded(ranks, 2), work)
+
+
+def zigzag_of_documents(ends: Sequence[int], ranks: int) -> Shards:
+    """Two chunks of each document a rank, as `zigzag` has of a sequence. ends: from 0 on, with lengths that are
+    multiples of twice the ranks. `imbalance` is not known."""
+    chunks = []
+    for rank in range(ranks):
+        own = list[Range]()
+        for start, stop in pairwise(ends):
+            each = (stop - start) // (2 * ranks)
+            own += [(start + n * each, start + (n + 1) * each) for n in (rank, 2 * ranks - 1 - rank)]
+        chunks.append(_joined(own))
+    return Shards(ends[-1], tuple(chunks), 1.0)
 
 
 def again(shards: Shards, work: Work) -> Shards:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from operator import sub
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from sparsec.diagnostics.model import CallError
 from sparsec.distributed import Plan, plan
+from sparsec.distributed.attention import ParallelAttention
+from sparsec.distributed.shards import zigzag_of_documents
 from sparsec.integrations.choice import AnyProgram, origin_of, patterns_of
 from sparsec.ir.bands.liveness import is_causal
 from sparsec.program import Pattern
@@ -73,6 +76,7 @@ class SparseCoreAttention(nn.Module):
         self.attn = whole if tensor is None else whole.shard(dist.get_rank(tensor), dist.get_world_size(tensor))
         self.context = context
         self._plans: dict[int, Plan] = {}
+        self._by_documents: tuple[tuple[int, ...], ParallelAttention] | None = None
 
     def forward(
         self,
@@ -87,7 +91,8 @@ class SparseCoreAttention(nn.Module):
         packed_seq_params: Any = None,
     ) -> Tensor:
         """query [tokens, B, heads, D], key and value [tokens, B, groups, D] -> [tokens, B, heads * D]; packed documents
-        [tokens, heads, D], with their ends in packed_seq_params.cu_seqlens_q -> [tokens, heads * D].
+        [tokens, heads, D], with their ends in packed_seq_params.cu_seqlens_q -> [tokens, heads * D]. Context parallel
+        ranks have a chunk from either end of each document, and the ends of all ranks' documents.
 
         attention_mask: None, or bool [..., tokens, all tokens], True at j > i, which the pattern has anyway; with
         attn_mask_type no_mask also one that hides nothing. It is compared, and not read. Raises CallError.
@@ -130,13 +135,30 @@ class SparseCoreAttention(nn.Module):
     def _packed(self, query: Tensor, key: Tensor, value: Tensor, packed: Any) -> Tensor:
         if packed.qkv_format != "thd" or getattr(packed, "cu_seqlens_q_padded", None) is not None:
             raise CallError(f"expected packed sequences without padding in format thd, got {packed.qkv_format}")
-        if self.context is not None:
-            raise CallError("expected whole packed sequences on each rank, got context parallel ranks")
         if not self.attn.documents:
             raise CallError("expected a pattern with `documents` for packed sequences, got one without")
         q, k, v = (each.transpose(0, 1).unsqueeze(0) for each in (query, key, value))
-        out: Tensor = self.attn(q, k, v, cu_seqlens=packed.cu_seqlens_q.to(torch.int32))
+        ends = packed.cu_seqlens_q.to(torch.int32)
+        out: Tensor
+        if self.context is None:
+            out = self.attn(q, k, v, cu_seqlens=ends)
+        else:
+            out = self._of_documents(tuple(ends.tolist()), len(query), self.context)(q, k, v)
         return out[0].transpose(0, 1).flatten(1)
+
+    def _of_documents(self, ends: tuple[int, ...], tokens: int, context: Any) -> ParallelAttention:
+        """By documents of all ranks; this one has a chunk from either end of each."""
+        if self._by_documents is None or self._by_documents[0] != ends:
+            ranks = dist.get_world_size(context)
+            if ends[-1] != tokens * ranks or any(length % (2 * ranks) for length in map(sub, ends[1:], ends)):
+                raise CallError(
+                    f"expected documents of {tokens * ranks} tokens together, of which each has a multiple of "
+                    f"{2 * ranks}, got cu_seqlens_q {list(ends)!r:.80}"
+                )
+            dealt = plan(self.attn, context, ends[-1], balance=zigzag_of_documents(ends, ranks)).for_documents(ends)
+            made = self._by_documents[1].of_plan(dealt) if self._by_documents else ParallelAttention(self.attn, dealt)
+            self._by_documents = ends, made
+        return self._by_documents[1]
 
     def _plan(self, tokens: int) -> Plan:
         """Of sequences of which this rank has so many: as Megatron deals them out."""

@@ -5,6 +5,7 @@ One set of processes does all of it, for most of what a set takes is starting it
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -208,6 +209,34 @@ def ranks_of_megatron(group: Any) -> None:
         layer(1, size)(q[:99], k[:99], v[:99], None)
 
 
+def documents_of_megatron(group: Any) -> None:
+    """Context parallel ranks have chunks from either end of each document."""
+    size, rank = dist.get_world_size(group), dist.get_rank(group)
+    own = {"num_layers": 1, "num_attention_heads": 4, "num_query_groups": 2, "kv_channels": 16}
+    own |= {"attention_dropout": 0.0, "params_dtype": torch.float64, "tensor_model_parallel_size": 1}
+    build = core_attention("pattern p { causal  documents  attend sink(4) | window(30) }", target="torch")
+    one, part = (
+        build(config=SimpleNamespace(**own, context_parallel_size=ranks), layer_number=1, pg_collection=collection)
+        for ranks, collection in ((1, None), (size, SimpleNamespace(cp=group)))
+    )
+    generator = torch.Generator().manual_seed(4)
+    q, k, v = (torch.randn((200, heads, 16), generator=generator).double() for heads in (4, 2, 2))
+    for ends in ([0, 40, 40, 168, 200], [0, 200], [0, 40, 200]):
+        cu = torch.tensor(ends, dtype=torch.int32)
+        packed = SimpleNamespace(qkv_format="thd", cu_seqlens_q=cu)
+        places = []
+        for start, stop in pairwise(ends):
+            chunks = torch.arange(start, stop).chunk(2 * size) if start < stop else []
+            places += [chunks[n] for n in (rank, 2 * size - 1 - rank) if chunks]
+        mine = torch.cat(places)
+        found = part(q[mine], k[mine], v[mine], None, packed_seq_params=packed)
+        expected = one(q, k, v, None, packed_seq_params=packed)[mine]
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    wrong = SimpleNamespace(qkv_format="thd", cu_seqlens_q=torch.tensor([0, 41, 200]))
+    with pytest.raises(sparsec.CallError, match="expected documents of 200 tokens together, of which each has a multi"):
+        part(q[mine], k[mine], v[mine], None, packed_seq_params=wrong)
+
+
 def all_of_it(of_drawn: dict[int, Cases], of_examples: Cases, of_heads: Cases, on_a_cpu: Cases) -> None:
     for ranks, cases in of_drawn.items():
         group = group_of(ranks)
@@ -222,6 +251,7 @@ def all_of_it(of_drawn: dict[int, Cases], of_examples: Cases, of_heads: Cases, o
             with_inputs(group)
             with_tiles(group)
             ranks_of_megatron(group)
+            documents_of_megatron(group)
     dist.barrier()
     for mesh, shard in (
         (init_device_mesh("cpu", (4,)), "heads"),
