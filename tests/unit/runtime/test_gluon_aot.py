@@ -21,10 +21,14 @@ from sparsec.plan.target import GLUON
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytestmark = [pytest.mark.kernels, pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")]
 S2 = "causal\nsoftcap 30\nalibi\nlearned_sink\nattend sink(64) | window(4b) | stride(8b, phase=h)"
+INPUTS = "input kept : blocks\ninput below : length\ncausal\nattend sink(64) | kept | rows(.. below) & window(512)"
 BLOCKS = "causal\nattend window(64) | random(3b, seed=1)"
 
 
-@pytest.mark.parametrize(("text", "dims"), [(S2, (128, 128)), (BLOCKS, (64, 64)), ("causal\nattend full", (128, 64))])
+@pytest.mark.parametrize(
+    ("text", "dims"),
+    [(S2, (128, 128)), (BLOCKS, (64, 64)), (INPUTS, (128, 128)), ("causal\nattend full", (128, 64))],
+)
 def test_no_kernel_spills(text: str, dims: tuple[int, int]) -> None:
     pattern = sparsec.parse(f"pattern p {{\nblock 64\n{text}\n}}").pattern()
     plan = Compilation(pattern.lowered(8, 4), *dims, "bfloat16", GLUON).forward
