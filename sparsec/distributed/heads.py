@@ -40,7 +40,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class HeadPlan(RankPlan):
-    """Ranks of a group that hold the tokens of a sequence, or of one part of it, and share its heads.
+    """Ranks of the group of `held` that hold the tokens of a sequence, or of one part of it, and share its heads.
 
     work: of each query head. inner: the plan of the parts, where the ranks hold one part of several (None: the whole).
     """

@@ -99,7 +99,7 @@ class Solver:
             solver.set("random_seed", attempt)
             solver.set("rlimit", min(steps, 1 + int(left * _STEPS_A_SECOND)))
             solver.set("timeout", 1000 + int(left * 10_000))  # of the clock, should steps not be counted for long
-            for each in asserted:  # `Solver.add` looks at the sort of each again, which takes a tenth of a proof's time
+            for each in asserted:  # z3's own `add` looks at each sort again, which takes a tenth of a proof's time
                 z3.Z3_solver_assert(self._context.ref(), solver.solver, each.as_ast())
             answer = solver.check()
             if answer == z3.unsat:
