@@ -26,7 +26,9 @@ def kept_shape(target: str, head_dim: int, dtype: str, rows: int) -> tuple[Launc
     shape = decode_shape(target, head_dim, dtype, rows, keys)
     # In four warps 16 rows beside 64 keys of more than 64 numbers spill, and so do more rows beside any 64 keys.
     wide = (head_dim > 64 or rows > 16) and head_dim <= 128 and family(target) is not Family.CDNA
-    return (replace(shape, warps=8) if wide else shape), keys
+    shape = replace(shape, warps=8) if wide else shape
+    # More than 32 rows beside more than two tiles of keys on their way spill under Triton 3.6.
+    return (replace(shape, stages=min(2, shape.stages)) if rows > 32 else shape), keys
 
 
 def column_stages(head_dim: int, dtype: str) -> int | None:
