@@ -31,11 +31,12 @@ class CallTensors:
     def fit(self, q: Tensor, k: Tensor, v: Tensor) -> bool:
         """Whether the three are what `forward` asks for; a step of decoding is short enough to feel a slow answer."""
         of_q, of_k, of_v = q.shape, k.shape, v.shape
-        if not (len(of_q) == len(of_k) == 4 and of_k[:3] == of_v[:3] and of_q[0] == of_k[0]):
+        if not len(of_q) == len(of_k) == len(of_v) == 4:
             return False
-        if not (of_q[1] == self.heads and of_k[1] == self.kv_heads and of_q[3] == of_k[3] == self.head_dim):
+        (batch, heads, _, dim), (sequences, kv_heads, n_keys, key_dim) = of_q, of_k
+        if not (heads == self.heads and kv_heads == self.kv_heads and dim == key_dim == self.head_dim):
             return False
-        if of_v[3:] != (self.value_dim,):
+        if not (batch == sequences and of_v == (sequences, kv_heads, n_keys, self.value_dim)):
             return False
         if not (q.dtype == k.dtype == v.dtype == self.dtype):
             return False

@@ -36,7 +36,7 @@ class LoadedKernel:
     make_plan: Callable[[], KernelPlan]
     _stored: dict[tuple[str, bool], CachedKernel] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def forward(self) -> ForwardKernel:
         return self.kernels.forward
 

@@ -218,10 +218,11 @@ class SparseAttention(nn.Module):
         if lengths is not None:
             raise CallError("expected lengths with a cache alone, got them without one")
         check_documents(q, k, q_offset, cu_seqlens, wanted=self.documents)
-        offset = position("q_offset", k.shape[2] - q.shape[2] if q_offset is None else q_offset)
-        check_positions(offset, q.shape[2], k.shape[2])
+        n_queries, n_keys = q.shape[2], k.shape[2]
+        offset = n_keys - n_queries if q_offset is None else position("q_offset", q_offset)
+        check_positions(offset, n_queries, n_keys)
         sink = None if self.sink is None else self.sink.float()
-        flat = self._input_tensors(q, k, (inputs, check_inputs), k.shape[2], offset)
+        flat = self._input_tensors(q, k, (inputs, check_inputs), n_keys, offset)
         if not isinstance(self._kernel, str):  # plain differentiable torch, with no operator between
             out, lse = self._kernel.with_inputs(flat).forward(
                 q, k, v, q_offset=offset, scale=self.scale, lists=(), sink=sink, cu_seqlens=cu_seqlens

@@ -14,11 +14,11 @@ from sparsec.ir.bands.bounds import POSITION_LIMIT
 
 def position(name: str, given: int) -> int:
     """`given`, an integer or a graph's symbol of one; raises CallError for anything else."""
-    counts = isinstance(given, int | torch.SymInt) and not isinstance(given, bool)
+    counts = type(given) is int or (isinstance(given, int | torch.SymInt) and not isinstance(given, bool))
     return given if counts else integer(name, given)
 
 
 def check_positions(q_offset: int, n_queries: int, n_keys: int) -> None:
     """Raises CallError for positions that are too large."""
-    if max(abs(q_offset) + n_queries, n_keys) >= POSITION_LIMIT:
+    if q_offset + n_queries >= POSITION_LIMIT or n_queries - q_offset >= POSITION_LIMIT or n_keys >= POSITION_LIMIT:
         raise CallError(f"expected positions below 2**29, got q_offset {q_offset}, Nq {n_queries}, Nk {n_keys}")

@@ -316,10 +316,10 @@ def _gradients_of(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
     """What `backward` returns, of dq, dk, dv, dbias if it is asked for, the sums of rows and, with a sink, the parts of
     its gradient."""
-    dq, dk, dv, *rest = made
-    dbias = rest.pop(0) if of_bias else None
-    dsink = rest[2].sum((0, 2)) if rest[2:] else None
-    return as_dtype(dq, q.dtype), as_dtype(dk, k.dtype), as_dtype(dv, v.dtype), dsink, dbias
+    dq, dk, dv = made[:3]
+    parts = made[5 + of_bias :]
+    dsink = parts[0].sum((0, 2)) if parts else None
+    return as_dtype(dq, q.dtype), as_dtype(dk, k.dtype), as_dtype(dv, v.dtype), dsink, made[3] if of_bias else None
 
 
 def with_positive_scale(q: Tensor, scale: float) -> tuple[Tensor, float]:
