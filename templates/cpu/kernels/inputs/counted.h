@@ -50,7 +50,7 @@ struct Counted {
   }
   int picked(int least, int most) const {
     const int start = maximum(least - first, 0), stop = minimum(most - first + 1, count);
-    return start < stop ? before[stop] - before[start] : 0;
+    return start < stop ? int(uint32_t(before[stop]) - uint32_t(before[start])) : 0;  // counts may be any numbers
   }
 
   template <class I, class J>
