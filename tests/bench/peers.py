@@ -4,8 +4,8 @@
     cd tests/bench && sparsec bench figures.sparse --pattern dense --seq-len 4096 --repeats 9 \
         --against sdpa,peers:of_onnxruntime,peers:of_onnx_attention,peers:of_openvino
 
-Each takes q [B, H, N, D] and k, v [B, G, N, D] and gives [B, H, N, D]; what is compiled is compiled once a shape, in the
-first call, which is not timed. Threads are torch's.
+Each takes q [B, H, N, D] and k, v [B, G, N, D] and gives [B, H, N, D]; what is compiled is compiled once a shape, in
+the first call, which is not timed. Threads are torch's.
 """
 
 from __future__ import annotations

@@ -68,6 +68,10 @@ def _check(patch: Patch, config: Any) -> None:
 
     from sparsec.integrations.transformers.live_blocks import KINDS
 
+    if patch.kv_dtype is not None:
+        raise CallError(
+            f"expected no kv_dtype for continuous batching, whose pages are the model's, got {patch.kv_dtype}"
+        )
     if patch.hybrid:
         raise CallError(
             f"expected a model each of whose layers attends for continuous batching, got {len(patch.places)} of "

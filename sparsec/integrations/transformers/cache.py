@@ -21,6 +21,7 @@ from sparsec.integrations.transformers.renewal import Renewal
 from sparsec.runtime.inputs.checks import InputTensors
 from sparsec.runtime.kv.cache import KVCache
 from sparsec.runtime.kv.growth import room_after
+from sparsec.runtime.kv.stored import kv_dtype_of
 from sparsec.runtime.module import SparseAttention
 
 
@@ -32,9 +33,9 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
     is_sliding = False
     supports_early_init = False
 
-    def __init__(self, max_len: int, rollback: int) -> None:
+    def __init__(self, max_len: int, rollback: int, kv_dtype: str | None) -> None:
         super().__init__()
-        self.max_len, self.rollback = max_len, rollback
+        self.max_len, self.rollback, self.kv_dtype = max_len, rollback, kv_dtype
         self.kvs: list[KVCache] = []
         self.columns = 0
         self.reached = False
@@ -59,14 +60,16 @@ class SparseCacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers c
         if not self._fits(attn, nth, batch, device):
             self.renewals.pop(nth, None)
             with warnings.catch_warnings(action="ignore", category=UserWarning) if drops else nullcontext():
-                made = attn.new_cache(batch, self.max_len, rollback=self.rollback, device=device)
+                more: dict[str, Any] = {"rollback": self.rollback, "kv_dtype": self.kv_dtype}
+                made = attn.new_cache(batch, self.max_len, device=device, **more)
             self.kvs[nth : nth + 1] = [made]
 
     def _fits(self, attn: SparseAttention, nth: int, batch: int, device: torch.device) -> bool:
         if nth >= len(self.kvs):
             return False
         have = self.kvs[nth]
-        return have.batch_size == batch and have.keys.dtype == attn.dtype and have.keys.device == device
+        stored = kv_dtype_of(self.kv_dtype, attn.dtype)
+        return have.batch_size == batch and have.kv_dtype == stored and have.keys.device == device
 
     def update_indexer(self, keys: Tensor) -> Tensor:
         """Holds the new keys by which the layer chooses, and gives all of them."""
@@ -196,6 +199,7 @@ class SparseCache(Cache):  # type: ignore[misc]  # likewise
         grows: bool = False,
         prompt: int | None = None,
         states: Mapping[int, Any] | None = None,
+        kv_dtype: str | None = None,
     ) -> None:
         for name, value, least in (("max_len", max_len, 1), ("rollback", rollback, 0), ("prompt", prompt, 1)):
             if value is not None and value < least:
@@ -204,7 +208,8 @@ class SparseCache(Cache):  # type: ignore[misc]  # likewise
         others = states or {}
         super().__init__(
             layers=[
-                others[place] if place in others else SparseCacheLayer(max_len, rollback) for place in range(layers)
+                others[place] if place in others else SparseCacheLayer(max_len, rollback, kv_dtype)
+                for place in range(layers)
             ]
         )
 

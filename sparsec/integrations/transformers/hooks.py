@@ -48,7 +48,7 @@ class Patch:
     scores. arguments: the names of the decoder's arguments, in order. cache_name: that of its cache. ends: whether a
     pattern has a bound that counts from the end. selector: what gives inputs that the model does not. marks: those that
     the file says how to make. selection: which keys of a prompt stay. ranks: those that hold a sequence together.
-    before: the attention implementation that the decoder had.
+    kv_dtype: what caches store, if not the model's dtype. before: the attention implementation that the decoder had.
     """
 
     layers: int
@@ -66,6 +66,7 @@ class Patch:
     marks: Marks | None = None
     selection: Selection | None = None
     ranks: SequenceRanks | None = None
+    kv_dtype: str | None = None
     before: str = ""
     handles: tuple[RemovableHandle, ...] = ()
     ahead: dict[str, bool] = field(default_factory=lambda: {"cache": False, "gradients": False})
@@ -90,7 +91,8 @@ class Patch:
     ) -> SparseCache:
         """An empty one; config: of the decoder."""
         states = state_layers(config) if self.hybrid else None
-        return SparseCache(self.layers, max_len, rollback, grows=grows, prompt=prompt, states=states)
+        more: dict[str, Any] = {"states": states, "kv_dtype": self.kv_dtype}
+        return SparseCache(self.layers, max_len, rollback, grows=grows, prompt=prompt, **more)
 
 
 def compile_layers(patch: Patch, dtype: torch.dtype) -> None:
@@ -123,6 +125,7 @@ def _build_first(patch: Patch, what: str) -> None:
         build_ahead(
             modules.values(),
             cache=what == "cache",
+            kv_dtype=patch.kv_dtype,
             gradients=what == "gradients",
             progress=lambda done, of: report(f"built {what} kernels, {done} of {of}"),
         )

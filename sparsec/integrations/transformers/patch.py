@@ -42,6 +42,7 @@ from sparsec.integrations.transformers.ranks import SequenceRanks, hooks_of_rank
 from sparsec.integrations.transformers.selection import KEPT, Selection
 from sparsec.integrations.transformers.trial import cache_argument, is_encoder, try_out
 from sparsec.program import Naming, Pattern, Program, parse
+from sparsec.runtime.kv.stored import dtype_name, kv_dtype_of
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema.arguments import Given
 
@@ -62,6 +63,7 @@ def apply(
     target: str | None = None,
     inputs: Selector | None = None,
     context_parallel: DeviceMesh | ProcessGroup | None = None,
+    kv_dtype: torch.dtype | str | None = None,
 ) -> AnyModel:
     """Makes a Hugging Face causal LM, or an encoder, attend by a pattern in every layer, or by a model of patterns.
 
@@ -69,15 +71,15 @@ def apply(
     pattern in it; left out, the file's model if it has one, else its only pattern. params: override parameters, as for
     `Program.pattern`. A Pattern of `Program.pattern`, or a Model of `Program.model`, stands for all three.
     replace_window: the patterns stand for the model's own sliding windows or chunks; without it such a model is
-    refused. rollback: how many of the latest tokens a cache of `generate()` can always take back. target: as for
-    `sparsec.compile`. inputs: a function (layer, q, k) -> the tensors of the pattern's inputs by name, called with the
-    queries [B, H, N, D] and keys [B, G, N, D] of each call of a layer's attention, those of its new tokens with a
-    cache. An input of kind `rows` is given the lists of a model that chooses keys itself (DeepSeek V3.2 and models like
-    it: `rows`; MiniMax M3: `rows(blocks)` of its block size). Without `inputs`, an input `x` of kind `tokens` marks the
-    tokens of the ids in the file's parameter `x_ids`, or as many keys of the prompt as `x_keys` says, those with the
-    most attention. These marks say what is seen of a cache: a prompt, the first call on an empty cache, marks every
-    key, and when it ends its marks are those of the file, as those of each new token are. Without a cache every key is
-    marked.
+    refused. rollback: how many of the latest tokens a cache of `generate()` can always take back. kv_dtype: what caches
+    store keys and values as (`SparseAttention.new_cache`). target: as for `sparsec.compile`. inputs: a function (layer,
+    q, k) -> the tensors of the pattern's inputs by name, called with the queries [B, H, N, D] and keys [B, G, N, D] of
+    each call of a layer's attention, those of its new tokens with a cache. An input of kind `rows` is given the lists
+    of a model that chooses keys itself (DeepSeek V3.2 and models like it: `rows`; MiniMax M3: `rows(blocks)` of its
+    block size). Without `inputs`, an input `x` of kind `tokens` marks the tokens of the ids in the file's parameter
+    `x_ids`, or as many keys of the prompt as `x_keys` says, those with the most attention. These marks say what is seen
+    of a cache: a prompt, the first call on an empty cache, marks every key, and when it ends its marks are those of the
+    file, as those of each new token are. Without a cache every key is marked.
 
     context_parallel: the ranks, a process group or a DeviceMesh of one dimension, that hold each sequence together.
     Each gives the model the same whole sequences, without padding, and gets the logits of the tokens that are its own;
@@ -108,6 +110,7 @@ def apply(
         rollback=rollback,
         target=target,
         inputs=inputs,
+        kv_dtype=kv_dtype,
         select=None,
         ranks=None if context_parallel is None else SequenceRanks(context_parallel),
     )
@@ -159,6 +162,7 @@ def compress(
         replace_window=saved["replace_window"],
         rollback=saved["rollback"] if rollback is None else rollback,
         target=target if target is not None else before.kernels[0].target,
+        kv_dtype=before.kv_dtype,
         select=select,
     )
 
@@ -173,6 +177,7 @@ def _apply(
     rollback: int,
     target: str | None,
     inputs: Selector | None = None,
+    kv_dtype: torch.dtype | str | None = None,
     select: Callable[[int], Selection] | None,
     ranks: SequenceRanks | None = None,
 ) -> AnyModel:
@@ -181,6 +186,7 @@ def _apply(
         raise CallError(f"expected rollback of at least 0, got {rollback}")
     wrapped, model = model, unwrapped(model)
     decoder: Any = decoder_of(model)
+    stored = None if kv_dtype is None else dtype_name(kv_dtype_of(kv_dtype, decoder.dtype))
     asked = try_out(model, decoder, IMPLEMENTATION)
     places = tuple(place for place, calls in enumerate(asked) if calls)
     layers = [asked[place] for place in places]
@@ -225,6 +231,7 @@ def _apply(
         marks=marks if any(each.made for each in kernels) else None,
         selection=selection,
         ranks=ranks,
+        kv_dtype=stored,
     )
     compile_layers(patch, decoder.dtype)
     if _patch_of(decoder) is not None:
@@ -261,6 +268,7 @@ def _apply(
         "params": params_as_json(params),
         "replace_window": replace_window,
         "rollback": rollback,
+        **({} if stored is None else {"kv_dtype": stored}),
     }
     return wrapped
 
@@ -268,9 +276,8 @@ def _apply(
 def restore(model: AnyModel, *, target: str | None = None, inputs: Selector | None = None) -> AnyModel:
     """Applies again what `sparsec` in the model's config says, after `from_pretrained`; raises as `apply` does.
 
-    `target`, `inputs`: as for `apply`; a config does not hold them.
-
-    Until then a loaded model attends as it would without sparsec.
+    `target`, `inputs`: as for `apply`; a config does not hold them. Until then a loaded model attends as it would
+    without sparsec.
     """
     saved = getattr(getattr(model, "config", None), "sparsec", None)
     if saved is None:
@@ -282,6 +289,7 @@ def restore(model: AnyModel, *, target: str | None = None, inputs: Selector | No
         params=saved["params"],
         replace_window=saved["replace_window"],
         rollback=saved["rollback"],
+        kv_dtype=saved.get("kv_dtype"),
         target=target,
         inputs=inputs,
     )

@@ -14,6 +14,7 @@ from tiny_models import PEAKED, SMALL
 from torch import Tensor, nn
 
 import sparsec
+from sparsec.diagnostics.model import CallError
 from sparsec.integrations.transformers import apply, new_cache, remove, restore
 
 pytestmark = pytest.mark.kernels
@@ -204,6 +205,23 @@ def test_chunks_through_a_cache_that_evicts(pair: tuple[Model, Model]) -> None:
         cache.reset()
         again = model(ids, past_key_values=cache).logits
         torch.testing.assert_close(again, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_cache_of_int8_is_near_the_model_without_one(tmp_path: Path) -> None:
+    model = apply(llama().eval(), LAYERS, target="torch", kv_dtype="int8")
+    ids, cache = tokens(batch=2, length=40), new_cache(model, 48)
+    with torch.no_grad():
+        wanted = model(ids).logits
+        parts = [model(part, past_key_values=cache).logits for part in ids.split([30, 1, 1, 8], 1)]
+        off = (torch.cat(parts, 1) - wanted).abs().max() / wanted.abs().max()
+        assert 0 < off < 0.15, "of peaked weights; a number of a row is off by at most 1/254 of its largest"
+        assert cache.layers[1].kv.nbytes == 2 * 2 * KV_HEADS * 48 * (16 + 4), "keys and values, 2 rows, a scale each"
+    model.save_pretrained(tmp_path)
+    loaded = restore(transformers.LlamaForCausalLM.from_pretrained(tmp_path).eval(), target="torch")
+    made = loaded.generate(ids, max_new_tokens=3, do_sample=False, return_dict_in_generate=True).past_key_values
+    assert {layer.kv.kv_dtype for layer in made.layers} == {torch.int8}
+    with pytest.raises(CallError, match="expected kv_dtype None or one of"):
+        apply(llama(), LAYERS, target="torch", kv_dtype="int4")
 
 
 def test_assisted_generation_takes_tokens_back(pair: tuple[Model, Model]) -> None:

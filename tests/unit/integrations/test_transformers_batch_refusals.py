@@ -56,6 +56,7 @@ needs_allocators = pytest.mark.skipif(not has_allocators(), reason="an older ver
         (marked, "expected patterns without inputs for continuous batching, got 'marked' with kept in layer 0"),
         (chosen, "expected patterns without inputs for continuous batching, got 'layer_0' with "),
         (lambda model: apply(model, ENDS, target="torch"), "expected patterns without bounds that count from the end"),
+        (lambda model: apply(model, PATTERN, target="torch", kv_dtype="int8"), "expected no kv_dtype for continuous"),
     ],
 )
 def test_a_pattern_that_batches_do_not_take(make: Any, message: str) -> None:
