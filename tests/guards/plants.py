@@ -27,7 +27,7 @@ class Plant:
     wrong: str
 
 
-_ROW = "const element* from = m.data + (first + n) * m.row"
+_ROW = "const typename Format::type* from = m.data + (first + n) * m.row"
 _LSE = "lse[(i - w.i0) * lse_row"
 _TASKS = "if (tasks == 0) return 0;"
 PLANTS = {
