@@ -69,6 +69,13 @@ BACKWARD = _of(
     ("padding writes a query's dq", "query_tiles", "      w.live.dq[n] = w.nowhere;\n", ""),
 )  # fmt: skip
 
+NARROW = _of(
+    "C++ narrow caches",
+    ("int8 values without their scale", "row", "w.s[r][n] *= factor;", "(void)factor;"),
+    ("int8 keys without their scale", "dot_products", "load(s[r] + first) * load(factor)", "load(s[r] + first)"),
+    ("int8 rounded down", "dtypes/int8", "x + 12582912.0f", "x - 0.5f + 12582912.0f"),
+)  # fmt: skip
+
 CACHED = _of(
     "C++ cached",
     ("the first new key from the cache", "cached_keys", "number[n] < from.length;", "number[n] <= from.length;"),
@@ -139,6 +146,6 @@ GUARDED = _of(
 )  # fmt: skip
 
 OPERATORS = (
-    *(*FORWARD, *PAIRS, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *PAGES),
+    *(*FORWARD, *PAIRS, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *NARROW, *PAGES),
     *(*INPUTS, *MASS, *CACHED_MASS, *BIAS, *KEPT, *GUARDED),
 )

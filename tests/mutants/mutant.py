@@ -40,6 +40,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "C++ documents": ("tests/numerics/test_cpu_documents.py",),
     "C++ backward": ("tests/numerics/test_cpu_backward.py",),
     "C++ cached": ("tests/numerics/test_cpu_cached.py",),
+    "C++ narrow caches": ("tests/numerics/test_kv_dtype.py",),
     "C++ pages": ("tests/numerics/test_paged.py", "tests/numerics/test_paged_inputs.py"),
     "C++ guarded pages": ("tests/guards/test_guards.py::test_cpu_kernels_over_pages_keep_off_guard_pages",),
     "C++ inputs": tuple(f"tests/numerics/test_inputs{of}.py" for of in ("_cached", "", "_score")),
