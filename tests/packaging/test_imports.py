@@ -108,3 +108,9 @@ def test_imports_run_in_one_direction() -> None:
     run = python(code)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr
     assert " 0 broken" in run.stdout
+
+
+def test_what_runs_kernels_is_imported_without_the_compiler_of_torch() -> None:
+    """Which takes a second."""
+    run = python("import sys, sparsec.runtime.compile; assert 'torch._dynamo' not in sys.modules")
+    assert run.returncode == 0, run.stderr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,9 +16,15 @@ Asked = bool | Sequence[int]
 """Whether the mass of keys is asked for, or of which KV groups' heads."""
 
 
-@torch.compiler.disable(reason="lengths are read on the host")  # type: ignore[no-untyped-call, untyped-decorator]
 def room_for_mass(asked: Asked, cache: KVCache, heads: int, kv_heads: int, new: int, counts: Tensor | None) -> KeyMass:
     """Zeros for each key of the longest sequence after a call of `new` tokens, `counts` of them its own."""
+    make: Callable[..., KeyMass] = _room
+    if torch.compiler.is_compiling():  # as a decorator it would import torch's compiler, which takes a second
+        make = torch.compiler.disable(_room, reason="lengths are read on the host")  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return make(asked, cache, heads, kv_heads, new, counts)
+
+
+def _room(asked: Asked, cache: KVCache, heads: int, kv_heads: int, new: int, counts: Tensor | None) -> KeyMass:
     more = [new] * cache.batch_size if counts is None or not counts.is_cpu else counts.tolist()
     more = without_released(more, cache.state[RELEASED].tolist(), asked=False)
     keys = max(have + own for have, own in zip(cache.lengths, more, strict=True))
