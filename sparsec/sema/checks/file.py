@@ -1,15 +1,14 @@
 """The static phase: a syntax tree becomes a CheckedFile, with every problem of names, types and structure reported.
 
 Invariant: file parameters and patterns are checked in an order in which each follows what it names; what lies on
-a cycle is reported once and taken as unknown.
+a cycle is reported once and taken as unknown. networkx, which takes longer to import than most files to check, is
+imported for files whose items name one another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-
-import networkx as nx
 
 from sparsec.diagnostics import codes_meaning as codes
 from sparsec.diagnostics.model import Diagnostic
@@ -94,9 +93,14 @@ def _file_parameters(items: Mapping[str, tree.Item], scope: Scope) -> dict[str, 
 
 def _in_order(uses: Mapping[str, tuple[tree.Name, ...]], scope: Scope) -> Iterator[str]:
     """The names, each after those that it uses; cycles are reported, and broken at their first name in the file."""
+    edges = [(used.text, name) for name, names in uses.items() for used in names if used.text in uses]
+    if not edges:
+        return iter(uses)
+    import networkx as nx
+
     graph: nx.DiGraph[str] = nx.DiGraph()
     graph.add_nodes_from(uses)
-    graph.add_edges_from((used.text, name) for name, names in uses.items() for used in names if used.text in uses)
+    graph.add_edges_from(edges)
     position = {name: index for index, name in enumerate(uses)}
     for component in nx.strongly_connected_components(graph):
         first = min(component, key=position.__getitem__)
@@ -154,13 +158,14 @@ def intact(file: tree.File) -> frozenset[str]:
         else:
             used.update(name.text for name in _used_names(item))
             used.update(name.text for parameter in item.parameters for name in _names(parameter.default))
+    broken = {item.defined.text for item in file.items if item.broken and item.defined is not None} & uses.keys()
+    if not broken:
+        return frozenset(uses)
+    import networkx as nx
+
     graph = nx.DiGraph([(used, name) for name, names in uses.items() for used in names])
     graph.add_nodes_from(uses)
-    hurt: set[str] = set()
-    for item in file.items:
-        if item.broken and item.defined is not None and item.defined.text in graph:
-            hurt |= {item.defined.text, *nx.descendants(graph, item.defined.text)}
-    return frozenset(uses.keys() - hurt)
+    return frozenset(uses.keys() - broken.union(*(nx.descendants(graph, name) for name in broken)))
 
 
 def _names(root: tree.Expr) -> Iterator[tree.Name]:
