@@ -41,7 +41,7 @@ Fill = float | None
 
 def key_of(given: Sequence[Tensor], *numbers: Hashable) -> Key:
     """What the launches of a call follow from, but for addresses: its tensors' layouts, and the numbers."""
-    return (*numbers, *[(t.shape, t.stride(), t.dtype, t.get_device()) for t in given])
+    return (*numbers, *[(t.shape, t.stride(), t.dtype, t.device) for t in given])
 
 
 def given_to(
@@ -170,13 +170,11 @@ class Replay:
 
 
 def _maker(tensor: Tensor, fill: Fill) -> Callable[[], Tensor]:
-    """Makes contiguous tensors of its shape and type, on its device: like one of a single element, for of a shape, a
-    type and a device torch takes twice as long."""
-    like = torch.empty((), dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
-    dense = torch.contiguous_format
+    """Makes contiguous tensors of its shape and type, on its device."""
+    of = {"dtype": tensor.dtype, "device": tensor.device}
     if fill is None or fill == 0.0:
-        return partial(torch.empty_like if fill is None else torch.zeros_like, like, memory_format=dense)
-    return partial(torch.full_like, like, fill, memory_format=dense)
+        return partial(torch.empty if fill is None else torch.zeros, tuple(tensor.shape), **of)
+    return partial(torch.full, tuple(tensor.shape), fill, **of)
 
 
 def _stream() -> int:
