@@ -21,6 +21,7 @@ from sparsec.plan.kv.cached import CachedPlan, cache_layout, plan_cached
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.plan.kv.pages import with_dead_keys
 from sparsec.plan.target import (
+    FEW_BANDS,
     Tiles,
     backward_tile_sizes,
     cached_tile_sizes,
@@ -302,6 +303,7 @@ class Compilation:
         of = self.pattern
         busy = of.score.per_pair or of.documents is not Documents.NONE or bool(of.inputs)
         with self.refusals():
+            busy = busy or any(len(each.bands) > FEW_BANDS for each in self.lowered.mask.classes)
             plan = self.lowered.plan_backward(
                 head_dim=self.head_dim,
                 value_dim=self.value_dim,

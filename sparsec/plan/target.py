@@ -26,10 +26,8 @@ CPU_GRADIENT_ROWS = 64
 """On a CPU, rows of q that the gradients' kernel sets to zero, prepares and sums at a time."""
 CPU_ELEMENTS_A_THREAD = 32_768
 """On a CPU, elements that are copied into a cache in the time that it takes to wake a thread."""
-SUM_ROWS, STORE_ROWS = 16, 16
-"""Rows of one program of Triton's `row_sums`, and of its `store`."""
-MERGED = 16
-"""Splits that one step of Triton's `merge` adds."""
+SUM_ROWS, STORE_ROWS, MERGED = 16, 16, 16
+"""Rows of one program of Triton's `row_sums`, and of its `store`; splits that one step of its `merge` adds."""
 WALKED_TILES, LISTED_PLACES, LISTED_DOCUMENTS = 128, 128, 64
 """Tiles that Triton's kernels ask inputs of at a time, tiles of documents that one finds, and documents at a time."""
 LISTED_KEYS = 64
@@ -44,6 +42,8 @@ VAST = 256
 """Head dimensions above take so many registers for one row that Triton's tiles are the smallest for tensor cores."""
 LIGHT_MASKED = 2
 """Masked segments, at most, of a program whose kernel needs few registers."""
+FEW_BANDS = 3
+"""Bands of a head, at most, that leave registers for large query tiles of its keys' gradients."""
 CPU_LEVELS = ("x86-64-v3", "x86-64-v4")
 """Of the x86-64 psABI: AVX2 and FMA; those and AVX-512."""
 CPU_TARGETS = ("cpu", *(f"cpu:{level}" for level in CPU_LEVELS))
@@ -272,8 +272,8 @@ def backward_tile_sizes(target: str, head_dim: int, dtype: str, tiles: Tiles = (
 def transposed_tile_sizes(
     target: str, head_dim: int, dtype: str, tiles: Tiles = (), *, busy: bool = False
 ) -> tuple[int, int]:
-    """(query_tile, key_tile) to plan the gradients of keys and values for, likewise; `busy`: with documents, inputs or
-    changed scores. Their kernels hold two sums of a key tile's size, so their query tiles are small."""
+    """(query_tile, key_tile) to plan the gradients of keys and values for, likewise; `busy`: with documents, inputs,
+    changed scores or many bands. Their kernels hold two sums of a key tile's size, so their query tiles are small."""
     if picked := _picked_tiles(target, Kind.GRAD_KEYS, head_dim, dtype, tiles):
         return picked
     match family(target):
