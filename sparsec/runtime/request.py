@@ -28,6 +28,7 @@ from sparsec.plan.kv.cached import NoCache
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.plan.target import Tiles, family
 from sparsec.plan.tiles import tiles_data, tiles_from
+from sparsec.runtime.kv.stored import dtype_name
 from sparsec.sema.model import ResolvedPattern
 from sparsec.sema.record import heads_data, heads_of
 
@@ -100,7 +101,7 @@ def kernel_name(request: Request, target: str, artefact: str = "") -> str:
         "target": target,
         "head_dim": request.head_dim,
         "value_dim": request.value_dim,
-        "dtype": str(request.dtype).removeprefix("torch."),
+        "dtype": dtype_name(request.dtype),
         "artefact": artefact,
         "pattern": heads_data(request.pattern),
         **({"tiles": tiles_data(request.tiles)} if request.tiles else {}),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparsec.diagnostics.model import CallError
 from sparsec.runtime.inputs.values import check_values
+from sparsec.runtime.kv.stored import dtype_name
 from sparsec.sema.model import InputDecl
 from sparsec.sema.shapes import Given, Sizes, problem_of
 
@@ -72,17 +73,13 @@ def flat_inputs(
         if decl.name not in named:
             raise CallError(_names(declared, named))
         pair = _tensors(decl, named[decl.name], like)
-        shapes = [Given(_NAMES.get(each.dtype) or _name(each.dtype), tuple(each.shape)) for each in pair]
+        shapes = [Given(_NAMES.get(each.dtype) or dtype_name(each.dtype), tuple(each.shape)) for each in pair]
         if (problem := problem_of(decl, shapes, sizes)) is not None:
             raise CallError(problem)
         if block is not None:
             check_values(decl, pair, sizes, block)
         found += pair
     return found
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _names(declared: tuple[InputDecl, ...], given: Mapping[str, InputTensors]) -> str:

@@ -32,16 +32,16 @@ def kv_dtype_of(asked: torch.dtype | str | None, dtype: torch.dtype) -> torch.dt
     if asked is None:
         return dtype
     known = dtype, *_SMALLER[dtype]
-    names = {str(each).removeprefix("torch."): each for each in known}
+    names = {dtype_name(each): each for each in known}
     found = names.get(asked) if isinstance(asked, str) else asked
     if found not in known:
         raise CallError(f"expected kv_dtype None or one of {', '.join(names)} for {dtype} calls, got {asked}")
     return found
 
 
-def dtype_name(kv_dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
     """As plans name it."""
-    return str(kv_dtype).removeprefix("torch.")
+    return str(dtype).removeprefix("torch.")
 
 
 def width_of(dim: int, kv_dtype: torch.dtype) -> int:
