@@ -29,6 +29,7 @@ KEPT = {
     "tests.json": "tests",
     "gpu_sweep.json": "sweep",
     "gpu_bench.json": "bench",
+    "gluon.json": "gluon",
     "ncu.json": "counters",
     "sanitizers.json": "sanitizers",
 }

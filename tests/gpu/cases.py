@@ -49,7 +49,7 @@ class Row:
         resolved = pattern(self.pattern).resolve(*self.heads)
         return BenchCase(resolved, self.batch, self.length, self.head_dim, getattr(torch, DTYPE), device)
 
-    def compiled(self, device: torch.device) -> SparseAttention:
+    def compiled(self, device: torch.device, target: str = "triton") -> SparseAttention:
         heads, kv_heads = self.heads
         return sparsec.compile(
             pattern(self.pattern),
@@ -58,7 +58,7 @@ class Row:
             head_dim=self.head_dim,
             dtype=getattr(torch, DTYPE),
             device=device,
-            target="triton",
+            target=target,
         )
 
 

@@ -62,7 +62,8 @@ STEPS = (
     Step("tests", 120, 150, (*_PYTEST, *_NO_REHEARSAL, "-n", "{workers}", "--dist", "worksteal", "{tests}")),
     Step("compile", 45, 75, _script("sweep.py", "--compile")),
     Step("sweep", 80, 100, _script("sweep.py"), alone=True),
-    Step("bench", 150, 190, _script("bench.py"), alone=True),
+    Step("bench", 130, 190, _script("bench.py"), alone=True),
+    Step("gluon", 35, 80, _script("gluon.py"), alone=True),
     Step("counters", 25, 60, _script("counters.py"), alone=True),
     Step("memcheck", 40, 70, _script("sanitizers.py", "--tool", "memcheck")),
     Step("racecheck", 40, 70, _script("sanitizers.py", "--tool", "racecheck")),
@@ -186,7 +187,7 @@ class Day:
         return inherited | own
 
     def _table(self) -> None:
-        """The table of what was found, and the steps' outcomes, on the screen and in summary.txt."""
+        """The table of what was found, and the steps' outcomes, on the screen and at the end of the log."""
         text = "\n".join(f"{name:12} {taken:6.1f} s  {outcome}" for name, outcome, taken in self.outcomes)
         found = ""
         try:
@@ -196,8 +197,7 @@ class Day:
         except (OSError, subprocess.SubprocessError) as error:
             found = f"no table: {error}\n"
         summary = f"{found}\n{text}\n{'all':12} {self.passed():6.1f} s\n"
-        (self.out / "summary.txt").write_text(summary, encoding="utf-8")
-        print(summary, flush=True)
+        self._say(summary)
 
     def _note(self, step: Step, outcome: str, taken: float) -> None:
         self.outcomes.append((step.name, outcome, taken))

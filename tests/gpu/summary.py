@@ -108,6 +108,17 @@ def _ratio(value: float | None) -> str:
     return f"{'-':>9}" if value is None else f"{value:9.2f}"
 
 
+def gluon(data: dict[str, Any]) -> Iterator[str]:
+    checked = [row for row in data["rows"] if "check" in row]
+    yield f"gluon: {sum(row.get('right') is True for row in checked)} of {len(checked)} checks right"
+    for row in checked:
+        if row.get("right") is not True:
+            yield f"  {row['check']} D{row['head_dim']} {row['dtype']}: {row.get('why') or row.get('error')}"[:160]
+    for row in (row for row in data["rows"] if "pattern" in row):
+        figures = ", ".join(f"{name} {ms:.3f}" for name, ms in row.get("ms", {}).items())
+        yield f"  {row['pattern']} {row['length']} B{row['batch']} D{row['head_dim']}: {figures or row.get('error')} ms"
+
+
 def counters(data: dict[str, Any]) -> Iterator[str]:
     if "error" in data:
         yield f"ncu: {data['error'][:200]}"
@@ -126,6 +137,7 @@ PARTS: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {
     "tests.json": tests,
     "sanitizers.json": sanitizers,
     "ncu.json": counters,
+    "gluon.json": gluon,
     "gpu_sweep.json": sweep,
     "gpu_bench.json": bench,
 }
