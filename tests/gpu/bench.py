@@ -142,7 +142,9 @@ def flex_call(case: BenchCase, leaves: Leaves, name: str) -> tuple[Callable[[], 
     """FlexAttention's call, whether it has gradients, and why not. One compile serves both where it can."""
 
     def asked(tensors: Leaves, what: Passes) -> tuple[Callable[[], Tensor] | None, str]:
-        torch._dynamo.config.recompile_limit = 512  # one function compiles for every row's shapes
+        # One function compiles for every row's shapes, and for each of them alone: of sizes it does not know,
+        # FlexAttention's backward pass of blocks of 64 does not compile.
+        torch._dynamo.config.recompile_limit, torch._dynamo.config.automatic_dynamic_shapes = 512, False
         baselines = baseline_calls(case.pattern, tensors, (name,), passes=what, causal=True, report=lambda _: None)
         return baselines.calls.get(name), baselines.absent.get(name, "")
 

@@ -15,7 +15,7 @@ from gpu import REHEARSAL
 from sparsec.plan.candidates import ruled, tried
 from sparsec.plan.target import Kind, Pick
 
-HEAD_DIMS, DTYPES = ((64,), ("bfloat16",)) if REHEARSAL else ((64, 128, 256), ("bfloat16", "float16"))
+HEAD_DIMS, DTYPES = ((64,), ("bfloat16",)) if REHEARSAL else ((128, 64, 256), ("bfloat16", "float16"))
 _MOST = 2 if REHEARSAL else 12
 """Of one kind, head dimension and dtype."""
 

@@ -115,7 +115,9 @@ def check(name: str, head_dim: int, dtype: str) -> dict[str, Any]:
         elif not all(torch.equal(a, b) for a, b in zip(found, again, strict=True)):
             why = "two runs differ"
         elif not attn.documents and not torch.allclose(poisoned[:, :, :-1], found[0][:, :, :-1], rtol=2e-2, atol=2e-2):
-            why = "rows before a NaN changed"  # other bits: Triton's kernel gives those of the tiles that may have met it
+            why = (
+                "rows before a NaN changed"  # other bits: Triton's kernel gives those of the tiles that may have met it
+            )
         if why:
             return {"right": False, "why": f"{nq} queries, {nk} keys: {why}", "error_found": worst}
     return {"right": True, "largest_error": worst}

@@ -38,7 +38,8 @@ def test_an_error_costs_its_own_job_and_the_time_cuts_off_the_rest(tmp_path: Pat
     here = Path(__file__).resolve().parent
     script = tmp_path / "jobs.py"
     script.write_text(SCRIPT)
-    environment = {"PYTHONPATH": f"{here}:{here.parents[1]}", "SPARSEC_REHEARSAL": "1"}
+    path = os.pathsep.join([str(here), str(here.parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = {"PYTHONPATH": path, "SPARSEC_REHEARSAL": "1"}
     with (tmp_path / "said.txt").open("w+") as file:
         process = subprocess.Popen(
             [sys.executable, str(script)], stdout=file, stderr=file, env=environment, start_new_session=True

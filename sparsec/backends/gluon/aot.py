@@ -17,6 +17,7 @@ from triton.experimental.gluon._runtime import GluonASTSource
 from sparsec.backends.gluon.emit import GROUP_ROWS, ScheduleView, gluon_view
 from sparsec.backends.gluon.kernel import SHAPE, box, layout_of_box
 from sparsec.backends.triton.aot import TENSOR_CORES, TMA, KernelArtefact
+from sparsec.backends.triton.assembler import assembling
 from sparsec.backends.triton.launches import FP_FUSION
 from sparsec.backends.triton.lookups import ELEMENTS
 from sparsec.backends.triton.machine_code import AheadOfTimeError, nvidia_code
@@ -45,7 +46,8 @@ def compile_ahead(source: str, plan: KernelPlan) -> tuple[KernelArtefact, ...]:
         aligned = {(n,): [["tt.divisibility", 16]] for n, kind in enumerate(given.values()) if kind.startswith("*")}
         options = {"num_warps": SHAPE.warps, "enable_fp_fusion": FP_FUSION}
         try:
-            made = triton.compile(GluonASTSource(kernel, given, {}, aligned), target=_GPU, options=options)
+            with assembling():
+                made = triton.compile(GluonASTSource(kernel, given, {}, aligned), target=_GPU, options=options)
         except Exception as error:
             raise AheadOfTimeError(f"triton cannot compile {kernel.__name__} for {GLUON}: {error}") from error
         code, listing, usage = nvidia_code(made)

@@ -18,6 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from sparsec.backends.built import LaunchRecord
+from sparsec.backends.triton.assembler import assembling
 from sparsec.backends.triton.emit_paged import REQUESTS
 from sparsec.backends.triton.launches import FP_FUSION, VECTOR_BYTES
 from sparsec.backends.triton.lookups import ELEMENTS
@@ -347,7 +348,8 @@ def _compile(kernel: Any, request: _Request, programs: Programs | None) -> Kerne
     if shape.maxnreg is not None:
         options["maxnreg"] = shape.maxnreg
     try:
-        built = triton.compile(ASTSource(kernel, signature, constants, attributes), target=gpu, options=options)
+        with assembling():
+            built = triton.compile(ASTSource(kernel, signature, constants, attributes), target=gpu, options=options)
     except Exception as error:
         raise AheadOfTimeError(f"triton cannot compile {kernel.__name__} for {target}: {error}") from error
     code, listing, usage = (amd_code if gpu.backend == "hip" else nvidia_code)(built)

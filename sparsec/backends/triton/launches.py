@@ -14,6 +14,7 @@ import triton
 from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
+from sparsec.backends.triton.assembler import assembling
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.target import LaunchShape
 from sparsec.runtime.devices import current
@@ -88,7 +89,7 @@ def launch(entry: KernelEntry, programs: int, given: Mapping[str, object], recor
     if shape.maxnreg is not None:
         options["maxnreg"] = shape.maxnreg
     try:
-        with current(entry.device):  # Triton launches on the current device
+        with current(entry.device), assembling():  # Triton launches on the current device
             built = function[(programs,)](**named, **options)
     except OutOfResources as error:
         raise lack_of_room(entry.device, error) from error
