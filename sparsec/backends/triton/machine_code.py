@@ -26,15 +26,15 @@ MachineCode = tuple[tuple[tuple[str, bytes], ...], str, dict[str, int]]
 
 def nvidia_code(built: Any) -> MachineCode:
     cubin: bytes = built.asm["cubin"]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel.cubin"
-        path.write_bytes(cubin)
-        listing = _tool("nvdisasm", "-c", str(path))
-        report = _tool("cuobjdump", "--dump-resource-usage", str(path))
+    listing, report = instructions(cubin), _of_file("cuobjdump", "--dump-resource-usage", cubin)
     usage = {"registers": _number(r"REG:(\d+)", report), "stack": _number(r"STACK:(\d+)", report)}
     # The cubin tells of spills as local memory traffic alone; each STL or LDL moves 4 to 16 bytes a thread.
     usage["spills"] = _number(r"LOCAL:(\d+)", report) + 4 * len(re.findall(r"\bSTL(?:\.\d+)?\b", listing))
     return (("ptx", built.asm["ptx"].encode()), ("cubin", cubin)), listing, usage
+
+
+def instructions(cubin: bytes) -> str:
+    return _of_file("nvdisasm", "-c", cubin)
 
 
 def amd_code(built: Any) -> MachineCode:
@@ -53,10 +53,13 @@ def _number(pattern: str, text: str) -> int:
     return int(found[1])
 
 
-def _tool(name: str, *arguments: str) -> str:
-    """Runs one of the programs that Triton's package brings along."""
+def _of_file(name: str, option: str, content: bytes) -> str:
+    """What one of the programs that Triton's package brings along says of a file."""
     program = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
-    run = subprocess.run([str(program), *arguments], capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(content)
+        run = subprocess.run([str(program), option, str(path)], capture_output=True, text=True, check=False)
     if run.returncode != 0:
         raise AheadOfTimeError(f"{name} failed: {run.stderr.strip()}")
     return run.stdout

@@ -7,6 +7,7 @@ instructions otherwise.
 from __future__ import annotations
 
 import triton
+from uniform_registers import lost_descriptors
 
 from sparsec.backends.triton.aot import KernelArtefact, findings_of
 
@@ -25,5 +26,7 @@ def assert_fit(artefact: KernelArtefact, most: int = NONE_OR_FEW) -> None:
     """A kernel that is fit to run, and spills at most so many bytes a thread."""
     found = findings_of(artefact)
     assert found.problems == ()
+    if artefact.target == "cuda:90" and artefact.tensor_core:
+        assert lost_descriptors(artefact) == []
     assert max(artefact.spill_bytes, artefact.stack_bytes) <= most, found.warnings
     assert len(found.warnings) == (artefact.spill_bytes + artefact.stack_bytes > 0)
