@@ -87,8 +87,8 @@ def lower(
     layout  what a KV cache keeps, group by group, and in which slot
     cpp     the C++ source for a CPU, as it is built
     triton  the Triton source for a GPU, as it is built
-    gluon   the Gluon source of the forward pass for a GPU of compute capability 9.0,
-            which no card has run; for bfloat16 if --dtype is left out
+    gluon   the Gluon source of the forward pass for a GPU of compute capability 9.0;
+            for bfloat16 if --dtype is left out
 
     Terms, bands and layout are the same for every target; tiles and the plan depend on it by their sizes. With --of
     cached, tiles and plan are given twice: of the kernel for chunks of queries, and of the one for few.

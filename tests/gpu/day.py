@@ -59,14 +59,13 @@ _NO_REHEARSAL = ("--ignore", str(HERE / "test_day.py"))
 STEPS = (
     Step("environment", 8, 45, _script("environment.py")),
     Step("warm", 0, 230, _script("warm.py"), beside=True),
-    Step("tests", 120, 150, (*_PYTEST, *_NO_REHEARSAL, "-n", "{workers}", "--dist", "worksteal", "{tests}")),
+    Step("tests", 165, 185, (*_PYTEST, *_NO_REHEARSAL, "-n", "{workers}", "--dist", "worksteal", "{tests}")),
     Step("compile", 45, 75, _script("sweep.py", "--compile")),
-    Step("sweep", 80, 100, _script("sweep.py"), alone=True),
-    Step("bench", 130, 190, _script("bench.py"), alone=True),
+    Step("sweep", 75, 95, _script("sweep.py"), alone=True),
+    Step("bench", 125, 180, _script("bench.py"), alone=True),
     Step("gluon", 35, 80, _script("gluon.py"), alone=True),
     Step("counters", 25, 60, _script("counters.py"), alone=True),
-    Step("memcheck", 40, 70, _script("sanitizers.py", "--tool", "memcheck")),
-    Step("racecheck", 40, 70, _script("sanitizers.py", "--tool", "racecheck")),
+    Step("sanitizers", 40, 75, _script("sanitizers.py")),
 )
 
 

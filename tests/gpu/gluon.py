@@ -40,6 +40,7 @@ SOURCES = {
 }
 HEADS, KV_HEADS = 8, 2
 CASES = (
+    *([("s2", 16, "bfloat16")] if REHEARSAL else []),
     *((name, 128, "bfloat16") for name in SOURCES),
     *((name, 64, "bfloat16") for name in SOURCES),
     ("s2", 128, "float16"),

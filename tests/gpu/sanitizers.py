@@ -1,6 +1,6 @@
-"""One tool of `compute-sanitizer` on `sanitized.py`, its findings into sanitizers.json.
+"""Two tools of `compute-sanitizer` on `sanitized.py`, beside each other; their findings into sanitizers.json.
 
-python tests/gpu/sanitizers.py --out FOLDER --tool memcheck|racecheck
+python tests/gpu/sanitizers.py --out FOLDER
 """
 
 from __future__ import annotations
@@ -11,26 +11,29 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from results import read, write
+from results import write
 from step import arguments
 
 HERE = Path(__file__).resolve().parent
+TOOLS = ("memcheck", "racecheck")
 FOUND = 99
 """The exit status that is asked for where something is found."""
 
 
 def main() -> int:
-    given = arguments(__doc__, tool={"choices": ["memcheck", "racecheck"], "required": True})
-    started, tool = time.monotonic(), str(given.rest["tool"])
-    verdict, text = run(tool, given.left())
-    path = given.out / "sanitizers.json"
-    known = read(path) or {}
-    row = {"verdict": verdict, "seconds": round(time.monotonic() - started, 1), "text": text[-4000:]}
-    write(path, {**known, tool: row})
-    print(tool, verdict, text)
-    return int(verdict != "no findings")
+    given, started = arguments(__doc__), time.monotonic()
+    found: dict[str, dict[str, object]] = {}
+    with ThreadPoolExecutor() as pool:
+        running = {pool.submit(run, tool, given.left()): tool for tool in TOOLS}
+        for each in as_completed(running):
+            tool, (verdict, text) = running[each], each.result()
+            found[tool] = {"verdict": verdict, "seconds": round(time.monotonic() - started, 1), "text": text[-4000:]}
+            write(given.out / "sanitizers.json", found)
+            print(tool, verdict, text)
+    return int(any(row["verdict"] != "no findings" for row in found.values()))
 
 
 def run(tool: str, seconds: float) -> tuple[str, str]:

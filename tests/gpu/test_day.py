@@ -79,7 +79,9 @@ def test_rehearsal(tmp_path: Path) -> None:
     done = run(out, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}", **few)
     outcomes = {line.split()[0]: line.split("  ")[-1] for line in done.stdout.splitlines()[-len(STEPS) - 2 :] if line}
     log = (out / "log.txt").read_text()
-    expected = {step.name: "ok" for step in STEPS} | {"memcheck": "exit status 1"}  # where the stand-in finds something
+    expected = {step.name: "ok" for step in STEPS} | {
+        "sanitizers": "exit status 1"
+    }  # where the stand-in finds something
     assert {name: outcomes.get(name) for name in expected} == expected, log + done.stdout + done.stderr
     assert done.returncode == 1
     assert {path.name for path in out.iterdir()} == {*FILES, "log.txt"}
@@ -159,9 +161,9 @@ def run_steps(out: Path, steps: list[Step]) -> int:
 
 def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     missing = replace(quick("counters"), command=("/nowhere/ncu",))
-    assert run_steps(tmp_path, [missing, quick("memcheck")]) == 1
+    assert run_steps(tmp_path, [missing, quick("sanitizers")]) == 1
     said = (tmp_path / "log.txt").read_text()
-    assert "counters: not started: " in said and "memcheck: ok" in said
+    assert "counters: not started: " in said and "sanitizers: ok" in said
 
 
 def test_a_day_that_has_run_long_leaves_steps_out_and_still_ends_with_its_table(
@@ -171,7 +173,7 @@ def test_a_day_that_has_run_long_leaves_steps_out_and_still_ends_with_its_table(
     monkeypatch.setattr(day, "PATIENCE", 1.0)
     assert run_steps(tmp_path, [quick(step.name) for step in STEPS]) == 1
     said = (tmp_path / "log.txt").read_text()
-    assert "left out: no time" in said and "racecheck" in said
+    assert "left out: no time" in said and "sanitizers" in said
 
 
 @pytest.mark.parametrize("name", FILES)
