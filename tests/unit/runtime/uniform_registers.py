@@ -151,7 +151,8 @@ def _lost(of: Instruction, state: State) -> list[str]:
     for word in (first + n for first in firsts for n in range(2 if one_of_two else 0, 4)):
         value = state.get(word, frozenset({UNSET}))
         names = {each for each in value if isinstance(each, str)}
-        several = len(value) > 1 if word % 2 else len(names) > 1
+        # An address that is kept in a vector register comes back as a copy.
+        several = len(value) > 1 if word % 2 else len(names - {COPIED}) > 1
         if UNSET in names or several:
             found.append(f"{of.at:#x}: UR{word} may be {', '.join(sorted(map(str, value)))}")
     return found
