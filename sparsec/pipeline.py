@@ -20,9 +20,9 @@ from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.kv.cached import CachedPlan, cache_layout, plan_cached
 from sparsec.plan.kv.layout import CacheLayout
 from sparsec.plan.kv.pages import with_dead_keys
+from sparsec.plan.picks import Tiles
 from sparsec.plan.target import (
     FEW_BANDS,
-    Tiles,
     backward_tile_sizes,
     cached_tile_sizes,
     decode_tile_sizes,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sparsec.diagnostics.model import CallError
 from sparsec.diagnostics.tables import duration, table
 from sparsec.plan.candidates import candidates_of
-from sparsec.plan.target import Kind, Pick, Tiles
+from sparsec.plan.picks import Kind, Pick, Tiles
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,7 +16,7 @@ from sparsec.cli.options import Length, choose, file_argument, kernel_options, o
 from sparsec.diagnostics.model import CallError
 from sparsec.diagnostics.progress import progress
 from sparsec.pictures.drawing import LONGEST
-from sparsec.plan.target import Kind
+from sparsec.plan.picks import Kind
 from sparsec.plan.tiles import tiles_data
 from sparsec.sema.inputs import OF_KEYS
 from sparsec.sema.shapes import Sizes

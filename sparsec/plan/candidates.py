@@ -6,11 +6,10 @@ the most promising ones.
 
 from __future__ import annotations
 
+from sparsec.plan.picks import Kind, Pick
 from sparsec.plan.target import (
     DECODE_ROWS,
-    Kind,
     LaunchShape,
-    Pick,
     backward_shape,
     backward_tile_sizes,
     cached_shape,

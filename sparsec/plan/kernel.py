@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sparsec.ir.bands.band import InputTest
 from sparsec.ir.expr.fold import picks_in
 from sparsec.ir.tiles.program import TileProgram
-from sparsec.plan.target import Tiles
+from sparsec.plan.picks import Tiles
 from sparsec.sema.model import Documents, InputDecl, Score
 
 

@@ -28,10 +28,10 @@ from sparsec.plan.heads import (
 from sparsec.plan.kernel import BackwardPlan, HeadClass, KernelPlan
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.kv.layout import CacheLayout
+from sparsec.plan.picks import Tiles
 from sparsec.plan.target import (
     LISTED_KEYS,
     LaunchShape,
-    Tiles,
     backward_shape,
     cached_shape,
     decode_rows,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sparsec.plan.target import Family, LaunchShape, decode_shape, decode_tile_sizes, family
+from sparsec.plan.picks import Family
+from sparsec.plan.target import LaunchShape, decode_shape, decode_tile_sizes, family
 
 
 def gather_shape(target: str, head_dim: int, dtype: str) -> tuple[LaunchShape, int]:

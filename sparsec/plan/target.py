@@ -8,9 +8,9 @@ the figures depend on nothing but the arguments and that table; no device is ask
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import Enum
+
+from sparsec.plan.picks import PICKS, Family, Kind, Pick, Tiles
 
 DECODE_ROWS = 16
 """Calls of at most so many queries go to the kernels of decoding."""
@@ -56,26 +56,6 @@ GPU_TARGETS = (
 """Those that Triton and its assemblers build for; any other ends in pages of their intermediate code, or an abort."""
 
 
-class Family(Enum):
-    CPU = "cpu"
-    INTERPRETER = "interpreter"
-    AMPERE = "ampere"
-    """And every NVIDIA GPU not named below: asynchronous copies, warp-level tensor cores."""
-    HOPPER = "hopper"
-    BLACKWELL = "blackwell"
-    CDNA = "cdna"
-
-
-class Kind(Enum):
-    """The kernels that have tiles of their own: of a forward pass, of its gradients, and over a KV cache."""
-
-    FORWARD = "forward"
-    GRAD_QUERIES = "grad_queries"
-    GRAD_KEYS = "grad_keys"
-    CHUNK = "chunk"
-    DECODE = "decode"
-
-
 @dataclass(frozen=True, slots=True)
 class LaunchShape:
     """How one kernel is compiled.
@@ -94,23 +74,6 @@ MOST_REGISTERS = 255
 """Of a thread. Without a limit the assembler may hold itself to 128 or 168, for more programs at a time, and spill."""
 PLAIN = LaunchShape(4, 1, False)
 """Of kernels without a product of matrices."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pick:
-    """Tiles and launch of one kind of kernel. Of Kind.DECODE, `query_tile` is DECODE_ROWS."""
-
-    query_tile: int
-    key_tile: int
-    warps: int
-    stages: int
-    maxnreg: int | None = None
-
-
-Tiles = tuple[tuple[Kind, Pick], ...]
-"""What a compilation takes before what the table and the rules say: picks of some kinds, in the kinds' order."""
-PICKS: Mapping[tuple[Family, Kind, int, str], Pick] = {}
-"""By family, kind, head dimension (64, 128, 256) and dtype: what `tests/gpu/picks.py` reads out of a card's sweep."""
 
 
 def pick_of(target: str, kind: Kind, head_dim: int, dtype: str, tiles: Tiles = ()) -> Pick | None:
@@ -273,8 +236,10 @@ def transposed_tile_sizes(
     target: str, head_dim: int, dtype: str, tiles: Tiles = (), *, busy: bool = False
 ) -> tuple[int, int]:
     """(query_tile, key_tile) to plan the gradients of keys and values for, likewise; `busy`: with documents, inputs,
-    changed scores or many bands. Their kernels hold two sums of a key tile's size, so their query tiles are small."""
-    if picked := _picked_tiles(target, Kind.GRAD_KEYS, head_dim, dtype, tiles):
+    changed scores or many bands. Their kernels hold two sums of a key tile's size, so their query tiles are small, and
+    a sweep's pick is not for them."""
+    picked = _picked_tiles(target, Kind.GRAD_KEYS, head_dim, dtype, tiles)
+    if picked and (not busy or dict(tiles).get(Kind.GRAD_KEYS)):
         return picked
     match family(target):
         case (Family.CPU | Family.INTERPRETER) as of:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 
-from sparsec.plan.target import DECODE_ROWS, Kind, Pick, Tiles
+from sparsec.plan.picks import Kind, Pick, Tiles
+from sparsec.plan.target import DECODE_ROWS
 
 _SIZES = (16, 32, 64, 128, 256)
 _WARPS = (1, 2, 4, 8, 16)

@@ -20,7 +20,7 @@ from sparsec.diagnostics.arguments import instance, integer
 from sparsec.diagnostics.model import CallError, InternalError
 from sparsec.pipeline import Compilation
 from sparsec.plan.launch import LaunchPlan
-from sparsec.plan.target import Tiles
+from sparsec.plan.picks import Tiles
 from sparsec.plan.tiles import tiles_from
 from sparsec.program import Pattern, Program, load, parse
 from sparsec.runtime import flops as flops  # registers the formulas

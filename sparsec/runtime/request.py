@@ -26,7 +26,8 @@ from sparsec.ir.bands.normalise import TooManyBands
 from sparsec.pipeline import Compilation, Lowered
 from sparsec.plan.kv.cached import NoCache
 from sparsec.plan.kv.layout import CacheLayout
-from sparsec.plan.target import Tiles, family
+from sparsec.plan.picks import Tiles
+from sparsec.plan.target import family
 from sparsec.plan.tiles import tiles_data, tiles_from
 from sparsec.runtime.kv.stored import dtype_name
 from sparsec.sema.model import ResolvedPattern

@@ -31,7 +31,7 @@ from sparsec.bench.clock import CALLS_BESIDE_ROUNDS, Call, Recorded, Timed, reco
 from sparsec.diagnostics.model import in_one_line
 from sparsec.pipeline import Lowered
 from sparsec.plan import target as targets
-from sparsec.plan.target import Pick
+from sparsec.plan.picks import Pick
 from sparsec.reference import mask
 from sparsec.runtime import kernel as kernels
 from sparsec.sema.model import ResolvedPattern

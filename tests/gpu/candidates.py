@@ -13,7 +13,7 @@ from typing import Any
 from gpu import REHEARSAL
 
 from sparsec.plan.candidates import ruled, tried
-from sparsec.plan.target import Kind, Pick
+from sparsec.plan.picks import Kind, Pick
 
 HEAD_DIMS, DTYPES = ((64,), ("bfloat16",)) if REHEARSAL else ((128, 64, 256), ("bfloat16", "float16"))
 _MOST = 2 if REHEARSAL else 12

@@ -14,10 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparsec.plan.target import Family, Kind, Pick, family
+from sparsec.plan.picks import Family, Kind, Pick
+from sparsec.plan.target import family
 
 GAIN = 0.97
 """A pick takes at most this share of the time of what the rules give: less of a gain may be noise."""
+
+SPILLING = 1.02
+"""What spills on one pattern spills more on others."""
 
 _Key = tuple[Family, Kind, int, str]
 
@@ -26,7 +30,8 @@ def picks_of(sweep: Mapping[str, Any]) -> dict[_Key, Pick]:
     """The fastest of the rows that are right, for each kind, head dimension and dtype where the rules are beaten.
 
     A row with an error, without a time, or whose result was not found to be right does not count; of equally fast ones
-    the first does. Raises KeyError or ValueError for data of another form.
+    the first does, and one that spills has to be faster by SPILLING. Raises KeyError or ValueError for data of another
+    form.
     """
     of, best, ruled = family(sweep["target"]), {}, {}
     for row in sweep["rows"]:
@@ -35,13 +40,17 @@ def picks_of(sweep: Mapping[str, Any]) -> dict[_Key, Pick]:
         key = of, Kind(row["kind"]), int(row["head_dim"]), str(row["dtype"])
         if row["rule"]:
             ruled[key] = row["ms"]
-        if key not in best or row["ms"] < best[key]["ms"]:
+        if key not in best or _cost(row) < _cost(best[key]):
             best[key] = row
     return {
         key: Pick(*(row[name] for name in ("query_tile", "key_tile", "warps", "stages", "maxnreg")))
         for key, row in sorted(best.items(), key=_order)
         if not row["rule"] and row["ms"] <= GAIN * ruled.get(key, math.inf)
     }
+
+
+def _cost(row: Mapping[str, Any]) -> float:
+    return float(row["ms"]) * (SPILLING if row["spill_bytes"] else 1.0)
 
 
 def _order(item: tuple[_Key, Any]) -> tuple[int, int, str]:

@@ -29,7 +29,8 @@ import sparsec
 from sparsec.bench.clock import recorder, timed
 from sparsec.diagnostics.model import in_one_line
 from sparsec.plan import target as targets
-from sparsec.plan.target import Kind, family
+from sparsec.plan.picks import Kind
+from sparsec.plan.target import family
 from sparsec.reference.tolerance import allowed_errors
 from sparsec.runtime import kernel as kernels
 from sparsec.runtime.module import SparseAttention

@@ -11,7 +11,8 @@ import pytest
 from picks import main, picks_of, text_of
 
 from sparsec.plan import target
-from sparsec.plan.target import DECODE_ROWS, Family, Kind, Pick
+from sparsec.plan.picks import PICKS, Family, Kind, Pick
+from sparsec.plan.target import DECODE_ROWS
 
 RESULTS = Path(__file__).parents[1] / "bench" / "results"
 KEY = (Family.HOPPER, Kind.FORWARD, 64, "bfloat16")
@@ -41,6 +42,12 @@ def test_the_rule_stands_unless_beaten_by_three_in_a_hundred(ms: float, picked: 
 def test_of_equally_fast_rows_the_first_is_picked() -> None:
     rows = row(1.0, rule=True), row(0.8, stages=2), row(0.8, stages=4)
     assert picks_of(sweep(*rows))[KEY].stages == 2
+
+
+def test_what_spills_has_to_be_faster_by_two_in_a_hundred() -> None:
+    for ms, stages in ((0.79, 2), (0.78, 4)):
+        rows = row(1.0, rule=True), row(0.8, stages=2), row(ms, stages=4, spill_bytes=8)
+        assert picks_of(sweep(*rows))[KEY].stages == stages
 
 
 def test_rows_that_failed_are_not_picked() -> None:
@@ -105,11 +112,11 @@ def test_the_table_of_picks_is_what_the_sweeps_give() -> None:
     expected: dict[Any, Pick] = {}
     for path in sorted(RESULTS.glob("*sweep*.json")):
         expected |= picks_of(json.loads(path.read_text()))
-    assert expected == target.PICKS
+    assert expected == PICKS
 
 
 def test_picks_are_for_head_dimensions_and_dtypes_that_are_looked_up() -> None:
-    for (of, kind, head_dim, dtype), pick in target.PICKS.items():
+    for (of, kind, head_dim, dtype), pick in PICKS.items():
         assert head_dim in (64, 128, 256) and dtype in ("bfloat16", "float16")
         assert kind is not Kind.DECODE or pick.query_tile == DECODE_ROWS
         assert pick.maxnreg is None or of is not Family.CDNA

@@ -12,7 +12,8 @@ from triton_harness import in_interpreter, passes_in_the_interpreter
 import sparsec
 from sparsec.backends.triton.kernel import interpreted
 from sparsec.plan import target
-from sparsec.plan.target import DECODE_ROWS, Family, Kind, Pick
+from sparsec.plan.picks import Family, Kind, Pick
+from sparsec.plan.target import DECODE_ROWS
 
 PICKS = {
     Kind.FORWARD: Pick(32, 16, 1, 5, 64),

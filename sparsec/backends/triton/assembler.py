@@ -1,8 +1,8 @@
 """Which of the assemblers that Triton brings makes machine code for NVIDIA's GPUs.
 
-ptxas 12.8, which Triton 3.6 and 3.7 take for compute capability 9.0, has an error: where a tile in shared memory has the
-place of the tile before it, a loop's first pass may read it at an address that is left from other code. Both releases
-bring a later one for later GPUs, as Triton 3.9 takes for both. Invariant: nothing is built by a release before SOUND.
+ptxas 12.8, which Triton 3.6 and 3.7 take for compute capability 9.0, has an error: where a tile in shared memory has
+the place of the tile before it, a loop's first pass may read it at an address that is left from other code. Both bring
+a later one for later GPUs, as Triton 3.9 takes for both. Invariant: nothing is built by a release before SOUND.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from importlib.metadata import version
 import torch
 
 from sparsec.backends import registry
-from sparsec.plan.target import Tiles
+from sparsec.plan.picks import Tiles
 from sparsec.plan.tiles import tiles_data, tiles_from
 from sparsec.runtime.build.cache import build_key, discard, lookup, publish
 from sparsec.runtime.request import DIGEST_LENGTH, Request, kernel_name

@@ -12,7 +12,8 @@ import sparsec
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.candidates import candidates_of, ruled
 from sparsec.plan.launch import Launches
-from sparsec.plan.target import Kind, Pick, Tiles, launch_shape
+from sparsec.plan.picks import Kind, Pick, Tiles
+from sparsec.plan.target import launch_shape
 from sparsec.plan.tiles import tiles_data, tiles_from
 from sparsec.runtime.build.manifest import launch_data, launches_of
 from sparsec.runtime.request import Request, kernel_name, request_of

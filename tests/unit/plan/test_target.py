@@ -8,11 +8,9 @@ from unittest.mock import patch
 
 import pytest
 
+from sparsec.plan.picks import Family, Kind, Pick
 from sparsec.plan.target import (
-    Family,
-    Kind,
     LaunchShape,
-    Pick,
     backward_shape,
     backward_tile_sizes,
     cached_shape,
@@ -25,6 +23,13 @@ from sparsec.plan.target import (
     tile_sizes,
     transposed_tile_sizes,
 )
+
+
+@pytest.fixture(autouse=True)
+def no_picks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rules, whatever was measured; a test that needs a pick gives one."""
+    monkeypatch.setattr("sparsec.plan.target.PICKS", {})
+
 
 GPUS = ("cuda:80", "cuda:86", "cuda:90", "cuda:100", "cuda:120", "hip:gfx942")
 
@@ -183,3 +188,12 @@ def test_a_pick_serves_no_other_target_dtype_or_head_dimension(given: tuple[str,
     with patch("sparsec.plan.target.PICKS", {(Family.HOPPER, kind, 64, "bfloat16"): OTHER for kind in Kind}):
         assert {kind: TILES[kind](*given) for kind in Kind} == ruled
         assert {kind: SHAPES[kind](*given, 16, 256) for kind in Kind} == shapes
+
+
+def test_a_pick_of_gradients_of_keys_is_not_for_what_is_busy_but_a_given_one_is() -> None:
+    given = "cuda:90", 64, "bfloat16"
+    ruled = transposed_tile_sizes(*given, busy=True)
+    with patch("sparsec.plan.target.PICKS", {(Family.HOPPER, Kind.GRAD_KEYS, 64, "bfloat16"): OTHER}):
+        assert transposed_tile_sizes(*given) == (16, 256)
+        assert transposed_tile_sizes(*given, busy=True) == ruled
+    assert transposed_tile_sizes(*given, ((Kind.GRAD_KEYS, OTHER),), busy=True) == (16, 256)

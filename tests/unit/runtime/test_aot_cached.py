@@ -63,7 +63,8 @@ def test_keys_of_the_cache_and_of_the_call_are_loaded_asynchronously_16_bytes_at
         artefact = found[name]
         (ptx,) = (text.decode() for file, text in artefact.files if file.endswith("ptx"))
         # The keys' and the values' tile: in each of two loops the stages before the first iteration, then one each.
-        wide = 2 * 64 * 64 * 2 // (16 * 32 * artefact.warps)
+        key_tile = (decode_tile_sizes if name == "decode_0" else cached_tile_sizes)("cuda:90", 64, "bfloat16")[1]
+        wide = 2 * key_tile * 64 * 2 // (16 * 32 * artefact.warps)
         assert artefact.stages == stages
         assert ptx.count("cp.async.cg.shared.global") == 2 * wide * stages
 

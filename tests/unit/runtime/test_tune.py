@@ -18,7 +18,7 @@ from sparsec.bench import clock, tune
 from sparsec.bench.baselines import BenchCase
 from sparsec.cli.main import commands
 from sparsec.plan.candidates import candidates_of
-from sparsec.plan.target import Kind, Pick
+from sparsec.plan.picks import Kind, Pick
 
 TEXT = "pattern p { heads 4 kv 2  causal  attend window(256) | sink(4) }\n"
 OPTIONS = ("--head-dim", "64", "--dtype", "bfloat16")
