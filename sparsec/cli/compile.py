@@ -68,8 +68,9 @@ class _Folder(click.Path):
     "--target",
     default="cpu",
     show_default=True,
-    help="cpu (as this machine's), cpu:x86-64-v3 or cpu:x86-64-v4 (as any of that level), cuda:<compute capability> "
-    "(cuda:80, cuda:90, cuda:100), hip:<architecture> (hip:gfx942) or gluon:90 (cuda:90, forward in Gluon).",
+    help="cpu (as this machine's), cpu:x86-64-v3 or cpu:x86-64-v4 (as any of that level), cpu:sapphirerapids (as any "
+    "that multiplies matrices of bfloat16), cuda:<compute capability> (cuda:80, cuda:90, cuda:100), hip:<architecture> "
+    "(hip:gfx942) or gluon:90 (cuda:90, forward in Gluon).",
 )
 @click.option("--inference", is_flag=True, help="Leave out the kernels of the gradients.")
 @click.option("--pages", is_flag=True, help="Add the kernels of attention over a server's pages.")

@@ -44,8 +44,8 @@ LIGHT_MASKED = 2
 """Masked segments, at most, of a program whose kernel needs few registers."""
 FEW_BANDS = 3
 """Bands of a head, at most, that leave registers for large query tiles of its keys' gradients."""
-CPU_LEVELS = ("x86-64-v3", "x86-64-v4")
-"""Of the x86-64 psABI: AVX2 and FMA; those and AVX-512."""
+CPU_LEVELS = ("x86-64-v3", "x86-64-v4", "sapphirerapids")
+"""Of the x86-64 psABI: AVX2 and FMA; those and AVX-512. And of Intel's: AVX-512 BF16 and AMX of bfloat16 too."""
 CPU_TARGETS = ("cpu", *(f"cpu:{level}" for level in CPU_LEVELS))
 GLUON, GLUON_TILES = "gluon:90", (128, 64)
 """Query and key tile of its forward kernels: two warp groups of 64 rows. What was measured of Triton's says nothing."""

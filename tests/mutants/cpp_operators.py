@@ -46,6 +46,23 @@ PAIRS = _of(
     ("scores of pairs without their scale", "operands/bfloat16", "return sum * factor;", "return sum;"),
 )  # fmt: skip
 
+MATRICES = _of(
+    "C++ matrices",
+    ("keys that do not lie evenly", "matrix_tiles/amx", "even &= at(n) - at(n - 1) == apart;", "even &= n > 0;"),
+    ("weights of keys that there are not", "matrix_tiles/amx", "std::memset(weights + keys.count * PANEL, 0,",
+     "std::memset(weights + keys.count * PANEL, 255,"),
+    ("two matrices of sums in one place", "matrix_tiles/amx", "lower = upper + M * PANEL;", "lower = upper;"),
+    ("shapes of keys for values", "matrix_tiles/amx", "_tile_loadconfig((&SHAPES<DIMS, VALUE_UNITS>))", "(void)0"),
+    ("matrices though the system refuses", "matrix_tiles/amx", "ASK_FOR_STATE, MATRICES) == 0;",
+     "ASK_FOR_STATE, MATRICES) != 1;"),
+    ("threads that keep their matrices", "matrix_tiles/amx", "if (by_matrices) _tile_release();", ""),
+    ("values of any kind in matrices", "matrix_tiles/amx", "if (seen) return add_seen(panel, keys, weights, mask);",
+     ""),
+    ("infinite values for all rows", "matrix_tiles/amx", "if (mask[n][lane / LANES][lane % LANES])", ""),
+    ("units of half a matrix further", "matrix_tiles/amx", "_tile_loadd(7, units + MATRIX * DEPTH, WIDTH)",
+     "_tile_loadd(7, units + MATRIX, WIDTH)"),
+)  # fmt: skip
+
 SCORES = _of(
     "C++ scores",
     ("learned sink without weight", "modifiers/learned_sink", "total = 1.0f;", "total = 0.0f;"),
@@ -146,6 +163,6 @@ GUARDED = _of(
 )  # fmt: skip
 
 OPERATORS = (
-    *(*FORWARD, *PAIRS, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *NARROW, *PAGES),
+    *(*FORWARD, *PAIRS, *MATRICES, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *NARROW, *PAGES),
     *(*INPUTS, *MASS, *CACHED_MASS, *BIAS, *KEPT, *GUARDED),
 )

@@ -26,6 +26,7 @@ _SETS: Mapping[str, str] = {
     **{f"__{name.upper()}__": name for name in (*_PLAIN, "tbm", "gfni")},
     **{f"__AVX512{name.upper()}__": f"avx512{name}" for name in _AVX512},
     **{f"__AVX512{name.upper()}__": f"avx512_{name}" for name in _LATER_AVX512},
+    **{f"__AMX_{name.upper()}__": f"amx_{name}" for name in ("tile", "bf16")},
     "__SSE3__": "pni",
     "__BMI__": "bmi1",
     "__LZCNT__": "abm",
@@ -41,7 +42,7 @@ _SETS: Mapping[str, str] = {
     "__ARM_FEATURE_QRDMX": "asimdrdm",
     "__ARM_FEATURE_COMPLEX": "fcma",
 }
-"""The compiler's macro of each set that it may use unasked."""
+"""The compiler's macro of each set that it may use unasked, and of those that kernels ask for where they are."""
 
 
 @dataclass(frozen=True, slots=True)

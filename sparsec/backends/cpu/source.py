@@ -171,6 +171,7 @@ def printed_headers(kernel: Kernel, view: CppView) -> dict[str, str]:
         "printed/inputs.h": _including(*(f"inputs/{header}.h" for header in view.inputs)),
         "printed/key_rows.h": _including(kernel.rows),
         "printed/keys.h": _including(kernel.keys),
+        "printed/matrix_tiles.h": _including(f"matrix_tiles/{'amx' if operands == 'bfloat16' else 'none'}.h"),
         "printed/modifiers.h": render("templates/cpu/modifiers.h.jinja", view),
         "printed/operands.h": _including(f"operands/{operands}.h"),
         "printed/own_gradients.h": _including(f"gathers/{gathers}backward.h"),

@@ -6,6 +6,7 @@
 
 // ---- Panels: the queries of a tile across lanes, and what their rows have at the end.
 void load_queries(Work& w, const Matrix& q, float scale) {
+  w.products.start();
   const float factor = scale * Modifiers::UNIT;
   float peak = -INF, total = 0.0f;
   w.modifiers.start(peak, total);
@@ -25,6 +26,7 @@ void load_queries(Work& w, const Matrix& q, float scale) {
 
 // Divides and stores the rows that are present; a row without a live key becomes 0, its lse what it started with.
 void finish(Work& w, element* out, int64_t row, int64_t dim, float* lse, int64_t lse_row) {
+  w.products.stop();
   for (int p = w.first_panel(); p <= w.last_panel(); ++p) from_panel(w.panel[p].o, w.rows[p * PANEL], WIDEST);
   for (int i = w.i0; i <= w.i1; ++i) {
     const Panel& panel = w.panel[(i - w.base) / PANEL];

@@ -1,40 +1,14 @@
 #pragma once
-#include "micro_kernels.h"
-#include "printed/modifiers.h"
+#include "printed/matrix_tiles.h"
 
 // ---- The online soft-max step: one panel of queries over the keys of one tile.
 typedef Split<KEY_TILE> KeySplit;
 
-struct Keys {  // the keys of one tile to attend to, in order; ROWS more entries, so that every block is whole
-  int count;
-  const operand *key[KEY_TILE + ROWS], *value[KEY_TILE + ROWS];
-  bool finite;  // all values; set where a mask is
-  int at[KEY_TILE + ROWS];  // their positions; set where a modifier reads them
-};
-
-typedef Operands::Across<DV, KEY_TILE + ROWS> Values;  // of those keys, with units along the keys
-
-struct Panel {
-  operand q[units_of(D)][PANEL * DEPTH];  // as `Operands::scale` leaves it
-  float factor;  // the score's scale
-  float o[DV][PANEL];  // the sum of weights times values, relative to 2^peak
-  vec peak[VECS];  // within 8 below the largest score so far; -inf before the first live key
-  vec total[VECS];  // the sum of weights, relative to 2^peak
-  ivec at[VECS];  // positions of the queries
-};
-
-// s[r][lane] = the score of key[r], at position at[r], and the panel's query in that lane, or -inf where the mask is 0;
-// `peak` follows the largest.
+// s[r][lane] = the score of key r, at position at[r], and the panel's query in that lane, of which sum[r] has the
+// products, or -inf where the mask is 0; `peak` follows the largest.
 template <int R, bool MASKED>
-__attribute__((noinline)) void score(const Panel& panel, const operand* const* key, const int* at, Modifiers modifiers,
-                                     const ivec (*mask)[VECS], float (*s)[PANEL], vec* peak) {
-  vec sum[R][VECS] = {};
-#pragma GCC unroll 4
-  for (int d = 0; d < units_of(D); ++d) {
-    Operands::units x[VECS];
-    EACH(v, VECS) x[v] = Operands::read(panel.q[d] + v * LANES * DEPTH);
-    EACH(r, R) EACH(v, VECS) sum[r][v] = Operands::add(sum[r][v], Operands::spread(key[r] + d * DEPTH), x[v]);
-  }
+inline void settle(vec (&sum)[R][VECS], const Panel& panel, const int* at, Modifiers modifiers,
+                   const ivec (*mask)[VECS], float (*s)[PANEL], vec* peak) {
   EACH(r, R) {
     EACH(v, VECS) sum[r][v] = Operands::scaled(sum[r][v], panel.factor);
     Modifiers::Kept<VECS> kept;
@@ -49,6 +23,20 @@ __attribute__((noinline)) void score(const Panel& panel, const operand* const* k
     peak[v] = maximum(sum[r][v], peak[v]);
     store(s[r] + v * LANES, sum[r][v]);
   }
+}
+
+// The same of keys key[0 .. R - 1], products and all.
+template <int R, bool MASKED>
+__attribute__((noinline)) void score(const Panel& panel, const operand* const* key, const int* at, Modifiers modifiers,
+                                     const ivec (*mask)[VECS], float (*s)[PANEL], vec* peak) {
+  vec sum[R][VECS] = {};
+#pragma GCC unroll 4
+  for (int d = 0; d < units_of(D); ++d) {
+    Operands::units x[VECS];
+    EACH(v, VECS) x[v] = Operands::read(panel.q[d] + v * LANES * DEPTH);
+    EACH(r, R) EACH(v, VECS) sum[r][v] = Operands::add(sum[r][v], Operands::spread(key[r] + d * DEPTH), x[v]);
+  }
+  settle<R, MASKED>(sum, panel, at, modifiers, mask, s, peak);
 }
 
 // 0 for -inf, so that a score of -inf minus it is -inf and never NaN.
@@ -73,16 +61,23 @@ inline void rescale(Panel& panel, const vec* largest, vec lowest) {
   for (int d = 0; d < DV; ++d) EACH(v, VECS) store(panel.o[d] + v * LANES, load(panel.o[d] + v * LANES) * factor[v]);
 }
 
-// The number of keys is even; `value` are their values, with units along the keys. `s` is scratch for scores, then
-// weights.
+// The number of keys is even; `products` has them open. `s` is scratch for scores, then weights.
 template <bool MASKED>
-__attribute__((noinline)) void attend(Panel& panel, const Keys& keys, const operand* const* value, Modifiers modifiers,
+__attribute__((noinline)) void attend(Panel& panel, const Keys& keys, Products& products, Modifiers modifiers,
                                       const ivec (*mask)[VECS], float (*s)[PANEL]) {
   const vec lowest = splat(LOWEST_EXPONENT);
   const int count = keys.count;
   vec largest[VECS], shift[VECS], total[VECS];
   EACH(v, VECS) largest[v] = panel.peak[v];
   int n = 0;
+  if (products.whole()) {
+    products.products(panel, count, s);
+    for (; n < count; n += 2) {
+      vec sum[2][VECS];
+      EACH(r, 2) EACH(v, VECS) sum[r][v] = load(s[n + r] + v * LANES);
+      settle<2, MASKED>(sum, panel, keys.at + n, modifiers, mask + n, s + n, largest);
+    }
+  }
   for (; n < minimum(count, KeySplit::LARGE_END); n += KeySplit::LARGE)
     score<KeySplit::LARGE, MASKED>(panel, keys.key + n, keys.at + n, modifiers, mask + n, s + n, largest);
   for (; n < count; n += KeySplit::SIZE)
@@ -102,6 +97,5 @@ __attribute__((noinline)) void attend(Panel& panel, const Keys& keys, const oper
     Operands::store_two<VECS>(p, weights + n * PANEL, PANEL);
   }
   EACH(v, VECS) panel.total[v] = total[v];
-  if (!MASKED || keys.finite) accumulate<PANEL>(value, count / DEPTH, weights, panel.o);
-  else accumulate_seen<PANEL>(value, count / DEPTH, weights, mask, panel.o);
+  products.add(panel, keys, weights, mask, MASKED && !keys.finite);
 }

@@ -11,7 +11,7 @@ struct Work {  // one thread's scratch
   float s[KEY_TILE + ROWS][PANEL];
   ivec mask[KEY_TILE + ROWS][VECS];
   operand key[KEY_TILE][row_of(D)], value[KEY_TILE][row_of(DV)], query[QUERY_TILE][row_of(D)];
-  Values values;  // of the tile at hand
+  Products products;  // of the keys at hand
   float rows[QUERY_TILE][WIDEST];
   Keys tile, live;
   ivec lane[VECS];  // 0, 1, ..., PANEL - 1
@@ -79,7 +79,8 @@ inline void attend_seen(Work& w, const At& at, const Live& live) {
     const int count = live_keys(w, p, at, live, whole);
     if (count == 0) continue;
     if (whole) {
-      attend<false>(w.panel[p], w.tile, w.values.of(w.tile.value, KEY_TILE), w.modifiers, w.mask, w.s);
+      w.products.open(w.tile);
+      attend<false>(w.panel[p], w.tile, w.products, w.modifiers, w.mask, w.s);
       continue;
     }
     for (int n = count; n < count + ROWS; ++n) {  // whole blocks: the last key again, seen by nobody
@@ -89,7 +90,8 @@ inline void attend_seen(Work& w, const At& at, const Live& live) {
       EACH(v, VECS) w.mask[n][v] = ivec{};
     }
     w.live.count = count + count % 2;
-    attend<true>(w.panel[p], w.live, w.values.of(w.live.value, w.live.count), w.modifiers, w.mask, w.s);
+    w.products.open(w.live);
+    attend<true>(w.panel[p], w.live, w.products, w.modifiers, w.mask, w.s);
   }
 }
 
@@ -103,7 +105,7 @@ void attend_full(Work& w, int tile) {
   open_tile(w, tile);
   if (!keeps_all(w.modifiers, w.first_key, w.first_key + w.tile.count))
     return attend_masked(w, tile, [](ivec, int) { return splat(-1); });
-  const operand* const* values = w.values.of(w.tile.value, w.tile.count);
+  w.products.open(w.tile);
   for (int p = w.first_panel(); p <= w.last_panel(); ++p)
-    attend<false>(w.panel[p], w.tile, values, w.modifiers, w.mask, w.s);
+    attend<false>(w.panel[p], w.tile, w.products, w.modifiers, w.mask, w.s);
 }

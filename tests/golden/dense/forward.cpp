@@ -1,2 +1,2 @@
-... 126 lines, sha256 e58e88ecd665ff04
+... 128 lines, sha256 3508c4e22814b497
 ...

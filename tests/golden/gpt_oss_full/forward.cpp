@@ -1,4 +1,4 @@
-... 127 lines, sha256 6235f70074b1f2c1
+... 129 lines, sha256 c429ddb4032ea846
 ...
 ... cpu/kernels/modifiers/learned_sink.h
 typedef LearnedSink Modifiers;

@@ -1,4 +1,4 @@
-... 139 lines, sha256 3b7549096d59d076
+... 141 lines, sha256 18fe1c6a70d2533f
 ...
 ... cpu/kernels/modifiers/learned_sink.h
 typedef LearnedSink Modifiers;

@@ -1,2 +1,2 @@
-... 126 lines, sha256 17fc694e95c9aab9
+... 128 lines, sha256 a47e8c83f7af8f23
 ...

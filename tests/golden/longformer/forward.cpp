@@ -1,4 +1,4 @@
-... 224 lines, sha256 9ca257018cfa46a0
+... 226 lines, sha256 7db145e61eebed1b
 ...
   const int hi0 = minimum(nk, 1);
   const int to0 = ((0 < hi0) ? minimum(((nk + 63) >> 6), 1) : 0);

@@ -1,2 +1,2 @@
-... 126 lines, sha256 e931007333b807e2
+... 128 lines, sha256 c1bbefa296c6ccf0
 ...

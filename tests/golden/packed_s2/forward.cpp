@@ -1,2 +1,2 @@
-... 151 lines, sha256 d248d9c5188bccad
+... 153 lines, sha256 dbc6644d3007a0bc
 ...

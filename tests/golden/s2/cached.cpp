@@ -72,7 +72,7 @@ constexpr int ELEMENTS_A_THREAD = 32768;
 
 ... cpu/kernels/store.h
 ...
-} MICRO_KERNEL = {"sparsec micro-kernel of attend_chunk", Operands::NAME};
+} MICRO_KERNEL = {"sparsec micro-kernel of attend_chunk", Products::NAME};
 
 // ---- Slots of keys, for each class of heads.
 void slots_of_keys_0(const int32_t* places, int member, int stop, const int* key, int count, int* slot) {

@@ -92,6 +92,8 @@ typedef Float32 Stored;  // of k and v
 
 typedef Unchanged Modifiers;
 
+... cpu/kernels/keys_at_hand.h
+... cpu/kernels/matrix_tiles/none.h
 ... cpu/kernels/softmax.h
 ... cpu/kernels/tiles.h
 ... cpu/kernels/transpose.h
@@ -105,7 +107,7 @@ typedef Unchanged Modifiers;
 __attribute__((used)) const struct {
   char entry[48];
   Name name;
-} MICRO_KERNEL = {"sparsec micro-kernel of forward", Operands::NAME};
+} MICRO_KERNEL = {"sparsec micro-kernel of forward", Products::NAME};
 
 // ---- Head classes: which key tiles the rows i0 .. i1 visit, in full or through a mask.
 // line 9: window(16b) & line 7: causal

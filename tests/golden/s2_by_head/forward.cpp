@@ -1,2 +1,2 @@
-... 151 lines, sha256 01722d4de35417fa
+... 153 lines, sha256 fcdcc2ec110079b2
 ...

@@ -1,2 +1,2 @@
-... 171 lines, sha256 305ff5cae4befc9b
+... 173 lines, sha256 cb1209831e5a988a
 ...

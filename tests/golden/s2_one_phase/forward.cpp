@@ -1,4 +1,4 @@
-... 148 lines, sha256 15e0d54316421f87
+... 150 lines, sha256 2b62d90ad4eee4c3
 ...
   const int count3 = ((until1 + 31) >> 4) - 1;
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return ((((i >> 6) * 64 - 960 < j + 1) & (j < i + 1)) | ((j < i + 1) & truth(((j >> 6) & 15) < 1))); };

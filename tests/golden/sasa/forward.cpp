@@ -1,4 +1,4 @@
-... 564 lines, sha256 9b46bc2786e1dd35
+... 566 lines, sha256 aa06b900040f6fa9
 ...
   const int lo0 = maximum(maximum(0, i0 - 171), floor_div(i0, 56) * 56 - 168);
   const int hi0 = maximum(minimum(minimum(nk, i1 - 164), floor_div(i1, 56) * 56 - 112), 0);

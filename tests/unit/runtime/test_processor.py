@@ -49,6 +49,18 @@ def test_levels_name_their_instruction_sets_and_no_other(
             load_compiled(folder)
 
 
+def test_kernels_that_multiply_matrices_are_for_processors_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    built_for = cpu.processor_of("sapphirerapids")
+    matrices = {"amx_tile", "amx_bf16"}
+    assert V4 | matrices <= set(built_for.instructions)
+    assert not any(name.startswith("amx") for name in cpu.processor_of("x86-64-v4").instructions)
+    monkeypatch.setattr(processor, "available", lambda: frozenset(built_for.instructions))
+    processor.check_processor(built_for.machine, built_for.instructions)
+    monkeypatch.setattr(processor, "available", lambda: frozenset(built_for.instructions) - matrices)
+    with pytest.raises(sparsec.CallError, match="expected a processor with amx_bf16, amx_tile, which"):
+        processor.check_processor(built_for.machine, built_for.instructions)
+
+
 def test_a_level_gives_the_same_attention_and_a_library_of_its_own(tmp_path: Path) -> None:
     portable, native = written(tmp_path / "v3", "cpu:x86-64-v3"), written(tmp_path / "native")
     assert needs(native) <= (processor.available() or set())
