@@ -63,6 +63,13 @@ MATRICES = _of(
      "_tile_loadd(7, units + MATRIX, WIDTH)"),
 )  # fmt: skip
 
+SCHEDULE = _of(
+    "C++ schedule",
+    ("the shortest rows first", "forward", "tiling[tiles - 1 - n % tiles]", "tiling[n % tiles]"),
+    ("a head's tiles twice", "forward", "n / tiles % heads * TOGETHER", "n / tiles % heads / 2 * TOGETHER"),
+    ("sums of shares in one cache line", "row_sums", "struct alignas(64) Sum {", "struct Sum {"),
+)  # fmt: skip
+
 SCORES = _of(
     "C++ scores",
     ("learned sink without weight", "modifiers/learned_sink", "total = 1.0f;", "total = 0.0f;"),
@@ -163,6 +170,6 @@ GUARDED = _of(
 )  # fmt: skip
 
 OPERATORS = (
-    *(*FORWARD, *PAIRS, *MATRICES, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *NARROW, *PAGES),
+    *(*FORWARD, *PAIRS, *MATRICES, *SCHEDULE, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *NARROW, *PAGES),
     *(*INPUTS, *MASS, *CACHED_MASS, *BIAS, *KEPT, *GUARDED),
 )

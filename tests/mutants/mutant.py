@@ -37,6 +37,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "C++ forward": ("tests/numerics/test_cpu_kernel.py",),
     "C++ pairs": ("tests/numerics/test_micro_kernels.py",),
     "C++ matrices": ("tests/numerics/test_matrix_tiles.py",),
+    "C++ schedule": ("tests/unit/bench/test_cores.py",),
     "C++ scores": ("tests/numerics/test_cpu_score.py",),
     "C++ documents": ("tests/numerics/test_cpu_documents.py",),
     "C++ backward": ("tests/numerics/test_cpu_backward.py",),

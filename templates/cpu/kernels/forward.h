@@ -5,11 +5,32 @@
 #include "panels.h"
 #include "parts.h"
 
-// ---- Tasks: every query tile of every head, the longest rows first; each is computed whole by one thread.
-// Of TOGETHER heads from `head` on.
-void run_task(Work& w, const sparsec_call& call, int64_t b, int64_t head, const Tile& tile) {
-  const Part& part = tile.part;
-  w.base = tile.base;
+// ---- Tasks: every query tile of every head; each is computed whole by one thread.
+struct Task {  // TOGETHER heads from `head` on
+  int64_t b, head;
+  Tile tile;
+};
+
+// In the order in which threads take them: head by head, for their keys stay in the cache, and the longest rows first.
+struct Tasks {
+  const Tiling<sparsec_call> tiling;
+  const int64_t tiles, heads, count;
+
+  explicit Tasks(const sparsec_call& call)
+      : tiling(call, QUERY_TILE, false),
+        tiles(ready() ? tiling.count() : 0),
+        heads(HEADS / TOGETHER),
+        count(call.batch * heads * tiles) {}
+  bool ready() const { return tiling.before != nullptr; }
+  Task operator[](int64_t n) const {
+    return {n / tiles / heads, n / tiles % heads * TOGETHER, tiling[tiles - 1 - n % tiles]};
+  }
+};
+
+void run_task(Work& w, const sparsec_call& call, const Task& task) {
+  const Part& part = task.tile.part;
+  const int64_t b = task.b, head = task.head;
+  w.base = task.tile.base;
   w.i0 = maximum(w.base, part.q0);
   w.i1 = minimum(w.base + QUERY_TILE, part.q1) - 1;
   w.begin = part.begin, w.end = part.end, w.n_k = part.n_k;
@@ -29,20 +50,18 @@ void run_task(Work& w, const sparsec_call& call, int64_t b, int64_t head, const 
 }
 
 int forward(const sparsec_call& call) {
-  const Tiling<sparsec_call> tiling(call, QUERY_TILE, false);
-  if (!tiling.before) return 1;
-  const int64_t tiles = tiling.count(), heads = HEADS / TOGETHER, tasks = call.batch * heads * tiles;
-  if (tasks == 0) return 0;
+  const Tasks tasks(call);
+  if (!tasks.ready()) return 1;
+  if (tasks.count == 0) return 0;
   int failed = 0;
-#pragma omp parallel num_threads(int(std::min<int64_t>(call.threads, tasks))) reduction(| : failed)
+#pragma omp parallel num_threads(int(std::min<int64_t>(call.threads, tasks.count))) reduction(| : failed)
   {
     Work* w = static_cast<Work*>(std::aligned_alloc(64, (sizeof(Work) + 63) / 64 * 64));
     failed = w == nullptr;
     for (int n = 0; n < PANEL && w; ++n) w->lane[n / LANES][n % LANES] = n;
 #pragma omp for schedule(dynamic, 1)
-    for (int64_t task = 0; task < tasks; ++task)  // head by head, for their keys stay in the cache; last rows first
-      if (w)
-        run_task(*w, call, task / tiles / heads, task / tiles % heads * TOGETHER, tiling[tiles - 1 - task % tiles]);
+    for (int64_t n = 0; n < tasks.count; ++n)
+      if (w) run_task(*w, call, tasks[n]);
     std::free(w);
   }
   return failed;

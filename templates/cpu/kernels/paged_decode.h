@@ -18,7 +18,8 @@ int attend_rows(const sparsec_paged_call& call) {
   const int64_t counts = shared > 0 ? few.sets * PACK_COUNT : 0, tasks = few.count * PACK_COUNT * apart;
   // Packs of one share follow each other, for their keys lie side by side.
   const int at_once = tasks < 8 * PACK_COUNT * call.threads ? 1 : PACK_COUNT;
-  Sum* sums = static_cast<Sum*>(std::malloc(few.count * HEADS * apart * sizeof(Sum)));  // [count, heads, apart]
+  const int64_t room = few.count * HEADS * apart * sizeof(Sum);  // [count, heads, apart]
+  Sum* sums = static_cast<Sum*>(std::aligned_alloc(alignof(Sum), room));
   if (!sums) return 1;
   int failed = 0;
 #pragma omp parallel num_threads(int(std::min<int64_t>(call.threads, tasks))) reduction(| : failed)

@@ -11,7 +11,7 @@ typedef Row Work;
 // Printed for the pattern: visits the tiles that the row sees, and the keys that it lists itself.
 void visit(Work& w, const sparsec_list* lists, int head);
 
-struct Sum {  // what one task leaves of a row of one head
+struct alignas(64) Sum {  // what one task leaves of a row of one head, in cache lines of its own
   float o[ValueSteps::WIDE], peak, total;
 };
 
