@@ -18,6 +18,8 @@ OF_KEYS = 32 if LATEST else 128
 """The same, of gradients of keys and values of 128 columns, in bfloat16."""
 NONE_OR_FEW = 0 if triton.__version__.startswith(("3.6.", "3.9.")) else 16
 """The same, of all others; between those releases a few kernels miss by some bytes."""
+OF_DECODING = 16
+"""The same, of kernels of decoding: their tiles are a sweep's, of a pattern without modifiers."""
 OTHERS = 0 if LATEST else MOST
 """The same, of forward kernels of values of another width than keys."""
 
