@@ -67,22 +67,26 @@ def pattern(name: str) -> Pattern:
 
 
 def rows() -> tuple[Row, ...]:
-    """Every pattern, length and head dimension, by what matters most; then decoding of each pattern, for few and many.
+    """Every pattern, length and head dimension, by what matters most, and decoding of each pattern, for few and many;
+    then some again beside FlexAttention.
 
-    FlexAttention compiles for every shape anew: it is left out where neither the README nor a bar asks for it.
+    FlexAttention compiles for every shape anew, for minutes: it comes last, and is left out where neither the README
+    nor a bar asks for it.
     """
-    found = []
+    found, flex = [], []
     for head_dim, length in ((128, 8192), (128, 32768), (128, 131072), (64, 8192), (64, 32768), (64, 131072)):
         for name in PATTERNS:
-            flex = length == 8192 or (head_dim == 128 and (length == 32768 or name == "s2"))
-            against = (*DENSE, *(FLEX if flex else ()))
-            found.append(Row(name, _LENGTHS[length], head_dim, _BATCH[length], against))
+            row = Row(name, _LENGTHS[length], head_dim, _BATCH[length], DENSE)
+            found.append(row)
+            if length == 8192 or (head_dim == 128 and (length == 32768 or name == "s2")):
+                flex.append(replace(row, against=FLEX))
         if (head_dim, length) == (128, 32768):
             found += [
                 Row(name, _LENGTHS[131072], head_dim, batch, DENSE, decode=True)
                 for name in PATTERNS
                 for batch in _DECODE_BATCHES
             ]
+    found += flex
     if REHEARSAL:  # in the interpreter a row takes seconds
         few = [row for row in found if row.pattern == "s2" and (row.length == _LENGTHS[8192] or row.decode)]
         return tuple(replace(row, head_dim=16) for row in few if row.head_dim == 128)

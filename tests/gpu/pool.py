@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from multiprocessing import get_context
 from typing import Any
 
@@ -23,22 +24,22 @@ def workers(count: int) -> ProcessPoolExecutor:
 def run_all(
     pool: ProcessPoolExecutor, function: Callable[..., str], jobs: Iterable[tuple[Any, ...]], given: Given
 ) -> int:
-    """Prints of each job (the arguments of `function`) what it returned or raised; how many raised.
+    """Prints of each job (the arguments of `function`), as it ends, what it returned or raised; how many raised.
 
     Ends this process, with status 0, where the step's time is up before all are done: a worker in the middle of a
     compile would be waited for.
     """
     running = {pool.submit(_told, function, job): job for job in jobs}
-    done, late = wait(running, timeout=given.left())
-    failed = 0
-    for each in done:
-        died = each.exception()
-        said, raised = (in_one_line(died), True) if died else each.result()
-        failed += raised
-        if said:
-            print(*running[each], said, flush=True)
-    print(f"{len(done)} of {len(running)} done, {failed} failed", flush=True)
-    if late:
+    failed, done = 0, 0
+    with suppress(TimeoutError):
+        for each in as_completed(running, timeout=given.left()):
+            died = each.exception()
+            said, raised = (in_one_line(died), True) if died else each.result()
+            failed, done = failed + raised, done + 1
+            if said:
+                print(*running[each], said, flush=True)
+    print(f"{done} of {len(running)} done, {failed} failed", flush=True)
+    if done < len(running):
         pool.shutdown(wait=False, cancel_futures=True)
         os._exit(0)
     return failed
