@@ -59,7 +59,7 @@ def compile(
     heads, kv_heads: needed where the file leaves them out.
     dtype: float32, bfloat16 or float16. device: where it will run; the GPU if there is one, else the CPU.
     target: "cpu" (generated C++), "triton", "torch" (plain PyTorch) or "reference"; the device's best if left out.
-    "gluon" has forward kernels for GPUs of compute capability 9.0 whose times are not known, and is never chosen.
+    "gluon" has forward kernels for GPUs of compute capability 9.0 and is never chosen.
     tiles: for "triton", the tiles of some kinds of kernels, as in {"forward": (128, 64, 8, 3)}: query tile, key tile,
     warps, stages and, if given, the most registers of a thread; of the kinds "forward", "grad_queries", "grad_keys",
     "chunk" and "decode". Left out: what `sparsec tune` has found best on this card, else what is best known.

@@ -1,7 +1,7 @@
 """The `gluon` backend: forward kernels in Gluon for GPUs of compute capability 9.0; all others are Triton's.
 
-No device gets it unless it is asked for, since no card has shown yet how fast it is. Invariant:
-printing sources imports neither torch nor Triton; what does is imported where it is used.
+No device gets it unless it is asked for. Invariant: printing sources imports neither torch nor Triton; what does is
+imported where it is used.
 """
 
 from __future__ import annotations
