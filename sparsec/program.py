@@ -102,7 +102,7 @@ class Program:
         `params` replace defaults, of the pattern's parameters and then of the file's; each has the type of the default,
         and a string is read as the language writes it: `every="8b"`. Raises CallError for a wrong name or type.
         """
-        picked = _pick("pattern", name, self.patterns, self._own(self._checked.patterns))
+        picked = _pick("pattern", name, self.patterns, self._own(self._checked.patterns), self.models)
         binding = sema.bind(self._checked, picked, params)
         return Pattern(self._checked, binding, self._lowered.get(binding), origin=Naming(self, picked, params))
 
@@ -111,7 +111,7 @@ class Program:
 
         layers: how many, where the file does not say it; a number that it does say must agree. Raises CallError.
         """
-        picked = _pick("model", name, self.models, self._own(self._checked.models))
+        picked = _pick("model", name, self.models, self._own(self._checked.models), self.patterns)
         count = None if layers is None else arguments.integer("layers", layers)
         bindings = sema.layers(self._checked, picked, params, count)
         return Model(self._checked, picked, bindings, self._lowered, Naming(self, picked, params))
@@ -358,14 +358,19 @@ def _count(given: int | None) -> int | None:
     return arguments.as_python(given)  # type: ignore[return-value]
 
 
-def _pick(what: str, name: str | None, names: tuple[str, ...], own: tuple[str, ...]) -> str:
+def _pick(what: str, name: str | None, names: tuple[str, ...], own: tuple[str, ...], others: tuple[str, ...]) -> str:
+    """`others`: names of the other kind, a model's where a pattern is asked for."""
+    other = "model" if what == "pattern" else "pattern"
+    elsewhere = (
+        f"; Program.{other}(...) gives the {other}{'s' * (len(others) > 1)} {', '.join(others)}" if others else ""
+    )
     if not names:
-        raise CallError(f"expected a file with a {what}, got one without")
+        raise CallError(f"expected a file with a {what}, got one without{elsewhere}")
     shown = ", ".join(names)
     if name is None:
         if len(own or names) != 1:
-            raise NoNameError(f"expected the name of a {what}, one of: {shown}; got no name")
+            raise NoNameError(f"expected the name of a {what}, one of: {shown}; got no name{elsewhere}")
         return (own or names)[0]
     if name not in names:
-        raise CallError(f"expected the name of a {what}, one of: {shown}; got {name!r}")
+        raise CallError(f"expected the name of a {what}, one of: {shown}; got {name!r}{elsewhere}")
     return name

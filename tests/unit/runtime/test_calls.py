@@ -47,7 +47,12 @@ def test_a_program_with_one_pattern_is_taken(attn: SparseAttention) -> None:
 
 
 def test_what_is_no_pattern() -> None:
-    model = sparsec.parse(TEXT + " model m { layers 2  otherwise use p }").model()
+    both = sparsec.parse(TEXT + TEXT.replace("pattern p", "pattern other") + " model m { layers 2  otherwise use p }")
+    model = both.model()
+    says = "expected the name of a pattern, one of: p, other; got {}; Program.model(...) gives the model m"
+    refused(lambda: compiled(both), says.format("no name"))
+    refused(lambda: compiled(both, name="m"), says.format("'m'"))
+    refused(lambda: both.model("p"), "one of: m; got 'p'; Program.pattern(...) gives the patterns p, other")
     for given in (model, model.layer(0).resolve(), None, 3):
         refused(
             lambda given=given: compiled(given),
@@ -132,7 +137,10 @@ def test_what_is_no_path() -> None:
     for load in (sparsec.load, sparsec.load_compiled):
         refused(lambda load=load: load(None), "expected a path, got None")
     refused(lambda: sparsec.parse(TEXT.encode()), "expected text of type str, got bytes")
-    refused(lambda: sparsec.parse(TEXT).model(), "expected a file with a model, got one without")
+    refused(
+        lambda: sparsec.parse(TEXT).model(),
+        "expected a file with a model, got one without; Program.pattern(...) gives the pattern p",
+    )
 
 
 def test_a_pickled_module_is_the_same(tmp_path: Path) -> None:
