@@ -113,6 +113,11 @@ PAGES = (
                        "first = number * from.size - 1;")),
     *_of("C++ pages", ("cells from the first request's tokens on", "paged_chunk", "part.n_k, part.q0);",
                        "part.n_k, 0);")),
+    *_of("C++ pages", ("keys of the team's first head", "paged_attend", "first.key[n] + keys[r]", "first.key[n]")),
+    *_of("C++ pages", ("packs of other keys in a team", "paged_decode", "KINDS[n] == KINDS[n - 1]", "true")),
+    *_of("C++ pages", ("a team's values of the first keys", "paged_attend",
+                       "row.value, next, first, stop, row.o + r)",
+                       "row.value, next, 0, stop, row.o + r)")),
     *_of("C++ guarded pages", ("a dead page is loaded", "paged_keys",
                                "if (is_dead(from.group, first + n, first + n + rows, from.stop)) {", "if (false) {")),
 )  # fmt: skip

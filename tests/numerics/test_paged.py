@@ -87,6 +87,39 @@ def test_the_number_of_threads_changes_no_bit() -> None:
         assert torch.equal(out, found[0][0]) and torch.equal(lse, found[0][1])
 
 
+@pytest.mark.parametrize(
+    ("dtype", "name"),
+    [(torch.float32, "s2_by_head"), (torch.float32, "unlike_heads"), (torch.float16, "causal")],
+    ids=str,
+)
+def test_packs_of_a_task_are_taken_together_and_apart_alike(dtype: torch.dtype, name: str) -> None:
+    """One thread has so many shares that each is one task for the packs that see the same keys; seven have too few."""
+    attn, lengths, found = modules(dtype)[name], [900 - 61 * n for n in range(10)], []
+    requests, threads = tuple((length, 1) for length in lengths), torch.get_num_threads()
+    torch.manual_seed(0)
+    rows = torch.randn(10 * 57, 16, KV_HEADS, attn.head_dim + attn.value_dim).to(dtype)
+    heads = rows.transpose(1, 2).contiguous().transpose(1, 2)
+    q, table = torch.randn(10, HEADS, attn.head_dim).to(dtype), torch.randperm(10 * 57).view(10, 57).to(torch.int32)
+    try:
+        for n, pages in ((1, rows), (1, heads), (7, rows), (7, heads)):
+            torch.set_num_threads(n)
+            check_paged(attn, PATTERNS[name], Drawn(requests, 16, pages is heads, n), check_inputs=False)
+            with torch.no_grad():
+                found.append(
+                    attn.paged(
+                        q,
+                        pages[..., : attn.head_dim],
+                        pages[..., attn.head_dim :],
+                        block_table=table,
+                        cu_seqlens_q=starts_of(requests),
+                        seq_lens=torch.tensor(lengths, dtype=torch.int32),
+                    )
+                )
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(out, found[0]) for out in found) and not found[0].isnan().any()
+
+
 def test_heads_whose_elements_lie_apart() -> None:
     """Then every request is one of chunks."""
     attn = modules(torch.float32)["s2_by_head"]

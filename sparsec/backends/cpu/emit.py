@@ -6,7 +6,7 @@ Invariant: the text needs no file beside it, and holds only what the pattern use
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
@@ -266,8 +266,32 @@ def _picks(program: TileProgram, order: tuple[InputTest, ...], asked: frozenset[
 
 def pack_views(plan: KernelPlan) -> tuple[str, ...]:
     """Initialisers of the packs of a plan's heads, in the order of their first heads."""
-    found = [pack.heads for head_class in plan.classes for pack in packs(head_table(head_class), plan.share)]
-    return tuple(initialiser((heads[0] // plan.share, len(heads), initialiser(heads))) for heads in sorted(found))
+    found = [pack for _, pack in _packs_of(plan)]
+    return _pack_views(sorted(found), plan.share)
+
+
+def packs_by_kind(plan: KernelPlan) -> tuple[tuple[str, ...], str]:
+    """Initialisers of the packs, those that see the same keys side by side, and of their kinds, in the order of the
+    kinds' first heads."""
+    kinds: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    for kind, pack in sorted(_packs_of(plan), key=lambda found: found[1]):
+        kinds.setdefault(kind, []).append(pack)
+    found = [pack for packs_of_kind in kinds.values() for pack in packs_of_kind]
+    numbers = [n for n, packs_of_kind in enumerate(kinds.values()) for _ in packs_of_kind]
+    return _pack_views(found, plan.share), initialiser(numbers)
+
+
+def _packs_of(plan: KernelPlan) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Of each pack its kind, the number of its class and the constants, and its heads."""
+    return [
+        ((n, *pack.row[1:]), pack.heads)
+        for n, head_class in enumerate(plan.classes)
+        for pack in packs(head_table(head_class), plan.share)
+    ]
+
+
+def _pack_views(found: Sequence[tuple[int, ...]], share: int) -> tuple[str, ...]:
+    return tuple(initialiser((heads[0] // share, len(heads), initialiser(heads))) for heads in found)
 
 
 def of_members(name: str, members: tuple[int, ...], values: tuple[int, ...], count: int) -> ConstantView:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sparsec.backends.cpu.emit import forward_view, pack_views, with_own_keys
+from sparsec.backends.cpu.emit import forward_view, packs_by_kind, with_own_keys
 from sparsec.backends.cpu.expr import condition
 from sparsec.backends.cpu.source import PAGED_CHUNKS, PAGED_ROWS, print_kernel
 from sparsec.backends.cpu.view import CppView, DeadView, initialiser
@@ -28,6 +28,7 @@ def emit_cpp_paged(chunks: CachedPlan, rows: CachedPlan, *, symbol: str = "spars
     of_rows = _view(rows, symbol, "j")
     assert chunks.attend.inputs == rows.attend.inputs, "plans of one pattern ask the same in one order"
     order, classes = rows.attend.inputs, zip(rows.attend.classes, of_rows.classes, strict=True)
+    packs, kinds = packs_by_kind(rows.attend)
     of_rows = replace(
         of_rows,
         classes=tuple(with_own_keys(of, view, order) for of, view in classes),
@@ -35,7 +36,8 @@ def emit_cpp_paged(chunks: CachedPlan, rows: CachedPlan, *, symbol: str = "spars
         lane_tile="KEY_TILE",
         lane="j",
         other="i",
-        packs=pack_views(rows.attend),
+        packs=packs,
+        kinds=kinds,
     )
     return f"{print_kernel(PAGED_CHUNKS, of_chunks)}\n{print_kernel(PAGED_ROWS, of_rows)}"
 

@@ -171,11 +171,12 @@ class CppView:
     `kv_dtype`: of the keys and values, `dtype` of all else. `transposed`: the classes are those of key tiles.
     `lane_tile` says which tile lies across vector lanes; `lane` and `other` are the variables of a mask that are a
     vector and a scalar. Over a cache, `slots` says where the heads' keys lie, `stored` where a group's new keys go, and
-    `kept` what its lists of kept keys hold; over pages, `dead` says which keys are not loaded. `packs` are initialisers
-    of (group, number of heads, heads). `inputs`: the headers of what the classes ask inputs, which have `lookups`.
-    `gathered`: the classes by which rows find the keys that they list themselves in functions of their own, if there
-    are any; a head's class is that of `gathering_class_of_head`. `includes`, `guarded`, `structs` and `headers` stand
-    before the classes: system headers, those under a condition, call structs, text of the kernels' own headers.
+    `kept` what its lists of kept keys hold; over pages, `dead` says which keys are not loaded. `packs` are
+    initialisers of (group, number of heads, heads), and `kinds` one of the kind of each, where packs of a kind
+    stand side by side. `inputs`: the headers of what the classes ask inputs, which have `lookups`. `gathered`: the
+    classes by which rows find the keys that they list themselves in functions of their own, if there are any; a
+    head's class is that of `gathering_class_of_head`. `includes`, `guarded`, `structs` and `headers` stand before
+    the classes: system headers, those under a condition, call structs, text of the kernels' own headers.
     """
 
     symbol: str
@@ -205,6 +206,7 @@ class CppView:
     kept: KeptView | None = None
     dead: DeadView | None = None
     packs: tuple[str, ...] = ()
+    kinds: str = ""
     includes: tuple[str, ...] = ()
     guarded: tuple[tuple[str, str], ...] = ()
     structs: tuple[str, ...] = ()

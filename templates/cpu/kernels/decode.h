@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "cached_shares.h"
+#include "row_attend.h"
 #include "row_sums.h"
 
 // ---- Tasks: shares of every row of every pack, and after all of them the merging of each row's sums.

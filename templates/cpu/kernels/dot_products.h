@@ -44,23 +44,42 @@ inline void add_lanes(float (&x)[LANES * LANES], float* to) {
   add_pairs<LANES>(y, to);
 }
 
+// Always inlined: GCC leaves calls out of functions that do nothing but fetch.
 template <int N>
-inline void fetch(const stored* row) {
+__attribute__((always_inline)) inline void fetch(const stored* row) {
   for (size_t d = 0; d < STORED_ROW<N> * sizeof *row; d += 64) __builtin_prefetch((const char*)row + d, 0, 2);
 }
 
-// s[r][n] = the product of q[r] and key[n], rows of N numbers, in groups of LANES keys; AHEAD more entries of `key` are
-// addresses too. At the end come the first AHEAD values, rows of M, so that memory is never idle.
-template <int R, int N, int M>
-__attribute__((noinline)) void score(const float (*q)[Steps<N>::WIDE], const stored* const* key,
-                                     const stored* const* value, int count, float (*s)[BATCH]) {
+// What comes from memory while row n is at hand: row n of a list.
+template <int N>
+struct Listed {
+  const stored* const* row;
+  __attribute__((always_inline)) void operator()(int n) const { fetch<N>(row[n]); }
+};
+
+// The key AHEAD after it, a row of N numbers; at the end also the first AHEAD values, rows of M, so that memory is
+// never idle.
+template <int N, int M>
+struct KeysThenValues {
+  const stored *const *key, *const *value;
+  int count;
+  __attribute__((always_inline)) void operator()(int n) const {
+    fetch<N>(key[n + AHEAD]);
+    if (n >= count - AHEAD) fetch<M>(value[n - (count - AHEAD)]);
+  }
+};
+
+// s[r][n] = the product of q[r] and key[n], rows of N numbers, in groups of LANES keys from `from` on; `next` fetches
+// what comes after.
+template <int R, int N, class Next>
+__attribute__((noinline)) void score(const float (*q)[Steps<N>::WIDE], const stored* const* key, const Next next,
+                                     int from, int stop, float (*s)[BATCH]) {
   constexpr int WHOLE = Steps<N>::WHOLE, REST = Steps<N>::REST;
-  for (int first = 0; first < count; first += LANES) {
+  for (int first = from; first < stop; first += LANES) {
     float products[R][LANES * LANES];
     for (int n = 0; n < LANES; ++n) {
       const stored* row = key[first + n];
-      fetch<N>(key[first + n + AHEAD]);
-      if (first + n >= count - AHEAD) fetch<M>(value[first + n - (count - AHEAD)]);
+      next(first - from + n);
       vec total[R] = {}, x[PARTS];
       EACH(c, WHOLE) {
         wide(row + c * STEP, x);
@@ -81,16 +100,23 @@ __attribute__((noinline)) void score(const float (*q)[Steps<N>::WIDE], const sto
   }
 }
 
-// o[r] += the sum over n of p[r][n] * value[n], rows of N numbers, in C steps from step c on, or in the rest of a row;
-// AHEAD more entries of `value` are addresses too.
+// Likewise of `count` keys from the first on; AHEAD more entries of `key` are addresses too.
+template <int R, int N, int M>
+inline void score(const float (*q)[Steps<N>::WIDE], const stored* const* key, const stored* const* value, int count,
+                  float (*s)[BATCH]) {
+  score<R, N>(q, key, KeysThenValues<N, M>{key, value, count}, 0, count, s);
+}
+
+// o[r] += the sum over n, from `from` on, of p[r][n] * value[n], rows of N numbers, in C steps from step c on, or in
+// the rest of a row; rows of `next` are fetched meanwhile.
 template <int R, int N, int C, bool IS_REST>
-__attribute__((noinline)) void gather(const float (*p)[BATCH], const stored* const* value, int count, int c,
-                                      float (*o)[Steps<N>::WIDE]) {
+__attribute__((noinline)) void gather(const float (*p)[BATCH], const stored* const* value, const stored* const* next,
+                                      int from, int stop, int c, float (*o)[Steps<N>::WIDE]) {
   vec total[R][C * PARTS];
   EACH(r, R) EACH(n, C * PARTS) total[r][n] = load(o[r] + c * STEP + n * LANES);
-  for (int k = 0; k < count; ++k) {
+  for (int k = from; k < stop; ++k) {
     const stored* row = value[k] + c * STEP;
-    if (c == 0) fetch<N>(value[k + AHEAD]);
+    if (c == 0) fetch<N>(next[k - from]);
     EACH(n, C) {
       vec x[PARTS];
       if (IS_REST) wide_rest<Steps<N>::REST>(row, x);
@@ -102,10 +128,11 @@ __attribute__((noinline)) void gather(const float (*p)[BATCH], const stored* con
 }
 
 template <int R, int N>
-inline void gather(const float (*p)[BATCH], const stored* const* value, int count, float (*o)[Steps<N>::WIDE]) {
+inline void gather(const float (*p)[BATCH], const stored* const* value, const stored* const* next, int from, int stop,
+                   float (*o)[Steps<N>::WIDE]) {
   constexpr int WHOLE = Steps<N>::WHOLE, C = SUMS / R / PARTS, LAST = WHOLE % C;
   int c = 0;
-  for (; c + C <= WHOLE; c += C) gather<R, N, C, false>(p, value, count, c, o);
-  if constexpr (LAST > 0) gather<R, N, LAST, false>(p, value, count, c, o);
-  if constexpr (Steps<N>::REST > 0) gather<R, N, 1, true>(p, value, count, WHOLE, o);
+  for (; c + C <= WHOLE; c += C) gather<R, N, C, false>(p, value, next, from, stop, c, o);
+  if constexpr (LAST > 0) gather<R, N, LAST, false>(p, value, next, from, stop, c, o);
+  if constexpr (Steps<N>::REST > 0) gather<R, N, 1, true>(p, value, next, from, stop, WHOLE, o);
 }

@@ -4,6 +4,7 @@
 #include <new>
 
 #include "paged.h"
+#include "paged_attend.h"
 #include "row_sums.h"
 
 // ---- Keys that requests of few queries share, because their rows of the table begin with the same pages: a tile of
@@ -19,7 +20,6 @@ struct RowSet {  // rows first .. first + count - 1, of requests that begin with
 };
 
 constexpr int ROWS_TOGETHER = 16;  // that a task reads the keys of a tile for
-constexpr bool MAY_SHARE = !Inputs::ASKED && !Modifiers::KEYS;  // keys are seen by their positions alone
 
 // How many pages from the first on are the same for two requests, of those that lie before the queries of both.
 inline int64_t same_pages(const sparsec_paged_call& call, int64_t a, int64_t b) {

@@ -14,6 +14,7 @@ struct Row : Waiting {  // one thread's scratch
   Modifiers modifiers[SHARE];  // of the heads' scores
   int32_t* met;  // over pages, of tiles 0 .. tiles - 1 how many rows see them in full, of `sharing` rows
   int tiles, sharing;
+  int beside;  // over pages, how many rows of other packs after this one see the same keys
 };
 
 // Row `row` of q, before it has seen a key; the key at position 0 is row `k_row`.
@@ -28,22 +29,22 @@ void load_query(Row& w, const Call& call, int64_t b, int64_t row, int64_t k_row)
     w.peak[r] = -INF, w.total[r] = 0.0f;
     w.modifiers[r] = Modifiers(call, b, w.heads[r], k_row);
   }
-  w.waiting = 0;
+  w.waiting = w.beside = 0;
 }
 
-// Turns the scores of the first `count` waiting keys into weights, for head r of the pack.
-inline void weigh(Row& w, int count, int r) {
+// Turns the scores of the first `count` waiting keys, at positions `at`, into weights, for head r of the pack.
+inline void weigh(Row& w, const int* at, int count, int r) {
   const vec lowest = splat(LOWEST_EXPONENT);
   float* s = w.s[r];
   vec largest = splat(w.peak[r]), total = {};
   for (int n = 0; n < count; n += PANEL) {
     vec x[VECS];
     EACH(v, VECS) x[v] = load(s + n + v * LANES);
-    ivec at[VECS];
-    EACH(v, VECS) std::memcpy(&at[v], w.at + n + v * LANES, sizeof at[v]);
+    ivec j[VECS];
+    EACH(v, VECS) std::memcpy(&j[v], at + n + v * LANES, sizeof j[v]);
     Modifiers::Kept<VECS> kept;
-    w.modifiers[r].forward(x, kept, at, &w.i0);
-    if constexpr (Modifiers::KEYS) EACH(v, VECS) x[v] = added(x[v], of_keys(w.modifiers[r], at[v]));
+    w.modifiers[r].forward(x, kept, j, &w.i0);
+    if constexpr (Modifiers::KEYS) EACH(v, VECS) x[v] = added(x[v], of_keys(w.modifiers[r], j[v]));
     EACH(v, VECS) {
       ivec there = w.lane[v] + n < count;
       x[v] = there ? x[v] : splat(-INF);
@@ -69,26 +70,25 @@ inline void weigh(Row& w, int count, int r) {
     for (int d = 0; d < ValueSteps::WIDE; ++d) w.o[r][d] *= factor;
 }
 
-// Attends to the first `count` of the keys that wait.
-inline void attend(Row& w, int count) {
-  if (count <= 0) return;
-  point_waiting(w);
+// Attends to the first `count` keys, at positions `at`, to which w.key and w.value point, and AHEAD more to what is
+// fetched after them.
+inline void attend_alone(Row& w, const int* at, int count) {
   by_heads(w.pack,
            [&w, count](auto heads, int r) { score<heads.value, D, DV>(w.q + r, w.key, w.value, count, w.s + r); });
-  for (int r = 0; r < w.pack; ++r) weigh(w, count, r);
+  for (int r = 0; r < w.pack; ++r) weigh(w, at, count, r);
   if constexpr (Stored::BESIDE > 0)
     for (int n = 0; n < count; ++n) {
       const float factor = factor_of<Stored, DV>(w.value[n]);
       for (int r = 0; r < w.pack; ++r) w.s[r][n] *= factor;
     }
-  by_heads(w.pack, [&w, count](auto heads, int r) { gather<heads.value, DV>(w.s + r, w.value, count, w.o + r); });
+  by_heads(w.pack, [&w, count](auto heads, int r) {
+    gather<heads.value, DV>(w.s + r, w.value, w.value + AHEAD, 0, count, w.o + r);
+  });
+}
+
+// The keys after the first `count` wait on.
+inline void wait_on(Row& w, int count) {
   w.waiting -= count;
   std::copy_n(w.at + count, w.waiting, w.at);
   std::copy_n(w.slot + count, w.waiting, w.slot);
 }
-
-// Attends to the keys that wait.
-inline void attend(Row& w) { attend(w, w.waiting); }
-
-// The last ones wait on: they are fetched while the others are at hand, and the next ones while they are.
-inline void make_room(Row& w) { attend(w, w.waiting - HELD_BACK); }

@@ -152,6 +152,7 @@ constexpr int AHEAD = 48;
 ... cpu/kernels/cached_rows.h
 ... cpu/kernels/waiting.h
 ... cpu/kernels/row.h
+... cpu/kernels/row_attend.h
 ... cpu/kernels/pack.h
 
 const Pack PACKS[] = {

@@ -17,7 +17,7 @@ import pytest
 import sparsec
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.calls import CallStruct
-from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward
+from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward, packs_by_kind
 from sparsec.backends.cpu.emit_cached import emit_cpp_cached, views
 from sparsec.backends.cpu.emit_paged import emit_cpp_paged
 from sparsec.backends.cpu.inputs import view_of
@@ -53,7 +53,9 @@ def compilation(text: str, dtype: str, heads: int) -> Compilation:
 
 def sample() -> dict[str, str]:
     """What is printed beside the headers, for one pattern; of every kernel what it alone has."""
-    chunks, rows = views(*compilation(with_every_modifier(2), "float32", 2).cached, "sparsec")
+    plans = compilation(with_every_modifier(2), "float32", 2).cached
+    chunks, rows = views(*plans, "sparsec")
+    packs, kinds = packs_by_kind(plans[1].attend)
     headers = dict.fromkeys(view_of(InputTest(0, asks)).header for asks in Asks)
     kept = KeptView(1, 1, "{0}", "{{1u}}")
     chunks = replace(chunks, inputs=tuple(headers), lookups=len(headers), kept=kept)
@@ -61,7 +63,7 @@ def sample() -> dict[str, str]:
     return {
         **printed_headers(replace(CHUNK, structs=STRUCTS, keys="call_keys.h", rows="call_rows.h"), chunks),
         "printed/dtype.h": of_rows["printed/dtype.h"],
-        "printed/packs.h": of_rows["printed/packs.h"],
+        "printed/packs.h": printed_headers(ROWS, replace(rows, packs=packs, kinds=kinds))["printed/packs.h"],
     }
 
 

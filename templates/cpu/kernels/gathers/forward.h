@@ -1,6 +1,6 @@
 #pragma once
 #include "../printed/packs.h"
-#include "../row.h"
+#include "../row_attend.h"
 #include "../transpose.h"
 
 // ---- Keys that rows list themselves: before the tiles of a head, the soft-max of each row over its own keys.
