@@ -29,7 +29,7 @@ class Plant:
 
 _ROW = "const typename Format::type* from = m.data + (first + n) * m.row"
 _LSE = "lse[(i - w.i0) * lse_row"
-_TASKS = "if (tasks == 0) return 0;"
+_TASKS = "if (tasks.count == 0) return 0;"
 PLANTS = {
     "a row is read one element too far": Plant("cpu", "forward", "above", _ROW, f"{_ROW} + 1"),
     "a row is read one element too early": Plant("cpu", "forward", "below", _ROW, f"{_ROW} - 1"),
@@ -55,7 +55,7 @@ PLANTS = {
     "gradients are stored without a mask": Plant(
         "triton", "backward", "above", "element_ty), mask=mask)", "element_ty))"
     ),
-    "a signed sum overflows": Plant("cpu", "forward", "heap", _TASKS, "if (int(tasks) + INT32_MAX == 0) return 0;"),
+    "a signed sum overflows": Plant("cpu", "forward", "heap", _TASKS, "if (int(tasks.count) + INT32_MAX == 0) return 0;"),
     "scratch is written past an array's end": Plant("cpu", "forward", "heap", "n < PANEL && w; ++n", "n <= PANEL; ++n"),
 }
 
