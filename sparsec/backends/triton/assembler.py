@@ -21,7 +21,7 @@ _BUILDING = RLock()
 
 def assembling() -> AbstractContextManager[None]:
     """While it lasts, Triton builds with an assembler of release SOUND or later."""
-    return _by_another() if _too_old() else nullcontext()
+    return nullcontext() if triton.knobs.runtime.interpret or not _too_old() else _by_another()
 
 
 @cache
