@@ -55,7 +55,9 @@ PLANTS = {
     "gradients are stored without a mask": Plant(
         "triton", "backward", "above", "element_ty), mask=mask)", "element_ty))"
     ),
-    "a signed sum overflows": Plant("cpu", "forward", "heap", _TASKS, "if (int(tasks.count) + INT32_MAX == 0) return 0;"),
+    "a signed sum overflows": Plant(
+        "cpu", "forward", "heap", _TASKS, "if (int(tasks.count) + INT32_MAX == 0) return 0;"
+    ),
     "scratch is written past an array's end": Plant("cpu", "forward", "heap", "n < PANEL && w; ++n", "n <= PANEL; ++n"),
 }
 

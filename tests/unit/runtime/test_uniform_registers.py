@@ -79,6 +79,7 @@ def test_an_assembler_that_is_too_old_is_found(
     assert listing_of(SOFTCAP)
 
 
+@pytest.mark.kernels
 def test_the_assembler_is_late_enough_while_kernels_are_built() -> None:
     knobs = triton.knobs.nvidia
     before = knobs.ptxas.path
@@ -87,6 +88,7 @@ def test_the_assembler_is_late_enough_while_kernels_are_built() -> None:
     assert knobs.ptxas.path == before
 
 
+@pytest.mark.kernels
 def test_an_old_one_is_left_for_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings are those of before afterwards, an error among what runs or not."""
     knobs = triton.knobs.nvidia
