@@ -11,7 +11,6 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from typing import Any
@@ -100,9 +99,8 @@ def check(name: str, head_dim: int, dtype: str) -> dict[str, Any]:
             call = [t[:1] for t in call]
             more["cu_seqlens"] = torch.tensor([min(b, nq) for b in (*BOUNDS, nq)], dtype=torch.int32, device=device)
         with torch.no_grad():
-            found, again, theirs, right = (
-                f() for f in runs(attn, attn, plain, lambda *t, **m: exact(*(x.float() for x in t), **m), call, more)
-            )
+            found, again, theirs = attn(*call, **more), attn(*call, **more), plain(*call, **more)
+            right = exact(*(t.float() for t in call), **more)
             call[1][:, :, -1], call[2][:, :, -1] = torch.nan, torch.nan
             poisoned = attn(*call, **more)[0]
         synchronize()
@@ -161,11 +159,6 @@ def of_heads(*modules: SparseAttention) -> None:
             each.to(card().device)
             with torch.no_grad():
                 each.sink.copy_(torch.linspace(-1, 1, HEADS))
-
-
-def runs(*parts: Any) -> list[Callable[[], Any]]:
-    *calls, call, more = parts
-    return [lambda each=each: each(*call, **more) for each in calls]
 
 
 def times(row: Row) -> dict[str, Any]:

@@ -79,9 +79,8 @@ def test_rehearsal(tmp_path: Path) -> None:
     done = run(out, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}", **few)
     outcomes = {line.split()[0]: line.split("  ")[-1] for line in done.stdout.splitlines()[-len(STEPS) - 2 :] if line}
     log = (out / "log.txt").read_text()
-    expected = {step.name: "ok" for step in STEPS} | {
-        "sanitizers": "exit status 1"
-    }  # where the stand-in finds something
+    expected = {step.name: "ok" for step in STEPS}
+    expected["sanitizers"] = "exit status 1"  # where the stand-in finds something
     assert {name: outcomes.get(name) for name in expected} == expected, log + done.stdout + done.stderr
     assert done.returncode == 1
     assert {path.name for path in out.iterdir()} == {*FILES, "log.txt"}
@@ -152,6 +151,7 @@ def test_a_step_that_fails_costs_itself_alone(
         outcome = "ended, so that the next step is alone"
     assert f"--- {failing}: {outcome}" in said
     assert outcome in capsys.readouterr().out
+    assert any(line.startswith(f"{failing} ") and line.endswith(f"s  {outcome}") for line in said.splitlines())
 
 
 def run_steps(out: Path, steps: list[Step]) -> int:
