@@ -52,7 +52,7 @@ __attribute__((always_inline)) inline void fetch(const stored* row) {
 
 // What comes from memory while row n is at hand: row n of a list.
 template <int N>
-struct Listed {
+struct ListedRows {
   const stored* const* row;
   __attribute__((always_inline)) void operator()(int n) const { fetch<N>(row[n]); }
 };

@@ -57,7 +57,7 @@ inline void by_blocks(Row* w, int rows, const TeamRows& own, const TeamRows& aft
 inline void attend_together(Row* w, int rows, const TeamRows& keys, const TeamRows& values, const TeamRows& held) {
   by_blocks(w, rows, keys, values, [](Row& row, int first, int stop, const stored* const* next) {
     by_heads(row.pack, [&](auto heads, int r) {
-      score<heads.value, D>(row.q + r, row.key, Listed<D>{next}, first, stop, row.s + r);
+      score<heads.value, D>(row.q + r, row.key, ListedRows<D>{next}, first, stop, row.s + r);
     });
   });
   for (int r = 0; r < rows; ++r)

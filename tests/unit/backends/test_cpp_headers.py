@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from difflib import SequenceMatcher
 from functools import cache
@@ -17,7 +18,7 @@ import pytest
 import sparsec
 from sparsec.backends.cpu import calls
 from sparsec.backends.cpu.calls import CallStruct
-from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward, packs_by_kind
+from sparsec.backends.cpu.emit import emit_cpp, emit_cpp_backward, emit_cpp_mass, packs_by_kind
 from sparsec.backends.cpu.emit_cached import emit_cpp_cached, views
 from sparsec.backends.cpu.emit_paged import emit_cpp_paged
 from sparsec.backends.cpu.inputs import view_of
@@ -26,7 +27,10 @@ from sparsec.backends.cpu.source import CHUNK, ROWS, joined_headers, parsed_head
 from sparsec.backends.cpu.view import KeptView
 from sparsec.ir.bands.band import Asks, InputTest
 from sparsec.pipeline import Compilation, Lowered
+from sparsec.sema.inputs import input_statement
+from sparsec.sema.model import InputKind
 from sparsec.sema.modifiers import ENTRIES, Given, Takes, statement_text
+from sparsec.testing.drawn import FORMS, declaration
 
 pytestmark = pytest.mark.kernels
 ROOT = Path(__file__).parents[3]
@@ -151,6 +155,22 @@ def test_no_kernel_has_a_header_twice_or_a_directive_of_one() -> None:
         assert not re.search(r'#pragma once|#include "', source)
     forward, backward, *_ = sources("causal softcap 2 alibi attend full")
     assert forward.count("struct Unchanged {") == backward.count("struct Unchanged {") == 1
+
+
+def test_no_two_headers_of_a_kernel_declare_one_name() -> None:
+    """One pattern takes every form of input, so that all headers which can meet in a kernel do."""
+    given = [declaration(n, *form) for n, form in enumerate(FORMS)]
+    terms = (f"sink({decl.name})" if decl.kind is InputKind.LENGTH else decl.name for decl in given)
+    text = f"causal block 16 {' '.join(map(input_statement, given))} attend {' | '.join(terms)}"
+    of = compilation(text, "float32", 4)
+    printed = [emit_cpp(of.forward), emit_cpp_backward(of.backward), emit_cpp_mass(of.backward)]
+    sources = "".join((*printed, emit_cpp_cached(*of.cached), emit_cpp_paged(*of.cached)))
+    _, *kernels = re.split(r"^namespace \w+ \{", sources, flags=re.M)
+    assert len(kernels) == 7
+    for kernel in kernels:
+        declared = re.findall(r"^(?:struct|class) (\w+)\b[^;]*\{", kernel, re.M)
+        assert len(declared) > 10
+        assert not [name for name, times in Counter(declared).items() if times > 1]
 
 
 def test_a_header_comes_after_those_that_it_includes() -> None:
