@@ -5,6 +5,8 @@ Invariant: nothing here depends on a sequence length or a batch size.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sparsec.diagnostics.model import SparsecError
 from sparsec.ir.bands.band import Asks
 from sparsec.ir.bands.classes import BandClass, BlockMask, HeadBands, grouped_mask
@@ -108,7 +110,10 @@ def plan_backward(
     return BackwardPlan(
         forward,
         tuple(
-            head_class_of(band_class, project_transposed(band_class, *tiles, gathers_columns=gathers_columns))
+            replace(
+                head_class_of(band_class, project_transposed(band_class, *tiles, gathers_columns=gathers_columns)),
+                long=not all(band.lower and band.upper for band in band_class.bands),
+            )
             for band_class in transposed.classes
         ),
     )

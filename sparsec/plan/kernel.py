@@ -18,7 +18,8 @@ from sparsec.sema.model import Documents, InputDecl, Score
 class HeadClass:
     """Query heads whose bands are equal up to the head constants; one tile program serves them all.
 
-    `light`: the program has a loop of full tiles and few masked segments, whose bounds take few registers.
+    `light`: the program has a loop of full tiles and few masked segments, whose bounds take few registers. `long`: of a
+    transposed program, some key tile's query tiles are the more, the more queries there are.
     """
 
     heads: tuple[int, ...]
@@ -26,6 +27,7 @@ class HeadClass:
     program: TileProgram
     origins: tuple[str, ...]
     light: bool = False
+    long: bool = False
 
 
 @dataclass(frozen=True, slots=True)

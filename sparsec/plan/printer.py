@@ -39,7 +39,7 @@ def _classes(classes: tuple[HeadClass, ...], head: int | None) -> str:
 
 def _class(of: HeadClass) -> Iterator[str]:
     program = of.program
-    yield f"heads {head_ranges(of.heads)}{', light' if of.light else ''}"
+    yield f"heads {head_ranges(of.heads)}{', light' if of.light else ''}{', long' if of.long else ''}"
     for origin in of.origins:
         yield f"    # {origin}"
     for name, values in of.constants:

@@ -26,10 +26,15 @@ CPU_GRADIENT_ROWS = 64
 """On a CPU, rows of q that the gradients' kernel sets to zero, prepares and sums at a time."""
 CPU_ELEMENTS_A_THREAD = 32_768
 """On a CPU, elements that are copied into a cache in the time that it takes to wake a thread."""
-SUM_ROWS, STORE_ROWS, MERGED = 16, 16, 16
-"""Rows of one program of Triton's `row_sums`, and of its `store`; splits that one step of its `merge` adds."""
+SUM_ROWS, STORE_ROWS, MERGED, JOINED_ROWS = 16, 16, 16, 16
+"""Rows of one program of Triton's `row_sums`, and of its `store`; splits that one step of its `merge` adds; keys of
+one program that joins the parts of a key tile."""
 WALKED_TILES, LISTED_PLACES, LISTED_DOCUMENTS = 128, 128, 64
 """Tiles that Triton's kernels ask inputs of at a time, tiles of documents that one finds, and documents at a time."""
+PARTS_A_PROCESSOR, LONG_WALK, SHORTEST_PART, STRETCHES, SHARED_TILES = 4, 256, 16, 32, 64
+"""How many programs of a GPU's processor, beside those of all key tiles, share query tiles of key tiles that many
+queries see; from how many query tiles of a KV group's heads on; the fewest that are one's; in how many places they are
+cut; and key tiles at a time."""
 LISTED_KEYS = 64
 """Keys of a list of columns, at most, that one of Triton's programs computes gradients of: they take more registers."""
 CHAINED_SEGMENTS = 4

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import sparsec
+from sparsec.backends.triton import splits
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 S2 = "pattern p { block 64 causal attend sink(64) | window(4b) | stride(4b, phase = -g) }"
@@ -71,6 +72,26 @@ def test_gradients(name: str, head_dim: int, dtype: torch.dtype) -> None:
             error, allowed = ((t.double() - exact).abs().max().item() for t in (ours, theirs))
             assert not ours.isnan().any() and error <= max(factor * allowed, 1e-5)
     torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("name", SOURCES)
+def test_keys_that_programs_share(name: str, head_dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long call's gradients are those of a call whose key tiles have a program each, and have the same bits again."""
+    given = {"heads": HEADS, "kv_heads": KV_HEADS, "head_dim": head_dim, "dtype": torch.bfloat16, "device": "cuda"}
+    attn = sparsec.compile(SOURCES[name], target="triton", **given)
+    torch.manual_seed(0)
+    q, g = (torch.randn(1, HEADS, 5000, head_dim, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    k, v = (torch.randn(1, KV_HEADS, 5000, head_dim, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    leaves = [t.requires_grad_() for t in (q, k, v)]
+    assert 5000 // 64 * HEADS // KV_HEADS > splits.LONG_WALK
+    found = [torch.autograd.grad(attn(*leaves), leaves, g) for _ in range(3)]  # a call, one recorded, one replayed
+    for again in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(again, found[0], strict=True))
+    monkeypatch.setattr(splits, "LONG_WALK", 1 << 30)
+    alone = sparsec.compile(SOURCES[name], target="triton", **given)
+    for one, other in zip(found[0], torch.autograd.grad(alone(*leaves), leaves, g), strict=True):
+        torch.testing.assert_close(one, other, rtol=0.02, atol=0.02 * other.abs().max().item())
 
 
 @pytest.mark.parametrize("restart", [False, True])

@@ -56,10 +56,15 @@ def test_cpu() -> None:
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="run in a process of its own by test_interpreted_triton")
-def test_triton() -> None:
+def test_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sparsec.backends.triton import splits  # Triton is imported where it interprets
+
+    monkeypatch.setattr(splits, "SHORTEST_PART", 1)
+    monkeypatch.setattr(splits, "PARTS_A_PROCESSOR", 60)
     found = Found()
     few = calls(40, 70, (16,), ("float32", "float32", "float16"), blocks=(16, 32), max_batch=1)
-    for call in chosen_calls(few, ON_TRITON):
+    for n, call in enumerate(chosen_calls(few, ON_TRITON)):
+        monkeypatch.setattr(splits, "LONG_WALK", 1 + n % 2 * 1000)  # in parts, wherever that may be, or whole
         check_named(check_gradients_of, module_for(call, "triton"), call)
         found.note_call(call)
     found.check_kinds(ON_TRITON, ("float32", "float16"))

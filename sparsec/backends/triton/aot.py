@@ -6,7 +6,7 @@ Invariant: nothing here asks for a driver or a device; the same source, plan and
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,9 +60,9 @@ _LOOKUPS = {
 """Tensors of integers, by their names before `_<n>`."""
 _ELEMENTS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 TENSOR_CORES = re.compile(r"\b(HGMMA|HMMA|UTCHMMA|UTCQMMA|IMMA|v_s?mfma_\w+)")
-_MOVERS = ("row_sums", "merge", "store", "append", "list_")
+_MOVERS = ("row_sums", "merge", "store", "append", "list_", "count_", "join_")
 """Kernels without a product of matrices."""
-_ABSENT = ("grad_lse",)
+_ABSENT = ("grad_lse", "tasks", "key_parts")
 """Tensors that most calls do without: kernels are built for None."""
 _CONSTANTS_NAMED = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 7)
 """Whether launches name every constant among what they know of arguments, or those that are strings alone: with the
@@ -120,12 +120,17 @@ def compile_ahead(
 
 
 def compile_ahead_backward(
-    source: str, plan: BackwardPlan, target: str, *, allow_tf32: bool = False
+    source: str, plan: BackwardPlan, target: str, *, allow_tf32: bool = False, parts: bool = False
 ) -> tuple[KernelArtefact, ...]:
-    """Builds every kernel of `source`, which `emit_triton_backward(plan)` gave; raises as `compile_ahead` does."""
+    """Builds every kernel of `source`, which `emit_triton_backward(plan)` gave; raises as `compile_ahead` does.
+
+    `parts`: instead, those of long calls, whose programs share the query tiles of key tiles.
+    """
     gpu = _gpu_target(target)
     module, launch = load_module(source), BackwardLaunch.of(plan)
     rows = _Request(launch.forward, target, gpu, PLAIN, (0, 0), allow_tf32)
+    if parts:
+        return tuple(_of_parts(module, launch, rows))
     built = [_compile(module.row_sums, rows, of_rows(launch.forward.heads))]
     key_classes = launch.transposed
     kinds = ("grad_queries", launch.forward.classes), ("grad_keys", key_classes), ("key_mass", key_classes)
@@ -232,6 +237,17 @@ def _of_class(
     ]
 
 
+def _of_parts(module: Any, launch: BackwardLaunch, request: _Request) -> Iterator[KernelArtefact]:
+    for n, of in enumerate(launch.transposed):
+        name, shape = f"grad_keys_{n}", launch.shape(of, request.target, of_keys=True)
+        if hasattr(module, f"count_{name}"):
+            wide = replace(request, wide=launch.adds_up or bool(launch.forward.columns), parts=True)
+            yield _compile(getattr(module, f"count_{name}"), request, None)
+            yield _compile(getattr(module, f"join_{name}"), wide, None)
+            tiles = of.query_tile, of.key_tile
+            yield _compile(getattr(module, name), replace(wide, shape=shape, tiles=tiles), None)
+
+
 def _of_lists(module: Any, name: str, request: _Request, programs: Mapping[str, Programs]) -> list[KernelArtefact]:
     """The kernel `name` over lists of kept keys, if the module has it."""
     if not hasattr(module, name):
@@ -272,7 +288,7 @@ class _Request:
     """How to compile a kernel.
 
     `tiles`: query and key tile; `wide`: gradients of keys and values are added up; `gathers`: kernels of lists add to
-    what others leave; `rows` of one program, where the launch decides it.
+    what others leave; `rows` of one program, where the launch decides it; `parts`: as of `compile_ahead_backward`.
     """
 
     plan: LaunchPlan
@@ -286,6 +302,7 @@ class _Request:
     rows: int = SUM_ROWS
     keys: int = 0
     page_size: int = 0
+    parts: bool = False
 
 
 def _compile(kernel: Any, request: _Request, programs: Programs | None) -> KernelArtefact:
@@ -300,20 +317,22 @@ def _compile(kernel: Any, request: _Request, programs: Programs | None) -> Kerne
     pointers |= dict.fromkeys(("table", "spans", "document_tiles", "members", "head_splits", "unsure"), "i32")
     pointers |= dict.fromkeys(("visits", "listing", "starts", "listed", "page_table"), "i32")
     pointers |= dict.fromkeys(
-        ("lengths", "counts", "places", "mass_groups", "kept_entries", "kept_lists", "wanted"), "i32"
+        ("lengths", "counts", "places", "mass_groups", "kept_entries", "kept_lists", "wanted", "steps"), "i32"
     )
     pointers |= dict.fromkeys(("kept_keys", "kept_values"), element) | dict.fromkeys(("tiles_out", "tiles_lse"), "fp32")
+    pointers |= {"tasks": "i32", "joined": "i32", "key_parts": "fp32"}
     for modifier in modifiers_of(plan):
         pointers |= dict.fromkeys(dict(modifier.tables), "fp32")
     numbers = {"scale_log2", *(name for modifier in modifiers_of(plan) for name, _ in modifier.numbers)}
     sources = dict.fromkeys(("keys", "values"), request.tiles[1]) | dict.fromkeys(
         ("queries", "gradients"), request.tiles[0]
     )
+    absent = _ABSENT[:1] if request.parts else _ABSENT
     signature: dict[str, str] = {}
     for n, name in enumerate(kernel.arg_names):
         parameter = kernel.params[n]
         stem, _, chunk = name.rpartition("_")
-        if parameter.is_constexpr or name in _ABSENT:
+        if parameter.is_constexpr or name in absent:
             signature[name] = "constexpr"
         elif parameter.annotation_type:
             signature[name] = parameter.annotation_type
@@ -335,7 +354,8 @@ def _compile(kernel: Any, request: _Request, programs: Programs | None) -> Kerne
         "WALK": WALKED_TILES,
         "PAGE": request.page_size,
         "REQUESTS": REQUESTS,
-        **dict.fromkeys(_ABSENT),
+        "SPLIT": request.parts,
+        **dict.fromkeys(absent),
     }
     constants = {name: value for name, value in constants.items() if name in signature}
     attributes: dict[tuple[int], list[list[object]]] = {}

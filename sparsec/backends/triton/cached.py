@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sparsec.backends.base import Cached, KeyMass, Lookup
 from sparsec.backends.triton.asking import find_visits
-from sparsec.backends.triton.cached_entries import CachedText, ClassKernels, Entries, Parts, most_tiles, processors_of
+from sparsec.backends.triton.cached_entries import CachedText, ClassKernels, Entries, Parts, most_tiles
 from sparsec.backends.triton.cached_mass import MassKernels
 from sparsec.backends.triton.call import aligned_tensor, as_dtype, bias_arguments, strides, with_rows
 from sparsec.backends.triton.emit_cached import emit_triton_cached
@@ -29,7 +29,7 @@ from sparsec.backends.triton.kernel import (
     with_lists,
     with_positive_scale,
 )
-from sparsec.backends.triton.launches import Recorded, derived, launch
+from sparsec.backends.triton.launches import Recorded, derived, launch, processors_of
 from sparsec.backends.triton.lookups import input_arguments
 from sparsec.backends.triton.modules import load_module
 from sparsec.backends.triton.replays import Lasting, Replays, given_to, key_of

@@ -13,7 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from sparsec.backends.triton.launches import KernelEntry
+from sparsec.backends.triton.launches import KernelEntry, processors_of
 from sparsec.backends.triton.programs import wanted
 from sparsec.ir.bands.kept import KeptMarks
 from sparsec.ir.bands.liveness import Region
@@ -274,8 +274,3 @@ def most_iterations(group: tuple[Region, ...], slots: int, key_tile: int) -> int
             keys = min(keys or region.stop, region.stop - region.start)
         tiles += most_tiles(min(slots, slots if keys is None else keys) + 1, key_tile)
     return tiles
-
-
-def processors_of(device: torch.device) -> int:
-    """Multiprocessors."""
-    return 1 if device.type == "cpu" else torch.cuda.get_device_properties(device).multi_processor_count

@@ -21,6 +21,7 @@ from sparsec.backends.triton.launches import VECTOR_BYTES, KernelEntry, Recorded
 from sparsec.backends.triton.lookups import columns_of_groups, input_arguments, listing_of, within_documents
 from sparsec.backends.triton.modifiers import BIAS_SIZES
 from sparsec.backends.triton.packed import document_tiles
+from sparsec.backends.triton.splits import UNSHARED, Splits
 from sparsec.plan.launch import LaunchClass, LaunchPlan
 from sparsec.plan.target import SUM_ROWS, LaunchShape
 from sparsec.runtime.devices import device_tensor
@@ -37,7 +38,7 @@ class ClassEntry:
     """The kernels of a head class. `slots`: programs a tile; `chunks`: of each source the chunks' numbers and widths.
 
     `entry`: None for a class without tiles. `columns`: of key tiles, by the lists of columns (tests of the plan) whose
-    keys they take. `of_groups`: a program has a tile of a KV group, else of a head.
+    keys they take. `of_groups`: a program has a tile of a KV group, else of a head. `splits`: as of `Splits.of`.
     """
 
     entry: KernelEntry | None
@@ -48,6 +49,7 @@ class ClassEntry:
     chunks: Mapping[str, tuple[tuple[int, int], ...]]
     of_groups: bool
     columns: tuple[tuple[int, ClassEntry], ...] = ()
+    splits: Splits | None = None
 
     @property
     def gathers(self) -> bool:
@@ -74,10 +76,13 @@ class ClassEntry:
         if of_groups:
             spans = plan.spans(launched)
             given["spans"], slots = device_tensor(spans, device), len(spans)
+        splits = Splits.of(module, name, device, given, plan, launched)
+        if splits is not None:
+            given |= UNSHARED
         function = getattr(module, name, None)
         entry = None if function is None else KernelEntry(function, device, shape, given)
         chunks = {name: tuple((each.index, each.width) for each in found) for name, found in plan.chunks.items()}
-        return cls(entry, asking, slots, launched.query_tile, launched.key_tile, chunks, of_groups)
+        return cls(entry, asking, slots, launched.query_tile, launched.key_tile, chunks, of_groups, splits=splits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +240,12 @@ class LaunchCall:
         for name, tensor in sources.items():
             for index, width in of.chunks[name]:
                 given[f"{name}_{index}"] = _descriptor(tensor, rows, width) if tma else tensor
-        launch(of.entry, places * of.slots, given, self.recorded)
+        programs, splits = places * of.slots, of.splits
+        if splits is None or not splits.are_worth(-(-self.n_queries // of.query_tile)):
+            launch(of.entry, programs, given, self.recorded)
+            return
+        launch(of.entry, splits.share(programs, given, self.recorded), given, self.recorded)
+        splits.add_up(programs, given, self.recorded)
 
 
 def bias_arguments(key_bias: Tensor | None) -> dict[str, object]:

@@ -16,6 +16,7 @@ from sparsec.backends.triton.emit_columns import column_loops, of_columns, progr
 from sparsec.backends.triton.emit_inputs import asked_view, gathers_view, is_asked, kept_view
 from sparsec.backends.triton.emit_limits import live_lines
 from sparsec.backends.triton.emit_pairs import KernelFrame, pair_lines
+from sparsec.backends.triton.emit_splits import may_split, splits_view
 from sparsec.backends.triton.expr import assignment
 from sparsec.backends.triton.modifiers import rows_view, score_view, start_view
 from sparsec.backends.triton.sources import with_functions
@@ -88,7 +89,15 @@ def module_view(plan: KernelPlan, name: str, transposed: tuple[HeadClass, ...], 
             for n, head_class in enumerate(plan.classes)
         ),
         key_kernels=tuple(
-            _kernel(plan, f"grad_keys_{n}", head_class, _key_side(plan), _groups(plan, head_class), piece, most)
+            _kernel(
+                plan,
+                f"grad_keys_{n}",
+                head_class,
+                _key_side(plan, walks=may_split(plan, head_class)),
+                _groups(plan, head_class),
+                piece,
+                most,
+            )
             for n, head_class in enumerate(transposed)
         ),
     )
@@ -127,6 +136,8 @@ class Side:
     first: str
     zeros: bool = False
     """What is outside adds nothing."""
+    walks: bool = False
+    """A program goes over some of the columns alone."""
 
 
 def query_side(documents: Documents) -> Side:
@@ -143,19 +154,21 @@ def query_side(documents: Documents) -> Side:
     assert_never(documents)
 
 
-def _key_side(plan: KernelPlan) -> Side:
+def _key_side(plan: KernelPlan, *, walks: bool = False) -> Side:
     """Rows are keys, columns queries.
 
     Those before or behind all queries need no test in the gradients: their rows are zeros, and so is what they add as
     long as it is finite.
     """
     documents = plan.documents
-    names = {"j0": "j0", "j1": "j1", "base": "base", "begin": "query_begin", "end": "query_end"}
+    of = "walk" if walks else "query"
+    names = {"j0": "j0", "j1": "j1", "base": "base", "begin": f"{of}_begin", "end": f"{of}_end"}
+    names |= {name: name for name in ("query_begin", "query_end")}
     names["nk"] = "length" if documents is Documents.RESTART else "nk"
-    ends = [Add(Var("base"), Var(end)) for end in ("begin", "end")]
+    ends = [Add(Var("base"), Var(end)) for end in ("query_begin", "query_end")]
     inside = both(at_most(ends[0], Var("i")), less(Var("i"), ends[1]))
     zeros = documents is Documents.NONE and plan.score.bias is None
-    return Side(names, inside, "i", "(base + start)", zeros)
+    return Side(names, inside, "i", "(base + start)", zeros, walks)
 
 
 def _kernel(
@@ -190,7 +203,7 @@ def _kernel(
     for gather in of_columns(whole) if groups is not None else ():
         alone = replace(head_class, program=program_of_list(whole, gather))
         g = str(plan.inputs.index(whole.inputs[gather.test]))
-        of_lists.append(_kernel(plan, f"gather_{name}_{g}", alone, side, groups, piece, summed, g))
+        of_lists.append(_kernel(plan, f"gather_{name}_{g}", alone, _key_side(plan), groups, piece, summed, g))
     return KernelView(
         name=name,
         origins=tuple(_checked_origin(origin) for origin in head_class.origins if origin),
@@ -219,6 +232,7 @@ def _kernel(
         ),
         column_kernels=tuple(of_lists),
         listed=listed,
+        splits=splits_view(program, names) if side.walks else None,
     )
 
 

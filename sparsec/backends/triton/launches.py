@@ -131,3 +131,8 @@ def hooked() -> bool:
     knobs = triton.knobs.runtime
     before, after = knobs.launch_enter_hook, knobs.launch_exit_hook
     return bool(getattr(before, "calls", before) or getattr(after, "calls", after))
+
+
+def processors_of(device: torch.device) -> int:
+    """Multiprocessors."""
+    return 1 if device.type == "cpu" else torch.cuda.get_device_properties(device).multi_processor_count

@@ -18,7 +18,7 @@ from sparsec.backends.base import Lookup
 from sparsec.backends.paged import Pages, check_requests
 from sparsec.backends.triton.asking import find_visits
 from sparsec.backends.triton.cached import draw_arguments, tells_apart
-from sparsec.backends.triton.cached_entries import CachedText, lasting, most_iterations, most_tiles, processors_of
+from sparsec.backends.triton.cached_entries import CachedText, lasting, most_iterations, most_tiles
 from sparsec.backends.triton.call import aligned_tensor, bias_arguments, strides, with_rows
 from sparsec.backends.triton.emit_paged import REQUESTS, emit_triton_paged
 from sparsec.backends.triton.kernel import (
@@ -30,7 +30,7 @@ from sparsec.backends.triton.kernel import (
     with_lists,
     with_positive_scale,
 )
-from sparsec.backends.triton.launches import KernelEntry, launch
+from sparsec.backends.triton.launches import KernelEntry, launch, processors_of
 from sparsec.backends.triton.lookups import input_arguments
 from sparsec.backends.triton.modules import load_module
 from sparsec.ir.bands.bounds import POSITION_LIMIT

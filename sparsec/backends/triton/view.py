@@ -126,6 +126,19 @@ class KeptView:
 
 
 @dataclass(frozen=True, slots=True)
+class SplitsView:
+    """Key tiles whose query tiles programs share, cut at the ends of so many `stretches`.
+
+    `step_lines` set `more`: the query tiles of `walk_begin` .. `walk_end` - 1. `joined`: keys of a program that adds up
+    the parts of a tile.
+    """
+
+    stretches: int
+    joined: int
+    step_lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class KernelView:
     """One class's kernel, for query tiles or (then it has `groups`) for key tiles."""
 
@@ -171,6 +184,8 @@ class KernelView:
     """Of key tiles, the kernels whose program has some keys of a list of columns."""
     listed: str | None = None
     """Of such a kernel, the number of the list's arguments."""
+    splits: SplitsView | None = None
+    """Where programs may share the query tiles of a key tile."""
 
     @property
     def loops(self) -> tuple[LoopView, ...]:

@@ -128,6 +128,26 @@ def store_rows(
 
 
 @triton.jit
+def join_rows(parts, count, step, to, rows, present, CHUNKS: tl.constexpr, HEAD_DIM: tl.constexpr, ADD: tl.constexpr):
+    """Writes the sum of `count` tiles, `step` numbers apart, to those rows behind `to` that are `present`; with ADD,
+    adds it."""
+    for n in tl.static_range(len(CHUNKS)):
+        column = CHUNKS[n][0] + tl.arange(0, CHUNKS[n][1])[None, :]
+        mask = present[:, None]
+        if CHUNKS[n][2] is not None:
+            mask = mask & (column < CHUNKS[n][2])
+        offsets = rows[:, None] * HEAD_DIM + column
+        total = tl.zeros([rows.shape[0], CHUNKS[n][1]], tl.float32)
+        part = parts + offsets
+        for _ in tl.range(0, count):
+            total += tl.load(part, mask=mask, other=0.0)
+            part += step
+        if ADD:
+            total += tl.load(to + offsets, mask=mask, other=0.0)
+        tl.store(to + offsets, total.to(to.dtype.element_ty), mask=mask)
+
+
+@triton.jit
 def product(left, right, OPERAND: tl.constexpr, PRECISION: tl.constexpr):
     """Of each row of `left` and each of `right` the product."""
     found = tl.dot(left[0].to(OPERAND), tl.trans(right[0].to(OPERAND)), input_precision=PRECISION)

@@ -105,8 +105,11 @@ def test_the_gradients_of_a_group_in_two_classes_are_added_up() -> None:
     assert [head_class.heads for head_class in made.transposed] == [(0,), (1, 2, 3)]
     source = emit_triton_backward(made)
     functions = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
-    kernels = [f"{name}_{n}{end}" for name in ("grad_queries", "grad_keys") for n in (0, 1) for end in ("_tile", "")]
-    assert functions[-11:] == ["row_sums", *kernels, "key_mass_0", "key_mass_1"]
+    of_queries = [f"grad_queries_{n}{end}" for n in (0, 1) for end in ("_tile", "")]
+    parts = [[f"{each}_grad_keys_{n}" for each in ("count", "join")] if made.transposed[n].long else [] for n in (0, 1)]
+    of_keys = [each for n in (0, 1) for each in (*parts[n], f"grad_keys_{n}_tile", f"grad_keys_{n}")]
+    kernels = ["row_sums", *of_queries, *of_keys, "key_mass_0", "key_mass_1"]
+    assert functions[-len(kernels) :] == kernels and any(parts)
     assert "k_to, k_offsets, owned, attempt, K_CHUNKS, PIECE, HEAD_DIM, True" in source
     assert source == emit_triton_backward(made)
 

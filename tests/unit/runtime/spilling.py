@@ -16,6 +16,8 @@ MOST = 160
 """Bytes a thread, under any release."""
 OF_KEYS = 32 if LATEST else 128
 """The same, of gradients of keys and values of 128 columns, in bfloat16."""
+OF_PARTS = 48 if LATEST else 128
+"""The same, where programs share a key tile's queries: what says which are theirs is in registers of its own."""
 NONE_OR_FEW = 0 if triton.__version__.startswith(("3.6.", "3.9.")) else 16
 """The same, of all others; between those releases a few kernels miss by some bytes."""
 OF_DECODING = 16

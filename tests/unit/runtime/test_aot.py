@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from spilling import NONE_OR_FEW, OF_KEYS, OTHERS, assert_fit
+from spilling import NONE_OR_FEW, OF_KEYS, OF_PARTS, OTHERS, assert_fit
 
 import sparsec
 from sparsec.backends.triton.aot import (
@@ -62,7 +62,13 @@ def strided(
 
 
 def gradients(
-    head_dim: int, dtype: str, target: str, score: m.Score = PLAIN, documents: m.Documents = m.Documents.NONE
+    head_dim: int,
+    dtype: str,
+    target: str,
+    score: m.Score = PLAIN,
+    documents: m.Documents = m.Documents.NONE,
+    *,
+    parts: bool = False,
 ) -> tuple[KernelArtefact, ...]:
     query_tile, key_tile = backward_tile_sizes(target, head_dim, dtype)
     plan = Lowered(s2(score, documents)).plan_backward(
@@ -74,7 +80,7 @@ def gradients(
             target, head_dim, dtype, busy=score.per_pair or documents is not m.Documents.NONE
         ),
     )
-    return compile_ahead_backward(emit_triton_backward(plan), plan, target)
+    return compile_ahead_backward(emit_triton_backward(plan), plan, target, parts=parts)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -98,6 +104,19 @@ def test_gradients_spill_no_more_than_the_compiler_may(target: str, head_dim: in
     for artefact in artefacts[1:]:
         assert artefact.tensor_core >= (4 if artefact.name == "key_mass_0" else 16)  # that has one product of five
         assert (artefact.tma > 0) == (target in ("cuda:90", "cuda:100"))
+
+
+@pytest.mark.parametrize(
+    ("target", "head_dim"), [("cuda:80", 128), ("cuda:90", 128), ("cuda:100", 64), ("hip:gfx942", 64)]
+)
+def test_gradients_in_parts_spill_no_more_than_the_compiler_may(target: str, head_dim: int) -> None:
+    count, join, keys = gradients(head_dim, "bfloat16", target, parts=True)
+    assert (count.name, join.name, keys.name) == ("count_grad_keys_0", "join_grad_keys_0", "grad_keys_0")
+    for artefact in (count, join):
+        assert_fit(artefact)
+        assert artefact.tensor_core == 0
+    assert_fit(keys, OF_PARTS if head_dim == 128 else NONE_OR_FEW)
+    assert keys.tensor_core >= 16 and (keys.tma > 0) == (target in ("cuda:90", "cuda:100"))
 
 
 @pytest.mark.parametrize(
