@@ -65,7 +65,7 @@ extern "C" int64_t trace_forward(const sparsec_call* call, int64_t room, int64_t
     const Task task = tasks[n];
     const auto from = std::chrono::steady_clock::now();
     if (seconds) {
-      run_task(*w, *call, task);
+      run_task(*w, *call, task, tasks[std::min(n + 1, tasks.count - 1)]);
       seconds[n] = std::chrono::duration<double>(std::chrono::steady_clock::now() - from).count();
     }
     to[0] = task.head, to[1] = maximum(task.tile.base, task.tile.part.q0);

@@ -44,7 +44,8 @@ def emit_cpp(plan: KernelPlan, *, symbol: str = "sparsec") -> str:
 
     Sources with different symbols may be joined into one translation unit.
     """
-    return print_kernel(FORWARD, forward_view(plan, symbol))
+    view = forward_view(plan, symbol)
+    return print_kernel(FORWARD, replace(view, classes=tuple(map(_looking_ahead, view.classes))))
 
 
 def emit_cpp_backward(plan: BackwardPlan, *, symbol: str = "sparsec") -> str:
@@ -71,6 +72,16 @@ def forward_view(plan: KernelPlan, symbol: str, lane: str = "i") -> CppView:
     """The view of the plan's own classes; `lane` is the variable of a mask that is a vector."""
     view = _view(plan, plan.classes, _classes(plan, lane), symbol, transposed=False)
     return _gathering(view, plan, view.classes)
+
+
+def _looking_ahead(of: ClassView) -> ClassView:
+    """The class whose loops say which tile comes next, but those that skip tiles."""
+    after, found = "-1", list(of.segments)
+    for n in reversed(range(len(found))):
+        if not found[n].when:
+            found[n] = replace(found[n], after=after, ordinal=n)
+            after = f"first_{n}"
+    return replace(of, segments=tuple(found))
 
 
 def _classes(plan: KernelPlan, lane: str) -> tuple[ClassView, ...]:

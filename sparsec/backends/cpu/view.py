@@ -26,7 +26,8 @@ class LetView:
 class SegmentView:
     """A loop over tiles; `entry` and `when` are empty where it has none, `attend` is what it does with a tile.
 
-    `asks`: `when` asks inputs of the tile.
+    `asks`: `when` asks inputs of the tile. `after`: where the kernel says which tile comes next, the one after the last
+    of the loop, -1 for none, and `ordinal` names the loop.
     """
 
     origin: str
@@ -36,6 +37,8 @@ class SegmentView:
     when: str
     attend: str
     asks: bool = False
+    after: str = ""
+    ordinal: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,15 @@ void load_rows(const MatrixOf<Format>& m, int64_t first, int count, To* to, int 
   }
 }
 
+// Stores a row of N numbers as elements, `dim` apart.
+template <int N>
+inline void store_row(const float* from, element* to, int64_t dim) {
+  if (dim == 1)
+    for (int d = 0; d < N; ++d) to[d] = narrow(from[d]);
+  else
+    for (int d = 0; d < N; ++d) to[d * dim] = narrow(from[d]);
+}
+
 // Points at rows first .. first + count of `m`, of N numbers, in place if they are contiguous operands and whole units,
 // else as such in `packed`.
 template <int N, class Format>

@@ -1,4 +1,5 @@
 #pragma once
+#include "ahead.h"
 #include "micro_kernels.h"
 #include "printed/modifiers.h"
 

@@ -1,12 +1,11 @@
 #pragma once
-#include <cmath>
-
 #include "tiles.h"
 #include "transpose.h"
 
 // ---- Panels: the queries of a tile across lanes, and what their rows have at the end.
 void load_queries(Work& w, const Matrix& q, float scale) {
   w.products.start();
+  w.ahead.clear();
   const float factor = scale * Modifiers::UNIT;
   float peak = -INF, total = 0.0f;
   w.modifiers.start(peak, total);
@@ -27,13 +26,21 @@ void load_queries(Work& w, const Matrix& q, float scale) {
 // Divides and stores the rows that are present; a row without a live key becomes 0, its lse what it started with.
 void finish(Work& w, element* out, int64_t row, int64_t dim, float* lse, int64_t lse_row) {
   w.products.stop();
-  for (int p = w.first_panel(); p <= w.last_panel(); ++p) from_panel(w.panel[p].o, w.rows[p * PANEL], WIDEST);
+  float lse_of[QUERY_TILE];
+  for (int p = w.first_panel(); p <= w.last_panel(); ++p) {
+    Panel& panel = w.panel[p];
+    vec inverse[VECS];
+    EACH(v, VECS) {
+      const vec total = panel.total[v];
+      inverse[v] = total == vec{} ? vec{} : 1.0f / total;
+      store(lse_of + p * PANEL + v * LANES,
+            total == vec{} ? splat(-INF) : (panel.peak[v] + log2(total)) * 0.6931471806f);
+    }
+    for (int d = 0; d < DV; ++d) EACH(v, VECS) store(panel.o[d] + v * LANES, load(panel.o[d] + v * LANES) * inverse[v]);
+    from_panel(panel.o, w.rows[p * PANEL], WIDEST);
+  }
   for (int i = w.i0; i <= w.i1; ++i) {
-    const Panel& panel = w.panel[(i - w.base) / PANEL];
-    const int n = (i - w.base) % PANEL, v = n / LANES, lane = n % LANES;
-    const float* o = w.rows[i - w.base];
-    const float total = panel.total[v][lane], inverse = total == 0.0f ? 0.0f : 1.0f / total;
-    for (int d = 0; d < DV; ++d) out[(i - w.i0) * row + d * dim] = narrow(o[d] * inverse);
-    lse[(i - w.i0) * lse_row] = total == 0.0f ? -INF : (panel.peak[v][lane] + std::log2(total)) * 0.6931471806f;
+    store_row<DV>(w.rows[i - w.base], out + (i - w.i0) * row, dim);
+    lse[(i - w.i0) * lse_row] = lse_of[i - w.base];
   }
 }

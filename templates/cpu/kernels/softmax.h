@@ -3,6 +3,7 @@
 
 // ---- The online soft-max step: one panel of queries over the keys of one tile.
 typedef Split<KEY_TILE> KeySplit;
+constexpr int FETCHED = 4;  // rows fetched beside a block of scores: with one for each two weights, a row for a key
 
 // s[r][lane] = the score of key r, at position at[r], and the panel's query in that lane, of which sum[r] has the
 // products, or -inf where the mask is 0; `peak` follows the largest.
@@ -61,10 +62,11 @@ inline void rescale(Panel& panel, const vec* largest, vec lowest) {
   for (int d = 0; d < DV; ++d) EACH(v, VECS) store(panel.o[d] + v * LANES, load(panel.o[d] + v * LANES) * factor[v]);
 }
 
-// The number of keys is even; `products` has them open. `s` is scratch for scores, then weights.
+// The number of keys is even; `products` has them open. `s` is scratch for scores, then weights. `ahead` is fetched
+// meanwhile.
 template <bool MASKED>
 __attribute__((noinline)) void attend(Panel& panel, const Keys& keys, Products& products, Modifiers modifiers,
-                                      const ivec (*mask)[VECS], float (*s)[PANEL]) {
+                                      const ivec (*mask)[VECS], float (*s)[PANEL], Ahead& ahead) {
   const vec lowest = splat(LOWEST_EXPONENT);
   const int count = keys.count;
   vec largest[VECS], shift[VECS], total[VECS];
@@ -78,10 +80,14 @@ __attribute__((noinline)) void attend(Panel& panel, const Keys& keys, Products& 
       settle<2, MASKED>(sum, panel, keys.at + n, modifiers, mask + n, s + n, largest);
     }
   }
-  for (; n < minimum(count, KeySplit::LARGE_END); n += KeySplit::LARGE)
+  for (; n < minimum(count, KeySplit::LARGE_END); n += KeySplit::LARGE) {
     score<KeySplit::LARGE, MASKED>(panel, keys.key + n, keys.at + n, modifiers, mask + n, s + n, largest);
-  for (; n < count; n += KeySplit::SIZE)
+    EACH(r, FETCHED) ahead.fetch();
+  }
+  for (; n < count; n += KeySplit::SIZE) {
     score<KeySplit::SIZE, MASKED>(panel, keys.key + n, keys.at + n, modifiers, mask + n, s + n, largest);
+    EACH(r, FETCHED) ahead.fetch();
+  }
 
   rescale(panel, largest, lowest);
   EACH(v, VECS) {
@@ -90,6 +96,7 @@ __attribute__((noinline)) void attend(Panel& panel, const Keys& keys, Products& 
   }
   operand* const weights = (operand*)s[0];
   for (n = 0; n < count; n += 2) {
+    ahead.fetch();
     vec p[2 * VECS];
     EACH(v, 2 * VECS) p[v] = load(s[n] + v * LANES) - shift[v % VECS];
     exp2(p, lowest);

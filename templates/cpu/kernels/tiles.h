@@ -19,6 +19,7 @@ struct Work {  // one thread's scratch
   Inputs inputs;  // of the pattern
   Gathered gathered;  // the keys that rows list themselves
   Modifiers modifiers;  // of the head's scores
+  Ahead ahead;  // nothing but where a kernel knows what comes next
   int i0, i1, base;  // rows i0 .. i1 are present; lane 0 of panel 0 is row `base`
   int begin, end, n_k;  // keys begin .. end - 1 may be seen
   int first_key;  // of the tile at hand
@@ -80,7 +81,7 @@ inline void attend_seen(Work& w, const At& at, const Live& live) {
     if (count == 0) continue;
     if (whole) {
       w.products.open(w.tile);
-      attend<false>(w.panel[p], w.tile, w.products, w.modifiers, w.mask, w.s);
+      attend<false>(w.panel[p], w.tile, w.products, w.modifiers, w.mask, w.s, w.ahead);
       continue;
     }
     for (int n = count; n < count + ROWS; ++n) {  // whole blocks: the last key again, seen by nobody
@@ -91,7 +92,7 @@ inline void attend_seen(Work& w, const At& at, const Live& live) {
     }
     w.live.count = count + count % 2;
     w.products.open(w.live);
-    attend<true>(w.panel[p], w.live, w.products, w.modifiers, w.mask, w.s);
+    attend<true>(w.panel[p], w.live, w.products, w.modifiers, w.mask, w.s, w.ahead);
   }
 }
 
@@ -107,5 +108,5 @@ void attend_full(Work& w, int tile) {
     return attend_masked(w, tile, [](ivec, int) { return splat(-1); });
   w.products.open(w.tile);
   for (int p = w.first_panel(); p <= w.last_panel(); ++p)
-    attend<false>(w.panel[p], w.tile, w.products, w.modifiers, w.mask, w.s);
+    attend<false>(w.panel[p], w.tile, w.products, w.modifiers, w.mask, w.s, w.ahead);
 }

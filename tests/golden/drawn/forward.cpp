@@ -25,7 +25,8 @@ constexpr int LANE_TILE = QUERY_TILE;  // lies across vector lanes
   const int32_t* draws_0 = draws(lists[0], row0, (i0 >> 6), 2);
   bool listed_0 = false;  // of the tile at hand
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return ((((i >> 6) * 64 - 64 < j + 1) & (j < i + 1)) | ((j < i + 1) & truth(listed_0))); };
-  ...
+  ... -2
+    expect(w, n + 1 < count ? tile_0(n + 1) : first_2);
     listed_0 = drawn(draws_0, 2, tile);
   ...
   for (int n = 0, count = 2; n < count; ++n) {

@@ -1,4 +1,4 @@
-... 142 lines, sha256 ba1edad99a2e334d
+... 151 lines, sha256 bc1595ffedc4d8fb
 ...
   const int full_from0 = maximum(0, ((i1 - 4032) >> 6));
   const int full_to0 = maximum(full_from0, maximum(maximum(0, ((i1 - 4095) >> 6)), maximum(minimum((nk >> 6), ((i0 + 1) >> 6)), 0)));

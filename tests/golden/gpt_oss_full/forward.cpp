@@ -1,4 +1,4 @@
-... 129 lines, sha256 c429ddb4032ea846
+... 136 lines, sha256 51e61453248470b1
 ...
 ... cpu/kernels/modifiers/learned_sink.h
 typedef LearnedSink Modifiers;

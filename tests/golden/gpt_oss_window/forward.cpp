@@ -1,4 +1,4 @@
-... 141 lines, sha256 18fe1c6a70d2533f
+... 151 lines, sha256 57f2a8f42842a615
 ...
 ... cpu/kernels/modifiers/learned_sink.h
 typedef LearnedSink Modifiers;

@@ -1,2 +1,2 @@
-... 128 lines, sha256 a47e8c83f7af8f23
+... 134 lines, sha256 02e03e1a4b4d5244
 ...

@@ -1,4 +1,4 @@
-... 226 lines, sha256 7db145e61eebed1b
+... 262 lines, sha256 77ff343043aac5a1
 ...
   const int hi0 = minimum(nk, 1);
   const int to0 = ((0 < hi0) ? minimum(((nk + 63) >> 6), 1) : 0);

@@ -1,2 +1,2 @@
-... 128 lines, sha256 c1bbefa296c6ccf0
+... 134 lines, sha256 b60c446a6297e668
 ...

@@ -1,4 +1,4 @@
-... 140 lines, sha256 92ee92754623e0e2
+... 149 lines, sha256 8f444d1596b8be98
 ...
   const int full_from0 = maximum(0, ((i1 - 4032) >> 6));
   const int full_to0 = maximum(full_from0, maximum(maximum(0, ((i1 - 4095) >> 6)), maximum(minimum((nk >> 6), ((i0 + 1) >> 6)), 0)));

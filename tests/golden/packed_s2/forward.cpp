@@ -1,2 +1,2 @@
-... 153 lines, sha256 dbc6644d3007a0bc
+... 165 lines, sha256 348a6e25c6193269
 ...

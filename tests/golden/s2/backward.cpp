@@ -5,7 +5,6 @@
 // k and v add up beside the key tile, those of q in a float32 matrix. The key tiles of a key head are dealt out in
 // shares, each a task with a matrix of its own, and the shares are summed in order: no atomics, the same bits whatever
 // the number of threads.
-... -1
 ...
 
 #ifndef SPARSEC_BACKWARD_CALL

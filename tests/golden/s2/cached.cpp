@@ -108,6 +108,16 @@ void slots_to_keep(const int32_t* places, int member, int stop, const int* key, 
   }
 }
 
+... -8
+  // line 9: window(16b) & line 7: causal
+  for (int n = 0, count = count0; n < count; ++n) {
+    const int tile = full_from0 + n;
+  ...
+    const int tile = (n + 1) * 16 - 16 + first_tile0;
+  ...
+    const int tile = from0 + n;
+  ...
+    const int tile = at0 + n;
 ...
 
 }  // namespace
@@ -124,6 +134,8 @@ extern "C" int sparsec_store(const sparsec_cached_call* call) { return sparsec_c
 // key that no head sees is not read. The tiles of a row are dealt out in turn to a number of tasks that depends on
 // lengths alone, whose sums are merged in order: the same bits whatever the number of threads. Lanes lie along the head
 // dim.
+...
+#include <cmath>
 ... -1
 ...
 

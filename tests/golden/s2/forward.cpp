@@ -6,7 +6,6 @@
 // Here: 16 query heads on 8 key heads, head dim 128, float32.
 // Build: c++ -std=c++17 -O3 -march=native -fopenmp -shared -fPIC, without -ffast-math (infinities carry meaning).
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -87,6 +86,7 @@ typedef Float32 Stored;  // of k and v
 ... cpu/kernels/operands/widened.h
 ... cpu/kernels/elements.h
 ... cpu/kernels/call_keys.h
+... cpu/kernels/ahead.h
 ... cpu/kernels/micro_kernels.h
 ... cpu/kernels/modifiers/unchanged.h
 
@@ -133,24 +133,36 @@ void visit_class_0(Work& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_
   const int first_tile0 = (c0 & 15);
   const int count3 = ((until1 + 16 - first_tile0 + 15) >> 4) - 1;
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return ((((i >> 6) * 64 - 960 < j + 1) & (j < i + 1)) | ((j < i + 1) & truth((((j >> 6) - c0) & 15) < 1))); };
+  // Tile n of each loop, and the first one of a loop and those after it.
+  const auto tile_3 = [&](int n) { return at0 + n; };
+  const int first_3 = 0 < count2 ? tile_3(0) : -1;
+  const auto tile_2 = [&](int n) { return from0 + n; };
+  const int first_2 = 0 < count1 ? tile_2(0) : first_3;
+  const auto tile_1 = [&](int n) { return (n + 1) * 16 - 16 + first_tile0; };
+  const int first_1 = 0 < count3 ? tile_1(0) : first_2;
+  const auto tile_0 = [&](int n) { return full_from0 + n; };
   // line 9: window(16b) & line 7: causal
   for (int n = 0, count = count0; n < count; ++n) {
-    const int tile = full_from0 + n;
+    const int tile = tile_0(n);
+    expect(w, n + 1 < count ? tile_0(n + 1) : first_1);
     attend_full(w, tile);
   }
   // line 9: stride(16b) & line 7: causal
   for (int n = 0, count = count3; n < count; ++n) {
-    const int tile = (n + 1) * 16 - 16 + first_tile0;
+    const int tile = tile_1(n);
+    expect(w, n + 1 < count ? tile_1(n + 1) : first_2);
     attend_full(w, tile);
   }
   // line 9: window(16b) & line 7: causal
   for (int n = 0, count = count1; n < count; ++n) {
-    const int tile = from0 + n;
+    const int tile = tile_2(n);
+    expect(w, n + 1 < count ? tile_2(n + 1) : first_3);
     attend_masked(w, tile, live);
   }
   // line 9: window(16b) & line 7: causal
   for (int n = 0, count = count2; n < count; ++n) {
-    const int tile = at0 + n;
+    const int tile = tile_3(n);
+    expect(w, n + 1 < count ? tile_3(n + 1) : -1);
     attend_masked(w, tile, live);
   }
 }

@@ -1,2 +1,2 @@
-... 153 lines, sha256 fcdcc2ec110079b2
+... 165 lines, sha256 0ccc0976edfb8220
 ...

@@ -1,2 +1,2 @@
-... 173 lines, sha256 cb1209831e5a988a
+... 191 lines, sha256 d7a8666ed2f6afe9
 ...

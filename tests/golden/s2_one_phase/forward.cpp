@@ -1,7 +1,7 @@
-... 150 lines, sha256 2b62d90ad4eee4c3
+... 162 lines, sha256 9b7897f34469ed9f
 ...
   const int count3 = ((until1 + 31) >> 4) - 1;
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return ((((i >> 6) * 64 - 960 < j + 1) & (j < i + 1)) | ((j < i + 1) & truth(((j >> 6) & 15) < 1))); };
 ...
-    const int tile = (n + 1) * 16 - 16;
+  const auto tile_1 = [&](int n) { return (n + 1) * 16 - 16; };
 ...

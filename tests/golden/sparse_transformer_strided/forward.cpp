@@ -1,4 +1,4 @@
-... 152 lines, sha256 663e3daf8d5aed8b
+... 161 lines, sha256 339a262dae621106
 ...
   const int full_from0 = maximum(0, ((i1 - 64) >> 6));
   const int full_to0 = maximum(full_from0, maximum(maximum(0, ((i1 - 127) >> 6)), maximum(minimum((nk >> 6), ((i0 + 1) >> 6)), 0)));

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 
+import numpy as np
 import pytest
 
 from sparsec.backends.cpu.emit import comment, emit_cpp, emit_cpp_backward
@@ -99,6 +100,37 @@ def test_compiled_expressions_agree_with_the_interpreter() -> None:
             wanted = holds(test, {"i": i, "j": j, "c": c})
             assert bool(library[f"scalar_{n}"](i, j, c)) == wanted, (test, i, j, c)
             assert bool(library[f"lane_{n}"](i, j, c)) == wanted, (test, i, j, c)
+
+
+@pytest.mark.kernels
+@pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
+def test_powers_and_logarithms_are_as_exact_as_they_say() -> None:
+    """Of every lane, on numbers of every binary order, around the edges of the polynomials and at both ends."""
+    vectors = joined_headers(("vectors.h",), {"printed/config.h": "constexpr int LANE_TILE = 16;"})
+    body = """
+    extern "C" void both(float* x, float* y, int count) {
+      for (int n = 0; n < count; n += LANES) {
+        vec power[1] = {load(y + n)};
+        exp2(power, splat(LOWEST_EXPONENT));
+        store(y + n, power[0]);
+        store(x + n, log2(load(x + n)));
+      }
+    }"""
+    headers = "".join(f"#include <{name}>\n" for name in vectors.includes)
+    library = ctypes.CDLL(str(compile_shared(headers + vectors.text + body, optimise=2)))
+    steps = np.linspace(1, 2, 4096, endpoint=False)
+    x = np.concatenate([steps * 2.0**n for n in (-126, -20, -1, 0, 1, 20, 127)]).astype(np.float32)
+    x[-4:] = np.inf, np.nan, 2**-126, 1
+    y = np.linspace(-126, 100, len(x)).astype(np.float32)
+    y[-4:] = -np.inf, np.nan, 0, 100
+    logarithm, power = x.copy(), y.copy()
+    library.both(*(ctypes.c_void_p(each.ctypes.data) for each in (logarithm, power)), ctypes.c_int(len(x)))
+    assert logarithm[-4] == np.inf and np.isnan(logarithm[-3]) and list(logarithm[-2:]) == [-126, 0]
+    assert power[-4] == 0 and np.isnan(power[-3]) and power[-2] == 1
+    x, y, logarithm, power = (each[:-4].astype(np.float64) for each in (x, y, logarithm, power))
+    wanted = np.log2(x)
+    assert (np.abs(logarithm - wanted) <= 1e-7 + np.spacing(np.abs(wanted).astype(np.float32)) / 2).all()
+    assert (np.abs(power / 2**y - 1) <= 1.1e-7 + 2.0**-24).all()
 
 
 def test_the_source_is_stable_and_names_its_symbol() -> None:
