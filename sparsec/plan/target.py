@@ -17,9 +17,11 @@ DECODE_ROWS = 16
 CPU_FEW_ROWS = 3
 """On a CPU the kernel of single rows takes up to this many queries for each head of a pack, for it reads every key once
 a row and pack; that of chunks, which reads it once a head, takes as long for one query as for a tile of them."""
-CPU_KEYS_A_TASK, CPU_MOST_TASKS = 512, 16
+CPU_KEYS_A_TASK, CPU_MOST_TASKS, CPU_ROW_TASKS = 256, 16, 64
+"""On a CPU a row of few queries over a cache is shared out to tasks of so many keys: so many tasks of all packs, and
+where there are more keys, of twice as many keys, so many tasks of a pack. No number of rows or threads changes it."""
 CPU_PAGED_KEYS_A_TASK, CPU_PAGED_MOST_TASKS = 512, 64
-"""On a CPU a row of few queries, over a cache or pages, is shared out to tasks of so many keys, so many at most."""
+"""Over pages to tasks of so many keys, so many at most."""
 CPU_KEYS_AHEAD = 48
 """On a CPU, keys from the one at hand to the one that is fetched from memory; no fewer than a vector has lanes."""
 CPU_GRADIENT_ROWS = 64

@@ -89,7 +89,8 @@ BACKWARD = _of(
     ("gradient of the LSE with the other sign", "rows", "total - of_lse", "total + of_lse"),
     ("keys of the group's first head alone", "backward", "h < (g + 1) * (HEADS / KV_HEADS)",
      "h < g * (HEADS / KV_HEADS) + 1"),
-    ("dq of the first share alone", "rows", "share < shares.count", "share < 1"),
+    ("dq of the first share alone", "shares", "      add(next->sums, of.total.sums);\n", ""),
+    ("sums of one share kept in another", "shares", "to.touched[n] = 1, from.touched[n] = 0;", "to.touched[n] = 1;"),
     ("padding writes a query's dq", "query_tiles", "      w.live.dq[n] = w.nowhere;\n", ""),
 )  # fmt: skip
 

@@ -177,7 +177,9 @@ def printed_headers(kernel: Kernel, view: CppView) -> dict[str, str]:
         "printed/own_gradients.h": _including(f"gathers/{gathers}backward.h"),
         "printed/own_mass.h": _including(f"gathers/{gathers}mass.h"),
         "printed/packs.h": render("templates/cpu/packs.h.jinja", view),
-        "printed/tuned_decode.h": _tuned(KEYS_A_TASK=kernel.shares[0], MOST_TASKS=kernel.shares[1]),
+        "printed/tuned_decode.h": _tuned(
+            KEYS_A_TASK=kernel.shares[0], MOST_TASKS=kernel.shares[1], ROW_TASKS=target.CPU_ROW_TASKS
+        ),
         "printed/tuned_dot_products.h": _tuned(AHEAD=target.CPU_KEYS_AHEAD),
         "printed/tuned_gradients.h": _tuned(CHUNK=target.CPU_GRADIENT_ROWS),
         "printed/tuned_store.h": _tuned(ELEMENTS_A_THREAD=target.CPU_ELEMENTS_A_THREAD),

@@ -2,15 +2,12 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "key_tiles.h"
 #include "printed/columns_gradients.h"
 #include "printed/own_gradients.h"
 #include "rows.h"
+#include "shares.h"
 
 // ---- Tasks: one share of the key tiles of one key head, computed whole by one thread.
-// Enough for the threads of a machine, each long beside what a share costs; fixed, for they decide the order of sums.
-constexpr int64_t TASKS = 32, TILES = 8, SHARES_BYTES = 256 << 20;
-
 void load_keys(Work& w, const Matrix& k, const Matrix& v, int base, float scale) {
   const int first = w.j0 - base, count = w.j1 - w.j0 + 1;
   clear_keys(w, count);
@@ -43,7 +40,7 @@ void add_bias(const Work& w, const sparsec_backward_call& call, int64_t b, int64
 }
 
 void run_tile(Work& w, const sparsec_backward_call& call, const OwnGradients& own, const ColumnGradients& listed,
-              const Rows& rows, const Shares& shares, int64_t share, int64_t b, int64_t g, const Tile& tile) {
+              const Rows& rows, const Sums& sums, int64_t b, int64_t g, const Tile& tile) {
   const Part& part = tile.part;
   w.j0 = maximum(tile.base, part.begin);
   w.j1 = minimum(tile.base + KEY_TILE, part.end) - 1;
@@ -51,7 +48,7 @@ void run_tile(Work& w, const sparsec_backward_call& call, const OwnGradients& ow
   load_keys(w, matrix(call.k, call.k_stride, b, g, part.k_row), matrix(call.v, call.v_stride, b, g, part.k_row),
             tile.base, call.scale);
   for (int64_t h = g * (HEADS / KV_HEADS); h < (g + 1) * (HEADS / KV_HEADS) && w.begin < w.end; ++h) {
-    open_head(w, call, rows, shares, share, b, h, part);
+    open_head(w, call, rows, sums, b, h, part);
     start_bias(w);
     visit(w, call.lists, int(h));
     add_bias(w, call, b, h, part.k_row);
@@ -68,28 +65,19 @@ int backward(const sparsec_backward_call& call) {
   const OwnGradients gathered(call);
   const ColumnGradients listed(call);
   if (!tiling.before || !gathered.ready() || !listed.ready()) return 1;
-  const int64_t heads = call.batch * HEADS, groups = call.batch * KV_HEADS, tiles = tiling.count();
-  const int64_t chunks = (call.n_q + CHUNK - 1) / CHUNK, apart = heads * call.n_q * WIDE;
-  int64_t count = std::min((TASKS + groups - 1) / std::max<int64_t>(groups, 1), tiles / TILES);
-  count = std::max<int64_t>(std::min(count, SHARES_BYTES / std::max<int64_t>(4 * apart, 1)), 1);
-  const int64_t own = (count + OWN_SHARES - IN_PLACE) * apart;
-  float* const scratch = static_cast<float*>(std::aligned_alloc(64, ((own + 2 * heads * call.n_q) / 16 + 1) * 64));
-  uint8_t* const touched = static_cast<uint8_t*>(std::calloc((count + OWN_SHARES) * heads * chunks + 1, 1));
-  if (scratch == nullptr || touched == nullptr) {
-    std::free(touched);
-    std::free(scratch);
-    return 1;
-  }
-  const Shares shares = {IN_PLACE ? (float*)call.dq : scratch,
-                         scratch + (IN_PLACE ? 0 : apart),
-                         touched,
-                         count + OWN_SHARES,
-                         apart,
-                         heads * chunks};
-  std::fill(touched + count * heads * chunks, touched + (count + OWN_SHARES) * heads * chunks, uint8_t(1));
-  float *const lse = scratch + own, *const delta = lse + heads * call.n_q;
+  const int64_t heads = call.batch * HEADS, chunks = chunks_of(call), apart = heads * call.n_q * WIDE;
+  const int64_t matrices = (OWN_SHARES + !IN_PLACE) * apart;
+  const std::unique_ptr<float, decltype(&std::free)> scratch(
+      static_cast<float*>(std::aligned_alloc(64, ((matrices + 2 * heads * call.n_q) / 16 + 1) * 64)), std::free);
+  const std::unique_ptr<uint8_t[]> touched(new (std::nothrow) uint8_t[heads * chunks]());
+  if (!scratch || !touched) return 1;
+  float* const dq = IN_PLACE ? (float*)call.dq : scratch.get();
+  float* const own = OWN_SHARES ? scratch.get() + !IN_PLACE * apart : nullptr;
+  float *const lse = scratch.get() + matrices, *const delta = lse + heads * call.n_q;
+  Shares shares(call, tiling.count(), dq, touched.get());
+  if (!shares.ready()) return 1;
   int failed = 0;
-#pragma omp parallel num_threads(call.threads) reduction(| : failed)
+#pragma omp parallel num_threads(shares.threads()) reduction(| : failed)
   {
     Work* w = static_cast<Work*>(std::aligned_alloc(64, (sizeof(Work) + 63) / 64 * 64));
     failed = w == nullptr;
@@ -104,26 +92,26 @@ int backward(const sparsec_backward_call& call) {
       for (int64_t h = 0; h < HEADS; ++h) Modifiers(call, 0, h, 0).of_rows(call, h, lse, delta);
     }
 #pragma omp for schedule(dynamic, 1)
-    for (int64_t task = 0; task < gathered.tasks; ++task)
-      failed |= gathered.run(call, task, lse, delta, shares.dq(count));
+    for (int64_t task = 0; task < gathered.tasks; ++task) failed |= gathered.run(call, task, lse, delta, own);
 #pragma omp for schedule(dynamic, 1)
-    for (int64_t task = 0; task < groups * count; ++task) {  // the first keys first: causal, most queries see them
-      const int64_t share = task / groups, group = task % groups;
-      const int64_t first = tiles * share / count, stop = tiles * (share + 1) / count;
-      if (w) listed.run(*w, call, {lse, delta}, shares, share, group, tiling, first, stop);
-      for (int64_t n = first; n < stop && w; ++n)
-        run_tile(*w, call, gathered, listed, {lse, delta}, shares, share, group / KV_HEADS, group % KV_HEADS,
-                 tiling[n]);
+    for (int64_t task = 0; task < shares.tasks(); ++task) {
+      const Share share = shares[task];
+      Sums* const sums = shares.start(share);
+      failed |= sums == nullptr;
+      if (sums == nullptr || w == nullptr) continue;
+      const int64_t group = share.group;
+      listed.run(*w, call, {lse, delta}, *sums, group, tiling, share.first, share.stop);
+      for (int64_t n = share.first; n < share.stop; ++n)
+        run_tile(*w, call, gathered, listed, {lse, delta}, *sums, group / KV_HEADS, group % KV_HEADS, tiling[n]);
+      shares.finish(share, sums);
     }
 #pragma omp for
     for (int64_t task = 0; task < heads * chunks; ++task) {
       const int64_t first = task / chunks * call.n_q + task % chunks * CHUNK;
       const int64_t stop = std::min(first + CHUNK, (task / chunks + 1) * call.n_q);
-      sum_shares(shares, task, first, stop, call.scale, (element*)call.dq);
+      store_dq(dq, touched[task], own, first, stop, call.scale, (element*)call.dq);
     }
     std::free(w);
   }
-  std::free(touched);
-  std::free(scratch);
   return failed;
 }

@@ -66,12 +66,13 @@ void open_part(Work& w, const sparsec_backward_call& call, int64_t b, const Part
   w.inputs = Inputs(call, b, part.q_row, part.k_row, part.n_k);
 }
 
-void open_head(Work& w, const sparsec_backward_call& call, const Rows& rows, const Shares& shares, int64_t share,
-               int64_t b, int64_t h, const Part& part) {
+void open_head(Work& w, const sparsec_backward_call& call, const Rows& rows, const Sums& sums, int64_t b, int64_t h,
+               const Part& part) {
   const int64_t row = (b * HEADS + h) * call.n_q;
   w.queries = matrix(call.q, call.q_stride, b, h, part.q_row);
   w.grads = matrix(call.grad_out, call.grad_out_stride, b, h, part.q_row);
-  w.lse = rows.lse + row, w.delta = rows.delta + row, w.dq = shares.dq(share) + row * WIDE;
-  w.touched = shares.touched + share * shares.chunks + (b * HEADS + h) * (shares.chunks / (call.batch * HEADS));
+  w.lse = rows.lse + row, w.delta = rows.delta + row;
+  const int64_t n = h % (HEADS / KV_HEADS);
+  w.dq = sums.dq + n * call.n_q * WIDE, w.touched = sums.touched + n * chunks_of(call);
   w.modifiers = Modifiers(call, b, h, part.k_row);
 }

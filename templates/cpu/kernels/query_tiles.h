@@ -10,17 +10,16 @@
 // ---- Tiles: one key tile of one key head, and a query tile that sees it in full or through a mask.
 // CHUNK rows of q are set to zero, prepared and summed at a time.
 
-// Whether a share can add up in the output: it is float32, and its rows are whole vectors.
+// Whether dq can add up in the output: it is float32, and its rows are whole vectors.
 constexpr bool IN_PLACE = sizeof(element) == sizeof(float) && WIDE == D;
 
-// dq in float32, a matrix [B, H, Nq, WIDE] a share; a chunk of rows holds nothing before it is touched.
-struct Shares {
-  float *first, *others;  // the matrix of share 0, which may be the output; those of the rest
-  uint8_t* touched;  // [count, chunks]
-  int64_t count, apart, chunks;
-
-  float* dq(int64_t share) const { return share == 0 ? first : others + (share - 1) * apart; }
+// dq of the query heads of one key head in float32, [heads, Nq, WIDE]; a chunk of rows holds nothing before it is
+// touched.
+struct Sums {
+  float* dq;
+  uint8_t* touched;  // [heads, chunks]
 };
+inline int64_t chunks_of(const sparsec_backward_call& call) { return (call.n_q + CHUNK - 1) / CHUNK; }
 
 // Whether row n has an output that is not finite and no gradient: it then has no part in any gradient, not even a NaN.
 inline bool is_silent(const Queries& queries, int n) { return queries.lse[n] == INF && queries.delta[n] == INF; }

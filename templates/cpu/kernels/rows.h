@@ -32,15 +32,16 @@ void prepare(const sparsec_backward_call& call, int64_t b, int64_t h, int64_t fi
   }
 }
 
-// dq of rows first .. stop of one chunk: what the shares that touched it have, in order, times the scale.
-void sum_shares(const Shares& shares, int64_t chunk, int64_t first, int64_t stop, float scale, element* dq) {
+// dq of rows first .. stop: what the tiles of keys have, if they touched it, and the rows' own keys, if there are any,
+// times the scale. Rows are WIDE numbers, but D of dq.
+void store_dq(const float* of_tiles, bool touched, const float* of_own, int64_t first, int64_t stop, float scale,
+              element* dq) {
   for (int64_t n = first; n < stop; ++n) {
     float total[D] = {};
-    for (int64_t share = 0; share < shares.count; ++share) {
-      const float* row = shares.dq(share) + n * WIDE;
-      if (shares.touched[share * shares.chunks + chunk])
-        for (int d = 0; d < D; ++d) total[d] += row[d];
-    }
+    if (touched)
+      for (int d = 0; d < D; ++d) total[d] += of_tiles[n * WIDE + d];
+    if (of_own)
+      for (int d = 0; d < D; ++d) total[d] += of_own[n * WIDE + d];
     for (int d = 0; d < D; ++d) dq[n * D + d] = narrow(total[d] * scale);
   }
 }

@@ -48,6 +48,7 @@ constexpr int CHUNK = 64;
 ... cpu/kernels/columns/no_backward.h
 ... cpu/kernels/gathers/no_backward.h
 ... cpu/kernels/rows.h
+... cpu/kernels/shares.h
 ... cpu/kernels/backward.h
 ...
 } MICRO_KERNEL = {"sparsec micro-kernel of backward", Operands::NAME};

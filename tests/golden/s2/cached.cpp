@@ -150,21 +150,6 @@ constexpr int REGIONS = 2;  // of a KV group in the table of places
 ...
 ... cpu/kernels/dtypes/float32_rows.h
 ...
-
-constexpr int KEYS_A_TASK = 512, MOST_TASKS = 16;
-
-... cpu/kernels/share_count.h
-... cpu/kernels/cached_shares.h
-...
-
-constexpr int AHEAD = 48;
-
-... cpu/kernels/dot_products.h
-...
-... cpu/kernels/cached_rows.h
-... cpu/kernels/waiting.h
-... cpu/kernels/row.h
-... cpu/kernels/row_attend.h
 ... cpu/kernels/pack.h
 
 const Pack PACKS[] = {
@@ -179,6 +164,20 @@ const Pack PACKS[] = {
 };
 constexpr int PACK_COUNT = sizeof PACKS / sizeof *PACKS;
 
+constexpr int KEYS_A_TASK = 256, MOST_TASKS = 16, ROW_TASKS = 64;
+
+... cpu/kernels/share_count.h
+... cpu/kernels/cached_shares.h
+...
+
+constexpr int AHEAD = 48;
+
+... cpu/kernels/dot_products.h
+...
+... cpu/kernels/cached_rows.h
+... cpu/kernels/waiting.h
+... cpu/kernels/row.h
+... cpu/kernels/row_attend.h
 ... cpu/kernels/row_tiles.h
 ... cpu/kernels/row_shares.h
 ... cpu/kernels/row_sums.h

@@ -109,10 +109,12 @@ def test_tasks_of_a_call_keep_64_threads_busy() -> None:
 @pytest.mark.kernels
 def test_shares_of_a_row_are_alike_and_all_of_its_tiles() -> None:
     of = cores.Decode.traced("dense", 8, optimise=0)
-    for tokens, shares in ((64 * 9, 1), (4096, 8)):
+    for tokens, shares in ((64 * 5, 1), (64 * 9, 2), (4096, 8), (16384, 16)):
         tiles, seconds, merging = of.tasks(tokens, 1)
         assert len(tiles) == len(seconds) == 8 * shares and len(merging) == 8
-        assert set(tiles) == {tokens // TILE // shares} and (seconds > 0).all()
+        assert set(tiles) <= {tokens // TILE // shares, -(-tokens // TILE // shares)} and (seconds > 0).all()
+    few, *_ = cores.Decode.traced("s2", 8, optimise=0).tasks(8192, 1)
+    assert len(few) == 48 and cores.schedule(few.tolist(), (), 64).idle < 0.5
 
 
 @NEEDS_COMPILER

@@ -48,8 +48,8 @@ struct ColumnGradients {
   float* of(int64_t group, int64_t row) const { return sums.get() + (group * keys + row) * LISTED_WIDE; }
 
   // The listed keys of key tiles first .. stop - 1 of a group.
-  void run(Work& w, const sparsec_backward_call& call, const Rows& rows, const Shares& shares, int64_t share,
-           int64_t group, const Tiling<sparsec_backward_call>& tiling, int64_t first, int64_t stop) const {
+  void run(Work& w, const sparsec_backward_call& call, const Rows& rows, const Sums& sums, int64_t group,
+           const Tiling<sparsec_backward_call>& tiling, int64_t first, int64_t stop) const {
     const int64_t b = group / KV_HEADS, g = group % KV_HEADS;
     by_parts(tiling, first, stop, [&](const KeyRange& range) {
       const Part& part = range.part;
@@ -62,7 +62,7 @@ struct ColumnGradients {
                        of(group, part.k_row),
                        nullptr};
       for (int64_t h = g * (HEADS / KV_HEADS); h < (g + 1) * (HEADS / KV_HEADS) && w.begin < w.end; ++h) {
-        open_head(w, call, rows, shares, share, b, h, part);
+        open_head(w, call, rows, sums, b, h, part);
         if (Modifiers::KEYS && call.dbias) listed.dbias = call.dbias + (b * HEADS + h) * call.n_k + part.k_row;
         visit_columns(w, listed, call.lists, int(h));
       }

@@ -6,7 +6,7 @@
 struct ColumnGradients {
   explicit ColumnGradients(const sparsec_backward_call&) {}
   bool ready() const { return true; }
-  void run(Work&, const sparsec_backward_call&, const Rows&, const Shares&, int64_t, int64_t,
-           const Tiling<sparsec_backward_call>&, int64_t, int64_t) const {}
+  void run(Work&, const sparsec_backward_call&, const Rows&, const Sums&, int64_t, const Tiling<sparsec_backward_call>&,
+           int64_t, int64_t) const {}
   void add(int64_t, int64_t, int, float (*)[WIDE], float (*)[DV]) const {}
 };
