@@ -46,6 +46,13 @@ PAIRS = _of(
     ("scores of pairs without their scale", "operands/bfloat16", "return sum * factor;", "return sum;"),
 )  # fmt: skip
 
+ROW_PAIRS = _of(
+    "C++ pairs of rows",
+    ("scores of a row's pairs without their scale", "row_operands/bfloat16", "return score * factor;", "return score;"),
+    ("the last value twice", "row_operands/bfloat16", "(k + 1 < stop ? value[k + 1] : NO_VALUE)", "value[k + 1]"),
+    ("sums of lanes left out", "vectors", "if constexpr (W == 1) return x;", "if constexpr (W <= 2) return x;"),
+)  # fmt: skip
+
 MATRICES = _of(
     "C++ matrices",
     ("keys that do not lie evenly", "matrix_tiles/amx", "even &= at(n) - at(n - 1) == apart;", "even &= n > 0;"),
@@ -176,6 +183,6 @@ GUARDED = _of(
 )  # fmt: skip
 
 OPERATORS = (
-    *(*FORWARD, *PAIRS, *MATRICES, *SCHEDULE, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *NARROW, *PAGES),
+    *(*FORWARD, *PAIRS, *ROW_PAIRS, *MATRICES, *SCHEDULE, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *NARROW, *PAGES),
     *(*INPUTS, *MASS, *CACHED_MASS, *BIAS, *KEPT, *GUARDED),
 )

@@ -36,6 +36,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "merged keys": ("tests/unit/runtime/test_merge.py", "tests/property/test_kept_machine.py"),
     "C++ forward": ("tests/numerics/test_cpu_kernel.py",),
     "C++ pairs": ("tests/numerics/test_micro_kernels.py",),
+    "C++ pairs of rows": ("tests/numerics/test_row_operands.py",),
     "C++ matrices": ("tests/numerics/test_matrix_tiles.py",),
     "C++ schedule": ("tests/unit/bench/test_cores.py",),
     "C++ scores": ("tests/numerics/test_cpu_score.py",),

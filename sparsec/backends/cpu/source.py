@@ -157,7 +157,8 @@ def print_kernel(kernel: Kernel, view: CppView) -> str:
 def printed_headers(kernel: Kernel, view: CppView) -> dict[str, str]:
     """Path within the kernels' folder -> what a pattern prints there; the files in that place are an example."""
     widened = kernel.by_row or kernel.widened or view.kv_dtype != view.dtype
-    operands = "bfloat16" if view.dtype == "bfloat16" and not widened else "widened"
+    operands = "native" if view.dtype == "bfloat16" and not widened else "widened"
+    of_rows = "bfloat16" if view.dtype == view.kv_dtype == "bfloat16" else "widened"
     gathers = "" if view.gathered else "no_"
     columns = "" if view.columns else "no_"
     return {
@@ -171,16 +172,17 @@ def printed_headers(kernel: Kernel, view: CppView) -> dict[str, str]:
         "printed/inputs.h": _including(*(f"inputs/{header}.h" for header in view.inputs)),
         "printed/key_rows.h": _including(kernel.rows),
         "printed/keys.h": _including(kernel.keys),
-        "printed/matrix_tiles.h": _including(f"matrix_tiles/{'amx' if operands == 'bfloat16' else 'none'}.h"),
+        "printed/matrix_tiles.h": _including(f"matrix_tiles/{'amx' if operands == 'native' else 'none'}.h"),
         "printed/modifiers.h": render("templates/cpu/modifiers.h.jinja", view),
         "printed/operands.h": _including(f"operands/{operands}.h"),
         "printed/own_gradients.h": _including(f"gathers/{gathers}backward.h"),
         "printed/own_mass.h": _including(f"gathers/{gathers}mass.h"),
         "printed/packs.h": render("templates/cpu/packs.h.jinja", view),
+        "printed/row_operands.h": _including(f"row_operands/{of_rows}.h"),
         "printed/tuned_decode.h": _tuned(
             KEYS_A_TASK=kernel.shares[0], MOST_TASKS=kernel.shares[1], ROW_TASKS=target.CPU_ROW_TASKS
         ),
-        "printed/tuned_dot_products.h": _tuned(AHEAD=target.CPU_KEYS_AHEAD),
+        "printed/tuned_dot_products.h": _tuned(BYTES_AHEAD=target.CPU_BYTES_AHEAD),
         "printed/tuned_gradients.h": _tuned(CHUNK=target.CPU_GRADIENT_ROWS),
         "printed/tuned_store.h": _tuned(ELEMENTS_A_THREAD=target.CPU_ELEMENTS_A_THREAD),
     }

@@ -13,6 +13,13 @@ inline void point_rows(const Source& from, int head, int stop, const int* at, in
     return;
   }
   slots_of_keys(from.places, head, stop, at, count, slot);
+  int last = 0;
+  for (int n = 0; n < count; ++n) last = maximum(last, at[n]);
+  if (last < from.length) {  // all are in the cache, whose rows have a known length
+    for (int n = 0; n < count; ++n) key[n] = from.keys.data + int64_t(maximum(slot[n], 0)) * STORED_ROW<D>;
+    for (int n = 0; n < count; ++n) value[n] = from.values.data + int64_t(maximum(slot[n], 0)) * STORED_ROW<DV>;
+    return;
+  }
   for (int n = 0; n < count; ++n) {
     const bool old = at[n] < from.length;
     const int64_t row = old ? maximum(slot[n], 0) : at[n];

@@ -1,4 +1,7 @@
 #pragma once
+#include <algorithm>
+#include <utility>
+
 #include "elements.h"
 #include "printed/tuned_dot_products.h"
 #include "vectors.h"
@@ -13,12 +16,15 @@ struct Steps {  // of a row of N numbers: WHOLE steps, REST numbers more, WIDE n
 typedef Steps<D> KeySteps;
 typedef Steps<DV> ValueSteps;
 constexpr int SUMS = LANES == 8 ? 8 : 16;  // vectors of sums that fit in registers beside their operands
+// Keys from the one at hand to the one to fetch.
+constexpr int AHEAD = std::max(SUMS, std::min(64, BYTES_AHEAD / int(STORED_ROW<D> * sizeof(stored))));
 constexpr int HELD_BACK = (AHEAD + PANEL - 1) / PANEL * PANEL;  // keys that wait on when others are taken
-constexpr int BATCH = 2 * (KEY_TILE < 64 ? 64 : KEY_TILE) + HELD_BACK;  // keys that wait at most
-static_assert(AHEAD >= LANES, "AHEAD: keys from the one at hand to the one to fetch");
+constexpr int AT_ONCE = 256;
+constexpr int BATCH = (AT_ONCE + KEY_TILE - 1) / KEY_TILE * KEY_TILE + HELD_BACK;  // keys that wait at most
 
-// Where element d of a row lies once widened: neighbours go to the same lane of different vectors, without a shuffle.
-inline int place(int d) { return d / STEP * STEP + d % PARTS * LANES + d % STEP / PARTS; }
+// Where element d of a row lies once widened: where no instruction keeps their order, neighbours go to the same lane of
+// different vectors, without a shuffle.
+inline int wide_place(int d) { return WIDE_IN_ORDER ? d : d / STEP * STEP + d % PARTS * LANES + d % STEP / PARTS; }
 
 template <int REST>
 inline void wide_rest(const stored* from, vec (&to)[PARTS]) {
@@ -27,21 +33,22 @@ inline void wide_rest(const stored* from, vec (&to)[PARTS]) {
   wide(padded, to);
 }
 
-// Sums of neighbours, N of them: a compiler makes vectors of this, and not of the sum of a vector's lanes.
-template <int N>
-inline void add_pairs(const float* __restrict x, float* __restrict to) {
-  for (int n = 0; n < N; ++n) to[n] = x[2 * n] + x[2 * n + 1];
+// A lane of the result whose number lacks the bit W has the sum of two lanes of a, its own and the one whose number has
+// the bit; each other one likewise of b.
+template <int W, int... N>
+inline vec half_sums(vec a, vec b, std::integer_sequence<int, N...>) {
+  const ivec of_b = {truth(N & W)...};
+  const vec own = of_b ? b : a, other = of_b ? a : b;
+  return own + pick<(N ^ W)...>(other, other);
 }
 
-// to[n] = the sum of the lanes of x[n], for LANES vectors.
-inline void add_lanes(float (&x)[LANES * LANES], float* to) {
-  float y[LANES * LANES / 2];
-  add_pairs<LANES * LANES / 2>(x, y);
-  if (LANES == 4) return add_pairs<LANES>(y, to);
-  add_pairs<LANES * LANES / 4>(y, x);
-  if (LANES == 8) return add_pairs<LANES>(x, to);
-  add_pairs<LANES * LANES / 8>(x, y);
-  add_pairs<LANES>(y, to);
+// Lane n of the result is the sum of the lanes of x[n].
+template <int W = LANES / 2>
+inline vec add_lanes(const vec* x) {
+  vec sums[W];
+  EACH(n, W) sums[n] = half_sums<W>(x[n], x[n + W], std::make_integer_sequence<int, LANES>());
+  if constexpr (W == 1) return sums[0];
+  else return add_lanes<W / 2>(sums);
 }
 
 // Always inlined: GCC leaves calls out of functions that do nothing but fetch.
@@ -69,42 +76,83 @@ struct KeysThenValues {
   }
 };
 
-// s[r][n] = the product of q[r] and key[n], rows of N numbers, in groups of LANES keys from `from` on; `next` fetches
-// what comes after.
-template <int R, int N, class Next>
-__attribute__((noinline)) void score(const float (*q)[Steps<N>::WIDE], const stored* const* key, const Next next,
-                                     int from, int stop, float (*s)[BATCH]) {
-  constexpr int WHOLE = Steps<N>::WHOLE, REST = Steps<N>::REST;
-  for (int first = from; first < stop; first += LANES) {
-    float products[R][LANES * LANES];
-    for (int n = 0; n < LANES; ++n) {
-      const stored* row = key[first + n];
-      next(first - from + n);
-      vec total[R] = {}, x[PARTS];
-      EACH(c, WHOLE) {
-        wide(row + c * STEP, x);
-        EACH(r, R) EACH(i, PARTS) total[r] += x[i] * load(q[r] + c * STEP + i * LANES);
+// What q and the weights of a row are, and how they meet stored rows: floats, for which these are widened.
+struct WidenedRows {
+  typedef float number;  // of q
+  static constexpr Name NAME = FLOATS;
+  struct Units {  // STEP numbers
+    vec x[PARTS];
+  };
+  static Units stored_units(const stored* from) {
+    Units to;
+    wide(from, to.x);
+    EACH(i, PARTS) to.x[i] = held(to.x[i]);
+    return to;
+  }
+  static Units own_units(const float* from) {
+    Units to;
+    EACH(i, PARTS) to.x[i] = held(load(from + i * LANES));
+    return to;
+  }
+  static vec add(vec sum, const Units& a, const Units& b) {
+    EACH(i, PARTS) sum += a.x[i] * b.x[i];
+    return sum;
+  }
+};
+
+// s[r][n] = the product of q[r] and key[n], rows of N numbers, in groups of SUMS / R keys from `from` on, whose sums
+// are in registers; `next` fetches what comes after.
+template <class Rows, int R, int N, class Next>
+__attribute__((noinline)) void score(const typename Rows::number (*q)[Steps<N>::WIDE], const stored* const* key,
+                                     const Next next, int from, int stop, float (*s)[BATCH]) {
+  constexpr int WHOLE = Steps<N>::WHOLE, REST = Steps<N>::REST, KEYS = SUMS / R, SIDE = KEYS < 4 ? KEYS : 4;
+  for (int first = from; first < stop; first += KEYS) {
+    vec total[SUMS];  // of head r and key n at r * KEYS + n
+    for (int n = 0; n < KEYS; ++n) next(first - from + n);
+    EACH(side, KEYS / SIDE) {
+      const stored* row[SIDE];
+      vec sum[R][SIDE] = {};
+      typename Rows::Units own[R];
+      EACH(n, SIDE) row[n] = key[first + side * SIDE + n];
+#pragma GCC unroll 1
+      for (int c = 0; c < WHOLE; ++c) {
+        EACH(r, R) own[r] = Rows::own_units(q[r] + c * STEP);
+        EACH(n, SIDE) {
+          const typename Rows::Units x = Rows::stored_units(row[n] + c * STEP);
+          EACH(r, R) sum[r][n] = Rows::add(sum[r][n], own[r], x);
+        }
       }
       if (REST > 0) {
-        wide_rest<REST>(row + WHOLE * STEP, x);
-        EACH(r, R) EACH(i, PARTS) total[r] += x[i] * load(q[r] + WHOLE * STEP + i * LANES);
+        EACH(r, R) own[r] = Rows::own_units(q[r] + WHOLE * STEP);
+        EACH(n, SIDE) {
+          stored padded[STEP] = {};
+          std::memcpy(padded, row[n] + WHOLE * STEP, REST * sizeof *padded);
+          const typename Rows::Units x = Rows::stored_units(padded);
+          EACH(r, R) sum[r][n] = Rows::add(sum[r][n], own[r], x);
+        }
       }
-      EACH(r, R) store(products[r] + n * LANES, total[r]);
+      EACH(r, R) EACH(n, SIDE) total[r * KEYS + side * SIDE + n] = sum[r][n];
     }
-    EACH(r, R) add_lanes(products[r], s[r] + first);
-    if constexpr (Stored::BESIDE > 0) {
+    EACH(v, SUMS / LANES) {
+      const vec sums = add_lanes(total + v * LANES);
+      if (KEYS >= LANES) store(s[v * LANES / KEYS] + first + v * LANES % KEYS, sums);
+      else EACH(r, LANES / KEYS)
+      std::memcpy(s[v * (LANES / KEYS) + r] + first, (const float*)&sums + r * KEYS, KEYS * sizeof(float));
+    }
+  }
+  if constexpr (Stored::BESIDE > 0)
+    for (int first = from; first < stop; first += LANES) {
       float factor[LANES];
       for (int n = 0; n < LANES; ++n) factor[n] = factor_of<Stored, N>(key[first + n]);
       EACH(r, R) store(s[r] + first, load(s[r] + first) * load(factor));
     }
-  }
 }
 
 // Likewise of `count` keys from the first on; AHEAD more entries of `key` are addresses too.
-template <int R, int N, int M>
-inline void score(const float (*q)[Steps<N>::WIDE], const stored* const* key, const stored* const* value, int count,
-                  float (*s)[BATCH]) {
-  score<R, N>(q, key, KeysThenValues<N, M>{key, value, count}, 0, count, s);
+template <class Rows, int R, int N, int M>
+inline void score(const typename Rows::number (*q)[Steps<N>::WIDE], const stored* const* key,
+                  const stored* const* value, int count, float (*s)[BATCH]) {
+  score<Rows, R, N>(q, key, KeysThenValues<N, M>{key, value, count}, 0, count, s);
 }
 
 // o[r] += the sum over n, from `from` on, of p[r][n] * value[n], rows of N numbers, in C steps from step c on, or in

@@ -57,14 +57,15 @@ inline void by_blocks(Row* w, int rows, const TeamRows& own, const TeamRows& aft
 inline void attend_together(Row* w, int rows, const TeamRows& keys, const TeamRows& values, const TeamRows& held) {
   by_blocks(w, rows, keys, values, [](Row& row, int first, int stop, const stored* const* next) {
     by_heads(row.pack, [&](auto heads, int r) {
-      score<heads.value, D>(row.q + r, row.key, ListedRows<D>{next}, first, stop, row.s + r);
+      score<RowOperands, heads.value, D>(row.q + r, row.key, ListedRows<D>{next}, first, stop, row.s + r);
     });
   });
   for (int r = 0; r < rows; ++r)
     for (int h = 0; h < w[r].pack; ++h) weigh(w[r], w->at, keys.count, h);
   by_blocks(w, rows, values, held, [](Row& row, int first, int stop, const stored* const* next) {
-    by_heads(row.pack,
-             [&](auto heads, int r) { gather<heads.value, DV>(row.s + r, row.value, next, first, stop, row.o + r); });
+    by_heads(row.pack, [&](auto heads, int r) {
+      RowOperands::add_values<heads.value, DV>(row.s + r, row.value, next, first, stop, row.o + r);
+    });
   });
 }
 

@@ -3,11 +3,13 @@
 #include <cmath>
 
 #include "printed/modifiers.h"
+#include "printed/row_operands.h"
 #include "waiting.h"
 
 // ---- A row: one query of each head of a pack, the keys that it sees, and its online soft-max.
 struct Row : Waiting {  // one thread's scratch
-  float q[SHARE][KeySteps::WIDE];  // times the score's scale
+  RowOperands::number q[SHARE][KeySteps::WIDE];
+  float factor;  // of their products, where it is not in q
   float o[SHARE][ValueSteps::WIDE];  // the sum of weights times values, relative to 2^peak
   float peak[SHARE], total[SHARE];
   float s[SHARE][BATCH];
@@ -20,11 +22,11 @@ struct Row : Waiting {  // one thread's scratch
 // Row `row` of q, before it has seen a key; the key at position 0 is row `k_row`.
 template <class Call>
 void load_query(Row& w, const Call& call, int64_t b, int64_t row, int64_t k_row) {
-  const float factor = call.scale * Modifiers::UNIT;
+  w.factor = call.scale * Modifiers::UNIT;
   for (int r = 0; r < w.pack; ++r) {
     const Matrix q = matrix(call.q, call.q_stride, b, w.heads[r], row);
-    std::fill(w.q[r], w.q[r] + KeySteps::WIDE, 0.0f);
-    for (int d = 0; d < D; ++d) w.q[r][place(d)] = Element::widen(q.data[d * q.dim]) * factor;
+    std::fill(w.q[r], w.q[r] + KeySteps::WIDE, RowOperands::number());
+    for (int d = 0; d < D; ++d) w.q[r][RowOperands::place(d)] = RowOperands::of(q.data[d * q.dim], w.factor);
     std::fill(w.o[r], w.o[r] + ValueSteps::WIDE, 0.0f);
     w.peak[r] = -INF, w.total[r] = 0.0f;
     w.modifiers[r] = Modifiers(call, b, w.heads[r], k_row);
@@ -39,7 +41,7 @@ inline void weigh(Row& w, const int* at, int count, int r) {
   vec largest = splat(w.peak[r]), total = {};
   for (int n = 0; n < count; n += PANEL) {
     vec x[VECS];
-    EACH(v, VECS) x[v] = load(s + n + v * LANES);
+    EACH(v, VECS) x[v] = RowOperands::scaled(load(s + n + v * LANES), w.factor);
     ivec j[VECS];
     EACH(v, VECS) std::memcpy(&j[v], at + n + v * LANES, sizeof j[v]);
     Modifiers::Kept<VECS> kept;
@@ -52,20 +54,18 @@ inline void weigh(Row& w, const int* at, int count, int r) {
       store(s + n + v * LANES, x[v]);
     }
   }
-  float peak = w.peak[r];
-  for (int n = 0; n < LANES; ++n) peak = largest[n] > peak ? largest[n] : peak;
+  const float peak = over_lanes(largest, [](vec a, vec b) { return maximum(a, b); });
   const vec shift = splat(peak == -INF ? 0.0f : peak);
   for (int n = 0; n < count; n += PANEL) {
     vec p[VECS];
     EACH(v, VECS) p[v] = load(s + n + v * LANES) - shift;
     exp2(p, lowest);
     EACH(v, VECS) total += p[v];
-    EACH(v, VECS) store(s + n + v * LANES, p[v]);
+    RowOperands::keep(p, s, n);
   }
   const float factor = w.peak[r] == peak ? 1.0f : std::exp2(w.peak[r] - peak);
   w.peak[r] = peak;
-  w.total[r] *= factor;
-  for (int n = 0; n < LANES; ++n) w.total[r] += total[n];
+  w.total[r] = w.total[r] * factor + over_lanes(total, [](vec a, vec b) { return a + b; });
   if (factor != 1.0f)
     for (int d = 0; d < ValueSteps::WIDE; ++d) w.o[r][d] *= factor;
 }
@@ -73,8 +73,9 @@ inline void weigh(Row& w, const int* at, int count, int r) {
 // Attends to the first `count` keys, at positions `at`, to which w.key and w.value point, and AHEAD more to what is
 // fetched after them.
 inline void attend_alone(Row& w, const int* at, int count) {
-  by_heads(w.pack,
-           [&w, count](auto heads, int r) { score<heads.value, D, DV>(w.q + r, w.key, w.value, count, w.s + r); });
+  by_heads(w.pack, [&w, count](auto heads, int r) {
+    score<RowOperands, heads.value, D, DV>(w.q + r, w.key, w.value, count, w.s + r);
+  });
   for (int r = 0; r < w.pack; ++r) weigh(w, at, count, r);
   if constexpr (Stored::BESIDE > 0)
     for (int n = 0; n < count; ++n) {
@@ -82,7 +83,7 @@ inline void attend_alone(Row& w, const int* at, int count) {
       for (int r = 0; r < w.pack; ++r) w.s[r][n] *= factor;
     }
   by_heads(w.pack, [&w, count](auto heads, int r) {
-    gather<heads.value, DV>(w.s + r, w.value, w.value + AHEAD, 0, count, w.o + r);
+    RowOperands::add_values<heads.value, DV>(w.s + r, w.value, w.value + AHEAD, 0, count, w.o + r);
   });
 }
 

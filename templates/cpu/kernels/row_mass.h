@@ -23,7 +23,8 @@ void load_query(Row& w, const Call& call, int64_t b, int64_t row, int64_t k_row,
     const float lse = call.lse[b * lse_stride[0] + h * lse_stride[1] + row * lse_stride[2]] * LOG2E;
     w.lse[r] = lse == -INF ? INF : lse;
     std::fill(w.q[r], w.q[r] + KeySteps::WIDE, 0.0f);
-    for (int d = 0; d < D; ++d) w.q[r][place(d)] = Element::widen(q.data[d * q.dim]) * (call.scale * Modifiers::UNIT);
+    for (int d = 0; d < D; ++d)
+      w.q[r][wide_place(d)] = Element::widen(q.data[d * q.dim]) * (call.scale * Modifiers::UNIT);
     w.modifiers[r] = Modifiers(call, b, h, k_row);
   }
   w.waiting = 0;
@@ -33,7 +34,9 @@ void load_query(Row& w, const Call& call, int64_t b, int64_t row, int64_t k_row,
 void attend(Row& w) {
   if (w.waiting == 0) return;
   point_waiting(w);
-  by_heads(w.pack, [&w](auto heads, int r) { score<heads.value, D, D>(w.q + r, w.key, w.key, w.waiting, w.s + r); });
+  by_heads(w.pack, [&w](auto heads, int r) {
+    score<WidenedRows, heads.value, D, D>(w.q + r, w.key, w.key, w.waiting, w.s + r);
+  });
   const vec lowest = splat(LOWEST_EXPONENT);
   for (int r = 0; r < w.pack; ++r) {
     for (int n = 0; n < w.waiting; n += PANEL) {

@@ -47,6 +47,6 @@ void merge(const Call& call, int64_t h, const Sum* sums, int count, element* out
     peak = larger;
   }
   const float inverse = total == 0.0f ? 0.0f : 1.0f / total;
-  for (int d = 0; d < DV; ++d) out[d] = narrow(o[place(d)] * inverse);
+  for (int d = 0; d < DV; ++d) out[d] = narrow(o[RowOperands::place(d)] * inverse);
   *lse = total == 0.0f ? -INF : (peak + std::log2(total)) * 0.6931471806f;
 }

@@ -4,15 +4,6 @@
 #include "vectors.h"
 
 // ---- Between rows and panels: LANES x LANES numbers are transposed in registers, head dims that are left one by one.
-template <int... N>
-inline vec pick(vec a, vec b) {  // numbers N of a and b, those of b from LANES on
-#if defined(__clang__)
-  return __builtin_shufflevector(a, b, N...);
-#else
-  return __builtin_shuffle(a, b, ivec{N...});
-#endif
-}
-
 // The numbers of a and b in turn.
 template <int... N>
 inline void zip(vec a, vec b, vec& low, vec& high, std::integer_sequence<int, N...>) {

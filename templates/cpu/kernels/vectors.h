@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "printed/config.h"
 
@@ -38,6 +39,16 @@ inline vec load(const float* p) {
   return x;
 }
 inline void store(float* p, vec x) { std::memcpy(p, &x, sizeof x); }
+// x, in a register: for some processors GCC would read it again from memory at each use.
+template <class Vector>
+inline Vector held(Vector x) {
+#if defined(__x86_64__)
+  asm("" : "+v"(x));
+#elif defined(__aarch64__)
+  asm("" : "+w"(x));
+#endif
+  return x;
+}
 inline vec maximum(vec a, vec b) { return a > b ? a : b; }  // b where either is NaN
 
 inline int minimum(int a, int b) { return b < a ? b : a; }
@@ -72,6 +83,27 @@ inline bool any(ivec x) {
 #else
 #define EACH(n, N) _Pragma("GCC unroll 32") for (int n = 0; n < (N); ++n)
 #endif
+
+template <int... N>
+inline vec pick(vec a, vec b) {  // numbers N of a and b, those of b from LANES on
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, N...);
+#else
+  return __builtin_shuffle(a, b, ivec{N...});
+#endif
+}
+
+// `of` all lanes, two halves at a time; where the order matters to it, it is always the same.
+template <int W, class Of, int... N>
+inline vec with_partners(vec x, const Of& of, std::integer_sequence<int, N...> numbers) {
+  x = of(x, pick<(N ^ W)...>(x, x));
+  if constexpr (W == 1) return x;
+  else return with_partners<W / 2>(x, of, numbers);
+}
+template <class Of>
+inline float over_lanes(vec x, const Of& of) {
+  return with_partners<LANES / 2>(x, of, std::make_integer_sequence<int, LANES>())[0];
+}
 
 const volatile float LOWEST_EXPONENT = -127.0f;  // opaque: against a constant GCC takes two instructions for a maximum
 

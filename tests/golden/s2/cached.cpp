@@ -108,16 +108,6 @@ void slots_to_keep(const int32_t* places, int member, int stop, const int* key, 
   }
 }
 
-... -8
-  // line 9: window(16b) & line 7: causal
-  for (int n = 0, count = count0; n < count; ++n) {
-    const int tile = full_from0 + n;
-  ...
-    const int tile = (n + 1) * 16 - 16 + first_tile0;
-  ...
-    const int tile = from0 + n;
-  ...
-    const int tile = at0 + n;
 ...
 
 }  // namespace
@@ -135,9 +125,6 @@ extern "C" int sparsec_store(const sparsec_cached_call* call) { return sparsec_c
 // lengths alone, whose sums are merged in order: the same bits whatever the number of threads. Lanes lie along the head
 // dim.
 ...
-#include <cmath>
-... -1
-...
 
 namespace sparsec_rows {
 namespace {
@@ -150,6 +137,23 @@ constexpr int REGIONS = 2;  // of a KV group in the table of places
 ...
 ... cpu/kernels/dtypes/float32_rows.h
 ...
+
+constexpr int KEYS_A_TASK = 512, MOST_TASKS = 16;
+
+... cpu/kernels/share_count.h
+... cpu/kernels/cached_shares.h
+...
+
+constexpr int BYTES_AHEAD = 6144;
+
+... cpu/kernels/dot_products.h
+... cpu/kernels/row_operands/floats.h
+... cpu/kernels/row_operands/widened.h
+...
+... cpu/kernels/cached_rows.h
+... cpu/kernels/waiting.h
+... cpu/kernels/row.h
+... cpu/kernels/row_attend.h
 ... cpu/kernels/pack.h
 
 const Pack PACKS[] = {
@@ -164,26 +168,12 @@ const Pack PACKS[] = {
 };
 constexpr int PACK_COUNT = sizeof PACKS / sizeof *PACKS;
 
-constexpr int KEYS_A_TASK = 256, MOST_TASKS = 16, ROW_TASKS = 64;
-
-... cpu/kernels/share_count.h
-... cpu/kernels/cached_shares.h
-...
-
-constexpr int AHEAD = 48;
-
-... cpu/kernels/dot_products.h
-...
-... cpu/kernels/cached_rows.h
-... cpu/kernels/waiting.h
-... cpu/kernels/row.h
-... cpu/kernels/row_attend.h
 ... cpu/kernels/row_tiles.h
 ... cpu/kernels/row_shares.h
 ... cpu/kernels/row_sums.h
 ... cpu/kernels/decode.h
 ...
-} MICRO_KERNEL = {"sparsec micro-kernel of attend_rows", Operands::NAME};
+} MICRO_KERNEL = {"sparsec micro-kernel of attend_rows", RowOperands::NAME};
 
 ...
 

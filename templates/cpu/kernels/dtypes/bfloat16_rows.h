@@ -1,6 +1,8 @@
 #pragma once
 #include "../vectors.h"
 
+constexpr bool WIDE_IN_ORDER = false;
+
 // Widens a vector in memory: the even elements to one vector, the odd ones to another.
 inline void wide(const uint16_t* from, vec (&to)[2]) {
   ivec pairs;

@@ -23,7 +23,7 @@ struct OwnGradients : KeySums<sparsec_backward_call, OWN_WIDE> {  // of dk and d
       for (int r = 0; r < w.pack; ++r) {
         float* to = dq + ((b * HEADS + w.heads[r]) * call.n_q + row) * WIDE;
         const bool none = w.lse[r] == INF;
-        for (int d = 0; d < WIDE; ++d) to[d] = none || d >= D ? 0.0f : w.dq[r][place(d)];
+        for (int d = 0; d < WIDE; ++d) to[d] = none || d >= D ? 0.0f : w.dq[r][wide_place(d)];
       }
     });
   }
@@ -33,8 +33,8 @@ struct OwnGradients : KeySums<sparsec_backward_call, OWN_WIDE> {  // of dk and d
     for (int64_t share = 0; share < shares; ++share) {
       const float* from = of(group * shares + share) + first * OWN_WIDE;
       for (int n = 0; n < count; ++n, from += OWN_WIDE) {
-        for (int d = 0; d < D; ++d) dk[n][d] += from[place(d)];
-        for (int d = 0; d < DV; ++d) dv[n][d] += from[KeySteps::WIDE + place(d)];
+        for (int d = 0; d < D; ++d) dk[n][d] += from[wide_place(d)];
+        for (int d = 0; d < DV; ++d) dv[n][d] += from[KeySteps::WIDE + wide_place(d)];
       }
     }
   }

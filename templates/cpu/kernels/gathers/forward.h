@@ -48,7 +48,7 @@ void resume(Work& w, int64_t h) {
   const Gathered& from = w.gathered;
   for (int i = w.i0; i <= w.i1; ++i) {
     const int n = i - w.base, v = n % PANEL / LANES, lane = n % LANES;
-    for (int d = 0; d < DV; ++d) w.rows[n][d] = from.o[h][n][place(d)];
+    for (int d = 0; d < DV; ++d) w.rows[n][d] = from.o[h][n][RowOperands::place(d)];
     w.panel[n / PANEL].peak[v][lane] = from.peak[h][n];
     w.panel[n / PANEL].total[v][lane] = from.total[h][n];
   }

@@ -20,7 +20,7 @@ struct Row : Waiting {  // one thread's scratch
 template <int N>
 inline void load_wide(const Matrix& from, float (&to)[Steps<N>::WIDE]) {
   std::fill(to, to + Steps<N>::WIDE, 0.0f);
-  for (int d = 0; d < N; ++d) to[place(d)] = Element::widen(from.data[d * from.dim]);
+  for (int d = 0; d < N; ++d) to[wide_place(d)] = Element::widen(from.data[d * from.dim]);
 }
 
 // Row `row`; one that is silent (its `lse` and `delta` are infinite) is loaded as zeros.
@@ -90,8 +90,8 @@ void attend(Row& w) {
   if (w.waiting == 0) return;
   point_waiting(w);
   by_heads(w.pack, [&w](auto heads, int r) {
-    score<heads.value, D, DV>(w.scaled + r, w.key, w.value, w.waiting, w.s + r);
-    score<heads.value, DV, D>(w.grad + r, w.value, w.key, w.waiting, w.t + r);
+    score<WidenedRows, heads.value, D, DV>(w.scaled + r, w.key, w.value, w.waiting, w.s + r);
+    score<WidenedRows, heads.value, DV, D>(w.grad + r, w.value, w.key, w.waiting, w.t + r);
   });
   for (int r = 0; r < w.pack; ++r) weigh(w, r);
   by_heads(w.pack,

@@ -52,6 +52,8 @@ struct ElementPairs {
   }
   static vec add(vec sum, units a, units b) { return PairSums::add(sum, a, b); }
 
+  static units narrowed(vec a, vec b) { return PairSums::rounded(a, b); }
+
   static void scale(uint16_t*, int, float) {}  // for that would round
   static vec scaled(vec sum, float factor) { return sum * factor; }
 
@@ -114,7 +116,7 @@ struct ElementPairs {
     }
   };
 };
-typedef ElementPairs Operands;
+typedef ElementPairs Bfloat16Operands;
 #else
-typedef Floats Operands;
+typedef Floats Bfloat16Operands;
 #endif

@@ -1,2 +1,2 @@
 #pragma once
-constexpr int AHEAD = 48;
+constexpr int BYTES_AHEAD = 6144;

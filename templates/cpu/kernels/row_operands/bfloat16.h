@@ -1,0 +1,75 @@
+#pragma once
+#include "../dot_products.h"
+#include "../operands/bfloat16.h"
+#include "floats.h"
+
+// ---- What a row of q and its weights are when they meet keys and values of bfloat16: elements and weights of
+// bfloat16, where the processor multiplies pairs of them. Pairs of q are neighbours in a row, those of weights
+// neighbouring keys.
+const stored NO_VALUE[STORED_ROW<DV>] = {};  // beside the last one of an odd number
+
+template <class Pairs>
+struct PairRows {
+  typedef uint16_t number;
+  static constexpr Name NAME = Pairs::NAME;
+  typedef typename Pairs::units Units;
+  static Units stored_units(const uint16_t* from) { return held(Pairs::read(from)); }
+  static Units own_units(const uint16_t* from) { return held(Pairs::read(from)); }
+  static vec add(vec sum, Units a, Units b) { return Pairs::add(sum, a, b); }
+
+  static number of(element x, float) { return x; }  // with the scale it would be rounded
+  static vec scaled(vec score, float factor) { return score * factor; }
+  static int place(int d) { return d; }
+
+  static void keep(const vec (&p)[VECS], float* weights, int n) {
+    EACH(v, (VECS + 1) / 2) {
+      const Units both = Pairs::narrowed(p[2 * v], p[minimum(2 * v + 1, VECS - 1)]);
+      std::memcpy((uint16_t*)weights + n + v * 2 * LANES, &both, VECS > 1 ? sizeof both : sizeof both / 2);
+    }
+  }
+
+  template <int R, int N>
+  static void add_values(const float (*weights)[BATCH], const stored* const* value, const stored* const* next, int from,
+                         int stop, float (*o)[Steps<N>::WIDE]) {
+    constexpr int WHOLE = Steps<N>::WHOLE, C = SUMS / R / PARTS, LAST = WHOLE % C;
+    int c = 0;
+    for (; c + C <= WHOLE; c += C) add_pairs<R, N, C, false>(weights, value, next, from, stop, c, o);
+    if constexpr (LAST > 0) add_pairs<R, N, LAST, false>(weights, value, next, from, stop, c, o);
+    if constexpr (Steps<N>::REST > 0) add_pairs<R, N, 1, true>(weights, value, next, from, stop, WHOLE, o);
+  }
+
+ private:
+  // Of C steps from step c on, or of the rest of a row; rows of `next` are fetched meanwhile.
+  template <int R, int N, int C, bool IS_REST>
+  __attribute__((noinline)) static void add_pairs(const float (*weights)[BATCH], const stored* const* value,
+                                                  const stored* const* next, int from, int stop, int c,
+                                                  float (*o)[Steps<N>::WIDE]) {
+    vec total[R][2 * C];
+    EACH(r, R) EACH(n, 2 * C) total[r][n] = load(o[r] + c * STEP + n * LANES);
+    for (int k = from; k < stop; k += 2) {
+      const stored *a = value[k] + c * STEP, *b = (k + 1 < stop ? value[k + 1] : NO_VALUE) + c * STEP;
+      if (c == 0) fetch<N>(next[k - from]), fetch<N>(next[minimum(k + 1, stop - 1) - from]);
+      EACH(n, C) {
+        Units x, y;
+        if (IS_REST) {
+          uint16_t padded[2][STEP] = {};
+          std::memcpy(padded[0], a, Steps<N>::REST * sizeof *a);
+          std::memcpy(padded[1], b, Steps<N>::REST * sizeof *b);
+          x = Pairs::read(padded[0]), y = Pairs::read(padded[1]);
+        } else {
+          x = Pairs::read(a + n * STEP), y = Pairs::read(b + n * STEP);
+        }
+        const Units low = Pairs::template in_turn<0, STEP>(x, y, typename Pairs::Numbers()),
+                    high = Pairs::template in_turn<LANES, STEP>(x, y, typename Pairs::Numbers());
+        EACH(r, R) {
+          const Units both = Pairs::spread((const uint16_t*)weights[r] + k);
+          total[r][2 * n] = Pairs::add(total[r][2 * n], both, low);
+          total[r][2 * n + 1] = Pairs::add(total[r][2 * n + 1], both, high);
+        }
+      }
+    }
+    EACH(r, R) EACH(n, 2 * C) store(o[r] + c * STEP + n * LANES, total[r][n]);
+  }
+};
+
+typedef std::conditional_t<Bfloat16Operands::DEPTH == 2, PairRows<Bfloat16Operands>, FloatRows> RowOperands;

@@ -1,0 +1,4 @@
+#pragma once
+#include "floats.h"
+
+typedef FloatRows RowOperands;
