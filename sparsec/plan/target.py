@@ -22,7 +22,7 @@ CPU_KEYS_A_TASK, CPU_MOST_TASKS, CPU_ROW_TASKS = 256, 16, 64
 where there are more keys, of twice as many keys, so many tasks of a pack. No number of rows or threads changes it."""
 CPU_PAGED_KEYS_A_TASK, CPU_PAGED_MOST_TASKS = 512, 64
 """Over pages to tasks of so many keys, so many at most."""
-CPU_BYTES_AHEAD = 6144
+CPU_BYTES_AHEAD = 8192
 """On a CPU, bytes of keys from the one at hand to the one that is fetched from memory."""
 CPU_GRADIENT_ROWS = 64
 """On a CPU, rows of q that the gradients' kernel sets to zero, prepares and sums at a time."""

@@ -18,8 +18,9 @@ typedef Steps<DV> ValueSteps;
 constexpr int SUMS = LANES == 8 ? 8 : 16;  // vectors of sums that fit in registers beside their operands
 // Keys from the one at hand to the one to fetch.
 constexpr int AHEAD = std::max(SUMS, std::min(64, BYTES_AHEAD / int(STORED_ROW<D> * sizeof(stored))));
+constexpr int SPARE = AHEAD + SUMS;  // addresses after those of keys at hand that may be read
 constexpr int HELD_BACK = (AHEAD + PANEL - 1) / PANEL * PANEL;  // keys that wait on when others are taken
-constexpr int AT_ONCE = 256;
+constexpr int AT_ONCE = 256;  // keys that a row takes at a time
 constexpr int BATCH = (AT_ONCE + KEY_TILE - 1) / KEY_TILE * KEY_TILE + HELD_BACK;  // keys that wait at most
 
 // Where element d of a row lies once widened: where no instruction keeps their order, neighbours go to the same lane of
@@ -57,22 +58,19 @@ __attribute__((always_inline)) inline void fetch(const stored* row) {
   for (size_t d = 0; d < STORED_ROW<N> * sizeof *row; d += 64) __builtin_prefetch((const char*)row + d, 0, 2);
 }
 
-// What comes from memory while row n is at hand: row n of a list.
-template <int N>
-struct ListedRows {
-  const stored* const* row;
-  __attribute__((always_inline)) void operator()(int n) const { fetch<N>(row[n]); }
-};
-
-// The key AHEAD after it, a row of N numbers; at the end also the first AHEAD values, rows of M, so that memory is
-// never idle.
+// What comes from memory while row n is at hand: the row AHEAD after it in a list of `count` rows of N numbers, after
+// which come those of `then`, of M numbers, so that memory is never idle; and once more when it is near, for a
+// processor that has much to fetch forgets some.
 template <int N, int M>
-struct KeysThenValues {
-  const stored *const *key, *const *value;
+struct RowsThen {
+  const stored *const *row, *const *then;
   int count;
   __attribute__((always_inline)) void operator()(int n) const {
-    fetch<N>(key[n + AHEAD]);
-    if (n >= count - AHEAD) fetch<M>(value[n - (count - AHEAD)]);
+    EACH(twice, 2) {
+      const int m = n + (twice == 0 ? AHEAD : AHEAD / 2);
+      if (m < count) fetch<N>(row[m]);
+      else fetch<M>(then[m - count]);
+    }
   }
 };
 
@@ -86,13 +84,16 @@ struct WidenedRows {
   static Units stored_units(const stored* from) {
     Units to;
     wide(from, to.x);
-    EACH(i, PARTS) to.x[i] = held(to.x[i]);
     return to;
   }
   static Units own_units(const float* from) {
     Units to;
-    EACH(i, PARTS) to.x[i] = held(load(from + i * LANES));
+    EACH(i, PARTS) to.x[i] = load(from + i * LANES);
     return to;
+  }
+  static Units held(Units x) {
+    EACH(i, PARTS) x.x[i] = in_register(x.x[i]);
+    return x;
   }
   static vec add(vec sum, const Units& a, const Units& b) {
     EACH(i, PARTS) sum += a.x[i] * b.x[i];
@@ -106,29 +107,42 @@ template <class Rows, int R, int N, class Next>
 __attribute__((noinline)) void score(const typename Rows::number (*q)[Steps<N>::WIDE], const stored* const* key,
                                      const Next next, int from, int stop, float (*s)[BATCH]) {
   constexpr int WHOLE = Steps<N>::WHOLE, REST = Steps<N>::REST, KEYS = SUMS / R, SIDE = KEYS < 4 ? KEYS : 4;
+  constexpr bool STAYS = R * WHOLE * sizeof(typename Rows::Units) <= SUMS / 2 * sizeof(vec);  // q in registers
+  typename Rows::Units own[R][STAYS && WHOLE > 0 ? WHOLE : 1];
+  if (STAYS) EACH(r, R) EACH(c, WHOLE) own[r][c] = Rows::held(Rows::own_units(q[r] + c * STEP));
   for (int first = from; first < stop; first += KEYS) {
     vec total[SUMS];  // of head r and key n at r * KEYS + n
     for (int n = 0; n < KEYS; ++n) next(first - from + n);
     EACH(side, KEYS / SIDE) {
       const stored* row[SIDE];
       vec sum[R][SIDE] = {};
-      typename Rows::Units own[R];
+      const auto add = [&sum](int n, const typename Rows::Units(&by)[R], const stored* from) {
+        typename Rows::Units x = Rows::stored_units(from);
+        if (R > 1) x = Rows::held(x);
+        EACH(r, R) sum[r][n] = Rows::add(sum[r][n], by[r], x);
+      };
       EACH(n, SIDE) row[n] = key[first + side * SIDE + n];
+      if constexpr (STAYS) {
+        EACH(n, SIDE) EACH(c, WHOLE) {
+          typename Rows::Units by[R];
+          EACH(r, R) by[r] = own[r][c];
+          add(n, by, row[n] + c * STEP);
+        }
+      } else {
 #pragma GCC unroll 1
-      for (int c = 0; c < WHOLE; ++c) {
-        EACH(r, R) own[r] = Rows::own_units(q[r] + c * STEP);
-        EACH(n, SIDE) {
-          const typename Rows::Units x = Rows::stored_units(row[n] + c * STEP);
-          EACH(r, R) sum[r][n] = Rows::add(sum[r][n], own[r], x);
+        for (int c = 0; c < WHOLE; ++c) {
+          typename Rows::Units by[R];
+          EACH(r, R) by[r] = Rows::held(Rows::own_units(q[r] + c * STEP));
+          EACH(n, SIDE) add(n, by, row[n] + c * STEP);
         }
       }
-      if (REST > 0) {
-        EACH(r, R) own[r] = Rows::own_units(q[r] + WHOLE * STEP);
+      if constexpr (REST > 0) {
+        typename Rows::Units by[R];
+        EACH(r, R) by[r] = Rows::own_units(q[r] + WHOLE * STEP);
         EACH(n, SIDE) {
           stored padded[STEP] = {};
           std::memcpy(padded, row[n] + WHOLE * STEP, REST * sizeof *padded);
-          const typename Rows::Units x = Rows::stored_units(padded);
-          EACH(r, R) sum[r][n] = Rows::add(sum[r][n], own[r], x);
+          add(n, by, padded);
         }
       }
       EACH(r, R) EACH(n, SIDE) total[r * KEYS + side * SIDE + n] = sum[r][n];
@@ -148,23 +162,24 @@ __attribute__((noinline)) void score(const typename Rows::number (*q)[Steps<N>::
     }
 }
 
-// Likewise of `count` keys from the first on; AHEAD more entries of `key` are addresses too.
+// Likewise of `count` keys from the first on, after which come the rows of `then`; SPARE more entries of both are
+// addresses too.
 template <class Rows, int R, int N, int M>
-inline void score(const typename Rows::number (*q)[Steps<N>::WIDE], const stored* const* key,
-                  const stored* const* value, int count, float (*s)[BATCH]) {
-  score<Rows, R, N>(q, key, KeysThenValues<N, M>{key, value, count}, 0, count, s);
+inline void score(const typename Rows::number (*q)[Steps<N>::WIDE], const stored* const* key, const stored* const* then,
+                  int count, float (*s)[BATCH]) {
+  score<Rows, R, N>(q, key, RowsThen<N, M>{key, then, count}, 0, count, s);
 }
 
 // o[r] += the sum over n, from `from` on, of p[r][n] * value[n], rows of N numbers, in C steps from step c on, or in
-// the rest of a row; rows of `next` are fetched meanwhile.
-template <int R, int N, int C, bool IS_REST>
-__attribute__((noinline)) void gather(const float (*p)[BATCH], const stored* const* value, const stored* const* next,
-                                      int from, int stop, int c, float (*o)[Steps<N>::WIDE]) {
+// the rest of a row; `next` fetches what comes after.
+template <int R, int N, int C, bool IS_REST, class Next>
+__attribute__((noinline)) void gather(const float (*p)[BATCH], const stored* const* value, const Next next, int from,
+                                      int stop, int c, float (*o)[Steps<N>::WIDE]) {
   vec total[R][C * PARTS];
   EACH(r, R) EACH(n, C * PARTS) total[r][n] = load(o[r] + c * STEP + n * LANES);
   for (int k = from; k < stop; ++k) {
     const stored* row = value[k] + c * STEP;
-    if (c == 0) fetch<N>(next[k - from]);
+    if (c == 0) next(k - from);
     EACH(n, C) {
       vec x[PARTS];
       if (IS_REST) wide_rest<Steps<N>::REST>(row, x);
@@ -175,8 +190,8 @@ __attribute__((noinline)) void gather(const float (*p)[BATCH], const stored* con
   EACH(r, R) EACH(n, C * PARTS) store(o[r] + c * STEP + n * LANES, total[r][n]);
 }
 
-template <int R, int N>
-inline void gather(const float (*p)[BATCH], const stored* const* value, const stored* const* next, int from, int stop,
+template <int R, int N, class Next>
+inline void gather(const float (*p)[BATCH], const stored* const* value, const Next& next, int from, int stop,
                    float (*o)[Steps<N>::WIDE]) {
   constexpr int WHOLE = Steps<N>::WHOLE, C = SUMS / R / PARTS, LAST = WHOLE % C;
   int c = 0;

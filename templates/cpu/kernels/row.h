@@ -70,7 +70,7 @@ inline void weigh(Row& w, const int* at, int count, int r) {
     for (int d = 0; d < ValueSteps::WIDE; ++d) w.o[r][d] *= factor;
 }
 
-// Attends to the first `count` keys, at positions `at`, to which w.key and w.value point, and AHEAD more to what is
+// Attends to the first `count` keys, at positions `at`, to which w.key and w.value point, and SPARE more to what is
 // fetched after them.
 inline void attend_alone(Row& w, const int* at, int count) {
   by_heads(w.pack, [&w, count](auto heads, int r) {
@@ -82,8 +82,9 @@ inline void attend_alone(Row& w, const int* at, int count) {
       const float factor = factor_of<Stored, DV>(w.value[n]);
       for (int r = 0; r < w.pack; ++r) w.s[r][n] *= factor;
     }
-  by_heads(w.pack, [&w, count](auto heads, int r) {
-    RowOperands::add_values<heads.value, DV>(w.s + r, w.value, w.value + AHEAD, 0, count, w.o + r);
+  const RowsThen<DV, D> then = {w.value, w.key + count, count};  // the keys that wait on, if some do
+  by_heads(w.pack, [&w, &then, count](auto heads, int r) {
+    RowOperands::add_values<heads.value, DV>(w.s + r, w.value, then, 0, count, w.o + r);
   });
 }
 

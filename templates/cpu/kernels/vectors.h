@@ -41,7 +41,7 @@ inline vec load(const float* p) {
 inline void store(float* p, vec x) { std::memcpy(p, &x, sizeof x); }
 // x, in a register: for some processors GCC would read it again from memory at each use.
 template <class Vector>
-inline Vector held(Vector x) {
+inline Vector in_register(Vector x) {
 #if defined(__x86_64__)
   asm("" : "+v"(x));
 #elif defined(__aarch64__)

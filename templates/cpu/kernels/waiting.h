@@ -11,7 +11,7 @@ constexpr int SHARE = HEADS / KV_HEADS;
 
 struct Waiting {
   int at[BATCH], slot[BATCH];  // keys to attend to; BATCH - KEY_TILE of them or fewer wait
-  const stored *key[BATCH + AHEAD], *value[BATCH + AHEAD];
+  const stored *key[BATCH + SPARE], *value[BATCH + SPARE];  // the last of them once more after them
   int waiting;
   ivec lane[VECS];  // 0, 1, ..., PANEL - 1
   Source source;  // of keys and values
@@ -46,7 +46,7 @@ inline bool each_alone(const Call& call) {
 inline void point_waiting(Waiting& w) {
   const int count = w.waiting;
   point_rows(w.source, w.heads[0], w.n_k, w.at, count, w.slot, w.key, w.value);
-  for (int n = count; n < count + AHEAD; ++n) w.key[n] = w.key[count - 1], w.value[n] = w.value[count - 1];
+  for (int n = count; n < count + SPARE; ++n) w.key[n] = w.key[count - 1], w.value[n] = w.value[count - 1];
 }
 
 // Lets keys wait no longer, so that there is room for a tile.

@@ -144,7 +144,7 @@ constexpr int KEYS_A_TASK = 512, MOST_TASKS = 16;
 ... cpu/kernels/cached_shares.h
 ...
 
-constexpr int BYTES_AHEAD = 6144;
+constexpr int BYTES_AHEAD = 8192;
 
 ... cpu/kernels/dot_products.h
 ... cpu/kernels/row_operands/floats.h

@@ -94,8 +94,9 @@ void attend(Row& w) {
     score<WidenedRows, heads.value, DV, D>(w.grad + r, w.value, w.key, w.waiting, w.t + r);
   });
   for (int r = 0; r < w.pack; ++r) weigh(w, r);
-  by_heads(w.pack,
-           [&w](auto heads, int r) { gather<heads.value, D>(w.t + r, w.key, w.key + AHEAD, 0, w.waiting, w.dq + r); });
+  by_heads(w.pack, [&w](auto heads, int r) {
+    gather<heads.value, D>(w.t + r, w.key, RowsThen<D, D>{w.key, w.key, w.waiting}, 0, w.waiting, w.dq + r);
+  });
   add_to_keys(w);
   w.waiting = 0;
 }

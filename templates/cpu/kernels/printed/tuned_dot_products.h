@@ -1,2 +1,2 @@
 #pragma once
-constexpr int BYTES_AHEAD = 6144;
+constexpr int BYTES_AHEAD = 8192;

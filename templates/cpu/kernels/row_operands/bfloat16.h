@@ -13,8 +13,9 @@ struct PairRows {
   typedef uint16_t number;
   static constexpr Name NAME = Pairs::NAME;
   typedef typename Pairs::units Units;
-  static Units stored_units(const uint16_t* from) { return held(Pairs::read(from)); }
-  static Units own_units(const uint16_t* from) { return held(Pairs::read(from)); }
+  static Units stored_units(const uint16_t* from) { return Pairs::read(from); }
+  static Units own_units(const uint16_t* from) { return Pairs::read(from); }
+  static Units held(Units x) { return in_register(x); }
   static vec add(vec sum, Units a, Units b) { return Pairs::add(sum, a, b); }
 
   static number of(element x, float) { return x; }  // with the scale it would be rounded
@@ -28,8 +29,8 @@ struct PairRows {
     }
   }
 
-  template <int R, int N>
-  static void add_values(const float (*weights)[BATCH], const stored* const* value, const stored* const* next, int from,
+  template <int R, int N, class Next>
+  static void add_values(const float (*weights)[BATCH], const stored* const* value, const Next& next, int from,
                          int stop, float (*o)[Steps<N>::WIDE]) {
     constexpr int WHOLE = Steps<N>::WHOLE, C = SUMS / R / PARTS, LAST = WHOLE % C;
     int c = 0;
@@ -39,16 +40,16 @@ struct PairRows {
   }
 
  private:
-  // Of C steps from step c on, or of the rest of a row; rows of `next` are fetched meanwhile.
-  template <int R, int N, int C, bool IS_REST>
+  // Of C steps from step c on, or of the rest of a row.
+  template <int R, int N, int C, bool IS_REST, class Next>
   __attribute__((noinline)) static void add_pairs(const float (*weights)[BATCH], const stored* const* value,
-                                                  const stored* const* next, int from, int stop, int c,
+                                                  const Next next, int from, int stop, int c,
                                                   float (*o)[Steps<N>::WIDE]) {
     vec total[R][2 * C];
     EACH(r, R) EACH(n, 2 * C) total[r][n] = load(o[r] + c * STEP + n * LANES);
     for (int k = from; k < stop; k += 2) {
       const stored *a = value[k] + c * STEP, *b = (k + 1 < stop ? value[k + 1] : NO_VALUE) + c * STEP;
-      if (c == 0) fetch<N>(next[k - from]), fetch<N>(next[minimum(k + 1, stop - 1) - from]);
+      if (c == 0) next(k - from), next(k - from + 1);
       EACH(n, C) {
         Units x, y;
         if (IS_REST) {

@@ -11,8 +11,8 @@ struct FloatRows : WidenedRows {
   static void keep(const vec (&p)[VECS], float* weights, int n) { EACH(v, VECS) store(weights + n + v * LANES, p[v]); }
 
   // o[r] += the sum over n, from `from` on, of weight n of r times value[n]; as `gather`.
-  template <int R, int N>
-  static void add_values(const float (*weights)[BATCH], const stored* const* value, const stored* const* next, int from,
+  template <int R, int N, class Next>
+  static void add_values(const float (*weights)[BATCH], const stored* const* value, const Next& next, int from,
                          int stop, float (*o)[Steps<N>::WIDE]) {
     gather<R, N>(weights, value, next, from, stop, o);
   }
