@@ -31,7 +31,18 @@ RUNS = 4
 @cache
 def modules(dtype: torch.dtype) -> dict[str, SparseAttention]:
     """One library for all."""
-    head_dim, value_dim, names = VARIANTS[dtype]
+    return built_modules(dtype, *VARIANTS[dtype])
+
+
+@cache
+def wide_modules() -> dict[str, SparseAttention]:
+    """Of float32, with so many bytes a key that rows side by side are taken together."""
+    return built_modules(torch.float32, 68, 60, ("s2_by_head", "unlike_heads"))
+
+
+def built_modules(
+    dtype: torch.dtype, head_dim: int, value_dim: int, names: tuple[str, ...]
+) -> dict[str, SparseAttention]:
     patterns = [PATTERNS[name] for name in names]
     built = paged_modules(patterns, "cpu", head_dim, value_dim, lambda plans: build_paged(plans, optimise=1), dtype)
     return dict(zip(names, built, strict=True))
@@ -88,13 +99,18 @@ def test_the_number_of_threads_changes_no_bit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "name"),
-    [(torch.float32, "s2_by_head"), (torch.float32, "unlike_heads"), (torch.float16, "causal")],
+    ("dtype", "name", "wide"),
+    [
+        (torch.float32, "s2_by_head", False),
+        (torch.float32, "s2_by_head", True),
+        (torch.float32, "unlike_heads", True),
+        (torch.float16, "causal", False),
+    ],
     ids=str,
 )
-def test_packs_of_a_task_are_taken_together_and_apart_alike(dtype: torch.dtype, name: str) -> None:
+def test_packs_of_a_task_are_taken_together_and_apart_alike(dtype: torch.dtype, name: str, wide: bool) -> None:
     """One thread has so many shares that each is one task for the packs that see the same keys; seven have too few."""
-    attn, lengths, found = modules(dtype)[name], [900 - 61 * n for n in range(10)], []
+    attn, lengths, found = (wide_modules() if wide else modules(dtype))[name], [900 - 61 * n for n in range(10)], []
     requests, threads = tuple((length, 1) for length in lengths), torch.get_num_threads()
     torch.manual_seed(0)
     rows = torch.randn(10 * 57, 16, KV_HEADS, attn.head_dim + attn.value_dim).to(dtype)
