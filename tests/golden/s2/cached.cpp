@@ -108,6 +108,16 @@ void slots_to_keep(const int32_t* places, int member, int stop, const int* key, 
   }
 }
 
+... -8
+  // line 9: window(16b) & line 7: causal
+  for (int n = 0, count = count0; n < count; ++n) {
+    const int tile = full_from0 + n;
+  ...
+    const int tile = (n + 1) * 16 - 16 + first_tile0;
+  ...
+    const int tile = from0 + n;
+  ...
+    const int tile = at0 + n;
 ...
 
 }  // namespace
@@ -125,6 +135,8 @@ extern "C" int sparsec_store(const sparsec_cached_call* call) { return sparsec_c
 // lengths alone, whose sums are merged in order: the same bits whatever the number of threads. Lanes lie along the head
 // dim.
 ...
+#include <cmath>
+...
 
 namespace sparsec_rows {
 namespace {
@@ -137,8 +149,21 @@ constexpr int REGIONS = 2;  // of a KV group in the table of places
 ...
 ... cpu/kernels/dtypes/float32_rows.h
 ...
+... cpu/kernels/pack.h
 
-constexpr int KEYS_A_TASK = 512, MOST_TASKS = 16;
+const Pack PACKS[] = {
+    {0, 2, {0, 1}},
+    {1, 2, {2, 3}},
+    {2, 2, {4, 5}},
+    {3, 2, {6, 7}},
+    {4, 2, {8, 9}},
+    {5, 2, {10, 11}},
+    {6, 2, {12, 13}},
+    {7, 2, {14, 15}},
+};
+constexpr int PACK_COUNT = sizeof PACKS / sizeof *PACKS;
+
+constexpr int KEYS_A_TASK = 256, MOST_TASKS = 16, ROW_TASKS = 64;
 
 ... cpu/kernels/share_count.h
 ... cpu/kernels/cached_shares.h
@@ -154,20 +179,6 @@ constexpr int BYTES_AHEAD = 8192;
 ... cpu/kernels/waiting.h
 ... cpu/kernels/row.h
 ... cpu/kernels/row_attend.h
-... cpu/kernels/pack.h
-
-const Pack PACKS[] = {
-    {0, 2, {0, 1}},
-    {1, 2, {2, 3}},
-    {2, 2, {4, 5}},
-    {3, 2, {6, 7}},
-    {4, 2, {8, 9}},
-    {5, 2, {10, 11}},
-    {6, 2, {12, 13}},
-    {7, 2, {14, 15}},
-};
-constexpr int PACK_COUNT = sizeof PACKS / sizeof *PACKS;
-
 ... cpu/kernels/row_tiles.h
 ... cpu/kernels/row_shares.h
 ... cpu/kernels/row_sums.h
