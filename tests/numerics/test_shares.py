@@ -28,10 +28,11 @@ extern "C" int count_of(int batch, int tiles) {
 
 
 @cache
-def library(tiles_of_share: int) -> object:
-    """The gradients' kernel with so many key tiles in a share at least, which must not hold fewer than two shares."""
+def library(tiles_of_share: int, megabytes: int = 1024) -> object:
+    """The gradients' kernel with so many key tiles in a share at least, and so much memory for sums that wait."""
     source, found = re.subn(r"TASKS = 256, TILES = 8;", f"TASKS = 256, TILES = {tiles_of_share};", emitted())
-    assert found == 1
+    source, also = re.subn(r"SUMS_BYTES = int64_t\(1\) << 30;", f"SUMS_BYTES = int64_t({megabytes}) << 20;", source)
+    assert found == also == 1
     return open_library(compile_shared(source + COUNT, optimise=1))
 
 
@@ -49,13 +50,13 @@ def case() -> tuple[list[Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     return qkv, (out, lse), (torch.randn(out.shape), torch.randn(lse.shape))
 
 
-def gradients(tiles_of_share: int, threads: int) -> list[Tensor]:
+def gradients(tiles_of_share: int, threads: int, megabytes: int = 1024) -> list[Tensor]:
     qkv, forward, grads = case()
     launch = BackwardLaunch.of(PATTERNS["two_classes"].backward_plan(64, "float32"))
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        kernel = CpuBackward(launch, lambda: library(tiles_of_share).sparsec_backward)  # type: ignore[attr-defined]
+        kernel = CpuBackward(launch, lambda: library(tiles_of_share, megabytes).sparsec_backward)  # type: ignore[attr-defined]
         return list(kernel.backward(*grads, *qkv, *forward, q_offset=SHAPE[2], scale=None, lists=())[:3])
     finally:
         torch.set_num_threads(before)
@@ -69,6 +70,14 @@ def test_threads_and_shares(tiles_of_share: int) -> None:
     assert_close([*forward, *first], Formula(PATTERNS["two_classes"].mask(*SHAPE)), qkv, grads)
     for threads in (2, 3, 8, 8, 8, 8):
         assert all(torch.equal(a, b) for a, b in zip(gradients(tiles_of_share, threads), first, strict=True))
+
+
+@pytest.mark.parametrize("megabytes", [1, 0])
+def test_shares_wait_where_all_memory_is_taken(megabytes: int) -> None:
+    """A megabyte holds the sums of four shares, of the twenty that two key heads have."""
+    first = gradients(1, 1)
+    for threads in (4, 8, 8, 8, 8):
+        assert all(torch.equal(a, b) for a, b in zip(gradients(1, threads, megabytes), first, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -96,9 +96,9 @@ int backward(const sparsec_backward_call& call) {
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < shares.tasks(); ++task) {
       const Share share = shares[task];
-      Sums* const sums = shares.start(share);
+      Sums* const sums = w ? shares.start(share) : shares.give_up();
       failed |= sums == nullptr;
-      if (sums == nullptr || w == nullptr) continue;
+      if (sums == nullptr) continue;
       const int64_t group = share.group;
       listed.run(*w, call, {lse, delta}, *sums, group, tiling, share.first, share.stop);
       for (int64_t n = share.first; n < share.stop; ++n)

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <thread>
 #include <utility>
 
 #include "key_tiles.h"
@@ -11,7 +12,7 @@
 // of dq of its own, which are added up in the order of the shares, whichever is done first.
 // Wanted of a call, and at least of a share; fixed, for they decide the order of sums.
 constexpr int64_t TASKS = 256, TILES = 8;
-constexpr int64_t SUMS_BYTES = int64_t(1) << 30;  // of all threads
+constexpr int64_t SUMS_BYTES = int64_t(1) << 30;  // of all rooms but one a key head
 
 struct Share {  // key tiles first .. stop - 1 of a key head of a sequence
   int64_t group, number, first, stop;
@@ -30,6 +31,8 @@ class Shares {
   const sparsec_backward_call& call;
   const int64_t tiles, chunks;  // of all keys; of the query heads of a key head
   Room* unused = nullptr;
+  int64_t made = 0;  // rooms
+  bool given_up = false;  // some share will not be finished
   std::unique_ptr<Group[]> group;
   std::unique_ptr<Room*[]> done;  // [groups, count]
 
@@ -80,10 +83,10 @@ class Shares {
   }
   bool ready() const { return group && done; }
   int64_t tasks() const { return groups * count; }
+  int64_t most_rooms() const { return SUMS_BYTES / std::max<int64_t>(numbers() * sizeof(float), 1); }
   // As many as have room for sums.
   int threads() const {
-    const int64_t most = count == 1 ? call.threads : SUMS_BYTES / std::max<int64_t>(numbers() * sizeof(float), 1);
-    return int(std::max<int64_t>(std::min<int64_t>(call.threads, most), 1));
+    return int(std::max<int64_t>(std::min<int64_t>(call.threads, count == 1 ? call.threads : most_rooms()), 1));
   }
   // The first keys first: causal, most queries see them.
   Share operator[](int64_t task) const {
@@ -91,17 +94,31 @@ class Shares {
     return {task % groups, number, tiles * number / count, tiles * (number + 1) / count};
   }
 
-  // Sums of a share in which nothing is touched; null: memory ran out. Share 0 has the total.
+  // Sums of a share in which nothing is touched; null: memory ran out. Share 0 has the total. Where all rooms hold sums
+  // that wait for others, so does this one, but not the one that they wait for.
   Sums* start(const Share& share) {
     if (share.number == 0) return &group[share.group].total.sums;
-    Room* room;
+    for (;;) {
+      Room* room;
+      bool more = false;
 #pragma omp critical(sparsec_shares)
-    {
-      room = unused;
-      if (room) unused = room->next;
+      {
+        room = unused;
+        if (room) unused = room->next;
+        else more = given_up || made < most_rooms() || group[share.group].added == share.number;
+        made += more;
+      }
+      if (more) room = new_room();
+      if (room) return &room->sums;
+      if (more) return give_up();
+      std::this_thread::yield();
     }
-    if (!room) room = new_room();
-    return room ? &room->sums : nullptr;
+  }
+
+  Sums* give_up() {
+#pragma omp critical(sparsec_shares)
+    given_up = true;
+    return nullptr;
   }
 
   // Adds the sums of a share, and those of later ones that waited for it, unless they wait for others themselves.

@@ -1,4 +1,4 @@
-... 196 lines, sha256 f351ba837aa2c746
+... 197 lines, sha256 79340d5acb29f79e
 ...
   const int full_from0 = ((((j1 < 4) ? lo1 : 0) + 63) >> 6);
   const int full_to0 = maximum(full_from0, (sure_hi0 >> 6));

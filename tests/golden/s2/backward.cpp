@@ -6,6 +6,11 @@
 // shares, each a task with a matrix of its own, and the shares are summed in order: no atomics, the same bits whatever
 // the number of threads.
 ...
+#include <thread>
+#include <type_traits>
+#include <utility>
+
+...
 
 #ifndef SPARSEC_BACKWARD_CALL
 #define SPARSEC_BACKWARD_CALL
