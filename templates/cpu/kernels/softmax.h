@@ -3,7 +3,7 @@
 
 // ---- The online soft-max step: one panel of queries over the keys of one tile.
 typedef Split<KEY_TILE> KeySplit;
-constexpr int FETCHED = 4;  // rows fetched beside a block of scores: with one for each two weights, a row for a key
+constexpr int FETCHED = 2 + 2 * DEPTH;  // rows, beside a block of scores; beside two weights it is one
 
 // s[r][lane] = the score of key r, at position at[r], and the panel's query in that lane, of which sum[r] has the
 // products, or -inf where the mask is 0; `peak` follows the largest.

@@ -69,6 +69,13 @@ inline auto floor_mod(A a, B b) {
 
 inline int truth(bool x) { return -int(x); }  // a mask for every lane
 
+#if defined(__AVX512F__)
+inline bool any(ivec x) {
+  uint16_t lanes;
+  asm("vptestmd %1, %1, %0" : "=Yk"(lanes) : "v"(x));
+  return lanes != 0;
+}
+#else
 inline bool any(ivec x) {
   typedef int64_t wide __attribute__((vector_size(sizeof(ivec))));
   const wide w = (wide)x;
@@ -76,6 +83,7 @@ inline bool any(ivec x) {
   for (unsigned n = 0; n < sizeof(ivec) / sizeof(int64_t); ++n) bits |= w[n];
   return bits != 0;
 }
+#endif
 
 // A loop of few trips that is always unrolled, so that small arrays of vectors live in registers.
 #if defined(__clang__)
