@@ -58,6 +58,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "Triton scores": ("tests/numerics/test_triton_score.py",),
     "Triton documents": ("tests/numerics/test_triton_documents.py",),
     "Triton backward": ("tests/numerics/test_triton_backward.py",),
+    "Triton parts": ("tests/numerics/test_triton_splits.py",),
     "Triton cached": ("tests/numerics/test_triton_cached.py",),
     "Triton pages": ("tests/numerics/test_triton_paged.py", "tests/numerics/test_triton_paged_inputs.py"),
     "Triton bias": BIASED,

@@ -45,6 +45,14 @@ BACKWARD = _of(
     ("keys of the group's first head alone", "key_tile.py.jinja", '"0, " ~ view.group_size', '"0, 1"'),
 )  # fmt: skip
 
+PARTS_OF_TILES = _of(
+    "Triton parts",
+    ("a part from the first query on", "splits.py.jinja", "first_stretch = {{ of_task(1) }}", "first_stretch = 0"),
+    ("a part's stretches in the next one too", "tasks.py", "(number <= n)", "(number <= n + 1)"),
+    ("the first part of a tile left out", f"{KERNELS}/tiles.py", "tl.range(0, count)", "tl.range(1, count)"),
+    ("parts from the tile's second number on", "tasks.py", "tl.cumsum(count, 0) - count", "tl.cumsum(count, 0)"),
+)  # fmt: skip
+
 CACHED = _of(
     "Triton cached",
     ("the first new key from the cache", "cached_keys.py.jinja", "old = key < length", "old = key <= length"),
@@ -150,6 +158,6 @@ DOCUMENT_TILES = _of(
 
 OPERATORS = (
     *(*LIMITS, *INTERVALS, *DOCUMENT_TILES),
-    *(*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *PAGES, *UNSEEN),
+    *(*FORWARD, *SCORES, *DOCUMENTS, *BACKWARD, *PARTS_OF_TILES, *CACHED, *PAGES, *UNSEEN),
     *(*INPUTS, *COLUMNS, *BIAS, *CACHED_INPUTS, *CACHED_MASS, *KEPT),
 )
