@@ -214,16 +214,16 @@ def module_for(call: Call, target: str) -> SparseAttention:
     )
 
 
-def cpu_modules(part: list[Call], *, gradients: bool = False) -> list[SparseAttention]:
+def cpu_modules(part: list[Call], *, gradients: bool = False, optimise: int = 1) -> list[SparseAttention]:
     """Several patterns a library, built with little optimisation: what is tested is the text, not the compiler."""
     requests = [
         Request(Lowered(call.pattern), call.inputs.q.shape[3], call.inputs.v.shape[3], call.inputs.q.dtype)
         for call in part
     ]
     compilations = [request.compilation("cpu") for request in requests]
-    kernels = build_kernels([of.forward for of in compilations], optimise=1)
+    kernels = build_kernels([of.forward for of in compilations], optimise=optimise)
     plans = [of.backward for of in compilations] if gradients else []
-    backwards = build_backwards(plans, optimise=1) if gradients else [None] * len(part)
+    backwards = build_backwards(plans, optimise=optimise) if gradients else [None] * len(part)
     modules = []
     for request, of, kernel, backward in zip(requests, compilations, kernels, backwards, strict=True):
         name = kernel_name(request, "cpu", build_key(kernel.source, str(gradients)))
