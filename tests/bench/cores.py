@@ -195,6 +195,39 @@ def library_of(source: str, optimise: int = 3) -> ctypes.CDLL:
     return open_library(compile_shared(source, optimise=optimise))
 
 
+def traced_tasks(
+    trace: Callable[..., int], run: Callable[[Callable[[bytes], int]], object], seconds: np.ndarray | None
+) -> np.ndarray:
+    """The three numbers of each task of a call, which `run` makes with the entry point that it is given: `trace`."""
+    rows, found = np.empty((ROOM, 3), dtype=np.int64), 0
+
+    def entry(call: bytes) -> int:
+        nonlocal found
+        at = None if seconds is None else ctypes.c_void_p(seconds.ctypes.data)
+        found = trace(call, ctypes.c_int64(ROOM), ctypes.c_void_p(rows.ctypes.data), at)
+        return int(found < 0)
+
+    run(entry)
+    return rows[:found]
+
+
+def calibrated(
+    timed: Callable[[np.ndarray], np.ndarray], count: Callable[[np.ndarray], np.ndarray], repeats: int
+) -> tuple[np.ndarray, float]:
+    """Seconds of each column of counts, by the least time of each task; and what part of that time these miss.
+
+    `timed` gives the tasks and puts the seconds of each into what it is given, `count` the counts of tasks.
+    """
+    times = []
+    for _ in range(repeats):
+        seconds = np.zeros(ROOM)
+        tasks = timed(seconds)
+        times.append(seconds[: len(tasks)])
+    counts, least = count(tasks), np.min(times, axis=0)
+    costs = fitted(counts, least)
+    return costs, float(np.abs(counts @ costs - least).sum() / least.sum())
+
+
 @dataclass(frozen=True)
 class Forward:
     """The forward kernel of a plan in a library; one that `traced` has built also says what its tasks are."""
@@ -223,27 +256,12 @@ class Forward:
 
     def tasks(self, qkv: Sequence[Tensor], seconds: np.ndarray | None = None) -> np.ndarray:
         """[tasks, 3]: head, and rows from .. to - 1, in order; runs and times each if `seconds` has room for that."""
-        rows, found = np.empty((ROOM, 3), dtype=np.int64), 0
-
-        def entry(call: bytes) -> int:
-            nonlocal found
-            at = None if seconds is None else ctypes.c_void_p(seconds.ctypes.data)
-            found = self.library.trace_forward(call, ctypes.c_int64(ROOM), ctypes.c_void_p(rows.ctypes.data), at)
-            return int(found < 0)
-
-        self.call(qkv, entry)
-        return rows[:found]
+        return traced_tasks(self.library.trace_forward, partial(self.call, qkv), seconds)
 
     def costs(self, repeats: int = 3) -> tuple[np.ndarray, float]:
         """Seconds of a task, a full and a masked tile; and what part of the tasks' time these miss."""
-        qkv, times = self.inputs(CALIBRATED), []
-        for _ in range(repeats):
-            seconds = np.zeros(ROOM)
-            tasks = self.tasks(qkv, seconds)
-            times.append(seconds[: len(tasks)])
-        counts, least = counted(self.plan, tasks, CALIBRATED), np.min(times, axis=0)
-        costs = fitted(counts, least)
-        return costs, float(np.abs(counts @ costs - least).sum() / least.sum())
+        qkv = self.inputs(CALIBRATED)
+        return calibrated(partial(self.tasks, qkv), lambda tasks: counted(self.plan, tasks, CALIBRATED), repeats)
 
 
 @dataclass(frozen=True)

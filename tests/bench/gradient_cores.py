@@ -19,7 +19,7 @@ from functools import cache, partial
 
 import numpy as np
 import torch
-from cores import CALIBRATED, PATTERNS, ROOM, Forward, compare, compilation, fitted, library_of, table
+from cores import CALIBRATED, PATTERNS, Forward, calibrated, compare, compilation, library_of, table, traced_tasks
 from torch import Tensor
 
 from sparsec.backends.cpu.backward import CpuBackward
@@ -117,27 +117,12 @@ class Gradients:
 
     def tasks(self, given: Sequence[Tensor], seconds: np.ndarray | None = None) -> np.ndarray:
         """[tasks, 3]: key head, and key tiles from .. to - 1, in order; runs and times each if `seconds` has room."""
-        rows, found = np.empty((ROOM, 3), dtype=np.int64), 0
-
-        def entry(call: bytes) -> int:
-            nonlocal found
-            at = None if seconds is None else ctypes.c_void_p(seconds.ctypes.data)
-            found = self.library.trace_gradients(call, ctypes.c_int64(ROOM), ctypes.c_void_p(rows.ctypes.data), at)
-            return int(found < 0)
-
-        self.call(given, entry)
-        return rows[:found]
+        return traced_tasks(self.library.trace_gradients, partial(self.call, given), seconds)
 
     def costs(self, repeats: int = 3) -> tuple[np.ndarray, float]:
         """Seconds of a key tile, a full and a masked tile; and what part of the tasks' time these miss."""
-        given, times = self.inputs(CALIBRATED), []
-        for _ in range(repeats):
-            seconds = np.zeros(ROOM)
-            tasks = self.tasks(given, seconds)
-            times.append(seconds[: len(tasks)])
-        counts, least = counted(self.plan, tasks, CALIBRATED), np.min(times, axis=0)
-        costs = fitted(counts, least)
-        return costs, float(np.abs(counts @ costs - least).sum() / least.sum())
+        given = self.inputs(CALIBRATED)
+        return calibrated(partial(self.tasks, given), lambda tasks: counted(self.plan, tasks, CALIBRATED), repeats)
 
 
 def simulated(name: str, tokens: Sequence[int], heads: int, dtype: str, repeats: int) -> None:
