@@ -54,17 +54,18 @@ class Error:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`ours` and that of plain PyTorch in the same dtype, `plain`, on the same `rows` of batch 0."""
+    """`ours` and that of plain PyTorch in the same dtype, `plain`, on the same `rows` of each of `heads` of batch 0."""
 
     ours: Error
     plain: Error
     rows: int
+    heads: int
     dtype: torch.dtype
 
     @property
     def allowed(self) -> Error:
         """By the tolerance policy."""
-        return Error(*allowed_errors(self.plain.largest, self.plain.mean, self.dtype))
+        return Error(*allowed_errors(self.plain.largest, self.plain.mean, self.dtype, self.heads * self.rows))
 
     @property
     def passed(self) -> bool:
@@ -186,7 +187,7 @@ def compare(
             exact, (plain_out, _) = attend()[0], attend(dtype=q.dtype)
             ours.append((out.detach()[:1, heads, start : start + size].double() - exact).abs())
             plain.append((plain_out.double() - exact).abs())
-    return Comparison(_error(ours), _error(plain), len(starts) * size, q.dtype)
+    return Comparison(_error(ours), _error(plain), len(starts) * size, pattern.heads, q.dtype)
 
 
 def _sampled(pattern: ResolvedPattern, given: Mapping[str, InputTensors], start: int, size: int, length: int) -> Tensor:

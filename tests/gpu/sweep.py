@@ -312,7 +312,7 @@ def compare(found: Tensor, name: str, made: tuple[Tensor, ...], first: int = 0) 
     rows = torch.linspace(0, count - 1, min(ROWS, count), device=q.device).long()
     want, plain = (t[name][..., first + rows, :].double() for t in (known.group, known.plain))
     error, yardstick = (ours[..., rows, :].double() - want).abs(), (plain - want).abs()
-    largest, mean = allowed_errors(yardstick.max().item(), yardstick.mean().item(), q.dtype)
+    largest, mean = allowed_errors(yardstick.max().item(), yardstick.mean().item(), q.dtype, len(rows))
     right = not ours.isnan().any() and error.max().item() <= largest and error.mean().item() <= mean
     return bool(right), error.max().item(), largest
 
