@@ -30,6 +30,8 @@ class CallTensors:
 
     def fit(self, q: Tensor, k: Tensor, v: Tensor) -> bool:
         """Whether the three are what `forward` asks for; a step of decoding is short enough to feel a slow answer."""
+        if not (isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)):
+            return False
         of_q, of_k, of_v = q.shape, k.shape, v.shape
         if not len(of_q) == len(of_k) == len(of_v) == 4:
             return False
@@ -40,7 +42,20 @@ class CallTensors:
             return False
         if not (q.dtype == k.dtype == v.dtype == self.dtype):
             return False
-        return q.is_cpu and k.is_cpu and v.is_cpu if self.on_cpu else q.device == k.device == v.device
+        if self.on_cpu or q.is_cpu:
+            return q.is_cpu and k.is_cpu and v.is_cpu
+        return q.device == k.device == v.device and not q.is_meta
+
+    def fitted(self, q: object, k: object, v: object) -> tuple[Tensor, Tensor, Tensor]:
+        """The three, under autocast cast to `dtype`. Raises CallError unless they fit."""
+        if not (isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)):
+            raise CallError(f"expected q, k and v of type Tensor, got {', '.join(type(x).__name__ for x in (q, k, v))}")
+        if q.is_meta:
+            raise CallError("expected tensors on a CPU or a GPU, got q on meta, which holds no numbers")
+        if torch.is_autocast_enabled(q.device.type):
+            q, k, v = q.to(self.dtype), k.to(self.dtype), v.to(self.dtype)
+        self.check(q, k, v)
+        return q, k, v
 
     def check(self, q: Tensor, k: Tensor, v: Tensor) -> None:
         """Raises CallError unless they fit."""

@@ -60,53 +60,69 @@ def call_forward(
     asked = q.requires_grad or k.requires_grad or v.requires_grad
     asked = asked or (sink is not None and sink.requires_grad) or (key_bias is not None and key_bias.requires_grad)
     if asked and torch.is_grad_enabled():
-        return _Forward.apply(None, *given)  # type: ignore[attr-defined, no-any-return]  # torch's C code has it
+        return _Unseen.apply(*given[:4], key_bias, given)  # type: ignore[attr-defined, no-any-return]  # torch's C code has it
     return forward_now(*given)
 
 
-class _Forward(_SingleLevelFunction):
-    """`keyset` is None in a call of `call_forward` that is no operator's."""
+def _keep(ctx: Any, given: tuple[Any, ...], found: tuple[Tensor, Tensor]) -> None:
+    """What the backward pass of a call takes; what few calls have is left out where it is not there."""
+    q, k, v, sink, cu_seqlens, of_inputs, key_bias, *ctx.call = given
+    plain = sink is None and cu_seqlens is None and key_bias is None and not of_inputs
+    beside = () if plain else (sink, cu_seqlens, key_bias, *(of_inputs or ()))
+    ctx.save_for_backward(q, k, v, *found, *beside)
+    ctx.set_materialize_grads(False)
+
+
+_NOTHING = None, None, None
+
+
+def _gradients(
+    ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None, bias_place: int
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """Those of q, k, v, of a sink where there is one, and of the key bias, in that place of what has been given, if it
+    is asked for."""
+    saved = ctx.saved_tensors
+    q, k, v, out, lse, *beside = saved
+    sink, cu_seqlens, key_bias, *of_inputs = beside or _NOTHING
+    if grad_out is None:
+        grad_out = torch.zeros_like(out)
+    seen = torch.is_grad_enabled() or observed(grad_out, grad_lse, *saved)
+    of_bias = key_bias is not None and ctx.needs_input_grad[bias_place]
+    given = q, k, v, out, lse, sink, cu_seqlens, of_inputs or None, key_bias, of_bias, *ctx.call
+    dq, dk, dv, dsink, dbias = (backward if seen else gradients_now)(grad_out, grad_lse, *given)
+    return dq, dk, dv, None if sink is None else dsink, dbias if of_bias else None
+
+
+class _Unseen(_SingleLevelFunction):
+    """A call of `call_forward` that is no operator's, in fewer steps of torch's: `given` is all of it."""
 
     @staticmethod
-    def forward(keyset: torch._C.DispatchKeySet | None, *inputs: Any) -> tuple[Tensor, Tensor]:
-        if keyset is None:
-            return forward_now(*inputs)
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, key_bias: Tensor | None, given: tuple[Any, ...]
+    ) -> tuple[Tensor, Tensor]:
+        found = forward_now(*given)
+        _keep(ctx, given, found)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
+        return *_gradients(ctx, grad_out, grad_lse, 4), None
+
+
+class _Forward(_SingleLevelFunction):
+    @staticmethod
+    def forward(keyset: torch._C.DispatchKeySet, *inputs: Any) -> tuple[Tensor, Tensor]:
         found: tuple[Tensor, Tensor] = _below(forward.default, keyset, inputs)
         return found
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        _, q, k, v, sink, cu_seqlens, of_inputs, key_bias, ctx.kernel, ctx.q_offset, ctx.scale = inputs
-        ctx.save_for_backward(q, k, v, *output, sink, cu_seqlens, key_bias, *(of_inputs or ()))
-        ctx.set_materialize_grads(False)
+        _keep(ctx, inputs[1:], output)
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        q, k, v, out, lse, sink, cu_seqlens, key_bias, *of_inputs = saved
-        of_bias = key_bias is not None and ctx.needs_input_grad[7]
-        if grad_out is None:
-            grad_out = torch.zeros_like(out)
-        seen = torch.is_grad_enabled() or observed(grad_out, grad_lse, *saved)
-        dq, dk, dv, dsink, dbias = (backward if seen else gradients_now)(
-            grad_out,
-            grad_lse,
-            q,
-            k,
-            v,
-            out,
-            lse,
-            sink,
-            cu_seqlens,
-            of_inputs or None,
-            key_bias,
-            of_bias,
-            ctx.kernel,
-            ctx.q_offset,
-            ctx.scale,
-        )
-        of_sink, of_weights = None if sink is None else dsink, dbias if of_bias else None
-        return None, dq, dk, dv, of_sink, None, None, of_weights, None, None, None
+        dq, dk, dv, dsink, dbias = _gradients(ctx, grad_out, grad_lse, 7)
+        return None, dq, dk, dv, dsink, None, None, dbias, None, None, None
 
 
 class _Backward(_SingleLevelFunction):

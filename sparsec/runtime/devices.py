@@ -46,11 +46,14 @@ def check_device(backend: str, device: torch.device) -> None:
         )
 
 
+def is_current(device: torch.device) -> bool:
+    """Whether launches and questions about streams go there; the CPU is always current."""
+    return device.type != "cuda" or torch.cuda.current_device() == device.index
+
+
 def current(device: torch.device) -> AbstractContextManager[object]:
-    """Within it, `device` is the current one: launches and questions about streams go there."""
-    if device.type != "cuda" or torch.cuda.current_device() == device.index:
-        return _HERE
-    return torch.cuda.device(device)
+    """Within it, `device` is the current one."""
+    return _HERE if is_current(device) else torch.cuda.device(device)
 
 
 def captured(device: torch.device) -> bool:

@@ -201,14 +201,8 @@ class SparseAttention(nn.Module):
         a mass, in place of True; the others have 0. A query that may attend to nothing has
         output 0 and LSE -inf (the sink, where there is one); a key that no query sees has mass 0. Raises CallError.
         """
-        if not (isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)):
-            raise CallError(f"expected q, k and v of type Tensor, got {', '.join(type(x).__name__ for x in (q, k, v))}")
-        if q.is_meta:
-            raise CallError("expected tensors on a CPU or a GPU, got q on meta, which holds no numbers")
-        if torch.is_autocast_enabled("cpu" if q.is_cpu else q.device.type):
-            q, k, v = q.to(self.dtype), k.to(self.dtype), v.to(self.dtype)
         if not self._tensors.fit(q, k, v):
-            self._tensors.check(q, k, v)
+            q, k, v = self._tensors.fitted(q, k, v)
         if cache is not None:
             if q_offset is not None or cu_seqlens is not None:
                 raise CallError("expected neither q_offset nor cu_seqlens with a cache, got one")
@@ -217,7 +211,8 @@ class SparseAttention(nn.Module):
             raise CallError(f"expected return_mass True or False without a cache, got {return_mass}")
         if lengths is not None:
             raise CallError("expected lengths with a cache alone, got them without one")
-        check_documents(q, k, q_offset, cu_seqlens, wanted=self.documents)
+        if self.documents or cu_seqlens is not None:
+            check_documents(q, k, q_offset, cu_seqlens, wanted=self.documents)
         n_queries, n_keys = q.shape[2], k.shape[2]
         offset = n_keys - n_queries if q_offset is None else position("q_offset", q_offset)
         check_positions(offset, n_queries, n_keys)

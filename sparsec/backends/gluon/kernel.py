@@ -22,7 +22,7 @@ from sparsec.backends.triton.kernel import LOG2_E, constants, new_like, with_lis
 from sparsec.backends.triton.kernel import target_of as triton_target_of
 from sparsec.backends.triton.launches import VECTOR_BYTES, KernelEntry, launch
 from sparsec.backends.triton.modules import load_module
-from sparsec.backends.triton.replays import Replays, given_to, key_of
+from sparsec.backends.triton.replays import Replays, given_to
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.launch import LaunchPlan
@@ -95,8 +95,7 @@ class GluonKernel:
         key_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `backends.base.ForwardKernel`."""
-        given, told = given_to((q, k, v, *lists), (sink, cu_seqlens, key_bias), inputs)
-        key = key_of(given, q_offset, scale, told)
+        given, key = given_to((q, k, v, *lists), (sink, cu_seqlens, key_bias), inputs, q_offset, scale)
         if (found := self.replays.run(key, given)) is not None:
             return as_dtype(found[0], q.dtype), found[1]
         recorded = self.replays.recorder(key, q.device)

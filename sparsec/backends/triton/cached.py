@@ -32,7 +32,7 @@ from sparsec.backends.triton.kernel import (
 from sparsec.backends.triton.launches import Recorded, derived, launch, processors_of
 from sparsec.backends.triton.lookups import input_arguments
 from sparsec.backends.triton.modules import load_module
-from sparsec.backends.triton.replays import Lasting, Replays, given_to, key_of
+from sparsec.backends.triton.replays import Lasting, Replays, given_to
 from sparsec.ir.bands.band import Asks, InputTest
 from sparsec.plan.kv.cached import CachedPlan
 from sparsec.plan.launch import CachedLaunch, LaunchClass
@@ -77,19 +77,18 @@ class TritonCached(CachedText):
         key_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         few = q.shape[2] <= DECODE_ROWS
-        counts, key = self._counts(q, cache, few), None
+        counts = self._counts(q, cache, few)
         kept, held = cache.kept, _held(self.replays, cache)
         if kept is not None and q.numel():
             _check_room(kept, k, cache)
+        of = self.plan.few if few else self.plan.chunks
         beside = () if kept is None else (kept.keys, kept.values, kept.entries, kept.lists, *kept.new)
-        given, told = given_to((q, k, v, counts, *lists), (sink, key_bias, *beside), inputs)
-        if held.layouts is not None and store and cache.mass is None:
-            of = self.plan.few if few else self.plan.chunks
-            reach = [-(-cache.reach // each.key_tile) for each in of.classes] if inputs else ()
-            key = key_of(given, held.layouts, scale, told, tuple(reach))
-            if (found := self.replays.run(key, given, held)) is not None:
-                return as_dtype(found[0], q.dtype), found[1]
-        recorded = None if key is None else self.replays.recorder(key, q.device)
+        reach = tuple([-(-cache.reach // each.key_tile) for each in of.classes]) if inputs else ()
+        given, key = given_to((q, k, v, *lists), (counts, sink, key_bias, *beside), inputs, held.layouts, scale, reach)
+        replayed = held.layouts is not None and store and cache.mass is None
+        if replayed and (found := self.replays.run(key, given, held)) is not None:
+            return as_dtype(found[0], q.dtype), found[1]
+        recorded = self.replays.recorder(key, q.device) if replayed else None
         plan, entries = self.plan.chunks, self.entries.on(q.device)
         # What tiles of a chunk give and what lists give meet in it, so it is rounded once, at the end.
         wide = not few and any(of.gather is not None for kernels in entries.chunk for of in kernels)
@@ -110,9 +109,8 @@ class TritonCached(CachedText):
             self._weigh(call, cache.mass)
         if store:
             _store(entries, shared, k, recorded)
-        if recorded is not None and key is not None:
-            results = [(each, None) for each in (out, lse, *made)]
-            self.replays.keep(key, recorded, given, results, held, lasting)
+        if recorded is not None:
+            self.replays.keep(key, recorded, given, [(out, None), (lse, None)], made, held, lasting)
         return out.to(q.dtype), lse
 
     def _counts(self, q: Tensor, cache: Cached, few: bool) -> Tensor:

@@ -283,6 +283,8 @@ def row_sums(
 
 def with_rows(tensor: Tensor) -> Tensor:
     """The tensor itself if its last dimension is dense and its rows lie close enough; else a copy."""
+    if tensor.is_contiguous():
+        return tensor
     dense = tensor.stride(3) == 1 or tensor.shape[3] == 1
     return tensor if dense and tensor.stride(2) * 256 < _ROW_REACH else tensor.contiguous()
 

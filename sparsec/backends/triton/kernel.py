@@ -32,7 +32,7 @@ from sparsec.backends.triton.emit import emit_triton, emit_triton_backward
 from sparsec.backends.triton.launches import KernelEntry
 from sparsec.backends.triton.modifiers import modifiers_of
 from sparsec.backends.triton.modules import load_module
-from sparsec.backends.triton.replays import Fill, Replays, given_to, key_of
+from sparsec.backends.triton.replays import Fill, Replays, given_to
 from sparsec.diagnostics.model import CallError, InternalError
 from sparsec.plan.kernel import BackwardPlan, KernelPlan
 from sparsec.plan.launch import BackwardLaunch, LaunchClass, LaunchPlan
@@ -183,8 +183,7 @@ class TritonKernel:
 
         Raises CallError for tensors on the CPU outside the interpreter.
         """
-        given, told = given_to((q, k, v, *lists), (sink, cu_seqlens, key_bias), inputs)
-        key = key_of(given, q_offset, scale, told)
+        given, key = given_to((q, k, v, *lists), (sink, cu_seqlens, key_bias), inputs, q_offset, scale)
         if (made := self.replays.run(key, given)) is not None:
             return as_dtype(made[0], q.dtype), made[1]
         recorded = self.replays.recorder(key, q.device)
@@ -237,8 +236,7 @@ class TritonKernel:
         of_keys = made.draws.tables(q.shape[2], q_offset, q.device)
         g = with_rows(grad_out)
         beside = grad_lse, sink, cu_seqlens, key_bias
-        given, told = given_to((q, k, v, g, out, lse, *lists, *of_keys), beside, inputs)
-        key = key_of(given, q_offset, scale, told, of_bias)
+        given, key = given_to((q, k, v, g, out, lse, *lists, *of_keys), beside, inputs, q_offset, scale, of_bias)
         if (found := made.replays.run(key, given)) is not None:
             return _gradients_of(found, q, k, v, of_bias)
         recorded = made.replays.recorder(key, q.device)
@@ -269,9 +267,10 @@ class TritonKernel:
             (t, 0.0 if zero else None) for t, zero in zip((dq, dk, dv), zeros, strict=True)
         ]
         filled += [] if dbias is None else [(dbias, 0.0)]
-        filled += [(each, None) for each in sums if each is not None]
+        *scratch, parts = sums
+        filled += [] if parts is None else [(parts, None)]
         if recorded is not None:
-            made.replays.keep(key, recorded, given, filled)
+            made.replays.keep(key, recorded, given, filled, scratch)
         return _gradients_of([each for each, _ in filled], *leaves, of_bias)
 
     def mass(
@@ -314,10 +313,9 @@ class TritonKernel:
 def _gradients_of(
     made: Sequence[Tensor], q: Tensor, k: Tensor, v: Tensor, of_bias: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    """What `backward` returns, of dq, dk, dv, dbias if it is asked for, the sums of rows and, with a sink, the parts of
-    its gradient."""
+    """What `backward` returns, of dq, dk, dv, dbias if it is asked for and, with a sink, the parts of its gradient."""
     dq, dk, dv = made[:3]
-    parts = made[5 + of_bias :]
+    parts = made[3 + of_bias :]
     dsink = parts[0].sum((0, 2)) if parts else None
     return as_dtype(dq, q.dtype), as_dtype(dk, k.dtype), as_dtype(dv, v.dtype), dsink, made[3] if of_bias else None
 

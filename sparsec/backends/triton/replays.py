@@ -10,6 +10,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -29,8 +31,12 @@ from sparsec.backends.triton.launches import (
     hooked,
     lack_of_room,
 )
-from sparsec.runtime.devices import captured, current
+from sparsec.runtime.devices import captured, is_current
 
+_APART = 256
+"""Bytes that tensors in one piece of memory begin at multiples of."""
+_FEW_BYTES = 1 << 24
+"""Of a tensor that the host makes in less time than a device fills it."""
 _MOST = 256
 """Keys of one kernel whose records are kept."""
 
@@ -39,19 +45,32 @@ Fill = float | None
 """Of a new tensor; None: whatever is there."""
 
 
-def key_of(given: Sequence[Tensor], *numbers: Hashable) -> Key:
-    """What the launches of a call follow from, but for addresses: its tensors' layouts, and the numbers."""
-    return (*numbers, *[(t.shape, t.stride(), t.dtype, t.device) for t in given])
-
-
 def given_to(
-    tensors: tuple[Tensor, ...], beside: tuple[Tensor | None, ...], inputs: tuple[Lookup, ...]
-) -> tuple[tuple[Tensor, ...], tuple[int | bool, ...]]:
-    """All tensors of a call, and what tells which of those `beside` and of the lookups are there."""
+    alike: Sequence[Tensor], beside: tuple[Tensor | None, ...], inputs: tuple[Lookup, ...], *numbers: Hashable
+) -> tuple[list[Tensor], Key]:
+    """All tensors of a call, and what its launches follow from, but for addresses: their layouts, and the numbers.
+
+    `alike`: those whose dtypes and devices follow from the first's.
+    """
+    given, first = list(alike), alike[0]
+    key: list[Hashable] = [first.dtype, first.device, *numbers, *map(_shape, alike), *map(Tensor.stride, alike)]
     for lookup in inputs:
         beside += lookup.data, lookup.keys, lookup.ordered
-    told = *[each is None for each in beside], *[lookup.first for lookup in inputs]
-    return (*tensors, *[each for each in beside if each is not None]), told
+        key.append(lookup.first)
+    for each in beside:
+        if each is None:
+            key.append(None)
+        else:
+            given.append(each)
+            key.append(_layout(each))
+    return given, tuple(key)
+
+
+_shape = attrgetter("shape")
+
+
+def _layout(tensor: Tensor) -> Hashable:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 
 
 class Lasting(NamedTuple):
@@ -73,13 +92,31 @@ class _Derivation(NamedTuple):
     numbers: tuple[int, ...]
 
 
+_Described = tuple[int, int, type[Any], Mapping[str, object]]
+"""An argument that is a descriptor: its place, its tensor's number, its type, and the rest of it."""
+
+
 class _Step(NamedTuple):
-    """A launch: `places` says which argument is which tensor, `descriptors` also what describes it."""
+    """A launch. `pick`: its arguments, of the constants of all launches and the tensors behind them."""
 
     again: Again
-    arguments: list[object]
-    places: tuple[tuple[int, int], ...]
-    descriptors: tuple[tuple[int, int, type[Any], Mapping[str, object]], ...]
+    pick: Callable[[Sequence[object]], Sequence[object]]
+    descriptors: tuple[_Described, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """Tensors in one piece of memory, which takes one step of the host: where each begins, in bytes."""
+
+    make: Callable[[], Tensor]
+    offsets: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor]) -> Scratch:
+        sizes = [-(-tensor.nbytes // _APART) * _APART for tensor in tensors]
+        *offsets, size = accumulate(sizes, initial=0)
+        piece = torch.empty((), dtype=torch.uint8, device=tensors[0].device).expand(size)
+        return cls(_maker(piece, None), tuple(offsets))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +125,11 @@ class Replay:
 
     device: torch.device
     steps: tuple[_Step | _Derivation, ...]
+    constants: tuple[object, ...]
+    """Arguments that no call changes, each once."""
     made: tuple[Callable[[], Tensor], ...]
+    scratch: Scratch | None
+    """Of what is made and not returned, where it has addresses."""
     by_address: bool
     """Whether kernels are given addresses, or tensors, as the interpreter wants them."""
 
@@ -98,85 +139,128 @@ class Replay:
         recorded: Recorded,
         given: Sequence[Tensor],
         made: Sequence[tuple[Tensor, Fill]],
+        scratch: Sequence[Tensor],
         held: Lasting,
         kept: Sequence[Tensor],
     ) -> Replay:
-        """`made`: with each what it starts full of. `kept`: tensors that are the same in each call, and live as long as
-        the kernel, as do those that no call changes.
+        """`made`: with each what it starts full of. `scratch`: made too, and not returned. `kept`: tensors that are the
+        same in each call, and live as long as the kernel, as do those that no call changes.
 
-        Raises LookupError where a launch has a tensor that the next call would not have, or where one is given twice.
+        Raises LookupError where a launch has a tensor that the next call would not have, or where one is given twice;
+        also where more than the address of a scratch tensor is asked for.
         """
-        tensors = *given, *held.tensors, *(tensor for tensor, _ in made)
+        tensors = *given, *held.tensors, *(tensor for tensor, _ in made), *scratch
         numbers = {id(tensor): n for n, tensor in enumerate(tensors)}
         if len(numbers) < len(tensors):
             raise LookupError
         known, lasting = len(tensors), set(map(id, kept))
         by_address = all(each.by_address for each in recorded if isinstance(each, Launched))
-        steps: list[_Step | _Derivation] = []
+        made_of: list[tuple[Again, list[tuple[bool, int]], list[_Described]] | _Derivation] = []
+        constants, places_of = list[object](), dict[int, int]()
+        addressed = set(map(id, scratch)) if by_address else set[int]()
         for each in recorded:
             if isinstance(each, Derived):
-                steps.append(_Derivation(each.make, tuple(numbers[id(tensor)] for tensor in each.tensors)))
+                if addressed.intersection(map(id, each.tensors)):
+                    raise LookupError
+                made_of.append(_Derivation(each.make, tuple(numbers[id(tensor)] for tensor in each.tensors)))
                 for n, tensor in enumerate(each.results, start=known):
                     numbers.setdefault(id(tensor), n)
                 known += len(each.results)
                 continue
-            arguments, places, descriptors = list(each.arguments), [], []
+            picked, descriptors = list[tuple[bool, int]](), list[_Described]()
             for place, argument in enumerate(each.arguments):
+                constant = argument
                 if (base := getattr(argument, "base", None)) is not None:  # Triton's descriptor of a tensor, or Gluon's
+                    if id(base) in addressed:
+                        raise LookupError
                     described = {name: value for name, value in vars(argument).items() if name != "base"}
                     descriptors.append((place, numbers[id(base)], type(argument), described))
-                elif not isinstance(argument, Tensor):
-                    pass
-                elif place not in each.fixed and id(argument) not in lasting:
-                    places.append((place, numbers[id(argument)]))
-                elif by_address:
-                    arguments[place] = argument.data_ptr()
-            for place in (*(place for place, _ in places), *(place for place, *_ in descriptors)):
-                arguments[place] = None
-            steps.append(_Step(each.again, arguments, tuple(places), tuple(descriptors)))
-        return cls(given[0].device, tuple(steps), tuple(_maker(*each) for each in made), by_address)
+                    constant = None
+                elif isinstance(argument, Tensor) and place not in each.fixed and id(argument) not in lasting:
+                    picked.append((True, numbers[id(argument)]))
+                    continue
+                elif isinstance(argument, Tensor) and by_address:
+                    constant = argument.data_ptr()
+                if (at := places_of.setdefault(id(constant), len(constants))) == len(constants):
+                    constants.append(constant)  # and so its id is nobody else's
+                picked.append((False, at))
+            made_of.append((each.again, picked, descriptors))
+        steps: list[_Step | _Derivation] = []
+        for made_by in made_of:
+            if isinstance(made_by, _Derivation):
+                steps.append(made_by)
+                continue
+            again, picked, descriptors = made_by
+            places = [n + of_tensor * len(constants) for of_tensor, n in picked]
+            steps.append(_Step(again, _picker(places), tuple(descriptors)))
+        makers = [_maker(*each) for each in made]
+        if not by_address:
+            makers += [_maker(each, None) for each in scratch]
+        room = Scratch.of(scratch) if by_address and scratch else None
+        return cls(given[0].device, tuple(steps), tuple(constants), tuple(makers), room, by_address)
 
     def run(self, given: Sequence[Tensor], held: Lasting) -> list[Tensor] | None:
         """Launches; returns what it has made, or None, having done nothing, where an address is no such multiple."""
-        addresses = [tensor.data_ptr() for tensor in given]
-        for address in addresses:
+        addresses = []
+        for tensor in given:
+            address = tensor.data_ptr()
             if address % VECTOR_BYTES:
                 return None
+            addresses.append(address)
         made = [make() for make in self.made]
         tensors = [*given, *held.tensors, *made]
-        values: list[Any] = tensors
         if self.by_address:
-            values = [*addresses, *held.addresses, *[tensor.data_ptr() for tensor in made]]
+            values = [*self.constants, *addresses, *held.addresses, *[tensor.data_ptr() for tensor in made]]
+            if self.scratch is not None:
+                tensors += [room := self.scratch.make()] * len(self.scratch.offsets)
+                address = room.data_ptr()
+                values += [address + offset for offset in self.scratch.offsets]
+        else:
+            values = [*self.constants, *tensors]
         try:
-            with current(self.device):
-                stream, told = (_stream(), hooked()) if self.by_address else (None, False)
-                for step in self.steps:
-                    if isinstance(step, _Derivation):
-                        found = as_tuple(step.make(*[tensors[n] for n in step.numbers]))
-                        tensors += found
-                        if self.by_address:
-                            values += [tensor.data_ptr() for tensor in found]
-                        continue
-                    again, fixed, places, descriptors = step
-                    arguments = fixed.copy()
-                    for place, n in places:
-                        arguments[place] = values[n]
-                    for place, n, of, described in descriptors:
-                        arguments[place] = _descriptor(of, described, tensors[n])
-                    again(stream, told, arguments)
+            if is_current(self.device):
+                self._launch(tensors, values)
+            else:
+                with torch.cuda.device(self.device):
+                    self._launch(tensors, values)
         except OutOfResources as error:
             raise lack_of_room(self.device, error) from error
         return made
 
+    def _launch(self, tensors: list[Tensor], values: list[Any]) -> None:
+        stream, told = (_stream(), hooked()) if self.by_address else (None, False)
+        for step in self.steps:
+            if isinstance(step, _Derivation):
+                found = as_tuple(step.make(*[tensors[n] for n in step.numbers]))
+                tensors += found
+                values += [tensor.data_ptr() for tensor in found] if self.by_address else found
+                continue
+            arguments = step.pick(values)
+            if step.descriptors:
+                arguments = list(arguments)
+                for place, n, of, described in step.descriptors:
+                    arguments[place] = _descriptor(of, described, tensors[n])
+            step.again(stream, told, arguments)
+
+
+def _picker(places: Sequence[int]) -> Callable[[Sequence[object]], Sequence[object]]:
+    """What is in those places, in order."""
+    return itemgetter(*places) if len(places) > 1 else lambda values: [values[place] for place in places]
+
 
 def _maker(tensor: Tensor, fill: Fill) -> Callable[[], Tensor]:
-    """Makes contiguous tensors of its shape and type, on its device: like one of a single element, of which nothing is
-    read, for of a shape, a type and a device torch takes twice as long."""
-    like = torch.empty((), dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
-    dense = torch.contiguous_format
+    """Makes contiguous tensors of its shape and type, on its device: like one without memory, of which nothing is read,
+    for of a shape, a type and a device torch takes twice as long."""
+    kind: dict[str, Any] = {"dtype": tensor.dtype, "device": tensor.device}
+    arguments: dict[str, Any] = {}
+    if tensor.nbytes <= _FEW_BYTES:
+        like = torch.empty(tensor.shape, **kind)
+        like.untyped_storage().resize_(0)
+    else:  # which would have memory for a moment
+        like, arguments["memory_format"] = torch.empty((), **kind).expand(tensor.shape), torch.contiguous_format
     if fill is None or fill == 0.0:
-        return partial(torch.empty_like if fill is None else torch.zeros_like, like, memory_format=dense)
-    return partial(torch.full_like, like, fill, memory_format=dense)
+        return partial(torch.empty_like if fill is None else torch.zeros_like, like, **arguments)
+    return partial(torch.full_like, like, fill, **arguments)
 
 
 def _stream() -> int:
@@ -223,12 +307,13 @@ class Replays:
         recorded: Recorded,
         given: Sequence[Tensor],
         made: Sequence[tuple[Tensor, Fill]],
+        scratch: Sequence[Tensor] = (),
         held: Lasting = _NOTHING,
         kept: Sequence[Tensor] = (),
     ) -> None:
         """As of `Replay.of`; a call that cannot be replayed is left out."""
         with suppress(LookupError):
-            self._found[key] = Replay.of(recorded, given, made, held, kept)
+            self._found[key] = Replay.of(recorded, given, made, scratch, held, kept)
 
     def held(self, tensors: tuple[Tensor, ...]) -> Lasting:
         """What calls that have these in common give beside them."""
@@ -237,4 +322,4 @@ class Replays:
             return Lasting(tensors, addresses, None)
         if len(self._layouts) >= _MOST:
             self._layouts.clear()
-        return Lasting(tensors, addresses, self._layouts.setdefault(key_of(tensors), object()))
+        return Lasting(tensors, addresses, self._layouts.setdefault(tuple(map(_layout, tensors)), object()))

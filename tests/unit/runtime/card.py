@@ -24,6 +24,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler.compiler import make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
+from sparsec.backends.triton import assembler
+
 aten = torch.ops.aten
 _OF_SHAPES = {aten.empty_like, aten.zeros_like, aten.full_like}
 """What reads no element of what it is given."""
@@ -57,6 +59,9 @@ class OnCard(Tensor):
 
     def data_ptr(self) -> int:
         return self.inside.data_ptr()
+
+    def untyped_storage(self) -> torch.UntypedStorage:
+        return self.inside.untyped_storage()
 
     def tolist(self) -> Any:
         self.machine.waited(f"tolist of {self}")
@@ -120,6 +125,7 @@ class Machine(TorchDispatchMode):
         with ExitStack() as stack:
             for name, value in changed.items():
                 stack.enter_context(patch.object(torch.cuda, name, value))
+            stack.enter_context(patch.object(assembler, "_too_old", lambda: False))  # which would ask ptxas
             stack.enter_context(patch.object(JITFunction, "run", lambda kernel, **given: self._launched(kernel, given)))
             stack.callback(torch._C._set_only_lift_cpu_tensors, torch._C._only_lift_cpu_tensors())
             torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) then shows its copy
