@@ -75,6 +75,8 @@ TILES = _of(
     ("tiles of two bands doubled", "dense", 'scalars("start", scalars.maximum(tiles.start, reached))',
      'scalars("start", tiles.start)'),
     ("full from a partial tile", "dense", "scalars.ceil_tile(run_start)", "scalars.floor_tile(run_start)"),
+    ("bands of few columns that hold a tile together", "dense", "sum(width for", "max(width for"),
+    ("bands that touch taken for bands apart", "dense", "is not None and most < 0", "is not None and most < 1"),
     ("unproved order of gated bands", "dense", "never_above(low, other) and (rows or low.base is not Base.ROW)",
      "never_above(low, other)"),
     ("unproved order from a negative row", "dense", "from_zero and _starts_at_zero(low)", "_starts_at_zero(low)"),

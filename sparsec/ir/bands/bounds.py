@@ -78,24 +78,30 @@ def end(offset: int, unit: int = 1) -> Bound:
     return Bound(Base.END, unit, max(-LIMIT, min(LIMIT, offset)))
 
 
-def never_above(a: Bound, b: Bound) -> bool:
-    """Whether a <= b is proved for every i and nk >= 0, and for every pair of heads. False means unknown."""
+def most_above(a: Bound, b: Bound) -> int | None:
+    """The least number for which a <= b + number is proved for every i and nk >= 0, and for every pair of heads."""
     gap = lowest(b.offset) - highest(a.offset)
     match a.base, b.base:
         case Base.START, Base.START | Base.END:
-            return gap >= 0
+            return -gap
         case Base.ROW, Base.ROW if isinstance(a.shift, int) and a.shift == b.shift:
             if a.unit % b.unit == 0:
-                return gap >= 0
+                return -gap
             # floor to a.unit is at most i; floor to b.unit is at least i - b.unit + 1, or, on a common grid, closer
-            return gap >= (b.unit - a.unit if b.unit % a.unit == 0 else b.unit - 1)
+            return (b.unit - a.unit if b.unit % a.unit == 0 else b.unit - 1) - gap
         case Base.ROW, Base.ROW:
-            return gap + lowest(b.shift) - highest(a.shift) >= b.unit - 1
+            return b.unit - 1 - gap - lowest(b.shift) + highest(a.shift)
         case Base.END, Base.END:
             if b.unit % a.unit == 0:
-                return gap >= 0
-            return gap >= (a.unit - b.unit if a.unit % b.unit == 0 else a.unit - 1)
-    return False
+                return -gap
+            return (a.unit - b.unit if a.unit % b.unit == 0 else a.unit - 1) - gap
+    return None
+
+
+def never_above(a: Bound, b: Bound) -> bool:
+    """Whether a <= b is proved for every i and nk >= 0, and for every pair of heads. False means unknown."""
+    most = most_above(a, b)
+    return most is not None and most <= 0
 
 
 def bound_expr(bound: Bound, position: Expr, nk: Expr) -> Expr:

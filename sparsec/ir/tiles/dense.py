@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from sparsec.ir.bands.band import Band
-from sparsec.ir.bands.bounds import Base, Bound, highest, never_above
+from sparsec.ir.bands.bounds import Base, Bound, constant, end, highest, most_above, never_above
 from sparsec.ir.expr import simplify as x
 from sparsec.ir.expr.nodes import ZERO, Expr
-from sparsec.ir.expr.scalars import Interval, Scalars
+from sparsec.ir.expr.scalars import TRANSPOSED, Interval, Scalars
 from sparsec.ir.tiles.band_rows import maybe_live, surely_live
 
 FULL_BAND_LIMIT = 6
@@ -44,21 +45,25 @@ def disjoint(scalars: Scalars, ranges: list[Interval], ordered: bool) -> list[In
     return result
 
 
-def full_intervals(scalars: Scalars, dense: tuple[Band, ...], ordered: bool) -> list[Interval]:
-    """Ordered disjoint intervals of full tiles; touching sure intervals are joined before they are cut to tiles."""
+def full_intervals(scalars: Scalars, dense: tuple[Band, ...], ordered: bool) -> dict[Band, Interval]:
+    """Ordered disjoint intervals of full tiles; touching sure intervals are joined before they are cut to tiles.
+
+    Those of `ordered` bands that lie apart are each band's own; else only their order says anything.
+    """
     raw = []
-    for band in [b for b in dense if not b.congruences][:FULL_BAND_LIMIT]:
+    wide = _wide_enough([b for b in dense if not b.congruences], scalars.column_tile, scalars.frame is not TRANSPOSED)
+    for band in wide[:FULL_BAND_LIMIT]:
         tokens, every = surely_live(scalars, band)
         start = scalars("sure_lo", x.select(every, tokens.start, ZERO))
         stop = scalars("sure_hi", x.select(every, scalars.maximum(tokens.start, tokens.stop), ZERO))
         raw.append(Interval(start, stop, band.origin))
     if not ordered:
         raw = in_start_order(scalars, raw)
-    result: list[Interval] = []
+    result: dict[Band, Interval] = {}
     run_start: Expr = ZERO
     run_stop: Expr = ZERO
     cut: Expr = ZERO
-    for tokens in raw:
+    for band, tokens in zip(wide, raw, strict=False):
         if result:
             joins = x.at_most(tokens.start, run_stop)
             run_start = scalars("run_lo", x.select(joins, run_start, tokens.start))
@@ -67,8 +72,49 @@ def full_intervals(scalars: Scalars, dense: tuple[Band, ...], ordered: bool) -> 
             run_start, run_stop = tokens.start, tokens.stop
         start = scalars("full_from", scalars.maximum(scalars.ceil_tile(run_start), cut))
         cut = scalars("full_to", scalars.maximum(start, scalars.floor_tile(run_stop)))
-        result.append(Interval(start, cut, tokens.origin))
+        result[band] = Interval(start, cut, tokens.origin)
     return result
+
+
+def all_apart(ordered: tuple[Band, ...]) -> bool:
+    """Whether each band is proved to end before the next one begins, in every row and head."""
+    return all(_ends_before(a, b) for a, b in pairwise(ordered))
+
+
+def _wide_enough(bands: list[Band], tile: int, from_zero: bool) -> list[Band]:
+    """The bands that may hold a full tile, alone or with those that may touch them; as of `in_order`.
+
+    Bands that are proved to lie apart cannot hold a tile together, nor can bands of fewer columns than it has.
+    """
+    groups: list[list[Band]] = []
+    for band in bands:
+        near = [group for group in groups if not all(_apart(band, other) for other in group)]
+        groups = [group for group in groups if group not in near] + [[band, *(b for group in near for b in group)]]
+    found = []
+    for group in groups:
+        widths = [_most_columns(band, from_zero) for band in group]
+        if any(width is None for width in widths) or sum(width for width in widths if width is not None) >= tile:
+            found += group
+    return [band for band in bands if band in found]
+
+
+def _apart(a: Band, b: Band) -> bool:
+    """Whether the two are proved to have a column between them, in every row and head."""
+    return _ends_before(a, b) or _ends_before(b, a)
+
+
+def _ends_before(a: Band, b: Band) -> bool:
+    pairs = ((high, low) for high in a.upper for low in b.lower)
+    return any((most := most_above(high, low)) is not None and most < 0 for high, low in pairs)
+
+
+def _most_columns(band: Band, from_zero: bool) -> int | None:
+    """How many columns of a row the band holds at most, where that is proved."""
+    lower, upper = band.lower, band.upper
+    if from_zero:
+        lower, upper = (*lower, constant(0)), (*upper, end(0))
+    found = [most for high in upper for low in lower if (most := most_above(high, low)) is not None]
+    return max(0, min(found)) if found else None
 
 
 def in_start_order(scalars: Scalars, intervals: list[Interval]) -> list[Interval]:

@@ -16,7 +16,7 @@ from sparsec.ir.expr.nodes import FALSE, TRUE, ZERO, Bool, Let, Var
 from sparsec.ir.expr.scalars import DOCUMENT, FORWARD, TRANSPOSED, Interval, Scalars, gaps
 from sparsec.ir.tiles.asked import add_asked, asks_inputs, gathers, input_tests, source_of
 from sparsec.ir.tiles.band_rows import band_predicate, maybe_live
-from sparsec.ir.tiles.dense import disjoint, full_intervals, in_order, visited_ranges
+from sparsec.ir.tiles.dense import all_apart, disjoint, full_intervals, in_order, visited_ranges
 from sparsec.ir.tiles.listed import add_listed, add_scan, list_specs
 from sparsec.ir.tiles.program import Gather, ListSpec, Ranges, Segment, TileProgram, lets_for, names_read
 from sparsec.ir.tiles.strided import (
@@ -73,8 +73,9 @@ def _project(mask: BandClass, scalars: Scalars, gathers_columns: bool) -> TilePr
     touched = visited_ranges(scalars, dense, closed)
     visited = disjoint(scalars, touched, ordered)
     surely = full_intervals(scalars, dense, ordered)
-    _add_dense(scalars, segments, visited, surely, _sole_filter(scalars, of_tiles, dense))
-    ranges = _read_ranges(scalars, segments, touched, surely)
+    when = _sole_filter(scalars, of_tiles, dense)
+    _add_dense(scalars, segments, visited, surely, dense if ordered and all_apart(dense) else (), when)
+    ranges = _read_ranges(scalars, segments, touched, list(surely.values()))
     scanned = (*sparse, *listed)
     if len(scanned) * (len(scanned) + len(visited)) > CONDITION_LIMIT:
         taken = add_scan(scalars, segments, scanned, lists, visited)
@@ -131,12 +132,19 @@ def _add_each(
 
 
 def _add_dense(
-    scalars: Scalars, segments: Segments, visited: list[Interval], surely: list[Interval], when: Bool
+    scalars: Scalars,
+    segments: Segments,
+    visited: list[Interval],
+    surely: dict[Band, Interval],
+    apart: tuple[Band, ...],
+    when: Bool,
 ) -> None:
-    for tiles in surely:
+    """`apart`: the bands of `visited`, if a full tile of one is never visited for another."""
+    for tiles in surely.values():
         _add(scalars, segments.full, tiles, TRUE)
-    for tiles in visited:
-        for gap in gaps(surely):
+    for n, tiles in enumerate(visited):
+        full = [surely[band] for band in (apart[n : n + 1] if apart else surely) if band in surely]
+        for gap in gaps(full):
             _add(scalars, segments.masked, scalars.meet(tiles, gap), when)
 
 

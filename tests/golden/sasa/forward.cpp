@@ -1,4 +1,4 @@
-... 731 lines, sha256 9ab79cdd8adc4fc5
+... 218 lines, sha256 ed728206fe5cdfae
 ...
   const int lo0 = maximum(maximum(0, i0 - 171), floor_div(i0, 56) * 56 - 168);
   const int hi0 = maximum(minimum(minimum(nk, i1 - 164), floor_div(i1, 56) * 56 - 112), 0);
@@ -19,18 +19,10 @@
   const int from4 = minimum(maximum(maximum(0, ((i0 + 53) >> 6)), ((floor_div(i0, 56) * 56 + 56) >> 6)), (nk >> 6));
   const int to4 = maximum(from4, ((lo4 < hi4) ? maximum(minimum(minimum(((nk + 63) >> 6), ((i1 + 123) >> 6)), ((floor_div(i1, 56) * 56 + 175) >> 6)), 0) : minimum(maximum(maximum(0, ((i0 + 53) >> 6)), ((floor_div(i0, 56) * 56 + 56) >> 6)), (nk >> 6))));
 ...
-  const int full_from0 = maximum(maximum(0, ((i1 - 108) >> 6)), ((floor_div(i1, 56) * 56 - 105) >> 6));
-  const int full_to0 = maximum(full_from0, maximum(maximum(maximum(0, ((i1 - 171) >> 6)), ((floor_div(i1, 56) * 56 - 168) >> 6)), maximum(minimum(minimum((nk >> 6), ((i0 - 164) >> 6)), ((floor_div(i0, 56) * 56 - 112) >> 6)), 0)));
-  const int run_lo0 = ((lo8 < sure_hi0 + 1) ? lo7 : lo8);
-  const int run_hi0 = maximum(sure_hi0, sure_hi1);
-  const int full_from1 = maximum(((((lo8 < sure_hi0 + 1) ? lo7 : lo8) + 63) >> 6), full_to0);
-  const int full_to1 = maximum(full_from1, maximum(maximum(maximum(maximum(0, ((i1 - 171) >> 6)), ((floor_div(i1, 56) * 56 - 168) >> 6)), maximum(minimum(minimum((nk >> 6), ((i0 - 164) >> 6)), ((floor_div(i0, 56) * 56 - 112) >> 6)), 0)), maximum(maximum(maximum(0, ((i1 - 115) >> 6)), ((floor_div(i1, 56) * 56 - 112) >> 6)), maximum(minimum(minimum((nk >> 6), ((i0 - 108) >> 6)), ((floor_div(i0, 56) * 56 - 56) >> 6)), 0))));
-  const int run_lo1 = ((lo9 < run_hi0 + 1) ? run_lo0 : lo9);
-  const int run_hi1 = maximum(run_hi0, sure_hi2);
-  const int full_from2 = maximum(((((lo9 < run_hi0 + 1) ? run_lo0 : lo9) + 63) >> 6), full_to1);
-  const int full_to2 = maximum(full_from2, (run_hi1 >> 6));
+  const int count0 = maximum(stop0 - from0, 0);
+  const int count1 = maximum(stop1 - start0, 0);
 ...
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return ((((((((((i - 171 < j + 1) & (floor_div(i, 56) * 56 - 168 < j + 1)) & (j < i - 164)) & (j < floor_div(i, 56) * 56 - 112)) | ((((i - 115 < j + 1) & (floor_div(i, 56) * 56 - 112 < j + 1)) & (j < i - 108)) & (j < floor_div(i, 56) * 56 - 56))) | ((((i - 59 < j + 1) & (floor_div(i, 56) * 56 - 56 < j + 1)) & (j < i - 52)) & (j < floor_div(i, 56) * 56))) | ((((i - 3 < j + 1) & (floor_div(i, 56) * 56 < j + 1)) & (j < i + 4)) & (j < floor_div(i, 56) * 56 + 56))) | ((((i + 53 < j + 1) & (floor_div(i, 56) * 56 + 56 < j + 1)) & (j < i + 60)) & (j < floor_div(i, 56) * 56 + 112))) | ((((i + 109 < j + 1) & (floor_div(i, 56) * 56 + 112 < j + 1)) & (j < i + 116)) & (j < floor_div(i, 56) * 56 + 168))) | ((((i + 165 < j + 1) & (floor_div(i, 56) * 56 + 168 < j + 1)) & (j < i + 172)) & (j < floor_div(i, 56) * 56 + 224))); };
 ...
-  const auto tile_48 = [&](int n) { return start5 + n; };
+  const auto tile_6 = [&](int n) { return start5 + n; };
 ...

@@ -15,6 +15,7 @@ from sparsec.ir.bands.bounds import (
     bound_expr,
     constant,
     end,
+    most_above,
     never_above,
     query,
 )
@@ -40,6 +41,17 @@ def test_every_proved_order_holds() -> None:
             for position, nk in product(range(-25, 26, 2), (0, 5, 24)):
                 assert value(a, position, nk) <= value(b, position, nk), (a, b, position, nk)
     assert proved > 300
+
+
+def test_distances_are_proved_and_never_less_than_what_is_seen() -> None:
+    tight = 0
+    for a, b in product(BOUNDS, BOUNDS):
+        if (most := most_above(a, b)) is not None:
+            places = product(range(-25, 26), (0, 5, 24))
+            seen = max(value(a, position, nk) - value(b, position, nk) for position, nk in places)
+            assert seen <= most, (a, b)
+            tight += seen == most
+    assert tight > 300
 
 
 def test_orders_of_one_grid_are_decided() -> None:

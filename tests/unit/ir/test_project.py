@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from sparsec.ir.bands.band import Band
+from sparsec.ir.bands.bounds import query
+from sparsec.ir.bands.classes import BandClass
 from sparsec.ir.bands.draws import split_mix
 from sparsec.ir.expr.evaluate import evaluate, holds
 from sparsec.ir.tiles.interpreter import draws, transposed_visits, visits
@@ -40,6 +43,10 @@ TERMS: dict[str, tuple[m.Term, Pair]] = {
         m.Near2d(40, 2, 3),
         lambda i, j, nk: abs(i // 40 - j // 40) <= 2 and abs(i % 40 - j % 40) <= 3,
     ),
+    "near in a wide grid": (
+        m.Near2d(120, 1, 30),
+        lambda i, j, nk: abs(i // 120 - j // 120) <= 1 and abs(i % 120 - j % 120) <= 30,
+    ),
     "near in a column": (m.Near2d(40, 2, 0), lambda i, j, nk: abs(i // 40 - j // 40) <= 2 and i % 40 == j % 40),
     "columns": (m.Columns(m.Edge(5, False), m.Edge(40, False), False), lambda i, j, nk: 5 <= j < 40),
     "last columns": (m.Columns(m.Edge(-9, True), None, False), lambda i, j, nk: j >= nk - 9),
@@ -62,6 +69,10 @@ TERMS: dict[str, tuple[m.Term, Pair]] = {
         m.Intersection((m.Causal(), m.Union((m.Sink(24, False), m.Window(30, 0, False))))),
         lambda i, j, nk: j <= i and (j < 24 or i - j < 30),
     ),
+    "a sink and a window of few keys": (
+        m.Union((m.Sink(10, False), m.Window(12, 0, False))),
+        lambda i, j, nk: j < 10 or 0 <= i - j < 12,
+    ),
     "s2": (
         m.Intersection((m.Causal(), m.Union((m.Window(3, 0, True), m.Stride(4, 1, True))))),
         lambda i, j, nk: j <= i and (i // TILE - j // TILE < 3 or j // TILE % 4 == 1),
@@ -74,7 +85,16 @@ TERMS: dict[str, tuple[m.Term, Pair]] = {
 FULL_RUN_MASKED = ("random", "wide runs of blocks and draws", "sink and window")
 """Transposed, these run some full tiles masked: a table of draws lists the keys of a query and not the other way round,
 and a key tile that straddles the sink's end is full by the sink for some keys and by the window for the others."""
-SHAPES = [(1, 1, 0), (100, 100, 0), (37, 129, 92), (129, 129, 0), (64, 200, 11), (33, 0, -33), (50, 20, -30)]
+SHAPES = [
+    (1, 1, 0),
+    (100, 100, 0),
+    (37, 129, 92),
+    (129, 129, 0),
+    (64, 200, 11),
+    (33, 0, -33),
+    (50, 20, -30),
+    (1, 40, 15),
+]
 
 
 def pattern(*terms: m.Term, block: int = TILE) -> m.ResolvedPattern:
@@ -173,6 +193,23 @@ def test_s2_takes_two_full_and_two_masked_segments() -> None:
     (head_class,) = Lowered(pattern(s2(0), s2(1), block=64)).mask.classes
     program = project(head_class, 64, 64)
     assert (len(program.full), len(program.masked)) == (2, 2)
+
+
+@pytest.mark.parametrize(("reach", "full", "masked"), [(3, 0, 5), (30, 5, 10)])
+def test_bands_that_lie_apart_take_segments_of_their_own_alone(reach: int, full: int, masked: int) -> None:
+    """Those of fewer keys than a tile has no full ones."""
+    (head_class,) = Lowered(pattern(m.Near2d(200, 2, reach))).mask.classes
+    assert len(head_class.bands) == 5
+    program = project(head_class, TILE, TILE)
+    assert (len(program.full), len(program.masked)) == (full, masked)
+
+
+def test_bands_that_touch_have_full_tiles_together() -> None:
+    near = Band(lower=(query(-9),), upper=(query(1),), origin="near")
+    far = Band(lower=(query(-19),), upper=(query(-9),), origin="far")
+    program = project(BandClass((0,), (near, far), ()), TILE, TILE)
+    found = visits(program, {}, (35, 36), 40)
+    assert sorted((visit.tile, visit.full) for visit in found) == [(1, True), (2, False)]
 
 
 def test_the_program_of_a_pattern_is_the_same_whatever_its_lengths() -> None:
