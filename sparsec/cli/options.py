@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -43,16 +43,18 @@ def dtype_for(target: str, dtype: str) -> str:
 
 
 class Length(click.IntRange):
-    """A number of tokens: `131072` or, as in the language, `128k`."""
+    """A number of tokens: `131072`; as in the language, `128k`; also `128K`, `1m` and `1M`."""
 
     name = "length"
+    units: ClassVar[dict[str, int]] = {"k": 1 << 10, "m": 1 << 20}
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         text = str(value)
-        digits = text.removesuffix("k")
+        unit = self.units.get(text[-1:].lower(), 1)
+        digits = text if unit == 1 else text[:-1]
         if not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
             self.fail(f"expected a number of tokens such as 131072 or 128k, got {text!r:.40}", param, ctx)
-        return int(super().convert(int(digits) * (1024 if digits != text else 1), param, ctx))
+        return int(super().convert(int(digits) * unit, param, ctx))
 
 
 def seq_len_option(most: int, default: int) -> Callable[[_Command], _Command]:

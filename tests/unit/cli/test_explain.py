@@ -163,3 +163,22 @@ def test_several_patterns_that_cannot_stand_so(tmp_path: Path) -> None:
     ):
         result = explain(path, *arguments)
         assert result.exit_code != 0 and message in result.stderr, result.output
+
+
+@pytest.fixture
+def short(tmp_path: Path) -> Path:
+    path = tmp_path / "short.sparse"
+    path.write_text("pattern p { causal  attend window(16) }")
+    return path
+
+
+@pytest.mark.parametrize(("given", "tokens"), [("2048", 2048), ("2k", 2048), ("2K", 2048), ("1m", 1 << 20)])
+def test_lengths_have_units(given: str, tokens: int, short: Path) -> None:
+    assert f", {tokens} tokens" in explain(short, "--seq-len", given).stdout
+
+
+@pytest.mark.parametrize("given", ["", "k", "2kk", "2g", "-2k", "2.5k", "1" * 19 + "M"])
+def test_other_lengths_are_refused(given: str, short: Path) -> None:
+    result = explain(short, f"--seq-len={given}")
+    assert result.exit_code == 2
+    assert "expected a number of tokens such as 131072 or 128k" in result.output
