@@ -36,6 +36,8 @@ SOURCES = {
     "duo": "pattern p { causal where g in [0] attend full otherwise attend sink(64) | window(256) }",
     "bent": "pattern p { causal attend sink(10) | window(300)  softcap 30  alibi  learned_sink }",
     "documents": "pattern p { causal documents attend window(100) }",
+    "minference": "pattern p { block 64 input listed : columns input s : slashes(tiles) causal attend listed | s }",
+    "listed": "pattern p { input listed : columns causal documents restart alibi attend listed | window(100) }",
 }
 HEADS, KV_HEADS = 8, 2
 CASES = (
@@ -94,9 +96,10 @@ def check(name: str, head_dim: int, dtype: str) -> dict[str, Any]:
             continue
         torch.manual_seed(nq)
         call = [torch.randn(2, h, n, head_dim, device=device).to(kind) for h, n in ((HEADS, nq), *[(KV_HEADS, nk)] * 2)]
-        more: dict[str, Any] = {"return_lse": True}
+        more: dict[str, Any] = {"return_lse": True, **inputs_of(name, nk)}
         if attn.documents:
             call = [t[:1] for t in call]
+            more = {**more, **inputs_of(name, nk, batch=1)}
             more["cu_seqlens"] = torch.tensor([min(b, nq) for b in (*BOUNDS, nq)], dtype=torch.int32, device=device)
         with torch.no_grad():
             found, again, theirs = attn(*call, **more), attn(*call, **more), plain(*call, **more)
@@ -119,35 +122,47 @@ def check(name: str, head_dim: int, dtype: str) -> dict[str, Any]:
             )
         if why:
             return {"right": False, "why": f"{nq} queries, {nk} keys: {why}", "error_found": worst}
-    if not attn.documents and (why := of_module(attn, head_dim, kind)):
+    if not attn.documents and (why := of_module(attn, head_dim, kind, inputs_of(name, CALLS[-1][0]))):
         return {"right": False, "why": why, "error_found": worst}
     return {"right": True, "largest_error": worst}
 
 
-def of_module(attn: SparseAttention, head_dim: int, dtype: torch.dtype) -> str:
+def inputs_of(name: str, n_keys: int, batch: int = 2) -> dict[str, Any]:
+    """Of each head its own list: a third of the keys, some of them none."""
+    if "input listed" not in SOURCES[name]:
+        return {}
+    made = torch.Generator().manual_seed(n_keys)
+    order = torch.rand((batch, HEADS, n_keys + 9), generator=made).argsort(-1)
+    given = {"listed": order[..., : n_keys // 3 + 1].to(torch.int32)}
+    if "input s :" in SOURCES[name]:
+        given["s"] = torch.arange(0, 192, 64, dtype=torch.int32).expand(batch, HEADS, 3)
+    return {"inputs": {each: lists.to(card().device) for each, lists in given.items()}}
+
+
+def of_module(attn: SparseAttention, head_dim: int, dtype: torch.dtype, more: dict[str, Any]) -> str:
     """Odd addresses, other strides, gradients, and a graph's replay against plain calls; what is wrong, or nothing."""
     device, n = card().device, CALLS[-1][0]
     torch.manual_seed(n)
     call = [torch.randn(2, h, n, head_dim, device=device).to(dtype) for h in (HEADS, KV_HEADS, KV_HEADS)]
     with torch.no_grad():
-        expected = attn(*call)
+        expected = attn(*call, **more)
         odd = [torch.cat((t.new_zeros(1), t.flatten()))[1:].view(t.shape) for t in call]
         strided = [t.transpose(1, 2).contiguous().transpose(1, 2) for t in call]
         for what, other in (("odd addresses", odd), ("other strides", strided)):
-            if not torch.equal(attn(*other), expected):
+            if not torch.equal(attn(*other, **more), expected):
                 return f"{what} change the output"
     leaves = [t.clone().requires_grad_() for t in call]
-    grads = torch.autograd.grad(attn(*leaves).float().square().sum(), leaves)
+    grads = torch.autograd.grad(attn(*leaves, **more).float().square().sum(), leaves)
     if not all(grad.isfinite().all() and grad.any() for grad in grads):
         return "gradients are not finite, or 0"
     if not REHEARSAL:
         with torch.no_grad():
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                out = attn(*call)
+                out = attn(*call, **more)
             call[0].copy_(call[0].flip(2))
             graph.replay()
-            if not torch.equal(out, attn(*call)):
+            if not torch.equal(out, attn(*call, **more)):
                 return "a graph's replay differs from a call"
     return ""
 

@@ -7,8 +7,11 @@ from collections.abc import Callable
 import gluon_model
 import pytest
 import torch
+from gluon_calls import beside_triton, call_agrees
 from gluon_memory import Hazard
-from input_patterns import BATCH, HEADS, KV_HEADS, Call, pattern, visible
+from input_patterns import BATCH, HEADS, KV_HEADS, Call, visible
+from input_patterns import pattern as input_pattern
+from test_gluon_columns import lists, pattern_of
 from test_inputs import DIM, dense
 from test_triton_inputs import looked_up
 from triton_harness import in_interpreter, interpreted, passes_in_the_interpreter
@@ -18,11 +21,12 @@ from sparsec.backends.gluon.kernel import GluonKernel
 from sparsec.pipeline import Compilation, Lowered
 from sparsec.plan.target import GLUON
 from sparsec.runtime.draws import draw_tables
+from sparsec.testing.cases import Case
 
 CALL, SHORT, LONG = Call(40, 110, 70), Call(5, 40, 35), Call(20, 300, 280)
 NAMES = (
     *("causal tokens", "slash_blocks", "causal slash_tiles", "causal blocks", "causal cells", "causal labels"),
-    *("causal tree", "run-time sink", "run-time window", "all but slashes"),
+    *("causal tree", "run-time sink", "run-time window", "all but slashes", "vertical and slash"),
 )
 LISTS = ("causal pages", "rows")
 
@@ -42,7 +46,7 @@ def kernel_of(
         return gluon_model.load(edit(text), seed=3) if "@gluon.jit" in text else honest(text)
 
     monkeypatch.setattr(gluon, "load_module", load)
-    return GluonKernel.of(Compilation(Lowered(pattern(name)), DIM, DIM, "bfloat16", GLUON).forward)
+    return GluonKernel.of(Compilation(Lowered(input_pattern(name)), DIM, DIM, "bfloat16", GLUON).forward)
 
 
 def agrees(kernel: GluonKernel, name: str, call: Call, seed: int = 7) -> None:
@@ -77,6 +81,20 @@ def test_calls_of_one_shape_are_replayed(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(gluon.LaunchCall, "of", lambda *given: calls.append(given) or asked(*given))
     for seed in range(4):
         agrees(kernel, "run-time sink", Call(*(CALL.n_q, CALL.n_k, CALL.q_offset), seed), seed)
+    assert len(calls) == 2
+
+
+@in_interpreter
+@pytest.mark.parametrize("terms", ["slash : slashes(tiles)", "slash : columns(blocks)"])
+def test_long_lists_beside_tiles_that_inputs_add(terms: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lists hold may differ where launches are repeated, as they are from the third call of a shape on."""
+    pattern = pattern_of(f"input {terms} causal attend listed | slash")
+    kernel, asked, calls = beside_triton(pattern, monkeypatch), gluon.LaunchCall.of, list[object]()
+    monkeypatch.setattr(gluon.LaunchCall, "of", lambda *given: calls.append(given) or asked(*given))
+    for seed in range(4):
+        case = Case("forward", 20, 200, 180, seed=2 * seed)
+        slash = lists(1, HEADS, 11, 2, seed, 0) * (16 if "tiles" in terms else 1)
+        call_agrees(kernel, pattern, case, {"listed": lists(1, HEADS, 200, 150, seed), "slash": slash})
     assert len(calls) == 2
 
 

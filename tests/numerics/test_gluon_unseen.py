@@ -7,6 +7,8 @@ import math
 import gluon_model
 import pytest
 import torch
+from gluon_calls import beside_triton, call_agrees
+from test_gluon_columns import lists, pattern_of
 from triton_harness import in_interpreter, interpreted, passes_in_the_interpreter
 
 from sparsec.backends.gluon import kernel as gluon
@@ -16,6 +18,7 @@ from sparsec.plan.target import GLUON
 from sparsec.reference import mask
 from sparsec.reference.attention import attention
 from sparsec.sema import model as m
+from sparsec.testing.cases import Case
 
 N, BAD = 200, 61
 
@@ -49,3 +52,19 @@ def test_values_that_a_row_does_not_see(value: float, documents: m.Documents, mo
     torch.testing.assert_close(out[0][apart].double(), wanted[0][apart], rtol=0.0, atol=3e-2)
     torch.testing.assert_close(lse[0][apart].double(), wanted_lse[0][apart], rtol=1e-5, atol=5e-5)
     assert not out[0][~apart][:, 2:5].isfinite().any()
+
+
+@in_interpreter
+@pytest.mark.parametrize("kind", ["", "documents restart"])
+def test_listed_keys_that_a_row_does_not_see(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list for all queries names the key once, or never."""
+    pattern = pattern_of("causal attend listed | window(5)", kind)
+    n, bad = 150, torch.tensor([BAD])
+    case = Case("forward", n, n, 0, seed=2, bounds=(0, 30, n) if kind else ())
+    listed, number = lists(1, 2, n, 100, 3), BAD - 30 * bool(kind)
+    listed[listed == number] = -1
+    listed[:, 0, 0] = number
+    drawn = case.inputs(pattern, 16, 16, torch.bfloat16)
+    k, v = (t.index_fill(2, bad, torch.nan) for t in (drawn.k, drawn.v))
+    kept = call_agrees(beside_triton(pattern, monkeypatch), pattern, case, {"listed": listed}, (drawn.q, k, v), bad)
+    assert kept.any() and not kept.all()

@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from sparsec.backends.base import Unavailable
 from sparsec.backends.environment import render
 from sparsec.backends.triton.emit import triton_view
+from sparsec.backends.triton.emit_columns import of_columns
 from sparsec.backends.triton.sources import with_functions
 from sparsec.backends.triton.view import KernelView, ModuleView
 from sparsec.plan.kernel import KernelPlan
+from sparsec.plan.launch import LaunchPlan
 from sparsec.plan.target import GLUON, shared_memory_bytes
 
 STEP_KEYS = 128
 """Keys of one step; key tiles that are smaller come several at a time."""
+LISTED_KEYS = 64
+"""Listed keys of one step, or that one program copies."""
 GROUP_ROWS = 64
 """Rows of a warp group, as its tensor cores take them."""
 WIDEST = 128
@@ -63,6 +67,12 @@ class ScheduleView:
     stages: int
 
     @property
+    def listed(self) -> tuple[str, ...]:
+        """What the lists' keys and values are called, in the order of the loops over them."""
+        numbers = (loop.list_number for loop in self.kernel.column_loops)
+        return tuple(f"listed_{what}_{n}" for n in numbers for what in ("keys", "values"))
+
+    @property
     def worker_warps(self) -> list[int]:
         """Of the partitions after the first."""
         return [*[4] * (self.groups - 1), 1]
@@ -83,6 +93,9 @@ class GluonView:
     step_keys: int
     key_columns: int
     value_columns: int
+    lists: tuple[int, ...]
+    """As of `list_numbers`."""
+    listed_keys: int
 
 
 def emit_gluon(plan: KernelPlan) -> str:
@@ -102,17 +115,21 @@ def check_printed(plan: KernelPlan) -> None:
         raise NotPrinted(f"head dimensions up to {WIDEST}, not {most}")
     if plan.head_dim % 8 or plan.value_dim % 8:
         raise NotPrinted(f"head dimensions that are multiples of 8, not {plan.head_dim} and {plan.value_dim}")
-    if plan.columns:
-        raise NotPrinted("patterns whose queries share no list of single keys")
-    if all(of.program.gathers and not (of.program.full or of.program.masked) for of in plan.classes):
-        raise NotPrinted("patterns with tiles of keys, not lists of each row's alone")
+    programs = [of.program for of in plan.classes]
+    if all(each.gathers and not (each.full or each.masked or of_columns(each)) for each in programs):
+        raise NotPrinted("patterns with tiles of keys or lists for all queries, not lists of each row's alone")
 
 
 def gluon_view(plan: KernelPlan) -> GluonView:
     module = triton_view(plan)
     columns = padded(plan.head_dim), padded(plan.value_dim)
     kernels = (_schedule(module, kernel, columns) for kernel in module.kernels if kernel.has_tiles)
-    return GluonView(module, tuple(kernels), STEP_KEYS, *columns)
+    return GluonView(module, tuple(kernels), STEP_KEYS, *columns, list_numbers(plan), LISTED_KEYS)
+
+
+def list_numbers(plan: KernelPlan | LaunchPlan) -> tuple[int, ...]:
+    """The lists of single keys for all queries, by the numbers of their arguments."""
+    return tuple(plan.inputs.index(test) for test in plan.columns)
 
 
 def padded(columns: int) -> int:
@@ -137,14 +154,17 @@ def _schedule(module: ModuleView, kernel: KernelView, columns: tuple[int, int]) 
 _SHARED = re.compile(r"\btl\.(?=\w)")
 _COLUMNS = re.compile(r"\btl\.arange\(0, \d+\)\[None, :\]")
 _RANGE = re.compile(r"\btl\.range\(")
+_SPOTS = re.compile(r"\bspot = n \+ tl\.arange\(0, \d+\)")
 _LANES = re.compile(r"\btl\.(arange\(0, \w+|zeros\(\[\w+\], tl\.int32)\)")
 
 
 def in_gluon(text: str) -> str:
     """Triton's words as Gluon's.
 
-    The columns of a tile are `within` it, and vectors that are no part of a tile lie across the LANES of a partition.
+    The columns of a tile are `within` it, a step takes LISTED_KEYS of a list, and vectors that are no part of a tile
+    lie across the LANES of a partition.
     """
     text = text.replace("import triton\nimport triton.language as tl\n", _IMPORTS).replace("@triton.jit", "@gluon.jit")
+    text = _SPOTS.sub(f"spot = n + tl.arange(0, {LISTED_KEYS})", text)
     text = _RANGE.sub("range(", _COLUMNS.sub("within", text))
     return _SHARED.sub("gl.", _LANES.sub(r"tl.\1, LANES)", text))

@@ -15,7 +15,8 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from sparsec.backends.base import Lookup
-from sparsec.backends.gluon.emit import GROUP_ROWS, emit_gluon, padded
+from sparsec.backends.gluon.emit import GROUP_ROWS, LISTED_KEYS, emit_gluon, list_numbers, padded
+from sparsec.backends.gluon.listed import listed_rows
 from sparsec.backends.triton.call import ClassEntry, LaunchCall, aligned_tensor, as_dtype, with_rows
 from sparsec.backends.triton.emit import emit_triton
 from sparsec.backends.triton.kernel import LOG2_E, constants, new_like, with_lists, with_positive_scale
@@ -26,7 +27,7 @@ from sparsec.backends.triton.replays import Replays, given_to
 from sparsec.diagnostics.model import CallError
 from sparsec.plan.kernel import KernelPlan
 from sparsec.plan.launch import LaunchPlan
-from sparsec.plan.target import GLUON, LaunchShape
+from sparsec.plan.target import GLUON, PLAIN, LaunchShape
 from sparsec.runtime.devices import PerDevice, device_tensor
 
 SHAPE = LaunchShape(4, 1, True)
@@ -50,11 +51,14 @@ class GluonKernel:
     again: str
     entries: PerDevice[tuple[KernelEntry | None, ...]] = field(init=False, repr=False, compare=False)
     """None of a class without tiles."""
+    lists: PerDevice[dict[int, KernelEntry]] = field(init=False, repr=False, compare=False)
+    """Of the lists of keys for all queries, by their numbers."""
     unsure: PerDevice[tuple[ClassEntry, ...]] = field(init=False, repr=False, compare=False)
     replays: Replays = field(default_factory=Replays, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "entries", PerDevice(self._entries_on))
+        object.__setattr__(self, "lists", PerDevice(self._lists_on))
         object.__setattr__(self, "unsure", PerDevice(self._unsure_on))
 
     @classmethod
@@ -71,6 +75,10 @@ class GluonKernel:
             else KernelEntry(kernel, device, SHAPE, {**fixed, "table": device_tensor(each.table, device)})
             for kernel, each in zip(kernels, self.plan.classes, strict=True)
         )
+
+    def _lists_on(self, device: torch.device) -> dict[int, KernelEntry]:
+        module, numbers = load_module(self.source), list_numbers(self.plan)
+        return {n: KernelEntry(getattr(module, f"copy_listed_{n}"), device, PLAIN, {}) for n in numbers}
 
     def _unsure_on(self, device: torch.device) -> tuple[ClassEntry, ...]:
         plan, target = self.plan, triton_target_of(device)
@@ -117,8 +125,10 @@ class GluonKernel:
             k, v = (tensor.new_zeros((*tensor.shape[:2], 1, tensor.shape[3])) for tensor in (k, v))
         q, k, v = (_described(tensor) for tensor in (q, k, v))
         queries, unsure = _descriptor(q, GROUP_ROWS), list[Tensor]()
+        listed = listed_rows(self.lists.on(q.device), call, k, v, plan.heads)
         for (entry, again), each, tables in zip(entries, plan.classes, with_lists(plan.classes, lists), strict=True):
             described = {"keys": _descriptor(k, each.key_tile), "values": _descriptor(v, each.key_tile)}
+            described |= {name: _descriptor(rows, LISTED_KEYS) for name, rows in listed.items()}
 
             def first(
                 own: dict[str, object],

@@ -60,7 +60,7 @@ _LOOKUPS = {
 """Tensors of integers, by their names before `_<n>`."""
 _ELEMENTS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 TENSOR_CORES = re.compile(r"\b(HGMMA|HMMA|UTCHMMA|UTCQMMA|IMMA|v_s?mfma_\w+)")
-_MOVERS = ("row_sums", "merge", "store", "append", "list_", "count_", "join_")
+_MOVERS = ("row_sums", "merge", "store", "append", "list_", "count_", "join_", "copy_")
 """Kernels without a product of matrices."""
 _ABSENT = ("grad_lse", "tasks", "key_parts")
 """Tensors that most calls do without: kernels are built for None."""

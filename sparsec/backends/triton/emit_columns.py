@@ -86,12 +86,11 @@ def _loop(
     for spots, name, end in ((first, f"near_from_{n}", gather.reach.start), (past, f"near_to_{n}", gather.reach.stop)):
         counts += assignment(name, end, names)
         counts.append(f"{spots} = picked_before(marks_{g}_at, {name}, input_{g}_columns, input_{g}_listed)")
-    tile = (
+    fetched = (
         f"spot = n + tl.arange(0, {program.key_tile})",
         f"j = tl.load(columns_{g}_at + spot, mask=spot < {past}, other=-1)",
-        f"known = (j >= 0) & (j < {at.n_keys})",
-        "j = tl.where(known, j, 0)",
     )
+    tile = f"known = (j >= 0) & (j < {at.n_keys})", "j = tl.where(known, j, 0)"
     lookups = [
         f"listed_{each} = drawn(draws_at_{each}, j >> {lists[each].shift}, {lists[each].width})"
         for each in sorted(lists_in(gather.live))
@@ -100,8 +99,8 @@ def _loop(
     test: tuple[str, ...] = (f"live = {known}",)
     if gather.live != TRUE:
         test = (*assignment("allowed", gather.live, {**names, "i": "i", "j": "j"}), f"live = allowed & {known}")
-    segment = SegmentView(gather.origin, tuple(counts), "0", tile)
-    return LoopView((segment,), past, True, False, tuple(lookups), test, first, program.key_tile)
+    segment = SegmentView(gather.origin, tuple(counts), "0", tile, fetched)
+    return LoopView((segment,), past, True, False, tuple(lookups), test, first, program.key_tile, g)
 
 
 def tile_inputs(program: TileProgram, tests: tuple[InputTest, ...], at: KernelFrame, heads: int) -> InputsView:

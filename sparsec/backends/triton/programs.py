@@ -75,6 +75,13 @@ def of_keys(name: str, plan: LaunchPlan, of: LaunchClass, target: str) -> dict[s
     return found
 
 
+def of_listed(plan: LaunchPlan, rows: int) -> Programs:
+    """Of a kernel that copies the rows of listed keys, so many a program."""
+    parts = _up("columns", rows)
+    places = _places(plan, rows, "") if plan.documents is Documents.RESTART else f"batch * {parts}"
+    return Programs(f"{places} * {plan.heads}", {"parts": parts})
+
+
 def of_rows(heads: int) -> Programs:
     """Of `row_sums`."""
     return Programs(f"batch * {heads} * {_up('nq', SUM_ROWS)}", {"tiles": _up("nq", SUM_ROWS)})

@@ -17,8 +17,9 @@ from sparsec.plan.launch import LaunchPlan
 
 WIDTHS = {"uint64_t": 8, "int64_t": 8, "int32_t": 4, "float": 4, "CUtensorMap": 128}
 """Bytes of the types of arguments."""
-SOURCES = {"keys": "k", "values": "v", "queries": "q", "gradients": "g"}
-"""What comes in chunks of columns, by the name that its chunks have before `_<n>`."""
+_LISTED = ("listed_keys", "listed_values")
+SOURCES = {"keys": "k", "values": "v", "queries": "q", "gradients": "g", **dict(zip(_LISTED, _LISTED, strict=True))}
+"""What comes in chunks of columns, or once a list, by the name that these have before `_<n>`."""
 _TYPES = {"i32": "int32_t", "i64": "int64_t", "fp32": "float"}
 _SCRATCH = ("global_scratch", "profile_scratch")
 """What Triton adds to the arguments, in its order; a version may have the first alone."""
@@ -48,6 +49,11 @@ _DESCRIBED = {
     "lengths": "int32 [batch]: the tokens in the cache",
     "counts": "int32 [batch]: how many of the nq tokens, the last ones, are the sequence's own; of columns see Lookup",
     "listed": "int32 [list_batches, list_heads, list_width]: the columns of each KV group, or head, in ascending order",
+    **{
+        name: f"{of}, dense, as copy_listed_ writes them: [batch, x, rows, {dim}] of x lists, or kv_heads if these are "
+        "more; columns rows, or nq, zeros before, where positions count within documents"
+        for name, of, dim in zip(_LISTED, ("the listed keys", "their values"), ("D", "DV"), strict=True)
+    },
     "kept_keys": "the lists' keys [entries, D]",
     "kept_values": "the lists' values [entries, DV]",
     "kept_entries": "int32 [1 + words, entries]: of each key its position, then its marks",
@@ -123,11 +129,13 @@ def _mapped(argument: str, source: str, plan: LaunchPlan) -> list[LaunchArgument
     rows = "nq" if source in "qg" else "nk"
     heads = plan.heads if source in "qg" else plan.kv_heads
     columns = plan.head_dim if source in "qk" else plan.value_dim
-    strides = ", ".join(f"{source}_stride[{n}]" for n in range(3))
+    shape, strides = f"batch, {heads}, {rows}, {columns}", ", ".join(f"{source}_stride[{n}]" for n in range(3)) + ", 1"
+    if source in _LISTED:
+        shape = strides = ""
     return [
         LaunchArgument(argument, "CUtensorMap", points_to=_DESCRIBED[source]),
-        LaunchArgument(f"{argument}_shape", "int32_t", f"batch, {heads}, {rows}, {columns}", count=4),
-        LaunchArgument(f"{argument}_strides", "int64_t", f"{strides}, 1", count=4),
+        LaunchArgument(f"{argument}_shape", "int32_t", shape, count=4),
+        LaunchArgument(f"{argument}_strides", "int64_t", strides, count=4),
     ]
 
 

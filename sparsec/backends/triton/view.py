@@ -13,12 +13,16 @@ from sparsec.plan.heads import ColumnChunk
 
 @dataclass(frozen=True, slots=True)
 class SegmentView:
-    """One segment of a loop: `lines` set `tile` for the iterations from `first` on."""
+    """One segment of a loop: `lines` set `tile` for the iterations from `first` on.
+
+    `fetched`: of listed keys, lines before these, which set `j` to entries of the list, less than 0 past its end.
+    """
 
     origin: str
     count_lines: tuple[str, ...]
     first: str
     lines: tuple[str, ...]
+    fetched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +30,8 @@ class LoopView:
     """All full or all masked tiles; `total` names the number of iterations; `skips`: some go past the last tile.
 
     `gathered`: the tiles are of listed keys instead, so many from one iteration to the next, from number `first` of the
-    list up to `total`; the lines of the segment set `j`, and which keys are `known`. `stages`: in forward kernels, None
-    for the launch's.
+    list up to `total`; the lines of the segment set `j`, and which keys are `known`. `list_number`: then, of the list's
+    arguments. `stages`: in forward kernels, None for the launch's.
     """
 
     segments: tuple[SegmentView, ...]
@@ -40,6 +44,7 @@ class LoopView:
     """Lines that set `live`; none in the loop of full tiles."""
     first: str = "0"
     gathered: int = 0
+    list_number: int = 0
     stages: int | None = None
 
     @property
