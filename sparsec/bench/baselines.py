@@ -27,6 +27,7 @@ from sparsec.program import Pattern
 from sparsec.reference import attention, mask
 from sparsec.reference.parts import InputTensors, inputs_of_part
 from sparsec.reference.tolerance import allowed_errors
+from sparsec.runtime.kv.arena import arena
 from sparsec.runtime.module import SparseAttention
 from sparsec.sema.model import Documents, ResolvedPattern
 
@@ -262,8 +263,10 @@ def _only(backend: str) -> AbstractContextManager[object]:
 
 
 def copying(tensor: Tensor) -> Callable[[], Tensor]:
-    """A copy between two tensors like `tensor`: it reads and writes as many bytes."""
-    source, target = torch.empty_like(tensor), torch.empty_like(tensor)
+    """A copy between two tensors like `tensor`, in memory like a cache's: it reads and writes as many bytes. What it
+    reads was written once: memory that never was has no pages of its own."""
+    source, target = (arena(tuple(tensor.shape), tensor.dtype, tensor.device) for _ in range(2))
+    source.fill_(1)
     return lambda: target.copy_(source)
 
 

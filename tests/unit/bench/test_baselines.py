@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sparsec
-from sparsec.bench.baselines import compare, dense, eager, make_case, simplifications
+from sparsec.bench.baselines import compare, copying, dense, eager, make_case, simplifications
 from sparsec.diagnostics.model import CallError
 from sparsec.reference import attention, mask
 from sparsec.sema.model import ResolvedPattern, Score
@@ -53,6 +53,15 @@ def test_inputs_are_the_same_every_time() -> None:
     case = make_case(resolved(), 1, 8, 16, "float16", "cpu")
     assert all(torch.equal(a, b) for a, b in zip(case.inputs(), case.inputs(), strict=True))
     assert [tensor.shape[1] for tensor in case.inputs()] == [4, 2, 2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
+def test_a_copy_reads_memory_that_was_written(dtype: torch.dtype) -> None:
+    # Pages that were never written are all one page of zeros.
+    copied = copying(torch.empty((2, 1 << 20), dtype=dtype))()
+    assert copied.dtype == dtype
+    assert copied.shape == (2, 1 << 20)
+    assert bool((copied == 1).all())
 
 
 def test_dense_is_causal_attention_over_shared_heads() -> None:
