@@ -22,8 +22,14 @@ CPU_KEYS_A_TASK, CPU_MOST_TASKS, CPU_ROW_TASKS = 256, 16, 64
 where there are more keys, of twice as many keys, so many tasks of a pack. No number of rows or threads changes it."""
 CPU_PAGED_KEYS_A_TASK, CPU_PAGED_MOST_TASKS = 512, 64
 """Over pages to tasks of so many keys, so many at most."""
+CPU_KEYS_AT_ONCE, CPU_CACHED_KEYS_AT_ONCE = 256, 1024
+"""Keys that a row takes at a time; and over a cache, of which no other row reads them again."""
 CPU_BYTES_AHEAD = 8192
 """On a CPU, bytes of keys from the one at hand to the one that is fetched from memory."""
+CPU_BYTES_NEAR = 1024
+"""Likewise of keys that follow each other in memory."""
+CPU_BYTES_A_BLOCK = 4096
+"""On a CPU, bytes of keys or values that stay at hand while other heads of a pack meet them."""
 CPU_GRADIENT_ROWS = 64
 """On a CPU, rows of q that the gradients' kernel sets to zero, prepares and sums at a time."""
 CPU_ELEMENTS_A_THREAD = 32_768

@@ -124,8 +124,8 @@ PAGES = (
     *_of("C++ pages", ("keys of the team's first head", "paged_attend", "first.key[n] + keys[r]", "first.key[n]")),
     *_of("C++ pages", ("packs of other keys in a team", "paged_decode", "KINDS[n] == KINDS[n - 1]", "true")),
     *_of("C++ pages", ("a team's values of the first keys", "paged_attend",
-                       "ComingRows<DV>{far, near}, first, stop, row.o + r);",
-                       "ComingRows<DV>{far, near}, 0, stop, row.o + r);")),
+                       "ComingRows<DV>{far, near, first}, first, stop,",
+                       "ComingRows<DV>{far, near, first}, 0, stop,")),
     *_of("C++ guarded pages", ("a dead page is loaded", "paged_keys",
                                "if (is_dead(from.group, first + n, first + n + rows, from.stop)) {", "if (false) {")),
 )  # fmt: skip

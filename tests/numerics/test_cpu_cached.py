@@ -27,6 +27,7 @@ pytestmark = pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler
 CHUNKS = (1, 100, 1, 1, 5, 2, 1, 40, 2, 5, 100, 1, 1, 40, 1)
 OTHERS = (("alibi", "bfloat16", 64), ("duo", "float16", 64), ("unlike_heads", "float32", 20))
 OTHERS += (("random", "float16", 20), ("all_scores", "bfloat16", 72), ("s2", "float32", 300))
+OTHERS += (("duo", "float32", 128), ("causal", "bfloat16", 128))  # rows that meet two heads of a pack at a time
 
 
 def plans_of(of: ResolvedPattern, head_dim: int, dtype: str) -> tuple[CachedPlan, CachedPlan]:

@@ -103,6 +103,7 @@ class Kernel:
     by_row: bool = False
     shares: tuple[int, int] = (target.CPU_KEYS_A_TASK, target.CPU_MOST_TASKS)
     widened: bool = False
+    at_once: int = target.CPU_KEYS_AT_ONCE
 
 
 FORWARD = Kernel("forward", ("forward.h",), (calls.LIST, calls.LOOKUP, calls.FORWARD))
@@ -117,7 +118,14 @@ CHUNK = Kernel(
 )
 ENCODED = replace(CHUNK, headers=(*CHUNK.headers, "encode.h"))
 """Chunks over a cache that stores its keys in another type than the call's."""
-ROWS = Kernel("decode", ("decode.h",), CHUNK.structs, rows="cached_rows.h", by_row=True)
+ROWS = Kernel(
+    "decode",
+    ("decode.h",),
+    CHUNK.structs,
+    rows="cached_rows.h",
+    by_row=True,
+    at_once=target.CPU_CACHED_KEYS_AT_ONCE,
+)
 ROW_MASS = replace(ROWS, template="decode_mass", headers=("cached_mass.h",))
 
 
@@ -182,7 +190,12 @@ def printed_headers(kernel: Kernel, view: CppView) -> dict[str, str]:
         "printed/tuned_decode.h": _tuned(
             KEYS_A_TASK=kernel.shares[0], MOST_TASKS=kernel.shares[1], ROW_TASKS=target.CPU_ROW_TASKS
         ),
-        "printed/tuned_dot_products.h": _tuned(BYTES_AHEAD=target.CPU_BYTES_AHEAD),
+        "printed/tuned_dot_products.h": _tuned(
+            BYTES_AHEAD=target.CPU_BYTES_AHEAD,
+            BYTES_NEAR=target.CPU_BYTES_NEAR,
+            BYTES_A_BLOCK=target.CPU_BYTES_A_BLOCK,
+            AT_ONCE=kernel.at_once,
+        ),
         "printed/tuned_gradients.h": _tuned(CHUNK=target.CPU_GRADIENT_ROWS),
         "printed/tuned_store.h": _tuned(ELEMENTS_A_THREAD=target.CPU_ELEMENTS_A_THREAD),
     }

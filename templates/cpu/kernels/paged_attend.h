@@ -47,8 +47,11 @@ struct Coming {
 // What comes from memory while row n is at hand: the rows of some parts, and those of others once more.
 template <int N>
 struct ComingRows {
-  const stored *const *far, *const *near;
-  __attribute__((always_inline)) void operator()(int n) const { fetch<N>(far[n]), fetch<N>(near[n]); }
+  const stored *const *late, *const *soon;
+  int first;  // key that is at hand
+  __attribute__((always_inline)) void operator()(int n) const { fetch<N>(late[n - first]), fetch<N>(soon[n - first]); }
+  __attribute__((always_inline)) void operator()(int n, const stored*, bool) const { (*this)(n); }
+  bool far(int, int) const { return true; }
 };
 
 // Calls `attend_to(row, first, stop, far, near)` for some groups of keys of each row, then for as many after them, up
@@ -79,14 +82,15 @@ inline void by_groups(Row* w, int rows, const TeamRows& own, const TeamRows& aft
 inline void attend_together(Row* w, int rows, const TeamRows& keys, const TeamRows& values, const TeamRows& held) {
   by_groups(w, rows, keys, values, [](Row& row, int first, int stop, auto far, auto near) {
     by_heads(row.pack, [&](auto heads, int r) {
-      score<RowOperands, heads.value, D>(row.q + r, row.key, ComingRows<D>{far, near}, first, stop, row.s + r);
+      score<RowOperands, heads.value, D>(row.q + r, row.key, ComingRows<D>{far, near, first}, first, stop, row.s + r);
     });
   });
   for (int r = 0; r < rows; ++r)
     for (int h = 0; h < w[r].pack; ++h) weigh(w[r], w->at, keys.count, h);
   by_groups(w, rows, values, held, [](Row& row, int first, int stop, auto far, auto near) {
     by_heads(row.pack, [&](auto heads, int r) {
-      RowOperands::add_values<heads.value, DV>(row.s + r, row.value, ComingRows<DV>{far, near}, first, stop, row.o + r);
+      RowOperands::add_values<heads.value, DV>(row.s + r, row.value, ComingRows<DV>{far, near, first}, first, stop,
+                                               row.o + r);
     });
   });
 }

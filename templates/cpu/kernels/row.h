@@ -73,8 +73,11 @@ inline void weigh(Row& w, const int* at, int count, int r) {
 // Attends to the first `count` keys, at positions `at`, to which w.key and w.value point, and SPARE more to what is
 // fetched after them.
 inline void attend_alone(Row& w, const int* at, int count) {
+  const stored* then[SPARE];  // the keys that wait on, if some do
+  std::copy_n(w.key + count, SPARE, then);
+  follow(w.key, count, w.value);
   by_heads(w.pack, [&w, count](auto heads, int r) {
-    score<RowOperands, heads.value, D, DV>(w.q + r, w.key, w.value, count, w.s + r);
+    score<RowOperands, heads.value, D>(w.q + r, w.key, RowsAfter<D>{w.key}, 0, count, w.s + r);
   });
   for (int r = 0; r < w.pack; ++r) weigh(w, at, count, r);
   if constexpr (Stored::BESIDE > 0)
@@ -82,9 +85,9 @@ inline void attend_alone(Row& w, const int* at, int count) {
       const float factor = factor_of<Stored, DV>(w.value[n]);
       for (int r = 0; r < w.pack; ++r) w.s[r][n] *= factor;
     }
-  const RowsThen<DV, D> then = {w.value, w.key + count, count};  // the keys that wait on, if some do
-  by_heads(w.pack, [&w, &then, count](auto heads, int r) {
-    RowOperands::add_values<heads.value, DV>(w.s + r, w.value, then, 0, count, w.o + r);
+  follow(w.value, count, then);
+  by_heads(w.pack, [&w, count](auto heads, int r) {
+    RowOperands::add_values<heads.value, DV>(w.s + r, w.value, RowsAfter<DV>{w.value}, 0, count, w.o + r);
   });
 }
 

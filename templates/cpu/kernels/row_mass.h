@@ -35,7 +35,7 @@ void attend(Row& w) {
   if (w.waiting == 0) return;
   point_waiting(w);
   by_heads(w.pack, [&w](auto heads, int r) {
-    score<WidenedRows, heads.value, D, D>(w.q + r, w.key, w.key, w.waiting, w.s + r);
+    score<WidenedRows, heads.value, D>(w.q + r, w.key, RowsAfter<D>{w.key}, 0, w.waiting, w.s + r);
   });
   const vec lowest = splat(LOWEST_EXPONENT);
   for (int r = 0; r < w.pack; ++r) {

@@ -169,7 +169,7 @@ constexpr int KEYS_A_TASK = 256, MOST_TASKS = 16, ROW_TASKS = 64;
 ... cpu/kernels/cached_shares.h
 ...
 
-constexpr int BYTES_AHEAD = 8192;
+constexpr int BYTES_AHEAD = 8192, BYTES_NEAR = 1024, BYTES_A_BLOCK = 4096, AT_ONCE = 1024;
 
 ... cpu/kernels/dot_products.h
 ... cpu/kernels/row_operands/floats.h

@@ -89,13 +89,14 @@ inline void add_to_keys(const Row& w) {
 void attend(Row& w) {
   if (w.waiting == 0) return;
   point_waiting(w);
+  follow(w.key, w.waiting, w.value), follow(w.value, w.waiting, w.key);
   by_heads(w.pack, [&w](auto heads, int r) {
-    score<WidenedRows, heads.value, D, DV>(w.scaled + r, w.key, w.value, w.waiting, w.s + r);
-    score<WidenedRows, heads.value, DV, D>(w.grad + r, w.value, w.key, w.waiting, w.t + r);
+    score<WidenedRows, heads.value, D>(w.scaled + r, w.key, RowsAfter<D>{w.key}, 0, w.waiting, w.s + r);
+    score<WidenedRows, heads.value, DV>(w.grad + r, w.value, RowsAfter<DV>{w.value}, 0, w.waiting, w.t + r);
   });
   for (int r = 0; r < w.pack; ++r) weigh(w, r);
   by_heads(w.pack, [&w](auto heads, int r) {
-    gather<heads.value, D>(w.t + r, w.key, RowsThen<D, D>{w.key, w.key, w.waiting}, 0, w.waiting, w.dq + r);
+    gather<heads.value, D>(w.t + r, w.key, RowsAfter<D>{w.key}, 0, w.waiting, w.dq + r);
   });
   add_to_keys(w);
   w.waiting = 0;

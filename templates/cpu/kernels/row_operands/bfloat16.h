@@ -12,6 +12,7 @@ template <class Pairs>
 struct PairRows {
   typedef uint16_t number;
   static constexpr Name NAME = Pairs::NAME;
+  static constexpr bool AS_STORED = true;
   typedef typename Pairs::units Units;
   static Units stored_units(const uint16_t* from) { return Pairs::read(from); }
   static Units own_units(const uint16_t* from) { return Pairs::read(from); }
@@ -30,26 +31,26 @@ struct PairRows {
   }
 
   template <int R, int N, class Next>
-  static void add_values(const float (*weights)[BATCH], const stored* const* value, const Next& next, int from,
-                         int stop, float (*o)[Steps<N>::WIDE]) {
-    constexpr int WHOLE = Steps<N>::WHOLE, C = SUMS / R / PARTS, LAST = WHOLE % C;
-    int c = 0;
-    for (; c + C <= WHOLE; c += C) add_pairs<R, N, C, false>(weights, value, next, from, stop, c, o);
-    if constexpr (LAST > 0) add_pairs<R, N, LAST, false>(weights, value, next, from, stop, c, o);
-    if constexpr (Steps<N>::REST > 0) add_pairs<R, N, 1, true>(weights, value, next, from, stop, WHOLE, o);
+  __attribute__((noinline)) static void add_values(const float (*weights)[BATCH], const stored* const* value,
+                                                   const Next next, int from, int stop, float (*o)[Steps<N>::WIDE]) {
+    typedef Sweep<R, N, true> Sums;
+    Sums::run(value, next, from, stop,
+              [&](int r, auto next, auto rows, int first, int last, int c, auto steps, auto is_rest) {
+                add_pairs<Sums::H, N, steps.value, is_rest.value>(weights + r, rows, next, first, last, c, o + r);
+              });
   }
 
  private:
   // Of C steps from step c on, or of the rest of a row.
-  template <int R, int N, int C, bool IS_REST, class Next>
-  __attribute__((noinline)) static void add_pairs(const float (*weights)[BATCH], const stored* const* value,
-                                                  const Next next, int from, int stop, int c,
-                                                  float (*o)[Steps<N>::WIDE]) {
+  template <int R, int N, int C, bool IS_REST, class Values, class Next>
+  __attribute__((always_inline)) static void add_pairs(const float (*weights)[BATCH], const Values value,
+                                                       const Next next, int from, int stop, int c,
+                                                       float (*o)[Steps<N>::WIDE]) {
     vec total[R][2 * C];
     EACH(r, R) EACH(n, 2 * C) total[r][n] = load(o[r] + c * STEP + n * LANES);
     for (int k = from; k < stop; k += 2) {
       const stored *a = value[k] + c * STEP, *b = (k + 1 < stop ? value[k + 1] : NO_VALUE) + c * STEP;
-      if (c == 0) next(k - from), next(k - from + 1);
+      if (c == 0) next(k), next(k + 1);
       EACH(n, C) {
         Units x, y;
         if (IS_REST) {
