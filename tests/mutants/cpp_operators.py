@@ -114,6 +114,7 @@ CACHED = _of(
     ("shares merged without rescaling", "row_sums", "o[d] = o[d] * before +", "o[d] = o[d] +"),
     ("a key between two batches not stored", "store", "minimum(AT_ONCE, stop - first)",
      "minimum(AT_ONCE - 1, stop - first)"),
+    ("rows of a list counted from its first one", "dot_products", "  return off != 0;", "  return off != off;"),
 )  # fmt: skip
 
 PAGES = (

@@ -1,4 +1,4 @@
-... 208 lines, sha256 947f94c54eaf1a7e
+... 187 lines, sha256 3350f332925b08fc
 ...
 constexpr int LOOKUPS = 4;  // of what the pattern asks inputs
 ...
@@ -17,8 +17,7 @@ constexpr int LOOKUPS = 4;  // of what the pattern asks inputs
   const int from0 = minimum(maximum(0, ((i0 >> 4) * 16 >> 6)), (nk >> 6));
   const int to0 = maximum(from0, ((lo0 < hi0) ? maximum(minimum(((nk + 63) >> 6), ((i1 + 64) >> 6)), 0) : minimum(maximum(0, ((i0 >> 4) * 16 >> 6)), (nk >> 6))));
 ...
-  const int full_from0 = maximum(0, (((i1 >> 4) * 16 + 63) >> 6));
-  const int full_to0 = maximum(full_from0, maximum(maximum(0, ((i1 >> 4) * 16 >> 6)), maximum(minimum((nk >> 6), ((i0 + 1) >> 6)), 0)));
+  const int count0 = maximum(stop0 - from0, 0);
 ...
   const QueryBelow picked_0(w.inputs, 0, head);
   const auto live = [&]([[maybe_unused]] ivec i, [[maybe_unused]] int j) -> ivec { return (((j < i + 1) & picked_0.pair(i, j)) | (((i >> 4) * 16 < j + 1) & (j < i + 1))); };
@@ -26,9 +25,9 @@ constexpr int LOOKUPS = 4;  // of what the pattern asks inputs
   for (int n = 0, count = to1; n < count; ++n) {
 ...
     const Pairs here = {i0, i1, maximum(tile * KEY_TILE, begin), minimum(tile * KEY_TILE + KEY_TILE, end) - 1};
-    if (!(((((0 < tile + 1) & (tile < full_to1)) & picked_0.every(here)) & !((from0 < tile + 1) & (tile < stop0))))) continue;
+    if (!(((((0 < tile + 1) & (tile < full_to0)) & picked_0.every(here)) & !((from0 < tile + 1) & (tile < stop0))))) continue;
 ...
-    if (!((((((0 < tile + 1) & (tile < to1)) & picked_0.some(here)) & !(((0 < tile + 1) & (tile < full_to1)) & picked_0.every(here))) & !((from0 < tile + 1) & (tile < stop0))))) continue;
+    if (!((((((0 < tile + 1) & (tile < to1)) & picked_0.some(here)) & !(((0 < tile + 1) & (tile < full_to0)) & picked_0.every(here))) & !((from0 < tile + 1) & (tile < stop0))))) continue;
 ...
 // ---- Head classes: which keys a row lists itself.
 void visit_own_0(Row& w, [[maybe_unused]] const sparsec_list* lists, [[maybe_unused]] int head) {
