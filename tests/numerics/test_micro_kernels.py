@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 from functools import cache
@@ -24,6 +25,7 @@ from sparsec.backends.cpu.kernel import (
     CpuKernel,
     build_kernels,
     compile_shared,
+    find_compiler,
     has_compiler,
     micro_kernels_of,
     open_library,
@@ -37,10 +39,14 @@ DIMS = (33, 96)
 BAD = [41]
 PAIRS = "pairs of bfloat16, vdpbf16ps"
 INSTRUCTIONS = ("struct PairSums {", "struct Replaced {")
-CHOSEN = "#if defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)\nstruct ElementPairs {"
+CHOSEN = (
+    "#if (defined(__AVX512BF16__) && (defined(__AMX_BF16__) || !defined(__AVX512FP16__))) || \\\n"
+    "    defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)\nstruct ElementPairs {"
+)
 MODEL = """
 struct PairSums {
   static constexpr Name NAME = {"a model of pairs"};
+  static constexpr bool OF_ROWS = true;
   static vec add(vec sum, ivec a, ivec b) {
     return sum + (vec)(a & int(0xffff0000)) * (vec)(b & int(0xffff0000)) + (vec)(a << 16) * (vec)(b << 16);
   }
@@ -126,12 +132,19 @@ def test_gradients_of_pairs(name: str, shape: tuple[int, int, int], apart: float
         ("x86-64-v3", "bfloat16", "float32, 8 lanes"),
         ("x86-64-v4", "bfloat16", "float32, 16 lanes"),
         ("cooperlake", "bfloat16", PAIRS),
+        ("cooperlake -mavx512fp16", "bfloat16", "float32, 16 lanes"),
         ("cooperlake", "float16", "float32, 16 lanes"),
     ],
 )
-def test_a_library_names_what_its_code_does(processor: str, dtype: str, wanted: str) -> None:
+def test_a_library_names_what_its_code_does(
+    processor: str, dtype: str, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ahead of time, whatever runs here."""
-    library = compile_shared(emit_cpp(PATTERNS["causal"].plan(64, dtype)), optimise=1, processor=processor)
+    level, *more = processor.split()
+    compiler = find_compiler()
+    assert compiler is not None
+    monkeypatch.setenv("CXX", shlex.join((*compiler.command, *more)))
+    library = compile_shared(emit_cpp(PATTERNS["causal"].plan(64, dtype)), optimise=1, processor=level)
     assert micro_kernels_of(library.read_bytes()) == {"forward": wanted}
     if (objdump := shutil.which("objdump")) is None:
         pytest.skip("expected objdump, found none")
@@ -151,5 +164,8 @@ def test_a_manifest_names_it(tmp_path: Path) -> None:
     assert set(names) == {*products, "store"} and names["store"] is None
     widened = {names[name] for name in products if "bfloat16" not in names[name]}
     assert len(widened) == 1 and re.fullmatch(r"float32, \d+ lanes", widened.pop())
-    pairs = "avx512_bf16" in manifest["processor"]["instructions"]
-    assert not pairs or {names[each] for each in products[:3]} == {PAIRS} != {names["add_mass"]}
+    has = {"avx512_bf16", "avx512_fp16", "amx_bf16"}.intersection(manifest["processor"]["instructions"])
+    if has == {"avx512_bf16"}:
+        assert {names[each] for each in products[:3]} == {PAIRS} != {names["add_mass"]}
+    elif "amx_bf16" not in has:  # with it rows are of floats, and tiles of matrices
+        assert len({names[each] for each in products}) == 1

@@ -4,6 +4,7 @@ instructions, and as this machine has them."""
 from __future__ import annotations
 
 import math
+import platform
 from dataclasses import replace
 from functools import cache
 
@@ -14,7 +15,7 @@ from test_cpu_cached import plans_of
 from test_micro_kernels import CHOSEN, INSTRUCTIONS, MODEL
 
 from sparsec.backends.cpu.cached import NAMES, CpuCached, Entries
-from sparsec.backends.cpu.kernel import compile_shared, has_compiler, open_library
+from sparsec.backends.cpu.kernel import compile_shared, has_compiler, micro_kernels_of, open_library
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
 
@@ -59,3 +60,13 @@ def test_what_is_beside_an_odd_key_has_no_part(model: bool) -> None:
         of.step(length)
         out, _ = of.attend(of.call(1, [1]), [1])
         assert out.isinf().all()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="levels of x86-64")
+def test_rows_beside_a_matrix_unit_are_of_floats() -> None:
+    """Ahead of time: where pairs are the matrix unit's, the instruction for vectors of them takes longer."""
+    source = CpuCached.of(*plans_of(PATTERNS[NAME], HEAD_DIM, "bfloat16")).source
+    library = compile_shared(source, optimise=1, processor="sapphirerapids")
+    names = micro_kernels_of(library.read_bytes())
+    assert names["attend_rows"] == "float32, 16 lanes"
+    assert names["attend_chunk"].startswith("pairs of bfloat16")

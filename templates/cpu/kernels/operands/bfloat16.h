@@ -3,7 +3,9 @@
 
 #include "floats.h"
 
-#if defined(__AVX512BF16__)
+// Intel's processors that have AVX-512 FP16 multiply pairs in their matrix unit: vdpbf16ps takes them longer than the
+// products of floats do.
+#if defined(__AVX512BF16__) && (defined(__AMX_BF16__) || !defined(__AVX512FP16__))
 #include <immintrin.h>
 #endif
 #if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
@@ -11,9 +13,14 @@
 #endif
 
 // ---- Operands of bfloat16 tensors: pairs of elements where the processor multiplies these, else floats.
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) && (defined(__AMX_BF16__) || !defined(__AVX512FP16__))
 struct PairSums {
   static constexpr Name NAME = {"pairs of bfloat16, vdpbf16ps"};
+#if defined(__AMX_BF16__)
+  static constexpr bool OF_ROWS = false;  // the matrix unit is of no use to one row
+#else
+  static constexpr bool OF_ROWS = true;
+#endif
   static vec add(vec sum, ivec a, ivec b) { return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b); }
   // Rounded to nearest, ties to even: all of a, then all of b.
   static ivec rounded(vec a, vec b) { return (ivec)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a); }
@@ -21,6 +28,7 @@ struct PairSums {
 #elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
 struct PairSums {
   static constexpr Name NAME = {"pairs of bfloat16, bfdot"};
+  static constexpr bool OF_ROWS = true;
   static vec add(vec sum, ivec a, ivec b) {
     return (vec)vbfdotq_f32((float32x4_t)sum, (bfloat16x8_t)a, (bfloat16x8_t)b);
   }
@@ -30,12 +38,14 @@ struct PairSums {
 };
 #endif
 
-#if defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#if (defined(__AVX512BF16__) && (defined(__AMX_BF16__) || !defined(__AVX512FP16__))) || \
+    defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
 struct ElementPairs {
   typedef uint16_t operand;
   typedef ivec units;  // a pair in each lane
   static constexpr int DEPTH = 2, HALVES = 2 * LANES;
   static constexpr Name NAME = PairSums::NAME;
+  static constexpr bool OF_ROWS = PairSums::OF_ROWS;  // whether single rows of q do well to meet keys in pairs
   typedef uint16_t halves __attribute__((vector_size(sizeof(ivec))));
   typedef std::make_integer_sequence<int, HALVES> Numbers;
 

@@ -8,6 +8,7 @@ struct Floats {
   typedef vec units;  // one in each lane
   static constexpr int DEPTH = 1;
   static constexpr Name NAME = FLOATS;
+  static constexpr bool OF_ROWS = false;
 
   static units read(const float* from) { return load(from); }
   static units spread(const float* unit) { return splat(*unit); }

@@ -74,4 +74,4 @@ struct PairRows {
   }
 };
 
-typedef std::conditional_t<Bfloat16Operands::DEPTH == 2, PairRows<Bfloat16Operands>, FloatRows> RowOperands;
+typedef std::conditional_t<Bfloat16Operands::OF_ROWS, PairRows<Bfloat16Operands>, FloatRows> RowOperands;
