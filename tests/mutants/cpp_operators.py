@@ -53,6 +53,17 @@ ROW_PAIRS = _of(
     ("sums of lanes left out", "vectors", "if constexpr (W == 1) return x;", "if constexpr (W <= 2) return x;"),
 )  # fmt: skip
 
+CALLS = _of(
+    "C++ calls",
+    ("calls of other strides alike", "sparsec/backends/cpu/kernel.py", "v.shape, q.stride(), k.stride(), v.stride(),",
+     "v.shape,"),
+    ("calls at other positions alike", "sparsec/backends/cpu/kernel.py", "v.is_cpu, q_offset, scale, threads),",
+     "v.is_cpu, scale, threads),"),
+    ("calls of other scales alike", "sparsec/backends/cpu/kernel.py", "v.is_cpu, q_offset, scale, threads),",
+     "v.is_cpu, q_offset, threads),"),
+    ("calls of other dtypes alike", "sparsec/backends/cpu/kernel.py", "q.dtype, k.dtype, v.dtype),", ")"),
+)  # fmt: skip
+
 MATRICES = _of(
     "C++ matrices",
     ("keys that do not lie evenly", "matrix_tiles/amx", "even &= at(n) - at(n - 1) == apart;", "even &= n > 0;"),
@@ -184,6 +195,19 @@ GUARDED = _of(
 )  # fmt: skip
 
 OPERATORS = (
-    *(*FORWARD, *PAIRS, *ROW_PAIRS, *MATRICES, *SCHEDULE, *SCORES, *DOCUMENTS, *BACKWARD, *CACHED, *NARROW, *PAGES),
+    *(
+        *FORWARD,
+        *PAIRS,
+        *ROW_PAIRS,
+        *CALLS,
+        *MATRICES,
+        *SCHEDULE,
+        *SCORES,
+        *DOCUMENTS,
+        *BACKWARD,
+        *CACHED,
+        *NARROW,
+        *PAGES,
+    ),
     *(*INPUTS, *MASS, *CACHED_MASS, *BIAS, *KEPT, *GUARDED),
 )

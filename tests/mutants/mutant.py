@@ -38,6 +38,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "C++ pairs": ("tests/numerics/test_micro_kernels.py",),
     "C++ pairs of rows": ("tests/numerics/test_row_operands.py",),
     "C++ matrices": ("tests/numerics/test_matrix_tiles.py",),
+    "C++ calls": ("tests/unit/backends/test_checked_calls.py",),
     "C++ schedule": ("tests/unit/bench/test_cores.py",),
     "C++ scores": ("tests/numerics/test_cpu_score.py",),
     "C++ documents": ("tests/numerics/test_cpu_documents.py",),

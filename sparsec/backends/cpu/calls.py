@@ -56,10 +56,11 @@ class CallStruct:
         """How many the packer takes."""
         return sum(field.length or 1 for field in self.fields)
 
-    def packer(self) -> struct.Struct:
-        """What packs the fields, an array's numbers one by one, in less time than a ctypes structure takes."""
-        codes = ("P" if field.type.endswith("*") else _SCALARS[field.type][0] for field in self.fields)
-        counts = (field.length or 1 for field in self.fields)
+    def packer(self, fields: slice = slice(None)) -> struct.Struct:
+        """What packs the fields, an array's numbers one by one, in less time than a ctypes structure takes. Those of a
+        part follow what packs the others before them."""
+        codes = ("P" if field.type.endswith("*") else _SCALARS[field.type][0] for field in self.fields[fields])
+        counts = (field.length or 1 for field in self.fields[fields])
         return struct.Struct("@" + "".join(f"{count}{code}" for count, code in zip(counts, codes, strict=True)))
 
 
