@@ -28,7 +28,7 @@ from sparsec.runtime.request import DTYPES, Request
 from sparsec.sema.model import InputDecl, InputKind, ResolvedPattern, Score
 from sparsec.sema.modifiers import KeyBias
 
-VARIANTS = tuple((dims, dtype) for dims in ((20, 20), (64, 64), (20, 36)) for dtype in DTYPES)
+VARIANTS = tuple((dims, dtype) for dims in ((20, 20), (64, 64), (20, 36), (36, 20)) for dtype in DTYPES)
 """Of keys and values, and the dtype."""
 INPUTS = ("two lists", "vertical and slash", "causal cells", "causal labels", "causal tree", "draws", "all but rows")
 INPUTS += ("run-time ranges", "run-time sink", "causal tokens", "causal slash_blocks", "pages")
@@ -76,7 +76,7 @@ def _requests(settings: Settings) -> Iterator[tuple[str, Request]]:
         if settings.patterns and name.split(" ")[1].split("-")[0] not in settings.patterns:
             continue
         for m in range(settings.variants):
-            dims, dtype = VARIANTS[(5 * n + m) % len(VARIANTS)]  # 5 and 9 have no common factor
+            dims, dtype = VARIANTS[(5 * n + m) % len(VARIANTS)]  # 5 and 12 have no common factor
             yield f"{name}, head_dim {dims[0]}, value_dim {dims[1]}, {dtype}", Request(Lowered(pattern), *dims, dtype)
 
 

@@ -255,7 +255,9 @@ def _maker(tensor: Tensor, fill: Fill) -> Callable[[], Tensor]:
     arguments: dict[str, Any] = {}
     if tensor.nbytes <= _FEW_BYTES:
         like = torch.empty(tensor.shape, **kind)
-        like.untyped_storage().resize_(0)
+        memory = like.untyped_storage()
+        if memory.resizable():  # that of some allocators is not
+            memory.resize_(0)
     else:  # which would have memory for a moment
         like, arguments["memory_format"] = torch.empty((), **kind).expand(tensor.shape), torch.contiguous_format
     if fill is None or fill == 0.0:

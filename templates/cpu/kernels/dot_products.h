@@ -102,9 +102,12 @@ struct RowsAfter {
   }
 };
 
-// The rows of `then` are fetched after the first `count` of `rows`.
+// The rows of `then`, which may be shorter, are fetched after the first `count` of `rows`, and after as many more as
+// `score` may read.
 inline void follow(const stored** rows, int count, const stored* const* then) {
-  std::copy_n(then, SPARE, rows + count);
+  const int more = (SUMS - count % SUMS) % SUMS;
+  std::fill_n(rows + count, more, rows[count - 1]);
+  std::copy_n(then, SPARE - more, rows + count + more);
 }
 
 // As many of `heads` as have `vectors` each in `most` registers: all, if not even one has.
