@@ -189,11 +189,15 @@ GUARDED = _of(
     "C++ guarded",
     ("draws outside their table", "draws", "std::clamp<int64_t>(block - list.first, 0, list.blocks - 1)",
      "block - list.first"),
-    ("values read as if they were keys", "dot_products", "const int more = (SUMS - count % SUMS) % SUMS;",
-     "const int more = 0;"),
     ("a listed block past the last key", "own_keys", " & (j < w.end)", ""),
     ("cells outside their table", "inputs/cells", "within(row, rows) && within(column, columns) &&",
      "within(column, columns) &&"),
+)  # fmt: skip
+
+GUARDED_NARROW = _of(
+    "C++ guarded narrow",
+    ("values read as if they were keys", "dot_products", "const int more = (SUMS - count % SUMS) % SUMS;",
+     "const int more = 0;"),
 )  # fmt: skip
 
 OPERATORS = (
@@ -211,5 +215,5 @@ OPERATORS = (
         *NARROW,
         *PAGES,
     ),
-    *(*INPUTS, *MASS, *CACHED_MASS, *BIAS, *KEPT, *GUARDED),
+    *(*INPUTS, *MASS, *CACHED_MASS, *BIAS, *KEPT, *GUARDED, *GUARDED_NARROW),
 )

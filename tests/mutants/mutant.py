@@ -55,6 +55,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "C++ cached mass": ("tests/numerics/test_cached_mass.py",),
     "C++ bias": BIASED,
     "C++ guarded": ("tests/guards/test_guards.py::test_cpu_kernels_keep_off_guard_pages",),
+    "C++ guarded narrow": ("tests/guards/test_guards.py::test_cpu_kernels_over_int8_keep_off_guard_pages",),
     "Triton forward": ("tests/numerics/test_triton_kernel.py",),
     "Triton scores": ("tests/numerics/test_triton_score.py",),
     "Triton documents": ("tests/numerics/test_triton_documents.py",),
