@@ -27,7 +27,8 @@ def may_split(plan: KernelPlan, head_class: HeadClass) -> bool:
 
 
 def splits_view(program: TileProgram, names: Mapping[str, str]) -> SplitsView:
-    steps: Expr = Int(0)
-    for segment in (*program.full, *program.masked):
-        steps = Add(steps, segment.count)
-    return SplitsView(STRETCHES, JOINED_ROWS, assignment("more", steps, names))
+    steps: list[Expr] = [segment.count for segment in (*program.full, *program.masked)] or [Int(0)]
+    while len(steps) > 1:  # by halves: of many segments a sum of one after another would be deep
+        rest = steps[len(steps) // 2 * 2 :]
+        steps = [Add(a, b) for a, b in zip(steps[::2], steps[1::2], strict=False)] + rest
+    return SplitsView(STRETCHES, JOINED_ROWS, assignment("more", steps[0], names))

@@ -128,6 +128,8 @@ class Replay:
     constants: tuple[object, ...]
     """Arguments that no call changes, each once."""
     made: tuple[Callable[[], Tensor], ...]
+    returned: int
+    """How many of these, the first ones, the call returns."""
     scratch: Scratch | None
     """Of what is made and not returned, where it has addresses."""
     by_address: bool
@@ -197,7 +199,7 @@ class Replay:
         if not by_address:
             makers += [_maker(each, None) for each in scratch]
         room = Scratch.of(scratch) if by_address and scratch else None
-        return cls(given[0].device, tuple(steps), tuple(constants), tuple(makers), room, by_address)
+        return cls(given[0].device, tuple(steps), tuple(constants), tuple(makers), len(made), room, by_address)
 
     def run(self, given: Sequence[Tensor], held: Lasting) -> list[Tensor] | None:
         """Launches; returns what it has made, or None, having done nothing, where an address is no such multiple."""
@@ -225,7 +227,7 @@ class Replay:
                     self._launch(tensors, values)
         except OutOfResources as error:
             raise lack_of_room(self.device, error) from error
-        return made
+        return made[: self.returned]
 
     def _launch(self, tensors: list[Tensor], values: list[Any]) -> None:
         stream, told = (_stream(), hooked()) if self.by_address else (None, False)

@@ -80,7 +80,10 @@ def end(offset: int, unit: int = 1) -> Bound:
 
 def most_above(a: Bound, b: Bound) -> int | None:
     """The least number for which a <= b + number is proved for every i and nk >= 0, and for every pair of heads."""
-    gap = lowest(b.offset) - highest(a.offset)
+    least, greatest = b.offset, a.offset
+    if not (isinstance(least, int) and isinstance(greatest, int)):
+        least, greatest = lowest(least), highest(greatest)
+    gap = least - greatest
     match a.base, b.base:
         case Base.START, Base.START | Base.END:
             return -gap
